@@ -1,0 +1,26 @@
+"""Compare frozen vision backbones on a common footing."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssleval.results import Result
+    from ssleval.run import evaluate
+    from ssleval.zoo import load
+
+__all__ = ["Result", "__version__", "evaluate", "load"]
+
+try:
+    __version__ = version("ssleval")
+except PackageNotFoundError:  # a source checkout that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {"Result": "ssleval.results", "evaluate": "ssleval.run", "load": "ssleval.zoo"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then: ``import ssleval`` alone loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ssleval' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""What is fitted on features: tensors in, predictions out."""

@@ -1,0 +1,1 @@
+"""Pure functions of samples: what turns per-item outcomes into numbers."""

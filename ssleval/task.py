@@ -1,0 +1,54 @@
+"""The vocabulary of ssleval, third part: what a task is and what it is given."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+from ssleval.backbone import Backbone
+from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Metric, Samples
+from ssleval.registry import Registry
+
+__all__ = ["Source", "Task", "tasks"]
+
+
+class Source(Protocol):
+    """Where a task gets features: extracted once for all tasks of a run, then read from the store."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model itself, for protocols that must run it on the fly."""
+        ...
+
+    def load(self, request: FeatureRequest) -> FeatureTable:
+        """Return the features of one declared request."""
+        ...
+
+
+class Task(ABC):
+    """A measurement: a frozen dataclass whose fields are the protocol and are recorded as such.
+
+    Fields are numbers, strings, booleans or tuples of them, so that ``--set TASK.FIELD=VALUE`` reaches
+    every one.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised when a change moves a score; part of every result's key."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every score it gives; the first is the one a leaderboard ranks by."""
+
+    @abstractmethod
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the features that `evaluate` will load.
+
+        Raises:
+            NotApplicableError: the dataset has no target of the kind the task needs.
+        """
+
+    @abstractmethod
+    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+        """Measure ``source.backbone`` on ``dataset``: one row per test item."""
+
+
+tasks: Registry[type[Task]] = Registry("task")

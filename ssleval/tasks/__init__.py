@@ -1,0 +1,1 @@
+"""Tasks, one module each: its name is the task's, its docstring the protocol."""
