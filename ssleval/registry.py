@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from ssleval.errors import DuplicateNameError, UnknownNameError
 
-__all__ = ["Registry", "nearest"]
+__all__ = ["Registry", "nearest", "summaries"]
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -66,27 +66,28 @@ class Registry(Generic[T]):
         self._load()
         return iter(sorted({*self._items, *(point.name for point in entry_points(group=self.group))}))
 
-    def summaries(self) -> dict[str, str]:
-        """Return the first docstring line of every module, by module name, importing none of them.
-
-        This is how plug-ins that need torch are listed by commands that must not import it.
-        """
-        package = importlib.util.find_spec(self.group)
-        folders = [] if package is None else list(package.submodule_search_locations or [])
-        found = {
-            module.name: _first_line(Path(folder) / f"{module.name}.py")
-            for folder in folders
-            for module in pkgutil.iter_modules([folder])
-        }
-        third = {point.name: f"from {point.value}" for point in entry_points(group=self.group)}
-        return dict(sorted({**third, **found}.items()))
-
     def _load(self) -> None:
         if self._loaded:
             return
         self._loaded = True
         for module in pkgutil.iter_modules(import_module(self.group).__path__, f"{self.group}."):
             import_module(module.name)
+
+
+def summaries(group: str) -> dict[str, str]:
+    """Return the first docstring line of every plug-in module of ``group``, importing none of them.
+
+    This is how plug-ins that need torch are listed by commands that must not import it.
+    """
+    package = importlib.util.find_spec(group)
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    found = {
+        module.name: _first_line(Path(folder) / f"{module.name}.py")
+        for folder in folders
+        for module in pkgutil.iter_modules([folder])
+    }
+    third = {point.name: f"from {point.value}" for point in entry_points(group=group)}
+    return dict(sorted({**third, **found}.items()))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

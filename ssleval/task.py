@@ -1,7 +1,7 @@
 """The vocabulary of ssleval, third part: what a task is and what it is given."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Metric, Samples
@@ -10,6 +10,7 @@ from ssleval.registry import Registry
 __all__ = ["Source", "Task", "tasks"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a task gets features: extracted once for all tasks of a run, then read from the store."""
 

@@ -1,0 +1,14 @@
+"""Data files that travel with the package: the model zoo, the suites, published figures."""
+
+from pathlib import Path
+
+__all__ = ["packaged"]
+
+
+def packaged(name: str) -> Path:
+    """Return the path of a packaged file or folder.
+
+    A wheel carries them in ``ssleval/data``; a source checkout has them at its top level.
+    """
+    inside = Path(__file__).parent / "data" / name
+    return inside if inside.exists() else Path(__file__).parents[1] / name

@@ -1,0 +1,225 @@
+"""The record of one measurement: one JSON file, and its samples beside it as Parquet.
+
+Fields are only ever added: a reader of an old file sees the default of a new field. Both files are
+written under another name and then renamed, the JSON last, so that a results folder never holds half
+a result whatever happens. Imports no torch: reading results works anywhere.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssleval.core import Samples
+from ssleval.errors import ContractError, DataError
+
+__all__ = ["SCHEMA", "Result", "Score", "find", "read", "read_all", "read_samples", "write"]
+
+SCHEMA = 1
+"""Raised only when a field changes its meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number and what is needed to weigh it."""
+
+    value: float
+    """In the metric's own unit; fractions are in [0, 1]."""
+    ci95: tuple[float, float]
+    """Percentile bootstrap over items."""
+    n: int
+    """Items it is a statistic of."""
+    unit: str = "fraction"
+    higher_is_better: bool = True
+    statistic: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Which statistic of which columns of the samples: enough to resample it without the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Scores, and everything needed to reproduce them or to refuse to compare them."""
+
+    model: str
+    task: str
+    dataset: str
+    key: str
+    """What was measured, apart from when and where: equal keys promise equal scores."""
+    metrics: Mapping[str, Score]
+    """The first is the one a leaderboard ranks by."""
+    protocol: Mapping[str, Any]
+    """The task's own fields as run, and its version."""
+    backbone: Mapping[str, Any]
+    """The model's card."""
+    data: Mapping[str, Any]
+    """The dataset's card without its class names, and a fingerprint per split used."""
+    weights_sha256: str
+    settings: Mapping[str, Any]
+    """What else may move a score: precision, seed, limit, skip_corrupt."""
+    skipped: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Images that could not be decoded and were left out, by split."""
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    hardware: Mapping[str, str] = field(default_factory=dict[str, str])
+    timings: Mapping[str, float] = field(default_factory=dict[str, float])
+    created: str = ""
+    schema: int = SCHEMA
+    path: Path | None = None
+    """Where it is stored; not part of the file."""
+    cached: bool = False
+    """Whether it was read back instead of measured; not part of the file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file holds, plus ``path`` and ``cached``."""
+        return {**asdict(self), "path": None if self.path is None else str(self.path)}
+
+    def to_row(self) -> dict[str, Any]:
+        """Return one flat row for a DataFrame: a column per metric and interval end."""
+        row: dict[str, Any] = {"model": self.model, "task": self.task, "dataset": self.dataset}
+        for name, score in self.metrics.items():
+            row |= {name: score.value, f"{name}_low": score.ci95[0], f"{name}_high": score.ci95[1]}
+            row[f"{name}_n"] = score.n
+        return row | {"key": self.key, "weights_sha256": self.weights_sha256, "created": self.created}
+
+    def file(self, folder: Path) -> Path:
+        """Return the file this result belongs into below ``folder``."""
+        return folder / _file(self.model, self.task, self.dataset, self.key)
+
+
+def write(folder: Path, result: Result, samples: Samples) -> Result:
+    """Store a result and its samples below ``folder`` and return it with its path.
+
+    Raises:
+        ContractError: a score is not a finite number.
+    """
+    for name, score in result.metrics.items():
+        if not all(isfinite(number) for number in (score.value, *score.ci95)):
+            raise ContractError(
+                f"{result.task} on {result.dataset}: {name} is {score.value}; nothing is stored"
+            )
+    path = result.file(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
+    text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
+    table = _table(samples)
+    _replace(path.with_suffix(".parquet"), lambda file: pq.write_table(table, file))
+    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return replace(result, path=path)
+
+
+def read(path: Path) -> Result:
+    """Return the result stored in ``path``.
+
+    Raises:
+        DataError: it is no result, or of a newer schema.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["schema"] > SCHEMA:
+            raise DataError(
+                f"{path}: schema {stored['schema']}, this ssleval reads up to {SCHEMA}; upgrade it"
+            )
+        scores = {name: _score(score) for name, score in stored.pop("metrics").items()}
+        known = {one.name for one in fields(Result)} - {"metrics", "path", "cached"}
+        return Result(**{k: v for k, v in stored.items() if k in known}, metrics=scores, path=path)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no result file ({error}); move it out of the results folder") from error
+
+
+def read_all(folder: Path) -> list[Result]:
+    """Return every result below ``folder``, in a stable order.
+
+    Raises:
+        DataError: there is no such folder, or one of its files is no result.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no results folder {folder}; `ssleval run` creates one, `--results` names another")
+    return [read(path) for path in sorted(folder.glob("*/*.json"))]
+
+
+def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result | None:
+    """Return the stored result of that key, marked as cached; None if there is none."""
+    path = folder / _file(model, task, dataset, key)
+    if not path.exists():
+        return None
+    found = read(path)
+    return replace(found, cached=True) if found.key == key else None
+
+
+def read_samples(result: Result) -> Samples:
+    """Return the per-item samples stored beside a result.
+
+    Raises:
+        DataError: they are missing or unreadable.
+    """
+    if result.path is None:
+        raise DataError(
+            f"{result.model} {result.task} on {result.dataset} was never stored; it has no samples"
+        )
+    path = result.path.with_suffix(".parquet")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
+        ) from error
+    columns = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
+    return Samples(table.column("id").to_pylist(), columns)
+
+
+def _score(stored: dict[str, Any]) -> Score:
+    low, high = stored["ci95"]
+    known = {one.name for one in fields(Score)}
+    kept: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
+    kept["ci95"] = (low, high)
+    return Score(**kept)
+
+
+def _file(model: str, task: str, dataset: str, key: str) -> Path:
+    return Path(_slug(model)) / f"{_slug(task)}-{_slug(dataset)}-{key[:12]}.json"
+
+
+def _slug(name: str) -> str:
+    # Names may hold paths and colons; the key in the file name keeps shortened ones apart.
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).strip("_.")[-80:] or "_"
+
+
+def _replace(path: Path, save: Callable[[Path], Any]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    part = Path(name)
+    try:
+        save(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _table(samples: Samples) -> pa.Table:
+    columns = {name: _column(np.asarray(column)) for name, column in samples.columns.items()}
+    return pa.table({"id": pa.array(list(samples.ids), pa.string()), **columns})
+
+
+def _column(array: np.ndarray) -> pa.Array:
+    column = pa.array(array.reshape(-1))
+    for width in reversed(array.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, width)
+    return column
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    flat, shape = column.combine_chunks(), [len(column)]
+    while pa.types.is_fixed_size_list(flat.type):
+        shape.append(flat.type.list_size)
+        flat = flat.flatten()
+    return flat.to_numpy(zero_copy_only=False).reshape(shape)

@@ -1,0 +1,73 @@
+"""Suites: flat YAML lists of measurements that belong together.
+
+```yaml
+description: one line
+measurements:
+  - {task: knn, dataset: digits}
+  - {task: knn, dataset: imagenet1k, settings: {temperature: 0.07}}
+```
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.packaged import packaged
+from ssleval.registry import nearest
+
+__all__ = ["Measurement", "list_suites", "read_suite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One task on one dataset, by name."""
+
+    task: str
+    dataset: str
+    settings: Mapping[str, Any]
+
+
+def list_suites() -> dict[str, str]:
+    """Return the packaged suites and their descriptions."""
+    files = sorted(packaged("benchmarks").glob("*.yaml"))
+    return {file.stem: str(_content(file).get("description", "")) for file in files}
+
+
+def read_suite(name: str) -> list[Measurement]:
+    """Return the measurements of a packaged suite, or of a YAML file.
+
+    Raises:
+        UnknownNameError: no such suite.
+        ConfigError: the file is not a suite.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else packaged("benchmarks") / f"{name}.yaml"
+    if not path.exists():
+        raise UnknownNameError(f"no suite {name!r}; {nearest(name, list_suites())}")
+    entries = _content(path).get("measurements")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: a suite has a list of `measurements`")
+    return [_measurement(path, entry) for entry in entries]
+
+
+def _measurement(path: Path, entry: Any) -> Measurement:
+    if not isinstance(entry, dict) or not {"task", "dataset"} <= set(entry) <= {
+        "task",
+        "dataset",
+        "settings",
+    }:
+        raise ConfigError(f"{path}: {entry!r} is not {{task, dataset}} with optional settings")
+    return Measurement(str(entry["task"]), str(entry["dataset"]), dict(entry.get("settings") or {}))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a suite is a mapping with `description` and `measurements`")
+    return content
