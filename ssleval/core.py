@@ -125,7 +125,7 @@ class BackboneCard:
     """What ``pooled`` is: cls, mean, map, projection, cls+mean, gap..."""
     position_embedding: str = ""
     """Interpolation off the native resolution (protocols of DINO, DINOv2, timm), where it applies."""
-    supervision: Literal["self", "weak", "full", "none"] = "self"
+    supervision: Literal["self", "weak", "full", "none", "unknown"] = "self"
     family: str = ""
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
     """Where the weights come from: ``url``, or ``repo`` with ``file`` and ``revision``."""
@@ -216,9 +216,13 @@ class DatasetCard:
     """What a result must say about its data."""
 
     name: str
-    target: Literal["label", "multilabel", "mask", "depth", "pairs", "none"] = "label"
+    target: Literal[
+        "label", "multilabel", "mask", "instances", "depth", "normals", "pairs", "groups", "captions", "none"
+    ] = "label"
     class_names: tuple[str, ...] = ()
-    """In label order. Empty only where the target has no classes."""
+    """In label order. Empty where the target has no classes, or where only an opened copy knows them."""
+    classes: int = 0
+    """Published number of classes of a set whose names are read from the copy; else derived."""
     lengths: Mapping[str, int] = field(default_factory=dict[str, int])
     """Size of every split: published, or found when the folder was opened. Any other is refused."""
     train_split: str = "train"
@@ -234,7 +238,7 @@ class DatasetCard:
     @property
     def num_classes(self) -> int:
         """Number of classes, 0 where the target has none."""
-        return len(self.class_names)
+        return len(self.class_names) or self.classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +304,8 @@ class DatasetOptions:
     """Fingerprint the content of every file, not only its path and size."""
     download: bool = False
     """Let libraries that can download a set do so."""
+    cache: Path = Path.home() / ".cache" / "ssleval"
+    """Where sets that are made rather than found are kept."""
 
 
 DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]
