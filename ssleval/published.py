@@ -1,0 +1,75 @@
+"""Sets with a published size: the card first, the files when they are asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split
+from ssleval.errors import ConfigError, DataError
+
+__all__ = ["Copy", "Published", "Reader", "read_lines"]
+
+
+class Copy(NamedTuple):
+    """What a reader found on disk."""
+
+    class_names: tuple[str, ...]
+    """In label order."""
+    open: Callable[[str], Split]
+    """Opens one of the splits the card names."""
+
+
+Reader: TypeAlias = Callable[[Path, DatasetOptions], Copy]
+"""Reads the copy of a set that lies in one folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A dataset loader that can be listed before anything is downloaded."""
+
+    card: DatasetCard
+    """Complete but for class names, which are read from the copy; ``classes`` says how many."""
+    read: Reader
+    downloads: bool = False
+    """Whether the reader can fetch the files."""
+    embedded: bool = False
+    """Whether the files come with an installed package, so that no folder is needed."""
+
+    def __call__(self, location: str, options: DatasetOptions) -> Dataset:
+        """Open the copy in ``data_root/<name>``.
+
+        Raises:
+            ConfigError: something stands behind the colon.
+            DataError: the files are absent, or have another number of classes than published.
+        """
+        card = self.card
+        if location:
+            raise ConfigError(f"{card.name} takes nothing behind a colon, got {location!r}; drop it")
+        root = options.data_root.expanduser() / card.name
+        fetched = self.embedded or (self.downloads and options.download)
+        if not fetched and not root.is_dir():
+            raise DataError(f"{card.name}: no folder {root}; {self.how_to_get()}")
+        copy = self.read(root, options)
+        if len(copy.class_names) != card.classes:
+            raise DataError(
+                f"{card.name}: {len(copy.class_names)} classes in {root}, expected {card.classes}; "
+                "the copy is incomplete or not the published one"
+            )
+        return Dataset(replace(card, class_names=copy.class_names), copy.open)
+
+    def how_to_get(self) -> str:
+        """Return a sentence on where the files come from."""
+        fetch = "--download fetches it; " if self.downloads else ""
+        return f"{fetch}set --data-root to the folder that holds {self.card.name}/; {self.card.source}"
+
+
+def read_lines(listed: Path) -> list[str]:
+    """Return the lines of a list that comes with a set, blank ones left out.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not listed.is_file():
+        raise DataError(f"{listed}: no such file; it comes with the images")
+    return [line for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
