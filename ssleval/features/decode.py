@@ -1,0 +1,86 @@
+"""Batches of images as a model's device wants them, decoded by worker processes."""
+
+import multiprocessing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssleval.core import Context, Geometry, Split
+from ssleval.errors import DataError
+from ssleval.features.geometry import apply
+
+__all__ = ["Decoded", "Decoder", "decoded_batches"]
+
+
+class Decoded(NamedTuple):
+    """One batch as it leaves a worker."""
+
+    batch: int
+    images: UInt8[Tensor, "b H W 3"] | None
+    """None where no image of the batch could be decoded."""
+    corrupt: dict[int, str]
+    """Row in the split to what is wrong with its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder(Dataset[Decoded]):
+    """Decodes whole batches: item i is batch i. Pickled into every worker."""
+
+    split: Split
+    geometry: Geometry
+    batch_size: int
+    known_corrupt: frozenset[int] = frozenset()
+    """Rows left out unread, because another readout of the pass lacks them already."""
+
+    def __len__(self) -> int:
+        return len(range(0, len(self.split), self.batch_size))
+
+    def __getitem__(self, index: int) -> Decoded:
+        images: list[UInt8[np.ndarray, "H W 3"]] = []
+        corrupt: dict[int, str] = {}
+        for row in range(index * self.batch_size, min(len(self.split), (index + 1) * self.batch_size)):
+            if row in self.known_corrupt:
+                corrupt[row] = f"{self.split.ids[row]}: could not be decoded before"
+                continue
+            try:
+                images.append(apply(self.geometry, self.split.image(row)))
+            # Sent on as text: an exception that crosses a process comes back with a page of traceback.
+            except DataError as error:
+                corrupt[row] = str(error)
+        return Decoded(index, torch.from_numpy(np.stack(images)) if images else None, corrupt)
+
+
+def decoded_batches(decoder: Decoder, batches: Sequence[int], context: Context) -> Iterable[Decoded]:
+    """Yield ``batches`` in that order, decoded ahead by ``context.num_workers`` processes."""
+    if context.num_workers == 0:
+        return (decoder[batch] for batch in batches)
+    return DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=batches,
+        num_workers=min(context.num_workers, max(1, len(batches))),
+        collate_fn=_as_it_is,
+        pin_memory=context.device.startswith("cuda"),
+        multiprocessing_context=_start_method(),
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _start_method() -> BaseContext:
+    """Choose how workers start: never by forking a process that has threads, which may deadlock."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # The server imports torch once; without this every worker of every pass would.
+    context.set_forkserver_preload(["ssleval.features.decode"])
+    return context

@@ -1,0 +1,58 @@
+"""From a decoded image to the pixels a model sees: PIL resizing and central crops, as torchvision's."""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssleval.core import Geometry
+from ssleval.errors import ContractError
+
+__all__ = ["apply"]
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Resize and crop ``image`` as ``geometry`` says.
+
+    Raises:
+        ContractError: the image is not 8-bit RGB.
+
+    Source:
+        torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that is
+        not named by ``mode`` is rounded down, as there.
+    """
+    if image.mode != "RGB":
+        raise ContractError(f"an image of mode {image.mode!r}, expected RGB; the dataset must convert it")
+    size = _resized(geometry, *image.size)
+    if size != image.size:
+        image = image.resize(size, FILTERS[geometry.interpolation])
+    if geometry.crop is not None:
+        image = _central(image, geometry.crop)
+    return np.array(image, dtype=np.uint8)
+
+
+def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
+    size = geometry.resize
+    if size is None:
+        return width, height
+    if geometry.mode == "square":
+        return size, size
+    named = min(width, height) if geometry.mode == "short" else max(width, height)
+    return max(1, size * width // named), max(1, size * height // named)
+
+
+def _central(image: Image.Image, side: int) -> Image.Image:
+    # PIL fills with black whatever a crop takes from outside the image.
+    left, top = (_margin(length - side) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _margin(excess: int) -> int:
+    """Return where the crop begins: half of the excess to even, of a lack rounded towards zero."""
+    return round(excess / 2) if excess >= 0 else -(-excess // 2)

@@ -1,0 +1,70 @@
+"""What decides features: stored ones are used only where all of it matches."""
+
+import hashlib
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ssleval.backbone import Backbone
+from ssleval.core import Geometry, Split, digest
+
+__all__ = ["EXTRACTOR_VERSION", "model_identity", "pass_identity", "pass_key"]
+
+EXTRACTOR_VERSION = 1
+"""Raised when a change to this package moves features."""
+
+CARD_FIELDS = (
+    "loader",
+    "arch",
+    "embed_dim",
+    "patch_size",
+    "pooled_dim",
+    "image_size",
+    "mean",
+    "std",
+    "pooling",
+    "position_embedding",
+)
+"""What a card says about computing; names, licences and prose are left out."""
+
+
+def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
+    """Return what decides features on the side of the model, as JSON can hold it."""
+    card = asdict(backbone.card)
+    return {
+        "weights_sha256": backbone.weights_sha256,
+        "card": {name: card[name] for name in CARD_FIELDS},
+        "code_sha256": _code(backbone),
+        "precision": precision,
+        "extractor_version": EXTRACTOR_VERSION,
+    }
+
+
+def pass_identity(
+    backbone: Backbone, precision: str, dataset: str, split_name: str, split: Split, geometry: Geometry
+) -> dict[str, Any]:
+    """Return everything that decides the features of one split.
+
+    The names of dataset and split are among it: a fingerprint covers the names and sizes of files, and
+    two folders of equally named bitmaps agree in both.
+    """
+    return {
+        **model_identity(backbone, precision),
+        "geometry": asdict(geometry),
+        "dataset": [dataset, split_name, split.fingerprint, len(split)],
+    }
+
+
+def pass_key(identity: dict[str, Any]) -> str:
+    """Return the name of the folder for features of that identity."""
+    return digest(identity)[:40]
+
+
+def _code(backbone: Backbone) -> str:
+    """Hash the file of a backbone class that is not ours: its code may change under equal weights."""
+    module = type(backbone).__module__
+    file = getattr(sys.modules[module], "__file__", None)
+    if module.startswith("ssleval.") or file is None or not Path(file).exists():
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

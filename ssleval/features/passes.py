@@ -1,0 +1,155 @@
+"""Requests of all tasks, merged into as few passes over images as there can be, and their price."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ssleval.backbone import Backbone
+from ssleval.core import BackboneCard, Context, Dataset, FeatureRequest, Geometry, Readout, Split
+from ssleval.features.decode import Decoder
+from ssleval.features.extract import choose_batch_size, forward
+from ssleval.features.identity import pass_identity, pass_key
+from ssleval.features.readouts import by_norm, canonical, row_shape
+from ssleval.features.store import Column, StoredPass
+
+__all__ = ["Pass", "PassPlan", "column_of", "merge", "plan_of", "seconds_per_image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One split, seen once at one geometry, for all readouts anyone asked for."""
+
+    dataset: str
+    split_name: str
+    split: Split
+    geometry: Geometry
+    readouts: tuple[Readout, ...]
+    """Canonical ones, in the order first asked for."""
+    identity: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return pass_key(self.identity)
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return f"{self.dataset}/{self.split_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """What a pass would cost, for ``--dry-run``."""
+
+    dataset: str
+    split: str
+    geometry: Geometry
+    readouts: tuple[str, ...]
+    images: int
+    """Images of the split."""
+    images_left: int
+    """Images that lack at least one readout; 0 where all is stored."""
+    forward_passes: int
+    """Batches still to go through the model."""
+    batch_size: int
+    bytes_total: int
+    """Features of all readouts on disk."""
+    bytes_left: int
+    """Features still to be written."""
+
+
+def merge(
+    backbone: Backbone,
+    precision: str,
+    requests: Iterable[FeatureRequest],
+    open_split: Callable[[Dataset, str], Split],
+) -> list[Pass]:
+    """Return the passes that serve all ``requests``: one for each dataset, split and geometry.
+
+    Raises:
+        NotApplicableError: a block the model does not have.
+    """
+    found: dict[str, Pass] = {}
+    for request in requests:
+        split = open_split(request.dataset, request.split)
+        geometry = request.geometry or backbone.card.native_geometry()
+        name = request.dataset.card.name
+        identity = pass_identity(backbone, precision, name, request.split, split, geometry)
+        readouts = tuple(canonical(one, backbone) for one in request.readouts)
+        new = Pass(name, request.split, split, geometry, (), identity)
+        known = found.get(new.key, new)
+        found[new.key] = replace(known, readouts=tuple(dict.fromkeys(known.readouts + readouts)))
+    return list(found.values())
+
+
+def column_of(readout: Readout, card: BackboneCard, geometry: Geometry) -> Column:
+    """Return how a canonical readout is stored: patch grids in half the bytes, all else in float32.
+
+    Raises:
+        ConfigError: a patch grid of images whose sizes vary.
+    """
+    name = str(readout).replace("[", "-").replace("]", "").replace(":", "-")
+    dtype = "float16" if readout.kind == "patches" else "float32"
+    return Column(name, row_shape(readout, card, geometry), dtype)
+
+
+def plan_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPlan:
+    """Price a pass by what is stored of it already."""
+    size = stored.batch_size if stored else choose_batch_size(backbone, one.readouts, one.geometry, context)
+    images = len(one.split)
+    every = list(range(-(-images // size)))
+    left: dict[int, list[Readout]] = {}
+    total = missing = 0
+    for readout in one.readouts:
+        column = column_of(readout, backbone.card, one.geometry)
+        row_bytes = math.prod(column.row) * np.dtype(column.dtype).itemsize
+        total += images * row_bytes
+        for batch in stored.pending(column) if stored else every:
+            left.setdefault(batch, []).append(readout)
+            missing += _count(batch, size, images) * row_bytes
+    return PassPlan(
+        dataset=one.dataset,
+        split=one.split_name,
+        geometry=one.geometry,
+        readouts=tuple(map(str, one.readouts)),
+        images=images,
+        images_left=sum(_count(batch, size, images) for batch in left),
+        forward_passes=sum(len(by_norm(readouts)) for readouts in left.values()),
+        batch_size=size,
+        bytes_total=total,
+        bytes_left=missing,
+    )
+
+
+def seconds_per_image(
+    one: Pass, backbone: Backbone, batch_size: int, context: Context, batches: int = 2
+) -> float:
+    """Measure a few batches of real images, after one to warm up; nothing is stored.
+
+    Workers decode while the model computes, so the slower of the two counts; without workers both do.
+    """
+    decoder = Decoder(one.split, one.geometry, min(batch_size, len(one.split)))
+    decoding = computing = images = 0.0
+    for turn in range(batches + 1):
+        started = time.perf_counter()
+        decoded = decoder[turn % len(decoder)]
+        between = time.perf_counter()
+        if decoded.images is not None:
+            for values in forward(backbone, decoded.images, one.readouts, context).values():
+                values.cpu()
+        if turn:
+            decoding += between - started
+            computing += time.perf_counter() - between
+            images += _count(turn % len(decoder), decoder.batch_size, len(one.split))
+    if context.num_workers == 0:
+        return (decoding + computing) / images
+    return max(decoding / context.num_workers, computing) / images
+
+
+def _count(batch: int, size: int, images: int) -> int:
+    return min(size, images - batch * size)

@@ -1,0 +1,31 @@
+"""A bar on stderr with images per second and time left, where someone may be watching."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+__all__ = ["progress"]
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress(
+    label: str, total: int, done: int, *, show: bool
+) -> Generator[Callable[[int], None], None, None]:
+    """Show how many of ``total`` images are through, ``done`` of them before we began.
+
+    Yields a function that adds a number of images. Nothing is shown where stderr is not a terminal.
+    """
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    hidden = not (show and sys.stderr.isatty())
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda images: bar.update(task, advance=images)

@@ -1,0 +1,97 @@
+"""What is kept of a forward pass: one tensor with a row per image for every `Readout`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ssleval.backbone import Backbone, Features
+from ssleval.core import BackboneCard, Geometry, Readout
+from ssleval.errors import ConfigError, NotApplicableError
+
+__all__ = ["GEM_FLOOR", "GEM_POWER", "blocks_of", "by_norm", "canonical", "read", "row_shape"]
+
+GEM_POWER = 4.0
+GEM_FLOOR = 1e-6
+"""Power of the generalised mean, and the value below which patch features are clamped.
+
+Source: facebookresearch/dino, eval_copy_detection.py, extract_features.
+"""
+
+
+def canonical(readout: Readout, backbone: Backbone) -> Readout:
+    """Return the same readout with its block counted from zero, so that equal ones are stored once.
+
+    Raises:
+        NotApplicableError: the model has no such block.
+    """
+    if readout.kind == "pooled":
+        return Readout("pooled")
+    count = backbone.num_blocks
+    if not -count <= readout.block < count:
+        raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
+    return replace(readout, block=readout.block % count)
+
+
+def blocks_of(readouts: Sequence[Readout]) -> tuple[int, ...]:
+    """Return the blocks a forward pass must give for ``readouts``, in increasing order."""
+    return tuple(sorted({readout.block for readout in readouts if readout.kind != "pooled"}))
+
+
+def by_norm(readouts: Sequence[Readout]) -> dict[bool, tuple[Readout, ...]]:
+    """Group readouts by forward pass: blocks with and without the final norm need one each.
+
+    ``pooled`` is the same in both and joins whichever there is.
+    """
+    found = {
+        norm: tuple(one for one in readouts if one.kind != "pooled" and one.norm is norm)
+        for norm in (True, False)
+    }
+    groups = {norm: group for norm, group in found.items() if group} or {True: ()}
+    pooled = tuple(one for one in readouts if one.kind == "pooled")
+    first = next(iter(groups))
+    return {**groups, first: pooled + groups[first]} if readouts else {}
+
+
+def read(
+    readout: Readout, features: Features, blocks: Sequence[int], card: BackboneCard
+) -> Float[Tensor, "b ..."]:
+    """Return what ``readout`` keeps of ``features``: ``[b p]``, ``[b d]`` or ``[b h w d]``.
+
+    Means are taken in float32 whatever the precision of the forward pass.
+
+    ``blocks`` says which blocks ``features.blocks`` holds, in that order.
+
+    Raises:
+        NotApplicableError: the class token of a model that has none.
+    """
+    if readout.kind == "pooled":
+        return features.pooled
+    tokens = features.blocks[blocks.index(readout.block)]
+    if readout.kind == "patches":
+        return tokens.patches
+    if readout.kind == "mean":
+        return tokens.patches.float().mean(dim=(1, 2))
+    if readout.kind == "gem":
+        powers = tokens.patches.float().clamp(min=GEM_FLOOR).pow(GEM_POWER)
+        return powers.mean(dim=(1, 2)).pow(1 / GEM_POWER)
+    if tokens.cls is None:
+        raise NotApplicableError(f"{card.name} has no class token for {readout}; use mean or pooled")
+    return tokens.cls
+
+
+def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry) -> tuple[int, ...]:
+    """Return the shape of one image's row, as the card promises it.
+
+    Raises:
+        ConfigError: a patch grid of images whose sizes vary.
+    """
+    if readout.kind == "pooled":
+        return (card.pooled_dim or card.embed_dim,)
+    if readout.kind != "patches":
+        return (card.embed_dim,)
+    if geometry.fixed_size is None:
+        raise ConfigError(f"{readout} needs images of one size; this geometry keeps their aspect: {geometry}")
+    side = geometry.fixed_size // card.patch_size
+    return (side, side, card.embed_dim)

@@ -1,0 +1,32 @@
+"""Which part of the batches this process extracts, where several share one pass (`torchrun`)."""
+
+import os
+from dataclasses import dataclass
+
+from torch import distributed
+
+__all__ = ["Shard", "current_shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of ``world`` processes; it takes batches ``rank, rank + world, ...``, and nothing is padded."""
+
+    rank: int = 0
+    world: int = 1
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+def current_shard() -> Shard:
+    """Return the share of this process, joining the group that `torchrun` describes where none is joined."""
+    if not distributed.is_available():
+        return Shard()
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return Shard()
+        distributed.init_process_group("gloo")
+    return Shard(distributed.get_rank(), distributed.get_world_size())

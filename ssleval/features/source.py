@@ -1,0 +1,246 @@
+"""Where tasks get features: extracted once for all of them, stored, and read back as memory maps."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ssleval.backbone import Backbone
+from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Split
+from ssleval.errors import ConfigError, DataError, NotApplicableError
+from ssleval.features import cache
+from ssleval.features.extract import Extracted, choose_batch_size, extract
+from ssleval.features.identity import model_identity
+from ssleval.features.passes import Pass, PassPlan, column_of, merge, plan_of, seconds_per_image
+from ssleval.features.readouts import canonical
+from ssleval.features.shard import Shard, current_shard
+from ssleval.features.store import Column, StoredPass
+
+__all__ = ["FeatureSource"]
+
+
+class FeatureSource:
+    """Features of one backbone under one context."""
+
+    def __init__(self, backbone: Backbone, context: Context) -> None:
+        if context.batch_size < 0 or context.num_workers < 0:
+            raise ConfigError(
+                f"batch size {context.batch_size}, workers {context.num_workers}: neither may be negative"
+            )
+        # Subclasses come out of their constructor in training mode.
+        self._backbone = backbone.to(context.device).eval()
+        self.context = context
+        self.counts: dict[str, Extracted] = {}
+        """What this source extracted, by key of the pass; one that was stored already is absent."""
+        self._splits: dict[tuple[int, str], tuple[Dataset, Split]] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model itself, for protocols that must run it on the fly."""
+        return self._backbone
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides features but the data, for the key of a result."""
+        native = asdict(self._backbone.card.native_geometry())
+        return {**model_identity(self._backbone, self.context.precision), "native_geometry": native}
+
+    def open_split(self, dataset: Dataset, name: str) -> Split:
+        """Return a split, opened and checked once."""
+        key = (id(dataset.open), name)
+        if key not in self._splits:
+            # The dataset is kept too: its id must not be given to another.
+            self._splits[key] = (dataset, dataset.split(name))
+        return self._splits[key][1]
+
+    def check(self, requests: Iterable[FeatureRequest]) -> None:
+        """Refuse, before anything is read, what the model cannot give.
+
+        Raises:
+            NotApplicableError: a block or a class token it does not have.
+            ConfigError: a geometry it cannot take.
+        """
+        card = self._backbone.card
+        for request in requests:
+            geometry = request.geometry or card.native_geometry()
+            side = geometry.fixed_size
+            if side is not None and side % card.patch_size:
+                raise ConfigError(
+                    f"{card.name}: {side} pixels is not a multiple of its patch size {card.patch_size}"
+                )
+            for readout in request.readouts:
+                column_of(canonical(readout, self._backbone), card, geometry)
+                if readout.kind == "cls" and not self._has_cls:
+                    raise NotApplicableError(f"{card.name} has no class token for {readout}")
+
+    def prepare(self, requests: Iterable[FeatureRequest]) -> None:
+        """Extract what is missing for all requests: one pass for each dataset, split and geometry."""
+        requests = tuple(requests)
+        self.check(requests)
+        shard = current_shard()
+        for one in self._passes(requests):
+            # Several processes must agree on what is missing, so they look together, under the lock.
+            if shard.world > 1 or not self._is_complete(one, StoredPass.open(self._folder(one))):
+                self._fill(one, shard)
+
+    def load(self, request: FeatureRequest) -> FeatureTable:
+        """Return the features of one request, extracting them first where they are missing.
+
+        Rows of images left out as corrupt are missing; only then are the arrays copies in memory.
+        """
+        self.prepare([request])
+        (one,) = self._passes([request])
+        stored = self._stored(one)
+        cache.touch(stored)
+        valid = stored.valid()
+        rows = np.flatnonzero(valid)
+        arrays = {
+            readout: stored.data(column).read()
+            for readout, column in zip(request.readouts, self._columns(one, request), strict=True)
+        }
+        split = one.split
+        if valid.all():
+            return FeatureTable(split.ids, split.targets, arrays, rows)
+        return FeatureTable(
+            ids=[split.ids[row] for row in rows.tolist()],
+            targets=None if split.targets is None else split.targets[rows],
+            arrays={readout: _frozen(array[rows]) for readout, array in arrays.items()},
+            rows=rows,
+        )
+
+    def plan(self, requests: Iterable[FeatureRequest]) -> list[PassPlan]:
+        """Return what `prepare` would do, pass by pass, doing none of it."""
+        passes = self._passes(requests)
+        return [
+            plan_of(one, self._backbone, StoredPass.open(self._folder(one)), self.context) for one in passes
+        ]
+
+    def calibrate(self, requests: Iterable[FeatureRequest]) -> float:
+        """Return the seconds `prepare` would take, from a few batches of every unfinished pass."""
+        total = 0.0
+        for one in self._passes(requests):
+            stored = StoredPass.open(self._folder(one))
+            plan = plan_of(one, self._backbone, stored, self.context)
+            if plan.images_left:
+                each = seconds_per_image(one, self._backbone, plan.batch_size, self.context)
+                total += each * plan.images_left
+        return total
+
+    def timings(self, requests: Iterable[FeatureRequest]) -> dict[str, float]:
+        """Return what the features of ``requests`` took in this process, and what was there already."""
+        passes = self._passes(requests)
+        counts = [self.counts.get(one.key, Extracted()) for one in passes]
+        extracted = sum(count.images for count in counts)
+        seconds = sum(count.seconds for count in counts)
+        return {
+            "extract_seconds": round(seconds, 3),
+            "images_extracted": extracted,
+            "images_reused": sum(len(one.split) for one in passes) - extracted,
+            "images_per_second": round(extracted / seconds, 1) if extracted else 0.0,
+        }
+
+    def skipped(self, requests: Iterable[FeatureRequest]) -> dict[str, list[str]]:
+        """Return the ids of images left out as corrupt, by ``DATASET/SPLIT``; only splits that have some."""
+        found: dict[str, list[str]] = {}
+        for one in self._passes(requests):
+            gaps = np.flatnonzero(~self._stored(one).valid()).tolist()
+            if gaps:
+                found[one.label] = [one.split.ids[row] for row in gaps]
+        return found
+
+    @cached_property
+    def _has_cls(self) -> bool:
+        side = self._backbone.card.native_geometry().fixed_size
+        assert side is not None
+        black = torch.zeros(1, 3, side, side, device=self.context.device)
+        return self._backbone(black, (-1,)).blocks[0].cls is not None
+
+    def _passes(self, requests: Iterable[FeatureRequest]) -> list[Pass]:
+        return merge(self._backbone, self.context.precision, requests, self.open_split)
+
+    def _folder(self, one: Pass) -> Path:
+        return cache.folder_of(self.context.cache, one.key)
+
+    def _columns(self, one: Pass, request: FeatureRequest | None = None) -> tuple[Column, ...]:
+        wanted = one.readouts
+        if request is not None:
+            wanted = tuple(canonical(readout, self._backbone) for readout in request.readouts)
+        return tuple(column_of(readout, self._backbone.card, one.geometry) for readout in wanted)
+
+    def _stored(self, one: Pass) -> StoredPass:
+        stored = StoredPass.open(self._folder(one))
+        if stored is None:
+            raise DataError(f"{one.label}: its features were removed while in use; run again")
+        return stored
+
+    def _is_complete(self, one: Pass, stored: StoredPass | None) -> bool:
+        if stored is None or any(stored.pending(column) for column in self._columns(one)):
+            return False
+        return self.context.skip_corrupt or bool(stored.valid().all())
+
+    def _fill(self, one: Pass, shard: Shard) -> None:
+        columns = dict(zip(one.readouts, self._columns(one), strict=True))
+        leads = shard.rank == 0
+        with cache.lock(self.context.cache, one.key) if leads else nullcontext():
+            if leads:
+                self._begin(one, tuple(columns.values()))
+            shard.barrier()
+            done = extract(
+                backbone=self._backbone,
+                split=one.split,
+                geometry=one.geometry,
+                stored=self._stored(one),
+                columns=columns,
+                context=self.context,
+                shard=shard,
+                label=f"{self._backbone.card.name} on {one.label}",
+            )
+            shard.barrier()
+        if done.images:
+            self.counts[one.key] = done + self.counts.get(one.key, Extracted())
+
+    def _begin(self, one: Pass, columns: tuple[Column, ...]) -> None:
+        """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
+        asked, stored = self.context.batch_size, StoredPass.open(self._folder(one))
+        if stored is None:
+            stored = StoredPass.begin(self._folder(one), self._description(one))
+        elif asked not in {0, stored.batch_size} and any(stored.pending(column) for column in columns):
+            print(  # noqa: T201
+                f"ssleval: {one.label}: batches of {stored.batch_size}, as this pass began, not {asked}",
+                file=sys.stderr,
+            )
+        if not self.context.skip_corrupt:
+            _retry_corrupt(stored)
+        stored.allocate(columns)
+
+    def _description(self, one: Pass) -> dict[str, Any]:
+        return {
+            "model": self._backbone.card.name,
+            "dataset": one.dataset,
+            "split": one.split_name,
+            "images": len(one.split),
+            "batch_size": choose_batch_size(self._backbone, one.readouts, one.geometry, self.context),
+            "device": self.context.device,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "identity": one.identity,
+        }
+
+
+def _retry_corrupt(stored: StoredPass) -> None:
+    """Have images tried again that an earlier run left out: now each must decode, or stop the run."""
+    for row in np.flatnonzero(~stored.valid()).tolist():
+        for column in stored.columns():
+            stored.forget(column, row // stored.batch_size)
+        stored.mark(row, np.ones(1, dtype=bool))
+
+
+def _frozen(array: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
+    array.setflags(write=False)
+    return array

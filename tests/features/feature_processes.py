@@ -1,0 +1,115 @@
+"""What the tests of the store run in processes of their own, which they kill or measure."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import torch
+from feature_fakes import (
+    CARD,
+    MEAN,
+    PATCHES,
+    POOLED,
+    Noise,
+    Tiny,
+    context_of,
+    dataset_of,
+    request_of,
+    split_of,
+)
+from torch import Tensor, distributed
+
+from ssleval.backbone import Features
+from ssleval.errors import DataError
+from ssleval.features import FeatureSource
+
+
+def start(target: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ssleval.features"])
+    process = context.Process(target=_strict, args=(target, *arguments))
+    process.start()
+    return process
+
+
+def finish(*processes: ForkServerProcess) -> None:
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+
+
+def _strict(target: Callable[..., None], *arguments: object) -> None:
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    target(*arguments)
+
+
+@contextlib.contextmanager
+def said(path: Path) -> Generator[None, None, None]:
+    """Collect stderr in a file."""
+    with path.open("w", buffering=1) as file, contextlib.redirect_stderr(file):
+        yield
+
+
+class Gated(Tiny):
+    """Waits in its third forward pass for a file called ``go``."""
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        while len(self.calls) == 2 and self.log is not None and not self.log.with_name("go").exists():
+            time.sleep(0.005)
+        return super().extract(images, blocks, norm=norm)
+
+
+def slow(cache: Path) -> None:
+    backbone = Tiny(log=cache / "forwards", delay=0.02)
+    request = request_of(dataset_of(split_of(160)), MEAN, PATCHES)
+    FeatureSource(backbone, context_of(cache)).prepare([request])
+
+
+def gated(cache: Path, errors: Path) -> None:
+    backbone = Gated(log=cache / "forwards")
+    with said(errors):
+        FeatureSource(backbone, context_of(cache)).prepare([request_of(dataset_of(split_of(40)), MEAN)])
+
+
+def shard(cache: Path, rank: int) -> None:
+    meet = f"file://{cache}/meet"
+    distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
+    backbone = Tiny()
+    source = FeatureSource(backbone, context_of(cache))
+    dataset = dataset_of(split_of(22))
+    source.prepare([request_of(dataset, MEAN)])
+    table = source.load(request_of(dataset, MEAN, PATCHES))
+    distributed.destroy_process_group()
+    (cache / f"rank{rank}").write_text(f"{len(backbone.calls)} {len(table.rows)}")
+
+
+class Wide(Tiny):
+    """32 KiB of features an image, for no work."""
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        return Features(images.mean((1, 2, 3))[:, None].expand(-1, 8192))
+
+
+def memory(cache: Path, n: int) -> None:
+    backbone = Wide(replace(CARD, pooled_dim=8192))
+    request = request_of(dataset_of(split_of(n, Noise((16, 16)))), POOLED)
+    FeatureSource(backbone, context_of(cache, batch_size=32)).prepare([request])
+    (cache / f"kib{n}").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+
+def full(cache: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        slow(cache)
+    except DataError as error:
+        # The limit holds for any file, but this text is short.
+        (cache / "error").write_text(str(error))
+        os._exit(0)

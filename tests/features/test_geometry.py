@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from ssleval.core import Geometry
+from ssleval.errors import ContractError
+from ssleval.features.geometry import FILTERS, apply
+
+SIZES = [
+    (32, 32),
+    (33, 47),
+    (47, 33),
+    (500, 375),
+    (375, 500),
+    (224, 224),
+    (223, 301),
+    (256, 640),
+    (7, 19),
+    (640, 97),
+]
+MODES = {name: transforms.InterpolationMode(name) for name in FILTERS}
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("resize", "crop"), [(256, 224), (224, 224), (248, 224), (64, 96), (65, 96), (33, 32), (40, 33)]
+)
+def test_short_and_crop_equal_torchvision(size: tuple[int, int], resize: int, crop: int):
+    image = noise(size)
+    steps = [transforms.Resize(resize, MODES["bicubic"]), transforms.CenterCrop(crop)]
+    expected = transforms.Compose(steps)(image)
+    np.testing.assert_array_equal(apply(Geometry(resize, "short", crop), image), np.array(expected))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("crop", [1, 18, 19, 33, 96, 700])
+def test_crop_alone_equals_torchvision(size: tuple[int, int], crop: int):
+    expected = transforms.CenterCrop(crop)(noise(size))
+    np.testing.assert_array_equal(apply(Geometry(None, crop=crop), noise(size)), np.array(expected))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("size", SIZES[:4])
+def test_square_and_filters_equal_torchvision(size: tuple[int, int], name: str):
+    expected = transforms.Resize((48, 48), MODES[name])(noise(size))
+    got = apply(Geometry(48, "square", interpolation=name), noise(size))  # pyright: ignore[reportArgumentType]
+    np.testing.assert_array_equal(got, np.array(expected))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_long_equals_torchvision(size: tuple[int, int]):
+    expected = v2.Resize(None, MODES["bicubic"], max_size=99)(noise(size))
+    got = apply(Geometry(99, "long"), noise(size))
+    assert max(got.shape) == 99
+    np.testing.assert_array_equal(got, np.array(expected))
+
+
+def test_every_short_side_of_many_sizes_equals_torchvision():
+    generator = np.random.default_rng(0)
+    for width, height, resize in generator.integers(8, 90, (150, 3)).tolist():
+        expected = transforms.Resize(resize, MODES["bilinear"])(noise((width, height)))
+        got = apply(Geometry(resize, interpolation="bilinear"), noise((width, height)))
+        np.testing.assert_array_equal(got, np.array(expected))
+
+
+def test_nothing_asked_leaves_the_image():
+    np.testing.assert_array_equal(apply(Geometry(None), noise((5, 6))), np.array(noise((5, 6))))
+
+
+def test_a_line_keeps_a_pixel():
+    assert apply(Geometry(10, "long"), noise((500, 3))).shape == (1, 10, 3)
+
+
+def test_other_modes_are_refused():
+    with pytest.raises(ContractError, match="mode 'L', expected RGB"):
+        apply(Geometry(8), noise((9, 9)).convert("L"))

@@ -1,0 +1,251 @@
+import importlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from feature_fakes import (
+    CARD,
+    CLS,
+    GEM,
+    MEAN,
+    PATCHES,
+    POOLED,
+    SQUARE,
+    Tiny,
+    context_of,
+    dataset_of,
+    request_of,
+    split_of,
+)
+
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, Split
+from ssleval.features import FeatureSource, identity
+
+BASE: dict[str, Any] = {
+    "backbone": {},
+    "card": {},
+    "context": {},
+    "request": {},
+    "split": {},
+    "name": "noise",
+}
+
+
+def calls(cache: Path, **changed: Any) -> int:
+    """Return how many forward passes features take after those of the unchanged setting were stored."""
+    given = {**BASE, **changed}
+    backbone = Tiny(replace(CARD, **given["card"]), **given["backbone"])
+    split = replace(split_of(10), **given["split"])
+    dataset = dataset_of(split, given["name"], names=("train", "test"))
+    request = request_of(dataset, POOLED, **given["request"])
+    FeatureSource(backbone, context_of(cache, **given["context"])).prepare([request])
+    return len(backbone.calls)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "weights": {"backbone": {"seed": 1}},
+    "mean": {"card": {"mean": (0.4, 0.5, 0.5)}},
+    "std": {"card": {"std": (0.4, 0.5, 0.5)}},
+    "loader": {"card": {"loader": "other"}},
+    "arch": {"card": {"arch": "other"}},
+    "pooling": {"card": {"pooling": "mean"}},
+    "position embedding": {"card": {"position_embedding": "dino"}},
+    "image size": {"card": {"image_size": 20}},
+    "resize": {"request": {"geometry": Geometry(20, "square")}},
+    "mode and crop": {"request": {"geometry": Geometry(16, "short", 16)}},
+    "interpolation": {"request": {"geometry": Geometry(16, "square", interpolation="bilinear")}},
+    "precision": {"context": {"precision": "bf16"}},
+    "content": {"split": {"fingerprint": "g"}},
+    "dataset": {"name": "other"},
+    "split": {"request": {"split": "test"}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_decides_features_is_part_of_their_key(tmp_path: Path, change: str):
+    assert calls(tmp_path) == 3
+    assert calls(tmp_path) == 0
+    assert calls(tmp_path, **CHANGES[change]) == 3
+    assert calls(tmp_path) == 0
+
+
+def test_the_extractor_version_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert calls(tmp_path) == 3
+    monkeypatch.setattr(identity, "EXTRACTOR_VERSION", identity.EXTRACTOR_VERSION + 1)
+    assert calls(tmp_path) == 3
+
+
+def test_the_code_of_a_foreign_model_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plug = tmp_path / "plug_one.py"
+    plug.write_text("from feature_fakes import Tiny\n\nclass Mine(Tiny):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = importlib.import_module("plug_one").Mine()
+    before = identity.model_identity(backbone, "fp32")
+    assert before == identity.model_identity(backbone, "fp32")
+    plug.write_text(plug.read_text().replace("pass", "scale = 2.0"))
+    assert before != identity.model_identity(backbone, "fp32")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"card": {"name": "alias"}},
+        {"card": {"license": "MIT"}},
+        {"context": {"batch_size": 2}},
+        {"context": {"num_workers": 1}},
+        {"context": {"seed": 5}},
+    ],
+)
+def test_what_cannot_move_features_is_not_part_of_their_key(tmp_path: Path, same: dict[str, Any]):
+    assert calls(tmp_path) == 3
+    assert calls(tmp_path, **same) == 0
+
+
+def test_one_more_readout_extracts_only_that_one(tmp_path: Path):
+    dataset, backbone = dataset_of(split_of(10)), Tiny()
+    FeatureSource(backbone, context_of(tmp_path)).prepare([request_of(dataset, MEAN, PATCHES)])
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("features/*/patches-2.npy")}
+    backbone.calls.clear()
+    FeatureSource(backbone, context_of(tmp_path)).prepare([request_of(dataset, MEAN, PATCHES, GEM)])
+    assert len(backbone.calls) == 3
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_requests_of_all_tasks_share_passes(tmp_path: Path):
+    dataset, backbone = dataset_of(split_of(10), names=("train", "test")), Tiny()
+    other = Geometry(20, "square")
+    requests = [
+        request_of(dataset, MEAN),
+        request_of(dataset, POOLED, MEAN),
+        request_of(dataset.evaluated_on("train"), PATCHES),
+        request_of(dataset, MEAN, split="test"),
+        request_of(dataset, MEAN, geometry=other),
+    ]
+    source = FeatureSource(backbone, context_of(tmp_path))
+    source.prepare(requests)
+    assert len(backbone.calls) == 3 * 3
+    assert len(source.counts) == 3
+    for request in requests:
+        source.load(request)
+    assert len(backbone.calls) == 3 * 3
+
+
+def test_load_extracts_what_nobody_prepared_and_maps_it_read_only(tmp_path: Path):
+    source = FeatureSource(Tiny(), context_of(tmp_path))
+    dataset = dataset_of(split_of(10))
+    found = source.load(request_of(dataset, CLS))
+    assert list(found.ids) == [f"image_{row}.jpg" for row in range(10)]
+    assert found.targets is not None
+    assert found.targets.tolist() == found.rows.tolist() == list(range(10))
+    assert isinstance(found[CLS], np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found[CLS][0] = 0
+
+
+def test_a_split_is_opened_once(tmp_path: Path):
+    opened: list[str] = []
+    split = split_of(10)
+
+    def open_split(name: str) -> Split:
+        opened.append(name)
+        return split
+
+    dataset = Dataset(DatasetCard("d", target="none", lengths={"train": 10, "test": 10}), open_split)
+    source = FeatureSource(Tiny(), context_of(tmp_path))
+    for name in ("train", "train", "test"):
+        source.load(FeatureRequest(dataset, name, SQUARE, (POOLED,)))
+    source.open_split(dataset.evaluated_on("test"), "test")
+    assert opened == ["train", "test"]
+
+
+def test_a_shorter_copy_of_a_dataset_is_another(tmp_path: Path):
+    source, dataset = FeatureSource(Tiny(), context_of(tmp_path)), dataset_of(split_of(10))
+    assert len(source.load(request_of(dataset)).rows) == 10
+    assert len(source.load(request_of(dataset.limited(3))).rows) == 3
+
+
+def test_timings_tell_extracted_from_reused(tmp_path: Path):
+    dataset = dataset_of(split_of(10), names=("train", "test"))
+    train, test = (request_of(dataset, POOLED, split=name) for name in ("train", "test"))
+    first = FeatureSource(Tiny(), context_of(tmp_path))
+    first.prepare([train])
+    found = first.timings([train])
+    assert found["images_extracted"] == 10
+    assert found["images_reused"] == 0
+    assert found["extract_seconds"] > 0
+    assert found["images_per_second"] == pytest.approx(10 / found["extract_seconds"], rel=0.2)
+    second = FeatureSource(Tiny(), context_of(tmp_path))
+    second.prepare([train, test])
+    assert second.timings([train, test])["images_extracted"] == 10
+    assert second.timings([train, test])["images_reused"] == 10
+    assert second.timings([train])["images_per_second"] == 0
+    assert second.skipped([train, test]) == {}
+
+
+def test_a_plan_prices_what_is_left(tmp_path: Path):
+    dataset, backbone = dataset_of(split_of(10)), Tiny()
+    source = FeatureSource(backbone, context_of(tmp_path))
+    request = request_of(dataset, POOLED, PATCHES)
+    (plan,) = source.plan([request])
+    assert (plan.images, plan.images_left, plan.forward_passes, plan.batch_size) == (10, 10, 3, 4)
+    assert plan.bytes_total == plan.bytes_left == 10 * (8 * 4 + 16 * 8 * 2)
+    assert plan.readouts == ("pooled", "patches[2]")
+    assert source.calibrate([request]) > 0
+    assert not (tmp_path / "features").exists()
+    source.prepare([request_of(dataset, POOLED)])
+    (plan,) = source.plan([request])
+    assert (plan.images_left, plan.bytes_left) == (10, 10 * 16 * 8 * 2)
+    source.prepare([request])
+    (plan,) = source.plan([request])
+    assert (plan.images_left, plan.forward_passes, plan.bytes_left) == (0, 0, 0)
+    assert source.calibrate([request]) == 0
+    assert plan.bytes_total == 10 * (8 * 4 + 16 * 8 * 2)
+
+
+def test_calibration_grows_with_the_work(tmp_path: Path):
+    def seconds(delay: float, n: int) -> float:
+        source = FeatureSource(Tiny(delay=delay), context_of(tmp_path))
+        return source.calibrate([request_of(dataset_of(split_of(n)), POOLED)])
+
+    assert 0.05 * 250 < seconds(0.05, 1000) < 0.05 * 500 < seconds(0.05, 2000)
+
+
+def test_the_store_says_what_it_holds(tmp_path: Path):
+    FeatureSource(Tiny(), context_of(tmp_path)).prepare([request_of(dataset_of(split_of(10)), MEAN)])
+    (path,) = tmp_path.glob("features/*/pass.json")
+    said = json.loads(path.read_text())
+    assert (said["model"], said["dataset"], said["split"]) == ("tiny", "noise", "train")
+    assert (said["images"], said["batch_size"]) == (10, 4)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*", said["created"])
+    assert np.load(path.with_name("mean-2.npy"), mmap_mode="r").shape == (10, 8)
+    assert np.load(path.with_name("valid.npy")).all()
+
+
+def test_another_batch_size_midway_is_said_and_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    dataset = dataset_of(split_of(10))
+    FeatureSource(Tiny(), context_of(tmp_path)).prepare([request_of(dataset, MEAN)])
+    backbone = Tiny()
+    FeatureSource(backbone, context_of(tmp_path, batch_size=5)).prepare([request_of(dataset, GEM)])
+    assert [size for size, _ in backbone.calls] == [4, 4, 2]
+    assert "batches of 4, as this pass began, not 5" in capsys.readouterr().err
+
+
+def test_identity_changes_with_the_cards_native_geometry(tmp_path: Path):
+    def key(**card: Any) -> object:
+        return FeatureSource(Tiny(replace(CARD, **card)), context_of(tmp_path)).identity()
+
+    assert key() == key()
+    assert key() != key(resize=24)
+
+
+def test_dropout_never_runs(tmp_path: Path):
+    backbone = Tiny()
+    assert backbone.drop.training
+    FeatureSource(backbone, context_of(tmp_path))
+    assert not backbone.drop.training
+    torch.testing.assert_close(backbone.drop(torch.ones(4)), torch.ones(4))
