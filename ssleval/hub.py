@@ -1,0 +1,55 @@
+"""Library downloads that fail in one sentence: what is missing, where it comes from, how to get it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ssleval.core import BackboneCard
+from ssleval.errors import WeightsError
+
+__all__ = ["explained"]
+
+
+@contextmanager
+def explained(card: BackboneCard, *more: type[Exception]) -> Iterator[None]:
+    """Turn a library's failure to get the weights of ``card`` into one line.
+
+    Libraries raise their own errors for the same few causes; everything that is not about
+    reaching a file passes through unchanged. ``more`` names what else a library wraps such failures in.
+
+    Raises:
+        WeightsError: offline, not found, gated, or damaged on the way.
+    """
+    from huggingface_hub.errors import GatedRepoError, HFValidationError
+
+    try:
+        yield
+    except (OSError, HFValidationError, *more) as error:
+        chain = _chain(error)
+        gated = card.gated or any(isinstance(cause, GatedRepoError) for cause in chain)
+        raise WeightsError(_sentence(card, chain[-1], gated=gated)) from error
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return the error and its causes, outermost first."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return causes
+
+
+def _sentence(card: BackboneCard, cause: BaseException, *, gated: bool) -> str:
+    origin = card.weights.get("repo") or card.weights.get("url") or f"{card.loader}:{card.arch}"
+    size = f", about {4 * card.parameters:.0f} MB in float32" if card.parameters else ""
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True"} else ""
+    access = (
+        f"accept its licence at https://huggingface.co/{card.weights['repo']} and set HF_TOKEN, or "
+        if gated and "repo" in card.weights
+        else ""
+    )
+    reason = str(cause).strip().splitlines()
+    return (
+        f"{card.name}: weights from {origin}{size} are out of reach{offline}: "
+        f"{type(cause).__name__}: {reason[0] if reason else 'no reason given'}; {access}"
+        "connect once so that they are cached, or pass --checkpoint FILE"
+    )
