@@ -1,14 +1,15 @@
 """Sets with a published size: the card first, the files when they are asked for."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["Copy", "Published", "Reader", "read_lines"]
+__all__ = ["Copy", "Published", "Reader", "read_json", "read_lines"]
 
 
 class Copy(NamedTuple):
@@ -70,6 +71,22 @@ def read_lines(listed: Path) -> list[str]:
     Raises:
         DataError: there is no such file.
     """
-    if not listed.is_file():
-        raise DataError(f"{listed}: no such file; it comes with the images")
-    return [line for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in _text(listed).splitlines() if line.strip()]
+
+
+def read_json(table: Path) -> Any:
+    """Return the content of a JSON file that comes with a set.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
+    try:
+        return json.loads(_text(table))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{table}: not a whole JSON file ({error}); fetch it again") from error
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; it comes with the images")
+    return path.read_text(encoding="utf-8")

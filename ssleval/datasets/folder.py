@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.errors import DataError
+from ssleval.errors import ConfigError, DataError
 from ssleval.imagefiles import class_files, class_folders, file_split
 
 __all__ = ["folder"]
@@ -22,9 +22,12 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of class folders.
 
     Raises:
+        ConfigError: no path is given.
         DataError: no train/ with val/ or test/, classes that differ between them, an empty class,
             or a file that is no image.
     """
+    if not location:
+        raise ConfigError("folder: needs a path; write folder:PATH")
     root = Path(location).expanduser()
     splits = _splits(root)
     names = class_folders(root / "train")

@@ -45,10 +45,12 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     """Open a dataset of the hub, or a local one: parquet, image folders, or saved by the library.
 
     Raises:
-        ConfigError: the library is not installed, or no revision is named.
+        ConfigError: the library is not installed, or no name or revision is given.
         DataError: it cannot be had, has no train and test, or its columns are ambiguous.
     """
     name = f"hf:{location}"
+    if not location:
+        raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
     found = _load(location, name)
     splits = {{"validation": "val"}.get(split, split): rows for split, rows in found.items()}
     if "train" not in splits or not {"test", "val"} & set(splits):

@@ -5,7 +5,6 @@ that a head of 1,000 outputs is read at the positions of their ids among ImageNe
 training images have one split, or one for each corruption, and no ``train``.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.errors import DataError
 from ssleval.imagefiles import class_files, class_folders, file_split
-from ssleval.published import Copy, Published, Reader
+from ssleval.published import Copy, Published, Reader, read_json
 
 __all__ = ["CARDS", "CORRUPTIONS"]
 
@@ -127,12 +126,10 @@ def _numbered(root: Path, options: DatasetOptions) -> Copy:
 def _reassessed(root: Path, options: DatasetOptions) -> Copy:
     """Read the label sets of the validation images; images whose set is empty are left out."""
     listed, val = root / "real.json", root.parent / "imagenet1k" / "val"
-    if not listed.is_file():
-        raise DataError(f"{listed}: no such file; it comes from the repository of the labels")
     names = _wnids(val)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
-        label_sets: list[list[int]] = json.loads(listed.read_text(encoding="utf-8"))
+        label_sets: list[list[int]] = read_json(listed)
         found = {Path(path).stem: path for path in class_files(val, names)[0]}
         images = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(label_sets) + 1)]
         missing = [image for image in images if image not in found]

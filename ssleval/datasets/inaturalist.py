@@ -1,16 +1,14 @@
 """iNaturalist 2018 and 2021: species, with the public validation set as the test."""
 
-import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.errors import DataError
 from ssleval.imagefiles import file_split
-from ssleval.published import Copy, Published
+from ssleval.published import Copy, Published, read_json
 
 __all__ = ["CARDS"]
 
@@ -40,12 +38,12 @@ def read(year: str, root: Path, options: DatasetOptions) -> Copy:
     """Read the JSON lists; labels are the category numbers, which must run from 0."""
     suffix = "2018" if year == "2018" else ""
     tables = {split: root / f"{split}{suffix}.json" for split in CARDS[year].lengths}
-    categories = {row["id"]: str(row["name"]) for row in _table(tables["val"])["categories"]}
+    categories = {row["id"]: str(row["name"]) for row in read_json(tables["val"])["categories"]}
     if sorted(categories) != list(range(len(categories))):
         raise DataError(f"{tables['val']}: category numbers do not run from 0 to {len(categories) - 1}")
 
     def open_split(split: str) -> Split:
-        table = _table(tables[split])
+        table = read_json(tables[split])
         label = {row["image_id"]: row["category_id"] for row in table["annotations"]}
         unlabelled = [row["file_name"] for row in table["images"] if row["id"] not in label]
         if unlabelled:
@@ -55,12 +53,6 @@ def read(year: str, root: Path, options: DatasetOptions) -> Copy:
         return file_split(root, paths, targets, full_hash=options.full_hash)
 
     return Copy(tuple(categories[number] for number in range(len(categories))), open_split)
-
-
-def _table(path: Path) -> dict[str, list[dict[str, Any]]]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; it comes with the images")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 for _year, _card in CARDS.items():

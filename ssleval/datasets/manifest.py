@@ -35,7 +35,10 @@ def manifest(location: str, options: DatasetOptions) -> Dataset:
             is absent from train, a split has another name, or a file is missing.
     """
     table = Path(location).expanduser()
-    splits = _read(table)
+    try:
+        splits = _read(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"manifest:{table}: not a CSV file in UTF-8 ({error})") from error
     names = _classes(table, splits)
     number = {name: index for index, name in enumerate(names)}
 

@@ -141,6 +141,8 @@ def _index(shards: Sequence[Path]) -> list[_Item]:
     for item in items.values():
         if not item.name or item.label < 0:
             raise DataError(f"wds:{item.id}: has no {'label (.cls)' if item.name else 'image'}")
+    if not items:
+        raise DataError(f"wds:{shards[0].parent}: no items in {len(shards)} shards")
     return list(items.values())
 
 

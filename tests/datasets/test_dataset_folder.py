@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssleval.catalog import open_dataset
 from ssleval.core import DatasetOptions
-from ssleval.errors import DataError
+from ssleval.errors import ConfigError, DataError
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 OPTIONS = DatasetOptions()
@@ -87,6 +87,12 @@ def test_a_damaged_image_is_named(folders: Path) -> None:
     assert isinstance(split[1].image, Image.Image)
     with pytest.raises(DataError, match=r"test/a/y\.png"):
         split[0]
+
+
+def test_a_path_is_needed() -> None:
+    for name in ("folder", "folder:"):
+        with pytest.raises(ConfigError, match="write folder:PATH"):
+            open_dataset(name, OPTIONS)
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:

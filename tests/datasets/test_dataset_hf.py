@@ -138,6 +138,11 @@ def test_the_hub_needs_a_revision() -> None:
         opened("org/name")
 
 
+def test_a_name_is_needed() -> None:
+    with pytest.raises(ConfigError, match="hf: needs a name"):
+        opened("")
+
+
 def test_out_of_reach_is_one_line() -> None:
     with pytest.raises(DataError, match="hf:org/name@main: cannot be loaded") as caught:
         opened("org/name@main")

@@ -70,6 +70,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, rows: list[str], header: str, mes
         opened(table(tmp_path, rows, header=header))
 
 
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a CSV file in UTF-8"):
+        opened(table(tmp_path, ["img/1.png,caf\u00e9,train"], encoding="latin-1"))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.csv: no such file"):
         opened(f"manifest:{tmp_path / 'absent.csv'}")

@@ -324,6 +324,12 @@ def test_places205(tmp_path: Path, paint: Paint, open_reduced: OpenReduced) -> N
         open_reduced("places205", 2, {"train": 2, "val": 2})
 
 
+def test_damaged_json_is_named(tmp_path: Path, open_reduced: OpenReduced) -> None:
+    write(tmp_path / "inat2018/val2018.json", ['{"images": ['])
+    with pytest.raises(DataError, match=r"val2018\.json: not a whole JSON file"):
+        open_reduced("inat2018", 2, {"train": 2, "val": 1})
+
+
 def test_lists_that_are_absent_are_named(tmp_path: Path, open_reduced: OpenReduced) -> None:
     (tmp_path / "sun397").mkdir()
     with pytest.raises(DataError, match=r"ClassName\.txt: no such file; it comes with the images"):

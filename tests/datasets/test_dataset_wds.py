@@ -133,6 +133,18 @@ def test_compressed_and_foreign_shards_are_refused(shards: Path) -> None:
         opened(shards)
 
 
+def test_empty_and_cut_shards_are_refused(shards: Path) -> None:
+    path = shards / "test/0.tar"
+    content = path.read_bytes()
+    for length in (300, 512 + 30):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"0\.tar"):
+            opened(shards).split("test")[0]
+    shard(path, {})
+    with pytest.raises(DataError, match="test: no items in 1 shards"):
+        opened(shards)
+
+
 @pytest.mark.parametrize(
     ("location", "message"),
     [
