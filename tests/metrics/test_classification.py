@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from ssleval.errors import ContractError
+from ssleval.metrics.classification import top_k_correct
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_agrees_with_torchmetrics(k: int) -> None:
+    scores = torch.rand(200, 9, generator=torch.Generator().manual_seed(0))
+    target = torch.randint(0, 9, (200,), generator=torch.Generator().manual_seed(1))
+    want = multiclass_accuracy(scores, target, num_classes=9, top_k=k, average="micro")
+    got = top_k_correct(scores.argsort(1, descending=True).numpy(), target.numpy(), k)
+    assert got.mean() == pytest.approx(want.item())
+
+
+def test_k_changes_the_answer() -> None:
+    predicted = np.array([[2, 0, 1]])
+    outcomes = [top_k_correct(predicted, np.array([0]), k).tolist() for k in (1, 2, 3)]
+    assert outcomes == [[False], [True], [True]]
+
+
+def test_k_of_zero_is_refused() -> None:
+    with pytest.raises(ContractError, match="top-0"):
+        top_k_correct(np.array([[0]]), np.array([0]), 0)
