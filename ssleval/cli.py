@@ -1,0 +1,299 @@
+"""The command line: parse, call, print.
+
+No decision is made here, and nothing heavy is imported before a command needs it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ssleval.errors import ConfigError, SslevalError
+
+if TYPE_CHECKING:
+    from ssleval.features.cache import Freed
+    from ssleval.results import Result
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare frozen vision backbones on a common footing.",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive.",
+)
+cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature store.")
+app.add_typer(cache_app, name="cache")
+
+CacheDir = Annotated[Path | None, typer.Option("--cache", envvar="SSLEVAL_CACHE", help="Feature store.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
+) -> None:
+    del traceback  # read by `main`, which sees it wherever it stands
+    if version:
+        from ssleval import __version__
+
+        typer.echo(f"ssleval {__version__}")
+        raise typer.Exit
+
+
+@app.command(name="run")
+def run_(
+    model: Annotated[
+        str, typer.Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")
+    ],
+    task: Annotated[str, typer.Option(help="Task names, comma list.")] = "knn",
+    dataset: Annotated[str, typer.Option(help="Names or source:location, comma list.")] = "digits",
+    split: Annotated[str | None, typer.Option(help="Score this split instead of the usual one.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
+    ] = None,
+    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Local weights for the named architecture.")] = None,
+    key: Annotated[str, typer.Option(help="Network of a training checkpoint: teacher, student.")] = "teacher",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="TASK.FIELD=VALUE; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="fp32, bf16 or fp16 forward passes.")
+    ] = "fp32",
+    batch_size: Annotated[str, typer.Option(help="Images per forward pass, or auto.")] = "auto",
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Keep this many images of every split.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out and count broken images.")
+    ] = False,
+    full_hash: Annotated[
+        bool, typer.Option("--full-hash", help="Fingerprint file contents, not only sizes.")
+    ] = False,
+    download: Annotated[bool, typer.Option("--download", help="Let libraries download datasets.")] = False,
+    results: Results = Path("results"),
+    cache: CacheDir = None,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is already stored.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+) -> None:
+    """Measure models with tasks on datasets; print a score with its interval for each."""
+    from ssleval.core import Context, DatasetOptions
+    from ssleval.sweep import Sweep, sweep
+
+    context = Context(
+        device=device,
+        precision=precision,
+        batch_size=_batch_size(batch_size),
+        num_workers=num_workers,
+        seed=seed,
+        skip_corrupt=skip_corrupt,
+        cache=_cache(cache),
+        progress=not quiet,
+    )
+    asked = Sweep(
+        models=model,
+        tasks=task,
+        datasets=dataset,
+        suite=suite,
+        split=split,
+        settings=tuple(set_ or ()),
+        checkpoint=checkpoint,
+        key=key,
+        limit=limit,
+        options=DatasetOptions(data_root, full_hash, download),
+    )
+    note = _silent if quiet else _note
+    if dry_run:
+        from ssleval.estimate import estimate
+
+        for line in estimate(asked, context, results, force=force):
+            typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
+        return
+    failed = 0
+    for outcome in sweep(asked, context, results, force=force, note=note):
+        if isinstance(outcome, SslevalError):
+            failed += 1
+            _complain(outcome)
+        else:
+            typer.echo(_json_line(outcome) if as_json else _line(outcome))
+    if failed:
+        raise SystemExit(2)
+
+
+@app.command(name="ls")
+def ls_(
+    what: Annotated[Literal["models", "tasks", "datasets", "suites"], typer.Argument(help="What to list.")],
+    as_json: Json = False,
+) -> None:
+    """List models, tasks, datasets or suites, with what there is to know before choosing."""
+    from ssleval.listing import rows, table
+
+    found = rows(what)
+    if as_json:
+        for row in found:
+            typer.echo(json.dumps(row))
+    else:
+        table(found)
+
+
+@app.command(name="leaderboard")
+def leaderboard_(
+    results: Annotated[Path, typer.Argument(help="Folder of result files.")] = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank comparable results together, with intervals and ties; Markdown on stdout."""
+    from ssleval import leaderboard
+    from ssleval.results import read_all
+
+    found = leaderboard.boards(read_all(results))
+    if as_json:
+        for row in leaderboard.long_table(found).to_dict("records"):
+            typer.echo(json.dumps(row))
+    else:
+        typer.echo(leaderboard.markdown(found), nl=False)
+    for path in leaderboard.write_tables(found, out) if out else ():
+        _note(f"wrote {path}")
+
+
+@cache_app.command(name="info")
+def cache_info(cache: CacheDir = None, as_json: Json = False) -> None:
+    """List what is stored, last used first."""
+    from ssleval.features.cache import info
+    from ssleval.listing import stored, table
+
+    found = [stored(entry) for entry in info(_cache(cache))]
+    if as_json:
+        for row in found:
+            typer.echo(json.dumps(row))
+    else:
+        table(found)
+
+
+@cache_app.command(name="verify")
+def cache_verify(cache: CacheDir = None) -> None:
+    """Compare all features with their checksums; damaged batches are extracted again by the next run."""
+    from ssleval.features.cache import verify
+
+    damage = verify(_cache(cache))
+    for one in damage:
+        typer.echo(
+            f"{one.key[:12]} {one.column}: rows {one.rows.start}..{one.rows.stop - 1} damaged and dropped"
+        )
+    typer.echo(f"{len(damage)} damaged batches")
+
+
+@cache_app.command(name="clear")
+def cache_clear(
+    cache: CacheDir = None, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Remove everything that no process is writing."""
+    from ssleval.features.cache import clear
+
+    folder = _cache(cache)
+    if not yes:
+        typer.confirm(f"Remove all features in {folder}?", abort=True, err=True)
+    _freed(clear(folder))
+
+
+@cache_app.command(name="prune")
+def cache_prune(
+    max_size: Annotated[str, typer.Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
+) -> None:
+    """Remove what was unused for longest until the rest fits."""
+    from ssleval.features.cache import prune
+
+    _freed(prune(_cache(cache), _bytes(max_size)))
+
+
+def main() -> None:
+    """Run the command line; print errors a user can mend as one line and exit with 2."""
+    arguments = [_spelling(argument) for argument in sys.argv[1:]]
+    traceback = "--traceback" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--traceback"])
+    except SslevalError as error:
+        if traceback:
+            raise
+        _complain(error)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "ssleval: interrupted; finished work is kept, the same command goes on from there", err=True
+        )
+        raise SystemExit(130) from None
+
+
+def _spelling(argument: str) -> str:
+    # `--batch_size` and `--batch-size` are both what people type.
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _batch_size(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size {text}: a number of images, or auto")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    units = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    if not number.isdecimal():
+        raise ConfigError(f"--max-size {text}: bytes, or a whole number with K, M, G or T")
+    return int(number) * unit
+
+
+def _freed(freed: "Freed") -> None:
+    busy = f"; {freed.busy} in use were left alone" if freed.busy else ""
+    typer.echo(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")
+
+
+def _cache(folder: Path | None) -> Path:
+    from ssleval.core import Context
+
+    return folder or Context().cache
+
+
+def _line(result: "Result") -> str:
+    scores = (
+        f"{name} {s.value * 100:.2f} [{s.ci95[0] * 100:.2f}, {s.ci95[1] * 100:.2f}]"
+        if s.unit == "fraction"
+        else f"{name} {s.value:.4g} [{s.ci95[0]:.4g}, {s.ci95[1]:.4g}] {s.unit}"
+        for name, s in result.metrics.items()
+    )
+    n = next(iter(result.metrics.values())).n
+    kept = "  (stored before; --force measures again)" if result.cached else ""
+    return f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}\n  " + "\n  ".join(scores)
+
+
+def _json_line(result: "Result") -> str:
+    everything = result.to_dict()
+    first = ("schema", "model", "task", "dataset", "key", "path", "cached", "metrics")
+    ordered: dict[str, Any] = {name: everything[name] for name in first} | everything
+    return json.dumps(ordered)
+
+
+def _complain(error: SslevalError) -> None:
+    typer.echo(f"ssleval: {' '.join(str(error).split())}", err=True)
+
+
+def _note(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _silent(text: str) -> None:
+    del text

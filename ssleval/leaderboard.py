@@ -1,0 +1,203 @@
+"""Results to tables: Markdown for people, wide and long CSV for programs. Imports no torch.
+
+A *board* holds only results that may be compared: same task, protocol, scored split and data. Ranks
+follow the headline metric; models that the samples cannot separate from the first of their rank share
+it (paired bootstrap on shared items, 95 %).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ssleval.core import Metric, digest
+from ssleval.metrics.recorded import statistic_from
+from ssleval.metrics.stats import separable
+from ssleval.results import Result, Score, read_samples
+
+__all__ = ["Board", "Entry", "boards", "long_table", "markdown", "wide_table", "write_tables"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a board."""
+
+    result: Result
+    label: str
+    """The model's name, and what sets this result apart from others of the same model."""
+    rank: int
+    tied: bool
+    """Whether the samples cannot separate it from the first of its rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Results that may be compared, best first."""
+
+    task: str
+    dataset: str
+    split: str
+    protocol: str
+    """Digest of task settings and data: part of every table, so that two boards are never mixed up."""
+    entries: tuple[Entry, ...]
+
+    @property
+    def headline(self) -> str:
+        """Name of the metric that ranks."""
+        return next(iter(self.entries[0].result.metrics))
+
+    @property
+    def name(self) -> str:
+        """Return ``task/dataset``."""
+        return f"{self.task}/{self.dataset}"
+
+
+def boards(found: Iterable[Result]) -> list[Board]:
+    """Group comparable results and rank each group; of equal keys the newest counts."""
+    latest = {one.key: one for one in sorted(found, key=lambda one: one.created)}
+    groups: dict[str, list[Result]] = {}
+    for one in latest.values():
+        groups.setdefault(_comparable(one), []).append(one)
+    ranked = [_board(key, group) for key, group in groups.items()]
+    return sorted(ranked, key=lambda board: (board.name, board.protocol))
+
+
+def wide_table(found: Sequence[Board]) -> pd.DataFrame:
+    """Return one row per model and one column per board and metric."""
+    rows: dict[str, dict[str, object]] = {}
+    names = [board.name for board in found]
+    for board in found:
+        prefix = board.name if names.count(board.name) == 1 else f"{board.name}#{board.protocol}"
+        for entry in board.entries:
+            row = rows.setdefault(entry.label, _model_columns(entry))
+            row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
+    return pd.DataFrame(list(rows.values()))
+
+
+def long_table(found: Sequence[Board]) -> pd.DataFrame:
+    """Return one row per model, board and metric, with interval, rank and provenance."""
+    return pd.DataFrame(
+        [
+            {
+                **_model_columns(entry),
+                "task": board.task,
+                "dataset": board.dataset,
+                "split": board.split,
+                "protocol": board.protocol,
+                "metric": name,
+                "value": score.value,
+                "ci95_low": score.ci95[0],
+                "ci95_high": score.ci95[1],
+                "n": score.n,
+                "unit": score.unit,
+                "rank": entry.rank if name == board.headline else None,
+                "tied": entry.tied if name == board.headline else None,
+                "precision": entry.result.settings.get("precision"),
+                "seed": entry.result.settings.get("seed"),
+                "limit": entry.result.settings.get("limit"),
+                "weights_sha256": entry.result.weights_sha256,
+                "key": entry.result.key,
+            }
+            for board in found
+            for entry in board.entries
+            for name, score in entry.result.metrics.items()
+        ]
+    )
+
+
+def markdown(found: Sequence[Board]) -> str:
+    """Return one Markdown table per board, best model first."""
+    return "\n".join(_markdown(board) for board in found)
+
+
+def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
+    """Write ``leaderboard.csv``, ``leaderboard_long.csv`` and ``leaderboard.md`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "leaderboard.csv": wide_table(found).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        "leaderboard_long.csv": long_table(found).to_csv(
+            index=False, float_format="%.6g", lineterminator="\n"
+        ),
+        "leaderboard.md": markdown(found),
+    }
+    for name, text in texts.items():
+        part = folder / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+    return [folder / name for name in texts]
+
+
+def _comparable(one: Result) -> str:
+    data = [one.data.get("fingerprints"), one.data.get("test_split")]
+    return digest([one.task, one.protocol, data, one.settings.get("skip_corrupt")])[:8]
+
+
+def _board(protocol: str, group: list[Result]) -> Board:
+    name, headline = next(iter(group[0].metrics.items()))
+    sign = -1 if headline.higher_is_better else 1
+    group = sorted(group, key=lambda one: (sign * one.metrics[name].value, one.model))
+    entries: list[Entry] = []
+    leader, rank = group[0], 1
+    for place, one in enumerate(group, start=1):
+        tied = one is not leader and not _separable(leader, one, name)
+        if one is not leader and not tied:
+            leader, rank = one, place
+        entries.append(Entry(one, _label(one, group), rank, tied))
+    shared = {entry.rank for entry in entries if entry.tied}
+    marked = tuple(Entry(e.result, e.label, e.rank, e.rank in shared) for e in entries)
+    first = group[0]
+    split = str(first.data.get("test_split", ""))
+    return Board(first.task, first.dataset, split, protocol, marked)
+
+
+def _separable(a: Result, b: Result, name: str) -> bool:
+    score = a.metrics[name]
+    metric = Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
+    return separable(metric, read_samples(a), read_samples(b))
+
+
+def _label(one: Result, group: Sequence[Result]) -> str:
+    twins = [other for other in group if other.model == one.model]
+    parts = [f"limit {one.settings['limit']}"] if one.settings.get("limit") else []
+    if len({other.weights_sha256 for other in twins}) > 1:
+        parts.append(f"weights {one.weights_sha256[:8]}")
+    for name, usual in (("precision", "fp32"), ("seed", 0)):
+        if len({str(other.settings.get(name)) for other in twins}) > 1 or one.settings.get(name) != usual:
+            parts.append(f"{name} {one.settings.get(name)}")
+    return f"{one.model} ({', '.join(parts)})" if parts else one.model
+
+
+def _model_columns(entry: Entry) -> dict[str, object]:
+    card = entry.result.backbone
+    return {
+        "model": entry.label,
+        "supervision": card.get("supervision"),
+        "param_count": card.get("parameters"),
+        "img_size": card.get("image_size"),
+    }
+
+
+def _markdown(board: Board) -> str:
+    first = board.entries[0].result
+    names = list(first.metrics)
+    n = first.metrics[board.headline].n
+    lines = [
+        f"### {board.name} ({board.split}, n = {n}, protocol {board.protocol})",
+        "",
+        "| rank | model | " + " | ".join(names) + " |",
+        "|---:|:---|" + "---:|" * len(names),
+    ]
+    for entry in board.entries:
+        cells = (_cell(entry.result.metrics.get(name)) for name in names)
+        rank = f"{'=' if entry.tied else ''}{entry.rank}"
+        lines.append(f"| {rank} | {entry.label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return ""
+    scale, digits = (100, 1) if score.unit == "fraction" else (1, 3)
+    value, low, high = (f"{number * scale:.{digits}f}" for number in (score.value, *score.ci95))
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,54 @@
+"""Statistics as data, so that a stored result can be resampled without the task that made it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from ssleval.core import Statistic
+from ssleval.errors import ContractError, DataError
+from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.registry import nearest
+
+__all__ = ["describe", "statistic_from"]
+
+FACTORIES: Mapping[str, Callable[..., Statistic]] = {
+    "mean_of": mean_of,
+    "mean_per_class_of": mean_per_class_of,
+    "mean_ratio_of": mean_ratio_of,
+    "ratio_of": ratio_of,
+}
+
+
+def describe(statistic: Statistic) -> dict[str, Any]:
+    """Return a statistic made by one of the factories as ``{"name": ..., "columns": {...}}``.
+
+    Raises:
+        ContractError: it was made otherwise; comparing stored results would need its code.
+    """
+    for name, factory in FACTORIES.items():
+        if isinstance(statistic, partial):
+            columns = dict(statistic.keywords)
+            made = factory(**columns) if set(columns) == _arguments(factory) else None
+            if isinstance(made, partial) and made.func is statistic.func:
+                return {"name": name, "columns": columns}
+    raise ContractError(
+        f"{statistic!r} is none of {', '.join(FACTORIES)}; a stored result could not be compared"
+    )
+
+
+def statistic_from(described: Mapping[str, Any]) -> Statistic:
+    """Return the statistic that `describe` described.
+
+    Raises:
+        DataError: a name or columns this version does not know.
+    """
+    name, columns = described.get("name"), described.get("columns")
+    factory = FACTORIES.get(str(name))
+    if factory is None or not isinstance(columns, dict) or set(columns) != _arguments(factory):
+        raise DataError(f"statistic {described!r} is unknown here; {nearest(str(name), FACTORIES)}")
+    return factory(**columns)
+
+
+def _arguments(factory: Callable[..., Statistic]) -> set[str]:
+    return set(signature(factory).parameters)

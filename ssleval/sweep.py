@@ -1,0 +1,140 @@
+"""Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssleval.backbone import Backbone
+from ssleval.catalog import open_dataset
+from ssleval.core import Context, Dataset, DatasetOptions
+from ssleval.errors import ConfigError, SslevalError
+from ssleval.protocol import build_task, parse_settings
+from ssleval.results import Result
+from ssleval.run import Job, measure
+from ssleval.suites import Measurement, read_suite
+from ssleval.zoo import load, match_models
+
+__all__ = ["Sweep", "batches", "sweep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What to measure, as spelt on the command line."""
+
+    models: str
+    """Comma list of names and globs."""
+    tasks: str = "knn"
+    datasets: str = "digits"
+    suite: str | None = None
+    """Takes the place of tasks and datasets."""
+    split: str | None = None
+    settings: tuple[str, ...] = ()
+    """``TASK.FIELD=VALUE`` texts."""
+    checkpoint: Path | None = None
+    key: str = "teacher"
+    limit: int | None = None
+    options: DatasetOptions = DatasetOptions()  # noqa: RUF009
+
+
+def sweep(
+    asked: Sweep,
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool = False,
+    note: Callable[[str], None],
+) -> Iterator[Result | SslevalError]:
+    """Yield a result for every model, dataset and task, or the error that stood in its way.
+
+    What is wrong with the request as a whole (an unknown name, a bad setting) is raised before anything
+    is loaded; what is wrong with one model or one dataset does not stop the others.
+    """
+    names = models(asked)
+    groups = batches(asked)
+    for name in names:
+        try:
+            backbone = load_asked(name, asked, context)
+        except SslevalError as error:
+            yield error
+            continue
+        for jobs in groups:
+            yield from _measured(backbone, jobs, asked, context, folder, force=force, note=note)
+
+
+def models(asked: Sweep) -> list[str]:
+    """Return the names of the models, globs expanded.
+
+    Raises:
+        ConfigError: one checkpoint for several models.
+    """
+    names = match_models(asked.models)
+    if asked.checkpoint is not None and len(names) > 1:
+        raise ConfigError(f"--checkpoint fits one model, not {len(names)}: {', '.join(names[:4])}")
+    return names
+
+
+def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
+    """Return one model on its device."""
+    return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=context.device)
+
+
+def batches(asked: Sweep) -> list[list[Measurement]]:
+    """Return the measurements, those of one dataset together; every task is built once to check it."""
+    settings = parse_settings(asked.settings)
+    if asked.suite is not None:
+        found = read_suite(asked.suite)
+    else:
+        pairs = [(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
+        found = [Measurement(task, data, {}) for task, data in pairs]
+    unused = sorted(set(settings) - {one.task for one in found})
+    if unused:
+        raise ConfigError(f"--set {unused[0]}...: that task is not among those asked for")
+    merged = [
+        Measurement(one.task, one.dataset, {**one.settings, **settings.get(one.task, {})}) for one in found
+    ]
+    for one in merged:
+        build_task(one.task, one.settings)
+    by_dataset: dict[str, list[Measurement]] = {}
+    for one in merged:
+        by_dataset.setdefault(one.dataset, []).append(one)
+    return list(by_dataset.values())
+
+
+def open_asked(name: str, asked: Sweep) -> Dataset:
+    """Return a dataset with the split and the limit that were asked for."""
+    dataset = open_dataset(name, asked.options)
+    dataset = dataset if asked.split is None else dataset.evaluated_on(asked.split)
+    return dataset if asked.limit is None else dataset.limited(asked.limit)
+
+
+def jobs_of(measurements: list[Measurement], asked: Sweep) -> list[Job]:
+    """Return the jobs of one dataset, opened once for all of them."""
+    dataset = open_asked(measurements[0].dataset, asked)
+    return [
+        Job(one.task, build_task(one.task, one.settings), one.dataset, dataset, asked.limit)
+        for one in measurements
+    ]
+
+
+def _measured(
+    backbone: Backbone,
+    measurements: list[Measurement],
+    asked: Sweep,
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Callable[[str], None],
+) -> Iterator[Result | SslevalError]:
+    try:
+        jobs = jobs_of(measurements, asked)
+        yield from measure(backbone, jobs, context, folder, force=force, note=note)
+    except SslevalError as error:
+        yield error
+
+
+def _listed(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("no task or dataset was named")
+    return names

@@ -1,0 +1,47 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ssleval.core import Samples, Statistic
+from ssleval.errors import ContractError, DataError
+from ssleval.metrics.recorded import FACTORIES, describe, statistic_from
+
+SAMPLES = Samples(
+    [str(i) for i in range(6)],
+    {
+        "a": np.array([1.0, 0, 1, 1, 0, 1]),
+        "b": np.array([1, 1, 2, 2, 3, 3]),
+        "c": np.arange(12.0).reshape(6, 2),
+        "d": np.arange(12.0).reshape(6, 2) + 3,
+    },
+)
+COLUMNS = {
+    "mean_of": ("a",),
+    "mean_per_class_of": ("a", "b"),
+    "mean_ratio_of": ("c", "d"),
+    "ratio_of": ("a", "b"),
+}
+
+
+@pytest.mark.parametrize(("name", "factory"), FACTORIES.items())
+def test_a_statistic_comes_back_from_its_description(name: str, factory: Callable[..., Statistic]) -> None:
+    statistic = factory(*COLUMNS[name])
+    described = describe(statistic)
+    assert described["name"] == name
+    weights = np.random.default_rng(0).integers(1, 4, (5, 6)).astype(float)
+    again = statistic_from(described)(SAMPLES, weights)
+    np.testing.assert_array_equal(again, statistic(SAMPLES, weights))
+
+
+def test_a_statistic_of_unknown_making_is_refused() -> None:
+    with pytest.raises(ContractError, match="none of mean_of"):
+        describe(lambda _, weights: weights.sum(1))
+
+
+@pytest.mark.parametrize(
+    "described", [{}, {"name": "eval", "columns": {}}, {"name": "mean_of", "columns": {"other": "a"}}]
+)
+def test_an_unknown_description_is_refused(described: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="is unknown here"):
+        statistic_from(described)

@@ -1,0 +1,231 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ssleval.cli import main
+
+FAST = ["--dataset", "digits", "--limit", "60", "--set", "knn.ks=5,1"]
+
+
+def ssleval(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["ssleval", *(str(argument) for argument in arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+class Cli:
+    """The command line in this process, with a cache and a results folder of its own."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
+        monkeypatch.setenv("SSLEVAL_CACHE", str(folder / "cache"))
+        monkeypatch.chdir(folder)
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
+        return ssleval(self._monkeypatch, self._capsys, *arguments)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(tmp_path, monkeypatch, capsys)
+
+
+def test_run_then_leaderboard(cli: Cli) -> None:
+    code, out, _ = cli("run", "--model", "pixels,random:vit_tiny", *FAST)
+    assert code == 0
+    assert "pixels  knn/digits  n=60" in out
+    code, table, _ = cli("leaderboard", "results", "--out", "board")
+    assert code == 0
+    assert "| random:vit_tiny |" in table
+    assert {path.name for path in (cli.folder / "board").iterdir()} == {
+        "leaderboard.csv",
+        "leaderboard_long.csv",
+        "leaderboard.md",
+    }
+
+
+def test_json_is_one_object_a_line_with_the_documented_fields(cli: Cli) -> None:
+    code, out, _ = cli("run", "--model", "pixels", *FAST, "--json")
+    assert code == 0
+    (line,) = out.splitlines()
+    found = json.loads(line)
+    assert list(found)[:8] == ["schema", "model", "task", "dataset", "key", "path", "cached", "metrics"]
+    assert next(iter(found["metrics"])) == "top1@5"
+    assert set(found["metrics"]["top1@5"]) >= {"value", "ci95", "n"}
+    assert found["cached"] is False
+    assert Path(found["path"]).exists()
+
+
+def test_the_second_run_measures_nothing_and_says_so(cli: Cli) -> None:
+    cli("run", "--model", "pixels", *FAST)
+    code, out, _ = cli("run", "--model", "pixels", *FAST)
+    assert code == 0
+    assert "stored before" in out
+    first = json.loads(cli("run", "--model", "pixels", *FAST, "--json")[1])
+    again = json.loads(cli("run", "--model", "pixels", *FAST, "--json", "--force")[1])
+    assert (first["cached"], again["cached"]) == (True, False)
+    assert first["metrics"] == again["metrics"]
+    assert first["key"] == again["key"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["--set", "knn.temperature=0.2"],
+        ["--set", "knn.resize=240"],
+        ["--limit", "50"],
+        ["--precision", "bf16"],
+        ["--seed", "1"],
+        ["--skip-corrupt"],
+    ],
+    ids=" ".join,
+)
+def test_what_may_move_a_score_changes_the_key(cli: Cli, changed: list[str]) -> None:
+    plain = json.loads(cli("run", "--model", "pixels", *FAST, "--json")[1])
+    other = json.loads(cli("run", "--model", "pixels", *FAST, *changed, "--json")[1])
+    assert plain["key"] != other["key"]
+
+
+@pytest.mark.parametrize(
+    "harmless", [["--batch-size", "7"], ["--num-workers", "1"], ["--quiet"]], ids=" ".join
+)
+def test_what_may_not_move_a_score_does_not_change_the_key(cli: Cli, harmless: list[str]) -> None:
+    plain = json.loads(cli("run", "--model", "pixels", *FAST, "--json")[1])
+    other = json.loads(cli("run", "--model", "pixels", *FAST, *harmless, "--force", "--json")[1])
+    assert plain["key"] == other["key"]
+    assert plain["metrics"] == other["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "dinov2_vitb41"], ["dinov2_vitb41", "did you mean", "dinov2_vitb14"]),
+        (["--model", "pixels", "--task", "knm"], ["'knm'", "did you mean knn"]),
+        (["--model", "pixels", "--dataset", "digit"], ["'digit'", "did you mean digits"]),
+        (["--model", "pixels", "--dataset", "folder:/none"], ["/none"]),
+        (["--model", "pixels", "--set", "knn.temprature=1"], ["'temprature'", "did you mean temperature"]),
+        (["--model", "pixels", "--set", "linear.x=1"], ["linear"]),
+        (["--model", "pixels", "--split", "tset"], ["'tset'", "did you mean test"]),
+        (["--model", "pixels", "--batch-size", "many"], ["many", "auto"]),
+        (["--model", "pixels", "--suite", "smok"], ["'smok'", "did you mean smoke"]),
+        (["--model", "vit_tiny"], ["random:vit_tiny", "--checkpoint"]),
+        (["--model", "vit_tiny", "--checkpoint", "none.pth"], ["none.pth"]),
+        (["--model", "pixels,random:vit_tiny", "--checkpoint", "none.pth"], ["--checkpoint", "one model"]),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else value,
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(cli: Cli, arguments: list[str], words: list[str]) -> None:
+    code, out, err = cli("run", *arguments)
+    assert code == 2
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("ssleval: ")
+    for word in words:
+        assert word in line
+
+
+def test_one_broken_model_does_not_stop_the_others(cli: Cli) -> None:
+    code, out, err = cli("run", "--model", "vit_tiny,pixels", *FAST)
+    assert code == 2
+    assert "pixels  knn/digits" in out
+    assert "vit_tiny" in err
+
+
+def test_both_spellings_of_an_option_are_understood(cli: Cli) -> None:
+    code, out, _ = cli("run", "--model", "pixels", *FAST, "--batch_size", "16", "--json")
+    assert code == 0
+    assert json.loads(out)["metrics"]
+
+
+def test_traceback_shows_where_an_error_arose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["ssleval", "run", "--model", "nothing", "--traceback"])
+    from ssleval.errors import UnknownNameError
+
+    with pytest.raises(UnknownNameError):
+        main()
+
+
+def test_dry_run_prices_the_run_and_measures_nothing(cli: Cli) -> None:
+    code, out, _ = cli("run", "--model", "pixels", *FAST, "--dry-run", "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert sum(line["images"] for line in lines) == 120
+    assert all(line["seconds"] > 0 and line["disk_bytes"] > 0 for line in lines)
+    assert not (cli.folder / "results").exists()
+    cli("run", "--model", "pixels", *FAST)
+    again = cli("run", "--model", "pixels", *FAST, "--dry-run", "--json", "--force")[1]
+    assert sum(json.loads(line)["images"] for line in again.splitlines()) == 0
+
+
+@pytest.mark.parametrize("what", ["models", "tasks", "datasets", "suites"])
+def test_listing(cli: Cli, what: str) -> None:
+    code, out, _ = cli("ls", what, "--json")
+    assert code == 0
+    assert all(json.loads(line) for line in out.splitlines())
+    code, shown, _ = cli("ls", what)
+    assert code == 0
+    assert shown.strip()
+
+
+def test_cache_commands(cli: Cli) -> None:
+    cli("run", "--model", "pixels", *FAST)
+    code, out, _ = cli("cache", "info")
+    assert code == 0
+    assert "pixels" in out
+    code, out, _ = cli("cache", "verify")
+    assert code == 0
+    code, _, _ = cli("cache", "prune", "--max-size", "0")
+    assert code == 0
+    assert "pixels" not in cli("cache", "info")[1]
+    code, _, err = cli("cache", "prune", "--max-size", "lots")
+    assert code == 2
+    assert "lots" in err
+    assert cli("cache", "clear", "--yes")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["--version"], ["ls", "models"], ["ls", "tasks"], ["ls", "datasets"]]
+)
+def test_light_commands_import_no_torch(command: list[str]) -> None:
+    code = (
+        "import sys; sys.argv[1:] = sys.argv[1].split()\n"
+        "from ssleval.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'timm', 'transformers', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, " ".join(command)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_an_interrupted_run_says_so_in_one_line_and_goes_on(cli: Cli) -> None:
+    command = [sys.executable, "-m", "ssleval", "run", "--model", "random:vit_tiny", "--batch-size", "4"]
+    command += ["--dataset", "digits", "--limit", "400", "--set", "knn.ks=5"]
+    running = subprocess.Popen(command, cwd=cli.folder, env=os.environ, stderr=subprocess.PIPE, text=True)
+    while not list((cli.folder / "cache").rglob("*.npy")):
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.05)
+    time.sleep(1)
+    running.send_signal(2)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "interrupted; finished work is kept" in err
+    assert "Traceback" not in err
+    assert not list((cli.folder / "results").rglob("*.json"))

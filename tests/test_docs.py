@@ -1,0 +1,85 @@
+"""Documentation that cannot rot: commands, code blocks, the tree and the lists are checked."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from command_reference import leaves, options, reference
+
+from ssleval.registry import summaries
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = dict(leaves())
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def shell_lines(page: Path) -> list[list[str]]:
+    joined = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    lines = [line.split("#")[0].split() for line in joined.splitlines()]
+    return [words for words in lines if words[:1] == ["ssleval"] and not words[1].startswith("--")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_in_the_docs_exist(page: Path) -> None:
+    for words in shell_lines(page):
+        name = next((name for name in COMMANDS if " ".join(words[1:]).startswith(name)), None)
+        assert name, " ".join(words)
+        known = {spelling for option in options(COMMANDS[name]) for spelling in option.opts} | {"--traceback"}
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= known, " ".join(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_are_python(page: Path) -> None:
+    for block in blocks(page, "python"):
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_command_reference_is_the_command_line() -> None:
+    assert (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8") == reference()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name: str) -> None:
+    assert COMMANDS[name].help
+    for option in options(COMMANDS[name]):
+        assert option.help, f"{name} {option.opts}"
+
+
+@pytest.mark.parametrize("name", sorted(summaries("ssleval.tasks")))
+def test_every_task_has_its_page(name: str) -> None:
+    assert (ROOT / "docs" / "tasks" / f"{name}.md").exists()
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    (tree,) = blocks(ROOT / "README.md", "text")
+    named = {line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")}
+    for name in named:
+        assert (ROOT / name).exists(), name
+    inside = {
+        line.split()[0] for line in tree.splitlines() if line.startswith("  ") and not line.startswith("   ")
+    }
+    real = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "ssleval").iterdir()}
+    assert inside == real - {"__init__.py", "__main__.py", "__pycache__/", "py.typed", "data/"}
+
+
+def test_the_readme_says_how_to_demo_and_test_on_its_first_screen() -> None:
+    first = README[:4000]
+    assert first.index("make demo") < first.index("make test") < first.index("pip install")
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150

@@ -1,0 +1,128 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssleval import leaderboard, results
+from ssleval.core import Metric, Samples, digest
+from ssleval.metrics.recorded import describe
+from ssleval.metrics.stats import bootstrap, mean_of
+from ssleval.results import Result, Score
+
+N = 400
+
+
+def store(
+    folder: Path,
+    model: str,
+    right: np.ndarray,
+    *,
+    fingerprint: str = "f",
+    k: int = 20,
+    higher: bool = True,
+    **settings: object,
+) -> Result:
+    samples = Samples([str(i) for i in range(len(right))], {"top1": right})
+    metric = Metric("top1", mean_of("top1"), higher)
+    interval = bootstrap([metric], samples)["top1"]
+    score = Score(metric.score(samples), interval, len(right), "fraction", higher, describe(metric.statistic))
+    usual = {"precision": "fp32", "seed": 0, "limit": None, "skip_corrupt": False}
+    made = Result(
+        model=model,
+        task="knn",
+        dataset="digits",
+        key=digest([model, fingerprint, k, settings]),
+        metrics={"top1": score},
+        protocol={"k": k, "version": 1},
+        backbone={"name": model, "supervision": "self", "parameters": 5.5, "image_size": 224},
+        data={"name": "digits", "test_split": "test", "fingerprints": {"digits/test": fingerprint}},
+        weights_sha256=str(settings.pop("weights", "0" * 64)),
+        settings={**usual, **settings},
+        created="2026-01-01T00:00:00",
+    )
+    return results.write(folder, made, samples)
+
+
+def right(accuracy: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(N) < accuracy
+
+
+def test_models_the_samples_cannot_separate_share_a_rank(tmp_path: Path) -> None:
+    store(tmp_path, "weak", right(0.3))
+    store(tmp_path, "good", right(0.80, seed=1))
+    store(tmp_path, "as-good", right(0.81, seed=2))
+    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    assert [(entry.rank, entry.tied) for entry in board.entries] == [(1, True), (1, True), (3, False)]
+    assert board.entries[2].label == "weak"
+    text = leaderboard.markdown([board])
+    assert "| =1 | " in text
+    assert "| 3 | weak | 2" in text
+
+
+def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:
+    base = right(0.8)
+    better = base.copy()
+    better[np.flatnonzero(~base)[:12]] = True
+    store(tmp_path, "base", base)
+    store(tmp_path, "better", better)
+    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    first, second = (entry.result.metrics["top1"] for entry in board.entries)
+    assert first.ci95[0] < second.ci95[1], "the intervals alone overlap"
+    assert [(entry.label, entry.rank, entry.tied) for entry in board.entries] == [
+        ("better", 1, False),
+        ("base", 2, False),
+    ]
+
+
+@pytest.mark.parametrize("other", [{"fingerprint": "g"}, {"k": 10}, {"skip_corrupt": True}], ids=str)
+def test_only_comparable_results_are_ranked_together(tmp_path: Path, other: dict[str, object]) -> None:
+    store(tmp_path, "a", right(0.5))
+    store(tmp_path, "b", right(0.6), **other)  # pyright: ignore[reportArgumentType]
+    found = leaderboard.boards(results.read_all(tmp_path))
+    assert [len(board.entries) for board in found] == [1, 1]
+    wide = leaderboard.wide_table(found)
+    assert len(wide.columns) == 4 + 2, "two boards of one name keep their columns apart"
+
+
+def test_lower_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
+    store(tmp_path, "big-error", right(0.9), higher=False)
+    store(tmp_path, "small-error", right(0.1), higher=False)
+    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    assert [entry.label for entry in board.entries] == ["small-error", "big-error"]
+
+
+def test_twins_are_told_apart_by_what_sets_them_apart(tmp_path: Path) -> None:
+    store(tmp_path, "m", right(0.5), weights="a" * 64)
+    store(tmp_path, "m", right(0.6), weights="b" * 64, precision="bf16")
+    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    assert {entry.label for entry in board.entries} == {
+        "m (weights aaaaaaaa, precision fp32)",
+        "m (weights bbbbbbbb, precision bf16)",
+    }
+
+
+def test_of_equal_keys_the_newest_counts(tmp_path: Path) -> None:
+    old = store(tmp_path, "m", right(0.5))
+    new = replace(
+        old, created="2026-02-01T00:00:00", metrics={"top1": replace(old.metrics["top1"], value=0.75)}
+    )
+    (board,) = leaderboard.boards([new, old])
+    assert board.entries[0].result.metrics["top1"].value == 0.75
+
+
+def test_tables_hold_every_score_and_are_written_whole(tmp_path: Path) -> None:
+    stored = store(tmp_path / "results", "m", right(0.5))
+    found = leaderboard.boards([stored])
+    long = leaderboard.long_table(found)
+    assert long.loc[0, "value"] == stored.metrics["top1"].value
+    assert long.loc[0, "ci95_low"] == stored.metrics["top1"].ci95[0]
+    assert long.loc[0, "key"] == stored.key
+    assert leaderboard.wide_table(found).loc[0, "knn/digits/top1"] == stored.metrics["top1"].value
+    paths = leaderboard.write_tables(found, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+
+
+def test_an_empty_folder_makes_empty_tables(tmp_path: Path) -> None:
+    assert leaderboard.boards(results.read_all(tmp_path)) == []
+    assert leaderboard.markdown([]) == ""
