@@ -41,8 +41,8 @@ class Estimate:
         tasks = ", ".join(self.tasks) or "nothing left to measure"
         return (
             f"{self.model}  {self.dataset}  ({tasks}): {self.images:,} images in "
-            f"{self.forward_passes:,} forward passes, about {self.seconds:.0f} s, {self.disk_bytes / 1e6:.1f} MB on disk, "
-            f"{self.memory_bytes / 1e6:.0f} MB of memory"
+            f"{self.forward_passes:,} forward passes, about {self.seconds:.0f} s, "
+            f"{self.disk_bytes / 1e6:.1f} MB on disk, {self.memory_bytes / 1e6:.0f} MB of memory"
         )
 
 

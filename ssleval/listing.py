@@ -1,5 +1,6 @@
 """What `ssleval ls` shows. Imports no torch: tasks are described by their docstrings, unimported."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -50,7 +51,8 @@ def table(found: list[dict[str, Any]]) -> None:
         shown.add_column(name, overflow="fold", no_wrap=name in {"model", "task", "dataset", "suite"})
     for row in found:
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(soft_wrap=False).print(shown)
+    # Into a pipe a row is a line, whatever its length.
+    Console(width=None if sys.stdout.isatty() else 240).print(shown)
 
 
 def _model(card: BackboneCard) -> dict[str, Any]:
@@ -70,7 +72,8 @@ def _model(card: BackboneCard) -> dict[str, Any]:
 def _dataset(name: str, found: DatasetCard | str) -> dict[str, Any]:
     if isinstance(found, str):
         return {"dataset": name, "target": "", "splits": found, "metric": "", "license": ""}
-    splits = ", ".join(f"{split} {length:,}" for split, length in found.lengths.items())
+    splits = ", ".join(f"{split} {length:,}" for split, length in list(found.lengths.items())[:4])
+    splits += f" and {len(found.lengths) - 4} more" if len(found.lengths) > 4 else ""
     return {
         "dataset": name,
         "target": found.target,

@@ -29,7 +29,7 @@ from ssleval.results import Result, Score
 from ssleval.task import Task
 from ssleval.zoo import load
 
-__all__ = ["Job", "evaluate", "is_stored", "measure"]
+__all__ = ["Job", "evaluate", "is_stored", "make_job", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,19 @@ def evaluate(
     opened = open_dataset(dataset, options or DatasetOptions())
     opened = opened if limit is None else opened.limited(limit)
     names = [tasks] if isinstance(tasks, str) else list(tasks)
-    jobs = [Job(name, build_task(name, (settings or {}).get(name)), dataset, opened, limit) for name in names]
+    jobs = [make_job(name, dataset, opened, (settings or {}).get(name), limit) for name in names]
     if isinstance(model, str):
         backbone = load(model, checkpoint=checkpoint, seed=context.seed, device=context.device)
     else:
         backbone = model.to(context.device)
     return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))
+
+
+def make_job(
+    task: str, dataset_name: str, dataset: Dataset, settings: Mapping[str, Any] | None, limit: int | None
+) -> Job:
+    """Return one task on one opened dataset, its settings worked out for it."""
+    return Job(task, build_task(task, settings).resolved(dataset), dataset_name, dataset, limit)
 
 
 def measure(

@@ -10,7 +10,7 @@ from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.errors import ConfigError, SslevalError
 from ssleval.protocol import build_task, parse_settings
 from ssleval.results import Result
-from ssleval.run import Job, measure
+from ssleval.run import Job, make_job, measure
 from ssleval.suites import Measurement, read_suite
 from ssleval.zoo import load, match_models
 
@@ -110,10 +110,7 @@ def open_asked(name: str, asked: Sweep) -> Dataset:
 def jobs_of(measurements: list[Measurement], asked: Sweep) -> list[Job]:
     """Return the jobs of one dataset, opened once for all of them."""
     dataset = open_asked(measurements[0].dataset, asked)
-    return [
-        Job(one.task, build_task(one.task, one.settings), one.dataset, dataset, asked.limit)
-        for one in measurements
-    ]
+    return [make_job(one.task, one.dataset, dataset, one.settings, asked.limit) for one in measurements]
 
 
 def _measured(

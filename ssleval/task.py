@@ -39,6 +39,14 @@ class Task(ABC):
     def metrics(self) -> tuple[Metric, ...]:
         """Every score it gives; the first is the one a leaderboard ranks by."""
 
+    def resolved(self, dataset: Dataset) -> "Task":  # noqa: ARG002
+        """Return the task as it can run on ``dataset``; that one is run, scored and recorded.
+
+        Most tasks run as they are. Leaving out scores that a dataset is too small for is what this is
+        for; no other setting may change.
+        """
+        return self
+
     @abstractmethod
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the features that `evaluate` will load.
