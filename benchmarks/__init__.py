@@ -1,0 +1,1 @@
+"""What is measured about ssleval itself: speed, and the suites it runs."""
