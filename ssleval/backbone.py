@@ -64,7 +64,10 @@ class Backbone(nn.Module, ABC):
         """
 
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:  # noqa: ARG002
-        """Return the last block's attention of the class token to the patches; rows sum to <= 1."""
+        """Return the last block's attention of the class token to the patches; rows sum to <= 1.
+
+        ``images`` are RGB in [0, 1], as for `forward`: an implementation normalises them itself.
+        """
         raise NotApplicableError(f"{self.card.name} has no class-token attention")
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:  # noqa: ARG002

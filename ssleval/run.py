@@ -20,7 +20,7 @@ from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.errors import ContractError, NotApplicableError
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, current_shard
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap
 from ssleval.protocol import build_task
@@ -106,6 +106,7 @@ def measure(
 ) -> Iterator[Result]:
     """Yield the result of every job, in order; what is stored already is read back.
 
+    Under ``torchrun`` all processes extract, each its share, and the first evaluates and records.
     A job that has no meaning for the model is skipped and said to ``note``; where it is the only job,
     its NotApplicableError is raised.
     """
@@ -114,6 +115,8 @@ def measure(
     keys = {id(job): _key(source, job, requests) for job, requests in asked}
     done = {} if folder is None or force else _stored(folder, backbone, jobs, keys)
     source.prepare([request for job, requests in asked if id(job) not in done for request in requests])
+    if not current_shard().leads:
+        return
     for job, requests in asked:
         yield done.get(id(job)) or _measured(source, job, requests, keys[id(job)], folder)
 

@@ -1,13 +1,14 @@
 """Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.errors import ConfigError, SslevalError
+from ssleval.features import local_device
 from ssleval.protocol import build_task, parse_settings
 from ssleval.results import Result
 from ssleval.run import Job, make_job, measure
@@ -51,6 +52,7 @@ def sweep(
     """
     names = models(asked)
     groups = batches(asked)
+    context = replace(context, device=local_device(context.device))
     for name in names:
         try:
             backbone = load_asked(name, asked, context)

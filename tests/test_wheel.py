@@ -34,6 +34,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_wheel_carries_every_data_file(installed: Path) -> None:
+    (data,) = (installed / "env").glob("lib/python*/site-packages/ssleval/data")
+    expected = {
+        "model_zoo.yaml",
+        *(f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.*ml")),
+    }
+    expected |= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.csv")}
+    assert {path.relative_to(data).as_posix() for path in data.rglob("*.*")} == expected
+
+
 def test_an_installed_wheel_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
     ssleval = installed / "env" / "bin" / "ssleval"
     python = installed / "env" / "bin" / "python"

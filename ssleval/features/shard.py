@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import distributed
 
-__all__ = ["Shard", "current_shard"]
+__all__ = ["Shard", "current_shard", "local_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,11 @@ class Shard:
 
     rank: int = 0
     world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that evaluates and records."""
+        return self.rank == 0
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -30,3 +35,9 @@ def current_shard() -> Shard:
             return Shard()
         distributed.init_process_group("gloo")
     return Shard(distributed.get_rank(), distributed.get_world_size())
+
+
+def local_device(device: str) -> str:
+    """Return the accelerator of this process where several share a machine and ``device`` names none."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None else device

@@ -187,7 +187,7 @@ class FeatureSource:
 
     def _fill(self, one: Pass, shard: Shard) -> None:
         columns = dict(zip(one.readouts, self._columns(one), strict=True))
-        leads = shard.rank == 0
+        leads = shard.leads
         with cache.lock(self.context.cache, one.key) if leads else nullcontext():
             if leads:
                 self._begin(one, tuple(columns.values()))
