@@ -1,0 +1,123 @@
+"""k-NN classification: how well do classes cluster, with nothing trained.
+
+The protocol of DINO's `eval_knn.py`. One vector per image, the model's own descriptor, at 224 pixels
+(bicubic resize of the short side to 256, central crop), no augmentation. Vectors have length 1; the k
+training images of largest cosine vote for their class with weight exp(cosine / 0.07), for k of 10, 20,
+100 and 200. Top-1 and top-5 of the vote are scored; 20 leads, as in the papers. Equally near images
+rank by training order, equal classes by id; classes without a vote fill the top-5 by id.
+
+Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:1805.01978, sec. 3.4.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.heads.knn import knn_predict
+from ssleval.metrics.classification import top_k_correct
+from ssleval.metrics.stats import mean_of
+from ssleval.task import Source, Task, tasks
+
+__all__ = ["Knn"]
+
+
+@tasks.register("knn")
+@dataclass(frozen=True)
+class Knn(Task):
+    """Weighted vote of the nearest training images."""
+
+    ks: tuple[int, ...] = (20, 10, 100, 200)
+    """Numbers of neighbours; the first leads. Those beyond the training set are not scored."""
+    temperature: float = 0.07
+    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
+    """The model's own descriptor, or the last block's class token or pooled patches."""
+    preprocessing: Literal["protocol", "card"] = "protocol"
+    """Geometry of the next three fields, or the one the model was published with."""
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no dataset could honour."""
+        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
+            raise ConfigError(
+                f"knn: ks={self.ks}; expected different numbers from 1, as in --set knn.ks=20,10"
+            )
+        if not self.temperature > 0:
+            raise ConfigError(f"knn: temperature={self.temperature}; it must be positive")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Top-1 and top-5 for every k."""
+        names = [f"{score}@{k}" for score in ("top1", "top5") for k in self.ks]
+        return tuple(Metric(name, mean_of(name)) for name in names)
+
+    def resolved(self, dataset: Dataset) -> "Knn":
+        """Return the task without the ks that the training split is too small for.
+
+        A vote of 200 among 60 images would be one of 60 under another name. What remains is what the
+        result lists and records.
+
+        Raises:
+            ConfigError: none remains.
+        """
+        count = dataset.card.lengths[dataset.card.train_split]
+        ks = tuple(k for k in self.ks if k <= count)
+        if not ks:
+            raise ConfigError(
+                f"knn: ks={self.ks}, but {dataset.card.name}/{dataset.card.train_split} has {count} images; "
+                f"--set knn.ks={max(1, count)} or fewer"
+            )
+        return replace(self, ks=ks)
+
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the training and the scored split, one vector per image.
+
+        Raises:
+            NotApplicableError: images do not have exactly one label.
+            ConfigError: the two splits are one, where every image would find itself.
+        """
+        card = dataset.card
+        if card.target != "label":
+            raise NotApplicableError(f"knn needs one label per image; {card.name} has target {card.target!r}")
+        if card.train_split == card.test_split:
+            raise ConfigError(
+                f"knn: {card.name} would vote and score on {card.test_split!r}; every image would find itself"
+            )
+        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
+        geometry = protocol if self.preprocessing == "protocol" else None
+        return tuple(
+            FeatureRequest(dataset, split, geometry, (Readout(self.readout),))
+            for split in (card.train_split, card.test_split)
+        )
+
+    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+        """Let the training split vote on every scored image; one row per image."""
+        train, test = (source.load(request) for request in self.requests(dataset))
+        if train.targets is None or test.targets is None:
+            raise ContractError(f"knn: {dataset.card.name} opened without the labels its card promises")
+        if max(self.ks) > len(train.ids):
+            raise ConfigError(
+                f"knn: ks={self.ks} of {len(train.ids)} training images; "
+                f"--set knn.ks={','.join(str(k) for k in self.ks if k <= len(train.ids)) or len(train.ids)}"
+            )
+        readout = Readout(self.readout)
+        predicted = knn_predict(
+            train[readout],
+            train.targets,
+            test[readout],
+            ks=self.ks,
+            temperature=self.temperature,
+            num_classes=dataset.card.num_classes,
+            device=context.device,
+        )
+        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": test.targets}
+        for k in self.ks:
+            columns[f"predicted@{k}"] = predicted[k][:, 0]
+            columns[f"top1@{k}"] = top_k_correct(predicted[k], test.targets, 1)
+            columns[f"top5@{k}"] = top_k_correct(predicted[k], test.targets, 5)
+        return Samples(test.ids, columns)
