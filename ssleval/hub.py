@@ -1,7 +1,7 @@
 """Library downloads that fail in one sentence: what is missing, where it comes from, how to get it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from ssleval.core import BackboneCard
@@ -11,7 +11,7 @@ __all__ = ["explained"]
 
 
 @contextmanager
-def explained(card: BackboneCard, *more: type[Exception]) -> Iterator[None]:
+def explained(card: BackboneCard, *more: type[Exception]) -> Generator[None]:
     """Turn a library's failure to get the weights of ``card`` into one line.
 
     Libraries raise their own errors for the same few causes; everything that is not about

@@ -1,7 +1,6 @@
-"""Models of Hugging Face transformers, from the hub or a local folder in its format.
+"""Models of Hugging Face transformers, from the hub (``hf:org/name``) or a local folder in its format.
 
-Each model type below states its token layout; any other is refused by name. Blocks are read with
-hooks on the layers, so they mean the same for every type; no repository code is ever run.
+Model types below state their token layout, others are refused by name; no repository code is run.
 """
 
 from collections.abc import Sequence
@@ -54,14 +53,8 @@ _LAYOUTS = {
     "vit_msn": _Layout(),
 }
 _HEADS = (
-    "classifier.",
-    "decoder.",
-    "head.",
-    "cls_classifier.",
-    "distillation_classifier.",
-    "lm_head.",
-    "pooler.",
-)
+    "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
+)  # fmt: skip
 """Tensors of other heads that a published file may carry beyond the backbone."""
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """PIL's filter numbers, as processors store them."""
@@ -232,8 +225,12 @@ def _where(card: BackboneCard) -> dict[str, Any]:
 def _config(card: BackboneCard) -> Any:
     from transformers import AutoConfig
 
-    with explained(card):
-        config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
+    try:
+        with explained(card):
+            config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
+    except ValueError as error:  # no config.json, or a model type newer than the installed library
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{card.name}: transformers finds no model there: {reason}") from error
     if config.model_type not in _LAYOUTS:
         raise ConfigError(
             f"{card.name}: the token layout of model type {config.model_type!r} is not known to ssleval; "

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ssleval.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -128,7 +128,7 @@ def _card(identifier: str) -> BackboneCard:
     from open_clip import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 
-    settings = get_pretrained_cfg(arch, tag)
+    settings: dict[str, Any] = dict(get_pretrained_cfg(arch, tag))
     model = get_model_config(arch)
     assert model is not None
     _refuse_gelu(identifier, model, settings)
@@ -266,8 +266,8 @@ def _refuse_gelu(identifier: str, model: dict[str, Any], settings: dict[str, Any
         )
 
 
-def _refuse_layout(identifier: str, visual: nn.Module) -> None:
-    trunk: Any = getattr(visual, "trunk", None)
+def _refuse_layout(identifier: str, visual: Any) -> None:
+    trunk = getattr(visual, "trunk", None)
     kind = type(visual if trunk is None else trunk).__name__
     known = kind in _TRUNKS if trunk is not None else kind == "VisionTransformer" and visual.attn_pool is None
     if not known:

@@ -8,7 +8,7 @@ as in timm. Only classes whose token layout is stated below are accepted.
 import sys
 from collections.abc import Sequence
 from math import floor
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,8 @@ from ssleval.registry import nearest
 
 __all__ = ["TimmBackbone"]
 
+Supervision: TypeAlias = Literal["self", "weak", "full", "none", "unknown"]
+
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
 _MAPS = {
@@ -33,7 +35,7 @@ _MAPS = {
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when built with ``dynamic_img_size``."""
 _POOLING = {"token": "cls", "avg": "mean", "map": "map"}
-_SUPERVISION = {
+_SUPERVISION: dict[str, Supervision] = {
     "dino": "self", "lvd142m": "self", "lvd1689m": "self", "sat493m": "self", "mae": "self", "fcmae": "self",
     "in1k_ijepa": "self", "in22k_ijepa": "self", "seer": "self", "openai": "weak", "webli": "weak",
     "v2_webli": "weak", "laion2b": "weak", "merged2b": "weak", "metaclip_400m": "weak", "dfn2b": "weak",
@@ -94,7 +96,7 @@ def _card(identifier: str) -> BackboneCard:
     arch = identifier.partition(".")[0]
     if arch not in timm.list_models():
         raise UnknownNameError(f"timm has no {arch!r}; {nearest(arch, timm.list_models())}")
-    config = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
+    config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {nearest(identifier, tags)}")

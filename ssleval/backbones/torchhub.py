@@ -99,7 +99,13 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 def _model(card: BackboneCard, *, pretrained: bool) -> Any:
     repo, _, entry = card.arch.rpartition("/")
     with explained(card):
-        model = torch.hub.load(repo, entry, pretrained=pretrained, trust_repo=True, verbose=False)
+        model: Any = torch.hub.load(
+            repo,
+            entry,
+            pretrained=pretrained,
+            trust_repo=True,  # pyright: ignore[reportArgumentType]
+            verbose=False,
+        )
     needed = ("embed_dim", "patch_embed", "blocks", "get_intermediate_layers")
     absent = [name for name in needed if not hasattr(model, name)]
     if absent:
