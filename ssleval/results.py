@@ -94,7 +94,7 @@ class Result:
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
-    """Store a result and its samples below ``folder`` and return it with its path.
+    """Store a result and its samples below ``folder`` and return it as a later reader will see it.
 
     Raises:
         ContractError: a score is not a finite number.
@@ -111,7 +111,7 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
     table = _table(samples)
     _replace(path.with_suffix(".parquet"), lambda file: pq.write_table(table, file))
     _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
-    return replace(result, path=path)
+    return read(path)
 
 
 def read(path: Path) -> Result:

@@ -95,8 +95,10 @@ class FeatureSource:
 
         Rows of images left out as corrupt are missing; only then are the arrays copies in memory.
         """
-        self.prepare([request])
         (one,) = self._passes([request])
+        # What was prepared needs no other process, which may have gone on to the next dataset.
+        if not self._is_complete(one, StoredPass.open(self._folder(one))):
+            self.prepare([request])
         stored = self._stored(one)
         cache.touch(stored)
         valid = stored.valid()
@@ -138,11 +140,11 @@ class FeatureSource:
         passes = self._passes(requests)
         counts = [self.counts.get(one.key, Extracted()) for one in passes]
         extracted = sum(count.images for count in counts)
-        seconds = sum(count.seconds for count in counts)
+        seconds = float(sum(count.seconds for count in counts))
         return {
             "extract_seconds": round(seconds, 3),
-            "images_extracted": extracted,
-            "images_reused": sum(len(one.split) for one in passes) - extracted,
+            "images_extracted": float(extracted),
+            "images_reused": float(sum(len(one.split) for one in passes) - extracted),
             "images_per_second": round(extracted / seconds, 1) if extracted else 0.0,
         }
 
