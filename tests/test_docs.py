@@ -1,7 +1,10 @@
 """Documentation that cannot rot: commands, code blocks, the tree and the lists are checked."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,22 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
     }
     real = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "ssleval").iterdir()}
     assert inside == real - {"__init__.py", "__main__.py", "__pycache__/", "py.typed", "data/"}
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    code = "\n".join(blocks(ROOT / "README.md", "python"))
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Score(value=" in done.stdout
+
+
+def test_make_demo_is_the_demo_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shown = next(line[2:] for line in README.splitlines() if line.startswith("$ ssleval run"))
+    assert shown.removeprefix("ssleval ") in makefile
 
 
 def test_the_readme_says_how_to_demo_and_test_on_its_first_screen() -> None:
