@@ -1,0 +1,57 @@
+"""Names of attribute values, and the colours of surfaces."""
+
+from ssleval.scenes.draw import Draw
+from ssleval.scenes.things import Material, Pattern, Surface
+from ssleval.scenes.vectors import Point, unit
+
+__all__ = ["COLORS", "LATTICE", "MATERIALS", "PATTERNS", "SIZES", "any_color", "mixed", "surface"]
+
+COLORS: dict[str, Point] = {
+    "red": (0.62, 0.05, 0.04),
+    "orange": (0.75, 0.27, 0.03),
+    "yellow": (0.75, 0.60, 0.05),
+    "green": (0.08, 0.38, 0.07),
+    "cyan": (0.06, 0.46, 0.50),
+    "blue": (0.05, 0.13, 0.60),
+    "purple": (0.32, 0.07, 0.47),
+    "grey": (0.40, 0.40, 0.40),
+}
+"""Linear RGB."""
+MATERIALS: tuple[Material, ...] = ("matte", "glossy", "metal")
+PATTERNS: tuple[Pattern, ...] = ("plain", "stripes", "checks", "dots", "marble", "speckle")
+SIZES: dict[str, float] = {"small": 0.6, "medium": 0.85, "large": 1.2}
+"""Radius of the bounding sphere in metres."""
+LATTICE = 4096
+
+
+def mixed(a: Point, b: Point, share: float) -> Point:
+    """Return the colour with this share of ``b``."""
+    x, y, z = (p + (q - p) * share for p, q in zip(a, b, strict=True))
+    return (x, y, z)
+
+
+def any_color(draw: Draw) -> Point:
+    """Return a random colour, for what has no colour attribute: ground, sky, light."""
+    vivid = draw.choice(list(COLORS.values()))
+    grey = draw.uniform(0.05, 0.7)
+    return mixed(vivid, (grey, grey, grey), draw.uniform(0.3, 0.9))
+
+
+def surface(draw: Draw) -> Surface:
+    """Return a random surface: every property independent of every other."""
+    color = draw.below(len(COLORS))
+    vivid = list(COLORS.values())[color]
+    grey = draw.uniform(0.15, 0.6)
+    base = mixed(vivid, (grey, grey, grey), draw.uniform(0, 0.2))
+    contrast: Point = (0.9, 0.9, 0.9) if draw.chance(0.5) else (0.02, 0.02, 0.02)
+    axis = unit((draw.uniform(-1, 1), draw.uniform(-1, 1), draw.uniform(0.2, 1)))
+    return Surface(
+        material=draw.choice(MATERIALS),
+        color=color,
+        base=base,
+        accent=mixed(base, contrast, draw.uniform(0.3, 0.7)),
+        pattern=draw.choice(PATTERNS),
+        axis=axis,
+        period=draw.uniform(0.25, 0.6),
+        lattice=draw.lattice(LATTICE),
+    )

@@ -1,0 +1,112 @@
+"""Small linear algebra in fixed order of operations.
+
+Only ``+ - * /`` and square roots, which IEEE 754 rounds exactly: a matrix product of a library may
+add in another order on another machine, and then a pixel could differ.
+"""
+
+from math import sqrt
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+__all__ = [
+    "Array",
+    "Matrix",
+    "Number",
+    "Point",
+    "Vector",
+    "about",
+    "cross",
+    "dot",
+    "half_turn",
+    "identity",
+    "multiply",
+    "scaled",
+    "subtract",
+    "transform",
+    "transposed",
+    "turned",
+    "unit",
+]
+
+Array: TypeAlias = Float32[np.ndarray, "..."]
+"""Numbers of many rays or points."""
+Vector: TypeAlias = tuple[Array | np.float32, Array | np.float32, Array | np.float32]
+"""Three arrays (or scalars that broadcast): one memory block per coordinate is what NumPy is fast at."""
+Number: TypeAlias = float | int
+"""A plain number. Checkers of types accept an int for a float; those at run time take it literally."""
+Point: TypeAlias = tuple[Number, Number, Number]
+"""One point or direction, in double precision."""
+Matrix: TypeAlias = Float[np.ndarray, "3 3"]
+
+
+def dot(a: Vector, b: Vector) -> Array | np.float32:
+    """Return the scalar product."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def cross(a: Point, b: Point) -> Point:
+    """Return the vector product."""
+    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+
+
+def subtract(a: Point, b: Point) -> Point:
+    """Return a - b."""
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
+
+
+def unit(a: Point) -> Point:
+    """Return the vector of length 1 along ``a``."""
+    length = sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
+    return (a[0] / length, a[1] / length, a[2] / length)
+
+
+def transform(matrix: Matrix, v: Vector) -> Vector:
+    """Return ``matrix @ v`` in single precision."""
+    rows = matrix.astype(np.float32)
+    x, y, z = (row[0] * v[0] + row[1] * v[1] + row[2] * v[2] for row in rows)
+    return (x, y, z)
+
+
+def multiply(a: Matrix, b: Matrix) -> Matrix:
+    """Return ``a @ b``."""
+    return a[:, 0:1] * b[0:1] + a[:, 1:2] * b[1:2] + a[:, 2:3] * b[2:3]
+
+
+def identity() -> Matrix:
+    """Return the rotation that does nothing."""
+    return scaled((1.0, 1.0, 1.0))
+
+
+def scaled(size: Point) -> Matrix:
+    """Return the diagonal matrix of ``size``."""
+    return np.array([[size[0], 0, 0], [0, size[1], 0], [0, 0, size[2]]], np.float64)
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    """Return the transpose, which inverts a rotation."""
+    return np.ascontiguousarray(matrix.T)
+
+
+def about(axis: str, turn: tuple[float, float]) -> Matrix:
+    """Return the rotation about ``x``, ``y`` or ``z`` by the angle of this cosine and sine."""
+    c, s = turn
+    rows = {
+        "x": [[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]],
+        "y": [[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]],
+        "z": [[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]],
+    }
+    return np.array(rows[axis], np.float64)
+
+
+def half_turn(tangent: float) -> tuple[float, float]:
+    """Return cosine and sine of the angle whose half has this tangent (1 is a right angle)."""
+    below = 1 + tangent * tangent
+    return (1 - tangent * tangent) / below, 2 * tangent / below
+
+
+def turned(direction: tuple[float, float], tangent: float) -> tuple[float, float]:
+    """Return the direction turned by the angle whose half has this tangent."""
+    (a, b), (c, s) = direction, half_turn(tangent)
+    return a * c - b * s, b * c + a * s
