@@ -1,5 +1,6 @@
 """Library downloads that fail in one sentence: what is missing, where it comes from, how to get it."""
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,11 +24,23 @@ def explained(card: BackboneCard, *more: type[Exception]) -> Generator[None]:
     from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
-        yield
+        with _quiet():
+            yield
     except (OSError, HFValidationError, *more) as error:
         chain = _chain(error)
         gated = card.gated or any(isinstance(cause, GatedRepoError) for cause in chain)
         raise WeightsError(_sentence(card, chain[-1], gated=gated)) from error
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Hold back what libraries log of every retry: the one line says what is wrong."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -5,6 +5,7 @@ Each check runs in a process of its own, for huggingface_hub reads its environme
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -161,3 +162,12 @@ def test_a_gated_model_names_licence_page_and_token():
 def test_other_failures_pass_through():
     with pytest.raises(ZeroDivisionError), explained(BackboneCard("x", "hf", "org/x", 8, 8)):
         raise ZeroDivisionError
+
+
+def test_what_libraries_log_of_retries_is_held_back(caplog: pytest.LogCaptureFixture):
+    with pytest.raises(WeightsError), explained(BackboneCard("x", "hf", "org/x", 8, 8)):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no route")
+    assert not caplog.records
+    logging.getLogger("huggingface_hub.utils._http").warning("heard again")
+    assert caplog.messages == ["heard again"]
