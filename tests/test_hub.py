@@ -165,9 +165,13 @@ def test_other_failures_pass_through():
 
 
 def test_what_libraries_log_of_retries_is_held_back(caplog: pytest.LogCaptureFixture):
-    with pytest.raises(WeightsError), explained(BackboneCard("x", "hf", "org/x", 8, 8)):
-        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
-        raise OSError("no route")
+    def fail() -> None:
+        with explained(BackboneCard("x", "hf", "org/x", 8, 8)):
+            logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+            raise OSError("no route")
+
+    with pytest.raises(WeightsError):
+        fail()
     assert not caplog.records
     logging.getLogger("huggingface_hub.utils._http").warning("heard again")
     assert caplog.messages == ["heard again"]
