@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Split
-from ssleval.errors import ConfigError, DataError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.identity import model_identity
@@ -94,10 +94,16 @@ class FeatureSource:
         """Return the features of one request, extracting them first where they are missing.
 
         Rows of images left out as corrupt are missing; only then are the arrays copies in memory.
+
+        Raises:
+            ContractError: several processes share the work and nobody prepared these features. One of
+                them alone may load, so none can count on the others for extracting now.
         """
         (one,) = self._passes([request])
         # What was prepared needs no other process, which may have gone on to the next dataset.
         if not self._is_complete(one, StoredPass.open(self._folder(one))):
+            if current_shard().world > 1:
+                raise ContractError(f"{one.label}: a task loads features that its requests did not declare")
             self.prepare([request])
         stored = self._stored(one)
         cache.touch(stored)

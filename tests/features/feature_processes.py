@@ -27,7 +27,7 @@ from feature_fakes import (
 from torch import Tensor, distributed
 
 from ssleval.backbone import Features
-from ssleval.errors import DataError
+from ssleval.errors import ContractError, DataError
 from ssleval.features import FeatureSource
 
 
@@ -86,9 +86,16 @@ def shard(cache: Path, rank: int) -> None:
     source = FeatureSource(backbone, context_of(cache))
     dataset = dataset_of(split_of(22))
     source.prepare([request_of(dataset, MEAN)])
-    table = source.load(request_of(dataset, MEAN, PATCHES))
+    source.prepare([request_of(dataset, MEAN, PATCHES)])
+    rows = 0
+    if rank == 0:
+        rows = len(source.load(request_of(dataset, MEAN, PATCHES)).rows)
+        with contextlib.suppress(ContractError):
+            source.load(request_of(dataset, POOLED))
+            rows = -1
+    distributed.barrier()
     distributed.destroy_process_group()
-    (cache / f"rank{rank}").write_text(f"{len(backbone.calls)} {len(table.rows)}")
+    (cache / f"rank{rank}").write_text(f"{len(backbone.calls)} {rows}")
 
 
 class Wide(Tiny):
