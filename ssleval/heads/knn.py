@@ -8,6 +8,7 @@ smaller training index, then to the smaller class.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -141,9 +142,17 @@ def _find_faiss(
     device: str,  # noqa: ARG001
 ) -> Found:
     # Fuses the product with the selection while a tile is in cache, so that no [m n] is ever written.
+    # Threads of our own, each with queries of its own, need not wait for each other at every tile.
     import faiss
 
-    similarity, index = faiss.knn(vectors.numpy(), block.numpy(), width, metric=faiss.METRIC_INNER_PRODUCT)
+    bank, threads = block.numpy(), faiss.omp_get_max_threads()
+
+    def search(some: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return faiss.knn(some.numpy(), bank, width, metric=faiss.METRIC_INNER_PRODUCT)
+
+    with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        parts = list(pool.map(search, vectors.split(max(256, len(vectors) // (4 * threads)))))
+    similarity, index = (np.concatenate(both) for both in zip(*parts, strict=True))
     return torch.from_numpy(similarity), torch.from_numpy(index)
 
 
