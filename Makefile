@@ -19,7 +19,7 @@ demo: .venv/installed  ## k-NN of two floors on real images, with intervals, and
 	$(BIN)/ssleval leaderboard $(DEMO) --out $(DEMO)
 
 test: .venv/installed  ## the whole test suite
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2  # one thread for each of the two workers
 
 check: .venv/installed  ## what CI runs: format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check .
