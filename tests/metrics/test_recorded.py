@@ -14,6 +14,7 @@ SAMPLES = Samples(
         "b": np.array([1, 1, 2, 2, 3, 3]),
         "c": np.arange(12.0).reshape(6, 2),
         "d": np.arange(12.0).reshape(6, 2) + 3,
+        "e": np.arange(12).reshape(6, 2) % 3 == 0,
     },
 )
 COLUMNS = {
@@ -21,6 +22,7 @@ COLUMNS = {
     "mean_per_class_of": ("a", "b"),
     "mean_ratio_of": ("c", "d"),
     "ratio_of": ("a", "b"),
+    "mean_average_precision_of": ("c", "e"),
 }
 
 

@@ -1,0 +1,197 @@
+"""A grid of linear classifiers trained jointly: every set of input columns with every learning rate.
+
+Heads that see the same columns are stacked into one matrix, so that a step is one forward and one
+weight-gradient product per column set, whatever the number of heads. The gradient product adds
+straight into the momentum buffer. What is left beside the products is linear in the logits and the
+weights. Gradients are written out: softmax minus one-hot; nothing is recorded for autograd.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssleval.errors import ConfigError, ContractError
+
+__all__ = ["HeadGrid", "LinearHeads", "Rows", "Training", "fit_heads"]
+
+Rows: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b d"]]
+"""Reads float32 feature rows by index; whatever they come from stays on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadGrid:
+    """Which heads there are. Head ``i * len(rates) + j`` has columns i and rate j."""
+
+    columns: tuple[tuple[int, int], ...]
+    """First and last + 1 input column of each set."""
+    rates: tuple[float, ...]
+    """Base learning rates: the rate used is ``base * batch_size / 256``."""
+
+    def __len__(self) -> int:
+        return len(self.columns) * len(self.rates)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How heads are trained."""
+
+    iterations: int
+    batch_size: int = 1024
+    """Larger than the training set means that rows repeat within a batch."""
+    momentum: float = 0.9
+    warmup: int = 0
+    """Iterations of linear warm-up from zero, counted in ``iterations``."""
+    stair: int = 1
+    """Iterations between changes of the cosine learning rate: 1, or an epoch."""
+    optimizer: Literal["sgd", "lars"] = "sgd"
+    trust: float = 0.001
+    """Of LARS."""
+    standardise: bool = False
+    """Inputs pass an affine-free batch normalisation (eps 1e-6) first."""
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that cannot be run."""
+        if min(self.iterations, self.batch_size, self.stair) < 1:
+            raise ConfigError(
+                f"linear heads: {self.iterations} iterations of {self.batch_size} rows, rate changed every "
+                f"{self.stair}; all must be at least 1"
+            )
+        if not 0 <= self.warmup < self.iterations:
+            raise ConfigError(f"linear heads: warm-up of {self.warmup} in {self.iterations} iterations")
+
+    def rate(self, iteration: int) -> float:
+        """Return the fraction of the full learning rate used at an iteration from zero."""
+        if iteration < self.warmup:
+            return iteration / self.warmup
+        progress = (iteration - self.warmup) // self.stair * self.stair / (self.iterations - self.warmup)
+        return 0.5 * (1 + cos(pi * progress))
+
+
+class LinearHeads:
+    """The heads of a grid and their optimiser state."""
+
+    def __init__(self, grid: HeadGrid, num_classes: int, *, seed: int = 0, device: str = "cpu") -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.grid, self.num_classes = grid, num_classes
+        stacked = len(grid.rates) * num_classes
+        widths = [stop - start for start, stop in grid.columns]
+        self.weights = [
+            (0.01 * torch.randn(stacked, width, generator=generator)).to(device) for width in widths
+        ]
+        self.biases = [torch.zeros(stacked, device=device) for _ in widths]
+        self.moving = [
+            (torch.zeros_like(w), torch.zeros_like(b)) for w, b in zip(self.weights, self.biases, strict=True)
+        ]
+        width = max(stop for _, stop in grid.columns)
+        self.running = torch.zeros(width, device=device), torch.ones(width, device=device)
+        self.rates = torch.tensor(grid.rates, device=device).repeat_interleave(num_classes)
+
+    def logits(self, inputs: Float[Tensor, "b d"], index: int) -> Float[Tensor, "b heads classes"]:
+        """Return the logits of the heads of one column set; inputs are as they enter the product."""
+        start, stop = self.grid.columns[index]
+        flat = torch.addmm(self.biases[index], inputs[:, start:stop], self.weights[index].T)
+        return flat.view(len(inputs), len(self.grid.rates), self.num_classes)
+
+    @torch.no_grad()
+    def predict(
+        self, rows: Rows, count: int, training: Training, chunk: int = 2048
+    ) -> Int[np.ndarray, "count heads"]:
+        """Return the class each head gives to rows 0 .. count - 1; ties go to the smaller class."""
+        found = np.empty((count, len(self.grid)), dtype=np.int32)
+        mean, variance = self.running
+        each = len(self.grid.rates)
+        for start in range(0, count, chunk):
+            inputs = rows(np.arange(start, min(start + chunk, count)))
+            if training.standardise:
+                inputs = (inputs[:, : len(mean)] - mean) * torch.rsqrt(variance + 1e-6)
+            for index in range(len(self.grid.columns)):
+                best = self.logits(inputs, index).argmax(2).cpu().numpy()
+                found[start : start + chunk, index * each : (index + 1) * each] = best
+        return found
+
+    @torch.no_grad()
+    def step(
+        self, inputs: Float[Tensor, "b d"], labels: Int[Tensor, " b"], training: Training, iteration: int
+    ) -> None:
+        """Take one optimiser step of every head on one batch, each on its own mean cross-entropy."""
+        if training.standardise:
+            inputs = self._standardise(inputs)
+        rates = self.rates * (training.rate(iteration) * training.batch_size / 256)
+        at = torch.arange(len(labels), device=labels.device)
+        for index, (start, stop) in enumerate(self.grid.columns):
+            residual = self.logits(inputs, index).softmax(2)
+            residual[at, :, labels] -= 1
+            error = residual.div_(len(labels)).view(len(labels), -1)
+            weight, bias = self.moving[index]
+            bias.mul_(training.momentum).add_(error.sum(0))
+            if training.optimizer == "sgd":
+                weight.addmm_(error.T, inputs[:, start:stop], beta=training.momentum)
+            else:
+                gradient = self._trusted(error.T @ inputs[:, start:stop], index, training.trust)
+                weight.mul_(training.momentum).add_(gradient)
+            self.weights[index].addcmul_(rates[:, None], weight, value=-1)
+            self.biases[index].addcmul_(rates, bias, value=-1)
+
+    def _trusted(self, gradient: Float[Tensor, "s w"], index: int, trust: float) -> Float[Tensor, "s w"]:
+        # LARS scales by the norms of a head's whole weight; its bias, a vector, is left alone.
+        heads = (len(self.grid.rates), -1)
+        weight = self.weights[index].view(heads).norm(dim=1)
+        update = gradient.view(heads).norm(dim=1)
+        scale = torch.where((weight > 0) & (update > 0), trust * weight / update, 1.0)
+        return gradient * scale.repeat_interleave(self.num_classes)[:, None]
+
+    def _standardise(self, inputs: Float[Tensor, "b d"]) -> Float[Tensor, "b used"]:
+        mean, variance = self.running
+        used = inputs[:, : len(mean)]
+        return torch.nn.functional.batch_norm(used, mean, variance, training=True, momentum=0.1, eps=1e-6)
+
+
+def fit_heads(
+    rows: Rows,
+    labels: Int[np.ndarray, " n"],
+    grid: HeadGrid,
+    training: Training,
+    *,
+    num_classes: int,
+    every: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Iterator[LinearHeads]:
+    """Train all heads; yield them after each ``every`` iterations and at the end (0: only there).
+
+    The object yielded is the same each time and goes on being trained: use it before asking for more.
+    Batches are cut from an endless stream of shuffled passes over the rows, the same for every head.
+
+    Raises:
+        ConfigError: no rows.
+        ContractError: the loss of some head is no longer finite.
+    """
+    if not len(labels):
+        raise ConfigError("linear heads: no training rows; they need at least one")
+    heads = LinearHeads(grid, num_classes, seed=seed, device=device)
+    truth = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
+    for iteration, batch in enumerate(_batches(len(labels), training, seed), start=1):
+        heads.step(rows(batch), truth[torch.from_numpy(batch).to(device)], training, iteration - 1)
+        if iteration == training.iterations or (every and iteration % every == 0):
+            if not all(bool(weight.isfinite().all()) for weight in heads.weights):
+                raise ContractError("linear heads: weights are not finite; are the features?")
+            yield heads
+
+
+def _batches(count: int, training: Training, seed: int) -> Iterator[Int[np.ndarray, " b"]]:
+    generator = np.random.default_rng(seed)
+    waiting = np.empty(0, dtype=np.int64)
+    for _ in range(training.iterations):
+        parts, found = [waiting], len(waiting)
+        while found < training.batch_size:
+            parts.append(generator.permutation(count))
+            found += count
+        stream = np.concatenate(parts)
+        waiting = stream[training.batch_size :]
+        yield stream[: training.batch_size]

@@ -1,0 +1,26 @@
+"""How much a score varies over repeated draws, as the mean of one contribution per image."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+__all__ = ["deviation_contributions"]
+
+
+def deviation_contributions(
+    correct: Bool[np.ndarray, "n tries"], groups: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Return contributions that average to the standard deviation over tries (divided by tries - 1).
+
+    A try's score is the mean of ``correct`` within each group, averaged over groups: one group for
+    accuracy, classes for mean per-class accuracy. A contribution is the deviation plus the image's
+    first-order influence on it, so that resampling contributions gives the delta method's interval.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares = len(correct) / (len(sizes) * sizes[group])
+    weighed = shares[:, None] * correct
+    scores = weighed.mean(axis=0)
+    deviation = float(scores.std(ddof=1))
+    if deviation == 0:
+        return np.zeros(len(correct))
+    slopes = (scores - scores.mean()) / ((correct.shape[1] - 1) * deviation)
+    return deviation + (weighed - scores) @ slopes

@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssleval.errors import ConfigError, ContractError
+from ssleval.heads.linear import HeadGrid, LinearHeads, Training, _batches, fit_heads
+
+CLASSES = 5
+GRID = HeadGrid(((18, 24), (18, 30), (0, 24), (0, 30)), (0.01, 0.1, 1.0))
+SGD = Training(iterations=500, batch_size=64)
+LARS = Training(60, 64, warmup=6, optimizer="lars", trust=0.02, standardise=True)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Float[Tensor, "n d"], Int[np.ndarray, " n"]]:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, CLASSES, 300)
+    features = random.standard_normal((300, 30)) + 0.7 * random.standard_normal((CLASSES, 30))[labels]
+    return torch.from_numpy(features.astype(np.float32)), labels
+
+
+def trained(
+    data: tuple[Tensor, np.ndarray], grid: HeadGrid, training: Training, seed: int = 3
+) -> LinearHeads:
+    features, labels = data
+    stages = fit_heads(lambda rows: features[rows], labels, grid, training, num_classes=CLASSES, seed=seed)
+    return next(stages)
+
+
+def test_heads_equal_torch_linear_layers_trained_one_by_one(data: tuple[Tensor, np.ndarray]) -> None:
+    features, labels = data
+    heads = trained(data, GRID, SGD)
+    start = LinearHeads(GRID, CLASSES, seed=3)
+    for index, head in ((1, 2), (3, 1)):
+        low, high = GRID.columns[index]
+        place = slice(head * CLASSES, (head + 1) * CLASSES)
+        layer = nn.Linear(high - low, CLASSES)
+        layer.weight.data.copy_(start.weights[index][place])
+        layer.bias.data.zero_()
+        optimizer = torch.optim.SGD(layer.parameters(), GRID.rates[head] * 64 / 256, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+        for batch in _batches(len(labels), SGD, 3):
+            logits = layer(features[batch, low:high])
+            loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels[batch]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        torch.testing.assert_close(heads.weights[index][place], layer.weight.data, atol=1e-5, rtol=0)
+        torch.testing.assert_close(heads.biases[index][place], layer.bias.data, atol=1e-5, rtol=0)
+
+
+def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.ndarray]) -> None:
+    features, labels = data
+    grid = HeadGrid(((0, 12),), (2.0,))
+    heads = trained(data, grid, LARS)
+    norm = nn.BatchNorm1d(12, affine=False, eps=1e-6)
+    weight = LinearHeads(grid, CLASSES, seed=3).weights[0].clone().requires_grad_()
+    bias = torch.zeros(CLASSES, requires_grad=True)
+    moving = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for step, batch in enumerate(_batches(len(labels), LARS, 3)):
+        fraction = step / 6 if step < 6 else 0.5 * (1 + np.cos(np.pi * (step - 6) / 54))
+        logits = norm(features[batch, :12]) @ weight.T + bias
+        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels[batch]))
+        gradients = list(torch.autograd.grad(loss, [weight, bias]))
+        gradients[0] = gradients[0] * 0.02 * weight.detach().norm() / gradients[0].norm()
+        for parameter, gradient, buffer in zip([weight, bias], gradients, moving, strict=True):
+            buffer.mul_(0.9).add_(gradient)
+            parameter.data -= 2.0 * 64 / 256 * fraction * buffer
+    torch.testing.assert_close(heads.weights[0], weight.data, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heads.biases[0], bias.data, atol=1e-5, rtol=1e-4)
+    norm.eval()
+    expected = (norm(features[:, :12]) @ weight.T + bias).argmax(1)
+    assert np.array_equal(heads.predict(lambda rows: features[rows], 300, LARS)[:, 0], expected.numpy())
+
+
+def test_a_head_does_not_depend_on_its_company(data: tuple[Tensor, np.ndarray]) -> None:
+    alone = trained(data, HeadGrid(GRID.columns[:1], GRID.rates), replace(SGD, iterations=30))
+    together = trained(data, GRID, replace(SGD, iterations=30))
+    torch.testing.assert_close(alone.weights[0], together.weights[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iterations": 31},
+        {"batch_size": 32},
+        {"momentum": 0.5},
+        {"warmup": 10},
+        {"stair": 10},
+        {"standardise": True},
+        {"optimizer": "lars"},
+    ],
+)
+def test_every_setting_changes_the_weights(
+    data: tuple[Tensor, np.ndarray], change: dict[str, int | float | str]
+) -> None:
+    base = replace(SGD, iterations=30)
+    one, other = trained(data, GRID, base), trained(data, GRID, replace(base, **change))  # pyright: ignore[reportArgumentType]
+    assert not torch.allclose(one.weights[3], other.weights[3], atol=1e-5)
+
+
+def test_trust_and_seed_change_the_weights(data: tuple[Tensor, np.ndarray]) -> None:
+    one = trained(data, GRID, LARS)
+    assert not torch.allclose(one.weights[0], trained(data, GRID, replace(LARS, trust=0.01)).weights[0])
+    assert not torch.allclose(one.weights[0], trained(data, GRID, LARS, seed=4).weights[0])
+    assert torch.equal(one.weights[0], trained(data, GRID, LARS).weights[0])
+
+
+def test_rate_by_epoch_is_the_cosine_of_whole_epochs() -> None:
+    training = Training(100, stair=10)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    for epoch in range(10):
+        expected = optimizer.param_groups[0]["lr"]
+        assert [training.rate(10 * epoch + i) for i in range(10)] == pytest.approx([expected] * 10)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("batch_size", [7, 30, 64])
+def test_every_row_is_seen_once_a_pass(batch_size: int) -> None:
+    stream = np.concatenate(list(_batches(30, Training(60, batch_size), 0)))
+    passes = stream[: len(stream) // 30 * 30].reshape(-1, 30)
+    assert np.array_equal(np.sort(passes, axis=1), np.tile(np.arange(30), (len(passes), 1)))
+    assert len(passes) == 2 * batch_size
+    assert not np.array_equal(passes[0], passes[1])
+
+
+def test_stages_come_every_so_often_and_at_the_end(data: tuple[Tensor, np.ndarray]) -> None:
+    features, labels = data
+    training = replace(SGD, iterations=25)
+    stages = fit_heads(lambda rows: features[rows], labels, GRID, training, num_classes=CLASSES, every=10)
+    norms = [float(heads.weights[0].norm()) for heads in stages]
+    assert len(norms) == len(set(norms)) == 3
+
+
+def test_no_more_rows_are_read_than_a_batch(data: tuple[Tensor, np.ndarray]) -> None:
+    features, labels = data
+    sizes: list[int] = []
+
+    def read(rows: np.ndarray) -> Tensor:
+        sizes.append(len(rows))
+        return features[rows]
+
+    heads = next(fit_heads(read, labels, GRID, replace(SGD, iterations=5), num_classes=CLASSES))
+    whole = heads.predict(read, 300, SGD, chunk=300)
+    assert np.array_equal(heads.predict(read, 300, SGD, chunk=17), whole)
+    assert sizes[:5] == [64] * 5
+    assert max(sizes[6:]) == 17
+
+
+def test_impossible_training_is_refused(data: tuple[Tensor, np.ndarray]) -> None:
+    features, labels = data
+    with pytest.raises(ConfigError, match="at least 1"):
+        Training(0)
+    with pytest.raises(ConfigError, match="warm-up"):
+        Training(10, warmup=10)
+    with pytest.raises(ConfigError, match="no training rows"):
+        next(fit_heads(lambda rows: features[rows], labels[:0], GRID, SGD, num_classes=CLASSES))
+    with pytest.raises(ContractError, match="not finite"):
+        trained((features * float("nan"), labels), GRID, replace(SGD, iterations=2))

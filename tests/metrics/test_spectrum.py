@@ -1,0 +1,118 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ssleval.errors import DataError
+from ssleval.metrics.spectrum import (
+    alpha_req,
+    dead_dimensions,
+    effective_rank,
+    eigenspectrum,
+    uniformity,
+    variance_explained,
+)
+
+
+def matrix(n: int = 400, d: int = 24, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    mixed = random.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.6
+    return (mixed @ np.linalg.qr(random.standard_normal((d, d)))[0] + 0.3).astype(np.float32)
+
+
+def rank_of(features: np.ndarray) -> float:
+    singular = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    share = singular / singular.sum() + 1e-300
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def covariance_of(features: np.ndarray) -> np.ndarray:
+    return np.linalg.eigvalsh(np.cov(features.astype(np.float64), rowvar=False, bias=True))[::-1]
+
+
+def alpha_of(features: np.ndarray, first: int = 3, last: int = 20) -> float:
+    ranks = np.arange(first, last + 1)
+    logs = np.log(covariance_of(features)[first - 1 : last])
+    return float(-np.polyfit(np.log(ranks), logs, 1, w=ranks**-0.5)[0])
+
+
+def explained_of(features: np.ndarray) -> float:
+    values = covariance_of(features)
+    return float(values[:4].sum() / values.sum())
+
+
+def uniformity_of(features: np.ndarray, t: float = 2.0) -> float:
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distances = ((unit[:, None] - unit[None]) ** 2).sum(-1)[np.triu_indices(len(unit), 1)]
+    return float(np.log(np.exp(-t * distances).mean()))
+
+
+NUMBERS: dict[str, tuple[Callable[[np.ndarray], float], Callable[[np.ndarray], np.ndarray]]] = {
+    "rank": (rank_of, lambda x: effective_rank(eigenspectrum(x, centred=False))),
+    "alpha": (alpha_of, lambda x: alpha_req(eigenspectrum(x, centred=True), 3, 20)),
+    "explained": (explained_of, lambda x: variance_explained(eigenspectrum(x, centred=True), 4)),
+    "uniformity": (uniformity_of, lambda x: uniformity(x, t=2.0, limit=10_000, seed=0)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_contributions_average_to_the_number(name: str) -> None:
+    reference, ours = NUMBERS[name]
+    assert ours(matrix()).mean() == pytest.approx(reference(matrix()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_contributions_vary_like_the_number_over_fresh_samples(name: str) -> None:
+    reference, ours = NUMBERS[name]
+    everything = matrix(24_000, seed=1)
+    fresh = [reference(part) for part in np.split(everything, 60)]
+    errors = [ours(part).std() / np.sqrt(400) for part in np.split(everything[:4000], 10)]
+    assert np.mean(errors) == pytest.approx(np.std(fresh), rel=0.3)
+
+
+def test_effective_rank_counts_equal_directions() -> None:
+    features = np.kron(np.eye(6), np.ones((5, 1)))
+    assert effective_rank(eigenspectrum(features, centred=False)).mean() == pytest.approx(6)
+    assert effective_rank(eigenspectrum(np.ones((5, 3)), centred=False)).mean() == pytest.approx(1)
+
+
+def test_alpha_is_the_exponent_of_a_power_law() -> None:
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((200, 30)))[0]
+    axes = np.linalg.qr(axes - axes.mean(axis=0))[0] * np.arange(1, 31) ** -0.7
+    spectrum = eigenspectrum(axes, centred=True)
+    assert alpha_req(spectrum, 1, 30).mean() == pytest.approx(1.4)
+    assert alpha_req(spectrum, 11, 500).mean() == pytest.approx(1.4)
+
+
+def test_every_setting_changes_the_number() -> None:
+    spectrum = eigenspectrum(matrix(), centred=True)
+    alphas = {float(alpha_req(spectrum, *ranks).mean()) for ranks in ((3, 20), (4, 20), (3, 19))}
+    assert len(alphas) == 3
+    assert variance_explained(spectrum, 4).mean() < variance_explained(spectrum, 5).mean() < 1
+    found = {
+        float(np.nanmean(uniformity(matrix(), t=t, limit=limit, seed=seed)))
+        for t, limit, seed in ((2.0, 50, 0), (1.0, 50, 0), (2.0, 60, 0), (2.0, 50, 1))
+    }
+    assert len(found) == 4
+
+
+def test_uniformity_of_some_images_leaves_out_the_others() -> None:
+    found = uniformity(matrix(), t=2.0, limit=50, seed=0)
+    kept = ~np.isnan(found)
+    assert kept.sum() == 50
+    assert found[kept].mean() == pytest.approx(uniformity_of(matrix()[kept]), rel=1e-6)
+
+
+def test_dead_dimensions_are_those_that_never_change() -> None:
+    features = matrix(50, 8)
+    features[:, [2, 5]] = 0.25
+    assert dead_dimensions(features).tolist() == [0.25] * 50
+
+
+def test_what_has_no_spectrum_is_refused() -> None:
+    with pytest.raises(DataError, match="same features"):
+        eigenspectrum(np.ones((5, 3), np.float32), centred=True)
+    with pytest.raises(DataError, match="at least 2"):
+        eigenspectrum(np.ones((1, 3), np.float32), centred=True)
+    with pytest.raises(DataError, match="alpha-ReQ"):
+        alpha_req(eigenspectrum(matrix(d=5), centred=True), 11, 50)
