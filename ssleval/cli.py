@@ -5,15 +5,17 @@ No decision is made here, and nothing heavy is imported before a command needs i
 
 import json
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
-    from ssleval.features.cache import Freed
     from ssleval.results import Result
 
 __all__ = ["app", "main"]
@@ -25,25 +27,29 @@ app = typer.Typer(
     help="Compare frozen vision backbones on a common footing.",
     epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive.",
 )
-cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature store.")
 app.add_typer(cache_app, name="cache")
 
-CacheDir = Annotated[Path | None, typer.Option("--cache", envvar="SSLEVAL_CACHE", help="Feature store.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
-) -> None:
-    del traceback  # read by `main`, which sees it wherever it stands
-    if version:
+def _version(asked: bool) -> bool:
+    if asked:
         from ssleval import __version__
 
         typer.echo(f"ssleval {__version__}")
         raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
+) -> None:
+    # `_version` acts on the one, `main` on the other, which it sees wherever it stands.
+    del version, traceback
 
 
 @app.command(name="run")
@@ -96,7 +102,7 @@ def run_(
         num_workers=num_workers,
         seed=seed,
         skip_corrupt=skip_corrupt,
-        cache=_cache(cache),
+        cache=cache_folder(cache),
         progress=not quiet,
     )
     asked = Sweep(
@@ -119,12 +125,13 @@ def run_(
             typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
         return
     failed = 0
-    for outcome in sweep(asked, context, results, force=force, note=note):
-        if isinstance(outcome, SslevalError):
-            failed += 1
-            _complain(outcome)
-        else:
-            typer.echo(_json_line(outcome) if as_json else _line(outcome))
+    with _interruptible():
+        for outcome in sweep(asked, context, results, force=force, note=note):
+            if isinstance(outcome, SslevalError):
+                failed += 1
+                _complain(outcome)
+            else:
+                typer.echo(_json_line(outcome) if as_json else _line(outcome))
     if failed:
         raise SystemExit(2)
 
@@ -167,56 +174,6 @@ def leaderboard_(
         _note(f"wrote {path}")
 
 
-@cache_app.command(name="info")
-def cache_info(cache: CacheDir = None, as_json: Json = False) -> None:
-    """List what is stored, last used first."""
-    from ssleval.features.cache import info
-    from ssleval.listing import stored, table
-
-    found = [stored(entry) for entry in info(_cache(cache))]
-    if as_json:
-        for row in found:
-            typer.echo(json.dumps(row))
-    else:
-        table(found)
-
-
-@cache_app.command(name="verify")
-def cache_verify(cache: CacheDir = None) -> None:
-    """Compare all features with their checksums; damaged batches are extracted again by the next run."""
-    from ssleval.features.cache import verify
-
-    damage = verify(_cache(cache))
-    for one in damage:
-        typer.echo(
-            f"{one.key[:12]} {one.column}: rows {one.rows.start}..{one.rows.stop - 1} damaged and dropped"
-        )
-    typer.echo(f"{len(damage)} damaged batches")
-
-
-@cache_app.command(name="clear")
-def cache_clear(
-    cache: CacheDir = None, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
-) -> None:
-    """Remove everything that no process is writing."""
-    from ssleval.features.cache import clear
-
-    folder = _cache(cache)
-    if not yes:
-        typer.confirm(f"Remove all features in {folder}?", abort=True, err=True)
-    _freed(clear(folder))
-
-
-@cache_app.command(name="prune")
-def cache_prune(
-    max_size: Annotated[str, typer.Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
-) -> None:
-    """Remove what was unused for longest until the rest fits."""
-    from ssleval.features.cache import prune
-
-    _freed(prune(_cache(cache), _bytes(max_size)))
-
-
 def main() -> None:
     """Run the command line; print errors a user can mend as one line and exit with 2."""
     arguments = [_spelling(argument) for argument in sys.argv[1:]]
@@ -228,7 +185,14 @@ def main() -> None:
             raise
         _complain(error)
         raise SystemExit(2) from None
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
+        # Caught here because typer makes an unexplained exit of it further up.
         typer.echo(
             "ssleval: interrupted; finished work is kept, the same command goes on from there", err=True
         )
@@ -247,25 +211,6 @@ def _batch_size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--batch-size {text}: a number of images, or auto")
     return int(text)
-
-
-def _bytes(text: str) -> int:
-    units = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    if not number.isdecimal():
-        raise ConfigError(f"--max-size {text}: bytes, or a whole number with K, M, G or T")
-    return int(number) * unit
-
-
-def _freed(freed: "Freed") -> None:
-    busy = f"; {freed.busy} in use were left alone" if freed.busy else ""
-    typer.echo(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")
-
-
-def _cache(folder: Path | None) -> Path:
-    from ssleval.core import Context
-
-    return folder or Context().cache
 
 
 def _line(result: "Result") -> str:

@@ -50,7 +50,7 @@ def test_run_then_leaderboard(cli: Cli) -> None:
     assert "pixels  knn/digits  n=60" in out
     code, table, _ = cli("leaderboard", "results", "--out", "board")
     assert code == 0
-    assert "| random:vit_tiny |" in table
+    assert "| random:vit_tiny (limit 60) |" in table
     assert {path.name for path in (cli.folder / "board").iterdir()} == {
         "leaderboard.csv",
         "leaderboard_long.csv",
