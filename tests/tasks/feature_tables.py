@@ -1,0 +1,81 @@
+"""A source of features that were never extracted: class blobs in memory, for tests of tasks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+
+from ssleval.backbone import Backbone
+from ssleval.core import (
+    BackboneCard,
+    Context,
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    FeatureTable,
+    Readout,
+    Split,
+)
+
+CONTEXT = Context(progress=False)
+
+
+@dataclass
+class _Model:
+    card: BackboneCard
+
+
+@dataclass
+class Tables:
+    """Answers requests with `features(readout, split)`, and remembers them."""
+
+    targets: dict[str, np.ndarray]
+    features: Callable[[Readout, str], np.ndarray]
+    width: int = 8
+    asked: list[FeatureRequest] = field(default_factory=list[FeatureRequest])
+
+    @property
+    def backbone(self) -> Backbone:
+        return cast("Backbone", _Model(BackboneCard("m", "test", "m", self.width, 4)))
+
+    def load(self, request: FeatureRequest) -> FeatureTable:
+        self.asked.append(request)
+        count = len(self.targets[request.split])
+        arrays = {readout: self.features(readout, request.split) for readout in request.readouts}
+        return FeatureTable(
+            [f"{request.split}/{i}" for i in range(count)],
+            self.targets[request.split],
+            arrays,
+            np.arange(count),
+        )
+
+
+def blobs(
+    spread: float = 0.5, *, train: int = 60, test: int = 90, classes: int = 3, width: int = 8, seed: int = 0
+) -> Tables:
+    """Classes around random centres; every readout has its own; chance where ``spread`` is infinite."""
+    random = np.random.default_rng(seed)
+    targets = {"train": random.permutation(np.arange(train) % classes), "test": np.arange(test) % classes}
+
+    def features(readout: Readout, split: str) -> np.ndarray:
+        own = np.random.default_rng([seed, len(str(readout)), abs(readout.block), len(readout.kind)])
+        centres = own.standard_normal((classes, width)) * np.isfinite(spread)
+        noise = np.random.default_rng([seed, abs(readout.block), len(split), len(readout.kind)])
+        scale = spread if np.isfinite(spread) else 1.0
+        count = len(targets[split])
+        return (centres[targets[split]] + scale * noise.standard_normal((count, width))).astype(np.float32)
+
+    return Tables(targets, features, width)
+
+
+def dataset(tables: Tables, **card: Any) -> Dataset:
+    """A dataset of those targets, whose images nobody may ask for."""
+    lengths = {name: len(targets) for name, targets in tables.targets.items()}
+    classes = max(int(targets.max()) for targets in tables.targets.values()) + 1
+    described = DatasetCard("blobs", class_names=tuple("abcdefgh"[:classes]), lengths=lengths)
+    return Dataset(replace(described, **card), _closed)
+
+
+def _closed(split: str) -> Split:
+    raise AssertionError(f"{split} was opened")
