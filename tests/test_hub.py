@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import open_clip
 import pytest
 import timm
 import torch
@@ -23,6 +24,7 @@ from transformers import Dinov2Config, Dinov2Model
 from ssleval.core import BackboneCard
 from ssleval.errors import WeightsError
 from ssleval.hub import explained
+from ssleval.zoo import find_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAMES = ["hf:org/tiny", "timm:test_vit"]
@@ -59,10 +61,10 @@ def _repositories(folder: Path) -> dict[str, Path]:
     return folders
 
 
-def _run(cache: Path, **environment: str) -> dict[str, dict[str, float] | str]:
+def _run(cache: Path, *names: str, **environment: str) -> dict[str, dict[str, float] | str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
     env = kept | {"HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", **environment}
-    command = [sys.executable, "-c", CHILD, *NAMES, *ABSENT]
+    command = [sys.executable, "-c", CHILD, *(names or (*NAMES, *ABSENT))]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -95,6 +97,24 @@ def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(tmp_path
         assert "HF_HUB_OFFLINE is set" in message
         assert "--checkpoint FILE" in message
         assert "\n" not in message
+
+
+def test_open_clip_weights_come_from_the_cache_at_the_pinned_revision(tmp_path: Path):
+    card = find_card("openclip_vitb32_laion2b")
+    with torch.device("meta"):
+        model = open_clip.create_model(card.arch.partition("/")[0], load_weights=False, device="meta")
+    # One value a tensor: the real file layout at a size a test can write.
+    state = {
+        key: torch.full(value.shape, (index + 1) / 512, dtype=torch.float16)
+        for index, (key, value) in enumerate(sorted(model.state_dict().items()))
+    }
+    base = tmp_path / "hub" / f"models--{card.weights['repo'].replace('/', '--')}"
+    snapshot = base / "snapshots" / card.weights["revision"]
+    snapshot.mkdir(parents=True)
+    save_file(state, snapshot / "open_clip_model.safetensors")
+    found = _run(tmp_path, card.name, HF_HUB_OFFLINE="1")[card.name]
+    assert isinstance(found, dict), found
+    assert found == pytest.approx({key: float(value.double().sum()) for key, value in state.items()})
 
 
 @pytest.fixture
