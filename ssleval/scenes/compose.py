@@ -14,11 +14,11 @@ from ssleval.scenes.vectors import Matrix, Point, about, half_turn, multiply, su
 
 __all__ = ["Light", "Scene", "Sky", "compose", "make_thing", "pose", "scene_of", "view", "with_company"]
 
-_TILT = 0.10
-"""Half-angle tangent of the largest tilt of a thing, about 11 degrees."""
+_TILT = 0.06
+"""Half-angle tangent of the largest tilt of a thing, about 7 degrees."""
 _ATTEMPTS = 12
 """To find a free place for a companion, before it is left out."""
-_OVERLAP = 0.35
+_OVERLAP = 0.2
 """Most of the subject's disk, along the line of centres, that one companion in front may cover."""
 
 
@@ -98,11 +98,11 @@ def view(
     """
     focal = draw.uniform(0.9, 1.5)
     c, s = around or draw.turn()
-    rise = half_turn(draw.uniform(0.08, 0.36))
+    rise = half_turn(draw.uniform(0.09, 0.29))
     # Not in proportion to the radius: a large thing shall look large.
-    distance = focal * draw.uniform(1.9, 2.9) * (0.45 + 0.6 * radius) * far
+    distance = focal * draw.uniform(1.75, 2.4) * (0.45 + 0.6 * radius) * far
     x, y, z = centre
-    slack = 0.22 * radius
+    slack = 0.18 * radius
     target = tuple(axis + draw.uniform(-slack, slack) for axis in (x, y, z))
     position = (x + distance * rise[0] * c, y + distance * rise[0] * s, z + distance * rise[1])
     roll = half_turn(draw.uniform(-0.05, 0.05))
@@ -116,7 +116,7 @@ def with_company(draw: Draw, subject: Thing, camera: Camera, count: int) -> tupl
         for _ in range(_ATTEMPTS):
             c, s = draw.turn()
             far = subject.radius * draw.uniform(1.3, 3.2)
-            radius = subject.radius * draw.uniform(0.35, 0.7)
+            radius = subject.radius * draw.uniform(0.3, 0.55)
             spot = (subject.centre[0] + far * c, subject.centre[1] + far * s, 0.6 * radius)
             if _fits(spot, radius, things, camera):
                 things.append(_companion(draw.child(index), radius, (spot[0], spot[1])))

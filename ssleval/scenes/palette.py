@@ -49,7 +49,7 @@ def surface(draw: Draw) -> Surface:
         material=draw.choice(MATERIALS),
         color=color,
         base=base,
-        accent=mixed(base, contrast, draw.uniform(0.3, 0.7)),
+        accent=mixed(base, contrast, draw.uniform(0.15, 0.5)),
         pattern=draw.choice(PATTERNS),
         axis=axis,
         period=draw.uniform(0.25, 0.6),

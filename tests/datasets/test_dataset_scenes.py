@@ -1,0 +1,159 @@
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssleval.core import DatasetOptions, datasets
+from ssleval.errors import UnknownNameError
+from ssleval.scenes import items, store
+from ssleval.scenes.items import SPLITS, item
+from ssleval.scenes.render import MASK_CLASSES
+from ssleval.scenes.targets import Groups, KeyPoints
+
+LABELS = ("", "material", "color", "size", "count")
+LENGTHS = {
+    "train": 4,
+    "test": 4,
+    "unlabelled": 2,
+    "video": 2,
+    "pairs": 2,
+    "copies_queries": 2,
+    "copies_database": 2,
+    "retrieval_queries": 1,
+    "retrieval_gallery": 9,
+}
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> DatasetOptions:
+    """A cache that holds the first items of every split."""
+    root = tmp_path_factory.mktemp("cache")
+    for split, length in LENGTHS.items():
+        folder = root / store.VERSION / split
+        folder.mkdir(parents=True)
+        rows = [item(split, index) for index in range(length)]
+        for name in rows[0]:
+            np.save(folder / f"{name}.npy", np.stack([row[name] for row in rows]))
+        (folder / "manifest.json").write_text("{}")
+    return DatasetOptions(cache=root)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, length in LENGTHS.items():
+        monkeypatch.setitem(items.SPLITS, split, replace(SPLITS[split], length=length))  # pyright: ignore[reportArgumentType]
+
+
+def test_default_is_the_category(options: DatasetOptions) -> None:
+    dataset = datasets.get("scenes")("", options)
+    split = dataset.split("test")
+
+    assert dataset.card.num_classes == 20
+    assert split.targets is not None
+    assert split.targets.tolist() == [0, 1, 2, 3]
+    assert split.ids[1] == "block/00001"
+    assert (np.array(split.image(1)) == item("test", 1)["image"]).all()
+
+
+def test_unlabelled_has_no_labels(options: DatasetOptions) -> None:
+    split = datasets.get("scenes")("", options).split("unlabelled")
+
+    assert split.targets is None
+    assert split[0].target is None
+
+
+@pytest.mark.parametrize(("location", "column"), [("material", 0), ("color", 1), ("size", 2), ("count", 3)])
+def test_attributes_are_labels(location: str, column: int, options: DatasetOptions) -> None:
+    dataset = datasets.get("scenes")(location, options)
+    targets = dataset.split("test").targets
+
+    assert dataset.card.target == "label"
+    assert targets is not None
+    assert targets.tolist() == [int(item("test", index)["attributes"][column]) for index in range(4)]
+
+
+def test_dense_targets_come_in_the_units_of_tasks(options: DatasetOptions) -> None:
+    opened = {
+        name: datasets.get("scenes")(name, options) for name in ("mask", "depth", "normals", "instances")
+    }
+    mask, depth, normals, instances = (opened[name].split("test")[2].target for name in opened)
+
+    assert [dataset.card.target for dataset in opened.values()] == list(opened)
+    assert opened["mask"].card.class_names == MASK_CLASSES
+    found = item("test", 2)
+    assert (mask == found["mask"]).all()
+    assert (instances == found["instances"]).all()
+    np.testing.assert_allclose(depth, found["depth"] / 1000, rtol=1e-6)
+    known = depth > 0
+    np.testing.assert_allclose(np.linalg.norm(normals[known], axis=-1), 1, atol=1e-5)
+    assert not normals[~known].any()
+
+
+def test_queries_know_their_groups(options: DatasetOptions) -> None:
+    retrieval = datasets.get("scenes")("retrieval", options)
+    copies = datasets.get("scenes")("copies", options)
+
+    groups = retrieval.split("queries")[0].target
+    assert isinstance(groups, Groups)
+    assert [group.tolist() for group in groups] == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert copies.split("queries")[1].target.easy.tolist() == [0]
+    assert retrieval.split("gallery")[0].target is None
+    assert copies.card.test_split == "queries"
+
+
+def test_pairs_point_at_each_other(options: DatasetOptions) -> None:
+    split = datasets.get("scenes")("pairs", options).split("test")
+    first, second = split[0].target, split[1].target
+
+    assert isinstance(first, KeyPoints)
+    assert (first.partner, second.partner) == (1, 0)
+    assert first.points.shape == second.points.shape
+    left, top, right, bottom = first.box
+    inside = (first.points >= (left, top)) & (first.points <= (right, bottom))
+    assert inside.all()
+
+
+def test_video_is_named_by_clip_and_frame(options: DatasetOptions) -> None:
+    split = datasets.get("scenes")("video", options).split("test")
+
+    assert list(split.ids) == ["clip00/00000", "clip00/00001"]
+    assert (split[1].target == item("video", 1)["instances"]).all()
+
+
+def test_captions_are_two_texts(options: DatasetOptions) -> None:
+    captions = datasets.get("scenes")("captions", options).split("test")[0].target
+
+    assert len(captions) == 2
+    assert all("ball" in caption for caption in captions)
+
+
+def test_splits_survive_pickling(options: DatasetOptions) -> None:
+    split = datasets.get("scenes")("mask", options).split("test")
+    image, target = pickle.loads(pickle.dumps((split.image, split.target)))
+
+    assert (np.array(image(1)) == np.array(split.image(1))).all()
+    assert (target(1) == split[1].target).all()
+
+
+def test_fingerprints_tell_targets_and_splits_apart(options: DatasetOptions) -> None:
+    prints = {
+        datasets.get("scenes")(location, options).split(split).fingerprint
+        for location in (*LABELS, "mask", "depth")
+        for split in ("train", "test")
+    }
+
+    assert len(prints) == 14
+
+
+def test_copy_in_the_data_root_comes_first(options: DatasetOptions, tmp_path: Path) -> None:
+    elsewhere = DatasetOptions(data_root=options.cache, cache=tmp_path)
+
+    assert len(datasets.get("scenes")("", elsewhere).split("test")) == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_target_is_refused(options: DatasetOptions) -> None:
+    with pytest.raises(UnknownNameError, match=r"no target 'deph'; did you mean depth\?"):
+        datasets.get("scenes")("deph", options)
