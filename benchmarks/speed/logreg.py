@@ -3,7 +3,7 @@
 The bound: an evaluation of objective and gradient is two products with the features, 4 x 10,000 x 384 x
 100 = 1.5 GFLOP, 0.03 s in float64 on two cores of 25 GFLOP/s each; a Hessian product costs the same in
 float32, half as much. Neither can be made cheaper, only fewer: scikit-learn's L-BFGS needs 30 to 100
-evaluations from a cold start at every C; here a C takes about 3 evaluations and 10 Hessian products.
+evaluations from a cold start at every C; here a C takes 3 to 4 evaluations and about 15 Hessian products.
 """
 
 import sys
