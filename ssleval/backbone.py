@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.registry import Registry
 
-__all__ = ["Backbone", "Features", "Loader", "Tokens", "WeightsFrom", "backbones"]
+__all__ = ["Backbone", "Features", "Loader", "Similarity", "Tokens", "WeightsFrom", "backbones"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,15 @@ class Features:
     """The vector the model was trained to give (``pooling`` on its card)."""
     blocks: tuple[Tokens, ...] = ()
     """One entry per block asked for, in the order asked."""
+
+
+class Similarity(NamedTuple):
+    """How a contrastive model turns the cosine of an image and a text into its logit."""
+
+    scale: float
+    """Factor of the cosine, the exponential of the learnt ``logit_scale``."""
+    bias: float = 0.0
+    """Added after scaling; models trained with a sigmoid loss learn one."""
 
 
 class Backbone(nn.Module, ABC):
@@ -72,6 +81,10 @@ class Backbone(nn.Module, ABC):
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:  # noqa: ARG002
         """Return text embeddings comparable with ``pooled``, not normalised."""
+        raise NotApplicableError(f"{self.card.name} has no text tower")
+
+    def similarity(self) -> Similarity:
+        """Return how cosines of ``pooled`` and `encode_text` become logits; asking costs nothing."""
         raise NotApplicableError(f"{self.card.name} has no text tower")
 
     @torch.no_grad()

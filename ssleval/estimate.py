@@ -56,6 +56,7 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
             left: list[str] = []
             for job in jobs_of(measurements, asked):
                 try:
+                    job.task.check(source.backbone)
                     wanted = job.task.requests(job.dataset)
                     source.check(wanted)
                 except NotApplicableError:

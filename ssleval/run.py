@@ -133,6 +133,7 @@ def _applicable(
     asked: list[tuple[Job, tuple[FeatureRequest, ...]]] = []
     for job in jobs:
         try:
+            job.task.check(source.backbone)
             requests = job.task.requests(job.dataset)
             source.check(requests)
             asked.append((job, requests))

@@ -55,6 +55,13 @@ class Task(ABC):
             NotApplicableError: the dataset has no target of the kind the task needs.
         """
 
+    def check(self, backbone: Backbone) -> None:  # noqa: B027
+        """Refuse, before anything is extracted, a model without what the protocol needs beyond features.
+
+        Raises:
+            NotApplicableError: it has no text tower, say, where the task classifies by texts.
+        """
+
     @abstractmethod
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Measure ``source.backbone`` on ``dataset``: one row per test item."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
+from ssleval.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.checkpoints import read_checkpoint
 from ssleval.core import BackboneCard, Interpolation
 from ssleval.errors import ConfigError, NotApplicableError, WeightsError
@@ -113,6 +113,13 @@ class HfBackbone(Backbone):
         with torch.no_grad():
             found = self.model.get_text_features(**tokens)
         return found if isinstance(found, Tensor) else found.pooler_output
+
+    def similarity(self) -> Similarity:
+        """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
+        if self.layout.padding is None:
+            raise NotApplicableError(f"{self.card.name} has no text tower")
+        bias = getattr(self.model, "logit_bias", None)
+        return Similarity(float(self.model.logit_scale.exp()), 0.0 if bias is None else float(bias))
 
     def _inputs(self, images: Tensor, count: int) -> dict[str, Any]:
         inputs: dict[str, Any] = {"pixel_values": images}

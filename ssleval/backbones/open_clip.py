@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
+from ssleval.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.checkpoints import fill, read_checkpoint
 from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
@@ -38,16 +38,6 @@ class OpenClipBackbone(Backbone):
         super().__init__(card, num_blocks=len(blocks))
         self.model = model
         self._tokenizer: Any = None
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """Logarithm of the factor that multiplies cosine similarities."""
-        return self.model.logit_scale
-
-    @property
-    def logit_bias(self) -> Tensor | None:
-        """What is added to scaled similarities; None where the model has none."""
-        return getattr(self.model, "logit_bias", None)
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run the image tower once."""
@@ -75,6 +65,11 @@ class OpenClipBackbone(Backbone):
             self._tokenizer = _tokenizer(self.card)
         with torch.no_grad():
             return self.model.encode_text(self._tokenizer(list(texts)).to(self.mean.device))
+
+    def similarity(self) -> Similarity:
+        """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
+        bias = getattr(self.model, "logit_bias", None)
+        return Similarity(float(self.model.logit_scale.exp()), 0.0 if bias is None else float(bias))
 
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
         trunk, head = self.model.visual.trunk, self.model.visual.head

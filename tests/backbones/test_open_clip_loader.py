@@ -77,8 +77,9 @@ def test_texts_are_embedded_with_the_models_tokenizer(tmp_path: Path):
     with torch.no_grad():
         expected = backbone.model.encode_text(open_clip.SimpleTokenizer()(texts))
     assert torch.allclose(backbone.encode_text(texts), expected)
-    assert backbone.logit_scale.ndim == 0
-    assert backbone.logit_bias is None
+    assert backbone.similarity() == (pytest.approx(float(backbone.model.logit_scale.exp())), 0.0)
+    backbone.model.logit_bias = torch.tensor(-10.0)
+    assert backbone.similarity().bias == -10.0
 
 
 def test_the_card_follows_the_folder(tmp_path: Path):
