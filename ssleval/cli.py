@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
+from ssleval.cli_compare import compare_
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ def leaderboard_(
         typer.echo(leaderboard.markdown(found), nl=False)
     for path in leaderboard.write_tables(found, out) if out else ():
         _note(f"wrote {path}")
+
+
+app.command(name="compare")(compare_)
 
 
 def main() -> None:

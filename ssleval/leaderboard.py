@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssleval.core import Metric, digest
+from ssleval.core import Metric
+from ssleval.metrics.paired import separable
 from ssleval.metrics.recorded import statistic_from
-from ssleval.metrics.stats import separable
-from ssleval.results import Result, Score, read_samples
+from ssleval.results import Result, Score, comparable, read_samples
 
 __all__ = ["Board", "Entry", "boards", "long_table", "markdown", "wide_table", "write_tables"]
 
@@ -58,7 +58,7 @@ def boards(found: Iterable[Result]) -> list[Board]:
     latest = {one.key: one for one in sorted(found, key=lambda one: one.created)}
     groups: dict[str, list[Result]] = {}
     for one in latest.values():
-        groups.setdefault(_comparable(one), []).append(one)
+        groups.setdefault(comparable(one), []).append(one)
     ranked = [_board(key, group) for key, group in groups.items()]
     return sorted(ranked, key=lambda board: (board.name, board.protocol))
 
@@ -126,11 +126,6 @@ def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
         part.write_text(text, encoding="utf-8")
         part.replace(folder / name)
     return [folder / name for name in texts]
-
-
-def _comparable(one: Result) -> str:
-    data = [one.data.get("fingerprints"), one.data.get("test_split")]
-    return digest([one.task, one.protocol, data, one.settings.get("skip_corrupt")])[:8]
 
 
 def _board(protocol: str, group: list[Result]) -> Board:

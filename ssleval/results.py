@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssleval.core import Samples
+from ssleval.core import Samples, digest
 from ssleval.errors import ContractError, DataError
 
-__all__ = ["SCHEMA", "Result", "Score", "find", "read", "read_all", "read_samples", "write"]
+__all__ = ["SCHEMA", "Result", "Score", "comparable", "find", "read", "read_all", "read_samples", "write"]
 
 SCHEMA = 1
 """Raised only when a field changes its meaning."""
@@ -91,6 +91,12 @@ class Result:
     def file(self, folder: Path) -> Path:
         """Return the file this result belongs into below ``folder``."""
         return folder / _file(self.model, self.task, self.dataset, self.key)
+
+
+def comparable(one: Result) -> str:
+    """Return eight digits that two results share if task, protocol, scored split and data agree."""
+    data = [one.data.get("fingerprints"), one.data.get("test_split")]
+    return digest([one.task, one.protocol, data, one.settings.get("skip_corrupt")])[:8]
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:

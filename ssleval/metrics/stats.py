@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two scores differ: intervals and paired tests over shared items.
+"""Statistics of samples, and how sure a score is: intervals over the draw of items.
 
 Everything here works on a `Statistic`, a score for each row of item weights. A resample of a bootstrap
 is a row of counts, so that thousands of resamples are a few matrix products, and the same rows serve
@@ -6,26 +6,21 @@ every metric of a task and both sides of a comparison.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from ssleval.core import Metric, Samples, Statistic
-from ssleval.errors import ContractError, DataError
+from ssleval.errors import ContractError
 
 __all__ = [
-    "Difference",
     "bootstrap",
-    "holm",
-    "mcnemar_exact",
     "mean_of",
     "mean_per_class_of",
     "mean_ratio_of",
-    "paired_bootstrap",
     "ratio_of",
-    "separable",
+    "resample_counts",
 ]
 
 _WEIGHTS_AT_ONCE = 4_000_000
@@ -108,23 +103,6 @@ def _divide(above: Float[np.ndarray, "*s"], below: Float[np.ndarray, "*s"]) -> F
 # Intervals ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How much one run beats another on the items they share."""
-
-    value: float
-    """Score of the first minus score of the second, on the shared items alone."""
-    low: float
-    high: float
-    n: int
-    """Shared items."""
-
-    @property
-    def separable(self) -> bool:
-        """Whether the interval excludes no difference at all."""
-        return self.low > 0 or self.high < 0
-
-
 def bootstrap(
     metrics: Sequence[Metric],
     samples: Samples,
@@ -146,42 +124,10 @@ def bootstrap(
     """
     _check(len(samples), resamples, level)
     scores: dict[str, list[Float[np.ndarray, " r"]]] = {metric.name: [] for metric in metrics}
-    for counts in _counts(len(samples), resamples, seed, _WEIGHTS_AT_ONCE):
+    for counts in resample_counts(len(samples), resamples, seed, _WEIGHTS_AT_ONCE):
         for metric in metrics:
             scores[metric.name].append(metric.statistic(samples, counts))
     return {name: _interval(np.concatenate(parts), level) for name, parts in scores.items()}
-
-
-def paired_bootstrap(
-    metric: Metric,
-    first: Samples,
-    second: Samples,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Difference:
-    """Return ``first`` minus ``second`` with its interval, resampling the items they share together.
-
-    What makes an item hard is hard for both, so that this interval is far narrower than the two
-    intervals apart suggest.
-
-    Raises:
-        DataError: they share no items.
-        ContractError: ids repeat within one of them, no resamples, or an impossible level.
-    """
-    one, two = _shared(first, second)
-    _check(len(one), resamples, level)
-    gaps = [
-        metric.statistic(one, counts) - metric.statistic(two, counts)
-        for counts in _counts(len(one), resamples, seed, _WEIGHTS_AT_ONCE)
-    ]
-    low, high = _interval(np.concatenate(gaps), level)
-    return Difference(metric.score(one) - metric.score(two), low, high, len(one))
-
-
-def separable(metric: Metric, first: Samples, second: Samples) -> bool:
-    """Return whether the 95 % interval of the paired difference excludes zero."""
-    return paired_bootstrap(metric, first, second).separable
 
 
 def _check(items: int, resamples: int, level: float) -> None:
@@ -192,7 +138,9 @@ def _check(items: int, resamples: int, level: float) -> None:
         )
 
 
-def _counts(items: int, resamples: int, seed: int, at_once: int) -> Iterator[Float[np.ndarray, "r n"]]:
+def resample_counts(
+    items: int, resamples: int, seed: int, at_once: int = _WEIGHTS_AT_ONCE
+) -> Iterator[Float[np.ndarray, "r n"]]:
     """Yield rows of how often each item is drawn, together ``resamples`` rows."""
     random = np.random.default_rng(seed)
     for start in range(0, resamples, rows := max(1, at_once // items)):
@@ -209,57 +157,3 @@ def _interval(scores: Float[np.ndarray, " r"], level: float) -> tuple[float, flo
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _shared(first: Samples, second: Samples) -> tuple[Samples, Samples]:
-    here, there = ({name: row for row, name in enumerate(side.ids)} for side in (first, second))
-    if len(here) != len(first) or len(there) != len(second):
-        raise ContractError("paired comparison: ids repeat within one run; its items cannot be matched")
-    shared = [name for name in first.ids if name in there]
-    if not shared:
-        raise DataError("paired comparison: the two runs share no items; compare runs on one split")
-    return _rows(first, shared, here), _rows(second, shared, there)
-
-
-def _rows(samples: Samples, ids: Sequence[str], row_of: dict[str, int]) -> Samples:
-    rows = np.array([row_of[name] for name in ids], dtype=np.int64)
-    return Samples(ids, {name: column[rows] for name, column in samples.columns.items()})
-
-
-# Tests --------------------------------------------------------------------------------------------
-
-
-def mcnemar_exact(first_only: int, second_only: int) -> float:
-    """Return the two-sided exact p-value that two classifiers err equally often.
-
-    The counts are of items that only the one, and only the other, got right.
-
-    Raises:
-        ContractError: a negative count.
-
-    Source:
-        McNemar 1947, in the exact binomial form.
-    """
-    if min(first_only, second_only) < 0:
-        raise ContractError(f"McNemar: counts {first_only} and {second_only}; neither can be negative")
-    # In integers: logarithms of factorials would lose digits just where p decides.
-    discordant = first_only + second_only
-    tail = term = 1
-    for drawn in range(min(first_only, second_only)):
-        term = term * (discordant - drawn) // (drawn + 1)
-        tail += term
-    return min(1.0, 2 * tail / 2**discordant)
-
-
-def holm(pvalues: Sequence[float]) -> Float[np.ndarray, " n"]:
-    """Return p-values adjusted for making all these tests at once, in the order given.
-
-    Source:
-        Holm 1979: step-down, valid whatever the dependence between the tests.
-    """
-    given = np.asarray(pvalues, dtype=np.float64)
-    order = np.argsort(given, kind="stable")
-    stepped = given[order] * np.arange(len(given), 0, -1)
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
-    return adjusted

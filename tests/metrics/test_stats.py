@@ -1,27 +1,21 @@
 import pickle
-from fractions import Fraction
-from math import comb
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score
 from torchmetrics.segmentation import MeanIoU
 
 from ssleval.core import Metric, Samples, Statistic
-from ssleval.errors import ContractError, DataError
+from ssleval.errors import ContractError
 from ssleval.metrics import stats
 from ssleval.metrics.stats import (
     bootstrap,
-    holm,
-    mcnemar_exact,
     mean_of,
     mean_per_class_of,
     mean_ratio_of,
-    paired_bootstrap,
     ratio_of,
-    separable,
 )
 
 
@@ -138,7 +132,7 @@ def test_bootstrap_depends_on_the_seed_and_nothing_else(monkeypatch: pytest.Monk
 
 
 def test_bootstrap_holds_few_weights_at_a_time() -> None:
-    sizes = [block.shape for block in stats._counts(50_000, 200, 0, stats._WEIGHTS_AT_ONCE)]
+    sizes = [block.shape for block in stats.resample_counts(50_000, 200, 0, stats._WEIGHTS_AT_ONCE)]
     assert sum(rows for rows, _ in sizes) == 200
     assert max(rows * items for rows, items in sizes) <= stats._WEIGHTS_AT_ONCE
 
@@ -155,83 +149,3 @@ def test_impossible_bootstraps_are_refused(wrong: dict[str, float]) -> None:
         bootstrap([], samples(x=np.zeros(2)), **wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ContractError, match="bootstrap of 0 items"):
         bootstrap([], Samples([], {"x": np.zeros(0)}))
-
-
-def hard_items() -> tuple[Samples, Samples]:
-    """Two runs of which the second is a little better, on items most of which decide for both."""
-    hard = np.random.default_rng(5).random(400) < 0.5
-    better = hard.copy()
-    better[np.flatnonzero(~hard)[:12]] = True
-    return samples(x=hard), samples(x=better)
-
-
-def test_pairing_finds_a_difference_that_two_intervals_hide() -> None:
-    first, second = hard_items()
-    metric = Metric("m", mean_of("x"))
-    apart = [bootstrap([metric], one)["m"] for one in (first, second)]
-    assert apart[0][1] > apart[1][0]
-    found = paired_bootstrap(metric, second, first)
-    assert found.value == pytest.approx(12 / 400)
-    assert 0 < found.low < found.value < found.high
-    assert (found.n, found.separable, separable(metric, second, first)) == (400, True, True)
-    other = paired_bootstrap(metric, first, second)
-    assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
-    assert not separable(metric, first, first)
-
-
-def test_paired_interval_is_that_of_the_mean_difference() -> None:
-    random = np.random.default_rng(2)
-    one, two = random.normal(size=1000), random.normal(0.1, 1.0, size=1000)
-    found = paired_bootstrap(Metric("m", mean_of("x")), samples(x=one), samples(x=two))
-    half = norm.ppf(0.975) * (one - two).std() / 1000**0.5
-    centre = (one - two).mean()
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=0.08 * half)
-
-
-def test_pairs_are_matched_by_id() -> None:
-    values, shuffled = np.random.default_rng(0).random(30), np.random.default_rng(1).permutation(30)
-    first = samples(x=values)
-    ids = [str(first.ids[int(i)]) for i in shuffled]
-    second = Samples([*ids, "other"], {"x": np.append(values[shuffled], 9.0)})
-    found = paired_bootstrap(Metric("m", mean_of("x")), first, second)
-    assert (found.n, found.low, found.high) == pytest.approx((30, 0.0, 0.0))
-
-
-def test_runs_that_cannot_be_paired_are_refused() -> None:
-    metric, first = Metric("m", mean_of("x")), samples(x=np.zeros(2))
-    with pytest.raises(DataError, match="share no items"):
-        separable(metric, first, Samples(["a"], {"x": np.zeros(1)}))
-    with pytest.raises(ContractError, match="ids repeat"):
-        separable(metric, first, Samples(["item0", "item0"], {"x": np.zeros(2)}))
-
-
-@pytest.mark.parametrize(("one", "two"), [(0, 0), (0, 5), (1, 9), (8, 8), (40, 22), (300, 251)])
-def test_mcnemar_is_the_exact_binomial_test(one: int, two: int) -> None:
-    want = binomtest(one, one + two).pvalue if one + two else 1.0
-    assert mcnemar_exact(one, two) == pytest.approx(want, rel=1e-9)
-    assert mcnemar_exact(two, one) == mcnemar_exact(one, two)
-
-
-def test_mcnemar_stays_exact_where_powers_of_two_overflow() -> None:
-    tail = sum(comb(2000, i) for i in range(951))
-    assert mcnemar_exact(950, 1050) == pytest.approx(float(Fraction(2 * tail, 2**2000)), rel=1e-12)
-    with pytest.raises(ContractError, match="-1"):
-        mcnemar_exact(-1, 3)
-
-
-def test_holm_by_hand() -> None:
-    # Holm 1979's rule on p = .01 .04 .03 .005: 4 x .005, 3 x .01, 2 x .03, then not below the last.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert len(holm([])) == 0
-
-
-def test_holm_rejects_what_the_definition_rejects() -> None:
-    pvalues = np.random.default_rng(0).random(40) ** 4
-    for alpha in (0.01, 0.05, 0.2):
-        rejected: set[int] = set()
-        for step, i in enumerate(np.argsort(pvalues)):
-            if pvalues[i] > alpha / (len(pvalues) - step):
-                break
-            rejected.add(int(i))
-        assert set(np.flatnonzero(holm(list(pvalues)) <= alpha).tolist()) == rejected

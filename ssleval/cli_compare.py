@@ -1,0 +1,34 @@
+"""`ssleval compare`: is the difference real?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssleval.cli_cache import Json
+
+__all__ = ["compare_"]
+
+
+def compare_(
+    first: Annotated[str, typer.Argument(help="A result file, a folder of one model, or a model's name.")],
+    second: Annotated[str, typer.Argument(help="The same, of what it is compared with.")],
+    results: Annotated[Path, typer.Option(help="Where models are looked up by name.")] = Path("results"),
+    every_metric: Annotated[
+        bool, typer.Option("--every-metric", help="All metrics, not only the one that ranks.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Test the second model against the first, on shared items; says what it could not have seen."""
+    from ssleval.compare import compare, markdown
+    from ssleval.lookup import stored_results
+
+    sides = [stored_results(name, results) for name in (first, second)]
+    rows = compare(*sides, every_metric=every_metric)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row.to_dict()))
+    else:
+        names = [Path(name).name if Path(name).exists() else name for name in (first, second)]
+        typer.echo(markdown(rows, *names), nl=False)

@@ -1,0 +1,276 @@
+"""Whether two runs differ, on the items they share: paired bootstrap, McNemar, Holm.
+
+What makes an item hard is hard for both runs, so that a paired difference is known far better than the
+two intervals apart suggest. Intervals and p-values of one difference agree: both come from its standard
+error and Student's t, which for a plain mean is the paired t-test. Degrees of freedom follow the
+kurtosis of the items' influence, so that a mean IoU that hangs on few images of a rare class is not
+taken for certain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import stdtr, stdtrit
+
+from ssleval.core import Metric, Samples
+from ssleval.errors import ContractError, DataError
+from ssleval.metrics.recorded import describe
+from ssleval.metrics.stats import resample_counts
+
+__all__ = [
+    "Difference",
+    "holm",
+    "mcnemar_exact",
+    "mcnemar_outcomes",
+    "paired_bootstrap",
+    "paired_over_seeds",
+    "separable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much one run beats another on the items they share, in the metric's unit."""
+
+    value: float
+    """Score of the first minus score of the second, on the shared items alone."""
+    error: float
+    """Standard error, over the draw of items and, where there are several, of probe seeds."""
+    freedom: float
+    """Degrees of freedom of the error."""
+    n: int
+    """Shared items."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the two-sided interval that holds the true difference with probability ``level``."""
+        half = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return self.interval()[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return self.interval()[1]
+
+    @property
+    def separable(self) -> bool:
+        """Whether the 95 % interval excludes no difference at all."""
+        return self.low > 0 or self.high < 0
+
+    def pvalue(self) -> float:
+        """Return the two-sided p-value of no difference."""
+        return min(1.0, 2 * min(self.pvalue_below(0.0), 1 - self.pvalue_below(0.0)))
+
+    def pvalue_below(self, bound: float) -> float:
+        """Return the one-sided p-value of a true difference of ``bound`` or less.
+
+        Small where the difference is shown to lie above ``bound``; one minus it tests the other side.
+        """
+        if self.error == 0:
+            return 0.5 if self.value == bound else float(self.value < bound)
+        return float(stdtr(self.freedom, (bound - self.value) / self.error))
+
+    def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
+        """Return the smallest true difference that these items would have shown.
+
+        A two-sided test at ``level`` finds it with probability ``power``. NaN where no item differs:
+        nothing then says how much a difference would scatter. In standard errors it is the quantile of
+        t at ``1 - level / 2`` plus that at ``power``.
+        """
+        if self.error == 0:
+            return float("nan")
+        return float((stdtrit(self.freedom, 1 - level / 2) + stdtrit(self.freedom, power)) * self.error)
+
+
+def paired_bootstrap(
+    metric: Metric, first: Samples, second: Samples, resamples: int = 2000, seed: int = 0
+) -> Difference:
+    """Return ``first`` minus ``second`` with its error, resampling the items they share together.
+
+    Raises:
+        DataError: they share no items.
+        ContractError: ids repeat within one of them, or no resamples.
+
+    Source:
+        Efron & Tibshirani 1993, sec. 6; of outcomes that are right or wrong, with two pseudo-items as
+        Bonett & Price 2012, so that a handful of items on which both agree is no proof of equality.
+    """
+    return paired_over_seeds(metric, [first], [second], resamples, seed)
+
+
+def paired_over_seeds(
+    metric: Metric,
+    firsts: Sequence[Samples],
+    seconds: Sequence[Samples],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """Return the difference averaged over probe seeds; its error counts items and seeds.
+
+    ``firsts[i]`` and ``seconds[i]`` were measured with one probe seed. The variance over the draw of
+    items is that of the averaged difference, one draw for all seeds; to it is added the variance of
+    the differences over seeds, divided by their number (degrees of freedom: Satterthwaite 1946).
+
+    Raises:
+        DataError: they share no items.
+        ContractError: ids repeat within one run, another number of runs on one side, no resamples.
+    """
+    if not firsts or len(firsts) != len(seconds) or resamples < 1:
+        raise ContractError(
+            f"paired comparison of {len(firsts)} with {len(seconds)} runs, {resamples} resamples: "
+            "needs equally many runs, at least one, and resamples"
+        )
+    ids, runs = _aligned([*firsts, *seconds])
+    ones, others = runs[: len(firsts)], runs[len(firsts) :]
+    by_seed = np.array([metric.score(one) - metric.score(two) for one, two in zip(ones, others, strict=True)])
+    value = float(by_seed.mean())
+    gaps, influences = _resampled(metric, ones, others, value, resamples, seed)
+    exact = _outcomes(metric, runs) is not None
+    by_items = _item_variance(gaps, len(ids), exact=exact)
+    freedom = float(max(1, len(ids) - 1)) if exact else _freedom(influences)
+    return Difference(value, *_combined(by_items, freedom, by_seed), len(ids))
+
+
+def separable(metric: Metric, first: Samples, second: Samples) -> bool:
+    """Return whether the 95 % interval of the paired difference excludes zero."""
+    return paired_bootstrap(metric, first, second).separable
+
+
+def _resampled(
+    metric: Metric,
+    ones: Sequence[Samples],
+    others: Sequence[Samples],
+    value: float,
+    resamples: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " n"]]:
+    """Return the averaged difference on every resample, and up to a factor each item's influence on it.
+
+    An influence is the covariance of an item's count with the difference (Efron 2014, eq. 3.4).
+    """
+    found: list[Float[np.ndarray, " r"]] = []
+    influences = np.zeros(len(ones[0]))
+    for counts in resample_counts(len(ones[0]), resamples, seed):
+        by_run = [
+            metric.statistic(one, counts) - metric.statistic(two, counts)
+            for one, two in zip(ones, others, strict=True)
+        ]
+        gaps = np.mean(by_run, axis=0)
+        influences += np.nan_to_num(gaps - value) @ (counts - 1)
+        found.append(gaps)
+    return np.concatenate(found), influences
+
+
+def _item_variance(gaps: Float[np.ndarray, " r"], items: int, *, exact: bool) -> float:
+    if items < 2:
+        return float("inf")
+    # A bootstrap draws from the sample, whose variance is too small by (n - 1) / n.
+    variance = float(np.nanvar(gaps)) * items / (items - 1)
+    return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2 if exact else variance
+
+
+def _freedom(influences: Float[np.ndarray, " n"]) -> float:
+    """Return how many items the variance is really known from: few, where a few rare ones decide.
+
+    The variance of a sample variance is (kurtosis - 1) / n of its square, and 2 / freedom of a chi
+    square; n - 1 at most.
+    """
+    items, squares = len(influences), influences**2
+    most = float(max(1, items - 1))
+    if not squares.any():
+        return most
+    kurtosis = items * float((squares**2).sum()) / float(squares.sum()) ** 2
+    return most if kurtosis <= 1 else max(1.0, min(most, 2 * items / (kurtosis - 1)))
+
+
+def _combined(by_items: float, freedom: float, by_seed: Float[np.ndarray, " s"]) -> tuple[float, float]:
+    seeds = len(by_seed)
+    of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    total = by_items + of_seeds
+    if of_seeds == 0 or not np.isfinite(total):
+        return total**0.5, freedom
+    return total**0.5, total**2 / (by_items**2 / freedom + of_seeds**2 / (seeds - 1))
+
+
+def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
+    rows_of = [{name: row for row, name in enumerate(run.ids)} for run in runs]
+    if any(len(rows) != len(run) for rows, run in zip(rows_of, runs, strict=True)):
+        raise ContractError("paired comparison: ids repeat within one run; its items cannot be matched")
+    shared = [name for name in runs[0].ids if all(name in rows for rows in rows_of)]
+    if not shared:
+        raise DataError("paired comparison: the two runs share no items; compare runs on one split")
+    if all(list(run.ids) == shared for run in runs):
+        return shared, list(runs)
+    return shared, [_rows(run, shared, rows) for run, rows in zip(runs, rows_of, strict=True)]
+
+
+def _rows(samples: Samples, ids: Sequence[str], row_of: dict[str, int]) -> Samples:
+    rows = np.array([row_of[name] for name in ids], dtype=np.int64)
+    return Samples(ids, {name: column[rows] for name, column in samples.columns.items()})
+
+
+# Tests --------------------------------------------------------------------------------------------
+
+
+def mcnemar_outcomes(metric: Metric, first: Samples, second: Samples) -> tuple[int, int] | None:
+    """Return how many shared items only the first and only the second got right.
+
+    None where the metric is no plain mean of right and wrong; McNemar's test is not for it then.
+    """
+    _, (one, two) = _aligned([first, second])
+    column = _outcomes(metric, [one, two])
+    if column is None or describe(metric.statistic)["name"] != "mean_of":
+        return None
+    right: list[Bool[np.ndarray, " n"]] = [side[column].astype(bool) for side in (one, two)]
+    return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+
+
+def _outcomes(metric: Metric, runs: Sequence[Samples]) -> str | None:
+    """Return the column of right and wrong that the metric averages, None if it is no such metric."""
+    columns = describe(metric.statistic)["columns"]
+    column = columns.get("column") or columns.get("correct")
+    if column is None or not all(bool(np.isin(run[column], (0, 1)).all()) for run in runs):
+        return None
+    return str(column)
+
+
+def mcnemar_exact(first_only: int, second_only: int) -> float:
+    """Return the two-sided exact p-value that two classifiers err equally often.
+
+    The counts are of items that only the one, and only the other, got right.
+
+    Raises:
+        ContractError: a negative count.
+
+    Source:
+        McNemar 1947, in the exact binomial form.
+    """
+    if min(first_only, second_only) < 0:
+        raise ContractError(f"McNemar: counts {first_only} and {second_only}; neither can be negative")
+    # In integers: logarithms of factorials would lose digits just where p decides.
+    discordant = first_only + second_only
+    tail = term = 1
+    for drawn in range(min(first_only, second_only)):
+        term = term * (discordant - drawn) // (drawn + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def holm(pvalues: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """Return p-values adjusted for making all these tests at once, in the order given.
+
+    Source:
+        Holm 1979: step-down, valid whatever the dependence between the tests.
+    """
+    given = np.asarray(pvalues, dtype=np.float64)
+    order = np.argsort(given, kind="stable")
+    stepped = given[order] * np.arange(len(given), 0, -1)
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted

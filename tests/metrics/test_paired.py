@@ -1,0 +1,197 @@
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, norm, ttest_1samp, ttest_rel
+
+from ssleval.core import Metric, Samples
+from ssleval.errors import ContractError, DataError
+from ssleval.metrics.paired import (
+    Difference,
+    holm,
+    mcnemar_exact,
+    mcnemar_outcomes,
+    paired_bootstrap,
+    paired_over_seeds,
+    separable,
+)
+from ssleval.metrics.stats import bootstrap, mean_of, mean_per_class_of
+
+
+def samples(**columns: np.ndarray) -> Samples:
+    count = len(next(iter(columns.values())))
+    return Samples([f"item{i}" for i in range(count)], columns)
+
+
+def hard_items() -> tuple[Samples, Samples]:
+    """Two runs of which the second is a little better, on items most of which decide for both."""
+    hard = np.random.default_rng(5).random(400) < 0.5
+    better = hard.copy()
+    better[np.flatnonzero(~hard)[:12]] = True
+    return samples(x=hard), samples(x=better)
+
+
+def test_pairing_finds_a_difference_that_two_intervals_hide() -> None:
+    first, second = hard_items()
+    metric = Metric("m", mean_of("x"))
+    apart = [bootstrap([metric], one)["m"] for one in (first, second)]
+    assert apart[0][1] > apart[1][0]
+    found = paired_bootstrap(metric, second, first)
+    assert found.value == pytest.approx(12 / 400)
+    assert 0 < found.low < found.value < found.high
+    assert (found.n, found.separable, separable(metric, second, first)) == (400, True, True)
+    other = paired_bootstrap(metric, first, second)
+    assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
+    assert not separable(metric, first, first)
+
+
+def test_paired_interval_is_that_of_the_mean_difference() -> None:
+    random = np.random.default_rng(2)
+    one, two = random.normal(size=1000), random.normal(0.1, 1.0, size=1000)
+    found = paired_bootstrap(Metric("m", mean_of("x")), samples(x=one), samples(x=two))
+    half = norm.ppf(0.975) * (one - two).std() / 1000**0.5
+    centre = (one - two).mean()
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=0.08 * half)
+
+
+def test_pairs_are_matched_by_id() -> None:
+    values, shuffled = np.random.default_rng(0).random(30), np.random.default_rng(1).permutation(30)
+    first = samples(x=values)
+    ids = [str(first.ids[int(i)]) for i in shuffled]
+    second = Samples([*ids, "other"], {"x": np.append(values[shuffled], 9.0)})
+    found = paired_bootstrap(Metric("m", mean_of("x")), first, second)
+    assert (found.n, found.low, found.high) == pytest.approx((30, 0.0, 0.0))
+
+
+def test_runs_that_cannot_be_paired_are_refused() -> None:
+    metric, first = Metric("m", mean_of("x")), samples(x=np.zeros(2))
+    with pytest.raises(DataError, match="share no items"):
+        separable(metric, first, Samples(["a"], {"x": np.zeros(1)}))
+    with pytest.raises(ContractError, match="ids repeat"):
+        separable(metric, first, Samples(["item0", "item0"], {"x": np.zeros(2)}))
+
+
+def test_of_a_mean_it_is_the_paired_t_test() -> None:
+    random = np.random.default_rng(3)
+    one, two = random.normal(size=12), random.normal(0.4, 1.0, size=12)
+    found = paired_bootstrap(Metric("m", mean_of("x")), samples(x=one), samples(x=two), resamples=20_000)
+    want = ttest_rel(one, two)
+    ends = want.confidence_interval(0.9)
+    assert found.interval(0.9) == pytest.approx((ends.low, ends.high), abs=0.02)
+    assert found.pvalue() == pytest.approx(want.pvalue, abs=0.01)
+    above = ttest_rel(one, two + 0.1, alternative="greater")
+    assert found.pvalue_below(0.1) == pytest.approx(above.pvalue, abs=0.01)
+    assert found.separable == (found.pvalue() < 0.05)
+
+
+def test_the_detectable_difference_is_found_as_often_as_asked() -> None:
+    difference = Difference(0.0, 0.1, 40.0, 41)
+    random = np.random.default_rng(0)
+    for power, level in ((0.8, 0.05), (0.5, 0.2)):
+        true = difference.detectable(power, level)
+        drawn = random.normal(true, 0.1 * 41**0.5, (20_000, 41))
+        _, pvalues = ttest_1samp(drawn, 0.0, axis=1)
+        assert np.mean(np.asarray(pvalues) < level) == pytest.approx(power, abs=0.015)
+    assert np.isnan(Difference(0.0, 0.0, 40.0, 41).detectable())
+
+
+def test_a_handful_of_items_on_which_both_agree_is_no_proof_of_equality() -> None:
+    metric = Metric("m", mean_of("x"))
+    for count in (8, 200):
+        right = samples(x=np.ones(count, bool))
+        found = paired_bootstrap(metric, right, right)
+        # Bonett & Price 2012, one pseudo-item each way: sqrt(2) / (n + 2).
+        assert found.error == pytest.approx(2**0.5 / (count + 2))
+        assert (found.value, found.pvalue()) == (0.0, 1.0)
+    single = paired_bootstrap(metric, samples(x=np.ones(1, bool)), samples(x=np.zeros(1, bool)))
+    assert not single.separable
+
+
+def test_a_constant_difference_leaves_no_doubt() -> None:
+    values = np.random.default_rng(0).random(30) * 0 + 0.5
+    found = paired_bootstrap(Metric("m", mean_of("x")), samples(x=values + 1), samples(x=values))
+    assert (found.error, found.pvalue(), found.pvalue_below(2.0)) == (0.0, 0.0, 1.0)
+    assert Difference(0.0, 0.0, 5.0, 6).pvalue() == 1.0
+
+
+def test_probe_seeds_add_their_own_variance() -> None:
+    random = np.random.default_rng(4)
+    item, metric = random.normal(size=300), Metric("m", mean_of("x"))
+    shifts = np.array([0.0, 0.3, -0.3, 0.12])
+    runs = [samples(x=item + random.normal(0, 0.1, 300) + shift) for shift in shifts]
+    base = [samples(x=item + random.normal(0, 0.1, 300)) for _ in shifts]
+    one = paired_bootstrap(metric, runs[0], base[0])
+    found = paired_over_seeds(metric, runs, base)
+    gaps = [metric.score(a) - metric.score(b) for a, b in zip(runs, base, strict=True)]
+    assert found.value == pytest.approx(np.mean(gaps))
+    # Almost all of it is seeds, so that the error is theirs and there are as few degrees of freedom.
+    assert found.error == pytest.approx(np.std(gaps, ddof=1) / 2, rel=0.02)
+    assert found.error > 5 * one.error
+    assert found.freedom == pytest.approx(3, abs=0.1)
+
+
+def test_equal_seeds_add_nothing() -> None:
+    metric, random = Metric("m", mean_of("x")), np.random.default_rng(4)
+    first, second = samples(x=random.random(40)), samples(x=random.random(40))
+    once, thrice = (paired_over_seeds(metric, [first] * k, [second] * k) for k in (1, 3))
+    assert (once.value, once.error) == pytest.approx((thrice.value, thrice.error))
+    with pytest.raises(ContractError, match="2 with 1 runs"):
+        paired_over_seeds(metric, [first, first], [second])
+
+
+def test_a_few_items_that_decide_leave_few_degrees_of_freedom() -> None:
+    metric, random = Metric("m", mean_of("x")), np.random.default_rng(6)
+    even, zero = random.normal(size=200), samples(x=np.zeros(200))
+    rare = np.where(np.arange(200) < 6, 30 * even, 1e-3 * even)
+    all_alike, few = (paired_bootstrap(metric, samples(x=x), zero) for x in (even, rare))
+    assert all_alike.freedom > 150
+    # Six items of 200 hold all the variance: 2n / (kurtosis - 1), computed apart.
+    centred = rare - rare.mean()
+    kurtosis = (centred**4).mean() / (centred**2).mean() ** 2
+    assert few.freedom == pytest.approx(400 / (kurtosis - 1), rel=0.35)
+    assert few.freedom < 12
+    assert few.pvalue() > 2 * norm.sf(abs(few.value) / few.error)
+
+
+def test_mcnemar_counts_shared_items_of_right_and_wrong() -> None:
+    first, second = samples(x=np.array([1, 1, 0, 0, 1], bool)), samples(x=np.array([1, 0, 1, 1, 1], bool))
+    metric = Metric("m", mean_of("x"))
+    assert mcnemar_outcomes(metric, first, second) == (1, 2)
+    fewer = Samples(["item1", "item3"], {"x": np.array([0, 1], bool)})
+    assert mcnemar_outcomes(metric, first, fewer) == (1, 1)
+    assert mcnemar_outcomes(metric, samples(x=np.full(5, 0.5)), second) is None
+    labelled = samples(x=np.ones(4, bool), label=np.arange(4) % 2)
+    assert mcnemar_outcomes(Metric("m", mean_per_class_of("x", "label")), labelled, labelled) is None
+
+
+@pytest.mark.parametrize(("one", "two"), [(0, 0), (0, 5), (1, 9), (8, 8), (40, 22), (300, 251)])
+def test_mcnemar_is_the_exact_binomial_test(one: int, two: int) -> None:
+    want = binomtest(one, one + two).pvalue if one + two else 1.0
+    assert mcnemar_exact(one, two) == pytest.approx(want, rel=1e-9)
+    assert mcnemar_exact(two, one) == mcnemar_exact(one, two)
+
+
+def test_mcnemar_stays_exact_where_powers_of_two_overflow() -> None:
+    tail = sum(comb(2000, i) for i in range(951))
+    assert mcnemar_exact(950, 1050) == pytest.approx(float(Fraction(2 * tail, 2**2000)), rel=1e-12)
+    with pytest.raises(ContractError, match="-1"):
+        mcnemar_exact(-1, 3)
+
+
+def test_holm_by_hand() -> None:
+    # Holm 1979's rule on p = .01 .04 .03 .005: 4 x .005, 3 x .01, 2 x .03, then not below the last.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert len(holm([])) == 0
+
+
+def test_holm_rejects_what_the_definition_rejects() -> None:
+    pvalues = np.random.default_rng(0).random(40) ** 4
+    for alpha in (0.01, 0.05, 0.2):
+        rejected: set[int] = set()
+        for step, i in enumerate(np.argsort(pvalues)):
+            if pvalues[i] > alpha / (len(pvalues) - step):
+                break
+            rejected.add(int(i))
+        assert set(np.flatnonzero(holm(list(pvalues)) <= alpha).tolist()) == rejected
