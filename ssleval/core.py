@@ -34,6 +34,7 @@ __all__ = [
     "FeatureTable",
     "Geometry",
     "Metric",
+    "RandomView",
     "Readout",
     "Sample",
     "Samples",
@@ -74,6 +75,36 @@ class Geometry:
     def fixed_size(self) -> int | None:
         """Side of the square every image ends up as, or None where sizes vary with the image."""
         return self.crop or (self.resize if self.mode == "square" else None)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomView:
+    """One augmented view of every image, in place of a `Geometry`: a random resized crop, then a flip.
+
+    What is drawn depends on ``index``, ``seed`` and the image's id alone, so that a view is the same
+    whatever else is extracted, in which order, and on how many machines.
+
+    Source:
+        torchvision's RandomResizedCrop and RandomHorizontalFlip, as in DINO's and DINOv2's linear probes.
+    """
+
+    index: int
+    """Which of several views."""
+    size: int = 224
+    """Side of the square every image ends up as."""
+    interpolation: Interpolation = "bicubic"
+    seed: int = 0
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest part of the image's area that a crop may have."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width per height of a crop."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+
+    @property
+    def fixed_size(self) -> int:
+        """Side of the square every image ends up as."""
+        return self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +354,7 @@ class FeatureRequest:
 
     dataset: Dataset
     split: str
-    geometry: Geometry | None
+    geometry: Geometry | RandomView | None
     """None means the card's own (``BackboneCard.native_geometry``)."""
     readouts: tuple[Readout, ...]
 

@@ -20,7 +20,7 @@ from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.errors import ContractError, NotApplicableError
-from ssleval.features import FeatureSource, current_shard
+from ssleval.features import Extracted, FeatureSource, current_shard
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap
 from ssleval.protocol import build_task
@@ -117,6 +117,12 @@ def measure(
     source.prepare([request for job, requests in asked if id(job) not in done for request in requests])
     if not current_shard().leads:
         return
+    if note is not None and source.counts:
+        total = sum(source.counts.values(), Extracted())
+        note(
+            f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
+            f"for {len(asked) - len(done)} tasks"
+        )
     for job, requests in asked:
         yield done.get(id(job)) or _measured(source, job, requests, keys[id(job)], folder)
 

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssleval.core import Context, Geometry, Split
+from ssleval.core import Context, Geometry, RandomView, Split
 from ssleval.errors import DataError
-from ssleval.features.geometry import apply
+from ssleval.features.geometry import apply, random_view
 
 __all__ = ["Decoded", "Decoder", "decoded_batches"]
 
@@ -34,7 +34,7 @@ class Decoder(Dataset[Decoded]):
     """Decodes whole batches: item i is batch i. Pickled into every worker."""
 
     split: Split
-    geometry: Geometry
+    geometry: Geometry | RandomView
     batch_size: int
     known_corrupt: frozenset[int] = frozenset()
     """Rows left out unread, because another readout of the pass lacks them already."""
@@ -50,11 +50,17 @@ class Decoder(Dataset[Decoded]):
                 corrupt[row] = f"{self.split.ids[row]}: could not be decoded before"
                 continue
             try:
-                images.append(apply(self.geometry, self.split.image(row)))
+                images.append(self._seen(row))
             # Sent on as text: an exception that crosses a process comes back with a page of traceback.
             except DataError as error:
                 corrupt[row] = str(error)
         return Decoded(index, torch.from_numpy(np.stack(images)) if images else None, corrupt)
+
+    def _seen(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
+        image = self.split.image(row)
+        if isinstance(self.geometry, RandomView):
+            return random_view(self.geometry, image, self.split.ids[row])
+        return apply(self.geometry, image)
 
 
 def decoded_batches(decoder: Decoder, batches: Sequence[int], context: Context) -> Iterable[Decoded]:

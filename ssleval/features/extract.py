@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.backends import cudnn
 
 from ssleval.backbone import Backbone
-from ssleval.core import Context, Geometry, Readout, Split
+from ssleval.core import Context, Geometry, RandomView, Readout, Split
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
 from ssleval.features.progress import progress
@@ -64,7 +64,7 @@ def forward(
 
 
 def choose_batch_size(
-    backbone: Backbone, readouts: Sequence[Readout], geometry: Geometry, context: Context
+    backbone: Backbone, readouts: Sequence[Readout], geometry: Geometry | RandomView, context: Context
 ) -> int:
     """Return how many images go through the model at once: as asked, or what fits.
 
@@ -96,7 +96,7 @@ def choose_batch_size(
 def extract(
     backbone: Backbone,
     split: Split,
-    geometry: Geometry,
+    geometry: Geometry | RandomView,
     stored: StoredPass,
     columns: Mapping[Readout, Column],
     context: Context,

@@ -1,13 +1,17 @@
-"""From a decoded image to the pixels a model sees: PIL resizing and central crops, as torchvision's."""
+"""From a decoded image to the pixels a model sees: PIL resizing, central or random crops, as torchvision."""
+
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
+from torchvision.transforms import RandomResizedCrop
 
-from ssleval.core import Geometry
+from ssleval.core import Geometry, RandomView, digest
 from ssleval.errors import ContractError
 
-__all__ = ["apply"]
+__all__ = ["apply", "random_view"]
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -27,14 +31,37 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that is
         not named by ``mode`` is rounded down, as there.
     """
-    if image.mode != "RGB":
-        raise ContractError(f"an image of mode {image.mode!r}, expected RGB; the dataset must convert it")
+    _refuse_mode(image)
     size = _resized(geometry, *image.size)
     if size != image.size:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:
         image = _central(image, geometry.crop)
     return np.array(image, dtype=np.uint8)
+
+
+def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:
+    """Crop, resize and flip ``image``, whose id is ``item``, as ``view`` draws it.
+
+    Raises:
+        ContractError: the image is not 8-bit RGB.
+    """
+    _refuse_mode(image)
+    # Its annotation admits tensors alone.
+    drawn: Any = image
+    # The global generator is torchvision's only source; it is put back, and no accelerator's is touched.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(digest([item, view.index, view.seed])[:15], 16))
+        top, left, height, width = RandomResizedCrop.get_params(drawn, list(view.scale), list(view.ratio))
+        flipped = float(torch.rand(())) < view.flip
+    crop = image.crop((left, top, left + width, top + height))
+    found = np.array(crop.resize((view.size, view.size), FILTERS[view.interpolation]), dtype=np.uint8)
+    return np.ascontiguousarray(found[:, ::-1]) if flipped else found
+
+
+def _refuse_mode(image: Image.Image) -> None:
+    if image.mode != "RGB":
+        raise ContractError(f"an image of mode {image.mode!r}, expected RGB; the dataset must convert it")
 
 
 def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssleval.backbone import Backbone
-from ssleval.core import Geometry, Split, digest
+from ssleval.core import Geometry, RandomView, Split, digest
 
 __all__ = ["EXTRACTOR_VERSION", "model_identity", "pass_identity", "pass_key"]
 
@@ -42,7 +42,12 @@ def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
 
 
 def pass_identity(
-    backbone: Backbone, precision: str, dataset: str, split_name: str, split: Split, geometry: Geometry
+    backbone: Backbone,
+    precision: str,
+    dataset: str,
+    split_name: str,
+    split: Split,
+    geometry: Geometry | RandomView,
 ) -> dict[str, Any]:
     """Return everything that decides the features of one split.
 

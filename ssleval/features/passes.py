@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssleval.backbone import Backbone
-from ssleval.core import BackboneCard, Context, Dataset, FeatureRequest, Geometry, Readout, Split
+from ssleval.core import BackboneCard, Context, Dataset, FeatureRequest, Geometry, RandomView, Readout, Split
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import choose_batch_size, forward
 from ssleval.features.identity import pass_identity, pass_key
@@ -26,7 +26,7 @@ class Pass:
     dataset: str
     split_name: str
     split: Split
-    geometry: Geometry
+    geometry: Geometry | RandomView
     readouts: tuple[Readout, ...]
     """Canonical ones, in the order first asked for."""
     identity: dict[str, Any]
@@ -48,7 +48,7 @@ class PassPlan:
 
     dataset: str
     split: str
-    geometry: Geometry
+    geometry: Geometry | RandomView
     readouts: tuple[str, ...]
     images: int
     """Images of the split."""
@@ -87,7 +87,7 @@ def merge(
     return list(found.values())
 
 
-def column_of(readout: Readout, card: BackboneCard, geometry: Geometry) -> Column:
+def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> Column:
     """Return how a canonical readout is stored: patch grids in half the bytes, all else in float32.
 
     Raises:

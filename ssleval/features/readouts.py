@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.backbone import Backbone, Features
-from ssleval.core import BackboneCard, Geometry, Readout
+from ssleval.core import BackboneCard, Geometry, RandomView, Readout
 from ssleval.errors import ConfigError, NotApplicableError
 
 __all__ = ["GEM_FLOOR", "GEM_POWER", "blocks_of", "by_norm", "canonical", "read", "row_shape"]
@@ -81,7 +81,7 @@ def read(
     return tokens.cls
 
 
-def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry) -> tuple[int, ...]:
+def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> tuple[int, ...]:
     """Return the shape of one image's row, as the card promises it.
 
     Raises:

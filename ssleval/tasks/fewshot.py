@@ -22,16 +22,14 @@ from ssleval.core import (
     Dataset,
     FeatureRequest,
     FeatureTable,
-    Geometry,
-    Interpolation,
     Metric,
-    Readout,
     Samples,
 )
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.logistic import fit_best, fit_path
 from ssleval.heads.selection import few_per_class, hold_out
+from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.metrics.tries import deviation_contributions
 from ssleval.task import Source, Task, tasks
@@ -41,7 +39,7 @@ __all__ = ["Fewshot"]
 
 @tasks.register("fewshot")
 @dataclass(frozen=True)
-class Fewshot(Task):
+class Fewshot(VectorPerImage, Task):
     """k-NN and logistic regression on few training images per class."""
 
     shots: tuple[float, ...] = (5.0,)
@@ -61,13 +59,6 @@ class Fewshot(Task):
     held_out: float = 0.1
     metric: Literal["card", "top1", "mean_per_class"] = "card"
     """Card: the convention of the dataset."""
-    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
-    """The model's own descriptor, or the last block's class token or pooled patches."""
-    preprocessing: Literal["protocol", "card"] = "protocol"
-    """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
@@ -107,38 +98,25 @@ class Fewshot(Task):
             NotApplicableError: images do not have exactly one label.
             ConfigError: the two splits are one.
         """
-        card = dataset.card
-        if card.target != "label":
-            raise NotApplicableError(
-                f"fewshot needs one label per image; {card.name} has target {card.target!r}"
-            )
-        if card.train_split == card.test_split:
-            raise ConfigError(f"fewshot: {card.name} would fit and score on one split, {card.test_split!r}")
-        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
-        geometry = protocol if self.preprocessing == "protocol" else None
-        return tuple(
-            FeatureRequest(dataset, split, geometry, (Readout(self.readout),))
-            for split in (card.train_split, card.test_split)
-        )
+        return train_and_test("fewshot", dataset, self.geometry, (self.vector,))
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Fit on every draw; per scored image, the share of tries that were right."""
         task = self.resolved(dataset)
         train, test = (source.load(request) for request in self.requests(dataset))
-        if train.targets is None or test.targets is None:
-            raise ContractError(f"fewshot: {dataset.card.name} opened without the labels its card promises")
+        labels, truth = (labels_of(table, dataset) for table in (train, test))
         right: dict[str, list[Bool[np.ndarray, " n"]]] = {name: [] for name in task._names()}
         for shots in self.shots:
             for attempt in range(self.tries):
-                rows = few_per_class(train.targets, shots, attempt)
-                drawn = train[Readout(self.readout)][rows], train.targets[rows]
+                rows = few_per_class(labels, shots, attempt)
+                drawn = train[self.vector][rows], labels[rows]
                 for name, predicted in task._predict(shots, *drawn, test, dataset, attempt, context):
-                    right[name].append(predicted == test.targets)
-        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": test.targets}
+                    right[name].append(predicted == truth)
+        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": truth}
         for name, tries in right.items():
             correct = np.stack(tries, axis=1)
             columns[f"correct@{name}"] = correct.mean(axis=1)
-            groups = test.targets if task.metric == "mean_per_class" else np.zeros(len(correct), dtype=int)
+            groups = truth if task.metric == "mean_per_class" else np.zeros(len(correct), dtype=int)
             columns[f"std@{name}"] = deviation_contributions(correct, groups)
         return Samples(test.ids, columns)
 
@@ -152,7 +130,7 @@ class Fewshot(Task):
         attempt: int,
         context: Context,
     ) -> Iterator[tuple[str, Int[np.ndarray, " m"]]]:
-        queries, classes = test[Readout(self.readout)], dataset.card.num_classes
+        queries, classes = test[self.vector], dataset.card.num_classes
         if "logreg" in self.classifiers:
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
             if np.bincount(labels).max() == 1:

@@ -10,14 +10,14 @@ Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:180
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
-from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
+from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.stats import mean_of
 from ssleval.task import Source, Task, tasks
@@ -27,19 +27,12 @@ __all__ = ["Knn"]
 
 @tasks.register("knn")
 @dataclass(frozen=True)
-class Knn(Task):
+class Knn(VectorPerImage, Task):
     """Weighted vote of the nearest training images."""
 
     ks: tuple[int, ...] = (20, 10, 100, 200)
     """Numbers of neighbours; the first leads. Those beyond the training set are not scored."""
     temperature: float = 0.07
-    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
-    """The model's own descriptor, or the last block's class token or pooled patches."""
-    preprocessing: Literal["protocol", "card"] = "protocol"
-    """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
@@ -81,43 +74,29 @@ class Knn(Task):
             NotApplicableError: images do not have exactly one label.
             ConfigError: the two splits are one, where every image would find itself.
         """
-        card = dataset.card
-        if card.target != "label":
-            raise NotApplicableError(f"knn needs one label per image; {card.name} has target {card.target!r}")
-        if card.train_split == card.test_split:
-            raise ConfigError(
-                f"knn: {card.name} would vote and score on {card.test_split!r}; every image would find itself"
-            )
-        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
-        geometry = protocol if self.preprocessing == "protocol" else None
-        return tuple(
-            FeatureRequest(dataset, split, geometry, (Readout(self.readout),))
-            for split in (card.train_split, card.test_split)
-        )
+        return train_and_test("knn", dataset, self.geometry, (self.vector,))
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Let the training split vote on every scored image; one row per image."""
         train, test = (source.load(request) for request in self.requests(dataset))
-        if train.targets is None or test.targets is None:
-            raise ContractError(f"knn: {dataset.card.name} opened without the labels its card promises")
+        labels, truth = (labels_of(table, dataset) for table in (train, test))
         if max(self.ks) > len(train.ids):
             raise ConfigError(
                 f"knn: ks={self.ks} of {len(train.ids)} training images; "
                 f"--set knn.ks={','.join(str(k) for k in self.ks if k <= len(train.ids)) or len(train.ids)}"
             )
-        readout = Readout(self.readout)
         predicted = knn_predict(
-            train[readout],
-            train.targets,
-            test[readout],
+            train[self.vector],
+            labels,
+            test[self.vector],
             ks=self.ks,
             temperature=self.temperature,
             num_classes=dataset.card.num_classes,
             device=context.device,
         )
-        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": test.targets}
+        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": truth}
         for k in self.ks:
             columns[f"predicted@{k}"] = predicted[k][:, 0]
-            columns[f"top1@{k}"] = top_k_correct(predicted[k], test.targets, 1)
-            columns[f"top5@{k}"] = top_k_correct(predicted[k], test.targets, 5)
+            columns[f"top1@{k}"] = top_k_correct(predicted[k], truth, 1)
+            columns[f"top5@{k}"] = top_k_correct(predicted[k], truth, 5)
         return Samples(test.ids, columns)

@@ -1,8 +1,9 @@
 """Linear classification: the best linear classifier on frozen features, over a grid of 52.
 
-The protocol of DINOv2's ``eval/linear.py`` on stored features, without augmentation. Inputs are class
-tokens of the last 1 or 4 blocks, with or without the mean patch of the last; each has a head for each of
-13 learning rates, all trained jointly: SGD (momentum 0.9, no decay), cosine to zero, lr = base * batch / 256.
+The protocol of DINOv2's ``eval/linear.py`` on stored features: of the images as they are, or of ``views``
+random crops and flips of each (published runs draw a new one every epoch). Inputs are class tokens of the
+last 1 or 4 blocks, with or without the mean patch of the last; each has a head for each of 13 learning
+rates, all trained jointly: SGD (momentum 0.9, no decay), cosine to zero, lr = base * batch / 256.
 ``top1@heldout`` leads: the head is chosen on a stratified 10 % of the training split by heads fitted on
 the rest, and the head of that place fitted on all of it is scored. ``top1@paper`` is what the papers
 print: the best head on the scored split itself. ``recipe=dino`` and ``recipe=mae`` change settings only.
@@ -24,15 +25,15 @@ from ssleval.core import (
     Dataset,
     FeatureRequest,
     FeatureTable,
-    Geometry,
     Interpolation,
     Metric,
     Readout,
     Samples,
 )
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear import HeadGrid, Rows, Training, fit_heads
 from ssleval.heads.selection import hold_out
+from ssleval.image_level import ImageGeometry, labels_of, random_views, same_rows, train_and_test
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.task import Source, Task, tasks
 
@@ -56,12 +57,13 @@ class _Recipe:
     warmup_epochs: int = 0
     optimizer: Literal["sgd", "lars"] = "sgd"
     standardise: bool = False
+    view_interpolation: Interpolation = "bicubic"
 
 
 _RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 _RECIPES = {
     "dinov2": _Recipe(_RATES, 1024, 8, epochs=10, fewest=500, most=12_500),
-    "dino": _Recipe((1e-3,), 1024, 8, epochs=100, fewest=2_000, by_epoch=True),
+    "dino": _Recipe((1e-3,), 1024, 8, epochs=100, fewest=2_000, by_epoch=True, view_interpolation="bilinear"),
     "mae": _Recipe(
         (0.1,), 16_384, 1, epochs=90, fewest=2_000, warmup_epochs=10, optimizer="lars", standardise=True
     ),
@@ -70,7 +72,7 @@ _RECIPES = {
 
 @tasks.register("linear")
 @dataclass(frozen=True)
-class Linear(Task):
+class Linear(ImageGeometry, Task):
     """Linear heads trained by gradient descent."""
 
     recipe: Literal["dinov2", "dino", "mae"] = "dinov2"
@@ -84,13 +86,13 @@ class Linear(Task):
     """0: the recipe's, or the largest power of two within an eighth (mae: all) of a small training set."""
     held_out: float = 0.1
     """Fraction of every training class that heads are chosen on."""
+    views: int = 0
+    """Heads are fitted on this many augmented views of every image, stored like other features; 0: on the
+    images themselves. Held-out and scored images are never augmented."""
+    views_seed: int = 0
+    """Which views are drawn."""
     metric: Literal["card", "top1", "mean_per_class"] = "card"
     """Card: the convention of the dataset."""
-    preprocessing: Literal["protocol", "card"] = "protocol"
-    """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         """Refuse settings that no run could honour."""
@@ -100,6 +102,11 @@ class Linear(Task):
             )
         if not 0 < self.held_out < 1:
             raise ConfigError(f"linear: held_out={self.held_out}; expected a fraction between 0 and 1")
+        if self.views < 0 or (self.views and self.preprocessing == "card"):
+            raise ConfigError(
+                f"linear: views={self.views}, preprocessing={self.preprocessing}; expected views >= 0, and "
+                "none with preprocessing=card, whose size the protocol does not know"
+            )
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -130,46 +137,39 @@ class Linear(Task):
         )
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split.
+        """Return the training and the scored split, then the views of the former.
 
         Raises:
             NotApplicableError: images do not have exactly one label.
             ConfigError: the two splits are one.
         """
-        card = dataset.card
-        if card.target != "label":
-            raise NotApplicableError(
-                f"linear needs one label per image; {card.name} has target {card.target!r}"
-            )
-        if card.train_split == card.test_split:
-            raise ConfigError(f"linear: {card.name} would fit and score on one split, {card.test_split!r}")
-        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
-        geometry = protocol if self.preprocessing == "protocol" else None
-        readouts = self._readouts()
-        return tuple(
-            FeatureRequest(dataset, split, geometry, readouts)
-            for split in (card.train_split, card.test_split)
-        )
+        train, test = train_and_test("linear", dataset, self.geometry, self._readouts())
+        resampling = _RECIPES[self.recipe].view_interpolation
+        return train, test, *random_views(train, self.views, self.crop, self.views_seed, resampling)
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Fit all heads twice, without and with the held-out images, and choose by both rules."""
         task = self.resolved(dataset)
-        train, test = (source.load(request) for request in self.requests(dataset))
-        if train.targets is None or test.targets is None:
-            raise ContractError(f"linear: {dataset.card.name} opened without the labels its card promises")
+        train, test, *views = (source.load(request) for request in self.requests(dataset))
+        same_rows([train, *views])
+        labels, truth = (labels_of(table, dataset) for table in (train, test))
         classes, device = dataset.card.num_classes, context.device
         readouts = self._readouts()
         sizes = [train[readout].shape[1] for readout in readouts]
         grid = HeadGrid(self._columns(source.backbone.card.embed_dim, sizes), task.learning_rates)
-        held = hold_out(train.targets, self.held_out, context.seed)
-        everything, asked = (_reader(table, readouts, None, device) for table in (train, test))
-        kept, judged = (_reader(train, readouts, np.flatnonzero(rows), device) for rows in (~held, held))
-        tried = task._fit(kept, train.targets[~held], grid, classes, (judged, int(held.sum())), context)
-        place = task._best(tried == train.targets[held][:, None], train.targets[held])
-        final = task._fit(everything, train.targets, grid, classes, (asked, len(test.ids)), context)
-        correct = final == test.targets[:, None]
-        columns = {"label": test.targets}
-        for rule, head in (("heldout", place), ("paper", task._best(correct, test.targets))):
+        held = hold_out(labels, self.held_out, context.seed)
+        seen = views or [train]
+        everything, asked = (_reader(tables, readouts, None, device) for tables in (seen, [test]))
+        kept = _reader(seen, readouts, np.flatnonzero(~held), device)
+        judged = _reader([train], readouts, np.flatnonzero(held), device)
+        repeated = np.tile(labels[~held], len(seen))
+        tried = task._fit(kept, repeated, grid, classes, (judged, int(held.sum())), context)
+        place = task._best(tried == labels[held][:, None], labels[held])
+        repeated = np.tile(labels, len(seen))
+        final = task._fit(everything, repeated, grid, classes, (asked, len(test.ids)), context)
+        correct = final == truth[:, None]
+        columns = {"label": truth}
+        for rule, head in (("heldout", place), ("paper", task._best(correct, truth))):
             columns[f"predicted@{rule}"] = final[:, head]
             columns[f"correct@{rule}"] = correct[:, head]
             columns[f"head@{rule}"] = np.full(len(test.ids), head, dtype=np.int32)
@@ -232,14 +232,24 @@ class Linear(Task):
 
 
 def _reader(
-    table: FeatureTable, readouts: Sequence[Readout], rows: Int[np.ndarray, " n"] | None, device: str
+    tables: Sequence[FeatureTable],
+    readouts: Sequence[Readout],
+    rows: Int[np.ndarray, " n"] | None,
+    device: str,
 ) -> Rows:
-    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked."""
-    arrays = [table[readout] for readout in readouts]
+    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
+
+    ``rows`` of the first table come first, then the same of the next.
+    """
+    arrays = [[table[readout] for readout in readouts] for table in tables]
+    rows = np.arange(len(tables[0].ids)) if rows is None else rows
 
     def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
-        chosen = index if rows is None else rows[index]
-        found = np.concatenate([array[chosen] for array in arrays], axis=1)
-        return torch.from_numpy(found).to(device, torch.float32)
+        which, place = np.divmod(index, len(rows))
+        found = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
+        for number in np.unique(which).tolist():
+            at = which == number
+            found[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
+        return torch.from_numpy(found).to(device)
 
     return read

@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
+from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.task import Source, Task, tasks
@@ -28,7 +29,7 @@ __all__ = ["Logreg"]
 
 @tasks.register("logreg")
 @dataclass(frozen=True)
-class Logreg(Task):
+class Logreg(VectorPerImage, Task):
     """L2-regularised logistic regression, C chosen on held-out training images."""
 
     smallest: float = 1e-6
@@ -42,13 +43,6 @@ class Logreg(Task):
     """Of the solver, as a fraction of the objective."""
     metric: Literal["card", "top1", "mean_per_class", "map"] = "card"
     """Card: the convention of the dataset."""
-    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
-    """The model's own descriptor, or the last block's class token or pooled patches."""
-    preprocessing: Literal["protocol", "card"] = "protocol"
-    """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         """Refuse settings that no run could honour."""
@@ -88,46 +82,36 @@ class Logreg(Task):
             NotApplicableError: images have no labels.
             ConfigError: the two splits are one.
         """
-        card = dataset.card
-        if card.target not in {"label", "multilabel"}:
-            raise NotApplicableError(f"logreg needs labels; {card.name} has target {card.target!r}")
-        if card.train_split == card.test_split:
-            raise ConfigError(f"logreg: {card.name} would fit and score on one split, {card.test_split!r}")
-        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
-        geometry = protocol if self.preprocessing == "protocol" else None
-        return tuple(
-            FeatureRequest(dataset, split, geometry, (Readout(self.readout),))
-            for split in (card.train_split, card.test_split)
+        return train_and_test(
+            "logreg", dataset, self.geometry, (self.vector,), targets=("label", "multilabel")
         )
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Choose C, fit and classify; one row per scored image."""
         task = self.resolved(dataset)
         train, test = (source.load(request) for request in self.requests(dataset))
-        if train.targets is None or test.targets is None:
-            raise ContractError(f"logreg: {dataset.card.name} opened without the labels its card promises")
-        readout = Readout(self.readout)
+        labels, truth = (labels_of(table, dataset) for table in (train, test))
         model = fit_best(
-            train[readout],
-            train.targets,
-            hold_out(train.targets, self.held_out, context.seed),
+            train[self.vector],
+            labels,
+            hold_out(labels, self.held_out, context.seed),
             np.geomspace(self.smallest, self.largest, self.count).tolist(),
             task._score,
             num_classes=dataset.card.num_classes,
             tolerance=self.tolerance,
             device=context.device,
         )
-        scores = model.scores(test[readout])
+        scores = model.scores(test[self.vector])
         chosen = np.full(len(test.ids), model.strength)
         if task.metric == "map":
-            return Samples(test.ids, {"scores": scores, "targets": test.targets, "strength": chosen})
+            return Samples(test.ids, {"scores": scores, "targets": truth, "strength": chosen})
         predicted = scores.argmax(axis=1)
         return Samples(
             test.ids,
             {
-                "label": test.targets,
+                "label": truth,
                 "predicted": predicted,
-                "correct": predicted == test.targets,
+                "correct": predicted == truth,
                 "strength": chosen,
             },
         )

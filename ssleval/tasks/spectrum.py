@@ -3,17 +3,19 @@
 On one vector per image of the scored split: RankMe's effective rank (singular values of the features as
 they are), alpha-ReQ's decay exponent of the covariance eigenvalues (ranks 11 to 50, rank j weighted 1/j),
 uniformity (t = 2, on unit vectors), the share of variance in the first 10 components, and the fraction of
-dimensions that never change. Intervals are those of the delta method: every image contributes the number
-plus its first-order influence on it. LiDAR, which needs augmented views, is not computed.
+dimensions that never change; with ``views`` >= 2, LiDAR on that many random crops and flips of each image.
+Intervals are those of the delta method: every image contributes the number plus its first-order influence.
 
-Source: Garrido et al. 2023, arXiv:2210.02885; Agrawal et al. 2022; Wang and Isola 2020, arXiv:2005.10242.
+Source: Garrido et al. 2023, arXiv:2210.02885; Agrawal et al. 2022; Wang and Isola 2020, arXiv:2005.10242;
+Thilak et al. 2024, arXiv:2312.04000.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
 from ssleval.errors import ConfigError
+from ssleval.image_level import VectorPerImage, random_views, same_rows
+from ssleval.metrics.lidar import lidar
 from ssleval.metrics.spectrum import (
     alpha_req,
     dead_dimensions,
@@ -30,7 +32,7 @@ __all__ = ["Spectrum"]
 
 @tasks.register("spectrum")
 @dataclass(frozen=True)
-class Spectrum(Task):
+class Spectrum(VectorPerImage, Task):
     """Label-free numbers of the features of the scored split."""
 
     first: int = 11
@@ -42,13 +44,12 @@ class Spectrum(Task):
     """Sharpness of the potential of uniformity."""
     pairs_among: int = 10_000
     """Uniformity is over all pairs of this many images, drawn by the seed."""
-    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
-    """The model's own descriptor, or the last block's class token or pooled patches."""
-    preprocessing: Literal["protocol", "card"] = "protocol"
-    """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bicubic"
+    views: int = 0
+    """Augmented views of every image that LiDAR is computed on, stored like other features; 0: no LiDAR."""
+    views_seed: int = 0
+    """Which views are drawn."""
+    delta: float = 1e-4
+    """Of LiDAR: added to the variance between views, along every axis."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no data could honour."""
@@ -61,37 +62,45 @@ class Spectrum(Task):
             raise ConfigError(
                 f"spectrum: t={self.t}, pairs_among={self.pairs_among}; expected t > 0 and >= 2"
             )
+        if self.views == 1 or self.views < 0 or not self.delta > 0:
+            raise ConfigError(
+                f"spectrum: views={self.views}, delta={self.delta}; LiDAR needs 2 views or more "
+                "and delta > 0; views=0 leaves it out"
+            )
+        if self.views and self.preprocessing == "card":
+            raise ConfigError("spectrum: views need preprocessing=protocol, which gives their size")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Effective rank first; for the others lower is not better or worse by itself."""
+        lidar_if_any = (Metric("lidar", mean_of("lidar"), unit="dimensions"),) if self.views else ()
         return (
             Metric("effective_rank", mean_of("effective_rank"), unit="dimensions"),
             Metric("alpha_req", mean_of("alpha_req"), higher_is_better=False, unit="exponent"),
             Metric("uniformity", mean_of("uniformity"), higher_is_better=False, unit="log potential"),
             Metric(f"explained@{self.components}", mean_of("explained"), higher_is_better=False),
             Metric("dead_dimensions", mean_of("dead_dimensions"), higher_is_better=False),
+            *lidar_if_any,
         )
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the scored split, one vector per image; any dataset will do."""
-        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
-        geometry = protocol if self.preprocessing == "protocol" else None
-        return (FeatureRequest(dataset, dataset.card.test_split, geometry, (Readout(self.readout),)),)
+        """Return the scored split, one vector per image, then its views; any dataset will do."""
+        plain = FeatureRequest(dataset, dataset.card.test_split, self.geometry, (self.vector,))
+        return plain, *random_views(plain, self.views, self.crop, self.views_seed)
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Decompose the features; one row of contributions per image."""
-        (request,) = self.requests(dataset)
-        table = source.load(request)
-        features = table[Readout(self.readout)]
+        table, *views = (source.load(request) for request in self.requests(dataset))
+        same_rows([table, *views])
+        features = table[self.vector]
         covariance = eigenspectrum(features, centred=True)
-        return Samples(
-            table.ids,
-            {
-                "effective_rank": effective_rank(eigenspectrum(features, centred=False)),
-                "alpha_req": alpha_req(covariance, self.first, self.last),
-                "uniformity": uniformity(features, t=self.t, limit=self.pairs_among, seed=context.seed),
-                "explained": variance_explained(covariance, self.components),
-                "dead_dimensions": dead_dimensions(features),
-            },
-        )
+        columns = {
+            "effective_rank": effective_rank(eigenspectrum(features, centred=False)),
+            "alpha_req": alpha_req(covariance, self.first, self.last),
+            "uniformity": uniformity(features, t=self.t, limit=self.pairs_among, seed=context.seed),
+            "explained": variance_explained(covariance, self.components),
+            "dead_dimensions": dead_dimensions(features),
+        }
+        if views:
+            columns["lidar"] = lidar([view[self.vector] for view in views], delta=self.delta)
+        return Samples(table.ids, columns)

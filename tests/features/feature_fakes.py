@@ -11,7 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssleval.backbone import Backbone, Features, Tokens
-from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, FeatureRequest, Geometry, Readout, Split
+from ssleval.core import (
+    BackboneCard,
+    Context,
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    Geometry,
+    RandomView,
+    Readout,
+    Split,
+)
 from ssleval.errors import DataError
 
 CARD = BackboneCard("tiny", "test", "tiny3", embed_dim=8, patch_size=4, image_size=16, mean=(0.5, 0.5, 0.5))
@@ -93,7 +103,10 @@ def dataset_of(split: Split, name: str = "noise", names: Sequence[str] = ("train
 
 
 def request_of(
-    dataset: Dataset, *readouts: Readout, geometry: Geometry | None = SQUARE, split: str = "train"
+    dataset: Dataset,
+    *readouts: Readout,
+    geometry: Geometry | RandomView | None = SQUARE,
+    split: str = "train",
 ) -> FeatureRequest:
     return FeatureRequest(dataset, split, geometry, readouts or (POOLED,))
 

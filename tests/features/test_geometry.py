@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from ssleval.core import Geometry
+from ssleval.core import Geometry, RandomView, digest
 from ssleval.errors import ContractError
-from ssleval.features.geometry import FILTERS, apply
+from ssleval.features.geometry import FILTERS, apply, random_view
 
 SIZES = [
     (32, 32),
@@ -82,3 +85,53 @@ def test_a_line_keeps_a_pixel():
 def test_other_modes_are_refused():
     with pytest.raises(ContractError, match="mode 'L', expected RGB"):
         apply(Geometry(8), noise((9, 9)).convert("L"))
+
+
+VIEW = RandomView(0, 32)
+
+
+def test_a_random_view_is_torchvisions_crop_and_flip():
+    image = noise((90, 60))
+    for index in range(8):
+        view = RandomView(index, 32, "bilinear")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(digest(["a.jpg", index, 0])[:15], 16))
+            steps = [transforms.RandomResizedCrop(32, interpolation=MODES["bilinear"])]
+            expected = transforms.Compose([*steps, transforms.RandomHorizontalFlip()])(image)
+        np.testing.assert_array_equal(random_view(view, image, "a.jpg"), np.array(expected))
+
+
+def test_a_random_view_disturbs_no_generator():
+    state = torch.get_rng_state()
+    random_view(VIEW, noise((40, 40)), "a.jpg")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 1},
+        {"seed": 1},
+        {"interpolation": "bilinear"},
+        {"scale": (0.9, 1.0)},
+        {"ratio": (1.0, 1.0)},
+        {"flip": 1.0},
+    ],
+    ids=str,
+)
+def test_every_field_of_a_random_view_changes_it(change: dict[str, object]):
+    image = noise((90, 60))
+
+    def seen(view: RandomView) -> bytes:
+        return b"".join(random_view(view, image, f"{item}.jpg").tobytes() for item in range(4))
+
+    assert seen(VIEW) == seen(VIEW)
+    assert seen(VIEW) != seen(replace(VIEW, **change))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_random_view_is_of_the_item_and_of_the_size_asked_for():
+    image = noise((90, 60))
+    assert random_view(VIEW, image, "a.jpg").tobytes() != random_view(VIEW, image, "b.jpg").tobytes()
+    assert random_view(replace(VIEW, size=48), image, "a.jpg").shape == (48, 48, 3)
+    with pytest.raises(ContractError, match="'L'"):
+        random_view(VIEW, image.convert("L"), "a.jpg")

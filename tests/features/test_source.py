@@ -23,7 +23,7 @@ from feature_fakes import (
     split_of,
 )
 
-from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, Split
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
 from ssleval.features import FeatureSource, identity
 
 BASE: dict[str, Any] = {
@@ -58,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "image size": {"card": {"image_size": 20}},
     "resize": {"request": {"geometry": Geometry(20, "square")}},
     "mode and crop": {"request": {"geometry": Geometry(16, "short", 16)}},
+    "augmented": {"request": {"geometry": RandomView(0, 16)}},
     "interpolation": {"request": {"geometry": Geometry(16, "square", interpolation="bilinear")}},
     "precision": {"context": {"precision": "bf16"}},
     "content": {"split": {"fingerprint": "g"}},
@@ -251,3 +252,28 @@ def test_dropout_never_runs(tmp_path: Path):
     FeatureSource(backbone, context_of(tmp_path))
     assert not backbone.drop.training
     torch.testing.assert_close(backbone.drop(torch.ones(4)), torch.ones(4))
+
+
+def test_views_are_passes_of_their_own_extracted_once(tmp_path: Path):
+    dataset, backbone = dataset_of(split_of(10)), Tiny()
+    source = FeatureSource(backbone, context_of(tmp_path))
+    plain, *views = (
+        request_of(dataset, POOLED, geometry=geometry)
+        for geometry in (SQUARE, RandomView(0, 16), RandomView(1, 16), RandomView(0, 16, seed=1))
+    )
+    source.prepare([plain, *views, *views])
+    assert len(backbone.calls) == 4 * 3
+    found = [source.load(one)[POOLED] for one in (plain, *views)]
+    assert len({one.tobytes() for one in found}) == 4
+    source.prepare([plain, *views])
+    assert len(backbone.calls) == 4 * 3
+
+
+def test_a_view_of_an_image_is_the_same_whatever_else_is_extracted(tmp_path: Path):
+    request = request_of(dataset_of(split_of(10)), POOLED, geometry=RandomView(0, 16))
+    whole = FeatureSource(Tiny(), context_of(tmp_path / "a")).load(request)
+    some = replace(request, dataset=request.dataset.limited(4))
+    context = context_of(tmp_path / "b", batch_size=3)
+    part = FeatureSource(Tiny(), context).load(some)
+    rows = [list(whole.ids).index(one) for one in part.ids]
+    np.testing.assert_allclose(part[POOLED], whole[POOLED][rows], rtol=1e-5, atol=1e-6)

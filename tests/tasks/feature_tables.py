@@ -14,6 +14,7 @@ from ssleval.core import (
     DatasetCard,
     FeatureRequest,
     FeatureTable,
+    RandomView,
     Readout,
     Split,
 )
@@ -33,6 +34,8 @@ class Tables:
     targets: dict[str, np.ndarray]
     features: Callable[[Readout, str], np.ndarray]
     width: int = 8
+    jitter: float = 0.3
+    """How far an augmented view lies from its image."""
     asked: list[FeatureRequest] = field(default_factory=list[FeatureRequest])
 
     @property
@@ -43,6 +46,12 @@ class Tables:
         self.asked.append(request)
         count = len(self.targets[request.split])
         arrays = {readout: self.features(readout, request.split) for readout in request.readouts}
+        if isinstance(view := request.geometry, RandomView):
+            moved = np.random.default_rng([view.index, view.seed])
+            arrays = {
+                readout: array + np.float32(self.jitter) * moved.standard_normal(array.shape, np.float32)
+                for readout, array in arrays.items()
+            }
         return FeatureTable(
             [f"{request.split}/{i}" for i in range(count)],
             self.targets[request.split],

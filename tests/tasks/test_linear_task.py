@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from feature_tables import CONTEXT, Tables, blobs, dataset
 
-from ssleval.core import FeatureRequest, Geometry, Readout, Samples
-from ssleval.errors import ConfigError, NotApplicableError
+from ssleval.core import FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Samples
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.tasks.linear import Linear
 
 QUICK = Linear(iterations=60, batch_size=16)
@@ -81,6 +81,7 @@ def test_dino_takes_four_blocks_of_a_small_model_and_the_mean_patch_of_a_base_on
         {"iterations": 5},
         {"batch_size": 3},
         {"held_out": 0.5},
+        {"views": 2},
     ],
     ids=str,
 )
@@ -92,6 +93,57 @@ def test_every_setting_changes_what_is_predicted(change: dict[str, object]) -> N
     assert any(
         not np.array_equal(one[column], other[column]) for column in ("predicted@heldout", "predicted@paper")
     )
+
+
+def test_the_seed_of_the_views_changes_what_is_predicted() -> None:
+    base, tables = Linear(iterations=30, batch_size=16, learning_rates=(1.0,), views=2), blobs(2.0, test=300)
+    again = [
+        scores(replace(base, views_seed=seed), tables)[1]["predicted@heldout"].tobytes() for seed in (0, 0, 1)
+    ]
+    assert again[0] == again[1] != again[2]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "interpolation"), [("dinov2", "bicubic"), ("dino", "bilinear"), ("mae", "bicubic")]
+)
+def test_views_are_random_crops_of_the_training_split(recipe: str, interpolation: str) -> None:
+    task = Linear(recipe=recipe, views=3, views_seed=5, crop=192)  # pyright: ignore[reportArgumentType]
+    requests = task.requests(dataset(blobs()))
+    assert [(one.split, one.geometry) for one in requests] == [
+        ("train", Geometry(256, "short", 192, "bicubic")),
+        ("test", Geometry(256, "short", 192, "bicubic")),
+        *(("train", RandomView(index, 192, interpolation, 5)) for index in range(3)),  # pyright: ignore[reportArgumentType]
+    ]
+
+
+def test_heads_are_fitted_on_the_views_of_their_own_images() -> None:
+    tables = blobs(0.1)
+
+    class Unseen(Tables):
+        """Training images as they are say nothing, their views do."""
+
+        def load(self, request: FeatureRequest) -> FeatureTable:
+            found = super().load(request)
+            if request.split == "train" and not isinstance(request.geometry, RandomView):
+                arrays = {readout: array[::-1] for readout, array in found.arrays.items()}
+                return replace(found, arrays=arrays)
+            return found
+
+    hidden = Unseen(tables.targets, tables.features)
+    task = Linear(iterations=200, batch_size=60, learning_rates=(5.0,))
+    assert scores(task, hidden)[0]["top1@paper"] < 0.9
+    assert scores(replace(task, views=2), hidden)[0]["top1@paper"] == 1.0
+
+
+def test_views_that_lack_an_image_are_refused() -> None:
+    class Holey(Tables):
+        def load(self, request: FeatureRequest) -> FeatureTable:
+            found = super().load(request)
+            return replace(found, rows=found.rows + isinstance(request.geometry, RandomView))
+
+    tables = blobs()
+    with pytest.raises(ContractError, match="lack different images"):
+        scores(replace(QUICK, views=1), Holey(tables.targets, tables.features))
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
@@ -156,5 +208,9 @@ def test_impossible_settings_are_refused() -> None:
         Linear(iterations=-1)
     with pytest.raises(ConfigError, match="held_out"):
         Linear(held_out=1.0)
+    with pytest.raises(ConfigError, match="views=-1"):
+        Linear(views=-1)
+    with pytest.raises(ConfigError, match="preprocessing=card"):
+        Linear(views=2, preprocessing="card")
     with pytest.raises(ConfigError, match="one split"):
         Linear().requests(dataset(blobs(), test_split="train"))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from feature_tables import CONTEXT, Tables, blobs, dataset
 
-from ssleval.core import Geometry, Readout
+from ssleval.core import Geometry, RandomView, Readout
 from ssleval.errors import ConfigError
+from ssleval.metrics.lidar import lidar
 from ssleval.tasks.spectrum import Spectrum
 
 SMALL = Spectrum(first=2, last=7, components=3)
@@ -66,6 +67,29 @@ def test_only_the_scored_split_is_read_and_labels_are_not_needed() -> None:
     assert replace(SMALL, preprocessing="card").requests(dataset(tables))[0].geometry is None
 
 
+def test_lidar_is_computed_where_there_are_views() -> None:
+    tables, task = blobs(np.inf, test=400), replace(SMALL, views=3)
+    assert "lidar" not in scores(SMALL, tables)
+    found = scores(task, tables)["lidar"]
+    views = [tables.load(one)[Readout("pooled")] for one in task.requests(dataset(tables))[1:]]
+    assert found == pytest.approx(lidar(views, delta=1e-4).mean(), rel=1e-9)
+    assert 1 < found < 8
+
+
+@pytest.mark.parametrize("change", [{"views": 2}, {"views_seed": 1}, {"delta": 1.0}], ids=str)
+def test_every_setting_of_lidar_changes_it(change: dict[str, object]) -> None:
+    base, tables = replace(SMALL, views=3), blobs()
+    other = scores(replace(base, **change), tables)["lidar"]  # pyright: ignore[reportArgumentType]
+    assert other != pytest.approx(scores(base, tables)["lidar"], rel=1e-6)
+
+
+def test_views_are_random_crops_of_the_scored_split() -> None:
+    requests = replace(SMALL, views=2, views_seed=3, crop=192).requests(dataset(blobs()))
+    assert [(one.split, one.geometry) for one in requests[1:]] == [
+        ("test", RandomView(index, 192, "bicubic", 3)) for index in range(2)
+    ]
+
+
 def test_the_seed_draws_the_pairs() -> None:
     task = replace(SMALL, pairs_among=20)
     one, other = (scores(task, blobs(), seed)["uniformity"] for seed in (0, 1))
@@ -77,3 +101,8 @@ def test_impossible_settings_are_refused() -> None:
         Spectrum(first=50)
     with pytest.raises(ConfigError, match="pairs_among"):
         Spectrum(pairs_among=1)
+    for change in ({"views": 1}, {"views": -2}, {"views": 2, "delta": 0.0}):
+        with pytest.raises(ConfigError, match="LiDAR"):
+            Spectrum(**change)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="preprocessing=protocol"):
+        Spectrum(views=2, preprocessing="card")

@@ -1,0 +1,104 @@
+"""What tasks on one vector per image share: the geometry they see images at, the two splits, the labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
+
+__all__ = ["ImageGeometry", "VectorPerImage", "labels_of", "random_views", "same_rows", "train_and_test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGeometry:
+    """Fields of a task that sees whole images: the published evaluation transform, or the model's own."""
+
+    preprocessing: Literal["protocol", "card"] = "protocol"
+    """Geometry of the next three fields, or the one the model was published with."""
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The geometry to request features at; None is the card's."""
+        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
+        return protocol if self.preprocessing == "protocol" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorPerImage(ImageGeometry):
+    """Fields of a task on one vector per image: which vector, at which geometry."""
+
+    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
+    """The model's own descriptor, or the last block's class token or pooled patches."""
+
+    @property
+    def vector(self) -> Readout:
+        """The one readout to request."""
+        return Readout(self.readout)
+
+
+def train_and_test(
+    task: str,
+    dataset: Dataset,
+    geometry: Geometry | None,
+    readouts: tuple[Readout, ...],
+    *,
+    targets: Sequence[str] = ("label",),
+) -> tuple[FeatureRequest, FeatureRequest]:
+    """Return requests for the training and the scored split, for ``task`` that fits on one of them.
+
+    Raises:
+        NotApplicableError: the dataset's kind of target is none of ``targets``.
+        ConfigError: the two splits are one, where every image would find itself.
+    """
+    card = dataset.card
+    if card.target not in targets:
+        needed = "one label per image" if tuple(targets) == ("label",) else "labels"
+        raise NotApplicableError(f"{task} needs {needed}; {card.name} has target {card.target!r}")
+    if card.train_split == card.test_split:
+        raise ConfigError(
+            f"{task}: {card.name} would fit and score on one split, {card.test_split!r}, where every image "
+            "would find itself; choose another with --split"
+        )
+    return (
+        FeatureRequest(dataset, card.train_split, geometry, readouts),
+        FeatureRequest(dataset, card.test_split, geometry, readouts),
+    )
+
+
+def random_views(
+    request: FeatureRequest, count: int, size: int, seed: int, interpolation: Interpolation = "bicubic"
+) -> tuple[FeatureRequest, ...]:
+    """Return requests for ``count`` augmented views of the images of ``request``, ``size`` pixels wide."""
+    return tuple(
+        replace(request, geometry=RandomView(index, size, interpolation, seed)) for index in range(count)
+    )
+
+
+def same_rows(tables: Sequence[FeatureTable]) -> None:
+    """Refuse tables of one split that lack different images.
+
+    Raises:
+        ContractError: row i is not the same image in all of them.
+    """
+    if any(not np.array_equal(table.rows, tables[0].rows) for table in tables):
+        raise ContractError(
+            "views of one split lack different images; run `ssleval cache verify`, then again"
+        )
+
+
+def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:
+    """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table.
+
+    Raises:
+        ContractError: there are none, although the dataset's card promises them.
+    """
+    if table.targets is None:
+        raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
+    return table.targets
