@@ -14,6 +14,8 @@ import typer
 
 from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
 from ssleval.cli_compare import compare_
+from ssleval.cli_export import export_app
+from ssleval.cli_train import train_command
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive.",
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(export_app, name="export")
+app.command(name="train")(train_command)
 
 Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
 

@@ -7,6 +7,7 @@
     ├── DataError             files missing, damaged or not the ones we expected
     ├── WeightsError          weights out of reach, of another layout, or not those the card pins
     ├── ConfigError           a setting that no run could honour
+    ├── DivergedError         a training whose loss is no longer a number
     └── NotApplicableError    this task has no meaning for this model or dataset
 
 The command line prints these as one line and exits with 2; anything else is a bug and keeps its
@@ -17,6 +18,7 @@ __all__ = [
     "ConfigError",
     "ContractError",
     "DataError",
+    "DivergedError",
     "DuplicateNameError",
     "NotApplicableError",
     "SslevalError",
@@ -51,6 +53,10 @@ class WeightsError(SslevalError):
 
 class ConfigError(SslevalError):
     """A setting is invalid on its own or together with another."""
+
+
+class DivergedError(SslevalError):
+    """A training cannot go on: a loss is not finite."""
 
 
 class NotApplicableError(SslevalError):

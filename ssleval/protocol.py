@@ -8,7 +8,7 @@ from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.registry import nearest
 from ssleval.task import Task, tasks
 
-__all__ = ["build_task", "parse_settings"]
+__all__ = ["build_task", "parse_settings", "read_value"]
 
 
 def build_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
@@ -27,7 +27,9 @@ def build_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     for field, value in (settings or {}).items():
         if field not in known:
             raise UnknownNameError(f"task {name!r} has no setting {field!r}; {nearest(field, known)}")
-        values[field] = _read(f"{name}.{field}", value, hints[field]) if isinstance(value, str) else value
+        values[field] = (
+            read_value(f"{name}.{field}", value, hints[field]) if isinstance(value, str) else value
+        )
     return kind(**{field: tuple(v) if isinstance(v, list) else v for field, v in values.items()})
 
 
@@ -47,14 +49,19 @@ def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _read(name: str, text: str, hint: Any) -> Any:
+def read_value(name: str, text: str, hint: Any) -> Any:
+    """Return ``text`` as a value of the type ``hint``; ``name`` is for the message.
+
+    Raises:
+        ConfigError: it is none.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if text not in arguments:
             raise ConfigError(f"{name}={text}: {nearest(text, arguments)}")
         return text
     if origin is tuple:
-        return tuple(_read(name, part.strip(), arguments[0]) for part in text.split(",") if part.strip())
+        return tuple(read_value(name, part.strip(), arguments[0]) for part in text.split(",") if part.strip())
     readers: dict[Any, Callable[[str], Any]] = {bool: _truth, int: int, float: float, str: str}
     try:
         return readers[hint](text)

@@ -13,6 +13,7 @@ from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 from ssleval.packaged import packaged
 from ssleval.registry import nearest
+from ssleval.weightfile import SUFFIX, read_card
 
 if TYPE_CHECKING:
     from ssleval.backbone import Backbone
@@ -59,6 +60,8 @@ def load(
         weights = WeightsFrom("random", seed=seed)
     elif card.unavailable:
         raise WeightsError(f"{name}: {card.unavailable}")
+    elif name.endswith(SUFFIX):
+        weights = WeightsFrom("checkpoint", Path(name))
     else:
         weights = WeightsFrom()
     backbone = backbones.get(card.loader).build(card, weights)
@@ -70,16 +73,22 @@ def find_card(name: str) -> BackboneCard:
 
     Known are the aliases of the zoo, ``source:identifier`` for every loader (``timm:…``, ``hf:org/name``
     or a folder, ``open_clip:ARCH/TAG``, ``torchhub:owner/repo/entry``, ``torchvision:…``),
-    ``path/to/file.py:factory``, and ``random:`` before any of them: the same architecture, untrained.
+    ``path/to/file.py:factory``, ``path/to/teacher.safetensors`` that `ssleval train` wrote, and ``random:``
+    before any of them: the same architecture, untrained.
 
     Raises:
         UnknownNameError: none of these; the message offers the nearest aliases.
+        WeightsError: a file of weights that is absent or does not say which architecture it holds.
     """
     if name.startswith(_RANDOM):
         return _untrained(find_card(name.removeprefix(_RANDOM)), name)
     zoo = _packaged_zoo()
     if name in zoo:
         return zoo[name]
+    if name.endswith(SUFFIX):
+        from ssleval.backbone import backbones
+
+        return replace(backbones.get(read_card(Path(name)).loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
         raise UnknownNameError(f"no model {name!r}; {nearest(name, zoo)}")
@@ -102,7 +111,8 @@ def match_models(patterns: str) -> list[str]:
     found: dict[str, None] = {}
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         matches = [name for name in zoo if fnmatchcase(name, pattern)] or [pattern]
-        if matches == [pattern] and pattern not in zoo and (":" not in pattern or "*" in pattern):
+        named = pattern in zoo or (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
+        if matches == [pattern] and not named:
             raise UnknownNameError(f"no model {pattern!r}; {nearest(pattern, zoo)}")
         found.update(dict.fromkeys(matches))
     return list(found)

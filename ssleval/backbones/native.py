@@ -1,11 +1,13 @@
 """The vision transformer of ssleval's own: DINO, DINOv2, iBOT and MAE, exact to their official code.
 
 ``native:SIZE/FLAVOUR``, such as ``native:vit_small/dinov2``; without a flavour it is DINO's, which is
-also the plain ViT of supervised weights. Sizes are those of `ssleval.vit`.
+also the plain ViT of supervised weights. Sizes are those of `ssleval.vit`. A file that `ssleval train`
+wrote describes itself and needs no name: its card's ``arch`` is ``file:PATH``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast, get_args
 
 import torch
@@ -16,11 +18,14 @@ from ssleval.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, ba
 from ssleval.checkpoints import fill, read_checkpoint, to_native
 from ssleval.core import BackboneCard
 from ssleval.downloads import fetch_card
-from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 from ssleval.registry import nearest
 from ssleval.vit import PositionEmbedding, Vit, VitConfig, sized
+from ssleval.weightfile import SUFFIX, read_card, read_config
 
 __all__ = ["NativeBackbone"]
+
+_FILE = "file:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class NativeBackbone(Backbone):
 
 
 def _card(identifier: str) -> BackboneCard:
+    if identifier.endswith(SUFFIX):
+        return replace(read_card(Path(identifier)), arch=f"{_FILE}{identifier}")
     arch = identifier if "/" in identifier else f"{identifier}/dino"
     size, flavour = _parse(arch)
     with torch.device("meta"):
@@ -105,12 +112,7 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    _, flavour = _parse(card.arch)
-    positions = card.position_embedding or flavour.position_embedding
-    if positions not in get_args(PositionEmbedding):
-        known = nearest(positions, get_args(PositionEmbedding))
-        raise ConfigError(f"{card.name}: no position embedding {positions!r}; {known}")
-    config = _config(card.arch, card.patch_size, card.image_size, cast("PositionEmbedding", positions))
+    config = _stated(card) if card.arch.startswith(_FILE) else _flavoured(card)
     if config.embed_dim != card.embed_dim:
         raise ConfigError(
             f"{card.name}: its card says {card.embed_dim} channels, {card.arch} has {config.embed_dim}"
@@ -127,6 +129,25 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         vit = Vit(config)
     fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
     return NativeBackbone(card, vit).eval()
+
+
+def _stated(card: BackboneCard) -> VitConfig:
+    """Return the architecture that a file states in its header."""
+    path = card.arch.removeprefix(_FILE)
+    try:
+        return VitConfig(**read_config(Path(path)))
+    except TypeError as error:
+        raise WeightsError(f"{path}: its header states no architecture of this version ({error})") from error
+
+
+def _flavoured(card: BackboneCard) -> VitConfig:
+    """Return the architecture of a size and flavour, as far as the card does not say otherwise."""
+    _, flavour = _parse(card.arch)
+    positions = card.position_embedding or flavour.position_embedding
+    if positions not in get_args(PositionEmbedding):
+        known = nearest(positions, get_args(PositionEmbedding))
+        raise ConfigError(f"{card.name}: no position embedding {positions!r}; {known}")
+    return _config(card.arch, card.patch_size, card.image_size, cast("PositionEmbedding", positions))
 
 
 def _random(config: VitConfig, seed: int) -> Vit:

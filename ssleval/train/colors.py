@@ -1,0 +1,159 @@
+"""Colour distortions of whole batches, each image with strengths of its own.
+
+They are torchvision's on PIL images (brightness, contrast, saturation and hue in random order, grey,
+blur, solarisation), computed in floating point instead of 8 bits after each step.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ssleval.train.config import ViewsConfig
+
+__all__ = ["Colors", "blurred", "distort", "draw_colors", "hue_shifted"]
+
+_LUMA = (0.299, 0.587, 0.114)
+_CHUNK = 1 << 18
+"""Numbers handled at a time: one megabyte, which stays in a cache between the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colors:
+    """What happens to the colours of each of ``n`` crops."""
+
+    jittered: Bool[np.ndarray, " n"]
+    order: Int[np.ndarray, "n 4"]
+    """Which of brightness, contrast, saturation, hue comes when."""
+    factors: Float[np.ndarray, "n 4"]
+    """Of the same four; the hue's is a shift in turns."""
+    gray: Bool[np.ndarray, " n"]
+    sigma: Float[np.ndarray, " n"]
+    """Pixels of blur, 0 for none."""
+    solarized: Bool[np.ndarray, " n"]
+
+    def __getitem__(self, rows: slice | Int[np.ndarray, " m"]) -> "Colors":
+        return Colors(*(getattr(self, one.name)[rows] for one in fields(self)))
+
+
+def draw_colors(random: np.random.Generator, count: int, views: ViewsConfig, kind: int) -> Colors:
+    """Draw distortions; ``kind`` is 0 or 1 for the two global crops, 2 for local ones."""
+    spans = (views.brightness, views.contrast, views.saturation)
+    factors = [random.uniform(max(0.0, 1 - span), 1 + span, count) for span in spans]
+    factors.append(random.uniform(-views.hue, views.hue, count))
+    jittered, gray, blurs, solarized = random.random((4, count))
+    sigma = random.uniform(views.blur_sigma[0], views.blur_sigma[1], count)
+    return Colors(
+        jittered=jittered < views.jitter,
+        order=random.random((count, 4)).argsort(axis=1),
+        factors=np.stack(factors, axis=1),
+        gray=gray < views.grayscale,
+        sigma=np.where(blurs < views.blur[kind], sigma, 0.0),
+        solarized=solarized < views.solarize[kind],
+    )
+
+
+def distort(crops: Float[Tensor, "n 3 s s"], colors: Colors) -> Float[Tensor, "n 3 s s"]:
+    """Distort ``crops`` (RGB in [0, 1]) in place and return them."""
+    rows = max(1, _CHUNK // crops[0].numel())
+    for start in range(0, len(crops), rows):
+        _distort(crops[start : start + rows], colors[start : start + rows])
+    return crops
+
+
+def _distort(crops: Tensor, colors: Colors) -> None:
+    steps = (_brightness, _contrast, _saturation, hue_shifted)
+    for turn in range(4):
+        for kind, step in enumerate(steps):
+            chosen = np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind))
+            if len(chosen):
+                factors = torch.from_numpy(colors.factors[chosen, kind]).to(crops)
+                _replace(crops, chosen, step(_rows(crops, chosen), factors.view(-1, 1, 1, 1)))
+    gray = np.flatnonzero(colors.gray)
+    _replace(crops, gray, _gray(_rows(crops, gray)).expand(-1, 3, -1, -1))
+    soft = np.flatnonzero(colors.sigma)
+    _replace(crops, soft, blurred(_rows(crops, soft), colors.sigma[soft]))
+    inverted = np.flatnonzero(colors.solarized)
+    bright = _rows(crops, inverted)
+    # 127.5 parts the 8-bit levels that solarisation at 128 inverts from those it keeps.
+    _replace(crops, inverted, torch.where(bright > 127.5 / 255, 1 - bright, bright))
+
+
+def _rows(crops: Tensor, chosen: np.ndarray) -> Tensor:
+    return crops[torch.from_numpy(chosen).to(crops.device)]
+
+
+def _replace(crops: Tensor, chosen: np.ndarray, values: Tensor) -> None:
+    crops[torch.from_numpy(chosen).to(crops.device)] = values
+
+
+def _brightness(crops: Tensor, factors: Tensor) -> Tensor:
+    return crops.mul_(factors).clamp_(0, 1)
+
+
+def _contrast(crops: Tensor, factors: Tensor) -> Tensor:
+    mean = _gray(crops).mean(dim=(1, 2, 3), keepdim=True)
+    return crops.mul_(factors).add_(mean * (1 - factors)).clamp_(0, 1)
+
+
+def _saturation(crops: Tensor, factors: Tensor) -> Tensor:
+    return crops.lerp_(_gray(crops), 1 - factors).clamp_(0, 1)
+
+
+def _gray(crops: Tensor) -> Tensor:
+    red, green, blue = crops.split(1, dim=1)
+    return red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
+
+
+def hue_shifted(crops: Float[Tensor, "n 3 s s"], turns: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 s s"]:
+    """Return crops whose hue is moved by ``turns`` (1 is all the way round); value and saturation stay."""
+    value, low = crops.amax(dim=1, keepdim=True), crops.amin(dim=1, keepdim=True)
+    chroma = value - low
+    red, green, blue = crops.split(1, dim=1)
+    scale = chroma.clamp(min=1e-12)
+    others = torch.where(value == green, (blue - red) / scale + 2, (red - green) / scale + 4)
+    sixths = torch.where(value == red, (green - blue) / scale, others)
+    # Red, green and blue are one bump at three places of the circle.
+    places = torch.tensor([5.0, 3.0, 1.0], device=crops.device).view(1, 3, 1, 1)
+    place = (sixths + (turns * 6) + places).remainder_(6)
+    bump = torch.minimum(place, 4 - place).clamp_(0, 1)
+    return value - chroma * bump
+
+
+def blurred(crops: Float[Tensor, "n 3 s s"], sigma: Float[np.ndarray, " n"]) -> Float[Tensor, "n 3 s s"]:
+    """Return crops blurred as PIL's GaussianBlur of radius ``sigma`` does, each with its own."""
+    count, _, size, _ = crops.shape
+    if not count:
+        return crops
+    box = _box(sigma, size).to(crops.device)
+    kernel = box @ box @ box
+    wide = crops.reshape(count, 3 * size, size) @ kernel.transpose(1, 2)
+    planes = wide.view(count, 3, size, size)
+    return kernel.unsqueeze(1) @ planes
+
+
+def _box(sigma: np.ndarray, size: int) -> Float[Tensor, "n s s"]:
+    """Return box filters that, applied three times, have the variance of a Gaussian.
+
+    A box covers ``whole`` pixels to either side and a fraction of the next; edge pixels are repeated
+    outwards.
+
+    Source:
+        Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering",
+        eq. 11 and 14, which Pillow's BoxBlur.c follows.
+    """
+    variance = sigma**2 / 3
+    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    reach = int(whole.max()) + 1
+    whole, part = (torch.from_numpy(values).float().view(-1, 1, 1) for values in (whole, part))
+    inside = torch.arange(size).view(-1, 1)
+    distance = (torch.arange(-reach, size + reach) - inside).abs()
+    weights = torch.where(distance <= whole, 1.0, torch.where(distance == whole + 1, part, 0.0))
+    weights = weights / (2 * (whole + part) + 1)
+    box = weights[..., reach : reach + size].clone()
+    box[..., 0] += weights[..., :reach].sum(dim=-1)
+    box[..., -1] += weights[..., reach + size :].sum(dim=-1)
+    return box

@@ -1,0 +1,119 @@
+"""Random crops as matrix products: any number of crops, resized with PIL's antialiased bicubic filter.
+
+Resizing is separable, so that a crop of ``s`` x ``s`` pixels is ``rows @ image @ columns``, where a matrix
+``[s, H]`` holds the filter weights of every output row and zeros outside the crop. A horizontal flip is
+the same matrix read backwards, and costs nothing.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+__all__ = ["Boxes", "draw_boxes", "resample", "resized_crops"]
+
+_TRIES = 10
+"""Boxes tried before the central one is taken, as in torchvision's RandomResizedCrop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """One crop of each of ``n`` images, in whole pixels."""
+
+    top: Int[np.ndarray, " n"]
+    left: Int[np.ndarray, " n"]
+    height: Int[np.ndarray, " n"]
+    width: Int[np.ndarray, " n"]
+    flipped: Bool[np.ndarray, " n"]
+
+    def __getitem__(self, rows: slice | Int[np.ndarray, " m"]) -> "Boxes":
+        parts = (self.top, self.left, self.height, self.width, self.flipped)
+        return Boxes(*(part[rows] for part in parts))
+
+
+def draw_boxes(
+    random: np.random.Generator,
+    sizes: Int[np.ndarray, "n 2"],
+    *,
+    scale: tuple[float, ...],
+    ratio: tuple[float, ...],
+    flip: float,
+) -> Boxes:
+    """Draw crops of images of ``sizes`` (height, width): uniform area share, log-uniform aspect ratio.
+
+    The distribution is that of torchvision's RandomResizedCrop: the first of ten boxes that fits, else
+    the largest central one whose aspect ratio is allowed.
+    """
+    count = len(sizes)
+    full_height, full_width = sizes[:, :1], sizes[:, 1:]
+    area = full_height * full_width * random.uniform(scale[0], scale[1], (count, _TRIES))
+    aspect = np.exp(random.uniform(log(ratio[0]), log(ratio[1]), (count, _TRIES)))
+    width = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    height = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (width > 0) & (width <= full_width) & (height > 0) & (height <= full_height)
+    first = (np.arange(count), fits.argmax(axis=1))
+    found, (place_y, place_x) = fits.any(axis=1), random.random((2, count))
+    central_height, central_width = _central(sizes, ratio)
+    height = np.where(found, height[first], central_height)
+    width = np.where(found, width[first], central_width)
+    free_y, free_x = sizes[:, 0] - height, sizes[:, 1] - width
+    return Boxes(
+        top=np.where(found, np.floor(place_y * (free_y + 1)), free_y // 2).astype(np.int64),
+        left=np.where(found, np.floor(place_x * (free_x + 1)), free_x // 2).astype(np.int64),
+        height=height,
+        width=width,
+        flipped=random.random(count) < flip,
+    )
+
+
+def _central(sizes: np.ndarray, ratio: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    height, width = sizes[:, 0], sizes[:, 1]
+    aspect = width / height
+    narrower = np.where(aspect < ratio[0], np.rint(width / ratio[0]), height)
+    shorter = np.where(aspect > ratio[1], np.rint(height * ratio[1]), width)
+    return narrower.astype(np.int64), shorter.astype(np.int64)
+
+
+def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> Float[Tensor, "n 3 s s"]:
+    """Return crops of equally large images, resized to ``size`` x ``size``, as RGB in [0, 1]."""
+    height, width = images.shape[1:3]
+    device = images.device
+    rows = resample(boxes.top, boxes.height, height, size).to(device)
+    columns = resample(boxes.left, boxes.width, width, size)
+    columns = torch.where(torch.from_numpy(boxes.flipped).view(-1, 1, 1), columns.flip(1), columns).to(device)
+    # Rows first, while colours still are the last axis of memory: one product for the three of them.
+    tall = torch.bmm(rows, images.to(torch.float32).flatten(2))
+    planes = tall.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+    crops = planes.reshape(len(images), 3 * size, width) @ columns.transpose(1, 2)
+    return crops.div_(255).clamp_(0, 1).unflatten(1, (3, size))
+
+
+def resample(
+    start: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"], full: int, size: int
+) -> Float[Tensor, "n s f"]:
+    """Return the weights with which ``length`` pixels from ``start`` on become ``size`` pixels.
+
+    Source:
+        Pillow's Resample.c: a cubic (a = -0.5) as wide as the reduction, cut at the crop's edges, its
+        weights scaled to sum to 1. Pillow rounds to 8 bits after each axis, which is not done here.
+    """
+    step = torch.from_numpy(length / size).float().view(-1, 1, 1)
+    width = step.clamp(min=1.0)
+    first = torch.from_numpy(start).float().view(-1, 1, 1)
+    centers = first + (torch.arange(size, dtype=torch.float32).view(1, -1, 1) + 0.5) * step
+    pixels = torch.arange(full, dtype=torch.float32).view(1, 1, -1)
+    weights = _cubic(((pixels + 0.5 - centers) / width).abs_())
+    last = first + torch.from_numpy(length).float().view(-1, 1, 1)
+    weights *= (pixels >= first) & (pixels < last)
+    return weights.div_(weights.sum(dim=-1, keepdim=True))
+
+
+def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """Return Keys' cubic convolution kernel at distances ``x``."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    x = x.clamp_(max=2)
+    far = ((x - 5) * x + 8) * x * a - 4 * a
+    return torch.where(x < 1, near, far)

@@ -1,0 +1,53 @@
+"""The projection head: an MLP to a bottleneck, unit length, and prototypes of fixed or trained length."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssleval.train.config import HeadConfig
+
+__all__ = ["DinoHead"]
+
+
+class _Prototypes(nn.Module):
+    """A linear layer without bias whose rows are ``weight_g`` times the direction of ``weight_v``."""
+
+    def __init__(self, width: int, count: int, *, fixed_length: bool) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(count, 1), requires_grad=not fixed_length)
+        self.weight_v = nn.Parameter(nn.Linear(width, count, bias=False).weight.detach().clone())
+
+    def forward(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        return functional.linear(inputs, torch.ops.aten._weight_norm(self.weight_v, self.weight_g, 0))
+
+
+class DinoHead(nn.Module):
+    """Features to logits. Parameter names are those of the official code.
+
+    Source:
+        Caron et al. 2021, appendix C; facebookresearch/dino vision_transformer.py, ``DINOHead``.
+    """
+
+    def __init__(self, width: int, config: HeadConfig) -> None:
+        super().__init__()
+        sizes = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(sizes):
+            linear = nn.Linear(inputs, outputs)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.GELU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+        self.last_layer = _Prototypes(
+            config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer
+        )
+
+    def forward(self, features: Float[Tensor, "n d"], temperature: float = 1.0) -> Float[Tensor, "n k"]:
+        """Return cosines with the prototypes (times their lengths), divided by ``temperature``.
+
+        The division is of the few channels of the bottleneck, not of the many logits.
+        """
+        return self.last_layer(functional.normalize(self.mlp(features), dim=-1) / temperature)

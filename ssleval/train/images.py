@@ -1,0 +1,68 @@
+"""The images trained on: decoded once and kept where they fit, and the order they come in."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ssleval.core import Dataset, Split
+from ssleval.errors import ConfigError
+
+__all__ = ["Images", "epoch_order"]
+
+
+class Images:
+    """Decoded images of some splits, one after another.
+
+    They are kept in memory if the first few suggest that all fit into ``memory_gb``; else every batch is
+    decoded when it is asked for, by threads, the next while this one is trained on.
+    """
+
+    def __init__(self, dataset: Dataset, splits: Sequence[str], memory_gb: float) -> None:
+        self._splits = [dataset.split(name) for name in splits]
+        self._starts = np.cumsum([0, *(len(split) for split in self._splits)])
+        self._kept: list[UInt8[np.ndarray, "H W 3"] | None] = [None] * len(self)
+        self.fingerprints = {name: one.fingerprint for name, one in zip(splits, self._splits, strict=True)}
+        probe = [self._decode(row).nbytes for row in range(0, len(self), max(1, len(self) // 16))]
+        self.keeps = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def batches(self, orders: Iterator[Int[np.ndarray, " b"]]) -> Iterator[list[UInt8[np.ndarray, "H W 3"]]]:
+        """Yield the images of each of ``orders``, decoding one batch ahead."""
+        with ThreadPoolExecutor() as threads:
+            ahead: list[list] = []
+            for order in orders:
+                ahead.append([threads.submit(self._image, int(row)) for row in order])
+                if len(ahead) > 1:
+                    yield [one.result() for one in ahead.pop(0)]
+            for futures in ahead:
+                yield [one.result() for one in futures]
+
+    def _image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
+        image = self._kept[row]
+        if image is None:
+            image = self._decode(row)
+            if self.keeps:
+                self._kept[row] = image
+        return image
+
+    def _decode(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
+        index = int(np.searchsorted(self._starts, row, side="right")) - 1
+        split: Split = self._splits[index]
+        return np.array(split.image(row - int(self._starts[index])).convert("RGB"))
+
+
+def epoch_order(seed: int, epoch: int, count: int, batch: int) -> Int[np.ndarray, "s b"]:
+    """Return the rows of every full batch of an epoch; what is left over is dropped.
+
+    Raises:
+        ConfigError: there is no full batch.
+    """
+    steps = count // batch
+    if not steps:
+        raise ConfigError(f"train: {count} images make no batch of {batch}; --batch-size {count} or fewer")
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return order[: steps * batch].reshape(steps, batch)

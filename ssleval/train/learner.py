@@ -1,0 +1,147 @@
+"""One step of training: what the teacher assigns, what the student is charged, how both move."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssleval.train.config import TrainConfig
+from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
+from ssleval.train.networks import build_networks, update_teacher
+from ssleval.train.optim import adamw, clip, parameter_groups, set_rates
+from ssleval.train.schedules import Rates
+from ssleval.train.views import Views
+from ssleval.train.watch import spread
+
+__all__ = ["Learner"]
+
+_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Student, teacher, optimiser and centres."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        student, teacher = build_networks(config)
+        self.student, self.teacher = student.to(device), teacher.to(device)
+        depth = student.backbone.config.depth
+        self.optimizer = adamw(parameter_groups(self.student, config.optim, depth), config.optim)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
+        self.centers = torch.zeros(2, config.head.prototypes, device=device)
+        """Of class tokens and of patches."""
+        shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        network: nn.Module = torch.compile(self.student) if config.run.compile else self.student  # pyright: ignore[reportAssignmentType]
+        self._network = DistributedDataParallel(network) if shared else network
+
+    def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
+        """Take one step and return the losses of this process, and how spread out the teacher is.
+
+        ``watched`` asks for the latter, which takes another pass over its assignments.
+        """
+        with self._autocast():
+            targets, patch_targets, features = self._targets(views, masks, rates.teacher_temp)
+        terms: dict[str, Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self._parts(views.globals.shape[1])
+        for index, rows in enumerate(parts):
+            last = index == len(parts) - 1
+            with self._local_gradients() if not last else nullcontext():
+                charged = self._losses(views, masks, targets, patch_targets, rows)
+                self.scaler.scale(sum(charged.values(), torch.zeros((), device=self.device))).backward()
+            for name, value in charged.items():
+                terms[name] = terms.get(name, 0) + value.detach()
+        self._update(rates)
+        if watched:
+            terms |= spread(targets, features, terms.get("dino"), self.config.loss.dino)
+        return terms
+
+    def _update(self, rates: Rates) -> None:
+        optim = self.config.optim
+        self.scaler.unscale_(self.optimizer)
+        clip(list(self.student.children()), optim.clip, optim.clip_by)
+        if rates.freeze_last_layer:
+            for name, parameter in self.student.named_parameters():
+                if "last_layer" in name:
+                    parameter.grad = None
+        set_rates(self.optimizer, rates.lr, rates.weight_decay)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        update_teacher(self.teacher, self.student, rates.momentum)
+
+    @torch.no_grad()
+    def _targets(
+        self, views: Views, masks: Tensor | None, temperature: float
+    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
+        logits, patches, features = self.teacher.assignments(views.globals, masks)
+        assigned = self._assigned(logits.flatten(0, 1), self.centers[0], temperature)
+        hidden = None if patches is None else self._assigned(patches, self.centers[1], temperature)
+        return assigned.unflatten(0, (2, -1)), hidden, features.float()
+
+    def _assigned(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+        loss = self.config.loss
+        if loss.centering == "sinkhorn":
+            return sinkhorn(logits, temperature, loss.sinkhorn_iterations)
+        probabilities = centered(logits, center, temperature)
+        if loss.centering == "centering":
+            update_center(center, logits, loss.center_momentum)
+        return probabilities
+
+    def _losses(
+        self, views: Views, masks: Tensor | None, targets: Tensor, hidden: Tensor | None, rows: slice
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses of some images; over all parts they add up to the batch's."""
+        loss, batch = self.config.loss, views.globals.shape[1]
+        own = None if masks is None else masks.unflatten(0, (2, batch))[:, rows].flatten(0, 1)
+        with self._autocast():
+            logits, patches, classes = self._network(views.part(rows), own, loss.student_temp)
+        share = classes.shape[1] / batch
+        found: dict[str, Tensor] = {}
+        if loss.dino > 0:
+            found["dino"] = dino_loss(logits, targets[:, rows]) * (loss.dino * share)
+        if masks is not None and own is not None and patches is not None and hidden is not None:
+            owners = masks.nonzero()[:, 0] % batch
+            mine = (owners >= rows.start) & (owners < rows.stop)
+            counts = own.sum(dim=1, keepdim=True).clamp(min=1).expand_as(own)[own]
+            found["ibot"] = ibot_loss(patches, hidden[mine], 1 / (counts * 2 * batch)) * loss.ibot
+        if loss.koleo > 0:
+            found["koleo"] = sum((koleo(one) for one in classes), classes.new_zeros(())) * (
+                loss.koleo * share
+            )
+        return found
+
+    def _parts(self, batch: int) -> list[slice]:
+        size = -(-batch // self.config.run.accumulate)
+        return [slice(start, min(batch, start + size)) for start in range(0, batch, size)]
+
+    def _local_gradients(self) -> Any:
+        return (
+            self._network.no_sync() if isinstance(self._network, DistributedDataParallel) else nullcontext()
+        )
+
+    def _autocast(self) -> Any:
+        precision = _PRECISION.get(self.config.run.precision)
+        return nullcontext() if precision is None else torch.autocast(self.device.type, precision)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a later process needs to go on."""
+        return {
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "centers": self.centers,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned."""
+        self.student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.centers.copy_(state["centers"])

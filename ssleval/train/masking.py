@@ -1,0 +1,59 @@
+"""Which patches of the student's global crops are hidden: blocks, as in BEiT, iBOT and DINOv2."""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool
+
+__all__ = ["block_mask", "draw_masks"]
+
+_LEAST = 4
+"""Patches of the smallest block."""
+_ASPECT = (0.3, 1 / 0.3)
+_TRIES = 10
+
+
+def draw_masks(
+    random: np.random.Generator, crops: int, grid: int, probability: float, ratio: tuple[float, ...]
+) -> Bool[np.ndarray, "n g"]:
+    """Return masks for ``crops`` crops of ``grid`` x ``grid`` patches.
+
+    ``int(crops x probability)`` of them, drawn at random, are masked; the range of ratios is cut into as
+    many parts, and each draws its share from one of them, so that a batch always covers the range.
+
+    Source:
+        DINOv2's data/collate.py.
+    """
+    masks = np.zeros((crops, grid, grid), bool)
+    masked = random.permutation(crops)[: int(crops * probability)]
+    bounds = np.linspace(ratio[0], ratio[1], len(masked) + 1)
+    for crop, low, high in zip(masked, bounds[:-1], bounds[1:], strict=True):
+        masks[crop] = block_mask(random, grid, int(grid**2 * random.uniform(low, high)))
+    return masks.reshape(crops, -1)
+
+
+def block_mask(random: np.random.Generator, grid: int, wanted: int) -> Bool[np.ndarray, "g g"]:
+    """Return a mask of at most ``wanted`` patches, made of rectangles.
+
+    A rectangle has between 4 and half the crop's patches (no more than are still wanted) and an aspect
+    ratio between 0.3 and 1 / 0.3; ten misses in a row end it early.
+
+    Source:
+        DINOv2's data/masking.py, after BEiT.
+    """
+    mask = np.zeros((grid, grid), bool)
+    while (missing := wanted - int(mask.sum())) > 0:
+        for _ in range(_TRIES):
+            area = random.uniform(_LEAST, max(_LEAST, min(missing, grid**2 // 2)))
+            aspect = math.exp(random.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if not (0 < height < grid and 0 < width < grid):
+                continue
+            top, left = random.integers(grid - height + 1), random.integers(grid - width + 1)
+            block = mask[top : top + height, left : left + width]
+            if 0 < height * width - int(block.sum()) <= missing:
+                block[:] = True
+                break
+        else:
+            break
+    return mask

@@ -1,0 +1,79 @@
+"""Student and teacher: a backbone and its head. The teacher is the student's moving average."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ssleval.train.config import TrainConfig
+from ssleval.train.head import DinoHead
+from ssleval.train.views import Views
+from ssleval.vit import Vit
+
+__all__ = ["Network", "build_networks", "update_teacher"]
+
+
+class Network(nn.Module):
+    """A backbone with the head of its class token, and of its patches where they have one of their own."""
+
+    def __init__(self, backbone: Vit, config: TrainConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = DinoHead(backbone.config.embed_dim, config.head)
+        separate = config.loss.ibot > 0 and not config.loss.shared_head
+        self.patch_head = DinoHead(backbone.config.embed_dim, config.head) if separate else None
+
+    def forward(
+        self, views: Views, masks: Bool[Tensor, "m n"] | None, temperature: float
+    ) -> tuple[Float[Tensor, "v b k"], Float[Tensor, "m k"] | None, Float[Tensor, "2 b d"]]:
+        """Return logits of every crop and of every masked patch, and the class tokens of global crops.
+
+        All crops of one size go through the backbone as one batch, and all class tokens through the head.
+
+        Args:
+            views: ``v`` crops of ``b`` images; without local crops they may be empty.
+            masks: patches of the global crops that are hidden, one row per crop.
+            temperature: what logits are divided by.
+        """
+        batch = views.globals.shape[1]
+        tokens = self.backbone(views.globals.flatten(0, 1), masks)
+        classes = tokens[:, 0]
+        everyone = [classes]
+        if len(views.locals):
+            everyone.append(self.backbone(views.locals.flatten(0, 1))[:, 0])
+        logits = self.head(torch.cat(everyone), temperature).unflatten(0, (-1, batch))
+        patches = None if masks is None else self._patches(tokens, masks, temperature)
+        return logits, patches, classes.unflatten(0, (2, batch))
+
+    def assignments(
+        self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "m n"] | None
+    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
+        """Return the teacher's logits of whole global crops and of what the student's masks hide."""
+        tokens = self.backbone(crops.flatten(0, 1))
+        logits = self.head(tokens[:, 0]).unflatten(0, (2, -1))
+        patches = None if masks is None else self._patches(tokens, masks, 1.0)
+        return logits, patches, tokens[:, 0]
+
+    def _patches(self, tokens: Tensor, masks: Tensor, temperature: float) -> Tensor:
+        hidden = tokens[:, self.backbone.config.num_prefix :][masks]
+        return (self.patch_head or self.head)(hidden, temperature)
+
+
+def build_networks(config: TrainConfig) -> tuple[Network, Network]:
+    """Return a student and a teacher with the same weights; only the student drops branches at random."""
+    vit = config.vit()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.run.seed)
+        student = Network(Vit(vit), config)
+        teacher = Network(Vit(replace(vit, drop_path=0.0)), config)
+    teacher.load_state_dict(student.state_dict())
+    return student, teacher.requires_grad_(False)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move the teacher towards the student: ``momentum`` of itself, the rest of the student."""
+    average = get_ema_multi_avg_fn(momentum)
+    average(list(teacher.parameters()), list(student.parameters()), 0)

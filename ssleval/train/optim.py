@@ -1,0 +1,66 @@
+"""The optimiser: which parameters decay, how fast each learns, and how gradients are clipped."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssleval.train.config import OptimConfig
+
+__all__ = ["adamw", "clip", "parameter_groups", "set_rates"]
+
+
+def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
+    """Return groups of trained parameters with ``decays``, ``lr_scale`` and ``modules`` of each.
+
+    Biases, norms and scales do not decay; everything else does, class token and positions included, as
+    in DINO and DINOv2.
+    """
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and not name.endswith(".bias")
+            scale = _lr_scale(name, config, depth)
+            empty: dict[str, Any] = {"params": [], "decays": decays, "lr_scale": scale}
+            groups.setdefault((decays, scale), empty)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
+    """Return the layer-wise factor: 1 for heads and the final norm, least for the embeddings."""
+    if not name.startswith("backbone."):
+        return 1.0
+    block = re.match(r"backbone\.blocks\.(\d+)\.", name)
+    embeds = re.match(r"backbone\.(patch_embed|cls_token|pos_embed|register_tokens|mask_token)", name)
+    layer = int(block.group(1)) + 1 if block else 0 if embeds else depth + 1
+    scale = config.layer_decay ** (depth + 1 - layer)
+    return scale * (config.patch_embed_lr if "patch_embed" in name else 1.0)
+
+
+def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.AdamW:
+    """Return AdamW, fused: one pass over the weights a step."""
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
+    """Give every group its learning rate and weight decay of this step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+
+
+def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:
+    """Scale gradients whose L2 norm is above ``limit`` down to it.
+
+    Args:
+        modules: the parts that count as wholes where ``by`` is ``module``.
+        limit: largest norm; 0 clips nothing.
+        by: ``tensor`` scales every parameter's gradient by itself (DINO), ``module`` those of a module
+            together (DINOv2).
+    """
+    for module in modules if limit > 0 else ():
+        trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
+        for whole in [trained] if by == "module" else [[parameter] for parameter in trained]:
+            nn.utils.clip_grad_norm_(whole, limit)

@@ -1,0 +1,108 @@
+"""Losses against references written another way: values, and gradients by torch's own rules."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) * scale
+
+
+def pairwise_reference(student: Tensor, teacher: Tensor) -> Tensor:
+    terms = [
+        -(probabilities * torch.log_softmax(crop, dim=-1)).sum(dim=-1).mean()
+        for seen, probabilities in enumerate(teacher)
+        for index, crop in enumerate(student)
+        if index != seen
+    ]
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("views", [2, 3, 8])
+def test_dino_loss_is_the_mean_over_pairs_of_different_crops(views: int) -> None:
+    student, teacher = drawn(views, 5, 11).requires_grad_(), drawn(2, 5, 11, seed=1).softmax(dim=-1)
+    ours, reference = dino_loss(student, teacher), pairwise_reference(student, teacher)
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
+    (expected,) = torch.autograd.grad(reference, student)
+    # Scaled on the way back, as a weight or a gradient scaler does.
+    (found,) = torch.autograd.grad(ours * 2.5, student)
+    torch.testing.assert_close(found, expected * 2.5, rtol=1e-4, atol=1e-6)
+
+
+def test_dino_loss_of_many_prototypes_is_computed_in_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = drawn(3, 7, 16), drawn(2, 7, 16, seed=1).softmax(dim=-1)
+    whole = dino_loss(student, teacher)
+    monkeypatch.setattr("ssleval.train.losses._CHUNK", 32)
+    torch.testing.assert_close(dino_loss(student, teacher), whole)
+
+
+def test_dino_loss_stays_finite_at_extreme_logits() -> None:
+    student = torch.tensor([[[1e4, 0.0, -1e4]], [[-1e4, 0.0, 1e4]]]).requires_grad_()
+    loss = dino_loss(student, torch.full((2, 1, 3), 1 / 3))
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+
+
+def test_ibot_loss_counts_crops_alike_whatever_is_masked() -> None:
+    counts = torch.tensor([3, 1])
+    owners = torch.repeat_interleave(torch.arange(2), counts)
+    student, teacher = drawn(4, 9).requires_grad_(), drawn(4, 9, seed=1).softmax(dim=-1)
+    rows = -(teacher * torch.log_softmax(student, dim=-1)).sum(dim=-1)
+    reference = torch.stack([rows[owners == crop].mean() for crop in range(2)]).mean()
+    loss = ibot_loss(student, teacher, 1 / (counts[owners] * 2))
+    torch.testing.assert_close(loss, reference)
+    (expected,) = torch.autograd.grad(reference, student)
+    (found,) = torch.autograd.grad(loss, student)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_koleo_is_minus_the_mean_log_distance_to_the_nearest() -> None:
+    features = drawn(6, 4).requires_grad_()
+    unit = features / features.norm(dim=1, keepdim=True)
+    distances = (unit[:, None] - unit[None]).square().sum(-1)
+    nearest = (distances + 10 * torch.eye(6)).min(dim=1).values.sqrt()
+    reference = -nearest.log().mean()
+    ours = koleo(features)
+    torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+    (expected,) = torch.autograd.grad(reference, features)
+    (found,) = torch.autograd.grad(ours, features)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_centering_subtracts_and_sharpening_divides() -> None:
+    logits, center = drawn(3, 5), drawn(5, seed=2)
+    exponentials = np.exp((logits.numpy() - center.numpy()).astype(np.float64) / 0.5)
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(centered(logits, center, 0.5).numpy(), expected, rtol=1e-5)
+    assert not torch.allclose(centered(logits, center, 0.5), centered(logits, center, 0.4))
+
+
+def test_the_center_is_an_average_with_the_mean_of_the_batch() -> None:
+    logits, center = drawn(3, 5), drawn(5, seed=2)
+    expected = 0.9 * center + 0.1 * logits.mean(dim=0)
+    update_center(center, logits, 0.9)
+    torch.testing.assert_close(center, expected)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 200])
+def test_sinkhorn_alternates_between_prototypes_and_samples(iterations: int) -> None:
+    logits = drawn(8, 4, scale=1.0)
+    q = np.exp(logits.numpy().astype(np.float64) / 0.5).T
+    q /= q.sum()
+    for _ in range(iterations):
+        q /= q.sum(axis=1, keepdims=True) * q.shape[0]
+        q /= q.sum(axis=0, keepdims=True) * q.shape[1]
+    found = sinkhorn(logits, 0.5, iterations)
+    np.testing.assert_allclose(found.numpy(), q.T * 8, rtol=1e-4)
+    np.testing.assert_allclose(found.sum(dim=1).numpy(), 1, rtol=1e-5)
+    if iterations == 200:
+        np.testing.assert_allclose(found.sum(dim=0).numpy(), 2, rtol=1e-3)
+
+
+def test_sinkhorn_does_not_overflow() -> None:
+    assert sinkhorn(drawn(4, 6, scale=2.0), 0.04, 3).isfinite().all()
