@@ -14,6 +14,7 @@ import typer
 
 from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
 from ssleval.cli_compare import compare_
+from ssleval.cli_doctor import doctor
 from ssleval.cli_export import export_app
 from ssleval.cli_train import train_command
 from ssleval.errors import ConfigError, SslevalError
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(export_app, name="export")
 app.command(name="train")(train_command)
+app.command(name="doctor")(doctor)
 
 Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
 
