@@ -16,15 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Int
 
 from ssleval.core import (
     Context,
     Dataset,
     FeatureRequest,
-    FeatureTable,
     Interpolation,
     Metric,
     Readout,
@@ -35,11 +32,10 @@ from ssleval.heads.linear import HeadGrid, Rows, Training, fit_heads
 from ssleval.heads.selection import hold_out
 from ssleval.image_level import ImageGeometry, labels_of, random_views, same_rows, train_and_test
 from ssleval.metrics.stats import mean_of, mean_per_class_of
+from ssleval.probes import BLOCKS, RATES, block_columns, table_rows
 from ssleval.task import Source, Task, tasks
 
 __all__ = ["Linear"]
-
-_BLOCKS = (*(Readout("cls", block) for block in (-4, -3, -2, -1)), Readout("mean"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +56,8 @@ class _Recipe:
     view_interpolation: Interpolation = "bicubic"
 
 
-_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 _RECIPES = {
-    "dinov2": _Recipe(_RATES, 1024, 8, epochs=10, fewest=500, most=12_500),
+    "dinov2": _Recipe(RATES, 1024, 8, epochs=10, fewest=500, most=12_500),
     "dino": _Recipe((1e-3,), 1024, 8, epochs=100, fewest=2_000, by_epoch=True, view_interpolation="bilinear"),
     "mae": _Recipe(
         (0.1,), 16_384, 1, epochs=90, fewest=2_000, warmup_epochs=10, optimizer="lars", standardise=True
@@ -159,9 +154,9 @@ class Linear(ImageGeometry, Task):
         grid = HeadGrid(self._columns(source.backbone.card.embed_dim, sizes), task.learning_rates)
         held = hold_out(labels, self.held_out, context.seed)
         seen = views or [train]
-        everything, asked = (_reader(tables, readouts, None, device) for tables in (seen, [test]))
-        kept = _reader(seen, readouts, np.flatnonzero(~held), device)
-        judged = _reader([train], readouts, np.flatnonzero(held), device)
+        everything, asked = (table_rows(tables, readouts, None, device) for tables in (seen, [test]))
+        kept = table_rows(seen, readouts, np.flatnonzero(~held), device)
+        judged = table_rows([train], readouts, np.flatnonzero(held), device)
         repeated = np.tile(labels[~held], len(seen))
         tried = task._fit(kept, repeated, grid, classes, (judged, int(held.sum())), context)
         place = task._best(tried == labels[held][:, None], labels[held])
@@ -210,15 +205,13 @@ class Linear(ImageGeometry, Task):
     def _readouts(self) -> tuple[Readout, ...]:
         if self.inputs == "pooled":
             return (Readout("pooled"),)
-        return _BLOCKS[3:4] if self.recipe == "mae" else _BLOCKS
+        return BLOCKS[3:4] if self.recipe == "mae" else BLOCKS
 
     def _columns(self, width: int, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Return the column sets of the recipe in the concatenated readouts."""
         if len(sizes) == 1:
             return ((0, sizes[0]),)
-        edges = [0, *np.cumsum(sizes).tolist()]
-        one, with_mean = (edges[3], edges[4]), (edges[3], edges[5])
-        four, all_of_it = (edges[0], edges[4]), (edges[0], edges[5])
+        one, with_mean, four, all_of_it = block_columns(sizes)
         if self.recipe == "dino":
             return (four,) if width <= 384 else (with_mean,)
         return one, with_mean, four, all_of_it
@@ -229,27 +222,3 @@ class Linear(ImageGeometry, Task):
             return int(correct.mean(axis=0).argmax())
         classes = [correct[labels == label].mean(axis=0) for label in np.unique(labels)]
         return int(np.mean(classes, axis=0).argmax())
-
-
-def _reader(
-    tables: Sequence[FeatureTable],
-    readouts: Sequence[Readout],
-    rows: Int[np.ndarray, " n"] | None,
-    device: str,
-) -> Rows:
-    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
-
-    ``rows`` of the first table come first, then the same of the next.
-    """
-    arrays = [[table[readout] for readout in readouts] for table in tables]
-    rows = np.arange(len(tables[0].ids)) if rows is None else rows
-
-    def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
-        which, place = np.divmod(index, len(rows))
-        found = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
-        for number in np.unique(which).tolist():
-            at = which == number
-            found[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
-        return torch.from_numpy(found).to(device)
-
-    return read
