@@ -16,6 +16,7 @@ from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
 from ssleval.cli_compare import compare_
 from ssleval.cli_doctor import doctor
 from ssleval.cli_export import export_app
+from ssleval.cli_gate import gate_
 from ssleval.cli_train import train_command
 from ssleval.errors import ConfigError, SslevalError
 
@@ -182,6 +183,7 @@ def leaderboard_(
 
 
 app.command(name="compare")(compare_)
+app.command(name="gate")(gate_)
 
 
 def main() -> None:

@@ -5,7 +5,10 @@ description: one line
 measurements:
   - {task: knn, dataset: digits}
   - {task: knn, dataset: imagenet1k, settings: {temperature: 0.07}}
+  - {task: depth, dataset: scenes, margin: 0.02}
 ```
+
+``margin`` is for `ssleval gate`: how much worse a candidate may be, in the unit of the leading metric.
 """
 
 from collections.abc import Mapping
@@ -29,6 +32,8 @@ class Measurement:
     task: str
     dataset: str
     settings: Mapping[str, Any]
+    margin: float | None = None
+    """How much worse a candidate may be in the leading metric; None: the gate's default."""
 
 
 def list_suites() -> dict[str, str]:
@@ -54,13 +59,16 @@ def read_suite(name: str) -> list[Measurement]:
 
 
 def _measurement(path: Path, entry: Any) -> Measurement:
-    if not isinstance(entry, dict) or not {"task", "dataset"} <= set(entry) <= {
-        "task",
-        "dataset",
-        "settings",
-    }:
-        raise ConfigError(f"{path}: {entry!r} is not {{task, dataset}} with optional settings")
-    return Measurement(str(entry["task"]), str(entry["dataset"]), dict(entry.get("settings") or {}))
+    known = {"task", "dataset", "settings", "margin"}
+    if not isinstance(entry, dict) or not {"task", "dataset"} <= set(entry) <= known:
+        raise ConfigError(f"{path}: {entry!r} is not {{task, dataset}} with optional settings and margin")
+    margin = entry.get("margin")
+    if margin is not None and not (isinstance(margin, int | float) and margin > 0):
+        raise ConfigError(f"{path}: margin {margin!r} of {entry['task']}; expected a number above 0")
+    settings = dict(entry.get("settings") or {})
+    return Measurement(
+        str(entry["task"]), str(entry["dataset"]), settings, None if margin is None else float(margin)
+    )
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Task(ABC):
 
     version: ClassVar[int] = 1
     """Raised when a change moves a score; part of every result's key."""
+    seeded: ClassVar[bool] = True
+    """Whether ``Context.seed`` may move the score; False promises that one run says all there is."""
 
     @property
     @abstractmethod

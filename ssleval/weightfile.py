@@ -19,7 +19,7 @@ from ssleval.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIX", "read_card", "read_config", "write_weights"]
+__all__ = ["SUFFIX", "describes_itself", "read_card", "read_config", "write_weights"]
 
 SUFFIX = ".safetensors"
 _FORMAT = "ssleval-weights-1"
@@ -56,6 +56,17 @@ def read_card(path: Path) -> BackboneCard:
         return BackboneCard(**values)
     except TypeError as error:
         raise WeightsError(f"{path}: its header holds no whole card ({error})") from error
+
+
+def describes_itself(path: Path) -> bool:
+    """Return whether a file is a model of its own, not weights for an architecture that is to be named."""
+    if path.suffix != SUFFIX or not path.is_file():
+        return False
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return (file.metadata() or {}).get("format") == _FORMAT
+    except (safetensors.SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: it is damaged or no safetensors ({error})") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -51,6 +51,14 @@ def test_every_statistic_can_be_written_into_a_result(name: str) -> None:
         assert describe(metric.statistic)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_that_says_seeds_do_not_move_it_reads_none(name: str) -> None:
+    kind = tasks.get(name)
+    module = inspect.getmodule(kind)
+    assert module is not None
+    assert kind.seeded or "context.seed" not in inspect.getsource(module)
+
+
 def test_every_module_exports_what_it_says() -> None:
     for module in pkgutil.walk_packages(ssleval.__path__, "ssleval."):
         if not module.name.endswith("__main__"):

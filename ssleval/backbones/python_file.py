@@ -5,13 +5,14 @@ brings its own card and weights.
 """
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ssleval.backbone import Backbone, Loader, WeightsFrom, backbones
-from ssleval.core import BackboneCard
+from ssleval.core import BackboneCard, digest
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
 from ssleval.registry import nearest
 
@@ -39,10 +40,13 @@ def _made(identifier: str) -> Backbone:
     path = Path(location)
     if not path.is_file():
         raise UnknownNameError(f"{identifier}: no file {location}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Known by a name of its own, for classes in it say where they are defined by the name alone.
+    name = f"{path.stem}_{digest(str(path.resolve()))[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     if not hasattr(module, factory):
         raise UnknownNameError(f"{location} has no {factory!r}; {nearest(factory, vars(module))}")

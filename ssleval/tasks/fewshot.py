@@ -12,7 +12,7 @@ Source: Oquab et al. 2023, arXiv:2304.07193 (eval/knn.py); DINOv3 (eval/data.py,
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -42,6 +42,7 @@ __all__ = ["Fewshot"]
 class Fewshot(VectorPerImage, Task):
     """k-NN and logistic regression on few training images per class."""
 
+    seeded: ClassVar[bool] = False
     shots: tuple[float, ...] = (5.0,)
     """Images per class, or below 1 the fraction of each class; the first leads."""
     tries: int = 5

@@ -10,6 +10,7 @@ Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:180
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -30,6 +31,7 @@ __all__ = ["Knn"]
 class Knn(VectorPerImage, Task):
     """Weighted vote of the nearest training images."""
 
+    seeded: ClassVar[bool] = False
     ks: tuple[int, ...] = (20, 10, 100, 200)
     """Numbers of neighbours; the first leads. Those beyond the training set are not scored."""
     temperature: float = 0.07

@@ -12,7 +12,7 @@ Source: Radford et al. 2021, arXiv:2103.00020, sec. 3.1; LAION-AI/CLIP_benchmark
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ _POOLED = Readout("pooled")
 class Zeroshot(Task):
     """Classification by text prompts."""
 
+    seeded: ClassVar[bool] = False
     templates: str = "dataset"
     """Set of templates, or a file with one a line; ``dataset``: the one it was published with."""
     class_names: str = "dataset"

@@ -1,0 +1,1 @@
+"""Is a checkpoint no worse than the last one? Measure a suite, decide, report."""
