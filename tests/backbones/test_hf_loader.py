@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModel
 
-from ssleval.errors import ConfigError, WeightsError
+from ssleval.errors import ConfigError, NotApplicableError, WeightsError
 from ssleval.zoo import find_card, load
 
 SMALL = {
@@ -151,3 +151,22 @@ def test_seeds_decide_random_weights(tmp_path: Path):
     assert hashes[0] == hashes[1]
     assert hashes[0] != hashes[2]
     assert load(f"hf:{folder}").weights_sha256 == load(f"hf:{folder}").weights_sha256
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_logits_of_cosines_are_the_models_own(tmp_path: Path, kind: str):
+    backbone: Any = load(f"hf:{_folder(tmp_path, kind)}")
+    if kind == "siglip":
+        backbone.model.logit_bias.data.fill_(-10.0)
+        backbone.model.logit_scale.data.fill_(2.0)
+    images, tokens = torch.rand(2, 3, 32, 32), torch.tensor([[3, 4, 2], [5, 6, 2]])
+    with torch.no_grad():
+        output = backbone.model(input_ids=tokens, pixel_values=(images - backbone.mean) / backbone.std)
+    scale, bias = backbone.similarity()
+    units = torch.nn.functional.normalize(backbone(images).pooled, dim=-1)
+    assert torch.allclose(output.logits_per_image, scale * units @ output.text_embeds.T + bias, atol=1e-4)
+
+
+def test_an_image_model_has_no_similarity(tmp_path: Path):
+    with pytest.raises(NotApplicableError, match="no text tower"):
+        load(f"hf:{_folder(tmp_path, 'vit')}").similarity()
