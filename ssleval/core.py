@@ -24,6 +24,7 @@ from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameErr
 from ssleval.registry import Registry, nearest
 
 __all__ = [
+    "IGNORED",
     "BackboneCard",
     "Context",
     "Dataset",
@@ -182,6 +183,10 @@ class BackboneCard:
 
 
 # Datasets -----------------------------------------------------------------------------------------
+
+
+IGNORED = 255
+"""The value of a mask's pixels that count nowhere, in training and in scores."""
 
 
 class Sample(NamedTuple):

@@ -33,6 +33,8 @@ __all__ = [
     "decode",
     "file_split",
     "fingerprint",
+    "images_below",
+    "size_and_hash",
 ]
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -114,7 +116,7 @@ def file_split(
         DataError: a file is missing.
     """
     rows = (
-        [path, *_size_and_hash(os.path.join(root, path), full_hash=full_hash), label]  # noqa: PTH118
+        [path, *size_and_hash(os.path.join(root, path), full_hash=full_hash), label]  # noqa: PTH118
         for path, label in zip(paths, _plain(targets), strict=True)
     )
     return Split(paths, ImageFiles(root, paths), targets, fingerprint(rows))
@@ -137,7 +139,12 @@ def _plain(targets: Shaped[np.ndarray, "n ..."]) -> list[Any]:
     return targets.tolist() if targets.ndim == 1 else [np.flatnonzero(row).tolist() for row in targets]
 
 
-def _size_and_hash(path: str, *, full_hash: bool) -> list[Any]:
+def size_and_hash(path: str, *, full_hash: bool) -> list[Any]:
+    """Return what a fingerprint says of a file: its bytes, on request the sha256 of its content.
+
+    Raises:
+        DataError: there is no such file.
+    """
     # Called a million times for ImageNet: os and not pathlib, which takes four times as long.
     try:
         size = os.stat(path).st_size  # noqa: PTH116
@@ -183,7 +190,7 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[list[str], list[int]]
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(_images_below(root / name, name))
+        found = sorted(images_below(root / name, name))
         if not found:
             raise DataError(f"{root / name}: no images in this class; add some or remove the folder")
         paths += found
@@ -191,14 +198,19 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[list[str], list[int]]
     return paths, labels
 
 
-def _images_below(folder: Path, prefix: str) -> list[str]:
+def images_below(folder: Path, prefix: str) -> list[str]:
+    """Return ``prefix/PATH`` of every image in ``folder`` and the folders in it, unsorted.
+
+    Raises:
+        DataError: a file that is neither an image nor a known stray.
+    """
     found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in IGNORED:
                 continue
             if entry.is_dir():
-                found += _images_below(folder / entry.name, f"{prefix}/{entry.name}")
+                found += images_below(folder / entry.name, f"{prefix}/{entry.name}")
             elif Path(entry.name).suffix.lower() in EXTENSIONS:
                 found.append(f"{prefix}/{entry.name}")
             else:

@@ -16,11 +16,14 @@ Paint = Callable[[Path, int], None]
 OpenReduced = Callable[..., Dataset]
 
 PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
+    "ade20k": (150, {"training": 20210, "validation": 2000}, "training", "validation", "top1"),
     "aircraft": (100, {"trainval": 6667, "test": 3333}, "trainval", "test", "mean_per_class"),
     "caltech101": (102, {"train": 3060, "test": 6084}, "train", "test", "mean_per_class"),
+    "camvid": (11, {"train": 367, "val": 101, "test": 233}, "train", "test", "top1"),
     "cars": (196, {"train": 8144, "test": 8041}, "train", "test", "top1"),
     "cifar10": (10, {"train": 50000, "test": 10000}, "train", "test", "top1"),
     "cifar100": (100, {"train": 50000, "test": 10000}, "train", "test", "top1"),
+    "cityscapes": (19, {"train": 2975, "val": 500}, "train", "val", "top1"),
     "cub200": (200, {"train": 5994, "test": 5794}, "train", "test", "top1"),
     "digits": (10, {"train": 1297, "test": 500}, "train", "test", "top1"),
     "dtd": (47, {"trainval": 3760, "test": 1880}, "trainval", "test", "top1"),
@@ -38,6 +41,8 @@ PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
     "places205": (205, {"train": 2448873, "val": 20500}, "train", "val", "top1"),
     "sun397": (397, {"train": 19850, "test": 19850}, "train", "test", "top1"),
     "voc2007": (20, {"trainval": 5011, "test": 4952}, "trainval", "test", "map"),
+    "voc2012": (21, {"train": 1464, "val": 1449}, "train", "val", "top1"),
+    "voc2012_aug": (21, {"trainaug": 10582, "val": 1449}, "trainaug", "val", "top1"),
 }
 """Sizes and conventions as the papers print them, written down apart from the cards."""
 

@@ -1,0 +1,1 @@
+"""Heads on patch grids: a class or a depth for every pixel."""
