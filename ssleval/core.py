@@ -71,6 +71,8 @@ class Geometry:
     crop: int | None = None
     """Side of the central square kept; smaller images are padded with black, as torchvision does."""
     interpolation: Interpolation = "bicubic"
+    flip: bool = False
+    """Mirrored left to right, last of all."""
 
     @property
     def fixed_size(self) -> int | None:
@@ -119,12 +121,15 @@ class Readout:
     """Block index, negative from the end. ``pooled`` has none."""
     norm: bool = True
     """Whether the model's final norm is applied to the block's output (DINOv2's depth heads: no)."""
+    quarter: int = 0
+    """1 to 4: the block that ends this quarter of the model, whatever its depth, in place of ``block``."""
 
     def __str__(self) -> str:
         """Return the canonical name."""
         if self.kind == "pooled":
             return "pooled"
-        return f"{self.kind}[{self.block}]{'' if self.norm else ':unnormed'}"
+        block = f"quarter {self.quarter}" if self.quarter else str(self.block)
+        return f"{self.kind}[{block}]{'' if self.norm else ':unnormed'}"
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -267,6 +272,8 @@ class DatasetCard:
     """The split that is scored."""
     metric: Literal["top1", "mean_per_class", "map"] = "top1"
     """The convention of the field for this set."""
+    max_depth: float = 0.0
+    """Metres that heads are fitted up to, where the target is depth; pixels beyond count nowhere."""
     license: str = ""
     source: str = ""
     """Paper or page, and how to get the files."""

@@ -1,4 +1,4 @@
-"""Dense targets in files beside the images: masks of class indices.
+"""Dense targets in files beside the images: masks of class indices, and depth.
 
 Mask values are translated as the set publishes them, and a value it does not name stops the run: a
 mask saved as colours, as JPEG or by another numbering would otherwise score as a bad model.
@@ -7,16 +7,31 @@ mask saved as colours, as JPEG or by another numbering would otherwise score as 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from ssleval.core import IGNORED, Split
 from ssleval.errors import DataError
 from ssleval.imagefiles import DAMAGED, ImageFiles, fingerprint, images_below, size_and_hash
 
-__all__ = ["MaskFiles", "by_stem", "mask_split", "named_classes", "paired"]
+__all__ = [
+    "DepthFiles",
+    "MaskFiles",
+    "Window",
+    "by_stem",
+    "depth_split",
+    "inside",
+    "mask_split",
+    "named_classes",
+    "paired",
+]
+
+
+Window: TypeAlias = tuple[float, float, float, float]
+"""First and last + 1 row and column that count, as fractions of the sides, rounded down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +51,9 @@ class MaskFiles:
             DataError: damaged, in colours, of another size than its image, or with an unknown value.
         """
         path = self.root / self.masks[index]
-        stored = _indices(path)
-        size = _size(self.root / self.images[index])
-        if stored.shape != size[::-1]:
-            found = "x".join(map(str, stored.shape[::-1]))
-            raise DataError(f"{path}: {found} pixels for an image of {size[0]}x{size[1]}; masks must fit")
+        # Of a palette image the indices are the labels; its colours are for people.
+        stored = _stored(path, ("L", "P", "1"), "class indices of 8 bits").astype(np.uint8)
+        _fits(path, stored.shape, self.root / self.images[index])
         table = np.full(256, -1, dtype=np.int16)
         table[list(self.classes)] = list(self.classes.values())
         mask = table[stored]
@@ -77,6 +90,58 @@ def mask_split(
         fingerprint=fingerprint(rows),
         target=MaskFiles(root, images, masks, classes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DepthFiles:
+    """Reads the i-th of a list of 16-bit depth images; survives pickling."""
+
+    root: Path
+    images: Sequence[str]
+    depths: Sequence[str]
+    scale: float
+    """Stored units per metre: 1000 for millimetres."""
+    invalid: tuple[int, ...] = (0,)
+    """Stored values that mean an unknown depth."""
+    window: Window = (0.0, 1.0, 0.0, 1.0)
+
+    def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
+        """Return metres, 0 where unknown or outside the window.
+
+        Raises:
+            DataError: damaged, not of 16 bits, or of another size than its image.
+        """
+        path = self.root / self.depths[index]
+        stored = _stored(path, ("I;16", "I;16B", "I"), "depth of 16 bits")
+        _fits(path, stored.shape, self.root / self.images[index])
+        metres = stored.astype(np.float32) / np.float32(self.scale)
+        metres[np.isin(stored, self.invalid)] = 0
+        return inside(metres, self.window)
+
+
+def inside(metres: Float32[np.ndarray, "H W"], window: Window) -> Float32[np.ndarray, "H W"]:
+    """Return depth with everything outside a window unknown."""
+    height, width = metres.shape
+    sides = np.array([height, height, width, width])
+    top, bottom, left, right = (np.array(window) * sides).astype(int).tolist()
+    kept = np.zeros_like(metres)
+    kept[top:bottom, left:right] = metres[top:bottom, left:right]
+    return kept
+
+
+def depth_split(images: ImageFiles, depths: DepthFiles, *, full_hash: bool = False) -> Split:
+    """Return the split of images with depth; ids are the images' paths.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    rows: list[list[Any]] = [
+        [name, *size_and_hash(str(depths.root / name), full_hash=full_hash)]
+        for pair in zip(depths.images, depths.depths, strict=True)
+        for name in pair
+    ]
+    rows.append([depths.scale, list(depths.invalid), list(depths.window)])
+    return Split(depths.images, images, None, fingerprint(rows), depths)
 
 
 def named_classes(count: int, *ignored: int) -> dict[int, int]:
@@ -123,23 +188,25 @@ def paired(images: Path, targets: Path) -> tuple[list[str], list[str]]:
     return list(here.values()), list(there.values())
 
 
-def _indices(path: Path) -> UInt8[np.ndarray, "H W"]:
+def _stored(path: Path, modes: tuple[str, ...], expected: str) -> Shaped[np.ndarray, "H W"]:
     try:
         with Image.open(path) as image:
             image.load()
-            # Of a palette image the indices are the labels; its colours are for people.
-            if image.mode in {"L", "P"}:
-                return np.asarray(image)
-            if image.mode == "1":
-                return np.asarray(image).astype(np.uint8)
+            if image.mode in modes:
+                return np.array(image)
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
-    raise DataError(f"{path}: pixels of mode {image.mode!r}, expected class indices of 8 bits")
+    raise DataError(f"{path}: pixels of mode {image.mode!r}, expected {expected}")
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _fits(path: Path, shape: tuple[int, ...], image_path: Path) -> None:
+    """Refuse a target of another size than its image, of which only the header is read."""
     try:
-        with Image.open(path) as image:
-            return image.size
+        with Image.open(image_path) as image:
+            width, height = image.size
     except DAMAGED as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+        raise DataError(f"{image_path}: cannot be decoded ({error}); replace or remove it") from error
+    if shape != (height, width):
+        raise DataError(
+            f"{path}: {shape[1]}x{shape[0]} pixels for an image of {width}x{height}; the two must fit"
+        )

@@ -60,6 +60,7 @@ class _Kind:
     """Target of one item."""
     test_split: str = "test"
     train_split: str = "train"
+    max_depth: float = 0.0
 
 
 def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
@@ -74,7 +75,7 @@ _KINDS: Mapping[str, _Kind] = {
     "count": _attribute(3, ("1", "2", "3", "4")),
     "mask": _Kind("mask", classes=MASK_CLASSES, dense=targets.mask),
     "instances": _Kind("instances", dense=targets.instances),
-    "depth": _Kind("depth", dense=targets.depth),
+    "depth": _Kind("depth", dense=targets.depth, max_depth=10.0),
     "normals": _Kind("normals", dense=targets.normals),
     "retrieval": _Kind(
         "groups",
@@ -134,6 +135,7 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
         lengths={name: SPLITS[split].length for name, split in kind.splits.items()},
         test_split=kind.test_split,
         train_split=kind.train_split,
+        max_depth=kind.max_depth,
     )
     return Dataset(card, lambda name: _open(root, kind.splits[name], location))
 

@@ -22,7 +22,7 @@ FILTERS = {
 
 
 def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Resize and crop ``image`` as ``geometry`` says.
+    """Resize, crop and mirror ``image`` as ``geometry`` says.
 
     Raises:
         ContractError: the image is not 8-bit RGB.
@@ -37,7 +37,8 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:
         image = _central(image, geometry.crop)
-    return np.array(image, dtype=np.uint8)
+    pixels = np.array(image, dtype=np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1]) if geometry.flip else pixels
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:

@@ -29,9 +29,26 @@ def canonical(readout: Readout, backbone: Backbone) -> Readout:
     if readout.kind == "pooled":
         return Readout("pooled")
     count = backbone.num_blocks
+    if readout.quarter:
+        return replace(readout, block=_quarter(readout, backbone), quarter=0)
     if not -count <= readout.block < count:
         raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
     return replace(readout, block=readout.block % count)
+
+
+def _quarter(readout: Readout, backbone: Backbone) -> int:
+    """Return the block, from zero, that ends a quarter of the model.
+
+    Source:
+        facebookresearch/dinov2, hub/depthers.py: 2, 5, 8, 11 of 12 blocks, 9, 19, 29, 39 of 40; of 24
+        it takes 4, 11, 17, 23, the first one too early.
+    """
+    count = backbone.num_blocks
+    if not 1 <= readout.quarter <= 4 or count < 4:
+        raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
+    if count == 24 and readout.quarter == 1:
+        return 4
+    return count * readout.quarter // 4 - 1
 
 
 def blocks_of(readouts: Sequence[Readout]) -> tuple[int, ...]:

@@ -82,6 +82,13 @@ def test_a_line_keeps_a_pixel():
     assert apply(Geometry(10, "long"), noise((500, 3))).shape == (1, 10, 3)
 
 
+def test_a_mirrored_image_is_mirrored_last():
+    plain = apply(Geometry(20, "short", 13), noise((33, 47)))
+    np.testing.assert_array_equal(
+        apply(Geometry(20, "short", 13, flip=True), noise((33, 47))), plain[:, ::-1]
+    )
+
+
 def test_other_modes_are_refused():
     with pytest.raises(ContractError, match="mode 'L', expected RGB"):
         apply(Geometry(8), noise((9, 9)).convert("L"))

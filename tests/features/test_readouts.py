@@ -72,3 +72,24 @@ def test_row_shapes_are_those_of_the_card():
     assert row_shape(POOLED, CARD, SQUARE) == row_shape(GEM, CARD, Geometry(16)) == (8,)
     with pytest.raises(ConfigError, match="one size"):
         row_shape(PATCHES, CARD, Geometry(16))
+
+
+@pytest.mark.parametrize(
+    ("count", "blocks"),
+    [(12, [2, 5, 8, 11]), (24, [4, 11, 17, 23]), (40, [9, 19, 29, 39]), (4, [0, 1, 2, 3])],
+)
+def test_quarters_are_the_blocks_that_dinov2_publishes(count: int, blocks: list[int]):
+    backbone = Tiny()
+    backbone.num_blocks = count
+    quarters = [canonical(Readout("patches", norm=False, quarter=q), backbone) for q in (1, 2, 3, 4)]
+    assert quarters == [Readout("patches", block, norm=False) for block in blocks]
+
+
+def test_a_model_without_quarters_has_none():
+    backbone = Tiny()
+    backbone.num_blocks = 3
+    with pytest.raises(NotApplicableError, match=r"no block for patches\[quarter 2\]; it has 3"):
+        canonical(Readout("patches", quarter=2), backbone)
+    backbone.num_blocks = 12
+    with pytest.raises(NotApplicableError, match="quarter 5"):
+        canonical(Readout("patches", quarter=5), backbone)
