@@ -17,6 +17,7 @@ from ssleval.cli_compare import compare_
 from ssleval.cli_doctor import doctor
 from ssleval.cli_export import export_app
 from ssleval.cli_gate import gate_
+from ssleval.cli_show import show_app
 from ssleval.cli_train import train_command
 from ssleval.errors import ConfigError, SslevalError
 
@@ -36,6 +37,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(export_app, name="export")
 app.command(name="train")(train_command)
 app.command(name="doctor")(doctor)
+app.add_typer(show_app, name="show")
 
 Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
 
@@ -66,7 +68,7 @@ def run_(
         str, typer.Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")
     ],
     task: Annotated[str, typer.Option(help="Task names, comma list.")] = "knn",
-    dataset: Annotated[str, typer.Option(help="Names or source:location, comma list.")] = "digits",
+    dataset: Annotated[str, typer.Option(help="Names or source:location, comma list.")] = "scenes",
     split: Annotated[str | None, typer.Option(help="Score this split instead of the usual one.")] = None,
     suite: Annotated[
         str | None, typer.Option(help="A suite (ls suites) or YAML file instead of task and dataset.")

@@ -1,19 +1,15 @@
-"""`ssleval export`: write what others can read."""
+"""`ssleval export`: what is ours, in the layouts that other tools read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from ssleval.cli_cache import CacheDir, cache_folder
+
 __all__ = ["export_app"]
 
-export_app = typer.Typer(no_args_is_help=True, help="Write what others can read.")
-
-
-@export_app.callback()
-def _group() -> None:
-    # Without a callback typer makes an application of one command that command.
-    pass
+export_app = typer.Typer(no_args_is_help=True, help="Write what is ours in layouts that other tools read.")
 
 
 @export_app.command(name="checkpoint")
@@ -28,3 +24,18 @@ def export_checkpoint(
 
     export_checkpoint(source, out)
     typer.echo(str(out))
+
+
+@export_app.command(name="scenes")
+def export_scenes(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    pictures: Annotated[
+        Literal["png", "jpg"], typer.Option(help="png is exact; jpg for tools that look for that name only.")
+    ] = "png",
+    cache: CacheDir = None,
+) -> None:
+    """Write the embedded set as ImageFolder, VOC masks, 16-bit millimetre depth and DAVIS clips."""
+    from ssleval.scenes.export import export
+
+    count = export(folder, cache_folder(cache), pictures)
+    typer.echo(f"{folder}: {count} files")

@@ -50,7 +50,7 @@ def evaluate(
     model: str | Backbone,
     tasks: str | Sequence[str],
     *,
-    dataset: str = "digits",
+    dataset: str = "scenes",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     checkpoint: Path | str | None = None,
     limit: int | None = None,

@@ -25,7 +25,7 @@ class Sweep:
     models: str
     """Comma list of names and globs."""
     tasks: str = "knn"
-    datasets: str = "digits"
+    datasets: str = "scenes"
     suite: str | None = None
     """Takes the place of tasks and datasets."""
     split: str | None = None
