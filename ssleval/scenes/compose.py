@@ -8,7 +8,7 @@ import numpy as np
 from ssleval.scenes.camera import Camera, look_at
 from ssleval.scenes.categories import CATEGORIES, body
 from ssleval.scenes.draw import Draw
-from ssleval.scenes.palette import LATTICE, SIZES, any_color, mixed, surface
+from ssleval.scenes.palette import LATTICE, SIZES, any_color, ground, mixed, surface
 from ssleval.scenes.things import Surface, Thing, place
 from ssleval.scenes.vectors import Matrix, Point, about, half_turn, multiply, subtract, unit
 
@@ -63,7 +63,7 @@ def compose(draw: Draw, category: int) -> Scene:
 def scene_of(draw: Draw, things: tuple[Thing, ...], camera: Camera) -> Scene:
     """Return the scene of these things on a random ground, under a random sky and light."""
     return Scene(
-        things, surface(draw.child("ground")), _sky(draw.child("sky")), _light(draw.child("light")), camera
+        things, ground(draw.child("ground")), _sky(draw.child("sky")), _light(draw.child("light")), camera
     )
 
 
@@ -169,4 +169,4 @@ def _light(draw: Draw) -> Light:
 
 
 def _sky(draw: Draw) -> Sky:
-    return Sky(any_color(draw), any_color(draw), draw.uniform(0, 1), draw.lattice(LATTICE))
+    return Sky(any_color(draw), any_color(draw), draw.uniform(0, 0.6), draw.lattice(LATTICE))

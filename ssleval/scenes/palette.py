@@ -4,7 +4,17 @@ from ssleval.scenes.draw import Draw
 from ssleval.scenes.things import Material, Pattern, Surface
 from ssleval.scenes.vectors import Point, unit
 
-__all__ = ["COLORS", "LATTICE", "MATERIALS", "PATTERNS", "SIZES", "any_color", "mixed", "surface"]
+__all__ = [
+    "COLORS",
+    "LATTICE",
+    "MATERIALS",
+    "PATTERNS",
+    "SIZES",
+    "any_color",
+    "ground",
+    "mixed",
+    "surface",
+]
 
 COLORS: dict[str, Point] = {
     "red": (0.62, 0.05, 0.04),
@@ -43,13 +53,27 @@ def surface(draw: Draw) -> Surface:
     vivid = list(COLORS.values())[color]
     grey = draw.uniform(0.15, 0.6)
     base = mixed(vivid, (grey, grey, grey), draw.uniform(0, 0.2))
-    contrast: Point = (0.9, 0.9, 0.9) if draw.chance(0.5) else (0.02, 0.02, 0.02)
+    return _painted(draw, draw.choice(MATERIALS), color, base, (0.15, 0.45))
+
+
+def ground(draw: Draw) -> Surface:
+    """Return a ground: any colour, and patterns faint enough for things to stand out from it."""
+    vivid, grey = draw.below(len(COLORS)), draw.uniform(0.05, 0.7)
+    base = mixed(list(COLORS.values())[vivid], (grey, grey, grey), draw.uniform(0.3, 0.9))
+    return _painted(draw, "matte", vivid, base, (0.03, 0.2))
+
+
+def _painted(
+    draw: Draw, material: Material, color: int, base: Point, contrast: tuple[float, float]
+) -> Surface:
+    """Return a surface of this colour whose pattern differs from it by a share between these."""
+    towards: Point = (0.9, 0.9, 0.9) if draw.chance(0.5) else (0.02, 0.02, 0.02)
     axis = unit((draw.uniform(-1, 1), draw.uniform(-1, 1), draw.uniform(0.2, 1)))
     return Surface(
-        material=draw.choice(MATERIALS),
+        material=material,
         color=color,
         base=base,
-        accent=mixed(base, contrast, draw.uniform(0.15, 0.5)),
+        accent=mixed(base, towards, draw.uniform(*contrast)),
         pattern=draw.choice(PATTERNS),
         axis=axis,
         period=draw.uniform(0.25, 0.6),

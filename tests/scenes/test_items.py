@@ -17,15 +17,15 @@ from ssleval.scenes.render import IGNORE, MASK_CLASSES
 from ssleval.scenes.store import golden
 
 FIRST = {
-    "train": "3d3ad23e293c8f76",
-    "test": "c7d75c11f15bee63",
-    "unlabelled": "fe16a87b5b7c48d9",
-    "retrieval_queries": "91c5b553cf2b25c3",
-    "retrieval_gallery": "a837a80f0e89412d",
-    "copies_queries": "6bc123e058bd126a",
-    "copies_database": "8bc9a9fa5239a76e",
-    "video": "341ef8e1473add6f",
-    "pairs": "09e0dd91c5e16d41",
+    "train": "6b61b5703167afbc",
+    "test": "78f0c54ff9981f31",
+    "unlabelled": "5233e480db494cba",
+    "retrieval_queries": "394164e9f57234f3",
+    "retrieval_gallery": "f53a6ce78c7d302e",
+    "copies_queries": "8d6c10673e3a3e3b",
+    "copies_database": "9b8204436cf3e08a",
+    "video": "b0dd1ff1196e4038",
+    "pairs": "fc28550ec29bcaeb",
 }
 
 
