@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssleval.cli_cache import CacheDir, Json, cache_app, cache_folder
-from ssleval.cli_compare import compare_
-from ssleval.cli_doctor import doctor
-from ssleval.cli_export import export_app
-from ssleval.cli_gate import gate_
-from ssleval.cli_show import show_app
-from ssleval.cli_train import train_command
+from ssleval.commands.cache import CacheDir, Json, cache_app, cache_folder
+from ssleval.commands.compare import compare_
+from ssleval.commands.doctor import doctor
+from ssleval.commands.export import export_app
+from ssleval.commands.gate import gate_
+from ssleval.commands.show import show_app
+from ssleval.commands.train import train_command
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:

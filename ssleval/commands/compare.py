@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ssleval.cli_cache import Json
+from ssleval.commands.cache import Json
 
 __all__ = ["compare_"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssleval.cli_cache import Json
+from ssleval.commands.cache import Json
 
 __all__ = ["doctor"]
 

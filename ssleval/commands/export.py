@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssleval.cli_cache import CacheDir, cache_folder
+from ssleval.commands.cache import CacheDir, cache_folder
 
 __all__ = ["export_app"]
 

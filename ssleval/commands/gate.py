@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssleval.cli_cache import CacheDir, Json, cache_folder
+from ssleval.commands.cache import CacheDir, Json, cache_folder
 from ssleval.errors import ConfigError
 
 __all__ = ["gate_"]

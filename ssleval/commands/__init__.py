@@ -1,0 +1,1 @@
+"""Commands of `ssleval`, one file each: parse, call, print. ``cli.py`` puts them together."""
