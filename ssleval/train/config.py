@@ -29,7 +29,7 @@ class ModelConfig:
     """The network that is trained."""
 
     arch: str = "vit_small"
-    """A size of `ssleval.vit`, or ``timm:NAME`` for a convolutional network."""
+    """A size of `ssleval.vit`."""
     dim: int = 0
     """Width, depth and heads in place of those of ``arch``, where not 0."""
     depth: int = 0
@@ -108,8 +108,6 @@ class LossConfig:
     """Range of the share of patches masked in those."""
     koleo: float = 0.0
     """Weight of the differential-entropy regulariser on class tokens (DINOv2: 0.1)."""
-    distill: str = ""
-    """A model name or file: a frozen teacher in place of the mean teacher's features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,6 @@ class RunConfig:
     """Parts a step's images are passed through in, one after another."""
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
     checkpoint_every: int = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last and the best."""
     evaluate_every: int = 0
@@ -163,10 +160,6 @@ class RunConfig:
     """Steps between reads of the losses; every step is recorded whatever this is."""
     memory_gb: float = 4.0
     """Decoded images are kept in memory if all of them need no more than this."""
-    highres_epochs: int = 0
-    """Last epochs at the following crop sizes, made to fit in patches (DINOv2: 518 px)."""
-    highres_global: int = 0
-    highres_local: int = 0
 
 
 @dataclass(frozen=True, slots=True)

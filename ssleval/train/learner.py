@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ssleval.train.config import TrainConfig
@@ -36,8 +36,7 @@ class Learner:
         self.centers = torch.zeros(2, config.head.prototypes, device=device)
         """Of class tokens and of patches."""
         shared = distributed.is_initialized() and distributed.get_world_size() > 1
-        network: nn.Module = torch.compile(self.student) if config.run.compile else self.student  # pyright: ignore[reportAssignmentType]
-        self._network = DistributedDataParallel(network) if shared else network
+        self._network = DistributedDataParallel(self.student) if shared else self.student
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step and return the losses of this process, and how spread out the teacher is.

@@ -130,9 +130,13 @@ def centered(
 
 @torch.no_grad()
 def update_center(center: Float[Tensor, " k"], logits: Float[Tensor, "n k"], momentum: float) -> None:
-    """Move the centre, in place, towards the mean of the teacher's logits over all processes."""
-    mean = _summed(logits.float().mean(dim=0)) / _world()
-    center.lerp_(mean, 1 - momentum)
+    """Move the centre, in place, towards the mean of the teacher's logits over all processes.
+
+    Processes may hold different numbers of rows, as they do of masked patches; without any it stays.
+    """
+    total = _summed(logits.float().sum(dim=0))
+    rows = _summed(torch.tensor(float(len(logits)), device=logits.device))
+    center.lerp_(torch.where(rows > 0, total / rows.clamp(min=1), center), 1 - momentum)
 
 
 @torch.no_grad()
@@ -147,7 +151,7 @@ def sinkhorn(logits: Float[Tensor, "n k"], temperature: float, iterations: int) 
     scores = logits.float() / temperature
     # One number taken from all scores leaves the result as it is, and exp finite; the floor of 1e-35 keeps a
     # prototype that no sample is near from a sum of zero.
-    largest = scores.max()
+    largest = scores.max() if len(scores) else scores.new_tensor(float("-inf"))
     if _world() > 1:
         distributed.all_reduce(largest, distributed.ReduceOp.MAX)
     q = scores.sub_(largest).clamp_(min=-80).exp_()

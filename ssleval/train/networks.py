@@ -26,7 +26,7 @@ class Network(nn.Module):
         self.patch_head = DinoHead(backbone.config.embed_dim, config.head) if separate else None
 
     def forward(
-        self, views: Views, masks: Bool[Tensor, "m n"] | None, temperature: float
+        self, views: Views, masks: Bool[Tensor, "c n"] | None, temperature: float
     ) -> tuple[Float[Tensor, "v b k"], Float[Tensor, "m k"] | None, Float[Tensor, "2 b d"]]:
         """Return logits of every crop and of every masked patch, and the class tokens of global crops.
 
@@ -48,9 +48,9 @@ class Network(nn.Module):
         return logits, patches, classes.unflatten(0, (2, batch))
 
     def assignments(
-        self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "m n"] | None
-    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
-        """Return the teacher's logits of whole global crops and of what the student's masks hide."""
+        self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "c n"] | None
+    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "c d"]]:
+        """Return the teacher's logits of whole global crops, of what masks hide, and all class tokens."""
         tokens = self.backbone(crops.flatten(0, 1))
         logits = self.head(tokens[:, 0]).unflatten(0, (2, -1))
         patches = None if masks is None else self._patches(tokens, masks, 1.0)

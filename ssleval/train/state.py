@@ -78,7 +78,7 @@ def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> No
 
 _FREE = {
     "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
-    "run.evaluate_limit", "run.compile",
+    "run.evaluate_limit",
 }  # fmt: skip
 """Settings that change no weight."""
 

@@ -89,6 +89,14 @@ def test_the_center_is_an_average_with_the_mean_of_the_batch() -> None:
     torch.testing.assert_close(center, expected)
 
 
+def test_without_a_masked_patch_the_center_stays_and_nothing_is_assigned() -> None:
+    center = drawn(5)
+    before = center.clone()
+    update_center(center, torch.empty(0, 5), 0.9)
+    assert torch.equal(center, before)
+    assert sinkhorn(torch.empty(0, 5), 0.04, 3).shape == (0, 5)
+
+
 @pytest.mark.parametrize("iterations", [1, 3, 200])
 def test_sinkhorn_alternates_between_prototypes_and_samples(iterations: int) -> None:
     logits = drawn(8, 4, scale=1.0)
