@@ -35,6 +35,8 @@ class ModelConfig:
     depth: int = 0
     heads: int = 0
     patch_size: int = 16
+    stem: Literal["patch", "conv"] = "patch"
+    """How patches are embedded; `conv` is no architecture of the papers, but learns from far fewer images."""
     drop_path: float = 0.1
     """Stochastic depth of the student's last block, linear from 0 (DINO; DINOv2: 0.3)."""
     layerscale: float = 0.0
@@ -219,6 +221,7 @@ class TrainConfig:
             model.heads or heads,
             patch_size=model.patch_size,
             image_size=views.global_size,
+            stem=model.stem,
             layerscale=model.layerscale or None,
             num_registers=model.registers,
             mask_token=self.loss.ibot > 0,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssleval.core import BackboneCard
+from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
 from ssleval.train.networks import Network
 from ssleval.train.state import read_state, write_atomically
@@ -56,10 +57,12 @@ def export_checkpoint(source: Path, out: Path) -> None:
     ``module.``, as DistributedDataParallel left them.
 
     Raises:
-        WeightsError: ``source`` is no checkpoint of this program.
+        WeightsError: ``source`` is no checkpoint of this program, or of a network that the layout lacks.
     """
     state = read_state(source)
     student: Mapping[str, Tensor] = state["student"]
+    if "backbone.patch_embed.proj.weight" not in student:
+        raise WeightsError(f"{source}: official DINO has no network with this stem; use teacher.safetensors")
     content: dict[str, Any] = {
         "student": {f"module.{name}": value for name, value in student.items()},
         "teacher": dict(state["teacher"]),
