@@ -5,13 +5,14 @@ follow the headline metric; models that the samples cannot separate from the fir
 it (paired bootstrap on shared items, 95 %).
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ssleval.core import Metric
+from ssleval.core import Metric, Samples
 from ssleval.metrics.paired import separable
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import Result, Score, comparable, read_samples
@@ -53,13 +54,16 @@ class Board:
         return f"{self.task}/{self.dataset}"
 
 
-def boards(found: Iterable[Result]) -> list[Board]:
-    """Group comparable results and rank each group; of equal keys the newest counts."""
+def boards(found: Iterable[Result], samples_of: Callable[[Result], Samples] = read_samples) -> list[Board]:
+    """Group comparable results and rank each group; of equal keys the newest counts.
+
+    ``samples_of`` reads the samples of a result; it is called at most once for each.
+    """
     latest = {one.key: one for one in sorted(found, key=lambda one: one.created)}
     groups: dict[str, list[Result]] = {}
     for one in latest.values():
         groups.setdefault(comparable(one), []).append(one)
-    ranked = [_board(key, group) for key, group in groups.items()]
+    ranked = [_board(key, group, samples_of) for key, group in groups.items()]
     return sorted(ranked, key=lambda board: (board.name, board.protocol))
 
 
@@ -128,28 +132,36 @@ def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _board(protocol: str, group: list[Result]) -> Board:
+def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Samples]) -> Board:
     name, headline = next(iter(group[0].metrics.items()))
     sign = -1 if headline.higher_is_better else 1
     group = sorted(group, key=lambda one: (sign * one.metrics[name].value, one.model))
-    entries: list[Entry] = []
-    leader, rank = group[0], 1
-    for place, one in enumerate(group, start=1):
-        tied = one is not leader and not _separable(leader, one, name)
-        if one is not leader and not tied:
-            leader, rank = one, place
-        entries.append(Entry(one, _label(one, group), rank, tied))
-    shared = {entry.rank for entry in entries if entry.tied}
-    marked = tuple(Entry(e.result, e.label, e.rank, e.rank in shared) for e in entries)
+    ranks = _ranks(group, name, samples_of)
+    sharers = Counter(ranks)
+    entries = tuple(
+        Entry(one, _label(one, group), rank, sharers[rank] > 1)
+        for one, rank in zip(group, ranks, strict=True)
+    )
     first = group[0]
     split = str(first.data.get("test_split", ""))
-    return Board(first.task, first.dataset, split, protocol, marked)
+    return Board(first.task, first.dataset, split, protocol, entries)
 
 
-def _separable(a: Result, b: Result, name: str) -> bool:
-    score = a.metrics[name]
+def _ranks(group: Sequence[Result], name: str, samples_of: Callable[[Result], Samples]) -> list[int]:
+    """Return the place of the first of each one's rank, of results that stand best first."""
+    if len(group) == 1:
+        return [1]
+    score = group[0].metrics[name]
     metric = Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
-    return separable(metric, read_samples(a), read_samples(b))
+    leader, ranks = samples_of(group[0]), [1]
+    for place, one in enumerate(group[1:], start=2):
+        samples = samples_of(one)
+        if separable(metric, leader, samples):
+            leader = samples
+            ranks.append(place)
+        else:
+            ranks.append(ranks[-1])
+    return ranks
 
 
 def _label(one: Result, group: Sequence[Result]) -> str:

@@ -60,6 +60,20 @@ def test_models_the_samples_cannot_separate_share_a_rank(tmp_path: Path) -> None
     assert "| 3 | weak | 2" in text
 
 
+def test_samples_are_read_once_for_each_result_and_never_for_one_alone(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.2, 0.5, 0.5, 0.8)):
+        store(tmp_path, f"m{seed}", right(accuracy, seed))
+    store(tmp_path, "alone", right(0.5), k=5)
+    read: list[str] = []
+
+    def reader(one: Result) -> Samples:
+        read.append(one.model)
+        return results.read_samples(one)
+
+    leaderboard.boards(results.read_all(tmp_path), reader)
+    assert sorted(read) == ["m0", "m1", "m2", "m3"]
+
+
 def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:
     base = right(0.8)
     better = base.copy()

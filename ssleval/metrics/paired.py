@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from scipy.special import stdtr, stdtrit
 
 from ssleval.core import Metric, Samples
@@ -130,9 +130,11 @@ def paired_over_seeds(
     ones, others = runs[: len(firsts)], runs[len(firsts) :]
     by_seed = np.array([metric.score(one) - metric.score(two) for one, two in zip(ones, others, strict=True)])
     value = float(by_seed.mean())
-    gaps, influences = _resampled(metric, ones, others, value, resamples, seed)
+    variance, influences = _plain_mean_spread(metric, ones, others) or _resampled(
+        metric, ones, others, value, resamples, seed
+    )
     exact = _outcomes(metric, runs) is not None
-    by_items = _item_variance(gaps, len(ids), exact=exact)
+    by_items = _item_variance(variance, len(ids), exact=exact)
     freedom = float(max(1, len(ids) - 1)) if exact else _freedom(influences)
     return Difference(value, *_combined(by_items, freedom, by_seed), len(ids))
 
@@ -142,6 +144,30 @@ def separable(metric: Metric, first: Samples, second: Samples) -> bool:
     return paired_bootstrap(metric, first, second).separable
 
 
+def _plain_mean_spread(
+    metric: Metric, ones: Sequence[Samples], others: Sequence[Samples]
+) -> tuple[float, Float[np.ndarray, " n"]] | None:
+    """Return what `_resampled` tends to with more and more resamples, where the metric is a plain mean.
+
+    None for every other metric, and where items without a value are left out of the mean.
+    """
+    described = describe(metric.statistic)
+    if described["name"] != "mean_of":
+        return None
+    column = described["columns"]["column"]
+    gaps = np.mean(
+        [
+            one[column].astype(np.float64) - two[column].astype(np.float64)
+            for one, two in zip(ones, others, strict=True)
+        ],
+        axis=0,
+    )
+    if np.isnan(gaps).any():
+        return None
+    influences = gaps - gaps.mean()
+    return float(np.mean(influences**2)) / len(gaps), influences
+
+
 def _resampled(
     metric: Metric,
     ones: Sequence[Samples],
@@ -149,8 +175,8 @@ def _resampled(
     value: float,
     resamples: int,
     seed: int,
-) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " n"]]:
-    """Return the averaged difference on every resample, and up to a factor each item's influence on it.
+) -> tuple[float, Float[np.ndarray, " n"]]:
+    """Return the variance of the averaged difference, and up to a factor each item's influence on it.
 
     An influence is the covariance of an item's count with the difference (Efron 2014, eq. 3.4).
     """
@@ -164,14 +190,14 @@ def _resampled(
         gaps = np.mean(by_run, axis=0)
         influences += np.nan_to_num(gaps - value) @ (counts - 1)
         found.append(gaps)
-    return np.concatenate(found), influences
+    return float(np.nanvar(np.concatenate(found))), influences
 
 
-def _item_variance(gaps: Float[np.ndarray, " r"], items: int, *, exact: bool) -> float:
+def _item_variance(drawn: float, items: int, *, exact: bool) -> float:
     if items < 2:
         return float("inf")
     # A bootstrap draws from the sample, whose variance is too small by (n - 1) / n.
-    variance = float(np.nanvar(gaps)) * items / (items - 1)
+    variance = drawn * items / (items - 1)
     return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2 if exact else variance
 
 
@@ -199,18 +225,21 @@ def _combined(by_items: float, freedom: float, by_seed: Float[np.ndarray, " s"])
 
 
 def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
-    rows_of = [{name: row for row, name in enumerate(run.ids)} for run in runs]
-    if any(len(rows) != len(run) for rows, run in zip(rows_of, runs, strict=True)):
-        raise ContractError("paired comparison: ids repeat within one run; its items cannot be matched")
-    shared = [name for name in runs[0].ids if all(name in rows for rows in rows_of)]
-    if not shared:
+    for run in runs:
+        if len(set(run.ids)) != len(run):
+            raise ContractError("paired comparison: ids repeat within one run; its items cannot be matched")
+    first = list(runs[0].ids)
+    in_all = set(first).intersection(*(run.ids for run in runs[1:]))
+    if not in_all:
         raise DataError("paired comparison: the two runs share no items; compare runs on one split")
-    if all(list(run.ids) == shared for run in runs):
-        return shared, list(runs)
-    return shared, [_rows(run, shared, rows) for run, rows in zip(runs, rows_of, strict=True)]
+    if all(list(run.ids) == first for run in runs):
+        return first, list(runs)
+    shared = [name for name in first if name in in_all]
+    return shared, [_rows(run, shared) for run in runs]
 
 
-def _rows(samples: Samples, ids: Sequence[str], row_of: dict[str, int]) -> Samples:
+def _rows(samples: Samples, ids: Sequence[str]) -> Samples:
+    row_of = {name: row for row, name in enumerate(samples.ids)}
     rows = np.array([row_of[name] for name in ids], dtype=np.int64)
     return Samples(ids, {name: column[rows] for name, column in samples.columns.items()})
 
@@ -235,9 +264,13 @@ def _outcomes(metric: Metric, runs: Sequence[Samples]) -> str | None:
     """Return the column of right and wrong that the metric averages, None if it is no such metric."""
     columns = describe(metric.statistic)["columns"]
     column = columns.get("column") or columns.get("correct")
-    if column is None or not all(bool(np.isin(run[column], (0, 1)).all()) for run in runs):
+    if column is None or not all(_right_or_wrong(run[column]) for run in runs):
         return None
     return str(column)
+
+
+def _right_or_wrong(values: Shaped[np.ndarray, "n ..."]) -> bool:
+    return values.dtype == bool or bool(((values == 0) | (values == 1)).all())
 
 
 def mcnemar_exact(first_only: int, second_only: int) -> float:

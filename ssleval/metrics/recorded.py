@@ -1,7 +1,7 @@
 """Statistics as data, so that a stored result can be resampled without the task that made it."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -52,5 +52,6 @@ def statistic_from(described: Mapping[str, Any]) -> Statistic:
     return factory(**columns)
 
 
+@cache
 def _arguments(factory: Callable[..., Statistic]) -> set[str]:
     return set(signature(factory).parameters)
