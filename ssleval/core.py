@@ -258,8 +258,9 @@ class DatasetCard:
 
     name: str
     target: Literal[
-        "label", "multilabel", "mask", "instances", "depth", "normals", "pairs", "groups", "captions", "none"
-    ] = "label"
+        "label", "multilabel", "mask", "instances", "video", "depth", "normals", "pairs", "groups",
+        "captions", "none",
+    ] = "label"  # fmt: skip
     class_names: tuple[str, ...] = ()
     """In label order. Empty where the target has no classes, or where only an opened copy knows them."""
     classes: int = 0
@@ -369,6 +370,7 @@ class FeatureRequest:
     geometry: Geometry | RandomView | None
     """None means the card's own (``BackboneCard.native_geometry``)."""
     readouts: tuple[Readout, ...]
+    """Empty where the task runs the model itself: then the request only says which data decide the score."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ _KINDS: Mapping[str, _Kind] = {
         test_split="queries",
         train_split="database",
     ),
-    "video": _Kind("instances", {"test": "video"}, dense=targets.instances),
+    "video": _Kind("video", {"test": "video"}, dense=targets.instances),
     "pairs": _Kind("pairs", {"test": "pairs"}, dense=targets.key_points),
     "captions": _Kind("captions", {"test": "test"}, dense=targets.described),
 }

@@ -171,7 +171,9 @@ class FeatureSource:
         return self._backbone(black, (-1,)).blocks[0].cls is not None
 
     def _passes(self, requests: Iterable[FeatureRequest]) -> list[Pass]:
-        return merge(self._backbone, self.context.precision, requests, self.open_split)
+        # Tasks that run the model themselves name their data without a readout: nothing to extract.
+        wanted = [request for request in requests if request.readouts]
+        return merge(self._backbone, self.context.precision, wanted, self.open_split)
 
     def _folder(self, one: Pass) -> Path:
         return cache.folder_of(self.context.cache, one.key)

@@ -1,0 +1,135 @@
+"""Labels that travel along a video: every patch takes those of the most similar patches around it.
+
+Only patches inside the window are ever compared: a tile of patches of the new frame with the part of
+every context frame that their windows cover. Memory is that of one tile, whatever the resolution.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from ssleval.errors import ConfigError
+
+__all__ = ["carry", "harden", "propagate"]
+
+TILE = 8
+"""Patches per side of a tile: large enough for a fast product, small against the window."""
+
+
+def propagate(
+    frames: Iterable[Float[Tensor, "h w d"]],
+    first: Float[Tensor, "h w c"],
+    *,
+    context: int = 7,
+    radius: int = 12,
+    topk: int = 5,
+    temperature: float = 0.1,
+) -> Iterator[Float[Tensor, "h w c"]]:
+    """Yield the soft labels of every frame after the first.
+
+    Args:
+        frames: patch tokens of the frames in order; they need not have length one.
+        first: labels of the first frame, of which every patch's sum to one.
+        context: how many of the frames before are looked at, besides the first.
+        radius: of the square window, in patches.
+        topk: how many patches of the context a patch takes its labels from; more where they tie.
+        temperature: of the weights exp(cosine / temperature).
+
+    Raises:
+        ConfigError: a setting out of range.
+
+    Source:
+        Jabri et al. 2020, arXiv:2006.14613, sec. 3.2, with the settings of Caron et al. 2021; agrees with
+        facebookresearch/dino, eval_video_segmentation.py.
+    """
+    if context < 0 or radius < 0 or topk < 1 or not temperature > 0:
+        raise ConfigError(
+            f"propagation: context={context}, radius={radius}, topk={topk}, temperature={temperature}; "
+            "expected context and radius from 0, topk from 1 and a positive temperature"
+        )
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=context)
+    anchor: tuple[Tensor, Tensor] | None = None
+    for frame in frames:
+        tokens = normalize(frame.float(), dim=-1)
+        if anchor is None:
+            anchor = (tokens, first)
+            continue
+        seen, known = (torch.stack(parts) for parts in zip(anchor, *recent, strict=True))
+        labels = carry(tokens, seen, known, radius=radius, topk=topk, temperature=temperature)
+        recent.append((tokens, labels))
+        yield labels
+
+
+def carry(
+    tokens: Float[Tensor, "h w d"],
+    seen: Float[Tensor, "f h w d"],
+    known: Float[Tensor, "f h w c"],
+    *,
+    radius: int,
+    topk: int,
+    temperature: float,
+) -> Float[Tensor, "h w c"]:
+    """Return labels for one frame: ``tokens`` and those ``seen`` have length one, ``known`` are labels."""
+    height, width, _ = tokens.shape
+    labels = known.new_empty(height, width, known.shape[-1])
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            rows, columns = slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+            around = (slice(None), _around(rows, radius, height), _around(columns, radius, width))
+            outside = _outside((rows, columns), around[1:], radius).to(tokens.device)
+            found = _weighted(
+                tokens[rows, columns].flatten(0, 1), seen[around], known[around], outside, topk, temperature
+            )
+            labels[rows, columns] = found.unflatten(0, (rows.stop - rows.start, -1))
+    return labels
+
+
+def harden(labels: Float[Tensor, "h w c"], scale: int) -> UInt8[Tensor, "H W"]:
+    """Return the label of every pixel: upsampled ``scale`` times, each channel stretched to [0, 1].
+
+    Stretching favours objects that have faded. A channel of one value stays as it is, which the published
+    code divides by zero.
+
+    Source:
+        facebookresearch/dino, eval_video_segmentation.py, ``norm_mask``.
+    """
+    maps = interpolate(labels.permute(2, 0, 1)[None], scale_factor=scale, mode="bilinear")[0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    stretched = torch.where(high > low, (maps - low) / (high - low), maps)
+    return stretched.argmax(dim=0).to(torch.uint8)
+
+
+def _weighted(
+    queries: Float[Tensor, "q d"],
+    keys: Float[Tensor, "f y x d"],
+    values: Float[Tensor, "f y x c"],
+    outside: Bool[Tensor, "q n"],
+    topk: int,
+    temperature: float,
+) -> Float[Tensor, "q c"]:
+    """Return the mean of the values whose keys are most similar, weighted by exp(cosine / temperature)."""
+    cosine = queries @ keys.flatten(0, 2).T
+    cosine.unflatten(1, (len(keys), -1)).masked_fill_(outside[:, None], -torch.inf)
+    best = cosine.topk(min(topk, cosine.shape[1])).values
+    query, key = (cosine >= best[:, -1:]).nonzero(as_tuple=True)
+    weights = ((cosine[query, key] - best[query, 0]) / temperature).exp()
+    votes = weights[:, None] * values.flatten(0, 2)[key]
+    total = weights.new_zeros(len(queries)).index_add_(0, query, weights)
+    return values.new_zeros(len(queries), values.shape[-1]).index_add_(0, query, votes) / total[:, None]
+
+
+def _around(part: slice, radius: int, length: int) -> slice:
+    return slice(max(0, part.start - radius), min(length, part.stop + radius))
+
+
+def _outside(tile: tuple[slice, slice], around: tuple[slice, slice], radius: int) -> Bool[Tensor, "q n"]:
+    """Return which patches ``around`` lie outside the window of each patch of the tile, both row by row."""
+    rows, columns = (
+        (torch.arange(own.start, own.stop)[:, None] - torch.arange(far.start, far.stop)).abs() > radius
+        for own, far in zip(tile, around, strict=True)
+    )
+    return (rows[:, None, :, None] | columns[None, :, None, :]).flatten(2).flatten(0, 1)

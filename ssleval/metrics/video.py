@@ -1,0 +1,85 @@
+"""How well objects are followed through a video: region similarity J and contour accuracy F."""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
+
+from ssleval.errors import ContractError
+
+__all__ = ["boundary", "contour_f", "decay", "recall", "region_j"]
+
+TOLERANCE = 0.008
+"""How far apart contours may lie and still agree, as a part of the image's diagonal."""
+
+
+def region_j(predicted: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"]) -> float:
+    """Return intersection over union; 1 where both masks are empty.
+
+    Source:
+        Perazzi et al. 2016, sec. 4; davisvideochallenge/davis2017-evaluation, ``db_eval_iou``.
+    """
+    union = np.count_nonzero(predicted | target)
+    return np.count_nonzero(predicted & target) / union if union else 1.0
+
+
+def contour_f(
+    predicted: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"], tolerance: float = TOLERANCE
+) -> float:
+    """Return the F-measure of two contours whose pixels agree up to a distance.
+
+    A pixel of one contour is matched where the other passes within ``tolerance`` times the diagonal,
+    rounded up to whole pixels. One empty contour scores 0, two of them 1.
+
+    Source:
+        Perazzi et al. 2016, sec. 4; davisvideochallenge/davis2017-evaluation, ``f_measure``, whose
+        dilation by a disk is the same test of Euclidean distance.
+    """
+    ours, theirs = np.argwhere(boundary(predicted)), np.argwhere(boundary(target))
+    if not len(ours) or not len(theirs):
+        return float(len(ours) == len(theirs))
+    radius = math.ceil(tolerance * math.hypot(*target.shape))
+    precision, matched = _near(ours, theirs, radius), _near(theirs, ours, radius)
+    return 2 * precision * matched / (precision + matched) if precision + matched else 0.0
+
+
+def boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Return the contour of a mask: pixels unlike their neighbour to the right, below, or both.
+
+    The image's own edge is no contour.
+
+    Source:
+        davisvideochallenge/davis2017-evaluation, ``_seg2bmap``, after Martin et al. 2004.
+    """
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    right, below, both = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (mask != right) | (mask != below) | (mask != both)
+
+
+def recall(scores: Float[np.ndarray, " t"]) -> float:
+    """Return the part of frames that score above one half."""
+    return float((scores > 0.5).mean())
+
+
+def decay(scores: Float[np.ndarray, " t"]) -> float:
+    """Return how much worse the last quarter of a clip is than the first.
+
+    Quarters share the frame where they meet.
+
+    Raises:
+        ContractError: no frame.
+
+    Source:
+        davisvideochallenge/davis2017-evaluation, ``db_statistics``, without its 8-bit frame numbers,
+        which are wrong from frame 256 on.
+    """
+    if not len(scores):
+        raise ContractError("decay of no frames")
+    ends = np.round(np.linspace(1, len(scores), 5) + 1e-10).astype(int) - 1
+    return float(scores[: ends[1] + 1].mean() - scores[ends[3] :].mean())
+
+
+def _near(points: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], radius: int) -> float:
+    distance, _ = KDTree(others).query(points)
+    return float((distance <= radius).mean())
