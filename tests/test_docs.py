@@ -65,6 +65,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(summaries("ssleval.tasks")))
 def test_every_task_has_its_page(name: str) -> None:
     assert (ROOT / "docs" / "tasks" / f"{name}.md").exists()
+    assert f"(tasks/{name}.md)" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 def test_the_tree_in_the_readme_is_the_tree() -> None:
