@@ -17,6 +17,7 @@ from ssleval.commands.compare import compare_
 from ssleval.commands.doctor import doctor
 from ssleval.commands.export import export_app
 from ssleval.commands.gate import gate_
+from ssleval.commands.report import report_
 from ssleval.commands.show import show_app
 from ssleval.commands.train import train_command
 from ssleval.errors import ConfigError, SslevalError
@@ -186,6 +187,7 @@ def leaderboard_(
 
 app.command(name="compare")(compare_)
 app.command(name="gate")(gate_)
+app.command(name="report")(report_)
 
 
 def main() -> None:

@@ -1,0 +1,81 @@
+"""Items and classes of every result, packed as its samples are read, up to a limit of size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssleval.core import Samples
+from ssleval.errors import DataError
+from ssleval.report.items import Classes, ItemView, encode, item_view
+from ssleval.report.pool import Pool
+from ssleval.results import Result, read_samples
+
+__all__ = ["Details"]
+
+
+class Details:
+    """Reads samples for whoever asks, and keeps of each result what the page shows of its items."""
+
+    def __init__(self, pool: Pool, limit: int) -> None:
+        """Pack at most ``limit`` characters."""
+        self._pool = pool
+        self._limit = limit
+        self._packed: dict[str, dict[str, Any]] = {}
+        self._used = 0
+        self.left_out = 0
+        """Results whose items did not fit."""
+
+    def read(self, result: Result) -> Samples:
+        """Return the samples of a result, packing them on the way.
+
+        Raises:
+            DataError: they are missing, unreadable or not those of the result.
+        """
+        samples = read_samples(result)
+        if result.key not in self._packed:
+            self._packed[result.key] = self._pack(result, samples)
+        return samples
+
+    def of(self, result: Result) -> Mapping[str, Any]:
+        """Return what was packed of a result; ``why`` says why there is nothing."""
+        if result.key not in self._packed:
+            self.read(result)
+        return self._packed[result.key]
+
+    def _pack(self, result: Result, samples: Samples) -> dict[str, Any]:
+        score = next(iter(result.metrics.values()))
+        try:
+            view = item_view(samples, score)
+        except (DataError, ValueError, TypeError) as error:
+            raise DataError(f"{result.path}: {error}; `ssleval run --force` measures it again") from error
+        if view is None:
+            return {"why": f"no view of single items for {score.statistic.get('name', 'this statistic')}"}
+        if self._used >= self._limit:
+            self.left_out += 1
+            return {"why": "left out to keep the page small; --detail-mb raises the limit"}
+        before = self._pool.size
+        packed = self._packed_view(samples, view)
+        self._used += self._pool.size - before + sum(len(str(value)) for value in packed.values())
+        return packed
+
+    def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
+        packed: dict[str, Any] = {}
+        if view.classes is not None:
+            packed["classes"] = self._pool.add(
+                {"labels": view.classes.labels.tolist(), "counts": view.classes.counts.tolist()}
+            )
+            packed["by_class"] = _rounded(view.classes)
+        if view.values is None:
+            return packed
+        packed["ids"] = self._pool.add(list(samples.ids))
+        packed["values"] = encode(view.values == 1 if view.is_right_or_wrong else view.values)
+        if view.labels is not None:
+            packed["labels"] = self._pool.add(encode(view.labels))
+        if view.predicted is not None:
+            packed["predicted"] = encode(view.predicted)
+        return packed
+
+
+def _rounded(classes: Classes) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 5) for value in classes.values]

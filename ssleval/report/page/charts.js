@@ -1,0 +1,152 @@
+// Charts, drawn by Plotly.
+
+const looks = {
+  self: { color: "#0072b2", symbol: "circle" },
+  weak: { color: "#d55e00", symbol: "diamond" },
+  full: { color: "#007a5a", symbol: "square" },
+  none: { color: "#6b7280", symbol: "x" },
+};
+const look = (kind) => looks[kind] ?? { color: "#8a4f9e", symbol: "triangle-up" };
+
+const layout = (extra) => ({
+  margin: { l: 60, r: 16, t: 16, b: 56 },
+  font: { family: "system-ui, sans-serif", size: 13, color: "#1a1c20" },
+  hovermode: "closest",
+  legend: { orientation: "h", y: 1.12, x: 0 },
+  ...extra,
+});
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+function plot(id, traces, extra, label) {
+  const box = byId(id);
+  box.classList.toggle("empty", traces.length === 0);
+  box.setAttribute("aria-label", label);
+  if (traces.length === 0) {
+    Plotly.purge(box);
+    box.replaceChildren(label);
+  } else {
+    Plotly.react(box, traces, layout(extra), settings);
+  }
+}
+
+const scaled = (value, unit) => (unit === "fraction" ? value * 100 : value);
+
+// Cost ---------------------------------------------------------------------------------------------
+
+function costTrace(board, cost, kind) {
+  const { unit } = board.metrics[0];
+  const found = board.rows
+    .map((row, place) => ({ row, spent: cost.values[place] }))
+    .filter(({ row, spent }) => spent !== null && row.supervision === kind);
+  const part = (index) => found.map(({ row }) => scaled(row.scores[0][index], unit));
+  const [middle, low, high] = [0, 1, 2].map(part);
+  return {
+    type: "scatter", mode: "markers", name: kinds[kind] ?? plain(kind),
+    x: found.map(({ spent }) => spent), y: middle,
+    error_y: { type: "data", symmetric: false, thickness: 1, width: 3, color: look(kind).color + "88",
+      array: high.map((end, place) => end - middle[place]), arrayminus: low.map((end, place) => middle[place] - end) },
+    text: found.map(({ row }) => plain(row.label)),
+    hovertemplate: "%{text}<br>%{y:.4g} at %{x:.4g}<extra></extra>",
+    marker: { size: 10, color: look(kind).color, symbol: look(kind).symbol },
+  };
+}
+
+function drawCost() {
+  const board = boards[byId("cost-board").value];
+  const cost = board?.costs[byId("cost-kind").value];
+  if (!cost) {
+    plot("cost-chart", [], {}, "No cost was recorded for this board.");
+    byId("cost-front").textContent = "";
+    return;
+  }
+  const { name, unit } = board.metrics[0];
+  const front = cost.front.map((place) => board.rows[place]);
+  const line = {
+    type: "scatter", mode: "lines", name: "front", hoverinfo: "skip", line: { color: "#1a1c20", width: 1.5, dash: "dot" },
+    x: cost.front.map((place) => cost.values[place]), y: front.map((row) => scaled(row.scores[0][0], unit)),
+  };
+  const present = [...new Set(board.rows.map((row) => row.supervision))].sort();
+  plot("cost-chart", [line, ...present.map((kind) => costTrace(board, cost, kind))], {
+    xaxis: { title: { text: plain(cost.name) }, type: "log", automargin: true },
+    yaxis: { title: { text: plain(`${name} (${shownUnit(unit)})`) }, automargin: true },
+  }, `${name} of ${board.title} against ${cost.name}`);
+  const missing = cost.values.filter((value) => value === null).length;
+  byId("cost-front").textContent =
+    `On the front, from the cheapest: ${front.map((row) => `${row.label} ${number(row.scores[0][0], unit)}`).join("; ")}.` +
+    (missing ? ` Not drawn, because this cost was not recorded: ${missing} of ${board.rows.length}.` : "");
+}
+
+function startCost() {
+  options(byId("cost-board"), boards.map((board, index) => [String(index), board.title]));
+  byId("cost-board").value = largest([...boards.keys()]);
+  const chosen = () => {
+    const costs = boards[byId("cost-board").value]?.costs ?? [];
+    options(byId("cost-kind"), costs.map((cost, index) => [String(index), cost.name]));
+    drawCost();
+  };
+  byId("cost-board").addEventListener("input", chosen);
+  byId("cost-kind").addEventListener("input", drawCost);
+  chosen();
+}
+
+// Self- against weakly supervised ------------------------------------------------------------------
+
+function startContrast() {
+  const found = boards.filter((board) => board.contrast !== null);
+  const head = ["Task / dataset", "Metric", "Best self-supervised", "Best weakly supervised", "Difference [95 %]", "Verdict"];
+  byId("contrast-table").tHead.rows[0].replaceChildren(...head.map((text) => element("th", { scope: "col" }, text)));
+  byId("contrast-table").tBodies[0].replaceChildren(...found.map(contrastRow));
+  const drawn = found.filter((board) => board.metrics[0].unit === "fraction");
+  const percent = (name) => drawn.map((board) => board.contrast[name] * 100);
+  const [middle, low, high] = ["difference", "low", "high"].map(percent);
+  const trace = {
+    type: "scatter", mode: "markers", x: middle, y: drawn.map((board) => plain(board.title)),
+    error_x: { type: "data", symmetric: false, array: high.map((end, i) => end - middle[i]),
+      arrayminus: low.map((end, i) => middle[i] - end), thickness: 1.5 },
+    marker: { size: 9, color: middle.map((_, i) => (low[i] > 0 ? looks.self : high[i] < 0 ? looks.weak : looks.none).color) },
+    hovertemplate: "%{y}: %{x:.2f}<extra></extra>",
+  };
+  byId("contrast-chart").style.height = `${Math.max(12, 6 + 1.7 * drawn.length)}rem`;
+  plot("contrast-chart", drawn.length ? [trace] : [], {
+    showlegend: false,
+    xaxis: { title: { text: "points: weakly supervised better < 0 < self-supervised better".replaceAll("<", "&lt;") }, zeroline: true, zerolinewidth: 2 },
+    yaxis: { autorange: "reversed", automargin: true, type: "category" },
+  }, drawn.length ? "Best self-supervised minus best weakly supervised, by board"
+    : "No board in per cent has both a self-supervised and a weakly supervised model.");
+}
+
+function contrastRow(board) {
+  const { own, weak, difference, low, high, tried, verdict } = board.contrast;
+  const { name, unit } = board.metrics[0];
+  const best = (place, count) => {
+    const row = board.rows[place];
+    return cell(`${row.label}: ${number(row.scores[0][0], unit)} (of ${count})`, "name");
+  };
+  return element("tr", {}, cell(board.title, "name"), cell(name), best(own, tried[0]), best(weak, tried[1]),
+    cell(`${number(difference, unit)} [${number(low, unit)}, ${number(high, unit)}]`, "number"), cell(verdict));
+}
+
+// Training -----------------------------------------------------------------------------------------
+
+function drawTraining() {
+  const [part, name] = JSON.parse(byId("curve").value);
+  const runs = data.runs.filter((run) => run[part][name]);
+  plot("training-chart", runs.map((run) => ({
+    type: "scatter", mode: part === "scores" ? "lines+markers" : "lines", name: plain(run.name),
+    x: run[part][name].x, y: run[part][name].y,
+  })), { showlegend: true, xaxis: { title: { text: "step" } }, yaxis: { title: { text: plain(name) }, automargin: true } },
+  `${name} by training step`);
+  const merged = Math.max(1, ...runs.map((run) => run[part][name].steps_per_point ?? 1));
+  byId("training-note").textContent = merged > 1 ? `Each point is the mean of up to ${merged} steps.` : "";
+}
+
+function startTraining() {
+  if (data.runs.length === 0) return;
+  byId("training").hidden = byId("training-link").hidden = false;
+  const names = (part) => [...new Set(data.runs.flatMap((run) => Object.keys(run[part])))]
+    .map((name) => [JSON.stringify([part, name]), name]);
+  const terms = names("terms").sort(([, one], [, two]) => (two === "loss") - (one === "loss"));
+  options(byId("curve"), [...terms, ...names("scores")]);
+  byId("curve").addEventListener("input", drawTraining);
+  drawTraining();
+}

@@ -1,0 +1,45 @@
+// Elements and texts. Names in results are untrusted: they only ever become text.
+
+const byId = (id) => document.getElementById(id);
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children.map((child) => (child instanceof Node ? child : document.createTextNode(child))));
+  return made;
+}
+
+function options(select, pairs) {
+  select.replaceChildren(...pairs.map(([value, text]) => element("option", { value }, text)));
+}
+
+// Plotly reads a little markup in its texts.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+function number(value, unit) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  return unit === "fraction" ? (value * 100).toFixed(1) : String(Number(value.toPrecision(4)));
+}
+
+const shownUnit = (unit) => (unit === "fraction" ? "%" : unit);
+
+// A page of a long list, and a button for the next one.
+function paged(list, size, draw) {
+  const box = element("div");
+  let shown = 0;
+  const more = element("button", { type: "button", onclick: () => next() }, "Show more");
+  const line = element("p", { class: "more" }, more);
+  function next() {
+    const part = list.slice(shown, shown + size);
+    shown += part.length;
+    box.insertBefore(draw(part), line);
+    line.hidden = shown >= list.length;
+    more.textContent = `Show more (${list.length - shown} left)`;
+  }
+  box.append(line);
+  next();
+  return box;
+}
