@@ -139,8 +139,8 @@ def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Sa
     ranks = _ranks(group, name, samples_of)
     sharers = Counter(ranks)
     entries = tuple(
-        Entry(one, _label(one, group), rank, sharers[rank] > 1)
-        for one, rank in zip(group, ranks, strict=True)
+        Entry(one, label, rank, sharers[rank] > 1)
+        for one, label, rank in zip(group, _labels(group), ranks, strict=True)
     )
     first = group[0]
     split = str(first.data.get("test_split", ""))
@@ -164,8 +164,14 @@ def _ranks(group: Sequence[Result], name: str, samples_of: Callable[[Result], Sa
     return ranks
 
 
-def _label(one: Result, group: Sequence[Result]) -> str:
-    twins = [other for other in group if other.model == one.model]
+def _labels(group: Sequence[Result]) -> list[str]:
+    twins: dict[str, list[Result]] = {}
+    for one in group:
+        twins.setdefault(one.model, []).append(one)
+    return [_label(one, twins[one.model]) for one in group]
+
+
+def _label(one: Result, twins: Sequence[Result]) -> str:
     parts = [f"limit {one.settings['limit']}"] if one.settings.get("limit") else []
     if len({other.weights_sha256 for other in twins}) > 1:
         parts.append(f"weights {one.weights_sha256[:8]}")

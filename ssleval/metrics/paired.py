@@ -2,9 +2,7 @@
 
 What makes an item hard is hard for both runs, so that a paired difference is known far better than the
 two intervals apart suggest. Intervals and p-values of one difference agree: both come from its standard
-error and Student's t, which for a plain mean is the paired t-test. Degrees of freedom follow the
-kurtosis of the items' influence, so that a mean IoU that hangs on few images of a rare class is not
-taken for certain.
+error and Student's t, which for a plain mean is the paired t-test.
 """
 
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 from ssleval.core import Metric, Samples
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.stats import resample_counts
+from ssleval.metrics.scatter import item_scatter
 
 __all__ = [
     "Difference",
@@ -130,13 +128,10 @@ def paired_over_seeds(
     ones, others = runs[: len(firsts)], runs[len(firsts) :]
     by_seed = np.array([metric.score(one) - metric.score(two) for one, two in zip(ones, others, strict=True)])
     value = float(by_seed.mean())
-    variance, influences = _plain_mean_spread(metric, ones, others) or _resampled(
-        metric, ones, others, value, resamples, seed
-    )
-    exact = _outcomes(metric, runs) is not None
-    by_items = _item_variance(variance, len(ids), exact=exact)
-    freedom = float(max(1, len(ids) - 1)) if exact else _freedom(influences)
-    return Difference(value, *_combined(by_items, freedom, by_seed), len(ids))
+    variance, freedom = item_scatter(metric, ones, others, resamples, seed)
+    if _outcomes(metric, runs) is not None:
+        variance, freedom = _with_pseudo_items(variance, len(ids)), float(max(1, len(ids) - 1))
+    return Difference(value, *_combined(variance, freedom, by_seed), len(ids))
 
 
 def separable(metric: Metric, first: Samples, second: Samples) -> bool:
@@ -144,75 +139,8 @@ def separable(metric: Metric, first: Samples, second: Samples) -> bool:
     return paired_bootstrap(metric, first, second).separable
 
 
-def _plain_mean_spread(
-    metric: Metric, ones: Sequence[Samples], others: Sequence[Samples]
-) -> tuple[float, Float[np.ndarray, " n"]] | None:
-    """Return what `_resampled` tends to with more and more resamples, where the metric is a plain mean.
-
-    None for every other metric, and where items without a value are left out of the mean.
-    """
-    described = describe(metric.statistic)
-    if described["name"] != "mean_of":
-        return None
-    column = described["columns"]["column"]
-    gaps = np.mean(
-        [
-            one[column].astype(np.float64) - two[column].astype(np.float64)
-            for one, two in zip(ones, others, strict=True)
-        ],
-        axis=0,
-    )
-    if np.isnan(gaps).any():
-        return None
-    influences = gaps - gaps.mean()
-    return float(np.mean(influences**2)) / len(gaps), influences
-
-
-def _resampled(
-    metric: Metric,
-    ones: Sequence[Samples],
-    others: Sequence[Samples],
-    value: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float, Float[np.ndarray, " n"]]:
-    """Return the variance of the averaged difference, and up to a factor each item's influence on it.
-
-    An influence is the covariance of an item's count with the difference (Efron 2014, eq. 3.4).
-    """
-    found: list[Float[np.ndarray, " r"]] = []
-    influences = np.zeros(len(ones[0]))
-    for counts in resample_counts(len(ones[0]), resamples, seed):
-        by_run = [
-            metric.statistic(one, counts) - metric.statistic(two, counts)
-            for one, two in zip(ones, others, strict=True)
-        ]
-        gaps = np.mean(by_run, axis=0)
-        influences += np.nan_to_num(gaps - value) @ (counts - 1)
-        found.append(gaps)
-    return float(np.nanvar(np.concatenate(found))), influences
-
-
-def _item_variance(drawn: float, items: int, *, exact: bool) -> float:
-    if items < 2:
-        return float("inf")
-    # A bootstrap draws from the sample, whose variance is too small by (n - 1) / n.
-    variance = drawn * items / (items - 1)
-    return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2 if exact else variance
-
-
-def _freedom(influences: Float[np.ndarray, " n"]) -> float:
-    """Return how many items the variance is really known from: few, where a few rare ones decide.
-
-    The variance of a sample variance is (kurtosis - 1) / n of its square, and 2 / freedom of a chi
-    square; n - 1 at most.
-    """
-    items, squares = len(influences), influences**2
-    most = float(max(1, items - 1))
-    if not squares.any():
-        return most
-    kurtosis = items * float((squares**2).sum()) / float(squares.sum()) ** 2
-    return most if kurtosis <= 1 else max(1.0, min(most, 2 * items / (kurtosis - 1)))
+def _with_pseudo_items(variance: float, items: int) -> float:
+    return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2
 
 
 def _combined(by_items: float, freedom: float, by_seed: Float[np.ndarray, " s"]) -> tuple[float, float]:
