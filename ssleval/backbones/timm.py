@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssleval.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.checkpoints import fill, read_checkpoint
 from ssleval.core import BackboneCard, Interpolation
-from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 from ssleval.hub import explained
 from ssleval.registry import nearest
 
@@ -34,6 +34,8 @@ _MAPS = {
 """Classes whose last intermediate is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when built with ``dynamic_img_size``."""
+_PLAIN = {"VisionTransformer", "VisionTransformerDistilled"}
+"""Classes whose attention is a softmax of query times key, with nothing added or rotated."""
 _POOLING = {"token": "cls", "avg": "mean", "map": "map"}
 _SUPERVISION: dict[str, Supervision] = {
     "dino": "self", "lvd142m": "self", "lvd1689m": "self", "sat493m": "self", "mae": "self", "fcmae": "self",
@@ -68,6 +70,39 @@ class TimmBackbone(Backbone):
         tokens = {index: self._tokens(item) for index, item in zip(indices, found, strict=True)}
         wanted = blocks if self.is_transformer else indices * len(blocks)
         return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in wanted))
+
+    @torch.no_grad()
+    def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
+        """Return the last block's attention of the class token to the patches; rows sum to <= 1.
+
+        Raises:
+            NotApplicableError: no class token, or a block that is not timm's plain attention.
+        """
+        model: Any = self.model
+        if not self.is_transformer or getattr(model, "cls_token", None) is None:
+            return super().attention(images)
+        last = model.blocks[-1].attn
+        if type(model).__name__ not in _PLAIN or type(last).__name__ != "Attention":
+            raise NotApplicableError(
+                f"{self.card.name}: how timm's {type(model).__name__} attends ({type(last).__name__}) is not "
+                "known to ssleval"
+            )
+        self._refuse_size(images)
+        seen: list[Tensor] = []
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(inputs[0])
+
+        hook = last.register_forward_pre_hook(keep)
+        try:
+            model.forward_features((images - self.mean) / self.std)
+        finally:
+            hook.remove()
+        query, key, _ = last.qkv(seen[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        logits = last.q_norm(query[:, :, :1]) @ last.k_norm(key).transpose(-2, -1) * last.scale
+        weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
+        height, width = (side // self.card.patch_size for side in images.shape[-2:])
+        return weights.unflatten(-1, (height, width))
 
     def _tokens(self, item: Any) -> Tokens:
         maps, prefix = item if isinstance(item, tuple) else (item, None)

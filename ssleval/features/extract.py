@@ -20,7 +20,7 @@ from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
 
-__all__ = ["Extracted", "choose_batch_size", "extract", "forward"]
+__all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward"]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,8 +52,7 @@ def forward(
     context: Context,
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
     """Run the model on 8-bit images and return every readout, on ``context.device``."""
-    pixels = images.to(context.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-    pixels = pixels.float().div_(255)
+    pixels = _pixels(images, context)
     found: dict[Readout, Tensor] = {}
     for norm, group in by_norm(readouts).items():
         blocks = blocks_of(group)
@@ -61,6 +60,23 @@ def forward(
             features = backbone(pixels, blocks, norm=norm)
         found |= {readout: read(readout, features, blocks, backbone.card) for readout in group}
     return found
+
+
+def class_attention(
+    backbone: Backbone, images: UInt8[Tensor, "b H W 3"], context: Context
+) -> Float[Tensor, "b heads h w"]:
+    """Run the model on 8-bit images and return its last block's attention of the class token.
+
+    Raises:
+        NotApplicableError: it has no such attention.
+    """
+    with _numerics(context):
+        return backbone.attention(_pixels(images, context))
+
+
+def _pixels(images: UInt8[Tensor, "b H W 3"], context: Context) -> Float[Tensor, "b 3 H W"]:
+    pixels = images.to(context.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
+    return pixels.float().div_(255)
 
 
 def choose_batch_size(

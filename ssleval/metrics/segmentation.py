@@ -7,12 +7,12 @@ the IoU of single images is another number.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 
 from ssleval.core import IGNORED
 from ssleval.errors import ContractError
 
-__all__ = ["confusion", "overlap"]
+__all__ = ["best_jaccard", "confusion", "overlap"]
 
 
 def confusion(
@@ -53,3 +53,21 @@ def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.
         "correct": intersection.sum(1),
         "labelled": area.sum(1),
     }
+
+
+def best_jaccard(
+    masks: Bool[np.ndarray, "m H W"], objects: Integer[np.ndarray, "H W"]
+) -> Float[np.ndarray, " o"]:
+    """Return, for every object in order of its number, the Jaccard index of the mask that fits it best.
+
+    0 is background; ignored pixels are no object, and count as background of every one.
+
+    Source:
+        Muzammal-Naseer/IPViT, evaluate_segmentation.py, ``get_per_sample_jaccard``.
+    """
+    numbers = [number for number in np.unique(objects).tolist() if number not in {0, IGNORED}]
+    found = np.zeros(len(numbers))
+    for place, number in enumerate(numbers):
+        target = objects == number
+        found[place] = ((masks & target).sum((1, 2)) / (masks | target).sum((1, 2))).max()
+    return found

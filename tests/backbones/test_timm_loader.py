@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssleval.backbone import Backbone
-from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+from ssleval.backbones.timm import TimmBackbone
+from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 from ssleval.zoo import find_card, load
 
 IMAGES = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -125,3 +126,34 @@ def test_real_weights_give_what_timm_gives_from_them():
     with torch.no_grad():
         expected = model.forward_head(model.forward_features((images - 0.5) / 0.5), pre_logits=True)
     assert torch.allclose(backbone(images).pooled, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
+def test_attention_is_what_timm_multiplies_values_with(name: str):
+    backbone: Any = load(f"random:timm:{name}")
+    patch = backbone.card.patch_size
+    images = torch.rand(2, 3, 2 * patch, 3 * patch)
+    found = backbone.attention(images)
+    last: Any = backbone.model.blocks[-1].attn
+    seen: list[Tensor] = []
+
+    def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0])
+
+    last.fused_attn = False
+    last.attn_drop.register_forward_pre_hook(keep)
+    with torch.no_grad():
+        backbone.model.forward_features(_normalised(backbone, images))
+    prefix = backbone.model.num_prefix_tokens
+    assert found.shape == (2, last.num_heads, 2, 3)
+    torch.testing.assert_close(found.flatten(2), seen[0][:, :, 0, prefix:], atol=1e-6, rtol=1e-5)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "vit_base_patch16_siglip_224", "beit_base_patch16_224"])
+def test_models_without_plain_class_attention_say_so(name: str):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    backbone = TimmBackbone(find_card(f"timm:{name}"), model)
+    with pytest.raises(NotApplicableError, match=r"class-token attention|attends"):
+        backbone.attention(torch.zeros(1, 3, 224, 224, device="meta"))

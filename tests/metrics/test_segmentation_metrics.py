@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import jaccard_score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from ssleval.core import IGNORED, Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.segmentation import confusion, overlap
+from ssleval.metrics.segmentation import best_jaccard, confusion, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
 
 CLASSES = 5
@@ -61,3 +62,14 @@ def test_what_no_mask_can_hold_is_refused() -> None:
         confusion(mask, mask + 7, CLASSES)
     with pytest.raises(ContractError, match="predicted classes"):
         confusion(mask + 5, mask, CLASSES)
+
+
+def test_best_jaccard_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(5)
+    masks = random.random((4, 9, 11)) < 0.4
+    objects = random.choice([0, 1, 3, 255], size=(9, 11)).astype(np.uint8)
+    expected = [
+        max(jaccard_score((objects == number).ravel(), mask.ravel()) for mask in masks) for number in (1, 3)
+    ]
+    assert best_jaccard(masks, objects).tolist() == pytest.approx(expected)
+    assert best_jaccard(masks, np.full((9, 11), 255, np.uint8)).tolist() == []
