@@ -112,8 +112,9 @@ def _weighted(
     temperature: float,
 ) -> Float[Tensor, "q c"]:
     """Return the mean of the values whose keys are most similar, weighted by exp(cosine / temperature)."""
-    cosine = queries @ keys.flatten(0, 2).T
-    cosine.unflatten(1, (len(keys), -1)).masked_fill_(outside[:, None], -torch.inf)
+    # Frame by frame: the part of all frames at once would be copied whole to be multiplied.
+    cosine = torch.stack([queries @ frame.flatten(0, 1).T for frame in keys], dim=1)
+    cosine = cosine.masked_fill_(outside[:, None], -torch.inf).flatten(1)
     best = cosine.topk(min(topk, cosine.shape[1])).values
     query, key = (cosine >= best[:, -1:]).nonzero(as_tuple=True)
     weights = ((cosine[query, key] - best[query, 0]) / temperature).exp()
