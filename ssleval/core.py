@@ -73,11 +73,23 @@ class Geometry:
     interpolation: Interpolation = "bicubic"
     flip: bool = False
     """Mirrored left to right, last of all."""
+    multiple: int | Literal["patch"] = 1
+    """Both resized sides are rounded to a multiple of so many pixels, or of the model's patch size, where
+    images keep their aspect."""
+
+    def __post_init__(self) -> None:
+        """Refuse to round the sides of a square: its size is pinned."""
+        if self.multiple != 1 and (self.fixed_size is not None or self.multiple == 0):
+            raise ConfigError(f"{self}: only sides that vary with the image are rounded to a multiple")
 
     @property
     def fixed_size(self) -> int | None:
         """Side of the square every image ends up as, or None where sizes vary with the image."""
         return self.crop or (self.resize if self.mode == "square" else None)
+
+    def on_grid(self, patch_size: int) -> "Geometry":
+        """Return the same geometry with the pixels of a patch in place of the word."""
+        return replace(self, multiple=patch_size) if self.multiple == "patch" else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +287,8 @@ class DatasetCard:
     """The convention of the field for this set."""
     max_depth: float = 0.0
     """Metres that heads are fitted up to, where the target is depth; pixels beyond count nowhere."""
+    graded: bool = False
+    """Whether groups tell easy answers from hard ones, as the revisited Oxford set does."""
     license: str = ""
     source: str = ""
     """Paper or page, and how to get the files."""
@@ -324,12 +338,19 @@ class Dataset:
     def limited(self, limit: int) -> "Dataset":
         """Return the first ``limit`` items, in a fixed shuffled order, of every split.
 
-        Folders come sorted by class, so the first files alone would hold one class.
+        Folders come sorted by class, so the first files alone would hold one class. Of groups only the
+        queries are limited: their answers are rows of the gallery.
         """
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
-        lengths = {name: min(length, limit) for name, length in self.card.lengths.items()}
-        return Dataset(replace(self.card, lengths=lengths), lambda name: _first(self.split(name), limit))
+        card = self.card
+        whole = {card.train_split} if card.target == "groups" else set[str]()
+        if card.test_split in whole:
+            raise ConfigError(f"{card.name}: its images are each other's answers; run it without a limit")
+        lengths = {
+            name: length if name in whole else min(length, limit) for name, length in card.lengths.items()
+        }
+        return Dataset(replace(card, lengths=lengths), lambda name: _first(self.split(name), lengths[name]))
 
 
 def _first(split: Split, limit: int) -> Split:

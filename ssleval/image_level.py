@@ -5,12 +5,22 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
+from ssleval.groups import Groups
 
-__all__ = ["ImageGeometry", "VectorPerImage", "labels_of", "random_views", "same_rows", "train_and_test"]
+__all__ = [
+    "ImageGeometry",
+    "VectorPerImage",
+    "answers_of",
+    "labels_of",
+    "queries_and_gallery",
+    "random_views",
+    "same_rows",
+    "train_and_test",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +112,50 @@ def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..
     if table.targets is None:
         raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
     return table.targets
+
+
+def queries_and_gallery(
+    task: str, dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
+) -> tuple[FeatureRequest, ...]:
+    """Return requests for the scored split and for the one it is looked up in, which may be the same.
+
+    Raises:
+        NotApplicableError: nothing says which images belong together.
+    """
+    card = dataset.card
+    if card.target != "groups":
+        raise NotApplicableError(f"{task} needs groups of images; {card.name} has target {card.target!r}")
+    return tuple(
+        FeatureRequest(dataset, split, geometry, readouts)
+        for split in dict.fromkeys((card.test_split, card.train_split))
+        for geometry in geometries
+    )
+
+
+def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> dict[int, Groups]:
+    """Return what answers each row of ``queries``, as rows of the ``gallery`` table; without one, no entry.
+
+    Raises:
+        ContractError: the dataset's card promises groups that it does not give.
+        DataError: no query has an answer.
+    """
+    card = dataset.card
+    target = dataset.split(card.test_split).target
+    if target is None:
+        raise ContractError(f"{card.name} opened without the groups its card promises")
+    place = np.full(card.lengths[card.train_split], -1)
+    place[gallery.rows] = np.arange(len(gallery.rows))
+
+    def seen(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+        found = place[rows]
+        return found[found >= 0]
+
+    found: dict[int, Groups] = {}
+    for row, item in enumerate(queries.rows.tolist()):
+        groups: Groups = target(item)
+        here = Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group)
+        if len(here.easy) + len(here.hard):
+            found[row] = here
+    if not found:
+        raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
+    return found

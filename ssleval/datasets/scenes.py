@@ -61,6 +61,7 @@ class _Kind:
     test_split: str = "test"
     train_split: str = "train"
     max_depth: float = 0.0
+    graded: bool = False
 
 
 def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
@@ -83,6 +84,7 @@ _KINDS: Mapping[str, _Kind] = {
         dense=targets.sightings,
         test_split="queries",
         train_split="gallery",
+        graded=True,
     ),
     "copies": _Kind(
         "groups",
@@ -136,6 +138,7 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
         test_split=kind.test_split,
         train_split=kind.train_split,
         max_depth=kind.max_depth,
+        graded=kind.graded,
     )
     return Dataset(card, lambda name: _open(root, kind.splits[name], location))
 

@@ -29,7 +29,7 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
     Source:
         torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that is
-        not named by ``mode`` is rounded down, as there.
+        not named by ``mode`` is rounded down, as there; with a ``multiple`` both go to the nearest one.
     """
     _refuse_mode(image)
     size = _resized(geometry, *image.size)
@@ -66,13 +66,16 @@ def _refuse_mode(image: Image.Image) -> None:
 
 
 def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
-    size = geometry.resize
-    if size is None:
-        return width, height
-    if geometry.mode == "square":
+    size, step = geometry.resize, geometry.multiple
+    if size is not None and geometry.mode == "square":
         return size, size
     named = min(width, height) if geometry.mode == "short" else max(width, height)
-    return max(1, size * width // named), max(1, size * height // named)
+    size = named if size is None else size
+    if step == 1:
+        return max(1, size * width // named), max(1, size * height // named)
+    assert isinstance(step, int), "requests are put on the model's grid before images are read"
+    across, down = (max(1, round(size * side / named / step)) * step for side in (width, height))
+    return across, down
 
 
 def _central(image: Image.Image, side: int) -> Image.Image:

@@ -78,6 +78,8 @@ def merge(
     for request in requests:
         split = open_split(request.dataset, request.split)
         geometry = request.geometry or backbone.card.native_geometry()
+        if isinstance(geometry, Geometry):
+            geometry = geometry.on_grid(backbone.card.patch_size)
         name = request.dataset.card.name
         identity = pass_identity(backbone, precision, name, request.split, split, geometry)
         readouts = tuple(canonical(one, backbone) for one in request.readouts)

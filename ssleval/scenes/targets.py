@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from ssleval.groups import Groups
 from ssleval.scenes.captions import captions
 from ssleval.scenes.categories import CATEGORIES
 from ssleval.scenes.clips import FRAMES
@@ -13,7 +14,6 @@ from ssleval.scenes.retrieval import ROLES
 from ssleval.scenes.store import array, open_split
 
 __all__ = [
-    "Groups",
     "KeyPoints",
     "depth",
     "described",
@@ -26,15 +26,6 @@ __all__ = [
     "originals",
     "sightings",
 ]
-
-
-class Groups(NamedTuple):
-    """Rows of the gallery that show what a query shows, as the revisited Oxford set groups them."""
-
-    easy: Int64[np.ndarray, " e"]
-    hard: Int64[np.ndarray, " h"]
-    junk: Int64[np.ndarray, " j"]
-    """Neither right nor wrong: to be left out of a ranking."""
 
 
 class KeyPoints(NamedTuple):
@@ -90,7 +81,7 @@ def sightings(folder: Path, index: int) -> Groups:
     shown = np.asarray(array(gallery, "instance")) == int(array(folder, "instance")[index])
     role = np.asarray(array(gallery, "role"))
     easy, hard, junk = (np.flatnonzero(shown & (role == ROLES.index(name))) for name in ROLES[:3])
-    return Groups(easy, hard, junk)
+    return Groups(easy, hard, junk, group=index)
 
 
 def originals(folder: Path, index: int) -> Groups:

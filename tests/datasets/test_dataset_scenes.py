@@ -7,10 +7,11 @@ import pytest
 
 from ssleval.core import DatasetOptions, datasets
 from ssleval.errors import UnknownNameError
+from ssleval.groups import Groups
 from ssleval.scenes import items, store
 from ssleval.scenes.items import SPLITS, item
 from ssleval.scenes.render import MASK_CLASSES
-from ssleval.scenes.targets import Groups, KeyPoints
+from ssleval.scenes.targets import KeyPoints
 
 LABELS = ("", "material", "color", "size", "count")
 LENGTHS = {
@@ -97,7 +98,8 @@ def test_queries_know_their_groups(options: DatasetOptions) -> None:
 
     groups = retrieval.split("queries")[0].target
     assert isinstance(groups, Groups)
-    assert [group.tolist() for group in groups] == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert [part.tolist() for part in groups[:3]] == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert groups.group == 0
     assert copies.split("queries")[1].target.easy.tolist() == [0]
     assert retrieval.split("gallery")[0].target is None
     assert copies.card.test_split == "queries"

@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssleval.core import Geometry, RandomView, digest
-from ssleval.errors import ContractError
+from ssleval.errors import ConfigError, ContractError
 from ssleval.features.geometry import FILTERS, apply, random_view
 
 SIZES = [
@@ -80,6 +80,34 @@ def test_nothing_asked_leaves_the_image():
 
 def test_a_line_keeps_a_pixel():
     assert apply(Geometry(10, "long"), noise((500, 3))).shape == (1, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "expected"),
+    [
+        ((640, 480), 16, (224, 160)),
+        ((480, 640), 14, (168, 224)),
+        ((500, 3), 16, (224, 16)),
+        ((90, 90), 32, (224,) * 2),
+    ],
+)
+def test_sides_go_to_the_nearest_multiple(size: tuple[int, int], step: int, expected: tuple[int, int]):
+    geometry = Geometry(224, "long", multiple="patch").on_grid(step)
+    got = apply(geometry, noise(size))
+    assert (got.shape[1], got.shape[0]) == expected
+    resized = noise(size).resize(expected, FILTERS["bicubic"])
+    np.testing.assert_array_equal(got, np.array(resized))
+    assert geometry != Geometry(224, "long").on_grid(step)
+
+
+def test_an_image_as_it_is_goes_to_the_nearest_multiple():
+    assert apply(Geometry(None, multiple=16), noise((90, 50))).shape == (48, 96, 3)
+
+
+@pytest.mark.parametrize("fixed", [{"mode": "square"}, {"crop": 32}])
+def test_a_pinned_size_is_not_rounded(fixed: dict[str, object]):
+    with pytest.raises(ConfigError, match="only sides that vary"):
+        Geometry(33, multiple="patch", **fixed)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_mirrored_image_is_mirrored_last():

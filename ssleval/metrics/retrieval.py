@@ -1,0 +1,90 @@
+"""How well a ranking finds what shows the same: average precision by trapezoids and by steps, micro-AP."""
+
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ssleval.core import Samples, Statistic
+from ssleval.metrics.multilabel import average_precisions
+
+__all__ = [
+    "average_precision",
+    "micro_average_precision_of",
+    "precision_at",
+    "ranks_without",
+    "trapezoid_average_precision",
+]
+
+
+def ranks_without(right: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]) -> Int[np.ndarray, " p"]:
+    """Return the ranks of the right answers, in increasing order, as if no junk were in the ranking.
+
+    Both arguments are 0-based ranks in one ranking.
+    """
+    ordered = np.sort(right)
+    return ordered - np.searchsorted(np.sort(junk), ordered)
+
+
+def average_precision(ranks: Int[np.ndarray, " p"]) -> float:
+    """Return the mean of the precision at every right answer; NaN where there is none.
+
+    ``ranks`` are 0-based, in increasing order, of all right answers there are.
+    """
+    if not len(ranks):
+        return float("nan")
+    return float(((np.arange(len(ranks)) + 1) / (ranks + 1)).mean())
+
+
+def trapezoid_average_precision(ranks: Int[np.ndarray, " p"], count: int) -> float:
+    """Return the area under precision over recall by trapezoids; NaN where nothing is right.
+
+    ``ranks`` are 0-based, in increasing order; of ``count`` right answers those missing were not found.
+
+    Source:
+        Philbin et al. 2007's evaluation, as in Radenovic et al. 2018, arXiv:1803.11285, sec. 3.
+    """
+    if not count:
+        return float("nan")
+    found = np.arange(len(ranks))
+    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
+    return float((before + (found + 1) / (ranks + 1)).sum() / (2 * count))
+
+
+def precision_at(ranks: Int[np.ndarray, " p"], k: int) -> float:
+    """Return the part of the first k images that is right; NaN where nothing is right.
+
+    Where the last right answer comes before place k, the ranking is taken to end with it.
+
+    Source:
+        Radenovic et al. 2018, arXiv:1803.11285, sec. 3, mP@k.
+    """
+    if not len(ranks):
+        return float("nan")
+    first = min(k, int(ranks.max()) + 1)
+    return float((ranks < first).sum() / first)
+
+
+def micro_average_precision_of(scores: str, right: str, positives: str) -> Statistic:
+    """Return the statistic that ranks the candidates of all queries together: one threshold for all.
+
+    ``scores [n k]`` and ``right [n k]`` are of the k candidates of each query, ``positives [n]`` how many
+    right answers it has, found or not.
+
+    Source:
+        Douze et al. 2021, arXiv:2106.09672, sec. 5; with k = 1 it is the GAP of Weyand et al. 2020,
+        arXiv:2004.01804, sec. 5.2.
+    """
+    return partial(_micro, scores=scores, right=right, positives=positives)
+
+
+def _micro(
+    samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, right: str, positives: str
+) -> Float[np.ndarray, " r"]:
+    found = samples[right].astype(bool)
+    each = np.repeat(weights, found.shape[1], axis=1)
+    pairs = samples[scores].astype(np.float64).reshape(-1, 1)
+    precision = average_precisions(pairs, found.reshape(-1, 1), each)[:, 0]
+    total = weights @ samples[positives].astype(np.float64)
+    reached = np.divide(weights @ found.sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.where(reached == 0, 0.0, precision * reached)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from ssleval.errors import ContractError
+from ssleval.heads import ranking
+from ssleval.heads.ranking import nearest, ranks, unit
+
+
+def drawn(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((count, width)))
+
+
+def sorted_ranks(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray) -> list[int]:
+    similarity = [sum(float(a) * float(b) for a, b in zip(query, row, strict=True)) for row in gallery]
+    order = sorted(range(len(gallery)), key=lambda row: (-similarity[row], row))
+    return [order.index(row) for row in rows.tolist()]
+
+
+def test_ranks_are_those_of_a_sorted_gallery() -> None:
+    queries, gallery = drawn(5), drawn(300, seed=1)
+    wanted = [np.random.default_rng(row).permutation(300)[: 3 * row] for row in range(5)]
+    for query, rows, found in zip(queries, wanted, ranks(queries, gallery, wanted), strict=True):
+        assert found.tolist() == sorted_ranks(query, gallery, rows)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, gallery = drawn(7), drawn(200, seed=1)
+    wanted = [np.arange(row, 200, 13) for row in range(7)]
+    whole = ranks(queries, gallery, wanted)
+    monkeypatch.setattr(ranking, "_ROWS", 17)
+    monkeypatch.setattr(ranking, "_NUMBERS", 40)
+    for first, second in zip(whole, ranks(queries, gallery, wanted), strict=True):
+        assert first.tolist() == second.tolist()
+
+
+def test_of_equal_images_the_earlier_ranks_first() -> None:
+    gallery = np.repeat(drawn(2, 40), 30, axis=0)
+    (found,) = ranks(gallery[:1], gallery, [np.array([29, 0, 7, 59])])
+    assert found.tolist() == [29, 0, 7, 59]
+
+
+def test_what_float32_cannot_tell_apart_is_told_apart() -> None:
+    """Similarities one float32 digit apart, in an order that a rounded product scrambles."""
+    query = drawn(1, 512)
+    gallery = np.repeat(query, 64, axis=0)
+    gallery[np.arange(64), np.arange(64)] += np.float32(1e-7) * np.sign(query[0, :64])
+    rows = np.arange(64)
+    exact = gallery.astype(np.float64) @ query[0].astype(np.float64)
+    expected = np.argsort(np.lexsort((rows, -exact)))
+    assert len(set(exact.tolist())) > 16
+    (found,) = ranks(query, gallery, [rows])
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("width", [2, 64, 768])
+def test_the_noise_of_a_product_is_what_is_allowed_for(width: int) -> None:
+    queries, gallery = drawn(40, width), drawn(2000, width, seed=1)
+    error = np.abs(queries @ gallery.T - queries.astype(np.float64) @ gallery.T.astype(np.float64)).max()
+    assert error < ranking.NOISE_PER_ROOT * (8 + width**0.5) / 4
+
+
+def test_a_query_about_nothing_has_no_ranks() -> None:
+    (found,) = ranks(drawn(1), drawn(9), [np.zeros(0, np.int64)])
+    assert found.tolist() == []
+
+
+def test_the_nearest_are_the_first_of_the_ranking() -> None:
+    queries, gallery = drawn(3), drawn(50, seed=1)
+    scores, rows = nearest(queries, gallery, 4)
+    for query, found, score in zip(queries, rows, scores, strict=True):
+        assert sorted_ranks(query, gallery, found) == [0, 1, 2, 3]
+        np.testing.assert_allclose(score, gallery[found] @ query, rtol=1e-6)
+    assert nearest(queries, gallery, 80)[1].shape == (3, 50)
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    assert unit(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
+    np.testing.assert_allclose(unit(np.array([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)
+    for wrong in (np.nan, np.inf, 1e30):
+        with pytest.raises(ContractError, match="NaN, infinite or huge"):
+            unit(np.array([[1.0, wrong]]))
