@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,8 @@ def _row(place: int, entry: Entry, details: Details, pool: Pool, results: Path) 
 
 def _shared(result: Result) -> dict[str, Any]:
     """Return provenance that results have in common, and which is stored once."""
-    everything = asdict(result)
     kept = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
-    return {name: everything[name] for name in kept}
+    return {name: getattr(result, name) for name in kept}
 
 
 def _numbers(result: Result, name: str) -> list[float | int]:
