@@ -1,13 +1,12 @@
 """What shows the same: which rows of a gallery are answers to a query, and sets of such groups."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-__all__ = ["Groups", "SameGroup", "Selected"]
+__all__ = ["Groups", "SameGroup"]
 
 
 class Groups(NamedTuple):
@@ -34,14 +33,3 @@ class SameGroup:
         same = np.flatnonzero(self.group == own) if own >= 0 else np.zeros(0, np.int64)
         nothing = np.zeros(0, np.int64)
         return Groups(same[same != index], nothing, np.array([index], np.int64), own)
-
-
-@dataclass(frozen=True, slots=True)
-class Selected:
-    """Answers that were listed beforehand; the i-th query is its own group."""
-
-    listed: Sequence[Groups]
-
-    def __call__(self, index: int) -> Groups:
-        """Return the answers to query ``index``."""
-        return self.listed[index]

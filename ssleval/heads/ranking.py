@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from ssleval.errors import ContractError
 
-__all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit"]
+__all__ = ["NOISE_PER_ROOT", "ranks", "unit"]
 
 _ROWS = 16_384
 """Gallery vectors multiplied at a time: with a hundred queries, 6 MB of similarities stay in a cache."""
@@ -38,20 +38,6 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
         )
     found /= np.maximum(norms, np.float32(1e-12))[:, None]
     return found
-
-
-def nearest(
-    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], count: int
-) -> tuple[Float32[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-    """Return similarities and rows of the ``count`` most similar gallery vectors, best first.
-
-    Exact inner products (faiss's flat index, which reads the gallery in blocks); all of it where it holds
-    fewer than ``count``.
-    """
-    import faiss
-
-    found, rows = faiss.knn(queries, gallery, min(count, len(gallery)), metric=faiss.METRIC_INNER_PRODUCT)
-    return found, rows
 
 
 def ranks(

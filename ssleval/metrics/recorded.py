@@ -8,7 +8,6 @@ from typing import Any
 from ssleval.core import Statistic
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.multilabel import mean_average_precision_of
-from ssleval.metrics.retrieval import micro_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 from ssleval.registry import nearest
 
@@ -20,7 +19,6 @@ FACTORIES: Mapping[str, Callable[..., Statistic]] = {
     "mean_ratio_of": mean_ratio_of,
     "ratio_of": ratio_of,
     "mean_average_precision_of": mean_average_precision_of,
-    "micro_average_precision_of": micro_average_precision_of,
 }
 
 

@@ -1,16 +1,10 @@
-"""How well a ranking finds what shows the same: average precision by trapezoids and by steps, micro-AP."""
-
-from functools import partial
+"""How well a ranking finds what shows the same: average precision by trapezoids and by steps."""
 
 import numpy as np
-from jaxtyping import Float, Int
-
-from ssleval.core import Samples, Statistic
-from ssleval.metrics.multilabel import average_precisions
+from jaxtyping import Int
 
 __all__ = [
     "average_precision",
-    "micro_average_precision_of",
     "precision_at",
     "ranks_without",
     "trapezoid_average_precision",
@@ -63,28 +57,3 @@ def precision_at(ranks: Int[np.ndarray, " p"], k: int) -> float:
         return float("nan")
     first = min(k, int(ranks.max()) + 1)
     return float((ranks < first).sum() / first)
-
-
-def micro_average_precision_of(scores: str, right: str, positives: str) -> Statistic:
-    """Return the statistic that ranks the candidates of all queries together: one threshold for all.
-
-    ``scores [n k]`` and ``right [n k]`` are of the k candidates of each query, ``positives [n]`` how many
-    right answers it has, found or not.
-
-    Source:
-        Douze et al. 2021, arXiv:2106.09672, sec. 5; with k = 1 it is the GAP of Weyand et al. 2020,
-        arXiv:2004.01804, sec. 5.2.
-    """
-    return partial(_micro, scores=scores, right=right, positives=positives)
-
-
-def _micro(
-    samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, right: str, positives: str
-) -> Float[np.ndarray, " r"]:
-    found = samples[right].astype(bool)
-    each = np.repeat(weights, found.shape[1], axis=1)
-    pairs = samples[scores].astype(np.float64).reshape(-1, 1)
-    precision = average_precisions(pairs, found.reshape(-1, 1), each)[:, 0]
-    total = weights @ samples[positives].astype(np.float64)
-    reached = np.divide(weights @ found.sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
-    return np.where(reached == 0, 0.0, precision * reached)

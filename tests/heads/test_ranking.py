@@ -3,7 +3,7 @@ import pytest
 
 from ssleval.errors import ContractError
 from ssleval.heads import ranking
-from ssleval.heads.ranking import nearest, ranks, unit
+from ssleval.heads.ranking import ranks, unit
 
 
 def drawn(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -62,15 +62,6 @@ def test_the_noise_of_a_product_is_what_is_allowed_for(width: int) -> None:
 def test_a_query_about_nothing_has_no_ranks() -> None:
     (found,) = ranks(drawn(1), drawn(9), [np.zeros(0, np.int64)])
     assert found.tolist() == []
-
-
-def test_the_nearest_are_the_first_of_the_ranking() -> None:
-    queries, gallery = drawn(3), drawn(50, seed=1)
-    scores, rows = nearest(queries, gallery, 4)
-    for query, found, score in zip(queries, rows, scores, strict=True):
-        assert sorted_ranks(query, gallery, found) == [0, 1, 2, 3]
-        np.testing.assert_allclose(score, gallery[found] @ query, rtol=1e-6)
-    assert nearest(queries, gallery, 80)[1].shape == (3, 50)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
