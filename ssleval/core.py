@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -305,6 +306,9 @@ class Dataset:
 
     card: DatasetCard
     open: Callable[[str], Split]
+    fitted_on: Callable[[], "Dataset"] | None = None
+    """Opens the set on whose training split heads are fitted, where this one only tests them; always
+    the same object. None: heads are fitted on this set's own training split."""
 
     def split(self, name: str) -> Split:
         """Open a split and check that it is the published one.
@@ -350,7 +354,12 @@ class Dataset:
         lengths = {
             name: length if name in whole else min(length, limit) for name, length in card.lengths.items()
         }
-        return Dataset(replace(card, lengths=lengths), lambda name: _first(self.split(name), lengths[name]))
+        opened = self.fitted_on
+        return Dataset(
+            replace(card, lengths=lengths),
+            lambda name: _first(self.split(name), lengths[name]),
+            None if opened is None else cache(lambda: opened().limited(limit)),
+        )
 
 
 def _first(split: Split, limit: int) -> Split:

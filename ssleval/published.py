@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -36,6 +37,8 @@ class Published:
     """Whether the reader can fetch the files."""
     embedded: bool = False
     """Whether the files come with an installed package, so that no folder is needed."""
+    fitted_on: "Published | None" = None
+    """The set whose training images heads are fitted on, where this one has none of its own."""
 
     def __call__(self, location: str, options: DatasetOptions) -> Dataset:
         """Open the copy in ``data_root/<name>``.
@@ -57,7 +60,13 @@ class Published:
                 f"{card.name}: {len(copy.class_names)} classes in {root}, expected {card.classes}; "
                 "the copy is incomplete or not the published one"
             )
-        return Dataset(replace(card, class_names=copy.class_names), copy.open)
+        trained = self.fitted_on
+        return Dataset(
+            replace(card, class_names=copy.class_names),
+            copy.open,
+            # Opened when asked for: classification by texts needs none of its images.
+            None if trained is None else cache(lambda: trained("", options)),
+        )
 
     def how_to_get(self) -> str:
         """Return a sentence on where the files come from."""

@@ -2,7 +2,8 @@
 
 Classes are WordNet ids, sorted: label 0 is n01440764. The sets of 200 classes number their own, so
 that a head of 1,000 outputs is read at the positions of their ids among ImageNet's. Sets without
-training images have one split, or one for each corruption, and no ``train``.
+training images have one split, or one for each corruption, and no ``train``: they name ImageNet-1k as
+the set that heads are fitted on.
 """
 
 import re
@@ -158,11 +159,14 @@ def _labelled(folder: Path, names: tuple[str, ...], options: DatasetOptions) -> 
 
 
 _READERS: Mapping[str, Reader] = {
-    "imagenet1k": partial(_folders, {"val": "val", "train": "train"}),
     "imagenet_v2": _numbered,
     "imagenet_real": _reassessed,
     "imagenet_c": partial(_folders, _CORRUPTED),
 }
 
-for _name, _card in CARDS.items():
-    datasets.register(_name)(Published(_card, _READERS.get(_name, partial(_folders, {"test": "."}))))
+_TRAINED = Published(CARDS["imagenet1k"], partial(_folders, {"val": "val", "train": "train"}))
+datasets.register("imagenet1k")(_TRAINED)
+
+for _name in CARDS.keys() - {"imagenet1k"}:
+    _reader = _READERS.get(_name, partial(_folders, {"test": "."}))
+    datasets.register(_name)(Published(CARDS[_name], _reader, fitted_on=_TRAINED))

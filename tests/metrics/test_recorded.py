@@ -15,6 +15,7 @@ SAMPLES = Samples(
         "c": np.arange(12.0).reshape(6, 2),
         "d": np.arange(12.0).reshape(6, 2) + 3,
         "e": np.arange(12).reshape(6, 2) % 3 == 0,
+        "f": np.arange(6 * 75).reshape(6, 15, 5) % 7 == 0,
     },
 )
 COLUMNS = {
@@ -23,6 +24,7 @@ COLUMNS = {
     "mean_ratio_of": ("c", "d"),
     "ratio_of": ("a", "b"),
     "mean_average_precision_of": ("c", "e"),
+    "mean_corruption_error_of": ("f",),
 }
 
 
