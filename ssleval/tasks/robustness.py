@@ -201,7 +201,7 @@ def _places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " c"]:
     """Return where the outputs of a head of ``fitted`` are that stand for the classes of ``card``.
 
     Raises:
-        DataError: the head has no such class, or the set names its own classes twice.
+        DataError: the head has no such class.
     """
     known = {name: place for place, name in enumerate(fitted.class_names)}
     # V2 numbers its folders by ImageNet's label; all others call them by WordNet id.

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssleval.backbone import Backbone, Features, Tokens
-from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
+from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Geometry, Samples, Split
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.protocol import build_task
@@ -164,7 +164,7 @@ def test_default_requests_are_the_published_geometry() -> None:
     train, test = Knn().requests(drawn())
     assert (train.split, test.split) == ("train", "test")
     geometry = train.geometry
-    assert geometry is not None
+    assert isinstance(geometry, Geometry)
     assert (geometry.resize, geometry.mode, geometry.crop, geometry.interpolation) == (
         256,
         "short",

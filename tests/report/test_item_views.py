@@ -22,7 +22,9 @@ def score(statistic: object) -> Score:
     return Score(0.5, (0.4, 0.6), N, statistic=describe(statistic))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("statistic", [mean_of("top1@20"), mean_per_class_of("top1@20", "label")], ids=str)
+@pytest.mark.parametrize(
+    "statistic", [mean_of("top1@20"), mean_per_class_of("top1@20", "label")], ids=["mean", "per_class"]
+)
 def test_classes_of_a_mean_are_means_within_labels(statistic: object) -> None:
     label, correct = RANDOM.integers(3, 9, N), RANDOM.random(N) < 0.5
     view = item_view(
