@@ -16,7 +16,10 @@ from ssleval.errors import UnknownNameError
         ("foldr:/data/x", "no dataset 'foldr:/data/x'; did you mean folder"),
         ("imagenet-1k", "did you mean imagenet1k"),
         ("./photos/x", r"a folder of images is folder:\./photos/x"),
-        ("zzz:x", "known: folder, hf, manifest"),
+        (
+            "zzz:x",
+            "known: captions, davis, folder, groups, hf, manifest, masks, rgbd, scenes, torchvision, wds",
+        ),
     ],
 )
 def test_unknown_names_get_a_hint(name: str, message: str) -> None:
