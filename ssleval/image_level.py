@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
+from ssleval.errors import ContractError, DataError, NotApplicableError
 from ssleval.groups import Groups
+from ssleval.task import refuse_one_split
 
 __all__ = [
     "ImageGeometry",
@@ -71,11 +72,7 @@ def train_and_test(
     if card.target not in targets:
         needed = "one label per image" if tuple(targets) == ("label",) else "labels"
         raise NotApplicableError(f"{task} needs {needed}; {card.name} has target {card.target!r}")
-    if card.train_split == card.test_split:
-        raise ConfigError(
-            f"{task}: {card.name} would fit and score on one split, {card.test_split!r}, where every image "
-            "would find itself; choose another with --split"
-        )
+    refuse_one_split(task, card)
     return (
         FeatureRequest(dataset, card.train_split, geometry, readouts),
         FeatureRequest(dataset, card.test_split, geometry, readouts),

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ssleval.backbone import Backbone
-from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Metric, Samples
+from ssleval.core import Context, Dataset, DatasetCard, FeatureRequest, FeatureTable, Metric, Samples
+from ssleval.errors import ConfigError
 from ssleval.registry import Registry
 
-__all__ = ["Source", "Task", "tasks"]
+__all__ = ["Source", "Task", "refuse_one_split", "tasks"]
 
 
 @runtime_checkable
@@ -67,6 +68,19 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
         """Measure ``source.backbone`` on ``dataset``: one row per test item."""
+
+
+def refuse_one_split(task: str, card: DatasetCard) -> None:
+    """Refuse to fit ``task`` on the very images that it is scored on.
+
+    Raises:
+        ConfigError: the training split and the scored one are one.
+    """
+    if card.train_split == card.test_split:
+        raise ConfigError(
+            f"{task}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "
+            "image would find itself; choose another with --split"
+        )
 
 
 tasks: Registry[type[Task]] = Registry("task")

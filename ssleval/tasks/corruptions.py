@@ -34,7 +34,7 @@ from ssleval.heads.knn import knn_predict
 from ssleval.metrics.stats import mean_of, ratio_of
 from ssleval.probes import BLOCKS, LinearRecipe, fit_linear
 from ssleval.registry import nearest
-from ssleval.task import Source, Task, tasks
+from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Corruptions"]
 
@@ -97,8 +97,7 @@ class Corruptions(Task):
             raise NotApplicableError(
                 f"corruptions needs one label per image; {card.name} has target {card.target!r}"
             )
-        if card.train_split == card.test_split:
-            raise ConfigError(f"corruptions: {card.name} would fit and score on {card.test_split!r}")
+        refuse_one_split("corruptions", card)
         if self.head == "knn" and not 1 <= self.k <= card.lengths[card.train_split]:
             count = card.lengths[card.train_split]
             raise ConfigError(f"corruptions: k={self.k} of {count} training images; --set corruptions.k=...")

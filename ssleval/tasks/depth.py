@@ -33,7 +33,7 @@ from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
 from ssleval.heads.dense.grid import Fit, LinearHead, Targets, grids_of, outputs_of, targets_of
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, tasks
+from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Depth"]
 
@@ -110,8 +110,7 @@ class Depth(Task):
         card = dataset.card
         if card.target != "depth":
             raise NotApplicableError(f"depth needs metres; {card.name} has target {card.target!r}")
-        if card.train_split == card.test_split:
-            raise ConfigError(f"depth: {card.name} would fit and score on {card.test_split!r} alone")
+        refuse_one_split("depth", card)
         geometry = Geometry(self.size, "square", None, self.interpolation)
         views = [(card.train_split, geometry), (card.test_split, geometry)]
         if self.flip:

@@ -31,7 +31,7 @@ from ssleval.heads.dense.grid import Fit, grids_of, outputs_of, targets_of
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.metrics.segmentation import confusion, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
-from ssleval.task import Source, Task, tasks
+from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Segmentation"]
 
@@ -82,8 +82,7 @@ class Segmentation(Task):
             raise NotApplicableError(
                 f"segmentation needs a mask of classes; {card.name} has target {card.target!r}"
             )
-        if card.train_split == card.test_split:
-            raise ConfigError(f"segmentation: {card.name} would fit and score on {card.test_split!r} alone")
+        refuse_one_split("segmentation", card)
         geometry = Geometry(self.size, "square", None, self.interpolation)
         blocks = (-1,) if self.inputs == "lin" else (-4, -3, -2, -1)
         readouts = tuple(Readout("patches", block) for block in blocks)
