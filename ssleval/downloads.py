@@ -21,6 +21,7 @@ from filelock import FileLock
 from ssleval.core import BackboneCard, digest
 from ssleval.errors import WeightsError
 from ssleval.hub import explained
+from ssleval.packaged import packaged_weights
 
 __all__ = ["fetch_card", "fetch_url"]
 
@@ -31,13 +32,18 @@ _TIMEOUT = 60.0
 def fetch_card(card: BackboneCard) -> Path:
     """Return the local file of the published weights of ``card``, fetching it where needed.
 
-    Its ``weights`` name a ``url`` (and the ``file`` it is kept as, where the last part of the URL is too
-    common a name to be alone with it), or a ``repo``, ``file`` and ``revision`` of the hub.
+    Its ``weights`` name a file that is ``packaged``, a ``url`` (and the ``file`` it is kept as, where the
+    last part of the URL is too common a name to be alone with it), or a ``repo``, ``file`` and ``revision``
+    of the hub.
 
     Raises:
         WeightsError: the card names no file, or the file cannot be had or is not the pinned one.
     """
     weights = card.weights
+    if "packaged" in weights:
+        path = packaged_weights(weights["packaged"])
+        _refuse_other(path, card.sha256, card.name)
+        return path
     if "url" in weights:
         size = f" (about {4 * card.parameters:.0f} MB)" if card.parameters else ""
         url, kept_as = weights["url"], weights.get("file", "")

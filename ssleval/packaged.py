@@ -1,8 +1,8 @@
-"""Data files that travel with the package: the model zoo, the suites, published figures."""
+"""Data files that travel with the package: the model zoo, the suites, published figures, one checkpoint."""
 
 from pathlib import Path
 
-__all__ = ["packaged"]
+__all__ = ["packaged", "packaged_weights"]
 
 
 def packaged(name: str) -> Path:
@@ -12,3 +12,8 @@ def packaged(name: str) -> Path:
     """
     inside = Path(__file__).parent / "data" / name
     return inside if inside.exists() else Path(__file__).parents[1] / name
+
+
+def packaged_weights(name: str) -> Path:
+    """Return the path of a checkpoint that is part of the package."""
+    return Path(__file__).parent / "weights" / name

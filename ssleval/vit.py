@@ -7,7 +7,6 @@ the `Backbone` contract is in ``backbones/native.py``.
 Tokens are always ordered class token, registers, patches (row-major).
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.registry import nearest
+from ssleval.stems import PatchEmbed, ResidualStem
 
 __all__ = ["SIZES", "PositionEmbedding", "Vit", "VitConfig", "resize_positions", "sincos_positions", "sized"]
 
@@ -53,9 +53,9 @@ class VitConfig:
     patch_size: int = 16
     image_size: int = 224
     """Side of the square whose patch grid the positions were made for."""
-    stem: Literal["patch", "conv"] = "patch"
-    """Patches by one linear map, or by 3 x 3 convolutions of stride 2 (Xiao et al. 2021, fig. 2), with
-    which small networks learn in a fraction of the steps."""
+    stem: Literal["patch", "residual"] = "patch"
+    """Patches by one linear map, or by a few residual blocks, with which small networks learn in a fraction
+    of the steps; see `ssleval.stems`."""
     mlp_ratio: float = 4.0
     ffn: Literal["mlp", "swiglu"] = "mlp"
     qkv_bias: bool = True
@@ -79,8 +79,10 @@ class VitConfig:
             raise ConfigError(f"vit: width {self.embed_dim} is no multiple of {self.num_heads} heads")
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"vit: drop_path is {self.drop_path}; it must be in [0, 1)")
-        if self.stem == "conv" and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
-            raise ConfigError(f"vit: a convolutional stem halves; patch {self.patch_size} is no power of 2")
+        if self.stem == "residual" and (self.patch_size < 4 or self.patch_size & (self.patch_size - 1)):
+            raise ConfigError(
+                f"vit: a residual stem halves; patch {self.patch_size} is no power of 2 from 4 on"
+            )
 
     @property
     def grid(self) -> int:
@@ -120,7 +122,7 @@ class Vit(nn.Module):
         super().__init__()
         self.config = config
         width = config.embed_dim
-        stem = _ConvStem if config.stem == "conv" else _PatchEmbed
+        stem = ResidualStem if config.stem == "residual" else PatchEmbed
         self.patch_embed = stem(width, config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.grid**2, width))
@@ -269,35 +271,6 @@ def sincos_positions(width: int, grid: int) -> Float[Tensor, "1 n d"]:
     rows, columns = wave.repeat_interleave(grid, dim=0), wave.repeat(grid, 1)
     positions = torch.cat((columns, rows), dim=1)
     return functional.pad(positions, (0, 0, 1, 0)).float().unsqueeze(0)
-
-
-class _PatchEmbed(nn.Module):
-    def __init__(self, width: int, patch_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n d"]:
-        return self.proj(images).flatten(2).transpose(1, 2)
-
-
-class _ConvStem(nn.Module):
-    """Convolutions in place of the patch embedding; Xiao et al. 2021, arXiv:2106.14881.
-
-    One channel group is normalised per image instead of the paper's batch normalisation: an image's
-    features must not depend on its batch, nor a teacher's on running statistics of another's crops.
-    """
-
-    def __init__(self, width: int, patch_size: int) -> None:
-        super().__init__()
-        steps = patch_size.bit_length() - 1
-        widths = [3, *(max(24, width >> (steps - step)) for step in range(1, steps)), width]
-        layers: list[nn.Module] = []
-        for narrow, wide in itertools.pairwise(widths):
-            layers += [nn.Conv2d(narrow, wide, 3, 2, 1, bias=False), nn.GroupNorm(1, wide), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, width, 1))
-
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n d"]:
-        return self.layers(images).flatten(2).transpose(1, 2)
 
 
 class _Attention(nn.Module):

@@ -24,7 +24,7 @@ def test_every_card_says_what_a_result_needs(card: BackboneCard):
     assert card.family
     assert card.weights or card.unavailable or card.loader == "pixels"
     assert not (card.weights and card.unavailable)
-    assert "url" in card.weights or "repo" in card.weights or not card.weights
+    assert not card.weights or {"url", "repo", "packaged"} & set(card.weights)
     assert card.image_size % card.patch_size == 0
     assert card.gated == (card.family == "DINOv3")
 

@@ -2,7 +2,8 @@
 
 ``native:SIZE/FLAVOUR``, such as ``native:vit_small/dinov2``; without a flavour it is DINO's, which is
 also the plain ViT of supervised weights. Sizes are those of `ssleval.vit`. A file that `ssleval train`
-wrote describes itself and needs no name: its card's ``arch`` is ``file:PATH``.
+wrote describes itself and needs no name: its card's ``arch`` is ``file:PATH``, or ``packaged:NAME`` where it
+is part of the package.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ssleval.checkpoints import fill, read_checkpoint, to_native
 from ssleval.core import BackboneCard
 from ssleval.downloads import fetch_card
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+from ssleval.packaged import packaged_weights
 from ssleval.registry import nearest
 from ssleval.vit import PositionEmbedding, Vit, VitConfig, sized
 from ssleval.weightfile import SUFFIX, read_card, read_config
@@ -26,6 +28,7 @@ from ssleval.weightfile import SUFFIX, read_card, read_config
 __all__ = ["NativeBackbone"]
 
 _FILE = "file:"
+_PACKAGED = "packaged:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class NativeBackbone(Backbone):
 
 def _card(identifier: str) -> BackboneCard:
     if identifier.endswith(SUFFIX):
-        return replace(read_card(Path(identifier)), arch=f"{_FILE}{identifier}")
+        arch = identifier if identifier.startswith(_PACKAGED) else f"{_FILE}{identifier}"
+        return replace(read_card(_described(arch)), arch=arch)
     arch = identifier if "/" in identifier else f"{identifier}/dino"
     size, flavour = _parse(arch)
     with torch.device("meta"):
@@ -112,7 +116,7 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    config = _stated(card) if card.arch.startswith(_FILE) else _flavoured(card)
+    config = _stated(card) if card.arch.startswith((_FILE, _PACKAGED)) else _flavoured(card)
     if config.embed_dim != card.embed_dim:
         raise ConfigError(
             f"{card.name}: its card says {card.embed_dim} channels, {card.arch} has {config.embed_dim}"
@@ -133,11 +137,18 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 def _stated(card: BackboneCard) -> VitConfig:
     """Return the architecture that a file states in its header."""
-    path = card.arch.removeprefix(_FILE)
+    path = _described(card.arch)
     try:
-        return VitConfig(**read_config(Path(path)))
+        return VitConfig(**read_config(path))
     except TypeError as error:
         raise WeightsError(f"{path}: its header states no architecture of this version ({error})") from error
+
+
+def _described(arch: str) -> Path:
+    """Return the file that ``file:PATH`` or ``packaged:NAME`` means."""
+    if arch.startswith(_PACKAGED):
+        return packaged_weights(arch.removeprefix(_PACKAGED))
+    return Path(arch.removeprefix(_FILE))
 
 
 def _flavoured(card: BackboneCard) -> VitConfig:

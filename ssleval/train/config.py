@@ -35,8 +35,9 @@ class ModelConfig:
     depth: int = 0
     heads: int = 0
     patch_size: int = 16
-    stem: Literal["patch", "conv"] = "patch"
-    """How patches are embedded; `conv` is no architecture of the papers, but learns from far fewer images."""
+    stem: Literal["patch", "residual"] = "patch"
+    """How patches are embedded; `residual` is no architecture of the DINO papers, but learns from far fewer
+    images."""
     drop_path: float = 0.1
     """Stochastic depth of the student's last block, linear from 0 (DINO; DINOv2: 0.3)."""
     layerscale: float = 0.0
@@ -81,6 +82,9 @@ class HeadConfig:
     hidden: int = 2048
     bottleneck: int = 256
     layers: int = 3
+    batch_norm: bool = False
+    """Normalise hidden layers over all crops of a step, as ``use_bn_in_head`` of the official code; short
+    runs of small networks then leave the plateau at once on which class tokens are all but equal."""
     norm_last_layer: bool = True
     """Keep the length of prototypes at 1; False trains it (better for ViT-S, per DINO's README)."""
 

@@ -39,8 +39,9 @@ class DinoHead(nn.Module):
             linear = nn.Linear(inputs, outputs)
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
-            layers += [linear, nn.GELU()]
-        self.mlp = nn.Sequential(*layers[:-1])
+            layers += [linear, *([nn.BatchNorm1d(outputs)] if config.batch_norm else []), nn.GELU()]
+        # Nothing but the linear layer leads to the bottleneck.
+        self.mlp = nn.Sequential(*layers[: -2 if config.batch_norm else -1])
         self.last_layer = _Prototypes(
             config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer
         )

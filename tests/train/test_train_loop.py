@@ -111,10 +111,10 @@ def test_an_exported_checkpoint_has_the_official_names(run: Path, tmp_path: Path
         assert torch.equal(ours.state_dict()[f"vit.{name}"], value)
 
 
-def test_a_network_with_a_convolutional_stem_is_an_ordinary_model_but_has_no_official_layout(
+def test_a_network_with_a_residual_stem_is_an_ordinary_model_but_has_no_official_layout(
     data: str, tmp_path: Path
 ) -> None:
-    train(tiny("model.stem=conv", "run.epochs=1"), data, tmp_path / "run")
+    train(tiny("model.stem=residual", "run.epochs=1"), data, tmp_path / "run")
     tokens = load(str(tmp_path / "run" / "teacher.safetensors"))(torch.rand(1, 3, 16, 16), [-1]).blocks[0]
     assert tokens.patches.shape == (1, 4, 4, 16)
     with pytest.raises(WeightsError, match="no network with this stem"):

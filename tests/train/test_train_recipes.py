@@ -25,6 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("ibot", ("loss.shared_head=false",), {"dino", "ibot"}),
         ("dinov2", (), {"dino", "ibot", "koleo"}),
         ("dinov2", ("model.registers=2", "model.positions=size_antialias"), {"dino", "ibot", "koleo"}),
+        ("scenes", ("model.stem=residual",), {"dino", "koleo"}),
         ("dino", ("run.precision=bf16",), {"dino"}),
         ("dino", ("run.precision=fp16",), {"dino"}),
     ],
@@ -46,7 +47,8 @@ def test_every_recipe_trains(
         "loss.centering=sinkhorn", "loss.ibot=0.5", "loss.koleo=0.1", "optim.lr=0.05", "optim.beta1=0.5",
         "optim.beta2=0.9", "optim.weight_decay=0.3", "optim.momentum=0.5", "optim.clip=0.001",
         "optim.clip_by=module", "optim.freeze_last_layer_epochs=0", "optim.warmup_epochs=0",
-        "optim.layer_decay=0.1", "model.drop_path=0.9", "model.layerscale=0.1", "model.registers=1",
+        "optim.layer_decay=0.1", "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
+        "model.layerscale=0.1", "model.registers=1",
         "views.local_crops=1", "views.global_scale=0.1,0.2", "views.local_scale=0.9,1",
     ],
 )  # fmt: skip
