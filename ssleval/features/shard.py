@@ -1,11 +1,16 @@
 """Which part of the batches this process extracts, where several share one pass (`torchrun`)."""
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from torch import distributed
 
-__all__ = ["Shard", "current_shard", "local_device"]
+__all__ = ["Shard", "alone", "current_shard", "local_device"]
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +33,23 @@ class Shard:
 
 def current_shard() -> Shard:
     """Return the share of this process, joining the group that `torchrun` describes where none is joined."""
-    if not distributed.is_available():
+    if _ALONE.get() or not distributed.is_available():
         return Shard()
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return Shard()
         distributed.init_process_group("gloo")
     return Shard(distributed.get_rank(), distributed.get_world_size())
+
+
+@contextmanager
+def alone() -> Generator[None]:
+    """Let this process do all the work itself, for what the others of its group take no part in."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
 
 
 def local_device(device: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssleval.backbones.native import NativeBackbone
 from ssleval.core import Context, DatasetOptions
+from ssleval.features import alone
 from ssleval.run import evaluate
 from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card
@@ -66,13 +67,15 @@ def evaluate_teacher(
 ) -> dict[str, dict[str, Any]]:
     """Measure the teacher with the ordinary tasks, k-NN first, at the geometry of its card.
 
+    The process that calls it does so by itself: the others of a group wait for it elsewhere.
+
     Returns:
         By metric: ``value``, ``ci95`` and ``n``.
     """
     backbone = NativeBackbone(teacher_card(teacher, config, ""), teacher.backbone)
     training = teacher.training
     settings = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
-    with TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
+    with alone(), TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
         device = str(next(teacher.parameters()).device)
         context = Context(device=device, cache=Path(cache), progress=False)
         results = evaluate(

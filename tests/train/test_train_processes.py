@@ -55,7 +55,7 @@ def test_sigterm_saves_the_step_it_came_in(
 
 def test_two_processes_do_what_one_does(data: str, tmp_path: Path) -> None:
     # Stochastic depth is drawn by each process for itself; everything else is of the whole batch.
-    settings = ("model.drop_path=0", "loss.ibot=1", "run.precision=fp32")
+    settings = ("model.drop_path=0", "loss.ibot=1", "run.precision=fp32", "run.evaluate_every=2")
     processes = [
         start(together, rank, tmp_path / "meeting", settings, data, tmp_path / "two") for rank in range(2)
     ]
@@ -66,3 +66,5 @@ def test_two_processes_do_what_one_does(data: str, tmp_path: Path) -> None:
     one, two = (losses(read_log(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 6
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=2e-4)
+    # The first evaluates alone: the other waits for it in the loop, not among the features.
+    assert [line["step"] for line in read_log(tmp_path / "two") if "evaluation" in line] == [5]
