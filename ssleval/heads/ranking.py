@@ -1,11 +1,14 @@
 """Where given images come in the ranking of a whole gallery: exact, and the same answer everywhere.
 
-Nothing is sorted. A ranking is cut at the similarities of the images asked about; counting how many of the
-gallery lie above each cut takes one product, in blocks. Its float32 digits depend on library and block
-size, so images closer to a cut than those digits reach are compared again in float64.
+Nothing is sorted. A ranking is cut at the similarities of the images asked about, and how many of the gallery
+lie above each cut is counted while a block of the product is still in a cache. Most lie below every cut,
+which one comparison tells. Where many do not, they fall into a few thousand equal bins, and only those in a
+bin with a cut in it are compared with the cuts themselves. The product's float32 digits depend on library
+and block size, so images closer to a cut than those digits reach are compared again in float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +23,12 @@ _ROWS = 16_384
 """Gallery vectors multiplied at a time: with a hundred queries, 6 MB of similarities stay in a cache."""
 _NUMBERS = 16_000_000
 """Similarities held at a time: 64 MB."""
+_BINS = 4_096
+"""From the first cut to the last; the counts of one query then take 32 kB, and stay in a cache as well."""
+_FEW = 2_048
+"""Similarities above the first cut that are compared with all cuts; where more are, bins come first."""
+_SETTLED = 256
+"""Rows that are compared in float64 at a time, so that they stay in a cache."""
 NOISE_PER_ROOT = float(np.finfo(np.float32).eps)
 """Rounding of a product of unit vectors, per square root of its channels; a test measures a quarter of it."""
 
@@ -50,15 +59,29 @@ def ranks(
     Similarity is the inner product of vectors of length 1; of equal ones the smaller row ranks first.
     """
     cuts = [_Cuts.at(query, gallery, rows) for query, rows in zip(queries, wanted, strict=True)]
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for first, start, similarity in _products(queries, gallery):
+            pairs = list(zip(cuts[first : first + len(similarity)], similarity, strict=True))
+            shares = [pairs[thread::threads] for thread in range(threads)]
+            list(pool.map(_count, shares, [start] * threads))
+    return [cut.ranks(gallery) for cut in cuts]
+
+
+def _products(
+    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"]
+) -> Iterator[tuple[int, int, Float32[np.ndarray, "a b"]]]:
+    """Yield blocks of similarities, each with its first query and its first row of the gallery."""
     step = max(1, _NUMBERS // _ROWS)
     for first in range(0, len(queries), step):
-        some = torch.from_numpy(queries[first : first + step])
         for start in range(0, len(gallery), _ROWS):
-            block = torch.from_numpy(gallery[start : start + _ROWS])
-            similarity = (some @ block.T).numpy()
-            for cut, row in zip(cuts[first : first + step], similarity, strict=True):
-                cut.count(row, start)
-    return [cut.ranks(gallery) for cut in cuts]
+            # NumPy's product: on AMD a fifth faster than torch's, on others no slower.
+            yield first, start, queries[first : first + step] @ gallery[start : start + _ROWS].T
+
+
+def _count(pairs: Sequence[tuple["_Cuts", Float32[np.ndarray, " b"]]], start: int) -> None:
+    for cut, similarity in pairs:
+        cut.count(similarity, start)
 
 
 @dataclass(slots=True)
@@ -73,7 +96,13 @@ class _Cuts:
     inside: Bool[np.ndarray, " intervals"]
     """Whether an interval belongs to a cut."""
     counts: Int[np.ndarray, " intervals"]
-    """How many of the gallery lie in each interval outside the cuts."""
+    """How many of the gallery lie in each interval outside the cuts, but for those counted in bins."""
+    scale: float
+    """Bins per unit of similarity."""
+    cut_bins: Bool[np.ndarray, " bins"]
+    """Whether any part of a cut lies in a bin."""
+    binned: Int[np.ndarray, " bins"]
+    """How many of the gallery were counted in each bin."""
     unsure: list[Int[np.ndarray, " _"]] = field(default_factory=list[np.ndarray])
     """Rows of the gallery within a cut."""
 
@@ -86,18 +115,29 @@ class _Cuts:
     ) -> "_Cuts":
         exact = _exact(query, gallery[rows])
         noise = NOISE_PER_ROOT * (8 + len(query) ** 0.5)
-        edges = np.concatenate([exact - noise, exact + noise]).astype(np.float32)
+        low, high = (exact - noise).astype(np.float32), (exact + noise).astype(np.float32)
+        edges = np.concatenate([low, high])
         order = np.argsort(edges, kind="stable")
         opened = np.cumsum(np.where(order < len(rows), 1, -1))
         inside = np.concatenate([[False], opened > 0])
-        return cls(query, rows, exact, edges[order], inside, np.zeros(len(edges) + 1, np.int64))
+        counts, binned = np.zeros(len(edges) + 1, np.int64), np.zeros(_BINS, np.int64)
+        # Bins narrower than the noise would tell nothing more.
+        scale = min((_BINS - 4) / float(np.ptp(edges)), 1 / noise) if len(rows) else 1.0
+        made = cls(query, rows, exact, edges[order], inside, counts, scale, binned > 0, binned)
+        for first, last in zip(made._bins(low), made._bins(high), strict=True):
+            made.cut_bins[first : last + 1] = True
+        return made
 
     def count(self, similarity: Float32[np.ndarray, " b"], start: int) -> None:
         """Sort a block of the gallery, whose first row is ``start``, into the intervals."""
         if not len(self.edges):
             return
-        # Most of a gallery lies below every cut, and comparing costs a tenth of searching.
-        near = np.flatnonzero(similarity > self.edges[0])
+        asked = similarity > self.edges[0]
+        if np.count_nonzero(asked) > _FEW:
+            bins = self._bins(similarity)
+            self.binned += np.bincount(bins, minlength=_BINS)
+            asked = self.cut_bins.take(bins)
+        near = np.flatnonzero(asked)
         interval = np.searchsorted(self.edges, similarity[near])
         inside = self.inside[interval]
         self.unsure.append(near[inside] + start)
@@ -109,14 +149,24 @@ class _Cuts:
             return np.zeros(0, np.int64)
         rows = np.concatenate(self.unsure)
         exact = np.concatenate(
-            [_exact(self.query, gallery[rows[i : i + _ROWS]]) for i in range(0, len(rows), _ROWS)]
+            [_exact(self.query, gallery[rows[i : i + _SETTLED]]) for i in range(0, len(rows), _SETTLED)]
         )
         place = np.empty(len(rows), np.int64)
         place[np.lexsort((rows, -exact))] = np.arange(len(rows))
         # Rows were collected in increasing order.
         own = place[np.searchsorted(rows, self.wanted)]
-        above = self.counts[::-1].cumsum()[::-1]
-        return above[np.searchsorted(self.edges, self.exact.astype(np.float32))] + own
+        cuts = self.exact.astype(np.float32)
+        above = self.counts[::-1].cumsum()[::-1][np.searchsorted(self.edges, cuts)]
+        # What fell into a bin with a cut was counted by interval instead.
+        binned = np.where(self.cut_bins, 0, self.binned)
+        return own + above + binned[::-1].cumsum()[::-1][self._bins(cuts)]
+
+    def _bins(self, similarity: Float32[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+        """Return bins that never decrease with similarity, which is all that counting relies on."""
+        # What lies below every cut goes into bins before that of the first one.
+        place = (similarity - (self.edges[:1] - np.float32(2 / self.scale))) * np.float32(self.scale)
+        np.clip(place, 0, _BINS - 1, out=place)
+        return place.astype(np.intp)
 
 
 def _exact(query: Float32[np.ndarray, " d"], rows: Float32[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

@@ -33,6 +33,33 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert first.tolist() == second.tolist()
 
 
+@pytest.mark.parametrize("bins", [8, 64, 4096])
+@pytest.mark.parametrize("spread", [1e-7, 1e-3, 1.0])
+def test_bins_change_nothing(monkeypatch: pytest.MonkeyPatch, spread: float, bins: int) -> None:
+    """Cuts everywhere, cuts that are all alike, and more or fewer bins than cuts."""
+    gallery = unit(drawn(1, seed=2) + spread * drawn(400, seed=1))
+    queries, wanted = drawn(3), [np.arange(0, 400, 7), np.array([5]), np.arange(400)]
+    monkeypatch.setattr(ranking, "_FEW", 400)
+    whole = ranks(queries, gallery, wanted)
+    monkeypatch.setattr(ranking, "_FEW", 0)
+    monkeypatch.setattr(ranking, "_BINS", bins)
+    for query, rows, first, second in zip(
+        queries, wanted, whole, ranks(queries, gallery, wanted), strict=True
+    ):
+        assert first.tolist() == second.tolist() == sorted_ranks(query, gallery, rows)
+
+
+def test_processors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, gallery = drawn(5), drawn(300, seed=1)
+    wanted = [np.arange(row, 300, 11) for row in range(5)]
+    alone, shared = (
+        [found.tolist() for found in ranks(queries, gallery, wanted)]
+        for count in (1, 3)
+        if monkeypatch.setattr(ranking.torch, "get_num_threads", lambda count=count: count) is None
+    )
+    assert alone == shared
+
+
 def test_of_equal_images_the_earlier_ranks_first() -> None:
     gallery = np.repeat(drawn(2, 40), 30, axis=0)
     (found,) = ranks(gallery[:1], gallery, [np.array([29, 0, 7, 59])])
