@@ -343,12 +343,12 @@ class Dataset:
         """Return the first ``limit`` items, in a fixed shuffled order, of every split.
 
         Folders come sorted by class, so the first files alone would hold one class. Of groups only the
-        queries are limited: their answers are rows of the gallery.
+        queries are limited: their answers are rows of the gallery, and a whitening needs many images.
         """
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         card = self.card
-        whole = {card.train_split} if card.target == "groups" else set[str]()
+        whole = {card.train_split, "whitening"} if card.target == "groups" else set[str]()
         if card.test_split in whole:
             raise ConfigError(f"{card.name}: its images are each other's answers; run it without a limit")
         lengths = {

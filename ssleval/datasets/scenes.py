@@ -10,7 +10,7 @@ behind the colon of the name says which target is wanted; the pictures are the s
     scenes:depth                metres along the camera's axis [H W], 0 unknown
     scenes:normals              unit vectors, x right, y down, z forward [H W 3], 0 unknown
     scenes:retrieval            of a query, rows of the split `gallery`: `Groups`
-    scenes:copies               of an edited copy, rows of the split `database`: `Groups`
+    scenes:copies               of an edited copy, rows of the split `database`: `Groups`, by kind of edit
     scenes:video                instances of every frame; the id is CLIP/FRAME
     scenes:pairs                of an image, its partner and the `KeyPoints` they share
     scenes:captions             a long and a short caption
@@ -29,6 +29,7 @@ from ssleval.errors import UnknownNameError
 from ssleval.registry import nearest
 from ssleval.scenes import targets
 from ssleval.scenes.categories import CATEGORIES
+from ssleval.scenes.edits import EDITS
 from ssleval.scenes.items import SPLITS
 from ssleval.scenes.palette import COLORS, MATERIALS, SIZES
 from ssleval.scenes.render import MASK_CLASSES
@@ -88,7 +89,9 @@ _KINDS: Mapping[str, _Kind] = {
     ),
     "copies": _Kind(
         "groups",
-        {"queries": "copies_queries", "database": "copies_database"},
+        # Pictures of the same making that are in no database: what descriptors are whitened on.
+        {"queries": "copies_queries", "database": "copies_database", "whitening": "train"},
+        classes=tuple(EDITS),
         dense=targets.originals,
         test_split="queries",
         train_split="database",
@@ -148,7 +151,7 @@ def _open(root: Path, split: str, location: str) -> Split:
     length = SPLITS[split].length
     labelled = kind.labels is not None and split != "unlabelled"
     # Only queries have groups; the images they are looked up in have no target.
-    dense = kind.dense is not None and split not in {"retrieval_gallery", "copies_database"}
+    dense = kind.dense is not None and (kind.target != "groups" or split.endswith("_queries"))
     return Split(
         ids=targets.names(split, length),
         image=_Pictures(folder),

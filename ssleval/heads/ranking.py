@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from ssleval.errors import ContractError
 
-__all__ = ["NOISE_PER_ROOT", "ranks", "unit"]
+__all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit"]
 
 _ROWS = 16_384
 """Gallery vectors multiplied at a time: with a hundred queries, 6 MB of similarities stay in a cache."""
@@ -66,6 +66,30 @@ def ranks(
             shares = [pairs[thread::threads] for thread in range(threads)]
             list(pool.map(_count, shares, [start] * threads))
     return [cut.ranks(gallery) for cut in cuts]
+
+
+def nearest(
+    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], count: int
+) -> tuple[Int[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
+    """Return the ``count`` most similar rows of the gallery for each query, and their similarities.
+
+    Computed in float64 and rounded to float32: the same digits everywhere. Of equal ones the smaller row
+    comes first. All of a smaller gallery are returned.
+    """
+    count = min(count, len(gallery))
+    rows = np.empty((len(queries), 0), np.int64)
+    kept = np.empty((len(queries), 0), np.float32)
+    exact = queries.astype(np.float64)
+    for start in range(0, len(gallery), _ROWS):
+        block = gallery[start : start + _ROWS].astype(np.float64)
+        here = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
+        rows = np.concatenate([rows, here], axis=1)
+        kept = np.concatenate([kept, (exact @ block.T).astype(np.float32)], axis=1)
+        if kept.shape[1] > count or start + len(block) == len(gallery):
+            # Of equals those kept so far stand first, in order of their rows: stable is enough.
+            order = np.argsort(-kept, axis=1, kind="stable")[:, :count]
+            rows, kept = np.take_along_axis(rows, order, axis=1), np.take_along_axis(kept, order, axis=1)
+    return rows, kept
 
 
 def _products(
@@ -124,8 +148,10 @@ class _Cuts:
         # Bins narrower than the noise would tell nothing more.
         scale = min((_BINS - 4) / float(np.ptp(edges)), 1 / noise) if len(rows) else 1.0
         made = cls(query, rows, exact, edges[order], inside, counts, scale, binned > 0, binned)
-        for first, last in zip(made._bins(low), made._bins(high), strict=True):
-            made.cut_bins[first : last + 1] = True
+        begun, ended = (
+            np.bincount(found, minlength=_BINS + 1) for found in (made._bins(low), made._bins(high) + 1)
+        )
+        made.cut_bins = np.cumsum(begun - ended)[:_BINS] > 0
         return made
 
     def count(self, similarity: Float32[np.ndarray, " b"], start: int) -> None:

@@ -9,6 +9,7 @@ from ssleval.core import Statistic
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.pairs import micro_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 from ssleval.registry import nearest
 
@@ -21,6 +22,7 @@ FACTORIES: Mapping[str, Callable[..., Statistic]] = {
     "ratio_of": ratio_of,
     "mean_average_precision_of": mean_average_precision_of,
     "mean_corruption_error_of": mean_corruption_error_of,
+    "micro_average_precision_of": micro_average_precision_of,
 }
 
 

@@ -85,9 +85,9 @@ def sightings(folder: Path, index: int) -> Groups:
 
 
 def originals(folder: Path, index: int) -> Groups:
-    """Return the row of the database whose copy this is."""
-    none = np.zeros(0, np.int64)
-    return Groups(np.array([int(array(folder, "original")[index])], np.int64), none, none)
+    """Return the row of the database whose copy this is; the group is the kind of edit."""
+    none, source = np.zeros(0, np.int64), int(array(folder, "original")[index])
+    return Groups(np.array([source], np.int64), none, none, group=int(array(folder, "edit")[index]))
 
 
 def key_points(folder: Path, index: int) -> KeyPoints:

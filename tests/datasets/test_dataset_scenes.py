@@ -102,7 +102,11 @@ def test_queries_know_their_groups(options: DatasetOptions) -> None:
     assert groups.group == 0
     assert copies.split("queries")[1].target.easy.tolist() == [0]
     assert retrieval.split("gallery")[0].target is None
+    assert [copies.split("queries")[index].target.group for index in range(2)] == [0, 1]
+    assert copies.card.class_names[:2] == ("crop", "blur")
     assert copies.card.test_split == "queries"
+    assert copies.split("database").target is copies.split("whitening").target is None
+    assert copies.limited(1).card.lengths == {"queries": 1, "database": 2, "whitening": 4}
 
 
 def test_pairs_point_at_each_other(options: DatasetOptions) -> None:

@@ -25,6 +25,7 @@ COLUMNS = {
     "ratio_of": ("a", "b"),
     "mean_average_precision_of": ("c", "e"),
     "mean_corruption_error_of": ("f",),
+    "micro_average_precision_of": ("c", "e", "b"),
 }
 
 

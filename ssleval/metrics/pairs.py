@@ -1,0 +1,58 @@
+"""One ranking of all pairs of queries and images: are scores comparable from query to query?"""
+
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ssleval.core import Samples, Statistic
+
+__all__ = ["micro_average_precision_of"]
+
+_NUMBERS = 8_000_000
+"""Counts held at a time: 64 MB."""
+
+
+def micro_average_precision_of(scores: str, right: str, answers: str) -> Statistic:
+    """Return the statistic that ranks the pairs of all queries together, and takes the average precision.
+
+    Row i of ``scores [n k]`` are the scores of the pairs that query i claims, of ``right [n k]`` whether
+    they are right; NaN claims nothing. ``answers [n]`` counts the right pairs there are, claimed or not.
+    Average precision is the sum of precision over gained recall, equal scores taken together. A query is
+    what is resampled: drawn twice, all its pairs stand in the ranking twice.
+
+    Source:
+        Douze et al. 2021, arXiv:2106.09672, sec. 5 (micro-AP); Perronnin et al. 2009 (GAP).
+    """
+    return partial(_micro_average_precision, scores=scores, right=right, answers=answers)
+
+
+def _micro_average_precision(
+    samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, right: str, answers: str
+) -> Float[np.ndarray, " r"]:
+    claimed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
+    # Precision counts only where recall is gained: at the scores of right pairs, best first.
+    cuts = np.unique(claimed[correct & ~np.isnan(claimed)])[::-1]
+    area, gained = np.zeros(len(weights)), np.zeros(len(weights))
+    step = max(1, _NUMBERS // max(1, len(claimed)))
+    for first in range(0, len(cuts), step):
+        some = cuts[first : first + step]
+        seen = weights @ _at_least(claimed, np.ones_like(correct), some)
+        hits = weights @ _at_least(claimed, correct, some)
+        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+        area += (precision * np.diff(hits, axis=1, prepend=gained[:, None])).sum(axis=1)
+        gained = hits[:, -1]
+    total = weights @ samples[answers].astype(np.float64)
+    return np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0)
+
+
+def _at_least(
+    claimed: Float[np.ndarray, "n k"], counted: Bool[np.ndarray, "n k"], cuts: Float[np.ndarray, " c"]
+) -> Float[np.ndarray, "n c"]:
+    """Return how many counted pairs of each query score as high as each cut."""
+    known = counted & ~np.isnan(claimed)
+    found = np.empty((len(claimed), len(cuts)))
+    for row, (own, kept) in enumerate(zip(claimed, known, strict=True)):
+        ordered = np.sort(own[kept])
+        found[row] = len(ordered) - np.searchsorted(ordered, cuts, side="left")
+    return found

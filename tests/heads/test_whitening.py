@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from ssleval.errors import DataError
+from ssleval.heads.whitening import learn_whitening
+
+RANDOM = np.random.default_rng(0)
+VECTORS = RANDOM.standard_normal((200, 6)) @ RANDOM.standard_normal((6, 6)) + 3 * np.arange(6)
+OTHERS = RANDOM.standard_normal((9, 6)) + 1
+
+
+def test_centred_whitening_is_scikit_learns() -> None:
+    """Up to the sign of a direction and the divisor n - 1, which inner products show."""
+    ours = learn_whitening(VECTORS, centred=True, floor=0)(OTHERS)
+    theirs = PCA(whiten=True).fit(VECTORS).transform(OTHERS)
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T * 200 / 199, rtol=1e-3, atol=1e-3)
+    whitened = learn_whitening(VECTORS, centred=True)(VECTORS).astype(np.float64)
+    np.testing.assert_allclose(whitened.T @ whitened / 200, np.eye(6), atol=1e-4)
+
+
+def test_dinos_whitening_is_that_of_outer_products_as_they_are() -> None:
+    """Independently: S^-1/2 of the mean outer product, by a singular value decomposition."""
+    ours = learn_whitening(VECTORS, centred=False, floor=0)(OTHERS)
+    _, roots, directions = np.linalg.svd(VECTORS / np.sqrt(200), full_matrices=False)
+    theirs = (OTHERS - VECTORS.mean(axis=0)) @ directions.T / roots
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, rtol=1e-3, atol=1e-3)
+    centred = learn_whitening(VECTORS, centred=True, floor=0)(OTHERS)
+    assert np.abs(ours @ ours.T - centred @ centred.T).max() > 0.1
+
+
+def test_small_variances_are_raised_to_the_floor() -> None:
+    thin = VECTORS * np.array([1, 1, 1, 1, 1, 1e-6])
+    whiten = learn_whitening(thin, centred=True, floor=0.01)
+    variances = np.linalg.eigvalsh(np.cov(thin.T, bias=True))
+    gains = np.linalg.norm(whiten.matrix, axis=1)
+    assert gains.max() == pytest.approx((variances.max() * 0.01) ** -0.5)
+    assert np.linalg.norm(learn_whitening(thin, centred=True, floor=1e-5).matrix, axis=1).max() > gains.max()
+
+
+def test_fewer_images_than_channels_are_refused() -> None:
+    with pytest.raises(DataError, match="of 6 channels needs as many images that are not scored, got 5"):
+        learn_whitening(VECTORS[:5], centred=True)
