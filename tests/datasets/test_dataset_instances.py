@@ -18,7 +18,7 @@ from ssleval.errors import ConfigError, DataError
 Paint = Callable[[Path, int], None]
 Open = Callable[..., Dataset]
 
-GND = {
+GND: dict[str, Any] = {
     "imlist": ["all_souls_000001", "oxford_000002", "oxford_000003"],
     "qimlist": ["all_souls_000013", "oxford_000017"],
     "gnd": [

@@ -12,7 +12,7 @@ OTHERS = RANDOM.standard_normal((9, 6)) + 1
 
 def test_centred_whitening_is_scikit_learns() -> None:
     """Up to the sign of a direction and the divisor n - 1, which inner products show."""
-    ours = learn_whitening(VECTORS, centred=True, floor=0)(OTHERS)
+    ours = learn_whitening(VECTORS, centred=True, floor=0.0)(OTHERS)
     theirs = PCA(whiten=True).fit(VECTORS).transform(OTHERS)
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T * 200 / 199, rtol=1e-3, atol=1e-3)
     whitened = learn_whitening(VECTORS, centred=True)(VECTORS).astype(np.float64)
@@ -21,11 +21,11 @@ def test_centred_whitening_is_scikit_learns() -> None:
 
 def test_dinos_whitening_is_that_of_outer_products_as_they_are() -> None:
     """Independently: S^-1/2 of the mean outer product, by a singular value decomposition."""
-    ours = learn_whitening(VECTORS, centred=False, floor=0)(OTHERS)
+    ours = learn_whitening(VECTORS, centred=False, floor=0.0)(OTHERS)
     _, roots, directions = np.linalg.svd(VECTORS / np.sqrt(200), full_matrices=False)
     theirs = (OTHERS - VECTORS.mean(axis=0)) @ directions.T / roots
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, rtol=1e-3, atol=1e-3)
-    centred = learn_whitening(VECTORS, centred=True, floor=0)(OTHERS)
+    centred = learn_whitening(VECTORS, centred=True, floor=0.0)(OTHERS)
     assert np.abs(ours @ ours.T - centred @ centred.T).max() > 0.1
 
 
