@@ -20,6 +20,7 @@ from ssleval.commands.gate import gate_
 from ssleval.commands.report import report_
 from ssleval.commands.show import show_app
 from ssleval.commands.train import train_command
+from ssleval.commands.verify import verify_
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
@@ -169,6 +170,9 @@ def leaderboard_(
     out: Annotated[
         Path | None, typer.Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add what papers print for the same protocol, unranked.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Rank comparable results together, with intervals and ties; Markdown on stdout."""
@@ -176,8 +180,12 @@ def leaderboard_(
     from ssleval.results import read_all
 
     found = leaderboard.boards(read_all(results))
+    if published:
+        from ssleval.figures import read_figures
+
+        found = leaderboard.with_published(found, read_figures().mapped)
     if as_json:
-        for row in leaderboard.long_table(found).to_dict("records"):
+        for row in leaderboard.records(found):
             typer.echo(json.dumps(row))
     else:
         typer.echo(leaderboard.markdown(found), nl=False)
@@ -188,6 +196,7 @@ def leaderboard_(
 app.command(name="compare")(compare_)
 app.command(name="gate")(gate_)
 app.command(name="report")(report_)
+app.command(name="verify")(verify_)
 
 
 def main() -> None:

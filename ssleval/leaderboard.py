@@ -2,22 +2,36 @@
 
 A *board* holds only results that may be compared: same task, protocol, scored split and data. Ranks
 follow the headline metric; models that the samples cannot separate from the first of their rank share
-it (paired bootstrap on shared items, 95 %).
+it (paired bootstrap on shared items, 95 %). Published figures, where asked for, stand below the measured
+ones of the board whose protocol is theirs, say that they are published and where, and have no rank.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ssleval.core import Metric, Samples
+from ssleval.figures import Figure
 from ssleval.metrics.paired import separable
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import Result, Score, comparable, read_samples
+from ssleval.verify import measured_otherwise
 
-__all__ = ["Board", "Entry", "boards", "long_table", "markdown", "wide_table", "write_tables"]
+__all__ = [
+    "Board",
+    "Entry",
+    "boards",
+    "long_table",
+    "markdown",
+    "records",
+    "wide_table",
+    "with_published",
+    "write_tables",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,8 @@ class Board:
     protocol: str
     """Digest of task settings and data: part of every table, so that two boards are never mixed up."""
     entries: tuple[Entry, ...]
+    published: tuple[Figure, ...] = ()
+    """What papers print for this protocol on these images; never ranked."""
 
     @property
     def headline(self) -> str:
@@ -67,8 +83,13 @@ def boards(found: Iterable[Result], samples_of: Callable[[Result], Samples] = re
     return sorted(ranked, key=lambda board: (board.name, board.protocol))
 
 
+def with_published(found: Iterable[Board], figures: Sequence[Figure]) -> list[Board]:
+    """Return the boards with the published figures that are of their task, data, split and settings."""
+    return [replace(one, published=tuple(f for f in figures if _belongs(f, one))) for one in found]
+
+
 def wide_table(found: Sequence[Board]) -> pd.DataFrame:
-    """Return one row per model and one column per board and metric."""
+    """Return one row per model and one column per board and metric; each published source has its own row."""
     rows: dict[str, dict[str, object]] = {}
     names = [board.name for board in found]
     for board in found:
@@ -76,38 +97,28 @@ def wide_table(found: Sequence[Board]) -> pd.DataFrame:
         for entry in board.entries:
             row = rows.setdefault(entry.label, _model_columns(entry))
             row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
-    return pd.DataFrame(list(rows.values()))
+        for figure in board.published:
+            row = rows.setdefault(_title(figure), {"model": _title(figure), "published": figure.row.source})
+            row[f"{prefix}/{figure.measured.metric}"] = _value(figure, board)
+    return _measured_first(list(rows.values()))
 
 
 def long_table(found: Sequence[Board]) -> pd.DataFrame:
-    """Return one row per model, board and metric, with interval, rank and provenance."""
-    return pd.DataFrame(
-        [
-            {
-                **_model_columns(entry),
-                "task": board.task,
-                "dataset": board.dataset,
-                "split": board.split,
-                "protocol": board.protocol,
-                "metric": name,
-                "value": score.value,
-                "ci95_low": score.ci95[0],
-                "ci95_high": score.ci95[1],
-                "n": score.n,
-                "unit": score.unit,
-                "rank": entry.rank if name == board.headline else None,
-                "tied": entry.tied if name == board.headline else None,
-                "precision": entry.result.settings.get("precision"),
-                "seed": entry.result.settings.get("seed"),
-                "limit": entry.result.settings.get("limit"),
-                "weights_sha256": entry.result.weights_sha256,
-                "key": entry.result.key,
-            }
-            for board in found
-            for entry in board.entries
-            for name, score in entry.result.metrics.items()
-        ]
-    )
+    """Return one row per model, board and metric, with interval, rank and provenance.
+
+    Published figures have rows of their own, and a column ``published`` with their source.
+    """
+    rows: list[dict[str, object]] = []
+    for board in found:
+        rows += [_long_row(board, entry, name) for entry in board.entries for name in entry.result.metrics]
+        rows += [_published_row(board, figure) for figure in board.published]
+    return _measured_first(rows)
+
+
+def records(found: Sequence[Board]) -> list[dict[str, Any]]:
+    """Return the rows of the long table as JSON can hold them: what does not exist is None."""
+    table = long_table(found).astype(object)
+    return table.where(table.notna(), None).to_dict("records")  # pyright: ignore[reportReturnType]
 
 
 def markdown(found: Sequence[Board]) -> str:
@@ -130,6 +141,67 @@ def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
         part.write_text(text, encoding="utf-8")
         part.replace(folder / name)
     return [folder / name for name in texts]
+
+
+def _belongs(figure: Figure, board: Board) -> bool:
+    """Return whether a published figure was measured as this board is, all entries of which agree in that."""
+    measured, result = figure.measured, board.entries[0].result
+    here = measured.protocol.task == board.task and measured.test.is_of(board.dataset)
+    return here and not measured_otherwise(result, measured)
+
+
+def _measured_first(rows: list[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(sorted(rows, key=lambda row: "published" in row))
+    # A number that published rows do not have would turn the counts of the others into fractions.
+    return table.astype({name: "Int64" for name in ("n", "seed") if name in table})
+
+
+def _title(figure: Figure) -> str:
+    return f"{figure.measured.model} (published, {figure.row.source})"
+
+
+def _value(figure: Figure, board: Board) -> float:
+    unit = board.entries[0].result.metrics[figure.measured.metric].unit
+    return figure.value / 100 if unit == "fraction" else figure.value
+
+
+def _published_row(board: Board, figure: Figure) -> dict[str, object]:
+    return {
+        "model": _title(figure),
+        "task": board.task,
+        "dataset": board.dataset,
+        "split": board.split,
+        "protocol": board.protocol,
+        "metric": figure.measured.metric,
+        "value": _value(figure, board),
+        "unit": board.entries[0].result.metrics[figure.measured.metric].unit,
+        "published": figure.row.source,
+    }
+
+
+def _long_row(board: Board, entry: Entry, name: str) -> dict[str, object]:
+    score, settings = entry.result.metrics[name], entry.result.settings
+    leads = name == board.headline
+    return {
+        **_model_columns(entry),
+        "task": board.task,
+        "dataset": board.dataset,
+        "split": board.split,
+        "protocol": board.protocol,
+        "metric": name,
+        "value": score.value,
+        "ci95_low": score.ci95[0],
+        "ci95_high": score.ci95[1],
+        "n": score.n,
+        "unit": score.unit,
+        "rank": entry.rank if leads else None,
+        "tied": entry.tied if leads else None,
+        "precision": settings.get("precision"),
+        "seed": settings.get("seed"),
+        "limit": settings.get("limit"),
+        "weights_sha256": entry.result.weights_sha256,
+        "key": entry.result.key,
+    }
 
 
 def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Samples]) -> Board:
@@ -205,6 +277,9 @@ def _markdown(board: Board) -> str:
         cells = (_cell(entry.result.metrics.get(name)) for name in names)
         rank = f"{'=' if entry.tied else ''}{entry.rank}"
         lines.append(f"| {rank} | {entry.label} | " + " | ".join(cells) + " |")
+    for title, printed in _printed(board).items():
+        cells = (printed.get(name, "") for name in names)
+        lines.append(f"| published | *{title}* | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -214,3 +289,12 @@ def _cell(score: Score | None) -> str:
     scale, digits = (100, 1) if score.unit == "fraction" else (1, 3)
     value, low, high = (f"{number * scale:.{digits}f}" for number in (score.value, *score.ci95))
     return f"{value} [{low}, {high}]"
+
+
+def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:
+    """Return published figures as they were printed, by title and metric."""
+    rows: dict[str, dict[str, str]] = {}
+    for figure in board.published:
+        title = f"{figure.measured.model}, {figure.row.source}"
+        rows.setdefault(title, {})[figure.measured.metric] = figure.row.value
+    return rows

@@ -41,6 +41,9 @@ def test_the_wheel_carries_every_data_file(installed: Path) -> None:
         *(f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.*ml")),
     }
     expected |= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.csv")}
+    expected |= {
+        f"benchmarks/published/{path.name}" for path in (ROOT / "benchmarks" / "published").iterdir()
+    }
     assert {path.relative_to(data).as_posix() for path in data.rglob("*.*")} == expected
 
 
