@@ -234,6 +234,9 @@ class Split:
     """sha256 over what decides a score: paths, sizes and labels (or full content, on request)."""
     target: Callable[[int], Any] | None = None
     """Load the dense target of item i (mask, depth), where the card says there is one."""
+    pictures: str = ""
+    """sha256 over the images alone, where sets with different targets share them: features are extracted
+    once for all of these. '' where the set has its images for itself."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -253,6 +256,7 @@ class Split:
             targets=None if self.targets is None else self.targets[rows],
             fingerprint=digest([self.fingerprint, rows.tolist()]),
             target=None if self.target is None else _Subset(self.target, rows),
+            pictures=self.pictures and digest([self.pictures, rows.tolist()]),
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions
-from ssleval.errors import ConfigError, SslevalError
+from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import local_device
 from ssleval.protocol import build_task, parse_settings
 from ssleval.results import Result
@@ -48,7 +48,8 @@ def sweep(
     """Yield a result for every model, dataset and task, or the error that stood in its way.
 
     What is wrong with the request as a whole (an unknown name, a bad setting) is raised before anything
-    is loaded; what is wrong with one model or one dataset does not stop the others.
+    is loaded; what is wrong with one model or one dataset does not stop the others. A line of a suite that
+    has no meaning for a model is said to ``note`` and left out; only where that is all lines is it an error.
     """
     names = models(asked)
     groups = batches(asked)
@@ -59,8 +60,19 @@ def sweep(
         except SslevalError as error:
             yield error
             continue
+        left_out: list[NotApplicableError] = []
+        yielded = False
         for jobs in groups:
-            yield from _measured(backbone, jobs, asked, context, folder, force=force, note=note)
+            for outcome in _measured(backbone, jobs, asked, context, folder, force=force, note=note):
+                if isinstance(outcome, NotApplicableError) and asked.suite is not None:
+                    left_out.append(outcome)
+                    lines = ", ".join(f"{one.task} on {one.dataset}" for one in jobs)
+                    note(f"not applicable: {lines}: {outcome}")
+                else:
+                    yielded = True
+                    yield outcome
+        if left_out and not yielded:
+            yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
 
 def models(asked: Sweep) -> list[str]:

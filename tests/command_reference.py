@@ -13,8 +13,9 @@ from ssleval.cli import app
 
 HEAD = """# Command line
 
-Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted, 2 you can fix it (one
-line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive or nothing comparable, 130 interrupted.
+Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted,
+2 you can fix it (one line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive
+or nothing comparable, 130 interrupted.
 `--batch_size` and `--batch-size` are the same. This page is generated:
 `python tests/command_reference.py > docs/command-line.md`.
 """

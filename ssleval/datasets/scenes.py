@@ -158,4 +158,5 @@ def _open(root: Path, split: str, location: str) -> Split:
         targets=np.asarray(kind.labels(folder)) if labelled and kind.labels else None,
         fingerprint=digest([VERSION, split, golden()[split], location]),
         target=_Targets(folder, location) if dense else None,
+        pictures=digest([VERSION, split, golden()[split]]),
     )

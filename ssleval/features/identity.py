@@ -52,12 +52,13 @@ def pass_identity(
     """Return everything that decides the features of one split.
 
     The names of dataset and split are among it: a fingerprint covers the names and sizes of files, and
-    two folders of equally named bitmaps agree in both.
+    two folders of equally named bitmaps agree in both. Sets that share their images share their features.
     """
+    images = [dataset, split.fingerprint] if not split.pictures else ["", split.pictures]
     return {
         **model_identity(backbone, precision),
         "geometry": asdict(geometry),
-        "dataset": [dataset, split_name, split.fingerprint, len(split)],
+        "dataset": [images[0], split_name, images[1], len(split)],
     }
 
 

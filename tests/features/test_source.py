@@ -277,3 +277,23 @@ def test_a_view_of_an_image_is_the_same_whatever_else_is_extracted(tmp_path: Pat
     part = FeatureSource(Tiny(), context).load(some)
     rows = [list(whole.ids).index(one) for one in part.ids]
     np.testing.assert_allclose(part[POOLED], whole[POOLED][rows], rtol=1e-5, atol=1e-6)
+
+
+def test_sets_with_other_targets_of_the_same_pictures_share_their_features(tmp_path: Path):
+    one = replace(split_of(10, fingerprint="labels"), pictures="p")
+    two = replace(split_of(10, fingerprint="masks"), targets=np.arange(10) * 2, pictures="p")
+    other = replace(split_of(10, fingerprint="masks"), pictures="q")
+    source = FeatureSource(Tiny(), context_of(tmp_path))
+    requests = [request_of(dataset_of(split, name)) for split, name in ((one, "a"), (two, "b"))]
+    source.prepare(requests)
+    assert sum(count.images for count in source.counts.values()) == 10
+    first, second = (source.load(request) for request in requests)
+    np.testing.assert_array_equal(first[POOLED], second[POOLED])
+    assert first.targets is not None
+    assert second.targets is not None
+    np.testing.assert_array_equal(second.targets, first.targets * 2)
+    source.prepare([request_of(dataset_of(other, "b"))])
+    assert sum(count.images for count in source.counts.values()) == 20
+    assert one.subset(np.arange(3)).pictures == two.subset(np.arange(3)).pictures
+    assert one.subset(np.arange(3)).pictures not in {one.pictures, one.subset(np.arange(4)).pictures}
+    assert not split_of(10).subset(np.arange(3)).pictures
