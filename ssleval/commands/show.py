@@ -19,3 +19,15 @@ def show_scenes(out: Out = Path("scenes.png")) -> None:
 
     draw_sheet(out)
     typer.echo(str(out))
+
+
+@show_app.command(name="train")
+def show_train(
+    folder: Annotated[Path, typer.Argument(help="What ssleval train --out was given.")],
+    out: Out = Path("curves.png"),
+) -> None:
+    """Draw the curves of a training: losses, signs of collapse, evaluations, schedules."""
+    from ssleval.train.curves import draw_curves
+
+    draw_curves(folder, out)
+    typer.echo(str(out))

@@ -18,9 +18,9 @@ from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card
 from ssleval.train.networks import Network
 
-__all__ = ["collapsed", "effective_rank", "evaluate_teacher", "spread"]
+__all__ = ["NOTHING", "collapsed", "effective_rank", "evaluate_teacher", "spread"]
 
-_NOTHING = 0.01
+NOTHING = 0.01
 """Nats of information below which assignments tell images apart no more."""
 
 
@@ -52,7 +52,7 @@ def effective_rank(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 def collapsed(watched: Mapping[str, Any], prototypes: int) -> str:
     """Return a sentence where the assignments no longer depend on the image, else nothing."""
-    if watched.get("information", 1.0) >= _NOTHING:
+    if watched.get("information", 1.0) >= NOTHING:
         return ""
     entropy, most = watched["teacher_entropy"], log(prototypes)
     kind = "uniform" if entropy > most / 2 else "one prototype for everything"
