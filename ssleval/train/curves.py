@@ -33,10 +33,8 @@ _SMOOTHED = 50
 @dataclass(frozen=True, slots=True)
 class _Panel:
     title: str
-    series: Mapping[str, Float[np.ndarray, "n 2"]]
-    """Step and value, by name."""
-    interval: Float[np.ndarray, "n 2"] | None = None
-    """Lower and upper ends of the only series."""
+    series: Mapping[str, Float[np.ndarray, "n _c"]]
+    """By name: step, value and, of an evaluation, the ends of its interval."""
     marked: Mapping[str, float] = field(default_factory=dict)
     """Values worth a line across, by what they mean."""
 
@@ -79,11 +77,11 @@ def _panels(lines: Sequence[Mapping[str, Any]]) -> Iterator[_Panel]:
             marked = {"collapse": NOTHING} if "information" in series else {}
             yield _Panel(title, series, marked=marked)
     scored = [line for line in lines if "evaluation" in line]
-    for name in dict.fromkeys(name for line in scored for name in line["evaluation"]):
-        has = [(line["step"], line["evaluation"][name]) for line in scored if name in line["evaluation"]]
-        values = np.array([(step, score["value"]) for step, score in has], np.float64)
-        interval = np.array([score["ci95"] for _, score in has], np.float64)
-        yield _Panel(f"evaluation: {name}", {name: values}, interval)
+    names = dict.fromkeys(name for line in scored for name in line["evaluation"])
+    # top1@10 and top1@20 are one metric at two settings: one picture of both.
+    for metric in dict.fromkeys(name.partition("@")[0] for name in names):
+        alike = [name for name in names if name.partition("@")[0] == metric]
+        yield _Panel(f"{metric}, 95 % intervals", {name: _scores(scored, name) for name in alike})
     for name in _SCHEDULES:
         if len(points := _points(steps, name)):
             yield _Panel(name, {name: points})
@@ -94,22 +92,27 @@ def _points(steps: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, 
     return np.array(found, np.float64).reshape(-1, 2)
 
 
+def _scores(scored: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "n 4"]:
+    found = [(line["step"], line["evaluation"][name]) for line in scored if name in line["evaluation"]]
+    return np.array([(step, score["value"], *score["ci95"]) for step, score in found], np.float64)
+
+
 def _draw(axes: "Axes", panel: _Panel) -> None:
     axes.set_title(panel.title, fontsize="medium")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     for name, points in panel.series.items():
-        steps, values = points.T
-        noisy = panel.interval is None and len(points) > _SMOOTHED and name not in _SCHEDULES
-        (line,) = axes.plot(*(_smooth(points).T if noisy else points.T), label=name, linewidth=1.5)
+        steps, values, *interval = points.T
+        noisy = not interval and len(points) > _SMOOTHED and name not in _SCHEDULES
+        (line,) = axes.plot(*(_smooth(points).T if noisy else (steps, values)), label=name, linewidth=1.5)
         if noisy:
             axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.5)
-        if panel.interval is not None:
-            line.set_marker("o")
-            axes.fill_between(steps, *panel.interval.T, color=line.get_color(), alpha=0.2, label="95 %")
+        if interval:
+            line.set(marker="o", markersize=3)
+            axes.fill_between(steps, *interval, color=line.get_color(), alpha=0.15, linewidth=0)
     for name, value in panel.marked.items():
         axes.axhline(value, color="crimson", linestyle="--", linewidth=1, label=name)
-    if len(panel.series) > 1 or panel.marked or panel.interval is not None:
+    if len(panel.series) > 1 or panel.marked:
         axes.legend(fontsize="small", frameon=False)
 
 

@@ -23,7 +23,8 @@ def log(folder: Path, steps: int, *, evaluated: bool = True) -> Path:
             lines[-1] |= {"teacher_entropy": 1.0, "kl": 1.0, "information": 0.5, "feature_rank": 4.0}
             if evaluated:
                 score = {"value": 0.3, "ci95": [0.2, 0.5], "n": 9}
-                lines.append({"step": step, "epoch": 0, "evaluation": {"top1": score}})
+                scores = {"top1@10": score, "top1@20": {**score, "value": 0.4}, "rank": score}
+                lines.append({"step": step, "epoch": 0, "evaluation": scores})
     folder.mkdir(exist_ok=True)
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder
@@ -42,7 +43,7 @@ def test_every_quantity_of_the_log_has_its_place(drawn: list[Figure], tmp_path: 
     axes = {one.get_title(): one for one in drawn[0].axes}
     assert list(axes) == [
         "losses", "of the teacher, nats", "information, nats", "rank of the teacher's features",
-        "evaluation: top1", "lr", "weight_decay", "momentum", "teacher_temp",
+        "top1, 95 % intervals", "rank, 95 % intervals", "lr", "weight_decay", "momentum", "teacher_temp",
     ]  # fmt: skip
     labelled = {line.get_label(): line for line in axes["losses"].get_lines()}
     assert {"loss", "dino", "koleo"} <= set(labelled)
@@ -55,8 +56,9 @@ def test_every_quantity_of_the_log_has_its_place(drawn: list[Figure], tmp_path: 
 
 def test_evaluations_are_points_with_their_interval(drawn: list[Figure], tmp_path: Path) -> None:
     draw_curves(log(tmp_path / "run", 40), tmp_path / "curves.png")
-    (axes,) = [one for one in drawn[0].axes if one.get_title() == "evaluation: top1"]
-    np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [(step, 0.3) for step in (9, 19, 29, 39)])
+    (axes,) = [one for one in drawn[0].axes if one.get_title().startswith("top1")]
+    for line, value in zip(axes.get_lines(), (0.3, 0.4), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), [(step, value) for step in (9, 19, 29, 39)])
     band = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
     assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.5)
 
