@@ -8,6 +8,7 @@ as in timm. Only classes whose token layout is stated below are accepted.
 import sys
 from collections.abc import Sequence
 from math import floor
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -20,6 +21,7 @@ from ssleval.core import BackboneCard, Interpolation
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 from ssleval.hub import explained
 from ssleval.registry import nearest
+from ssleval.weightfile import SUFFIX, read_card
 
 __all__ = ["TimmBackbone"]
 
@@ -125,9 +127,11 @@ class TimmBackbone(Backbone):
 
 
 def _card(identifier: str) -> BackboneCard:
-    """Describe a timm model by its pretrained configuration and its shape."""
+    """Describe a timm model by its pretrained configuration and its shape, or a file by its header."""
     import timm
 
+    if identifier.endswith(SUFFIX):
+        return read_card(Path(identifier))
     arch = identifier.partition(".")[0]
     if arch not in timm.list_models():
         raise UnknownNameError(f"timm has no {arch!r}; {nearest(arch, timm.list_models())}")

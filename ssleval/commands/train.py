@@ -16,9 +16,9 @@ def train_command(
         str, typer.Option(help="Name or source:location; its labels are not used.")
     ] = "scenes",
     split: Annotated[str, typer.Option(help="Splits to train on, comma list.")] = "train",
-    recipe: Annotated[str, typer.Option(help="dino, ibot, dinov2, or a YAML file.")] = "dino",
+    recipe: Annotated[str, typer.Option(help="dino, dino_resnet50, ibot, dinov2, or a YAML file.")] = "dino",
     arch: Annotated[
-        str | None, typer.Option(help="vit_tiny, vit_small, ...; sizes: --set model.dim=192.")
+        str | None, typer.Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")
     ] = None,
     patch_size: Annotated[int | None, typer.Option(help="Pixels of a patch's side.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,

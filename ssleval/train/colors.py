@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.train.config import ViewsConfig
+from ssleval.train.sections import ViewsConfig
 
 __all__ = ["Colors", "blurred", "distort", "draw_colors", "hue_shifted"]
 

@@ -1,52 +1,79 @@
 """What a training leaves behind: an ordinary model, and a checkpoint in the layout of official DINO."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssleval.backbone import Backbone
+from ssleval.backbones.native import NativeBackbone
+from ssleval.backbones.timm import TimmBackbone
 from ssleval.core import BackboneCard
 from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
+from ssleval.train.convnet import Convnet
 from ssleval.train.networks import Network
 from ssleval.train.state import read_state, write_atomically
 from ssleval.train.views import MEAN, STD
+from ssleval.vit import Vit
 from ssleval.weightfile import write_weights
 
-__all__ = ["export_checkpoint", "teacher_card", "write_teacher"]
+__all__ = ["as_backbone", "export_checkpoint", "teacher_card", "write_teacher"]
 
 
-def teacher_card(network: Network, config: TrainConfig, data: str) -> BackboneCard:
-    """Describe a trained backbone; its own geometry is that of DINO, 256 to 224, at its crop size."""
-    side = config.views.global_size
-    return BackboneCard(
+def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -> BackboneCard:
+    """Describe a trained backbone; its own geometry is that of DINO, 256 to 224, at its crop size.
+
+    ``epoch`` is the last one trained, from zero: crops are larger in the last phase.
+    """
+    backbone, side = network.backbone, config.views_at(epoch).global_size
+    return replace(
+        backbone.card if isinstance(backbone, Convnet) else _vit_card(backbone),
         name="teacher",
-        loader="native",
-        arch="file",
-        embed_dim=network.backbone.config.embed_dim,
-        patch_size=config.model.patch_size,
         image_size=side,
         resize=round(side * 256 / 224),
+        resize_mode="short",
+        interpolation="bicubic",
         mean=MEAN,
         std=STD,
-        position_embedding=network.backbone.config.position_embedding,
         supervision="self",
         family="ssleval train",
         license="that of its training images",
         pretraining_data=data,
-        parameters=round(sum(one.numel() for one in network.backbone.parameters()) / 1e6, 2),
+        parameters=round(sum(one.numel() for one in backbone.parameters()) / 1e6, 2),
         source="trained by ssleval",
     )
 
 
-def write_teacher(path: Path, network: Network, config: TrainConfig, data: str) -> None:
+def _vit_card(vit: Vit) -> BackboneCard:
+    return BackboneCard(
+        name="teacher",
+        loader="native",
+        arch="file",
+        embed_dim=vit.config.embed_dim,
+        patch_size=vit.config.patch_size,
+        position_embedding=vit.config.position_embedding,
+    )
+
+
+def as_backbone(network: Network, card: BackboneCard) -> Backbone:
+    """Return the backbone of ``network`` behind the contract of all models, sharing its weights."""
+    if isinstance(network.backbone, Convnet):
+        return TimmBackbone(card, network.backbone.model)
+    return NativeBackbone(card, network.backbone)
+
+
+def write_teacher(path: Path, network: Network, card: BackboneCard) -> None:
     """Write the backbone of ``network`` as a file that `ssleval run --model` takes."""
-    card = teacher_card(network, config, data)
-    state = {name: value for name, value in network.backbone.state_dict().items() if name != "mask_token"}
-    shape = asdict(network.backbone.config) | {"mask_token": False, "drop_path": 0.0}
+    backbone = network.backbone
+    if isinstance(backbone, Convnet):
+        write_weights(path, backbone.model.state_dict(), card, {})
+        return
+    state = {name: value for name, value in backbone.state_dict().items() if name != "mask_token"}
+    shape = asdict(backbone.config) | {"mask_token": False, "drop_path": 0.0}
     write_weights(path, state, card, shape)
 
 
@@ -62,7 +89,9 @@ def export_checkpoint(source: Path, out: Path) -> None:
     state = read_state(source)
     student: Mapping[str, Tensor] = state["student"]
     if "backbone.patch_embed.proj.weight" not in student:
-        raise WeightsError(f"{source}: official DINO has no network with this stem; use teacher.safetensors")
+        raise WeightsError(
+            f"{source}: official DINO has no network with this stem, or of timm; use teacher.safetensors"
+        )
     content: dict[str, Any] = {
         "student": {f"module.{name}": value for name, value in student.items()},
         "teacher": dict(state["teacher"]),

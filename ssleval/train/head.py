@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssleval.train.config import HeadConfig
+from ssleval.train.sections import HeadConfig
 
 __all__ = ["DinoHead"]
 

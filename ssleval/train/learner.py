@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
+from ssleval.train.convnet import synchronise
+from ssleval.train.distill import file_sha256, frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import build_networks, update_teacher
-from ssleval.train.optim import adamw, clip, parameter_groups, set_rates
+from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates
 from ssleval.train.schedules import Rates
 from ssleval.train.views import Views
 from ssleval.train.watch import spread
+from ssleval.vit import Vit
 
 __all__ = ["Learner"]
 
@@ -23,18 +28,33 @@ _PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """Student, teacher, optimiser and centres."""
+    """Student, teacher, optimiser and centres.
+
+    ``teacher`` is the student's moving average and becomes the model; ``guide`` is who assigns: the
+    teacher, or a frozen network that is distilled.
+    """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
         student, teacher = build_networks(config)
+        for network in (student, teacher):
+            synchronise(network, device)
         self.student, self.teacher = student.to(device), teacher.to(device)
-        depth = student.backbone.config.depth
-        self.optimizer = adamw(parameter_groups(self.student, config.optim, depth), config.optim)
+        self.guide, self._guide_sha256 = self.teacher, ""
+        depth = len(student.backbone.blocks) if isinstance(student.backbone, Vit) else 0
+        self.optimizer = optimizer(parameter_groups(self.student, config.optim, depth), config.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
         self.centers = torch.zeros(2, config.head.prototypes, device=device)
         """Of class tokens and of patches."""
+        if config.loss.distill:
+            path = Path(config.loss.distill)
+            guide, centers = frozen_teacher(path, config)
+            self.guide, self._guide_sha256 = guide.to(device), file_sha256(path)
+            self.centers.copy_(centers)
+        if config.run.compile:
+            for network in {self.student, self.teacher, self.guide}:
+                network.backbone.compile()
         shared = distributed.is_initialized() and distributed.get_world_size() > 1
         self._network = DistributedDataParallel(self.student) if shared else self.student
 
@@ -77,7 +97,7 @@ class Learner:
     def _targets(
         self, views: Views, masks: Tensor | None, temperature: float
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
-        logits, patches, features = self.teacher.assignments(views.globals, masks)
+        logits, patches, features = self.guide.assignments(views.globals, masks)
         assigned = self._assigned(logits.flatten(0, 1), self.centers[0], temperature)
         hidden = None if patches is None else self._assigned(patches, self.centers[1], temperature)
         return assigned.unflatten(0, (2, -1)), hidden, features.float()
@@ -135,10 +155,20 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "centers": self.centers,
+            "guide_sha256": self._guide_sha256,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Take up what `state` returned.
+
+        Raises:
+            ConfigError: the frozen teacher is another one than before.
+        """
+        if state.get("guide_sha256", "") != self._guide_sha256:
+            raise ConfigError(
+                f"{self.config.loss.distill}: the frozen teacher has changed since this run began; give back "
+                "the one it began with, or start in another folder"
+            )
         self.student.load_state_dict(state["student"])
         self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])

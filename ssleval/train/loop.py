@@ -19,7 +19,7 @@ from ssleval.errors import ConfigError
 from ssleval.features import current_shard, local_device
 from ssleval.features.progress import progress
 from ssleval.train.config import TrainConfig
-from ssleval.train.export import write_teacher
+from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order
 from ssleval.train.learner import Learner
 from ssleval.train.log import Log
@@ -127,7 +127,7 @@ class _Run:
                 _seed(config.run.seed, step, self.shard.rank)
                 views = make_views(
                     images,
-                    config.views,
+                    config.views_at(step // self.per_epoch),
                     seed=config.run.seed,
                     step=step,
                     first=self.shard.rank * len(images),
@@ -183,18 +183,18 @@ class _Run:
 
     def _keep(self, step: int, epoch: int, log: Log | None) -> None:
         """Write the checkpoint and the model, then evaluate the teacher where that is due."""
-        run, evaluates = self.config.run, False
+        run, teacher = self.config.run, self.learner.teacher
         if self.shard.leads:
             state = {**self.learner.state(), "step": step, "epoch": epoch, "config": self.config.to_dict()}
             self.checkpoints.save({**state, "images": self.images.fingerprints})
-            write_teacher(self.teacher, self.learner.teacher, self.config, self.data)
+            card = teacher_card(teacher, self.config, self.data, (step - 1) // self.per_epoch)
+            write_teacher(self.teacher, teacher, card)
             if log is not None and run.checkpoint_every and epoch % run.checkpoint_every == 0:
                 self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
-            evaluates = log is not None and run.evaluate_every > 0 and epoch % run.evaluate_every == 0
-        if log is not None and evaluates:
-            scores = evaluate_teacher(self.learner.teacher, self.config, self.evaluated_on, self.options)
-            if log.evaluation(step - 1, epoch - 1, scores):
-                self.checkpoints.keep("best.pt")
+            if log is not None and run.evaluate_every and epoch % run.evaluate_every == 0:
+                scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
+                if log.evaluation(step - 1, epoch - 1, scores):
+                    self.checkpoints.keep("best.pt")
         self.shard.barrier()
 
     def _orders(self, start: int) -> Iterator[np.ndarray]:
@@ -207,14 +207,17 @@ class _Run:
             yield from order[skipped:, mine]
 
     def _masks(self, step: int) -> Tensor | None:
-        """Return the hidden patches of this process's global crops, crop by crop."""
+        """Return the charged patches of this process's global crops, crop by crop."""
         loss, batch = self.config.loss, self.config.run.batch_size
         if loss.ibot <= 0:
             return None
-        random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
-        grid = self.config.views.global_size // self.config.model.patch_size
-        masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
         share = batch // self.shard.world
+        side = self.config.views_at(step // self.per_epoch).global_size
+        grid = side // self.config.model.patch_size
+        if loss.distill:
+            return torch.ones(2 * share, grid**2, dtype=torch.bool, device=self.learner.device)
+        random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
+        masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
         mine = masks.reshape(2, batch, -1)[:, self.shard.rank * share : (self.shard.rank + 1) * share]
         return torch.from_numpy(mine.reshape(2 * share, -1)).to(self.learner.device)
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssleval.train.config import OptimConfig
+from ssleval.train.sections import OptimConfig
 
-__all__ = ["adamw", "clip", "parameter_groups", "set_rates"]
+__all__ = ["clip", "optimizer", "parameter_groups", "set_rates"]
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
@@ -39,8 +39,11 @@ def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
     return scale * (config.patch_embed_lr if "patch_embed" in name else 1.0)
 
 
-def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW, fused: one pass over the weights a step."""
+def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """Return AdamW, fused: one pass over the weights a step; or SGD with a momentum of 0.9."""
+    if config.kind == "sgd":
+        # Fused SGD wants a gradient of every weight from the first step on; prototypes have none at first.
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 

@@ -65,10 +65,11 @@ def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> No
     Raises:
         ConfigError: names the first that differs.
     """
-    ours = config.to_dict()
-    for section, values in ours.items():
+    # A setting that is younger than the checkpoint had the value that changes nothing, its default.
+    defaults = TrainConfig().to_dict()
+    for section, values in config.to_dict().items():
         for name, value in values.items():
-            theirs = stored.get(section, {}).get(name)
+            theirs = stored.get(section, {}).get(name, defaults[section][name])
             if _plain(theirs) != _plain(value) and f"{section}.{name}" not in _FREE:
                 raise ConfigError(
                     f"{path}: made with {section}.{name}={theirs}, now {value}; resume with the settings it "

@@ -13,8 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ssleval.train.colors import Colors, distort, draw_colors
-from ssleval.train.config import ViewsConfig
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
+from ssleval.train.sections import ViewsConfig
 
 __all__ = ["MEAN", "STD", "Views", "make_views"]
 

@@ -10,12 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbones.native import NativeBackbone
-from ssleval.core import Context, DatasetOptions
+from ssleval.core import BackboneCard, Context, DatasetOptions
 from ssleval.features import alone
 from ssleval.run import evaluate
-from ssleval.train.config import TrainConfig
-from ssleval.train.export import teacher_card
+from ssleval.train.export import as_backbone
 from ssleval.train.networks import Network
 
 __all__ = ["NOTHING", "collapsed", "effective_rank", "evaluate_teacher", "spread"]
@@ -63,17 +61,19 @@ def collapsed(watched: Mapping[str, Any], prototypes: int) -> str:
 
 
 def evaluate_teacher(
-    teacher: Network, config: TrainConfig, dataset: str, options: DatasetOptions
+    teacher: Network, card: BackboneCard, dataset: str, options: DatasetOptions, limit: int
 ) -> dict[str, dict[str, Any]]:
-    """Measure the teacher with the ordinary tasks, k-NN first, at the geometry of its card.
+    """Measure the teacher with the ordinary tasks, k-NN first, at the geometry of ``card``.
+
+    ``limit`` images of every split are used.
 
     The process that calls it does so by itself: the others of a group wait for it elsewhere.
 
     Returns:
         By metric: ``value``, ``ci95`` and ``n``.
     """
-    backbone = NativeBackbone(teacher_card(teacher, config, ""), teacher.backbone)
     training = teacher.training
+    backbone = as_backbone(teacher, card)
     settings = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
     with alone(), TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
         device = str(next(teacher.parameters()).device)
@@ -83,7 +83,7 @@ def evaluate_teacher(
             [*settings],
             dataset=dataset,
             settings=settings,
-            limit=config.run.evaluate_limit,
+            limit=limit,
             options=options,
             context=context,
         )

@@ -9,8 +9,8 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as reference
 
 from ssleval.train.colors import blurred, distort, draw_colors, hue_shifted
-from ssleval.train.config import ViewsConfig
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
+from ssleval.train.sections import ViewsConfig
 from ssleval.train.views import MEAN, STD, make_views
 
 
