@@ -34,7 +34,11 @@ def log(folder: Path, steps: int, *, evaluated: bool = True) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures in place of files: what is drawn can be asked, pixels cannot."""
     figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, _: figures.append(self))
+
+    def kept(figure: Figure, out: Path) -> None:
+        figures.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
     return figures
 
 
@@ -58,7 +62,7 @@ def test_evaluations_are_points_with_their_interval(drawn: list[Figure], tmp_pat
     draw_curves(log(tmp_path / "run", 40), tmp_path / "curves.png")
     (axes,) = [one for one in drawn[0].axes if one.get_title().startswith("top1")]
     for line, value in zip(axes.get_lines(), (0.3, 0.4), strict=True):
-        np.testing.assert_allclose(line.get_xydata(), [(step, value) for step in (9, 19, 29, 39)])
+        np.testing.assert_allclose(np.asarray(line.get_xydata()), [(step, value) for step in (9, 19, 29, 39)])
     band = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
     assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.5)
 
