@@ -61,14 +61,8 @@ def build_convnet(config: TrainConfig) -> Convnet:
 def synchronise(network: nn.Module, device: torch.device) -> None:
     """Let several processes share the statistics of batch normalisation, where there is any.
 
-    Raises:
-        ConfigError: on a CPU, where torch cannot.
+    torch can do so on accelerators alone: on a CPU statistics remain those of a process's own images.
     """
-    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    if not norms or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return
-    if device.type == "cpu":
-        raise ConfigError(
-            "train: batch normalisation is not shared between processes on a CPU; train in one process there"
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    shared = distributed.is_initialized() and distributed.get_world_size() > 1
+    if shared and device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
