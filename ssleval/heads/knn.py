@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError, ContractError
 
-__all__ = ["Search", "knn_predict"]
+__all__ = ["Search", "knn_predict", "nearest"]
 
 Search: TypeAlias = Literal["faiss", "torch"]
 
@@ -71,11 +71,44 @@ def knn_predict(
     tied = torch.zeros_like(doubtful)
     if width < len(train):
         tied = similarity[:, max(ks) - 1] - similarity[:, -1] <= noise
-    rows = (doubtful | tied).nonzero()[:, 0]
-    for some in rows.split(max(1, _NUMBERS // (8 * width * vectors.shape[1]))) if len(rows) else ():
+    for some in _blocks(doubtful | tied, width * vectors.shape[1]):
         settled = _settle(train, vectors[some], index[some], tied[some])
         predicted[:, some.numpy()] = poll(*settled, noise)[0]
     return {k: predicted[row] for row, k in enumerate(poll.ks)}
+
+
+def nearest(
+    train: Float[np.ndarray, "n p"],
+    queries: Float[np.ndarray, "m p"],
+    *,
+    k: int,
+    device: str = "cpu",
+    search: Search | None = None,
+) -> "Found":
+    """Return cosines ``[m k]`` and training indices ``[m k]`` of the k nearest vectors, nearest first.
+
+    Which ones they are does not depend on ``search`` or device; of equals, the smaller index is nearer.
+
+    Raises:
+        ConfigError: k is below 1 or beyond the training set.
+        ContractError: features that are not finite.
+    """
+    if not 1 <= k <= len(train):
+        raise ConfigError(f"knn: k = {k} of {len(train)} training vectors; it must be in 1..{len(train)}")
+    vectors, width = _unit(queries), min(k + _MARGIN, len(train))
+    find = _SEARCHES[search or ("faiss" if torch.device(device).type == "cpu" else "torch")]
+    similarity, index = _nearest(train, vectors, width, find, device)
+    if width > k:
+        noise = _noise(vectors.shape[1])
+        tied = similarity[:, k - 1] - similarity[:, -1] <= noise
+        for some in _blocks(similarity[:, k - 1] - similarity[:, k] <= noise, width * vectors.shape[1]):
+            similarity[some], index[some] = _settle(train, vectors[some], index[some], tied[some])
+    return similarity[:, :k], index[:, :k]
+
+
+def _blocks(chosen: Bool[Tensor, " m"], numbers: int) -> Sequence[Int[Tensor, " b"]]:
+    """Return the chosen rows, as many at a time as memory allows where each takes so many numbers."""
+    return chosen.nonzero()[:, 0].split(max(1, _NUMBERS // (8 * numbers))) if chosen.any() else ()
 
 
 def _check(
@@ -136,10 +169,7 @@ def _nearest(
 
 
 def _find_faiss(
-    block: Float[Tensor, "n p"],
-    vectors: Float[Tensor, "m p"],
-    width: int,
-    device: str,  # noqa: ARG001
+    block: Float[Tensor, "n p"], vectors: Float[Tensor, "m p"], width: int, _device: str
 ) -> Found:
     # Fuses the product with the selection while a tile is in cache, so that no [m n] is ever written.
     # Threads of our own, each with queries of its own, need not wait for each other at every tile.
@@ -170,12 +200,7 @@ def _find_torch(block: Float[Tensor, "n p"], vectors: Float[Tensor, "m p"], widt
     return torch.cat([part.values.cpu() for part in parts]), torch.cat([part.indices.cpu() for part in parts])
 
 
-def _find_exactly(
-    block: Float[Tensor, "n p"],
-    vectors: Float[Tensor, "m p"],
-    width: int,
-    device: str,  # noqa: ARG001
-) -> Found:
+def _find_exactly(block: Float[Tensor, "n p"], vectors: Float[Tensor, "m p"], width: int, _: str) -> Found:
     bank = block.double().T
     parts = [
         _leftmost((some.double() @ bank).float(), width)

@@ -10,6 +10,7 @@ from ssleval.errors import ContractError, DataError
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.pairs import micro_average_precision_of
+from ssleval.metrics.segmentation import matched_mean_iou_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 from ssleval.registry import nearest
 
@@ -23,6 +24,7 @@ FACTORIES: Mapping[str, Callable[..., Statistic]] = {
     "mean_average_precision_of": mean_average_precision_of,
     "mean_corruption_error_of": mean_corruption_error_of,
     "micro_average_precision_of": micro_average_precision_of,
+    "matched_mean_iou_of": matched_mean_iou_of,
 }
 
 

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ssleval.errors import ConfigError, ContractError
 from ssleval.heads import knn
-from ssleval.heads.knn import Search, knn_predict
+from ssleval.heads.knn import Search, knn_predict, nearest
 
 SEARCHES: tuple[Search, ...] = ("faiss", "torch")
 
@@ -283,3 +283,25 @@ def test_coarse_products_are_refused() -> None:
             )
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_nearest_vectors_are_those_of_a_full_sort(search: Search) -> None:
+    train, queries = features(300), features(40, seed=1)
+    # A hundred copies of one vector: which of them are near is said by their index alone.
+    train[100:200] = queries[0]
+    cosines = (queries @ train.T).astype(np.float64)
+    cosines /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(train, axis=1)
+    similarity, index = nearest(train, queries, k=7, search=search)
+    expected = np.argsort(-cosines.round(12), axis=1, kind="stable")[:, :7]
+    assert index[0].tolist() == list(range(100, 107))
+    np.testing.assert_array_equal(np.sort(index.numpy(), 1), np.sort(expected, 1))
+    np.testing.assert_allclose(similarity, np.take_along_axis(cosines, index.numpy(), 1), atol=1e-6)
+
+
+def test_all_vectors_can_be_asked_for_but_no_more() -> None:
+    train = features(20)
+    assert nearest(train, train[:3], k=20)[1].sort(1).values.tolist() == [list(range(20))] * 3
+    for k in (0, 21):
+        with pytest.raises(ConfigError, match=rf"k = {k} of 20 training vectors"):
+            nearest(train, train, k=k)

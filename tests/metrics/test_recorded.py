@@ -16,6 +16,7 @@ SAMPLES = Samples(
         "d": np.arange(12.0).reshape(6, 2) + 3,
         "e": np.arange(12).reshape(6, 2) % 3 == 0,
         "f": np.arange(6 * 75).reshape(6, 15, 5) % 7 == 0,
+        "g": np.arange(6 * 9).reshape(6, 3, 3) % 5,
     },
 )
 COLUMNS = {
@@ -26,6 +27,7 @@ COLUMNS = {
     "mean_average_precision_of": ("c", "e"),
     "mean_corruption_error_of": ("f",),
     "micro_average_precision_of": ("c", "e", "b"),
+    "matched_mean_iou_of": ("g",),
 }
 
 

@@ -1,13 +1,15 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import jaccard_score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from ssleval.core import IGNORED, Samples
+from ssleval.core import IGNORED, Metric, Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.segmentation import best_jaccard, confusion, overlap
-from ssleval.metrics.stats import mean_ratio_of, ratio_of
+from ssleval.metrics.segmentation import best_jaccard, confusion, matched_mean_iou_of, overlap
+from ssleval.metrics.stats import bootstrap, mean_ratio_of, ratio_of
 
 CLASSES = 5
 
@@ -62,6 +64,43 @@ def test_what_no_mask_can_hold_is_refused() -> None:
         confusion(mask, mask + 7, CLASSES)
     with pytest.raises(ContractError, match="predicted classes"):
         confusion(mask + 5, mask, CLASSES)
+
+
+def matched(counts: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    samples = Samples([str(i) for i in range(len(counts))], {"confusion": counts})
+    return matched_mean_iou_of("confusion")(
+        samples, np.ones((1, len(counts))) if weights is None else weights
+    )
+
+
+@pytest.mark.parametrize("present", [CLASSES, CLASSES - 2])
+def test_the_best_names_are_the_best_of_all_permutations(present: int) -> None:
+    """scikit-learn scores every way to rename the predicted classes; the best of them is wanted."""
+    found = [(names, target) for names, target in pairs(present=present)]
+    predicted, target = (np.concatenate([pair[side].ravel() for pair in found]) for side in (0, 1))
+    predicted, target = predicted[target != IGNORED], target[target != IGNORED]
+    scores = [
+        jaccard_score(target, np.array(order)[predicted], average="macro", labels=range(present))
+        for order in permutations(range(CLASSES))
+    ]
+    counts = np.stack([confusion(*pair, CLASSES) for pair in found])
+    assert matched(counts)[0] == pytest.approx(max(scores))
+    # Whatever predicted classes are called.
+    assert matched(counts[:, :, [3, 0, 4, 1, 2]])[0] == pytest.approx(max(scores))
+
+
+def test_names_are_chosen_anew_for_every_draw_of_items() -> None:
+    # Image 0 wants classes swapped, image 1 does not, image 2 holds nothing labelled.
+    counts = np.array([[[1, 5], [7, 1]], [[4, 2], [1, 6]], [[0, 0], [0, 0]]])
+    weights = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 3], [2, 1, 1]])
+    alone = [(5 / 7 + 7 / 9) / 2, (4 / 7 + 6 / 9) / 2, np.nan]
+    both = counts[0] * 2 + counts[1]
+    total = both.sum()
+    swapped = (both[0, 1] / (total - both[1, 0]) + both[1, 0] / (total - both[0, 1])) / 2
+    np.testing.assert_allclose(matched(counts, weights), [*alone, swapped])
+    samples = Samples(["a", "b"], {"confusion": counts[:2]})
+    interval = bootstrap([Metric("m", matched_mean_iou_of("confusion"))], samples)["m"]
+    assert interval == pytest.approx((matched(counts[:2])[0], alone[0]))
 
 
 def test_best_jaccard_is_that_of_scikit_learn() -> None:

@@ -40,9 +40,11 @@ class Bins:
         Source:
             DINOv2's depth head: bins ``UD``, ``norm_strategy='linear'``.
         """
-        weights = logits.relu() + FLOOR
         depths = torch.linspace(self.nearest, self.farthest, self.count, device=logits.device)
-        return torch.einsum("bc...,c->b...", weights, depths) / weights.sum(1)
+        # One product for both sums; the floor adds the same to each of them everywhere.
+        sums = torch.stack([depths, torch.ones_like(depths)], dim=1)
+        above, below = (logits.movedim(1, -1).relu() @ sums).unbind(-1)
+        return (above + FLOOR * depths.sum()) / (below + FLOOR * self.count)
 
 
 def depth_map(logits: Float[Tensor, "c h w"], bins: Bins, size: tuple[int, int]) -> Float[Tensor, "H W"]:

@@ -38,6 +38,9 @@ Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W"]]
 """Loads the target of one image, at its own resolution."""
 
+TARGETS_HELD = 1 << 30
+"""Bytes of decoded targets kept in memory, so that many passes decode each file once, as far as they fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -91,9 +94,22 @@ def at_points(grid: Float[Tensor, "b c h w"], points: Float[Tensor, "b k 2"]) ->
     Points are (x, y) in fractions of the image: the centre of column j of W is at ``(j + 0.5) / W``.
     Equals `resized` to any size at the centres of its pixels.
     """
-    places = points.unsqueeze(1) * 2 - 1
-    mode = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    return nn.functional.grid_sample(grid, places, **mode).squeeze(2)  # pyright: ignore[reportArgumentType]
+    batch, channels, height, width = grid.shape
+    sides = torch.tensor([width, height], device=points.device)
+    place = (points * sides - 0.5).clamp(min=0).minimum(sides - 1)
+    low = place.floor()
+    right, down = (place - low).unbind(2)
+    left, top = low.long().unbind(2)
+    across, below = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    first = torch.arange(batch, device=points.device).view(-1, 1) * (height * width)
+    cells = torch.stack([first + y * width + x for y in (top, below) for x in (left, across)], dim=2)
+    weights = torch.stack([y * x for y in (1 - down, down) for x in (1 - right, right)], dim=2)
+    # Rows of channels, weighed and summed: several times as fast as grid_sample, whose channels lie apart.
+    rows = grid.permute(0, 2, 3, 1).reshape(-1, channels)
+    found = nn.functional.embedding_bag(
+        cells.view(-1, 4), rows, per_sample_weights=weights.view(-1, 4).to(rows.dtype), mode="sum"
+    )
+    return found.view(batch, -1, channels).transpose(1, 2)
 
 
 def resized(grid: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
@@ -195,8 +211,18 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     if load is None:
         raise ContractError(f"{dataset.card.name}/{split} opened without the targets its card promises")
 
+    held: dict[int, Shaped[np.ndarray, "H W"]] = {}
+    room = TARGETS_HELD
+
     def target(row: int) -> Shaped[np.ndarray, "H W"]:
-        return load(int(rows[row]))
+        nonlocal room
+        if row in held:
+            return held[row]
+        found = load(int(rows[row]))
+        if found.nbytes <= room:
+            room -= found.nbytes
+            held[row] = found
+        return found
 
     return target
 

@@ -1,0 +1,106 @@
+"""A bank of patch tokens with soft labels, from which the labels of other patches are read off."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor, nn
+
+from ssleval.core import IGNORED
+from ssleval.errors import ConfigError, DataError
+from ssleval.heads.dense.grid import Targets
+
+__all__ = ["Bank", "fill_bank", "patch_labels", "rare_patches", "soft_votes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Patches of training images that are remembered."""
+
+    keys: Float[np.ndarray, "n d"]
+    """Tokens as they are stored, not normalised."""
+    labels: Float[Tensor, "n c"]
+    """How a patch's labelled pixels are divided among the classes; rows sum to one."""
+
+
+def fill_bank(
+    tokens: Callable[[int], Float[np.ndarray, "h w d"]],
+    masks: Targets,
+    count: int,
+    *,
+    memory_size: int,
+    num_classes: int,
+    seed: int,
+) -> Bank:
+    """Remember at most ``memory_size`` patches: equally many of each of ``count`` images.
+
+    Raises:
+        ConfigError: not one patch for every image.
+        DataError: no image has a labelled pixel.
+    """
+    share = memory_size // max(1, count)
+    if not share:
+        raise ConfigError(f"a bank of {memory_size} patches cannot hold one of each of {count} images")
+    generator = np.random.default_rng(seed)
+    keys: list[Float[np.ndarray, "k d"]] = []
+    labels: list[Float[np.ndarray, "k c"]] = []
+    for row in range(count):
+        grid = tokens(row)
+        described = patch_labels(masks(row), grid.shape[:2], num_classes).reshape(-1, num_classes)
+        kept = rare_patches(described, share, generator)
+        keys.append(grid.reshape(-1, grid.shape[2])[kept])
+        labels.append(described[kept])
+    if not any(len(part) for part in keys):
+        raise DataError(f"a bank of patches: not one labelled pixel in {count} training images")
+    return Bank(np.concatenate(keys), torch.from_numpy(np.concatenate(labels)))
+
+
+def patch_labels(
+    mask: Integer[np.ndarray, "H W"], grid: tuple[int, int], num_classes: int
+) -> Float[np.ndarray, "h w c"]:
+    """Return how the labelled pixels of every patch are divided among the classes.
+
+    A pixel belongs to the patch that holds its centre, whatever the sizes of mask and ``grid`` (h, w).
+    A patch without a labelled pixel has zeros.
+    """
+    rows, columns = (
+        ((2 * np.arange(pixels) + 1) * patches) // (2 * pixels)
+        for pixels, patches in zip(mask.shape, grid, strict=True)
+    )
+    labelled = mask != IGNORED
+    patches = (rows[:, None] * grid[1] + columns)[labelled]
+    flat = np.bincount(patches * num_classes + mask[labelled], minlength=grid[0] * grid[1] * num_classes)
+    counts = flat.reshape(*grid, num_classes).astype(np.float32)
+    return counts / np.maximum(counts.sum(2, keepdims=True), 1)
+
+
+def rare_patches(
+    labels: Float[np.ndarray, "n c"], count: int, generator: np.random.Generator
+) -> Int[np.ndarray, " k"]:
+    """Draw ``count`` patches of one image, those of classes that are rare in it more often; all, if fewer.
+
+    The patches drawn have the smallest product of a random number in [0, 1) and the summed frequencies
+    of the classes they hold, where a class is as frequent as there are patches that hold it. Those without
+    a labelled pixel are left out.
+
+    Source:
+        ``sample_features`` of open-hummingbird-eval.
+    """
+    holds = labels > 0
+    scores = (holds * holds.sum(0)).sum(1) * generator.random(len(labels))
+    (known,) = holds.any(1).nonzero()
+    return known[np.argsort(scores[known], kind="stable")[:count]]
+
+
+def soft_votes(
+    similarity: Float[Tensor, "m k"], index: Int[Tensor, "m k"], bank: Bank, beta: float
+) -> Float[Tensor, "m c"]:
+    """Return the labels of neighbours, weighed by the softmax of their cosines over ``beta``.
+
+    Source:
+        Balazevic et al. 2023, arXiv:2306.01667, eq. 1 and 2.
+    """
+    weights = (similarity / beta).softmax(1)
+    return nn.functional.embedding_bag(index, bank.labels, per_sample_weights=weights, mode="sum")
