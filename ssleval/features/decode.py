@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from ssleval.errors import DataError
 from ssleval.features.geometry import apply, random_view
 
 __all__ = ["Decoded", "Decoder", "decoded_batches"]
+
+T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
@@ -63,8 +65,11 @@ class Decoder(Dataset[Decoded]):
         return apply(self.geometry, image)
 
 
-def decoded_batches(decoder: Decoder, batches: Sequence[int], context: Context) -> Iterable[Decoded]:
-    """Yield ``batches`` in that order, decoded ahead by ``context.num_workers`` processes."""
+def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:
+    """Yield ``batches`` in that order, decoded ahead by ``context.num_workers`` processes.
+
+    Item i of ``decoder`` is batch i, a `Decoded` for instance; it must survive pickling.
+    """
     if context.num_workers == 0:
         return (decoder[batch] for batch in batches)
     return DataLoader(

@@ -20,7 +20,7 @@ from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
 
-__all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward"]
+__all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward", "forward_pixels"]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,7 +52,16 @@ def forward(
     context: Context,
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
     """Run the model on 8-bit images and return every readout, on ``context.device``."""
-    pixels = _pixels(images, context)
+    return forward_pixels(backbone, _pixels(images, context), readouts, context)
+
+
+def forward_pixels(
+    backbone: Backbone,
+    pixels: Float[Tensor, "b 3 H W"],
+    readouts: Sequence[Readout],
+    context: Context,
+) -> dict[Readout, Float[Tensor, "b ..."]]:
+    """Run the model on RGB in [0, 1] that lies on ``context.device`` and return every readout."""
     found: dict[Readout, Tensor] = {}
     for norm, group in by_norm(readouts).items():
         blocks = blocks_of(group)

@@ -45,6 +45,8 @@ _UNITS = {"rmse": "m", "sq_rel": "m", "silog": "1/100 log"}
 class Depth(Task):
     """Linear depth on frozen patch tokens."""
 
+    version = 2
+
     inputs: Literal["lin1", "lin4"] = "lin1"
     """The last block, or the last of every quarter, before the model's final norm."""
     class_token: bool = True

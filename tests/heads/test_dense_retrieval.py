@@ -29,21 +29,21 @@ def test_ignored_pixels_are_no_part_of_a_label() -> None:
 def test_rare_classes_are_drawn_more_often() -> None:
     labels = np.zeros((100, 3), np.float32)
     labels[:80, 0], labels[80:90, 1] = 1, 1
-    drawn = np.concatenate([rare_patches(labels, 10, np.random.default_rng(seed)) for seed in range(300)])
+    drawn = np.concatenate([rare_patches(labels, 10, np.random.default_rng(seed)) for seed in range(100)])
     assert drawn.max() < 90, "a patch without a label was drawn"
     # 10 of 90; scores are U(0, 80) and U(0, 10): the smallest ten lie below a limit where 1 x + 1 x = 10.
     limit = 10 / (80 / 80 + 10 / 10)
-    assert (drawn < 80).mean() == pytest.approx(limit * 80 / 80 / 10, abs=0.03)
+    assert (drawn < 80).mean() == pytest.approx(limit * 80 / 80 / 10, abs=0.05)
 
 
 def test_a_patch_of_two_classes_is_as_frequent_as_both() -> None:
     # One patch of both classes has the frequency 9 + 2, others 9: its share of first draws is known.
     labels = np.zeros((10, 2), np.float32)
     labels[:9, 0], labels[8:, 1] = 0.5, 0.5
-    first = np.array([rare_patches(labels, 1, np.random.default_rng(seed))[0] for seed in range(4000)])
-    draws = np.random.default_rng(9).random((200_000, 10)) * np.array([9] * 8 + [11, 2])
+    first = np.array([rare_patches(labels, 1, np.random.default_rng(seed))[0] for seed in range(800)])
+    draws = np.random.default_rng(9).random((50_000, 10)) * np.array([9] * 8 + [11, 2])
     expected = np.bincount(draws.argmin(1), minlength=10) / len(draws)
-    np.testing.assert_allclose(np.bincount(first, minlength=10) / 4000, expected, atol=0.025)
+    np.testing.assert_allclose(np.bincount(first, minlength=10) / 800, expected, atol=0.05)
 
 
 def test_votes_are_the_attention_of_the_paper() -> None:

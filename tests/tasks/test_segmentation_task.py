@@ -105,6 +105,6 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="'test' alone"):
         QUICK.requests(data(train_split="test"))
     with pytest.raises(ConfigError, match="must be positive"):
-        replace(QUICK, pixels=0)
+        replace(QUICK, pixels=-1)
     with pytest.raises(ConfigError, match="warmup"):
         replace(QUICK, warmup=1.0)

@@ -5,7 +5,7 @@ it alone. Training therefore draws some pixels of every image and computes the l
 estimate of the published loss over all of them, at a hundredth of its cost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ __all__ = [
     "Targets",
     "at_points",
     "batches",
+    "descend",
     "drawn",
     "fit",
     "grids_of",
@@ -51,13 +52,14 @@ class Fit:
     learning_rate: float
     weight_decay: float
     pixels: int
-    """Pixels drawn from every image of a batch, with replacement, anew every time it is seen."""
+    """Pixels drawn from every image of a batch, with replacement, anew every time it is seen; 0 where
+    losses take all of them."""
     clip: float = 0.0
     """Largest norm of a gradient; 0 leaves it."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        if min(self.iterations, self.batch_size, self.pixels) < 1 or not self.learning_rate > 0:
+        if min(self.iterations, self.batch_size) < 1 or self.pixels < 0 or not self.learning_rate > 0:
             raise ConfigError(
                 f"dense head: {self.iterations} iterations of {self.batch_size} images, {self.pixels} pixels "
                 f"each, learning rate {self.learning_rate}; all must be positive"
@@ -133,7 +135,13 @@ def drawn(
 
 
 def batches(count: int, size: int, iterations: int, seed: int) -> Iterator[Int[np.ndarray, " b"]]:
-    """Yield batches of rows, cut from an endless stream of shuffled passes over ``count`` rows."""
+    """Yield batches of rows, cut from an endless stream of shuffled passes over ``count`` rows.
+
+    Raises:
+        ConfigError: no rows.
+    """
+    if not count:
+        raise ConfigError("dense head: no training images; it needs at least one")
     generator = np.random.default_rng(seed)
     waiting = np.empty(0, dtype=np.int64)
     for _ in range(iterations):
@@ -161,20 +169,35 @@ def fit(
     ``[b c h w]``, points ``[b k 2]``, targets ``[b k]`` and the iteration.
 
     Raises:
-        ConfigError: no images.
+        ConfigError: no images, or no pixels of them.
         ContractError: the weights are no longer finite.
     """
-    if not count:
-        raise ConfigError("dense head: no training images; it needs at least one")
+    if not how.pixels:
+        raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
+
+    def losses() -> Iterator[Tensor]:
+        generator = np.random.default_rng([seed, 1])
+        for iteration, rows in enumerate(batches(count, how.batch_size, how.iterations, seed)):
+            points, held = drawn([targets(int(row)) for row in rows], how.pixels, generator)
+            yield loss(head(grids(rows)), points.to(device), held.to(device), iteration)
+
+    return descend(head, losses(), how, rate, device)
+
+
+def descend(
+    head: LinearHead, losses: Iterable[Tensor], how: Fit, rate: Callable[[int], float], device: str
+) -> LinearHead:
+    """Take one step of AdamW for each of ``losses``, computed as they are asked for.
+
+    Raises:
+        ContractError: the weights are no longer finite.
+    """
     head.to(device).train()
     parameters: Any = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay)
-    generator = np.random.default_rng([seed, 1])
-    for iteration, rows in enumerate(batches(count, how.batch_size, how.iterations, seed)):
+    for iteration, found in enumerate(losses):
         for group in optimizer.param_groups:
             group["lr"] = how.learning_rate * rate(iteration)
-        points, held = drawn([targets(int(row)) for row in rows], how.pixels, generator)
-        found = loss(head(grids(rows)), points.to(device), held.to(device), iteration)
         optimizer.zero_grad(set_to_none=True)
         found.backward()
         if how.clip:

@@ -90,7 +90,7 @@ def rare_patches(
     """
     holds = labels > 0
     scores = (holds * holds.sum(0)).sum(1) * generator.random(len(labels))
-    (known,) = holds.any(1).nonzero()
+    known = np.flatnonzero(holds.any(axis=1))
     return known[np.argsort(scores[known], kind="stable")[:count]]
 
 

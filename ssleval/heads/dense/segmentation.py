@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from ssleval.core import IGNORED
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized
 
-__all__ = ["classes_at", "fit_classes", "poly"]
+__all__ = ["classes_at", "fit_classes", "pixel_loss", "poly"]
 
 WARMUP_RATIO = 1e-6
 """Of the full learning rate, at the first iteration."""
@@ -27,17 +27,11 @@ def fit_classes(
 ) -> LinearHead:
     """Train batch normalisation and a 1x1 convolution on masks of ``0..num_classes - 1`` and `IGNORED`.
 
-    The loss is the cross-entropy summed over labelled pixels and divided by the number of all pixels,
-    ignored ones included.
-
-    Source:
-        mmseg's CrossEntropyLoss with ``avg_non_ignore=False``, as in DINOv2's recipe.
+    The loss is `pixel_loss` of the pixels drawn.
     """
 
     def loss(logits: Tensor, points: Tensor, held: Tensor, iteration: int) -> Tensor:  # noqa: ARG001
-        at = at_points(logits, points)
-        total = nn.functional.cross_entropy(at, held.long(), ignore_index=IGNORED, reduction="sum")
-        return total / held.numel()
+        return pixel_loss(at_points(logits, points), held)
 
     channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
     head = LinearHead(channels, num_classes, normalise=True, seed=seed)
@@ -46,6 +40,18 @@ def fit_classes(
         return poly(iteration, how.iterations, warmup)
 
     return fit(head, grids, masks, count, how, rate=rate, loss=loss, seed=seed, device=device)
+
+
+def pixel_loss(logits: Float[Tensor, "b c *s"], held: Integer[Tensor, "b *s"]) -> Float[Tensor, ""]:
+    """Return the cross-entropy summed over labelled pixels and divided by the number of all pixels.
+
+    Ignored pixels add nothing to the sum, but count in the number.
+
+    Source:
+        mmseg's CrossEntropyLoss with ``avg_non_ignore=False``, as in DINOv2's recipe.
+    """
+    total = nn.functional.cross_entropy(logits, held.long(), ignore_index=IGNORED, reduction="sum")
+    return total / held.numel()
 
 
 def poly(iteration: int, iterations: int, warmup: int) -> float:

@@ -1,0 +1,80 @@
+"""Heads trained on augmented crops, which go through the backbone on the fly."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssleval.core import IGNORED, Split
+from ssleval.errors import ContractError
+from ssleval.heads.dense.augment import Augmentation
+from ssleval.heads.dense.grid import Fit, LinearHead, descend, resized
+from ssleval.heads.dense.segmentation import pixel_loss, poly
+
+__all__ = ["Crops", "PatchesOf", "fit_on_crops"]
+
+PatchesOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b h w d"]]
+"""Runs a frozen backbone on RGB in [0, 1]."""
+
+Batch: TypeAlias = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Crops(Dataset[Batch]):
+    """Batches of augmented crops: item i is batch i, the same in every process. Pickled into workers."""
+
+    split: Split
+    rows: Int[np.ndarray, "i b"]
+    """Rows of the split in every batch."""
+    augmentation: Augmentation
+    colour: tuple[float, float, float]
+    """RGB in [0, 1] that crops smaller than the square are filled up with: what the model takes for zero."""
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        target, side = self.split.target, self.augmentation.crop
+        if target is None:
+            raise ContractError("a split opened without the masks its card promises")
+        generator = np.random.default_rng([self.seed, 2, index])
+        rows: list[int] = self.rows[index].tolist()
+        images = torch.tensor(self.colour).view(1, 3, 1, 1).repeat(len(rows), 1, side, side)
+        masks = torch.full((len(rows), side, side), IGNORED, dtype=torch.uint8)
+        for place, row in enumerate(rows):
+            pixels, mask = self.augmentation(self.split.image(row), target(row), generator)
+            height, width = mask.shape
+            images[place, :, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+            masks[place, :height, :width] = torch.from_numpy(mask)
+        return images, masks
+
+
+def fit_on_crops(
+    patches_of: PatchesOf,
+    crops: Iterable[Batch],
+    how: Fit,
+    *,
+    channels: int,
+    num_classes: int,
+    warmup: int,
+    seed: int,
+    device: str,
+) -> LinearHead:
+    """Train batch normalisation and a 1x1 convolution on one batch of crops for every iteration.
+
+    Logits are upsampled to the crop; the loss is `pixel_loss`, in which filled pixels are ignored ones.
+    """
+    head = LinearHead(channels, num_classes, normalise=True, seed=seed)
+
+    def losses() -> Iterator[Float[Tensor, ""]]:
+        for images, masks in crops:
+            logits = resized(head(patches_of(images.to(device))), (masks.shape[1], masks.shape[2]))
+            yield pixel_loss(logits, masks.to(device))
+
+    return descend(head, losses(), how, lambda iteration: poly(iteration, how.iterations, warmup), device)

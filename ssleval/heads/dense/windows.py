@@ -1,0 +1,96 @@
+"""Logits of whole images from windows slid over them, at several scales, mirrored or not."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from ssleval.core import Interpolation
+from ssleval.heads.dense.augment import rescaled
+from ssleval.heads.dense.grid import resized
+
+__all__ = ["LogitsOf", "centre_padded", "classes_of_views", "slid", "starts"]
+
+LogitsOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b c h w"]]
+"""Gives the logits of every patch of RGB in [0, 1]."""
+
+
+def centre_padded(
+    pixels: Float[Tensor, "b 3 H W"], multiple: int, colour: Sequence[float]
+) -> Float[Tensor, "b 3 K L"]:
+    """Return images filled up with ``colour`` on all sides to a multiple of so many pixels.
+
+    Source:
+        CenterPadding of dinov2/eval, which pads normalised images with zeros: the mean colour.
+    """
+    height, width = (-(-side // multiple) * multiple for side in pixels.shape[2:])
+    if (height, width) == tuple(pixels.shape[2:]):
+        return pixels
+    canvas = torch.tensor(colour, device=pixels.device).view(1, 3, 1, 1)
+    canvas = canvas.repeat(len(pixels), 1, height, width)
+    top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
+    canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
+    return canvas
+
+
+def starts(length: int, crop: int, stride: int) -> list[int]:
+    """Return where windows begin on one side: every ``stride`` pixels, the last flush with the end.
+
+    Source:
+        ``slide_inference`` of mmseg.
+    """
+    count = max(length - crop + stride - 1, 0) // stride + 1
+    return [max(0, min(number * stride, length - crop)) for number in range(count)]
+
+
+def slid(
+    logits_of: LogitsOf, pixels: Float[Tensor, "1 3 H W"], crop: int, stride: int
+) -> Float[Tensor, "1 c H W"]:
+    """Return the logits of every pixel, averaged over the windows that hold it."""
+    total, height, width = None, *pixels.shape[2:]
+    count = torch.zeros(1, 1, height, width, device=pixels.device)
+    for top in starts(height, crop, stride):
+        for left in starts(width, crop, stride):
+            window = (..., slice(top, top + crop), slice(left, left + crop))
+            cut = pixels[window]
+            logits = resized(logits_of(cut), (cut.shape[2], cut.shape[3]))
+            if total is None:
+                total = logits.new_zeros(1, logits.shape[1], height, width)
+            total[window] += logits
+            count[window] += 1
+    assert total is not None
+    return total / count
+
+
+def classes_of_views(
+    logits_of: LogitsOf,
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    shorts: Sequence[int],
+    mirrored: bool,
+    crop: int,
+    stride: int,
+    interpolation: Interpolation,
+    device: str,
+) -> UInt8[np.ndarray, "H W"]:
+    """Return the class of every pixel at ``size`` (H, W).
+
+    The image is seen with each of ``shorts`` pixels on its short side and, if ``mirrored``, both ways
+    round. Logits of a view are upsampled to ``size``; the softmaxes of views are added.
+    """
+    total: Tensor | int = 0
+    for short in shorts:
+        seen = np.array(rescaled(image, short, interpolation))
+        pixels = torch.from_numpy(seen).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
+        for flipped in (False, True) if mirrored else (False,):
+            view = pixels.flip(3) if flipped else pixels
+            with torch.no_grad():
+                found = nn.functional.softmax(resized(slid(logits_of, view, crop, stride), size), dim=1)
+            total = total + (found.flip(3) if flipped else found)
+    assert isinstance(total, Tensor)
+    return total[0].argmax(0).to(torch.uint8).cpu().numpy()
