@@ -249,7 +249,10 @@ class Split:
         )
 
     def subset(self, rows: Int[np.ndarray, " m"]) -> "Split":
-        """Return the items at ``rows``, in that order."""
+        """Return the items at ``rows``, in that order.
+
+        Targets are passed on as they are: one that names rows names those of another split, kept whole.
+        """
         return Split(
             ids=[self.ids[int(row)] for row in rows],
             image=_Subset(self.image, rows),
@@ -275,8 +278,8 @@ class DatasetCard:
 
     name: str
     target: Literal[
-        "label", "multilabel", "mask", "instances", "video", "depth", "normals", "pairs", "groups",
-        "captions", "none",
+        "label", "multilabel", "mask", "instances", "video", "depth", "normals", "pairs", "views",
+        "groups", "captions", "none",
     ] = "label"  # fmt: skip
     class_names: tuple[str, ...] = ()
     """In label order. Empty where the target has no classes, or where only an opened copy knows them."""

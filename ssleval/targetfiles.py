@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
+import yaml
 from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
@@ -19,6 +20,7 @@ from ssleval.imagefiles import DAMAGED, ImageFiles, fingerprint, images_below, s
 
 __all__ = [
     "DepthFiles",
+    "DepthFormat",
     "MaskFiles",
     "Window",
     "by_stem",
@@ -27,6 +29,7 @@ __all__ = [
     "mask_split",
     "named_classes",
     "paired",
+    "read_format",
 ]
 
 
@@ -117,6 +120,46 @@ class DepthFiles:
         metres = stored.astype(np.float32) / np.float32(self.scale)
         metres[np.isin(stored, self.invalid)] = 0
         return inside(metres, self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthFormat:
+    """How a folder of depth images stores metres."""
+
+    scale: float = 1000.0
+    """Stored units per metre."""
+    invalid: tuple[int, ...] = (0, 65535)
+    """Stored values that mean an unknown depth."""
+    max_depth: float = 10.0
+    """Metres."""
+
+
+def read_format(path: Path) -> DepthFormat:
+    """Return what a ``depth.yaml`` says, or the defaults where there is none.
+
+    Raises:
+        DataError: other settings, or values that are no positive numbers.
+    """
+    if not path.exists():
+        return DepthFormat()
+    try:
+        said: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        unknown = set(said) - {"scale", "invalid", "max_depth"}
+        if unknown:
+            raise DataError(
+                f"{path}: {', '.join(sorted(unknown))} unknown; it may say scale, invalid, max_depth"
+            )
+        plain = DepthFormat()
+        form = DepthFormat(
+            float(said.get("scale", plain.scale)),
+            tuple(int(value) for value in said.get("invalid", plain.invalid)),
+            float(said.get("max_depth", plain.max_depth)),
+        )
+        if not (form.scale > 0 and form.max_depth > 0):
+            raise DataError(f"{path}: scale {form.scale}, max_depth {form.max_depth}; both must be positive")
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: expected numbers for scale, invalid and max_depth ({error})") from error
+    return form
 
 
 def inside(metres: Float32[np.ndarray, "H W"], window: Window) -> Float32[np.ndarray, "H W"]:

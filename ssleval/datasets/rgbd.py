@@ -6,25 +6,14 @@ the test split, for neighbouring frames are near copies. PATH/depth.yaml may say
 metre, 1000), `invalid` (stored values of unknown depth, 0 and 65535) and `max_depth` (metres, 10).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.errors import ConfigError, DataError
 from ssleval.imagefiles import EXTENSIONS, ImageFiles
-from ssleval.targetfiles import DepthFiles, depth_split, paired
+from ssleval.targetfiles import DepthFiles, depth_split, paired, read_format
 
 __all__ = ["rgbd"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    scale: float = 1000.0
-    invalid: tuple[int, ...] = (0, 65535)
-    max_depth: float = 10.0
 
 
 @datasets.register("rgbd")
@@ -38,7 +27,7 @@ def rgbd(location: str, options: DatasetOptions) -> Dataset:
     if not location:
         raise ConfigError("rgbd: needs a path; write rgbd:PATH")
     root = Path(location).expanduser()
-    form = _format(root / "depth.yaml")
+    form = read_format(root / "depth.yaml")
     found = _folders(root) if (root / "train").is_dir() else _sequence(root)
 
     def open_split(split: str) -> Split:
@@ -74,26 +63,3 @@ def _sequence(root: Path) -> dict[str, tuple[list[str], list[str]]]:
     depths = [f"{name.rpartition('.color.')[0]}.depth.png" for name in files]
     cut = len(files) - -(-len(files) // 5)
     return {"train": (files[:cut], depths[:cut]), "test": (files[cut:], depths[cut:])}
-
-
-def _format(path: Path) -> _Format:
-    if not path.exists():
-        return _Format()
-    try:
-        said: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        unknown = set(said) - {"scale", "invalid", "max_depth"}
-        if unknown:
-            raise DataError(
-                f"{path}: {', '.join(sorted(unknown))} unknown; it may say scale, invalid, max_depth"
-            )
-        plain = _Format()
-        form = _Format(
-            float(said.get("scale", plain.scale)),
-            tuple(int(value) for value in said.get("invalid", plain.invalid)),
-            float(said.get("max_depth", plain.max_depth)),
-        )
-        if not (form.scale > 0 and form.max_depth > 0):
-            raise DataError(f"{path}: scale {form.scale}, max_depth {form.max_depth}; both must be positive")
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: expected numbers for scale, invalid and max_depth ({error})") from error
-    return form

@@ -12,7 +12,7 @@ behind the colon of the name says which target is wanted; the pictures are the s
     scenes:retrieval            of a query, rows of the split `gallery`: `Groups`
     scenes:copies               of an edited copy, rows of the split `database`: `Groups`, by kind of edit
     scenes:video                instances of every frame; the id is CLIP/FRAME
-    scenes:pairs                of an image, its partner and the `KeyPoints` they share
+    scenes:pairs                of a pair, the second view and the `KeyPoints` that both show
     scenes:captions             a long and a short caption
 """
 
@@ -63,6 +63,8 @@ class _Kind:
     train_split: str = "train"
     max_depth: float = 0.0
     graded: bool = False
+    views: int = 1
+    """Stored pictures of one item; the first of them is its image."""
 
 
 def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
@@ -97,7 +99,7 @@ _KINDS: Mapping[str, _Kind] = {
         train_split="database",
     ),
     "video": _Kind("video", {"test": "video"}, dense=targets.instances),
-    "pairs": _Kind("pairs", {"test": "pairs"}, dense=targets.key_points),
+    "pairs": _Kind("pairs", {"test": "pairs"}, dense=targets.key_points, views=2),
     "captions": _Kind("captions", {"test": "test"}, dense=targets.described),
 }
 
@@ -105,9 +107,10 @@ _KINDS: Mapping[str, _Kind] = {
 @dataclass(frozen=True, slots=True)
 class _Pictures:
     folder: Path
+    views: int
 
     def __call__(self, index: int) -> Image.Image:
-        return Image.fromarray(np.array(array(self.folder, "image")[index]))
+        return Image.fromarray(np.array(array(self.folder, "image")[index * self.views]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
         name=f"scenes:{location}" if location else "scenes",
         target=kind.target,
         class_names=kind.classes,
-        lengths={name: SPLITS[split].length for name, split in kind.splits.items()},
+        lengths={name: SPLITS[split].length // kind.views for name, split in kind.splits.items()},
         test_split=kind.test_split,
         train_split=kind.train_split,
         max_depth=kind.max_depth,
@@ -148,13 +151,13 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
 
 def _open(root: Path, split: str, location: str) -> Split:
     folder, kind = open_split(root, split), _KINDS[location]
-    length = SPLITS[split].length
+    length = SPLITS[split].length // kind.views
     labelled = kind.labels is not None and split != "unlabelled"
     # Only queries have groups; the images they are looked up in have no target.
     dense = kind.dense is not None and (kind.target != "groups" or split.endswith("_queries"))
     return Split(
         ids=targets.names(split, length),
-        image=_Pictures(folder),
+        image=_Pictures(folder, kind.views),
         targets=np.asarray(kind.labels(folder)) if labelled and kind.labels else None,
         fingerprint=digest([VERSION, split, golden()[split], location]),
         target=_Targets(folder, location) if dense else None,

@@ -1,12 +1,13 @@
 """Targets of rendered splits, in the units that tasks use."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
 
 from ssleval.groups import Groups
+from ssleval.pairs import KeyPoints
 from ssleval.scenes.captions import captions
 from ssleval.scenes.categories import CATEGORIES
 from ssleval.scenes.clips import FRAMES
@@ -14,7 +15,6 @@ from ssleval.scenes.retrieval import ROLES
 from ssleval.scenes.store import array, open_split
 
 __all__ = [
-    "KeyPoints",
     "depth",
     "described",
     "instances",
@@ -26,17 +26,6 @@ __all__ = [
     "originals",
     "sightings",
 ]
-
-
-class KeyPoints(NamedTuple):
-    """What one image of a pair says of its correspondences."""
-
-    partner: int
-    """Index of the other image; row j of its points is the same point of the surface."""
-    points: Float32[np.ndarray, "k 2"]
-    """Column and row in pixels from the corner of the image, pixel centres at halves."""
-    box: tuple[int, int, int, int]
-    """Left, top, right, bottom of the subject, in pixels, the last two exclusive."""
 
 
 def names(split: str, length: int) -> list[str]:
@@ -91,11 +80,19 @@ def originals(folder: Path, index: int) -> Groups:
 
 
 def key_points(folder: Path, index: int) -> KeyPoints:
-    """Return the correspondences of one image of a pair."""
-    points: Float[np.ndarray, "k 2"] = np.array(array(folder, "points")[index])
-    rows, columns = np.nonzero(array(folder, "instances")[index] == 1)
-    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
-    return KeyPoints(index ^ 1, points[np.isfinite(points[:, 0])], box)
+    """Return the correspondences of pair ``index``, whose two views are stored one after the other."""
+    first, second = 2 * index, 2 * index + 1
+    points = array(folder, "points")
+    found = np.isfinite(points[first][:, 0])
+    rows, columns = np.nonzero(array(folder, "instances")[second] == 1)
+    return KeyPoints(
+        names=(f"{first:05d}", f"{second:05d}"),
+        partner=Image.fromarray(np.array(array(folder, "image")[second])),
+        points=np.array(points[first][found]),
+        partner_points=np.array(points[second][found]),
+        box=(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1),
+        category=int(array(folder, "label")[first]),
+    )
 
 
 def described(folder: Path, index: int) -> tuple[str, str]:

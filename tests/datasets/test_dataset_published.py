@@ -41,6 +41,7 @@ PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
     "nyuv2": (0, {"train": 24231, "test": 654}, "train", "test", "top1"),
     "pets": (37, {"trainval": 3680, "test": 3669}, "trainval", "test", "mean_per_class"),
     "places205": (205, {"train": 2448873, "val": 20500}, "train", "val", "top1"),
+    "spair71k": (18, {"trn": 53340, "val": 5384, "test": 12234}, "trn", "test", "top1"),
     "sun397": (397, {"train": 19850, "test": 19850}, "train", "test", "top1"),
     "voc2007": (20, {"trainval": 5011, "test": 4952}, "trainval", "test", "map"),
     "voc2012": (21, {"train": 1464, "val": 1449}, "train", "val", "top1"),
@@ -341,3 +342,75 @@ def test_lists_that_are_absent_are_named(tmp_path: Path, open_reduced: OpenReduc
     (tmp_path / "sun397").mkdir()
     with pytest.raises(DataError, match=r"ClassName\.txt: no such file; it comes with the images"):
         open_reduced("sun397", 2, {"train": 2, "test": 1})
+
+
+def spair(root: Path, paint: Paint, names: Sequence[str] = ("000001-a-b:cat", "000002-b-a:dog")) -> Path:
+    """Write a copy of a few pairs with two key points each."""
+    folder = root / "spair71k/PairAnnotation/test"
+    for number, name in enumerate(names):
+        category = name.rpartition(":")[2]
+        said = {
+            "category": category,
+            "src_imname": "a.jpg",
+            "trg_imname": "b.jpg",
+            "src_kps": [[1, 2], [3, 0]],
+            "trg_kps": [[2, 2], [4, number]],
+            "trg_bndbox": [1, 0, 5, 3],
+            "kps_ids": ["0", "7"],
+        }
+        write(folder / f"{name}.json", [json.dumps(said)])
+        for level, image in ((10, "a"), (40, "b")):
+            paint(root / f"spair71k/JPEGImages/{category}/{image}.jpg", level + 100 * number)
+    return folder
+
+
+def test_spair71k(tmp_path: Path, paint: Paint, open_reduced: OpenReduced) -> None:
+    spair(tmp_path, paint)
+    dataset = open_reduced("spair71k", 18, {"test": 2})
+    split = dataset.split("test")
+    assert list(split.ids) == ["000001-a-b:cat", "000002-b-a:dog"]
+    image, pair = split[1].image, split[1].target
+    assert [round(np.asarray(one)[0, 0, 0] / 10) for one in (image, pair.partner)] == [11, 14]
+    assert pair.names == ("JPEGImages/dog/a.jpg", "JPEGImages/dog/b.jpg")
+    assert pair.points.tolist() == [[1.5, 2.5], [3.5, 0.5]]
+    assert pair.partner_points.tolist() == [[2.5, 2.5], [4.5, 1.5]]
+    assert pair.box == (1, 0, 5, 3)
+    assert dataset.card.class_names[pair.category] == "dog"
+
+
+def test_the_fingerprint_of_spair71k_holds_key_points(
+    tmp_path: Path, paint: Paint, open_reduced: OpenReduced
+) -> None:
+    folder = spair(tmp_path, paint)
+    before = open_reduced("spair71k", 18, {"test": 2}).split("test").fingerprint
+    path = folder / "000002-b-a:dog.json"
+    path.write_text(path.read_text().replace("[3, 0]", "[3, 1]"))
+    assert open_reduced("spair71k", 18, {"test": 2}).split("test").fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"src_kps"', '"kps"', "no src_kps; expected the annotation of a pair"),
+        ('"category": "dog"', '"category": "hen"', "'hen' is no category"),
+        ("[[1, 2], ", "[", "1 and 2 key points; expected as many of both"),
+        ("[1, 0, 5, 3]", "[1, 0, 5]", "expected 4 numbers each"),
+        ("[3, 0]", '["x", 0]', "src_kps holds no numbers"),
+        ("b.jpg", "c.jpg", r"dog/c\.jpg"),
+    ],
+)
+def test_damaged_pairs_of_spair71k_are_named(
+    tmp_path: Path, paint: Paint, open_reduced: OpenReduced, old: str, new: str, message: str
+) -> None:
+    path = spair(tmp_path, paint) / "000002-b-a:dog.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        open_reduced("spair71k", 18, {"test": 2}).split("test")
+
+
+def test_spair71k_without_pairs_is_incomplete(
+    tmp_path: Path, paint: Paint, open_reduced: OpenReduced
+) -> None:
+    spair(tmp_path, paint)
+    with pytest.raises(DataError, match="no annotations of pairs"):
+        open_reduced("spair71k", 18, {"val": 2}).split("val")

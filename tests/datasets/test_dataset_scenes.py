@@ -8,10 +8,10 @@ import pytest
 from ssleval.core import DatasetOptions, datasets
 from ssleval.errors import UnknownNameError
 from ssleval.groups import Groups
+from ssleval.pairs import KeyPoints
 from ssleval.scenes import items, store
 from ssleval.scenes.items import SPLITS, item
 from ssleval.scenes.render import MASK_CLASSES
-from ssleval.scenes.targets import KeyPoints
 
 LABELS = ("", "material", "color", "size", "count")
 LENGTHS = {
@@ -19,7 +19,7 @@ LENGTHS = {
     "test": 4,
     "unlabelled": 2,
     "video": 2,
-    "pairs": 2,
+    "pairs": 10,
     "copies_queries": 2,
     "copies_database": 2,
     "retrieval_queries": 1,
@@ -109,16 +109,44 @@ def test_queries_know_their_groups(options: DatasetOptions) -> None:
     assert copies.limited(1).card.lengths == {"queries": 1, "database": 2, "whitening": 4}
 
 
-def test_pairs_point_at_each_other(options: DatasetOptions) -> None:
-    split = datasets.get("scenes")("pairs", options).split("test")
-    first, second = split[0].target, split[1].target
+def test_a_pair_carries_its_second_view(options: DatasetOptions) -> None:
+    dataset = datasets.get("scenes")("pairs", options)
+    sample = dataset.split("test")[3]
+    pair, (first, second) = sample.target, (item("pairs", index) for index in (6, 7))
 
-    assert isinstance(first, KeyPoints)
-    assert (first.partner, second.partner) == (1, 0)
-    assert first.points.shape == second.points.shape
-    left, top, right, bottom = first.box
-    inside = (first.points >= (left, top)) & (first.points <= (right, bottom))
-    assert inside.all()
+    assert isinstance(pair, KeyPoints)
+    assert dataset.card.lengths == {"test": 5}
+    assert (np.array(sample.image) == first["image"]).all()
+    assert (np.array(pair.partner) == second["image"]).all()
+    assert pair.names == ("00006", "00007")
+    found = np.isfinite(first["points"][:, 0])
+    assert (pair.points == first["points"][found]).all()
+    assert (pair.partner_points == second["points"][found]).all()
+    left, top, right, bottom = pair.box
+    assert ((pair.partner_points >= (left, top)) & (pair.partner_points <= (right, bottom))).all()
+    assert pair.category == int(first["label"])
+
+
+def test_a_limit_keeps_pairs_whole(options: DatasetOptions) -> None:
+    whole = datasets.get("scenes")("pairs", options)
+    few, split = whole.limited(3).split("test"), whole.split("test")
+    rows = [split.ids.index(name) for name in few.ids]
+
+    assert len(few) == 3
+    assert rows != [0, 1, 2]
+    for place, row in enumerate(rows):
+        kept, known = few[place], split[row]
+        assert (np.array(kept.image) == np.array(known.image)).all()
+        assert kept.target.names == known.target.names
+        assert (np.array(kept.target.partner) == np.array(known.target.partner)).all()
+        assert (kept.target.partner_points == known.target.partner_points).all()
+
+
+def test_a_limit_leaves_the_rows_that_groups_name(options: DatasetOptions) -> None:
+    few = datasets.get("scenes")("copies", options).limited(1)
+
+    assert few.card.lengths == {"queries": 1, "database": 2}
+    assert few.split("queries")[0].target.easy.tolist() == [0]
 
 
 def test_video_is_named_by_clip_and_frame(options: DatasetOptions) -> None:

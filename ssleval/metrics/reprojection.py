@@ -1,0 +1,89 @@
+"""Geometry of two views of one place: which points both see, and how far off a match is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ssleval.pairs import Views
+
+__all__ = ["Seen", "errors", "seen_by_both", "turned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Points of a regular grid on the first image that the second one shows as well."""
+
+    points: Float[np.ndarray, "k 2"]
+    """Column and row in the first image, pixel centres at halves."""
+    places: Float[np.ndarray, "k 2"]
+    """Where they are in the second image."""
+    surface: Float[np.ndarray, "k 3"]
+    """Where they are in the frame of the second camera, in metres."""
+
+
+def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
+    """Return the pixels of the first image, ``step`` apart, whose surface the second image shows.
+
+    A point is shown where it falls into the second image and the depth there agrees with its own to
+    ``tolerance`` metres: where it does not, something hides it.
+    """
+    height, width = views.depths[0].shape
+    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
+    points = np.stack([columns, rows], axis=1) + 0.5
+    depth = depth_at(views.depths[0], points)
+    points, depth = points[depth > 0], depth[depth > 0]
+    surface = lifted(points, depth, views.intrinsics[0]) @ views.motion[:3, :3].T + views.motion[:3, 3]
+    before = surface[:, 2] > 0
+    points, surface = points[before], surface[before]
+    places = projected(surface, views.intrinsics[1])
+    there = depth_at(views.depths[1], places)
+    shown = (there > 0) & (np.abs(there - surface[:, 2]) <= tolerance)
+    return Seen(points[shown], places[shown], surface[shown])
+
+
+def errors(
+    matched: Float[np.ndarray, "k 2"], seen: Seen, views: Views
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Return how far matches in the second image are off: in pixels, and in metres of the surface.
+
+    Metres are infinite where the second image has no depth at the match.
+
+    Source:
+        El Banani et al. 2024, arXiv:2404.08636, sec. 4.2.
+    """
+    pixels = np.linalg.norm(matched - seen.places, axis=1)
+    depth = depth_at(views.depths[1], matched)
+    metres = np.linalg.norm(lifted(matched, depth, views.intrinsics[1]) - seen.surface, axis=1)
+    return pixels, np.where(depth > 0, metres, np.inf)
+
+
+def turned(motion: Float[np.ndarray, "4 4"]) -> float:
+    """Return the angle of a motion's rotation in degrees."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
+
+
+def lifted(
+    points: Float[np.ndarray, "k 2"], depth: Float[np.ndarray, " k"], intrinsics: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "k 3"]:
+    """Return points of an image in the frame of its camera, in the unit of ``depth``."""
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    return homogeneous @ np.linalg.inv(intrinsics).T * depth[:, None]
+
+
+def projected(
+    surface: Float[np.ndarray, "k 3"], intrinsics: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "k 2"]:
+    """Return where points before a camera are in its image."""
+    homogeneous = surface @ intrinsics.T
+    return homogeneous[:, :2] / homogeneous[:, 2:]
+
+
+def depth_at(depth: Float[np.ndarray, "H W"], points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " k"]:
+    """Return the depth of the pixel that each point lies in, 0 outside the image."""
+    columns, rows = np.floor(points.T)
+    height, width = depth.shape
+    inside: Bool[np.ndarray, " k"] = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    found = np.zeros(len(points))
+    found[inside] = depth[rows[inside].astype(int), columns[inside].astype(int)]
+    return found

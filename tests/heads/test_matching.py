@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from ssleval.heads import matching
+from ssleval.heads.matching import match, mutual, tokens_at
+
+
+def grids(seed: int = 0, dims: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, 7, dims, generator=generator), torch.randn(5, 8, dims, generator=generator)
+
+
+def points(count: int = 40) -> torch.Tensor:
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(1))
+
+
+def centres(height: int, width: int) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=2).flatten(0, 1)
+
+
+def test_pixels_are_compared_as_if_every_token_were_upsampled() -> None:
+    first, second = grids()
+    fine = functional.interpolate(second.permute(2, 0, 1)[None], (33, 50), mode="bilinear")[0].flatten(1)
+    places = centres(33, 50) * torch.tensor([8, 5])
+    # Half a patch from the edge, give or take half a pixel.
+    low, high = 0.5 - torch.tensor([4 / 50, 2.5 / 33]), torch.tensor([7.5 + 4 / 50, 4.5 + 2.5 / 33])
+    outside = ((places < low) | (places > high)).any(1)
+    assert 0 < outside.sum() < len(outside) / 2
+    expected = []
+    for token in tokens_at(first, points()):
+        cosines = functional.cosine_similarity(fine, token[:, None], dim=0)
+        expected.append(centres(33, 50)[cosines.masked_fill(outside, -2).argmax()])
+    found = match(first, second, points(), (33, 50), "pixels")
+    assert torch.allclose(found, torch.stack(expected))
+
+
+def test_patches_are_compared_at_their_centres() -> None:
+    first, second = grids()
+    found = match(first, second, points(), (33, 50), "patches")
+    cosines = functional.cosine_similarity(
+        tokens_at(first, points())[:, None], second.flatten(0, 1)[None], dim=2
+    )
+    assert torch.allclose(found, centres(5, 8)[cosines.argmax(1)])
+    assert not torch.allclose(found, match(first, second, points(), (33, 50), "pixels"))
+
+
+def test_an_image_matches_itself() -> None:
+    first, _ = grids(dims=24)
+    at = centres(6, 7)
+    assert torch.allclose(match(first, first, at, (60, 70), "patches"), at)
+    # Also at the edges, beyond whose patches tokens repeat.
+    assert (match(first, first, at, (61, 71), "pixels") - at).abs().max() < 1 / 60
+    assert match(first[:1, :1], first[:1, :1], at, (6, 7), "pixels").unique(dim=0).shape == (1, 2)
+    assert torch.allclose(tokens_at(first, at), first.flatten(0, 1), atol=1e-5)
+
+
+def test_how_many_points_are_held_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = match(*grids(), points(), (33, 50), "pixels")
+    monkeypatch.setattr(matching, "CHUNK", 7)
+    assert torch.equal(match(*grids(), points(), (33, 50), "pixels"), found)
+
+
+def test_mutual_neighbours_choose_each_other() -> None:
+    first, second = (grid.flatten(0, 1) for grid in grids())
+    cosines = functional.cosine_similarity(first[:, None], second[None], dim=2)
+    expected = {
+        (i, j)
+        for i in range(42)
+        for j in range(40)
+        if cosines[i].argmax() == j and cosines[:, j].argmax() == i
+    }
+    found = mutual(first, second)
+    assert {(int(i), int(j)) for i, j in found} == expected
+    values = [float(cosines[i, j]) for i, j in found]
+    assert values == sorted(values, reverse=True)
+    assert 0 < len(expected) < 40

@@ -1,0 +1,113 @@
+"""Against the cameras of `scenes`, which know nothing of these functions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssleval.metrics.reprojection import depth_at, errors, seen_by_both, turned
+from ssleval.pairs import Views
+from ssleval.scenes import pairs
+from ssleval.scenes.draw import Draw
+
+SIDE = 96
+
+
+@dataclass
+class Rendered:
+    views: Views
+    points: np.ndarray
+    partner_points: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def rendered() -> Rendered:
+    """Two views of a scene with the points that its renderer says correspond."""
+    scenes, frames, points = pairs._matched(Draw("scenes@1", "pair", 7), 7)
+    poses = []
+    for camera in (scene.camera for scene in scenes):
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = np.asarray(camera.turn).T, camera.position
+        poses.append(pose)
+    matrices = [
+        np.array([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1.0]])
+        for focal in (scene.camera.focal * SIDE for scene in scenes)
+    ]
+    depths = [frame.depth.astype(np.float32) / np.float32(1000) for frame in frames]
+    views = Views(
+        ("a", "b"),
+        Image.fromarray(frames[1].image),
+        (depths[0], depths[1]),
+        (matrices[0], matrices[1]),
+        np.linalg.inv(poses[1]) @ poses[0],
+    )
+    found = np.isfinite(points[0][:, 0])
+    return Rendered(views, points[0][found], points[1][found])
+
+
+def test_points_go_where_the_renderer_says(rendered: Rendered) -> None:
+    seen = seen_by_both(rendered.views, 1, 0.05)
+    known = {(float(x), float(y)): place for (x, y), place in zip(seen.points, seen.places, strict=True)}
+    assert len(rendered.points) >= 4
+    for (x, y), there in zip(rendered.points, rendered.partner_points, strict=True):
+        np.testing.assert_allclose(known[float(x), float(y)], there, atol=0.01)
+
+
+def test_what_is_hidden_or_outside_is_left_out(rendered: Rendered) -> None:
+    strict, loose = (seen_by_both(rendered.views, 4, tolerance) for tolerance in (0.02, 100.0))
+    assert 0 < len(strict.points) < len(loose.points) < (SIDE // 4) ** 2
+    for seen in (strict, loose):
+        assert (seen.places >= 0).all()
+        assert (seen.places < SIDE).all()
+    gaps = np.abs(depth_at(rendered.views.depths[1], loose.places) - loose.surface[:, 2])
+    assert (gaps <= 0.02).sum() == len(strict.points)
+    assert gaps.max() > 0.2
+
+
+def test_points_are_a_grid_of_pixel_centres(rendered: Rendered) -> None:
+    for step in (4, 8):
+        seen = seen_by_both(rendered.views, step, 0.05)
+        assert ((seen.points - 0.5) % step == step // 2).all()
+    assert len(seen_by_both(rendered.views, 4, 0.05).points) > 2 * len(seen.points)
+
+
+def test_errors_are_distances_in_the_image_and_in_the_world(rendered: Rendered) -> None:
+    seen = seen_by_both(rendered.views, 4, 0.02)
+    pixels, metres = errors(seen.places, seen, rendered.views)
+    assert pixels.max() == 0
+    # A place lies inside a pixel, whose depth is that of its middle.
+    assert np.median(metres) < 0.02
+    shifted = seen.places + np.array([3.0, 4.0])
+    inside = (shifted < SIDE).all(1)
+    pixels, metres = errors(shifted, seen, rendered.views)
+    assert pixels == pytest.approx(np.full(len(pixels), 5.0))
+    assert np.isinf(metres[~inside]).all()
+    matrix = rendered.views.intrinsics[1]
+    for row in np.flatnonzero(np.isfinite(metres))[:20]:
+        x, y = shifted[row]
+        depth = float(rendered.views.depths[1][int(y), int(x)])
+        there = depth * np.array([(x - SIDE / 2) / matrix[0, 0], (y - SIDE / 2) / matrix[1, 1], 1.0])
+        assert metres[row] == pytest.approx(np.linalg.norm(there - seen.surface[row]))
+
+
+def test_unknown_depth_is_nowhere(rendered: Rendered) -> None:
+    first, second = rendered.views.depths
+    seen = seen_by_both(rendered.views, 4, 0.05)
+    nothing = np.zeros_like(first)
+    assert not len(seen_by_both(rendered.views._replace(depths=(nothing, second)), 4, 0.05).points)
+    blind = rendered.views._replace(depths=(first, nothing))
+    assert not len(seen_by_both(blind, 4, 0.05).points)
+    assert np.isinf(errors(seen.places, seen, blind)[1]).all()
+
+
+def test_points_behind_the_second_camera_are_not_seen(rendered: Rendered) -> None:
+    back = np.diag([-1.0, 1.0, -1.0, 1.0])
+    assert not len(seen_by_both(rendered.views._replace(motion=back), 4, 100.0).points)
+
+
+def test_the_angle_between_cameras() -> None:
+    motion = np.eye(4)
+    motion[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    assert turned(motion) == pytest.approx(np.degrees(0.3))
+    assert turned(np.eye(4)) == 0
