@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from ssleval.cli import app
+from ssleval.commands.show import ModelGroup
 
 HEAD = """# Command line
 
@@ -33,7 +34,9 @@ def leaves(prefix: str = "", command: Any = None) -> Iterator[tuple[str, Any]]:
         yield prefix, command
         return
     for name, inner in command.commands.items():
-        yield from leaves(f"{prefix} {name}".strip(), inner)
+        # What a group does without a name of a command goes by the name of the group.
+        own = isinstance(command, ModelGroup) and name == command.fallback
+        yield from leaves(prefix if own else f"{prefix} {name}".strip(), inner)
 
 
 def options(command: Any) -> list[TyperOption]:

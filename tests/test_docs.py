@@ -31,7 +31,8 @@ def shell_lines(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_in_the_docs_exist(page: Path) -> None:
     for words in shell_lines(page):
-        name = next((name for name in COMMANDS if " ".join(words[1:]).startswith(name)), None)
+        given = [name for name in COMMANDS if " ".join(words[1:]).startswith(name)]
+        name = max(given, key=len, default=None)
         assert name, " ".join(words)
         known = {spelling for option in options(COMMANDS[name]) for spelling in option.opts} | {"--traceback"}
         used = {word.partition("=")[0] for word in words if word.startswith("--")}
