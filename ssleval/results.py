@@ -9,8 +9,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     hardware: Mapping[str, str] = field(default_factory=dict[str, str])
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
+    cost: Mapping[str, float] = field(default_factory=dict[str, float])
+    """``flops_per_image`` of a forward pass at ``image_side`` pixels; older files lack it."""
     created: str = ""
     schema: int = SCHEMA
     path: Path | None = None
@@ -91,6 +94,10 @@ class Result:
     def file(self, folder: Path) -> Path:
         """Return the file this result belongs into below ``folder``."""
         return folder / _file(self.model, self.task, self.dataset, self.key)
+
+
+_SCORE_FIELDS = frozenset(one.name for one in fields(Score))
+_RESULT_FIELDS = frozenset(one.name for one in fields(Result)) - {"metrics", "path", "cached"}
 
 
 def comparable(one: Result) -> str:
@@ -127,15 +134,15 @@ def read(path: Path) -> Result:
         DataError: it is no result, or of a newer schema.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = _parsed(path.read_bytes().decode())
         if stored["schema"] > SCHEMA:
             raise DataError(
                 f"{path}: schema {stored['schema']}, this ssleval reads up to {SCHEMA}; upgrade it"
             )
         scores = {name: _score(score) for name, score in stored.pop("metrics").items()}
-        known = {one.name for one in fields(Result)} - {"metrics", "path", "cached"}
-        return Result(**{k: v for k, v in stored.items() if k in known}, metrics=scores, path=path)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        known = {name: value for name, value in stored.items() if name in _RESULT_FIELDS}
+        return Result(**known, metrics=scores, path=path)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no result file ({error}); move it out of the results folder") from error
 
 
@@ -159,8 +166,8 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
     return replace(found, cached=True) if found.key == key else None
 
 
-def read_samples(result: Result) -> Samples:
-    """Return the per-item samples stored beside a result.
+def read_samples(result: Result, columns: Collection[str] | None = None) -> Samples:
+    """Return the per-item samples stored beside a result; of ``columns``, those it has, where they are named.
 
     Raises:
         DataError: they are missing or unreadable.
@@ -173,19 +180,50 @@ def read_samples(result: Result) -> Samples:
     try:
         # A third of the time of `pq.read_table`, which for each of ten thousand small files looks for a
         # partitioned folder and starts threads.
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        table = file.read(None if columns is None else ["id", *columns], use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
         ) from error
-    columns = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
-    return Samples(table.column("id").to_pylist(), columns)
+    read = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
+    return Samples(_ids(table.column("id")), read)
+
+
+_FIELD = re.compile(r'\n "(\w+)": ')
+"""Where a field of the file itself begins, in a file as `write` indents it; fields of fields stand deeper."""
+
+_SHARED_FIELDS = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
+"""Those that many results have word for word."""
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return what the text holds; what results share is parsed once and held once."""
+    start, *parts = _FIELD.split(text.rstrip().removesuffix("}"))
+    try:
+        if start != "{":
+            return json.loads(text)
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return {
+            name: (_shared if name in _SHARED_FIELDS else json.loads)(_value(part)) for name, part in pairs
+        }
+    except json.JSONDecodeError:
+        # Indented otherwise, or broken: then the error counts from the start of the file.
+        return json.loads(text)
+
+
+def _value(part: str) -> str:
+    return part.rstrip().removesuffix(",")
+
+
+@lru_cache(maxsize=4096)
+def _shared(text: str) -> Any:
+    return json.loads(text)
 
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    known = {one.name for one in fields(Score)}
-    kept: dict[str, Any] = {name: value for name, value in stored.items() if name in known}
+    kept: dict[str, Any] = {name: value for name, value in stored.items() if name in _SCORE_FIELDS}
     kept["ci95"] = (low, high)
     return Score(**kept)
 
@@ -223,6 +261,21 @@ def _column(array: np.ndarray) -> pa.Array:
     for width in reversed(array.shape[1:]):
         column = pa.FixedSizeListArray.from_arrays(column, width)
     return column
+
+
+def _ids(column: pa.ChunkedArray) -> tuple[str, ...]:
+    array = column.combine_chunks()
+    valid, *parts = array.buffers()
+    if valid is not None or array.offset:
+        return tuple(column.to_pylist())
+    return _shared_ids(len(array), *(part.to_pybytes() for part in parts))
+
+
+@lru_cache(maxsize=4)
+def _shared_ids(length: int, offsets: bytes, letters: bytes) -> tuple[str, ...]:
+    # Results of one board have the same ids: those after the first cost a comparison of bytes, no memory.
+    array = pa.StringArray.from_buffers(length, pa.py_buffer(offsets), pa.py_buffer(letters))
+    return tuple(array.to_pylist())
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

@@ -203,6 +203,7 @@ def _measured(
         versions=versions(),
         hardware=hardware(context.device),
         timings={**source.timings(requests), "evaluate_seconds": round(evaluated, 3)},
+        cost=source.cost(requests),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return result if folder is None else results.write(folder, result, samples)

@@ -140,3 +140,20 @@ def test_tables_hold_every_score_and_are_written_whole(tmp_path: Path) -> None:
 def test_an_empty_folder_makes_empty_tables(tmp_path: Path) -> None:
     assert leaderboard.boards(results.read_all(tmp_path)) == []
     assert leaderboard.markdown([]) == ""
+
+
+def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> None:
+    store(tmp_path, 'a "quoted", name', right(0.5))
+    store(tmp_path, "plain", right(0.8, seed=1))
+    store(tmp_path, "plain", right(0.7, seed=2), k=5)
+    found = leaderboard.boards(results.read_all(tmp_path))
+    wide, long, _ = leaderboard.write_tables(found, tmp_path / "tables")
+    for path, table in ((wide, leaderboard.wide_table(found)), (long, leaderboard.long_table(found))):
+        want = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        assert path.read_text(encoding="utf-8") == want
+
+
+def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> None:
+    one = store(tmp_path, "m", right(0.5))
+    results.write(tmp_path, one, Samples(["a", "b"], {"top1": right(0.5)[:2], "other": np.zeros(2)}))
+    assert set(leaderboard.headline_samples(one).columns) == {"top1"}

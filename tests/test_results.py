@@ -141,3 +141,40 @@ def test_killed_at_any_instant_the_folder_holds_only_whole_results(tmp_path: Pat
         assert found
         for one in found:
             assert len(results.read_samples(one)) == 20000
+
+
+def test_what_results_share_is_held_once(tmp_path: Path) -> None:
+    one, two = (results.write(tmp_path, make(key=key * 64), SAMPLES) for key in "ab")
+    assert one.key != two.key
+    for name in ("backbone", "data", "protocol", "settings"):
+        assert getattr(one, name) is getattr(two, name)
+    assert results.read_samples(one).ids is results.read_samples(two).ids
+    other = results.write(tmp_path, make("other", key="c" * 64), SAMPLES)
+    assert other.backbone == {"name": "other", "supervision": "self"}
+
+
+HOSTILE = '\n "key": "b",\n "x'
+"""Text in which a field seems to begin."""
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, 2, "\t"])
+@pytest.mark.parametrize("model", ["m", HOSTILE, "}", "", ",\n"])
+def test_a_file_reads_the_same_however_it_is_indented(
+    tmp_path: Path, indent: int | str | None, model: str
+) -> None:
+    stored = results.write(tmp_path, make(model), SAMPLES)
+    assert stored.path is not None
+    assert stored.model == model
+    content = json.loads(stored.path.read_text(encoding="utf-8"))
+    for ensure_ascii in (True, False):
+        text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
+        stored.path.write_text(text, encoding="utf-8")
+        assert results.read(stored.path) == stored
+
+
+def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    stored = results.write(tmp_path, make(), SAMPLES)
+    found = results.read_samples(stored, ["grid", "absent"])
+    assert set(found.columns) == {"grid"}
+    np.testing.assert_array_equal(found["grid"], SAMPLES["grid"])
+    assert list(found.ids) == list(SAMPLES.ids)

@@ -13,8 +13,11 @@ __all__ = ["report_"]
 def report_(
     results: Annotated[Path, typer.Option("--results", help="Folder of result files.")] = Path("results"),
     out: Annotated[Path, typer.Option(help="The page, one HTML file.")] = Path("report.html"),
-    train: Annotated[
+    training: Annotated[
         list[Path] | None, typer.Option(help="Folder of a training run to draw; may be repeated.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
     ] = None,
     images: Annotated[
         list[str] | None,
@@ -34,7 +37,8 @@ def report_(
 
     options = Options(
         title=title,
-        train=tuple(train or ()),
+        training=tuple(training or ()),
+        drawn=pictures,
         images=tuple(images or ()),
         thumbnails=thumbnails,
         detail_mb=detail_mb,

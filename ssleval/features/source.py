@@ -18,6 +18,7 @@ from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Split
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract
+from ssleval.features.flops import forward_flops
 from ssleval.features.identity import model_identity
 from ssleval.features.passes import Pass, PassPlan, column_of, merge, plan_of, seconds_per_image
 from ssleval.features.readouts import canonical
@@ -41,6 +42,7 @@ class FeatureSource:
         self.counts: dict[str, Extracted] = {}
         """What this source extracted, by key of the pass; one that was stored already is absent."""
         self._splits: dict[tuple[int, str], tuple[Dataset, Split]] = {}
+        self._flops: dict[int, int] = {}
 
     @property
     def backbone(self) -> Backbone:
@@ -153,6 +155,20 @@ class FeatureSource:
             "images_reused": float(sum(len(one.split) for one in passes) - extracted),
             "images_per_second": round(extracted / seconds, 1) if extracted else 0.0,
         }
+
+    def cost(self, requests: Iterable[FeatureRequest]) -> dict[str, float]:
+        """Return the operations of one image's forward pass, and its side in pixels.
+
+        Nothing where sizes vary, from image to image or from request to request, or where the task runs
+        the model itself: no one number is its cost then.
+        """
+        sides = {one.geometry.fixed_size for one in self._passes(requests)}
+        side = sides.pop() if len(sides) == 1 else None
+        if side is None:
+            return {}
+        if side not in self._flops:
+            self._flops[side] = forward_flops(self._backbone, side, self.context.device)
+        return {"flops_per_image": float(self._flops[side]), "image_side": float(side)}
 
     def skipped(self, requests: Iterable[FeatureRequest]) -> dict[str, list[str]]:
         """Return the ids of images left out as corrupt, by ``DATASET/SPLIT``; only splits that have some."""

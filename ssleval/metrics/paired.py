@@ -153,10 +153,13 @@ def _combined(by_items: float, freedom: float, by_seed: Float[np.ndarray, " s"])
 
 
 def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
-    for run in runs:
-        if len(set(run.ids)) != len(run):
+    # Runs of one board share one tuple of ids: it is looked through once.
+    for ids in {id(run.ids): run.ids for run in runs}.values():
+        if len(set(ids)) != len(ids):
             raise ContractError("paired comparison: ids repeat within one run; its items cannot be matched")
     first = list(runs[0].ids)
+    if all(run.ids is runs[0].ids for run in runs) and first:
+        return first, list(runs)
     in_all = set(first).intersection(*(run.ids for run in runs[1:]))
     if not in_all:
         raise DataError("paired comparison: the two runs share no items; compare runs on one split")

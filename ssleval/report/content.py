@@ -1,7 +1,7 @@
 """What the page shows: boards, their rows, and the provenance of every cell, as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -14,8 +14,9 @@ from ssleval.leaderboard import Board, Entry, boards
 from ssleval.registry import nearest
 from ssleval.report.contrast import contrast
 from ssleval.report.cost import costs
-from ssleval.report.curves import training_curves
+from ssleval.report.curves import training_runs
 from ssleval.report.detail import Details
+from ssleval.report.drawn import drawn_pictures
 from ssleval.report.page import render
 from ssleval.report.pool import Pool
 from ssleval.report.thumbnails import pictures
@@ -29,8 +30,10 @@ class Options:
     """What a report is asked to hold."""
 
     title: str = "ssleval report"
-    train: tuple[Path, ...] = ()
+    training: tuple[Path, ...] = ()
     """Folders of training runs whose curves are drawn."""
+    drawn: Path | None = None
+    """Folder of pictures of models, ``MODEL/WHAT.png``."""
     images: tuple[str, ...] = ()
     """Datasets that are opened for thumbnails of disputed items and for class names."""
     thumbnails: int = 48
@@ -44,7 +47,8 @@ def write_report(results: Path, out: Path, options: Options | None = None) -> in
     """Write the page of all results below ``results``; return how many it shows.
 
     Raises:
-        DataError: no results folder, or a file of it that is no result or has lost its samples.
+        DataError: no results folder, or a file of it that is no result or has lost its samples; a training
+            log or a picture that is none.
         UnknownNameError: images of a dataset that no result is of.
     """
     options = options or Options()
@@ -85,10 +89,16 @@ def content(found: Sequence[Board], details: Details, pool: Pool, results: Path,
         "boards": tables,
         "rows": rows,
         "left_out": details.left_out,
-        "runs": [training_curves(folder) for folder in options.train],
+        "runs": training_runs(options.training),
+        "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, _folders(found)),
     }
     text = json.dumps(rest, allow_nan=False, separators=(",", ":"))
     return f'{text[:-1]},"pool":{pool.to_json()}}}'
+
+
+def _folders(found: Sequence[Board]) -> set[str]:
+    results = (entry.result for board in found for entry in board.entries)
+    return {result.path.parent.name for result in results if result.path is not None}
 
 
 def _board(board: Board, details: Details, options: Options) -> dict[str, Any]:
@@ -126,17 +136,24 @@ def _row(place: int, entry: Entry, details: Details, pool: Pool, results: Path) 
             "scores": [_numbers(result, name) for name in result.metrics],
             "supervision": str(result.backbone.get("supervision") or "unknown"),
             "details": details.of(result),
-            "shared": {name: pool.add(value) for name, value in _shared(result).items()},
+            "shared": {name: pool.add_shared(value) for name, value in _shared(result).items()},
             "own": {
                 "key": result.key,
                 "weights_sha256": result.weights_sha256,
                 "created": result.created,
                 "file": result.path.relative_to(results).as_posix() if result.path else "",
-                "timings": json.loads(json.dumps(result.timings, allow_nan=False)),
+                "timings": _finite(result.timings),
+                "cost": _finite(result.cost),
             },
         }
     except ValueError as error:
         raise DataError(f"{result.path}: a number that is not finite ({error}); measure it again") from error
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    if any(isinstance(number, float) and not isfinite(number) for number in numbers.values()):
+        raise ValueError(f"one of {dict(numbers)}")
+    return dict(numbers)
 
 
 def _shared(result: Result) -> dict[str, Any]:

@@ -20,24 +20,50 @@ class Cost:
     """None where it was not recorded."""
     front: tuple[int, ...]
     """Entries that none beats in both, cheapest first."""
+    missing: str
+    """Why an entry may have no value."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        return {"name": self.name, "less": self.less_is_better, "values": self.values, "front": self.front}
+        return {
+            "name": self.name,
+            "less": self.less_is_better,
+            "values": self.values,
+            "front": self.front,
+            "missing": self.missing,
+        }
+
+
+_NO_SPEED = "features came from the store, or from another machine"
+_NO_PARAMETERS = "the model's card does not say"
+_NO_FLOPS = (
+    "the result is older than this record, its images have no one size, or the task runs the model itself"
+)
 
 
 def costs(board: Board) -> list[Cost]:
-    """Return the parameters of every entry, and for each kind of machine the speed of those timed on it.
+    """Return the speed of the entries on each kind of machine, their parameters and their FLOPs.
 
     A speed is recorded only by the run that extracted the features, decoding included; speeds on
-    different hardware or at different precision are never on one axis.
+    different hardware or at different precision are never on one axis. A kind of cost that no entry has
+    is there all the same, without values.
     """
-    machines = sorted({_machine(one.result) for one in board.entries if speed(one.result) is not None})
-    found = [_cost(board, "Parameters (millions)", [parameters(one.result) for one in board.entries])]
-    for machine in machines:
-        timed = [speed(one.result) if _machine(one.result) == machine else None for one in board.entries]
-        found.append(_cost(board, f"Images per second ({machine})", timed, less_is_better=False))
-    return [one for one in found if any(value is not None for value in one.values)]
+    found = [one.result for one in board.entries]
+    return [
+        *_speeds(board, found),
+        _cost(board, "Parameters (millions)", _NO_PARAMETERS, [parameters(one) for one in found]),
+        _cost(board, "GFLOPs an image", _NO_FLOPS, [gflops(one) for one in found]),
+    ]
+
+
+def _speeds(board: Board, found: Sequence[Result]) -> list[Cost]:
+    name = "Images per second"
+    axes = {
+        f"{name} ({machine})": [speed(one) if _machine(one) == machine else None for one in found]
+        for machine in sorted({_machine(one) for one in found if speed(one) is not None})
+    }
+    axes = axes or {name: [None] * len(found)}
+    return [_cost(board, axis, _NO_SPEED, timed, less_is_better=False) for axis, timed in axes.items()]
 
 
 def pareto_front(spent: Sequence[float], gained: Sequence[float]) -> list[int]:
@@ -68,6 +94,12 @@ def speed(result: Result) -> float | None:
     return _positive(result.timings.get("images_per_second"))
 
 
+def gflops(result: Result) -> float | None:
+    """Return thousand millions of operations of one image's forward pass; None where not recorded."""
+    flops = _positive(result.cost.get("flops_per_image"))
+    return None if flops is None else flops / 1e9
+
+
 def _positive(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
@@ -78,12 +110,14 @@ def _machine(result: Result) -> str:
     return f"{name}, {result.settings.get('precision', 'fp32')}"
 
 
-def _cost(board: Board, name: str, values: Sequence[float | None], *, less_is_better: bool = True) -> Cost:
+def _cost(
+    board: Board, name: str, missing: str, values: Sequence[float | None], *, less_is_better: bool = True
+) -> Cost:
     known = [(place, value) for place, value in enumerate(values) if value is not None]
     sign = 1 if less_is_better else -1
     gained = [_gain(board, board.entries[place]) for place, _ in known]
     front = pareto_front([sign * value for _, value in known], gained)
-    return Cost(name, less_is_better, tuple(values), tuple(known[place][0] for place in front))
+    return Cost(name, less_is_better, tuple(values), tuple(known[place][0] for place in front), missing)
 
 
 def _gain(board: Board, entry: Entry) -> float:

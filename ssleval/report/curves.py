@@ -1,6 +1,7 @@
 """Training curves from the logs of `ssleval train`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,20 @@ import numpy as np
 
 from ssleval.errors import DataError
 
-__all__ = ["training_curves"]
+__all__ = ["training_curves", "training_runs"]
 
 POINTS = 600
 """Most points of a curve; beyond, each is the mean of as many steps."""
+
+
+def training_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the curves of several runs, named so that they can be told apart."""
+    runs = [training_curves(folder) for folder in folders]
+    names = [run["name"] for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if names.count(run["name"]) > 1:
+            run["name"] = folder.as_posix()
+    return runs
 
 
 def training_curves(folder: Path) -> dict[str, Any]:
@@ -25,19 +36,25 @@ def training_curves(folder: Path) -> dict[str, Any]:
         steps = [line for line in lines if "evaluation" not in line]
         scored = [line for line in lines if "evaluation" in line]
         terms = {name: _curve(steps, name) for name in _terms(steps)}
-        scores = {
-            name: {
-                "x": [line["step"] for line in has],
-                "y": [line["evaluation"][name]["value"] for line in has],
-            }
-            for name in dict.fromkeys(name for line in scored for name in line["evaluation"])
-            if (has := [line for line in scored if name in line["evaluation"]])
-        }
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        names = dict.fromkeys(name for line in scored for name in line["evaluation"])
+        scores = {name: _scores(scored, name) for name in names}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / 'log.jsonl'} is no log of `ssleval train` ({error})") from error
     if not lines:
         raise DataError(f"no training log in {folder}; name the folder that `ssleval train --out` wrote")
-    return {"name": folder.name or str(folder), "terms": terms, "scores": scores}
+    return {"name": folder.resolve().name, "terms": terms, "scores": scores}
+
+
+def _scores(scored: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
+    """Return one score of every evaluation that has it, with the ends of its 95 % interval."""
+    has = [(line["step"], line["evaluation"][name]) for line in scored if name in line["evaluation"]]
+    ends = [score["ci95"] for _, score in has]
+    return {
+        "x": [step for step, _ in has],
+        "y": [score["value"] for _, score in has],
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
+    }
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
@@ -52,7 +69,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 def _terms(steps: list[dict[str, Any]]) -> list[str]:
     numbers = dict.fromkeys(
-        name for line in steps for name, value in line.items() if isinstance(value, int | float)
+        name for line in steps for name, value in line.items() if type(value) in {int, float}
     )
     return [name for name in numbers if name not in {"step", "epoch"}]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssleval.core import Samples
 from ssleval.errors import DataError
-from ssleval.report.items import Classes, ItemView, encode, item_view
+from ssleval.report.items import Classes, ItemView, columns_of_view, encode, item_view
 from ssleval.report.pool import Pool
 from ssleval.results import Result, read_samples
 
@@ -27,12 +27,12 @@ class Details:
         """Results whose items did not fit."""
 
     def read(self, result: Result) -> Samples:
-        """Return the samples of a result, packing them on the way.
+        """Return those samples of a result that its leading metric needs, packing them on the way.
 
         Raises:
             DataError: they are missing, unreadable or not those of the result.
         """
-        samples = read_samples(result)
+        samples = read_samples(result, columns_of_view(next(iter(result.metrics.values()))))
         if result.key not in self._packed:
             self._packed[result.key] = self._pack(result, samples)
         return samples
@@ -68,7 +68,7 @@ class Details:
             packed["by_class"] = _rounded(view.classes)
         if view.values is None:
             return packed
-        packed["ids"] = self._pool.add(list(samples.ids))
+        packed["ids"] = self._pool.add_shared(samples.ids)
         packed["values"] = encode(view.values == 1 if view.is_right_or_wrong else view.values)
         if view.labels is not None:
             packed["labels"] = self._pool.add(encode(view.labels))

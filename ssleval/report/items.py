@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ssleval.errors import DataError
 from ssleval.metrics.multilabel import average_precisions
 from ssleval.results import Score
 
-__all__ = ["Classes", "ItemView", "encode", "item_view"]
+__all__ = ["Classes", "ItemView", "columns_of_view", "encode", "item_view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,18 @@ def item_view(samples: Samples, score: Score) -> ItemView | None:
         if column not in samples.columns:
             raise DataError(f"samples without the column {column!r} that the score is a statistic of")
     return view(samples, **columns)
+
+
+def columns_of_view(score: Score) -> set[str]:
+    """Return the columns that a score is a statistic of, and those that `item_view` shows with it."""
+    columns: Mapping[str, str] = score.statistic.get("columns", {})
+    return {*columns.values(), "label", *(_predicted(column) for column in columns.values())}
+
+
+def _predicted(column: str) -> str:
+    # `top1@20` stands beside `predicted@20`, `top1` beside `predicted`.
+    _, at, parameter = column.partition("@")
+    return f"predicted{at}{parameter}"
 
 
 def encode(values: Shaped[np.ndarray, " n"]) -> list[str]:
@@ -119,9 +132,7 @@ def _labelled(
     values = values.astype(np.float64)
     if not _is_labels(labels):
         return ItemView(values, None, None, None)
-    # `top1@20` stands beside `predicted@20`, `top1` beside `predicted`.
-    _, at, parameter = column.partition("@")
-    predicted: Any = samples.columns.get(f"predicted{at}{parameter}")
+    predicted: Any = samples.columns.get(_predicted(column))
     return ItemView(values, labels, predicted if _is_labels(predicted) else None, _by_label(values, labels))
 
 
@@ -130,11 +141,17 @@ def _is_labels(column: Shaped[np.ndarray, "n ..."] | None) -> bool:
 
 
 def _by_label(values: Float[np.ndarray, " n"], labels: Any) -> Classes:
-    found, place = np.unique(labels, return_inverse=True)
+    found, place = _places(np.asarray(labels, np.int64).tobytes())
     known = ~np.isnan(values)
     counts = np.bincount(place, weights=known, minlength=len(found))
     sums = np.bincount(place, weights=np.where(known, values, 0.0), minlength=len(found))
     return Classes(found, counts.astype(np.int64), _divide(sums, counts))
+
+
+@lru_cache(maxsize=4)
+def _places(labels: bytes) -> tuple[Int[np.ndarray, " c"], Int[np.ndarray, " n"]]:
+    # The models of one board have the same labels; sorting them is dearer than all the rest.
+    return np.unique(np.frombuffer(labels, np.int64), return_inverse=True)
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, "..."]:

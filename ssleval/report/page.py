@@ -16,7 +16,17 @@ __all__ = ["embedded_json", "render"]
 
 FOLDER = Path(__file__).parent / "page"
 
-SCRIPTS = ("dom.js", "data.js", "table.js", "charts.js", "details.js", "flips.js", "main.js")
+SCRIPTS = (
+    "dom.js",
+    "data.js",
+    "table.js",
+    "charts.js",
+    "pictures.js",
+    "details.js",
+    "flips.js",
+    "training.js",
+    "main.js",
+)
 """In the order in which they need each other; together they are one module."""
 
 

@@ -10,7 +10,7 @@ from ssleval.errors import DataError
 from ssleval.leaderboard import boards
 from ssleval.report.contrast import contrast
 from ssleval.report.cost import costs, pareto_front
-from ssleval.report.curves import POINTS, training_curves
+from ssleval.report.curves import POINTS, training_curves, training_runs
 from ssleval.results import Result, read_samples
 
 
@@ -52,24 +52,38 @@ def test_speeds_of_different_machines_are_on_different_axes(tmp_path: Path) -> N
     (board,) = boards([timed(one, *of) for one, of in zip(found, speeds, strict=True)])
     names = [cost.name for cost in costs(board)]
     assert names == [
-        "Parameters (millions)",
         "Images per second (fast, 2 cores, fp32)",
         "Images per second (slow, 2 cores, fp32)",
+        "Parameters (millions)",
+        "GFLOPs an image",
     ]
-    slow = costs(board)[2]
+    slow = costs(board)[1]
     assert slow.values == (10.0, 30.0, 20.0, None)
     assert slow.front == (1, 0), "c is slower than b and worse"
 
 
 def test_what_was_not_recorded_is_no_zero(tmp_path: Path) -> None:
     (board,) = boards([timed(store(tmp_path, "a", right(0.5)), 0.0, "x", parameters=0.0)])
-    assert costs(board) == []
+    found = costs(board)
+    assert [cost.name for cost in found] == ["Images per second", "Parameters (millions)", "GFLOPs an image"]
+    assert all(cost.values == (None,) and cost.front == () and cost.missing for cost in found)
+
+
+def test_flops_have_a_front_of_their_own(tmp_path: Path) -> None:
+    found = [
+        store(tmp_path, name, right(p)) for name, p in (("a", 0.9), ("b", 0.7), ("c", 0.5), ("old", 0.3))
+    ]
+    flops = [{"flops_per_image": 9e9}, {"flops_per_image": 2e9}, {"flops_per_image": 4e9}, {}]
+    (board,) = boards([replace(one, cost=cost) for one, cost in zip(found, flops, strict=True)])
+    counted = costs(board)[-1]
+    assert counted.values == (9.0, 2.0, 4.0, None)
+    assert counted.front == (1, 0)
 
 
 def test_the_front_is_turned_where_less_is_better(tmp_path: Path) -> None:
     found = [store(tmp_path, name, right(p), higher=False) for name, p in (("a", 0.9), ("b", 0.2))]
     (board,) = boards([timed(one, 1.0, "x", size) for one, size in zip(found, (5.0, 50.0), strict=True)])
-    assert [board.entries[place].label for place in costs(board)[0].front] == ["a", "b"]
+    assert [board.entries[place].label for place in costs(board)[1].front] == ["a", "b"]
 
 
 # Self- against weakly supervised ------------------------------------------------------------------
@@ -122,7 +136,8 @@ def test_without_both_kinds_there_is_no_contrast(tmp_path: Path) -> None:
 def test_curves_are_those_of_the_log_and_long_ones_are_averaged(tmp_path: Path) -> None:
     steps = 2 * POINTS + 1
     lines = [{"step": step, "epoch": 0, "loss": float(step)} for step in range(steps)]
-    lines.insert(7, {"step": 6, "epoch": 0, "evaluation": {"top1@20": {"value": 0.25}}})  # pyright: ignore[reportArgumentType]
+    score = {"value": 0.25, "ci95": [0.2, 0.3], "n": 100}
+    lines.insert(7, {"step": 6, "epoch": 0, "evaluation": {"top1@20": score}})  # pyright: ignore[reportArgumentType]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(text + '{"step": 9', encoding="utf-8")
     found = training_curves(tmp_path)
@@ -134,7 +149,7 @@ def test_curves_are_those_of_the_log_and_long_ones_are_averaged(tmp_path: Path) 
     assert (
         loss["x"][-1] == loss["y"][-1] == pytest.approx(np.mean(range(steps - steps % 3 or steps - 3, steps)))
     )
-    assert found["scores"] == {"top1@20": {"x": [6], "y": [0.25]}}
+    assert found["scores"] == {"top1@20": {"x": [6], "y": [0.25], "low": [0.2], "high": [0.3]}}
 
 
 @pytest.mark.parametrize("text", ["[1]\n", "{\n", '{"loss": 1}\n', '{"step": 1, "evaluation": {"a": 3}}\n'])
@@ -142,6 +157,17 @@ def test_what_is_no_log_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="no log of `ssleval train`"):
         training_curves(tmp_path)
+
+
+def test_runs_of_one_name_can_be_told_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        line = {"step": 0, "epoch": 0, "loss": 1, "freeze_last_layer": True}
+        (folder / "log.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    runs = training_runs(folders)
+    assert [run["name"] for run in runs] == [folders[0].as_posix(), folders[1].as_posix(), "other"]
+    assert list(runs[0]["terms"]) == ["loss"], "a switch is no curve"
 
 
 def test_a_folder_without_a_log_says_what_to_name(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ const layout = (extra) => ({
 });
 const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
-function plot(id, traces, extra, label) {
-  const box = byId(id);
+const plot = (id, traces, extra, label) => plotInto(byId(id), traces, extra, label);
+
+function plotInto(box, traces, extra, label) {
   box.classList.toggle("empty", traces.length === 0);
   box.setAttribute("aria-label", label);
   if (traces.length === 0) {
@@ -55,7 +56,12 @@ function drawCost() {
   const board = boards[byId("cost-board").value];
   const cost = board?.costs[byId("cost-kind").value];
   if (!cost) {
-    plot("cost-chart", [], {}, "No cost was recorded for this board.");
+    plot("cost-chart", [], {}, "There are no results.");
+    byId("cost-front").textContent = "";
+    return;
+  }
+  if (cost.front.length === 0) {
+    plot("cost-chart", [], {}, `No result of this board has it recorded: ${cost.missing}.`);
     byId("cost-front").textContent = "";
     return;
   }
@@ -73,7 +79,7 @@ function drawCost() {
   const missing = cost.values.filter((value) => value === null).length;
   byId("cost-front").textContent =
     `On the front, from the cheapest: ${front.map((row) => `${row.label} ${number(row.scores[0][0], unit)}`).join("; ")}.` +
-    (missing ? ` Not drawn, because this cost was not recorded: ${missing} of ${board.rows.length}.` : "");
+    (missing ? ` Not drawn, because it is not recorded: ${missing} of ${board.rows.length} (${cost.missing}).` : "");
 }
 
 function startCost() {
@@ -124,29 +130,4 @@ function contrastRow(board) {
   };
   return element("tr", {}, cell(board.title, "name"), cell(name), best(own, tried[0]), best(weak, tried[1]),
     cell(`${number(difference, unit)} [${number(low, unit)}, ${number(high, unit)}]`, "number"), cell(verdict));
-}
-
-// Training -----------------------------------------------------------------------------------------
-
-function drawTraining() {
-  const [part, name] = JSON.parse(byId("curve").value);
-  const runs = data.runs.filter((run) => run[part][name]);
-  plot("training-chart", runs.map((run) => ({
-    type: "scatter", mode: part === "scores" ? "lines+markers" : "lines", name: plain(run.name),
-    x: run[part][name].x, y: run[part][name].y,
-  })), { showlegend: true, xaxis: { title: { text: "step" } }, yaxis: { title: { text: plain(name) }, automargin: true } },
-  `${name} by training step`);
-  const merged = Math.max(1, ...runs.map((run) => run[part][name].steps_per_point ?? 1));
-  byId("training-note").textContent = merged > 1 ? `Each point is the mean of up to ${merged} steps.` : "";
-}
-
-function startTraining() {
-  if (data.runs.length === 0) return;
-  byId("training").hidden = byId("training-link").hidden = false;
-  const names = (part) => [...new Set(data.runs.flatMap((run) => Object.keys(run[part])))]
-    .map((name) => [JSON.stringify([part, name]), name]);
-  const terms = names("terms").sort(([, one], [, two]) => (two === "loss") - (one === "loss"));
-  options(byId("curve"), [...terms, ...names("scores")]);
-  byId("curve").addEventListener("input", drawTraining);
-  drawTraining();
 }

@@ -18,6 +18,7 @@ const kindOf = (row) => kinds[row.supervision] ?? row.supervision;
 
 const shared = (row, name) => pool[row.shared[name]];
 const parameters = (row) => shared(row, "backbone").parameters || null;
+const gflops = (row) => (row.own.cost.flops_per_image ?? 0) / 1e9 || null;
 const speed = (row) => row.own.timings.images_per_second || null;
 
 const unpackers = {

@@ -4,7 +4,8 @@ function openDetails(row) {
   const board = boards[row.board];
   byId("details-title").textContent = `${row.label} on ${board.title}`;
   byId("details-body").replaceChildren(
-    scoresPart(row, board), ...classesPart(row, board), ...itemsPart(row, board), ...provenancePart(row));
+    scoresPart(row, board), ...classesPart(row, board), ...itemsPart(row, board), ...picturesPart(row),
+    ...provenancePart(row));
   byId("details").showModal();
   byId("details").scrollTop = 0;
 }
@@ -64,6 +65,15 @@ function classesPart(row, board) {
     paged(found, 20, (part) => tableOf(["Class", "Score", "n"],
       part.map((one) => [className(board, one.label), number(one.value, unit), String(one.n)]))),
   ];
+}
+
+// Pictures -----------------------------------------------------------------------------------------
+
+function picturesPart(row) {
+  const pictures = Object.entries(drawnOf(row));
+  if (pictures.length === 0) return [];
+  return [element("h3", {}, "What the model sees"),
+    element("div", { class: "grid" }, ...pictures.map(([what, address]) => drawnFigure(address, what, `${row.model}: ${what}`)))];
 }
 
 // Items --------------------------------------------------------------------------------------------

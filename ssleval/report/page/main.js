@@ -12,4 +12,5 @@ startDetails();
 startCost();
 startContrast();
 startFlips();
+startPictures();
 startTraining();

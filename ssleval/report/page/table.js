@@ -31,6 +31,7 @@ const columns = [
   { name: "n", title: "n", kind: "number wide", key: (row, score) => score.n, draw: (row, score) => String(score.n) },
   { name: "parameters", title: "Params (M)", kind: "number wide", key: parameters,
     draw: (row) => number(parameters(row), "") },
+  { name: "gflops", title: "GFLOPs", kind: "number wide", key: gflops, draw: (row) => number(gflops(row), "") },
   { name: "speed", title: "Images/s", kind: "number wide", best: true, key: speed, draw: (row) => number(speed(row), "") },
 ];
 
