@@ -8,25 +8,42 @@ const looks = {
 };
 const look = (kind) => looks[kind] ?? { color: "#8a4f9e", symbol: "triangle-up" };
 
+const hovers = window.matchMedia("(hover: hover)").matches;
+
 const layout = (extra) => ({
   margin: { l: 60, r: 16, t: 16, b: 56 },
   font: { family: "system-ui, sans-serif", size: 13, color: "#1a1c20" },
   hovermode: "closest",
-  legend: { orientation: "h", y: 1.12, x: 0 },
+  legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+  // A finger that moves over a chart moves the page.
+  dragmode: hovers ? "zoom" : false,
   ...extra,
 });
-const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+  displayModeBar: hovers ? "hover" : false };
+
+const axis = (text, extra = {}) => ({ title: { text: plain(text), font: { size: 13 } }, automargin: true, ...extra });
+
+// Ticks of a logarithmic axis with whole numbers beside them, no more than fit.
+function logAxis(text, values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const decades = Math.log10(high / low);
+  const steps = decades > 2.5 ? [1] : decades > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
+  const first = Math.floor(Math.log10(low)) - 1;
+  const ticks = Array.from({ length: Math.ceil(decades) + 4 }, (_, place) => steps.map((step) => step * 10 ** (first + place))).flat();
+  return axis(text, { type: "log", tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(2)))) });
+}
 
 const plot = (id, traces, extra, label) => plotInto(byId(id), traces, extra, label);
 
-function plotInto(box, traces, extra, label) {
+function plotInto(box, traces, extra, label, how = {}) {
   box.classList.toggle("empty", traces.length === 0);
   box.setAttribute("aria-label", label);
   if (traces.length === 0) {
     Plotly.purge(box);
     box.replaceChildren(label);
   } else {
-    Plotly.react(box, traces, layout(extra), settings);
+    Plotly.react(box, traces, layout(extra), { ...settings, ...how });
   }
 }
 
@@ -68,13 +85,13 @@ function drawCost() {
   const { name, unit } = board.metrics[0];
   const front = cost.front.map((place) => board.rows[place]);
   const line = {
-    type: "scatter", mode: "lines", name: "front", hoverinfo: "skip", line: { color: "#1a1c20", width: 1.5, dash: "dot" },
+    type: "scatter", mode: "lines", name: "front", hoverinfo: "skip", line: { color: "#1a1c20", width: 1.5, dash: "dot", shape: "hv" },
     x: cost.front.map((place) => cost.values[place]), y: front.map((row) => scaled(row.scores[0][0], unit)),
   };
   const present = [...new Set(board.rows.map((row) => row.supervision))].sort();
   plot("cost-chart", [line, ...present.map((kind) => costTrace(board, cost, kind))], {
-    xaxis: { title: { text: plain(cost.name) }, type: "log", automargin: true },
-    yaxis: { title: { text: plain(`${name} (${shownUnit(unit)})`) }, automargin: true },
+    xaxis: logAxis(cost.name, cost.values.filter((value) => value !== null)),
+    yaxis: axis(`${name} (${shownUnit(unit)})`),
   }, `${name} of ${board.title} against ${cost.name}`);
   const missing = cost.values.filter((value) => value === null).length;
   byId("cost-front").textContent =
@@ -106,17 +123,17 @@ function startContrast() {
   const percent = (name) => drawn.map((board) => board.contrast[name] * 100);
   const [middle, low, high] = ["difference", "low", "high"].map(percent);
   const trace = {
-    type: "scatter", mode: "markers", x: middle, y: drawn.map((board) => plain(board.title)),
+    type: "scatter", mode: "markers", x: middle, y: drawn.map((board) => `${plain(board.name)}${board.twin ? `<br>${board.protocol}` : ""}`),
     error_x: { type: "data", symmetric: false, array: high.map((end, i) => end - middle[i]),
       arrayminus: low.map((end, i) => middle[i] - end), thickness: 1.5 },
     marker: { size: 9, color: middle.map((_, i) => (low[i] > 0 ? looks.self : high[i] < 0 ? looks.weak : looks.none).color) },
     hovertemplate: "%{y}: %{x:.2f}<extra></extra>",
   };
-  byId("contrast-chart").style.height = `${Math.max(12, 6 + 1.7 * drawn.length)}rem`;
+  byId("contrast-chart").style.height = `${6 + 2.6 * Math.max(1, drawn.length)}rem`;
   plot("contrast-chart", drawn.length ? [trace] : [], {
     showlegend: false,
-    xaxis: { title: { text: "points: weakly supervised better < 0 < self-supervised better".replaceAll("<", "&lt;") }, zeroline: true, zerolinewidth: 2 },
-    yaxis: { autorange: "reversed", automargin: true, type: "category" },
+    xaxis: axis("self- minus weakly supervised, points", { zeroline: true, zerolinewidth: 2 }),
+    yaxis: { range: [drawn.length - 0.5, -0.5], automargin: true, type: "category" },
   }, drawn.length ? "Best self-supervised minus best weakly supervised, by board"
     : "No board in per cent has both a self-supervised and a weakly supervised model.");
 }

@@ -9,8 +9,8 @@ boards.forEach((board, index) => {
   board.name = `${board.task}/${board.dataset}`;
 });
 for (const board of boards) {
-  const twins = boards.filter((other) => other.name === board.name).length > 1;
-  board.title = `${board.name} (${board.split}${twins ? `, protocol ${board.protocol}` : ""})`;
+  board.twin = boards.filter((other) => other.name === board.name).length > 1;
+  board.title = `${board.name} (${board.split}${board.twin ? `, protocol ${board.protocol}` : ""})`;
 }
 
 const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "none", unknown: "unknown" };

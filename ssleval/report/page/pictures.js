@@ -3,7 +3,7 @@
 const drawnOf = (row) => data.drawn[row.own.file.split("/")[0]] ?? {};
 
 function drawnFigure(address, what, caption) {
-  return element("figure", {}, element("img", { src: address, alt: `${what} of ${caption}`, loading: "lazy" }),
+  return element("figure", {}, element("img", { src: address, alt: `${what} of ${caption}` }),
     element("figcaption", {}, caption));
 }
 

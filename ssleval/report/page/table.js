@@ -12,7 +12,7 @@ function scoreOf(row) {
   return { ...board.metrics[place], place, value, low, high, n };
 }
 
-const cell = (text, kind = "") => element("td", { class: kind }, text);
+const cell = (content, kind = "") => element("td", { class: kind }, ...[content].flat());
 const scoreText = (score) =>
   `${number(score.value, score.unit)} [${number(score.low, score.unit)}, ${number(score.high, score.unit)}]`;
 
@@ -20,10 +20,11 @@ const columns = [
   { name: "rank", title: "Rank", kind: "number", key: (row) => row.rank,
     draw: (row, score) => (score.place === 0 ? `${row.tied ? "=" : ""}${row.rank}` : "") },
   { name: "model", title: "Model", kind: "name", key: (row) => row.label.toLowerCase(),
-    draw: (row) => element("button", { type: "button", onclick: () => openDetails(row) }, row.label) },
+    draw: (row) => [element("button", { type: "button", onclick: () => openDetails(row) }, row.label),
+      element("div", { class: "narrow quiet" }, boards[row.board].title)] },
   { name: "score", title: "Score [95 %]", kind: "number", best: true, key: (row, score) => score.value,
     draw: (row, score) => scoreText(score) },
-  { name: "board", title: "Task / dataset", kind: "name", key: (row) => boards[row.board].title,
+  { name: "board", title: "Task / dataset", kind: "name wide", key: (row) => boards[row.board].title,
     draw: (row) => boards[row.board].title },
   { name: "metric", title: "Metric", kind: "wide", key: (row, score) => score.name,
     draw: (row, score) => `${score.name}${score.unit === "fraction" ? "" : ` (${score.unit})`}` },

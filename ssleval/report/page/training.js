@@ -46,8 +46,8 @@ function drawCurve(box, part, name) {
   const has = data.runs.map((run, place) => ({ run, place })).filter(({ run }) => run[part][name]);
   plotInto(box, has.map(({ run, place }) => curveTrace(run, place, part, name)), {
     showlegend: false, margin: { l: 52, r: 8, t: 8, b: 40 },
-    xaxis: { title: { text: "step" }, automargin: true }, yaxis: { automargin: true },
-  }, `${curveTitle(name)} by training step`);
+    xaxis: axis("step"), yaxis: { automargin: true },
+  }, `${curveTitle(name)} by training step`, { displayModeBar: false });
 }
 
 function curvesPart({ title, part, names, open }) {
