@@ -116,7 +116,8 @@ def measure(command: tuple[str, ...], folder: Path) -> Spent:
         SystemExit: the command failed.
     """
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "ssleval", *command], cwd=folder, env=_environment())
+    asked = [sys.executable, "-m", "ssleval", *command]
+    process = subprocess.Popen(asked, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)

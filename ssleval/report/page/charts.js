@@ -95,7 +95,7 @@ function drawCost() {
   }, `${name} of ${board.title} against ${cost.name}`);
   const missing = cost.values.filter((value) => value === null).length;
   byId("cost-front").textContent =
-    `On the front, from the cheapest: ${front.map((row) => `${row.label} ${number(row.scores[0][0], unit)}`).join("; ")}.` +
+    `${board.title}: ${name} against ${cost.name}. On the front, from the cheapest: ${front.map((row) => `${row.label} ${number(row.scores[0][0], unit)}`).join("; ")}.` +
     (missing ? ` Not drawn, because it is not recorded: ${missing} of ${board.rows.length} (${cost.missing}).` : "");
 }
 
