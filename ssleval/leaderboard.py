@@ -164,7 +164,7 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _text(value: object) -> str:
-    if pd.isna(value):  # pyright: ignore[reportCallIssue, reportArgumentType]
+    if value is None or value is pd.NA or value != value:  # noqa: PLR0124 - NaN is what a model lacks
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

@@ -43,7 +43,7 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
         seed=look.context.seed,
         device=look.context.device,
     )
-    predict = predictor(backbone, head, request.readouts, side, task.interpolation, look)
+    predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []
     for picture in pictures:
         width, height = picture.image.size

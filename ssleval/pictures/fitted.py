@@ -1,6 +1,6 @@
 """What the pictures of heads share: a task's features of a limited training split, and of single images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssleval.backbone import Backbone
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, Readout
+from ssleval.core import Dataset, FeatureRequest, FeatureTable
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.extract import forward
@@ -56,14 +56,12 @@ def training_table(backbone: Backbone, request: FeatureRequest, look: Look) -> F
 def predictor(
     backbone: Backbone,
     head: LinearHead,
-    readouts: Sequence[Readout],
-    side: int,
-    how: Interpolation,
+    fitted: FeatureRequest,
     look: Look,
 ) -> Predictor:
-    """Return a function from an image to the outputs of ``head`` on its patches, squashed to a square."""
-    geometry = Geometry(side, "square", None, how)
-    wanted = [canonical(readout, backbone) for readout in readouts]
+    """Return a function from an image to the outputs of ``head``, seen as the images it was fitted on."""
+    geometry = fitted.geometry or backbone.card.native_geometry()
+    wanted = [canonical(readout, backbone) for readout in fitted.readouts]
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
         pixels = torch.from_numpy(apply(geometry, image))[None]

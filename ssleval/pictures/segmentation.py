@@ -28,7 +28,7 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
     """
     dataset = fitting_set(look, "segmentation", "mask")
     side = look.side(backbone, SIDE)
-    task = Segmentation(size=side, iterations=ITERATIONS)
+    task = Segmentation(size=side, iterations=ITERATIONS).resolved(dataset)
     request, _ = task.requests(dataset)
     train = training_table(backbone, request, look)
     head = fit_classes(
@@ -41,7 +41,7 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
         seed=look.context.seed,
         device=look.context.device,
     )
-    predict = predictor(backbone, head, request.readouts, side, task.interpolation, look)
+    predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []
     seen: set[int] = set()
     for picture in pictures:
