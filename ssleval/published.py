@@ -1,7 +1,7 @@
 """Sets with a published size: the card first, the files when they are asked for."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,8 @@ class Copy(NamedTuple):
     """In label order."""
     open: Callable[[str], Split]
     """Opens one of the splits the card names."""
+    more: Mapping[str, int] = {}
+    """Images that the copy adds to splits, such as distractors of one's own; a split may be all of these."""
 
 
 Reader: TypeAlias = Callable[[Path, DatasetOptions], Copy]
@@ -61,8 +63,9 @@ class Published:
                 "the copy is incomplete or not the published one"
             )
         trained = self.fitted_on
+        added = {split: card.lengths.get(split, 0) + count for split, count in copy.more.items()}
         return Dataset(
-            replace(card, class_names=copy.class_names),
+            replace(card, class_names=copy.class_names, lengths={**card.lengths, **added}),
             copy.open,
             # Opened when asked for: classification by texts needs none of its images.
             None if trained is None else cache(lambda: trained("", options)),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssleval.catalog import open_dataset
 from ssleval.core import Dataset, DatasetOptions
-from ssleval.datasets.copydays import BLOCKS, opened
+from ssleval.datasets.copydays import CARD
 from ssleval.errors import ConfigError, DataError
 
 Paint = Callable[[Path, int], None]
@@ -115,11 +115,12 @@ def copydays(tmp_path: Path, paint: Paint) -> Path:
     return tmp_path / "copydays"
 
 
-REDUCED = {"original": 2, "strong": 3, "crops/50": 2}
+REDUCED = {"original": 2, "strong": 3, "crops/50": 2, "database": 2}
 
 
-def test_copydays_knows_originals_by_name(copydays: Path) -> None:
-    dataset = opened(copydays, REDUCED, DatasetOptions())
+@pytest.mark.usefixtures("copydays")
+def test_copydays_knows_originals_by_name(open_reduced: Open) -> None:
+    dataset = open_reduced("copydays", 0, REDUCED)
     assert dataset.card.lengths == {**REDUCED, "database": 4, "whitening": 1}
     assert [dataset.split("strong")[row].target.easy.tolist() for row in range(3)] == [[0], [0], [1]]
     assert dataset.split("crops/50")[1].target.easy.tolist() == [1]
@@ -131,14 +132,18 @@ def test_copydays_knows_originals_by_name(copydays: Path) -> None:
     assert database[3].image.getpixel((0, 0)) == (0, 0, 0)
 
 
-def test_copydays_without_more_folders_is_complete(copydays: Path, tmp_path: Path) -> None:
+def test_copydays_without_more_folders_is_complete(
+    copydays: Path, tmp_path: Path, open_reduced: Open
+) -> None:
     for name in ("distractors", "whitening"):
         (copydays / name).rename(tmp_path / name)
-    assert opened(copydays, REDUCED, DatasetOptions()).card.lengths == {**REDUCED, "database": 2}
+    assert open_reduced("copydays", 0, REDUCED).card.lengths == REDUCED
 
 
-def test_another_copydays_is_refused(copydays: Path, paint: Paint, tmp_path: Path) -> None:
-    assert sum(BLOCKS.values()) == 229 + 19 * 157
+def test_another_copydays_is_refused(
+    copydays: Path, paint: Paint, tmp_path: Path, open_reduced: Open
+) -> None:
+    assert sum(CARD.lengths.values()) == 229 + 20 * 157
     with pytest.raises(DataError, match=r"no folder .*crops/10"):
         open_dataset("copydays", DatasetOptions(data_root=tmp_path)).split("crops/10")
     with pytest.raises(DataError, match="3 items, expected 229"):
@@ -147,6 +152,6 @@ def test_another_copydays_is_refused(copydays: Path, paint: Paint, tmp_path: Pat
         open_dataset("copydays:x", DatasetOptions(data_root=tmp_path))
     paint(copydays / "strong" / "999901.png", 0)
     with pytest.raises(DataError, match=r"999901\.png must begin with"):
-        opened(copydays, {**REDUCED, "strong": 4}, DatasetOptions()).split("strong")
+        open_reduced("copydays", 0, {**REDUCED, "strong": 4}).split("strong")
     with pytest.raises(DataError, match="set --data-root"):
         open_dataset("copydays", DatasetOptions(data_root=tmp_path / "elsewhere"))

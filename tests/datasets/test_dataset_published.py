@@ -16,6 +16,7 @@ Paint = Callable[[Path, int], None]
 OpenReduced = Callable[..., Dataset]
 
 PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
+    "amstertime": (0, {"images": 2462, "old": 1231, "new": 1231}, "images", "images", "top1"),
     "ade20k": (150, {"training": 20210, "validation": 2000}, "training", "validation", "top1"),
     "aircraft": (100, {"trainval": 6667, "test": 3333}, "trainval", "test", "mean_per_class"),
     "caltech101": (102, {"train": 3060, "test": 6084}, "train", "test", "mean_per_class"),
@@ -24,6 +25,7 @@ PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
     "cifar10": (10, {"train": 50000, "test": 10000}, "train", "test", "top1"),
     "cifar100": (100, {"train": 50000, "test": 10000}, "train", "test", "top1"),
     "cityscapes": (19, {"train": 2975, "val": 500}, "train", "val", "top1"),
+    "copydays": (0, {"original": 157, "strong": 229, "crops/80": 157}, "database", "strong", "top1"),
     "cub200": (200, {"train": 5994, "test": 5794}, "train", "test", "top1"),
     "digits": (10, {"train": 1297, "test": 500}, "train", "test", "top1"),
     "dtd": (47, {"trainval": 3760, "test": 1880}, "trainval", "test", "top1"),
@@ -42,6 +44,8 @@ PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
     "pets": (37, {"trainval": 3680, "test": 3669}, "trainval", "test", "mean_per_class"),
     "places205": (205, {"train": 2448873, "val": 20500}, "train", "val", "top1"),
     "spair71k": (18, {"trn": 53340, "val": 5384, "test": 12234}, "trn", "test", "top1"),
+    "roxford5k": (0, {"queries": 70, "gallery": 4993}, "gallery", "queries", "top1"),
+    "rparis6k": (0, {"queries": 70, "gallery": 6322}, "gallery", "queries", "top1"),
     "sun397": (397, {"train": 19850, "test": 19850}, "train", "test", "top1"),
     "voc2007": (20, {"trainval": 5011, "test": 4952}, "trainval", "test", "map"),
     "voc2012": (21, {"train": 1464, "val": 1449}, "train", "val", "top1"),
