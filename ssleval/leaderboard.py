@@ -158,15 +158,15 @@ def _csv(table: pd.DataFrame) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.columns)
-    columns = [[_text(value) for value in table[name].tolist()] for name in table.columns]
-    writer.writerows(zip(*columns, strict=True))
+    writer.writerows(zip(*(_texts(table[name]) for name in table.columns), strict=True))
     return file.getvalue()
 
 
-def _text(value: object) -> str:
-    if value is None or value is pd.NA or value != value:  # noqa: PLR0124 - NaN is what a model lacks
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _texts(column: pd.Series) -> list[object]:
+    values = column.tolist()
+    if column.dtype.kind == "f":
+        return [f"{value:.6g}" if value == value else "" for value in values]  # noqa: PLR0124 - no NaN
+    return ["" if missing else value for value, missing in zip(values, column.isna(), strict=True)]
 
 
 def _belongs(figure: Figure, board: Board) -> bool:
