@@ -14,8 +14,8 @@ help:  ## list the targets
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: .venv/installed  ## k-NN of two floors on real images, with intervals, and a leaderboard
-	$(BIN)/ssleval run --model pixels,random:vit_tiny --task knn --dataset digits --results $(DEMO)
+demo: .venv/installed  ## k-NN of the embedded checkpoint and of two floors, with intervals, and a leaderboard
+	$(BIN)/ssleval run --model pixels,random:dino_scenes,dino_scenes --task knn --set knn.preprocessing=card --results $(DEMO)
 	$(BIN)/ssleval leaderboard $(DEMO) --out $(DEMO)
 
 test: .venv/installed  ## the whole test suite

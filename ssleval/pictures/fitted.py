@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssleval.backbone import Backbone
-from ssleval.core import Dataset, FeatureRequest, FeatureTable
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.extract import forward
@@ -60,7 +60,8 @@ def predictor(
     look: Look,
 ) -> Predictor:
     """Return a function from an image to the outputs of ``head``, seen as the images it was fitted on."""
-    geometry = fitted.geometry or backbone.card.native_geometry()
+    geometry = fitted.geometry
+    assert isinstance(geometry, Geometry)  # stored grids are of whole images
     wanted = [canonical(readout, backbone) for readout in fitted.readouts]
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
