@@ -18,7 +18,8 @@ from ssleval.errors import UnknownNameError
         ("./photos/x", r"a folder of images is folder:\./photos/x"),
         (
             "zzz:x",
-            "known: captions, davis, folder, groups, hf, manifest, masks, rgbd, scenes, torchvision, wds",
+            "known: captions, davis, folder, groups, hf, manifest, masks, rgbd, rgbd_pairs, scenes, "
+            "torchvision, wds",
         ),
     ],
 )
