@@ -65,6 +65,7 @@ def show_model(
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
     backbone = load(model, checkpoint=checkpoint, key=key, device=device)
     path = out or Path(f"{what}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
     draw(backbone, pictures, what, look).save(path, format="PNG")
     typer.echo(str(path))
 
