@@ -37,6 +37,8 @@ def test_cards_agree_with_the_library_that_builds_them(source: str, large: bool)
         arch = card.arch
         if card.loader != source or card.unavailable or arch == "resnet50" or large != (card.parameters > 87):
             continue
+        if "packaged" in card.weights:  # held to its file by a test of its own
+            continue
         known = find_card(f"{source}:{arch}")
         fields = ["embed_dim", "arch"]
         if source != "native":
