@@ -158,7 +158,7 @@ def _csv(table: pd.DataFrame) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(zip(*(_texts(table[name]) for name in table.columns), strict=True))
+    writer.writerows(zip(*(_texts(column) for _, column in table.items()), strict=True))
     return file.getvalue()
 
 
