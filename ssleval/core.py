@@ -316,6 +316,8 @@ class Dataset:
     fitted_on: Callable[[], "Dataset"] | None = None
     """Opens the set on whose training split heads are fitted, where this one only tests them; always
     the same object. None: heads are fitted on this set's own training split."""
+    pictures: str = ""
+    """Sets with the same name here show the same pictures and differ in targets: one pass serves them all."""
 
     def split(self, name: str) -> Split:
         """Open a split and check that it is the published one.
@@ -366,6 +368,7 @@ class Dataset:
             replace(card, lengths=lengths),
             lambda name: _first(self.split(name), lengths[name]),
             None if opened is None else cache(lambda: opened().limited(limit)),
+            self.pictures,
         )
 
 

@@ -16,10 +16,11 @@ __all__ = ["Estimate", "estimate"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The price of one model on one dataset, for all tasks together."""
+    """The price of one model on the pictures of one dataset, for all tasks together."""
 
     model: str
     dataset: str
+    """Several where they show the same pictures."""
     tasks: tuple[str, ...]
     """Those still to be measured; results stored already cost nothing."""
     images: int
@@ -47,7 +48,7 @@ class Estimate:
 
 
 def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool) -> Iterator[Estimate]:
-    """Yield the price of every model and dataset; a few batches are run to time them, nothing is stored."""
+    """Yield the price of every model and dataset; some batches are run to time them, nothing is stored."""
     groups = batches(asked)
     for name in models(asked):
         source = FeatureSource(load_asked(name, asked, context), context)
@@ -64,7 +65,8 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
                 if force or folder is None or not is_stored(source, job, wanted, folder):
                     requests += wanted
                     left.append(job.name)
-            yield _estimate(source, measurements[0].dataset, tuple(left), requests)
+            datasets = ", ".join(dict.fromkeys(one.dataset for one in measurements))
+            yield _estimate(source, datasets, tuple(left), requests)
 
 
 def _estimate(

@@ -1,6 +1,6 @@
 """Measure models: plan, extract, evaluate, record. Everything the command line does is a call here.
 
-For one model and one dataset the requests of all tasks are merged and extracted in one pass; a task
+For one model the requests of all tasks on the same pictures are merged and extracted in one pass; a task
 whose result is already stored under the same key is neither extracted for nor evaluated again.
 """
 
@@ -107,8 +107,8 @@ def measure(
     """Yield the result of every job, in order; what is stored already is read back.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records.
-    A job that has no meaning for the model is skipped and said to ``note``; where it is the only job,
-    its NotApplicableError is raised.
+    A job that has no meaning for the model is skipped and said to ``note``; where no job has one, a
+    NotApplicableError is raised.
     """
     source = FeatureSource(backbone, context)
     asked = _applicable(source, jobs, note)
@@ -137,6 +137,7 @@ def _applicable(
     source: FeatureSource, jobs: Sequence[Job], note: Callable[[str], None] | None
 ) -> list[tuple[Job, tuple[FeatureRequest, ...]]]:
     asked: list[tuple[Job, tuple[FeatureRequest, ...]]] = []
+    left_out: list[str] = []
     for job in jobs:
         try:
             job.task.check(source.backbone)
@@ -144,10 +145,12 @@ def _applicable(
             source.check(requests)
             asked.append((job, requests))
         except NotApplicableError as error:
-            if len(jobs) == 1:
-                raise
-            if note is not None:
-                note(f"not applicable: {job.name} on {job.dataset_name}: {error}")
+            left_out.append(f"{job.name} on {job.dataset_name}: {error}")
+    if left_out and not asked:
+        raise NotApplicableError("; ".join(left_out))
+    if note is not None:
+        for line in left_out:
+            note(f"not applicable: {line}")
     return asked
 
 

@@ -66,8 +66,7 @@ def sweep(
             for outcome in _measured(backbone, jobs, asked, context, folder, force=force, note=note):
                 if isinstance(outcome, NotApplicableError) and asked.suite is not None:
                     left_out.append(outcome)
-                    lines = ", ".join(f"{one.task} on {one.dataset}" for one in jobs)
-                    note(f"not applicable: {lines}: {outcome}")
+                    note(f"not applicable: {outcome}")
                 else:
                     yielded = True
                     yield outcome
@@ -93,7 +92,7 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
 
 
 def batches(asked: Sweep) -> list[list[Measurement]]:
-    """Return the measurements, those of one dataset together; every task is built once to check it."""
+    """Return the measurements, those on the same pictures together; every task is built once to check it."""
     settings = parse_settings(asked.settings)
     if asked.suite is not None:
         found = read_suite(asked.suite)
@@ -108,10 +107,17 @@ def batches(asked: Sweep) -> list[list[Measurement]]:
     ]
     for one in merged:
         build_task(one.task, one.settings)
-    by_dataset: dict[str, list[Measurement]] = {}
+    groups: dict[str, list[Measurement]] = {}
     for one in merged:
-        by_dataset.setdefault(one.dataset, []).append(one)
-    return list(by_dataset.values())
+        groups.setdefault(_pictures(one.dataset, asked), []).append(one)
+    return list(groups.values())
+
+
+def _pictures(dataset: str, asked: Sweep) -> str:
+    try:
+        return open_dataset(dataset, asked.options).pictures or dataset
+    except SslevalError:  # said when the dataset is opened to be measured
+        return dataset
 
 
 def open_asked(name: str, asked: Sweep) -> Dataset:
@@ -122,9 +128,12 @@ def open_asked(name: str, asked: Sweep) -> Dataset:
 
 
 def jobs_of(measurements: list[Measurement], asked: Sweep) -> list[Job]:
-    """Return the jobs of one dataset, opened once for all of them."""
-    dataset = open_asked(measurements[0].dataset, asked)
-    return [make_job(one.task, one.dataset, dataset, one.settings, asked.limit) for one in measurements]
+    """Return the jobs of some measurements, every dataset opened once for all of them."""
+    opened = {name: open_asked(name, asked) for name in dict.fromkeys(one.dataset for one in measurements)}
+    return [
+        make_job(one.task, one.dataset, opened[one.dataset], one.settings, asked.limit)
+        for one in measurements
+    ]
 
 
 def _measured(

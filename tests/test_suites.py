@@ -14,6 +14,7 @@ from ssleval.packaged import packaged
 from ssleval.protocol import build_task
 from ssleval.registry import summaries
 from ssleval.suites import Measurement, list_suites, read_suite
+from ssleval.sweep import Sweep, batches
 from ssleval.verify import _agrees
 
 SUITES = {name: read_suite(name) for name in list_suites()}
@@ -40,6 +41,13 @@ def test_every_line_is_a_task_on_data_that_exist(name: str) -> None:
 def test_all_has_every_task_that_needs_neither_texts_nor_imagenet() -> None:
     assert {line.task for line in SUITES["all"]} == set(summaries("ssleval.tasks")) - NOT_IN_ALL
     assert {line.dataset.partition(":")[0] for line in SUITES["all"]} == {"scenes"}
+
+
+def test_targets_of_the_same_pictures_are_measured_together() -> None:
+    (together,) = batches(Sweep(models="", suite="all"))
+    assert together == list(SUITES["all"])
+    apart = batches(Sweep(models="", datasets="digits,folder:a,folder:b"))
+    assert [[one.dataset for one in group] for group in apart] == [["digits"], ["folder:a"], ["folder:b"]]
 
 
 def test_all_says_at_which_size_images_are_seen() -> None:
@@ -89,4 +97,4 @@ def test_a_line_that_a_model_cannot_do_is_skipped_with_its_reason(cli: Cli) -> N
     assert "not applicable: zeroshot on folder:images: pixels has no text tower" in err
     code, _, err = cli("run", "--model", "pixels", "--suite", "texts.yaml", "--limit", "30")
     assert code == 2, "a suite of which nothing can be done is an error"
-    assert "no line has a meaning for pixels: pixels has no text tower" in err
+    assert "no line has a meaning for pixels: zeroshot on digits: pixels has no text tower" in err

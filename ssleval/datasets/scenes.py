@@ -146,7 +146,7 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
         max_depth=kind.max_depth,
         graded=kind.graded,
     )
-    return Dataset(card, lambda name: _open(root, kind.splits[name], location))
+    return Dataset(card, lambda name: _open(root, kind.splits[name], location), pictures=VERSION)
 
 
 def _open(root: Path, split: str, location: str) -> Split:

@@ -119,7 +119,7 @@ def _of_seed(
         try:
             found += measure(backbone, jobs, context, folder, note=note) if jobs else ()
         except NotApplicableError as error:
-            note(f"not applicable: {jobs[0].name} on {jobs[0].dataset_name}: {error}")
+            note(f"not applicable: {error}")
     return found
 
 
