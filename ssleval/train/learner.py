@@ -15,9 +15,10 @@ from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import synchronise
 from ssleval.train.distill import file_sha256, frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
-from ssleval.train.networks import build_networks, update_teacher
+from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates
 from ssleval.train.schedules import Rates
+from ssleval.train.sharded import as_placed, optimizer_as_placed, reduce_gradients, share_out, whole
 from ssleval.train.views import Views
 from ssleval.train.watch import spread
 from ssleval.vit import Vit
@@ -37,12 +38,10 @@ class Learner:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        student, teacher = build_networks(config)
-        for network in (student, teacher):
-            synchronise(network, device)
-        self.student, self.teacher = student.to(device), teacher.to(device)
+        self.student, self.teacher = (self._placed(network) for network in build_networks(config))
         self.guide, self._guide_sha256 = self.teacher, ""
-        depth = len(student.backbone.blocks) if isinstance(student.backbone, Vit) else 0
+        trained = self.student.backbone
+        depth = len(trained.blocks) if isinstance(trained, Vit) else 0
         self.optimizer = optimizer(parameter_groups(self.student, config.optim, depth), config.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
         self.centers = torch.zeros(2, config.head.prototypes, device=device)
@@ -50,13 +49,19 @@ class Learner:
         if config.loss.distill:
             path = Path(config.loss.distill)
             guide, centers = frozen_teacher(path, config)
-            self.guide, self._guide_sha256 = guide.to(device), file_sha256(path)
+            self.guide, self._guide_sha256 = self._placed(guide), file_sha256(path)
             self.centers.copy_(centers)
         if config.run.compile:
             for network in {self.student, self.teacher, self.guide}:
                 network.backbone.compile()
-        shared = distributed.is_initialized() and distributed.get_world_size() > 1
-        self._network = DistributedDataParallel(self.student) if shared else self.student
+        copied = not config.run.shard and distributed.is_initialized() and distributed.get_world_size() > 1
+        self._network = DistributedDataParallel(self.student) if copied else self.student
+
+    def _placed(self, network: Network) -> Network:
+        synchronise(network, self.device)
+        if self.config.run.shard:
+            share_out(network)
+        return network.to(self.device)
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step and return the losses of this process, and how spread out the teacher is.
@@ -69,8 +74,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self._parts(views.globals.shape[1])
         for index, rows in enumerate(parts):
-            last = index == len(parts) - 1
-            with self._local_gradients() if not last else nullcontext():
+            with self._gradients(reduced=index == len(parts) - 1):
                 charged = self._losses(views, masks, targets, patch_targets, rows)
                 self.scaler.scale(sum(charged.values(), torch.zeros((), device=self.device))).backward()
             for name, value in charged.items():
@@ -138,18 +142,20 @@ class Learner:
         size = -(-batch // self.config.run.accumulate)
         return [slice(start, min(batch, start + size)) for start in range(0, batch, size)]
 
-    def _local_gradients(self) -> Any:
-        return (
-            self._network.no_sync() if isinstance(self._network, DistributedDataParallel) else nullcontext()
-        )
+    def _gradients(self, *, reduced: bool) -> Any:
+        """Average gradients over processes after the last part of a batch alone."""
+        network = self._network
+        reduce_gradients(network, now=reduced)
+        copied = isinstance(network, DistributedDataParallel)
+        return network.no_sync() if copied and not reduced else nullcontext()
 
     def _autocast(self) -> Any:
         precision = _PRECISION.get(self.config.run.precision)
         return nullcontext() if precision is None else torch.autocast(self.device.type, precision)
 
-    def state(self) -> dict[str, Any]:
-        """Return all that a later process needs to go on."""
-        return {
+    def state(self, *, keep: bool = True) -> dict[str, Any]:
+        """Return all that later processes need to go on. All processes must ask; see `sharded.whole`."""
+        state = {
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -157,6 +163,15 @@ class Learner:
             "centers": self.centers,
             "guide_sha256": self._guide_sha256,
         }
+        return whole(state, keep=keep)
+
+    def whole_teacher(self, state: Mapping[str, Any]) -> Network:
+        """Return the teacher as one process can use it, given what `state` returned."""
+        if not self.config.run.shard:
+            return self.teacher
+        teacher = untrained(self.config, drop_path=0.0)
+        teacher.load_state_dict(state["teacher"])
+        return teacher.requires_grad_(False).to(self.device)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` returned.
@@ -169,8 +184,8 @@ class Learner:
                 f"{self.config.loss.distill}: the frozen teacher has changed since this run began; give back "
                 "the one it began with, or start in another folder"
             )
-        self.student.load_state_dict(state["student"])
-        self.teacher.load_state_dict(state["teacher"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.student.load_state_dict(as_placed(state["student"], self.student))
+        self.teacher.load_state_dict(as_placed(state["teacher"], self.teacher))
+        self.optimizer.load_state_dict(optimizer_as_placed(state["optimizer"], self.optimizer))
         self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])

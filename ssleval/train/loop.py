@@ -183,10 +183,11 @@ class _Run:
 
     def _keep(self, step: int, epoch: int, log: Log | None) -> None:
         """Write the checkpoint and the model, then evaluate the teacher where that is due."""
-        run, teacher = self.config.run, self.learner.teacher
+        run, state = self.config.run, self.learner.state(keep=self.shard.leads)
         if self.shard.leads:
-            state = {**self.learner.state(), "step": step, "epoch": epoch, "config": self.config.to_dict()}
-            self.checkpoints.save({**state, "images": self.images.fingerprints})
+            place = {"step": step, "epoch": epoch, "config": self.config.to_dict()}
+            self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
+            teacher = self.learner.whole_teacher(state)
             card = teacher_card(teacher, self.config, self.data, (step - 1) // self.per_epoch)
             write_teacher(self.teacher, teacher, card)
             if log is not None and run.checkpoint_every and epoch % run.checkpoint_every == 0:

@@ -153,6 +153,9 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""
+    shard: bool = False
+    """Give every process its share of weights, gradients and optimiser (FSDP2) instead of a copy of them, for
+    networks that one device cannot hold."""
     checkpoint_every: int = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last and the best."""
     evaluate_every: int = 0

@@ -79,7 +79,7 @@ def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> No
 
 _FREE = {
     "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
-    "run.evaluate_limit",
+    "run.evaluate_limit", "run.shard",
 }  # fmt: skip
 """Settings that change no weight."""
 

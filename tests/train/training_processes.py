@@ -1,12 +1,18 @@
 """What the tests of the trainer run in processes of their own."""
 
 import multiprocessing
+import signal
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
+import torch
 from tiny_training import tiny
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
+from ssleval.train.config import TrainConfig
+from ssleval.train.learner import Learner
 from ssleval.train.loop import train
 
 
@@ -23,8 +29,36 @@ def alone(settings: tuple[str, ...], data: str, out: Path) -> None:
     train(tiny(*settings), data, out)
 
 
-def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out: Path) -> None:
-    """Train as one of two processes."""
-    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    train(tiny(*settings), data, out)
+def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out: Path, until: int) -> None:
+    """Train as one of two processes, from where ``out`` stands; told to stop in step ``until``, if not 0."""
+    _meet(rank, meeting)
+    if until and rank == 0:
+        _stop_in_step(until)
+    train(tiny(*settings), data, out, resume=True)
     distributed.destroy_process_group()
+
+
+def holds(rank: int, meeting: Path, config: TrainConfig, out: Path) -> None:
+    """Write down how many weights of student and teacher one of two processes holds."""
+    _meet(rank, meeting)
+    learner = Learner(config, torch.device("cpu"))
+    weights = [*learner.student.parameters(), *learner.teacher.parameters()]
+    held = sum(weight.to_local().numel() for weight in weights if isinstance(weight, DTensor))
+    (out / f"{rank}.txt").write_text(str(held))
+    distributed.destroy_process_group()
+
+
+def _meet(rank: int, meeting: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+
+
+def _stop_in_step(number: int) -> None:
+    step, done = Learner.step, []
+
+    def counted(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        done.append(1)
+        if len(done) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    Learner.step = counted
