@@ -59,10 +59,11 @@ class Browser:
         )
         os.close(commands)
         os.close(answers)
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        try:
+            self._attach()
+        except BaseException:
+            self._end()
+            raise
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send one command and return its answer; events that come before it are kept."""
@@ -144,10 +145,19 @@ class Browser:
             self.call("Browser.close")
             self._process.wait(self._patience)
         finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._send)
-            os.close(self._receive)
+            self._end()
+
+    def _attach(self) -> None:
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._send)
+        os.close(self._receive)
 
     def _next(self) -> dict[str, Any]:
         end = time.monotonic() + self._patience
