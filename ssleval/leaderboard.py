@@ -122,7 +122,8 @@ def long_table(found: Sequence[Board]) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for board in found:
-        rows += [_long_row(board, entry, name) for entry in board.entries for name in entry.result.metrics]
+        for entry in board.entries:
+            rows += _long_rows(board, entry)
         rows += [_published_row(board, figure) for figure in board.published]
     return _measured_first(rows)
 
@@ -205,29 +206,36 @@ def _published_row(board: Board, figure: Figure) -> dict[str, object]:
     }
 
 
-def _long_row(board: Board, entry: Entry, name: str) -> dict[str, object]:
-    score, settings = entry.result.metrics[name], entry.result.settings
-    leads = name == board.headline
-    return {
+def _long_rows(board: Board, entry: Entry) -> list[dict[str, object]]:
+    one = entry.result
+    before = {
         **_model_columns(entry),
         "task": board.task,
         "dataset": board.dataset,
         "split": board.split,
         "protocol": board.protocol,
-        "metric": name,
-        "value": score.value,
-        "ci95_low": score.ci95[0],
-        "ci95_high": score.ci95[1],
-        "n": score.n,
-        "unit": score.unit,
-        "rank": entry.rank if leads else None,
-        "tied": entry.tied if leads else None,
-        "precision": settings.get("precision"),
-        "seed": settings.get("seed"),
-        "limit": settings.get("limit"),
-        "weights_sha256": entry.result.weights_sha256,
-        "key": entry.result.key,
     }
+    after = {
+        **{name: one.settings.get(name) for name in ("precision", "seed", "limit")},
+        "weights_sha256": one.weights_sha256,
+        "key": one.key,
+    }
+    headline = board.headline
+    return [
+        {
+            **before,
+            "metric": name,
+            "value": score.value,
+            "ci95_low": score.ci95[0],
+            "ci95_high": score.ci95[1],
+            "n": score.n,
+            "unit": score.unit,
+            "rank": entry.rank if name == headline else None,
+            "tied": entry.tied if name == headline else None,
+            **after,
+        }
+        for name, score in one.metrics.items()
+    ]
 
 
 def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Samples]) -> Board:

@@ -204,16 +204,13 @@ def _parsed(text: str) -> dict[str, Any]:
         if start != "{":
             return json.loads(text)
         pairs = zip(parts[::2], parts[1::2], strict=True)
-        return {
-            name: (_shared if name in _SHARED_FIELDS else json.loads)(_value(part)) for name, part in pairs
-        }
+        fields_of = {name: part.rstrip().removesuffix(",") for name, part in pairs}
+        shared = {name: _shared(fields_of.pop(name)) for name in _SHARED_FIELDS if name in fields_of}
+        own = ",".join([f'"{name}":{part}' for name, part in fields_of.items()])
+        return {**json.loads(f"{{{own}}}"), **shared}
     except json.JSONDecodeError:
         # Indented otherwise, or broken: then the error counts from the start of the file.
         return json.loads(text)
-
-
-def _value(part: str) -> str:
-    return part.rstrip().removesuffix(",")
 
 
 @lru_cache(maxsize=4096)
@@ -223,9 +220,10 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    kept: dict[str, Any] = {name: value for name, value in stored.items() if name in _SCORE_FIELDS}
-    kept["ci95"] = (low, high)
-    return Score(**kept)
+    stored["ci95"] = (low, high)
+    if stored.keys() <= _SCORE_FIELDS:
+        return Score(**stored)
+    return Score(**{name: value for name, value in stored.items() if name in _SCORE_FIELDS})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

@@ -59,7 +59,8 @@ class Difference:
     @property
     def separable(self) -> bool:
         """Whether the 95 % interval excludes no difference at all."""
-        return self.low > 0 or self.high < 0
+        low, high = self.interval()
+        return low > 0 or high < 0
 
     def pvalue(self) -> float:
         """Return the two-sided p-value of no difference."""

@@ -37,7 +37,7 @@ def item_scatter(
     by_item = _gaps_of_a_mean(metric, ones, others)
     if by_item is not None:
         influences = by_item - by_item.mean()
-        variance = float((influences**2).mean()) / items
+        variance = float(influences @ influences) / items**2
     else:
         draws = _draws(items, resamples, seed)
         variance = float(np.nanvar(np.concatenate([_gaps(metric, ones, others, one) for one in draws])))
@@ -62,7 +62,8 @@ def _gaps_of_a_mean(
     if described["name"] != "mean_of":
         return None
     first, second = ([run[described["columns"]["column"]] for run in side] for side in (ones, others))
-    gaps = np.mean(np.asarray(first, np.float64) - np.asarray(second, np.float64), axis=0)
+    by_seed = [one.astype(np.float64) - two for one, two in zip(first, second, strict=True)]
+    gaps = by_seed[0] if len(by_seed) == 1 else np.mean(by_seed, axis=0)
     return None if np.isnan(gaps).any() else gaps
 
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
-from scipy.optimize import linear_sum_assignment
 
 from ssleval.core import IGNORED, Samples, Statistic
 from ssleval.errors import ContractError
@@ -88,6 +87,9 @@ def _matched_mean_iou(
 
 
 def _matched(total: Float[np.ndarray, "c c"]) -> float:
+    # Dear to import, and every reader of results imports this module.
+    from scipy.optimize import linear_sum_assignment
+
     area, claimed = total.sum(1), total.sum(0)
     if not area.any():
         return float("nan")

@@ -58,7 +58,10 @@ def mean_per_class_of(correct: str, label: str) -> Statistic:
 
 
 def _mean(samples: Samples, weights: Float[np.ndarray, "r n"], *, column: str) -> Float[np.ndarray, " r"]:
-    values = samples[column].astype(np.float64)
+    found = samples[column]
+    values = found.astype(np.float64)
+    if found.dtype.kind in "biu":
+        return _divide(weights @ values, weights.sum(axis=1))
     known = ~np.isnan(values)
     return _divide(weights @ np.where(known, values, 0.0), weights @ known.astype(np.float64))
 

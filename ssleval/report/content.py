@@ -164,6 +164,6 @@ def _shared(result: Result) -> dict[str, Any]:
 
 def _numbers(result: Result, name: str) -> list[float | int]:
     score = result.metrics[name]
-    if not all(isfinite(number) for number in (score.value, *score.ci95)):
+    if not isfinite(score.value + sum(score.ci95)):
         raise DataError(f"{result.path}: {name} is {score.value} {list(score.ci95)}; measure it again")
     return [score.value, *score.ci95, score.n]

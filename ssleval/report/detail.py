@@ -56,7 +56,7 @@ class Details:
             return {"why": "left out to keep the page small; --detail-mb raises the limit"}
         before = self._pool.size
         packed = self._packed_view(samples, view)
-        self._used += self._pool.size - before + sum(len(str(value)) for value in packed.values())
+        self._used += self._pool.size - before + _size(packed)
         return packed
 
     def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
@@ -75,6 +75,17 @@ class Details:
         if view.predicted is not None:
             packed["predicted"] = encode(view.predicted)
         return packed
+
+
+def _size(packed: Mapping[str, Any]) -> int:
+    """Return about how many characters the values take."""
+    return sum(_size_of(value) for value in packed.values())
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(len(one) if isinstance(one, str) else 8 for one in value)
+    return 8
 
 
 def _rounded(classes: Classes) -> list[float | None]:
