@@ -37,7 +37,8 @@ class Cost:
 _NO_SPEED = "features came from the store, or from another machine"
 _NO_PARAMETERS = "the model's card does not say"
 _NO_FLOPS = (
-    "the result is older than this record, its images have no one size, or the task runs the model itself"
+    "the result is older than this record, its images have no one size, the task runs the model itself, "
+    "or the model multiplies nothing"
 )
 
 
