@@ -177,9 +177,10 @@ def leaderboard_(
 ) -> None:
     """Rank comparable results together, with intervals and ties; Markdown on stdout."""
     from ssleval import leaderboard
+    from ssleval.ranking import boards
     from ssleval.results import read_all
 
-    found = leaderboard.boards(read_all(results))
+    found = boards(read_all(results))
     if published:
         from ssleval.figures import read_figures
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssleval import leaderboard, results
+from ssleval import leaderboard, ranking, results
 from ssleval.core import Metric, Samples, digest
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap, mean_of
@@ -52,7 +52,7 @@ def test_models_the_samples_cannot_separate_share_a_rank(tmp_path: Path) -> None
     store(tmp_path, "weak", right(0.3))
     store(tmp_path, "good", right(0.80, seed=1))
     store(tmp_path, "as-good", right(0.81, seed=2))
-    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    (board,) = ranking.boards(results.read_all(tmp_path))
     assert [(entry.rank, entry.tied) for entry in board.entries] == [(1, True), (1, True), (3, False)]
     assert board.entries[2].label == "weak"
     text = leaderboard.markdown([board])
@@ -70,7 +70,7 @@ def test_samples_are_read_once_for_each_result_and_never_for_one_alone(tmp_path:
         read.append(one.model)
         return results.read_samples(one)
 
-    leaderboard.boards(results.read_all(tmp_path), reader)
+    ranking.boards(results.read_all(tmp_path), reader)
     assert sorted(read) == ["m0", "m1", "m2", "m3"]
 
 
@@ -80,7 +80,7 @@ def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:
     better[np.flatnonzero(~base)[:12]] = True
     store(tmp_path, "base", base)
     store(tmp_path, "better", better)
-    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    (board,) = ranking.boards(results.read_all(tmp_path))
     first, second = (entry.result.metrics["top1"] for entry in board.entries)
     assert first.ci95[0] < second.ci95[1], "the intervals alone overlap"
     assert [(entry.label, entry.rank, entry.tied) for entry in board.entries] == [
@@ -93,7 +93,7 @@ def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:
 def test_only_comparable_results_are_ranked_together(tmp_path: Path, other: dict[str, object]) -> None:
     store(tmp_path, "a", right(0.5))
     store(tmp_path, "b", right(0.6), **other)  # pyright: ignore[reportArgumentType]
-    found = leaderboard.boards(results.read_all(tmp_path))
+    found = ranking.boards(results.read_all(tmp_path))
     assert [len(board.entries) for board in found] == [1, 1]
     wide = leaderboard.wide_table(found)
     assert len(wide.columns) == 4 + 2, "two boards of one name keep their columns apart"
@@ -102,14 +102,14 @@ def test_only_comparable_results_are_ranked_together(tmp_path: Path, other: dict
 def test_lower_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
     store(tmp_path, "big-error", right(0.9), higher=False)
     store(tmp_path, "small-error", right(0.1), higher=False)
-    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    (board,) = ranking.boards(results.read_all(tmp_path))
     assert [entry.label for entry in board.entries] == ["small-error", "big-error"]
 
 
 def test_twins_are_told_apart_by_what_sets_them_apart(tmp_path: Path) -> None:
     store(tmp_path, "m", right(0.5), weights="a" * 64)
     store(tmp_path, "m", right(0.6), weights="b" * 64, precision="bf16")
-    (board,) = leaderboard.boards(results.read_all(tmp_path))
+    (board,) = ranking.boards(results.read_all(tmp_path))
     assert {entry.label for entry in board.entries} == {
         "m (weights aaaaaaaa, precision fp32)",
         "m (weights bbbbbbbb, precision bf16)",
@@ -121,13 +121,13 @@ def test_of_equal_keys_the_newest_counts(tmp_path: Path) -> None:
     new = replace(
         old, created="2026-02-01T00:00:00", metrics={"top1": replace(old.metrics["top1"], value=0.75)}
     )
-    (board,) = leaderboard.boards([new, old])
+    (board,) = ranking.boards([new, old])
     assert board.entries[0].result.metrics["top1"].value == 0.75
 
 
 def test_tables_hold_every_score_and_are_written_whole(tmp_path: Path) -> None:
     stored = store(tmp_path / "results", "m", right(0.5))
-    found = leaderboard.boards([stored])
+    found = ranking.boards([stored])
     long = leaderboard.long_table(found)
     assert long.loc[0, "value"] == stored.metrics["top1"].value
     assert long.loc[0, "ci95_low"] == stored.metrics["top1"].ci95[0]
@@ -138,7 +138,7 @@ def test_tables_hold_every_score_and_are_written_whole(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_makes_empty_tables(tmp_path: Path) -> None:
-    assert leaderboard.boards(results.read_all(tmp_path)) == []
+    assert ranking.boards(results.read_all(tmp_path)) == []
     assert leaderboard.markdown([]) == ""
 
 
@@ -146,7 +146,7 @@ def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> Non
     store(tmp_path, 'a "quoted", name', right(0.5))
     store(tmp_path, "plain", right(0.8, seed=1))
     store(tmp_path, "plain", right(0.7, seed=2), k=5)
-    found = leaderboard.boards(results.read_all(tmp_path))
+    found = ranking.boards(results.read_all(tmp_path))
     wide, long, _ = leaderboard.write_tables(found, tmp_path / "tables")
     for path, table in ((wide, leaderboard.wide_table(found)), (long, leaderboard.long_table(found))):
         want = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -156,4 +156,4 @@ def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> Non
 def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> None:
     one = store(tmp_path, "m", right(0.5))
     results.write(tmp_path, one, Samples(["a", "b"], {"top1": right(0.5)[:2], "other": np.zeros(2)}))
-    assert set(leaderboard.headline_samples(one).columns) == {"top1"}
+    assert set(ranking.headline_samples(one).columns) == {"top1"}

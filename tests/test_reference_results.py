@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ssleval
-from ssleval import leaderboard
+from ssleval import leaderboard, ranking
 from ssleval.core import Context, digest
 from ssleval.results import Result, read_all
 from ssleval.scenes.store import VERSION, golden
@@ -60,10 +60,10 @@ def test_scenes_is_hard_for_pixels_and_untrained_networks_and_easy_for_labels() 
 
 
 def test_the_committed_tables_are_those_of_the_committed_results(tmp_path: Path) -> None:
-    for path in leaderboard.write_tables(leaderboard.boards(COMMITTED), tmp_path):
+    for path in leaderboard.write_tables(ranking.boards(COMMITTED), tmp_path):
         assert path.read_text(encoding="utf-8") == (RESULTS / path.name).read_text(encoding="utf-8")
 
 
 def test_there_is_a_floor_on_every_board() -> None:
-    for board in leaderboard.boards(COMMITTED):
+    for board in ranking.boards(COMMITTED):
         assert "pixels" in {entry.result.model for entry in board.entries}

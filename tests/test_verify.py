@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-from ssleval import leaderboard, results
+from ssleval import leaderboard, ranking, results
 from ssleval.catalog import list_datasets
 from ssleval.core import BackboneCard, Dataset, DatasetCard, Samples, Split, digest
 from ssleval.figures import Figure, read_figures
@@ -326,8 +326,8 @@ def test_unknown_names_are_refused(cli: Cli) -> None:  # noqa: F811
         assert (code, hint in err) == (2, True), err
 
 
-def boards(*found: Result) -> list[leaderboard.Board]:
-    return leaderboard.with_published(leaderboard.boards(found), FIGURES.mapped)
+def boards(*found: Result) -> list[ranking.Board]:
+    return leaderboard.with_published(ranking.boards(found), FIGURES.mapped)
 
 
 def test_published_figures_stand_on_the_board_of_their_protocol_unranked_and_with_their_source(
@@ -363,4 +363,4 @@ def test_tables_and_json_mark_published_rows(tmp_path: Path) -> None:
     leaderboard.write_tables(found, tmp_path / "out")
     text = (tmp_path / "out" / "leaderboard_long.csv").read_text()
     assert ",50000," in text
-    assert "published" not in leaderboard.long_table(leaderboard.boards([])).columns
+    assert "published" not in leaderboard.long_table(ranking.boards([])).columns

@@ -10,7 +10,7 @@ from typing import Any
 from ssleval import __version__
 from ssleval.core import DatasetOptions
 from ssleval.errors import DataError, UnknownNameError
-from ssleval.leaderboard import Board, Entry, boards
+from ssleval.ranking import Board, Entry, boards
 from ssleval.registry import nearest
 from ssleval.report.contrast import contrast
 from ssleval.report.cost import costs

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ssleval.core import Metric, Samples
-from ssleval.leaderboard import Board
 from ssleval.metrics.paired import paired_bootstrap
 from ssleval.metrics.recorded import statistic_from
+from ssleval.ranking import Board
 from ssleval.results import Result
 
 __all__ = ["Contrast", "contrast"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssleval.leaderboard import Board, Entry
+from ssleval.ranking import Board, Entry
 from ssleval.results import Result
 
 __all__ = ["Cost", "costs", "pareto_front"]

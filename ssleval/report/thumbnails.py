@@ -11,7 +11,7 @@ from PIL import Image
 from ssleval.catalog import open_dataset
 from ssleval.core import DatasetOptions, Split
 from ssleval.errors import DataError
-from ssleval.leaderboard import Board
+from ssleval.ranking import Board
 from ssleval.report.items import item_view
 from ssleval.results import read_samples
 

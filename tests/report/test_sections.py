@@ -7,7 +7,7 @@ import pytest
 from test_leaderboard import right, store
 
 from ssleval.errors import DataError
-from ssleval.leaderboard import boards
+from ssleval.ranking import boards
 from ssleval.report.contrast import contrast
 from ssleval.report.cost import costs, pareto_front
 from ssleval.report.curves import POINTS, training_curves, training_runs
