@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import print_exc
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+_FAULT = 70
+"""`EX_SOFTWARE` of sysexits.h."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare frozen vision backbones on a common footing.",
-    epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive.",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive, "
+    "70 a fault in ssleval.",
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(export_app, name="export")
@@ -107,6 +112,7 @@ def run_(
     from ssleval.core import Context, DatasetOptions
     from ssleval.sweep import Sweep, sweep
 
+    folder = cache_folder(cache)
     context = Context(
         device=device,
         precision=precision,
@@ -114,7 +120,7 @@ def run_(
         num_workers=num_workers,
         seed=seed,
         skip_corrupt=skip_corrupt,
-        cache=cache_folder(cache),
+        cache=folder,
         progress=not quiet,
     )
     asked = Sweep(
@@ -127,7 +133,7 @@ def run_(
         checkpoint=checkpoint,
         key=key,
         limit=limit,
-        options=DatasetOptions(data_root, full_hash, download),
+        options=DatasetOptions(data_root, full_hash, download, folder),
     )
     note = _silent if quiet else _note
     if dry_run:
@@ -206,11 +212,15 @@ def main() -> None:
     traceback = "--traceback" in arguments
     try:
         app([argument for argument in arguments if argument != "--traceback"])
-    except SslevalError as error:
+    except (SslevalError, OSError) as error:
         if traceback:
             raise
         _complain(error)
         raise SystemExit(2) from None
+    except Exception:
+        # Not the 1 that Python has for it, which means that a gate failed.
+        print_exc()
+        raise SystemExit(_FAULT) from None
 
 
 @contextmanager
@@ -258,7 +268,7 @@ def _json_line(result: "Result") -> str:
     return json.dumps(ordered)
 
 
-def _complain(error: SslevalError) -> None:
+def _complain(error: Exception) -> None:
     typer.echo(f"ssleval: {' '.join(str(error).split())}", err=True)
 
 

@@ -156,7 +156,9 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
         numbers = (row.first, row.second, row.difference, *row.ci95, row.detectable)
         a, b, gap, low, high, least = (f"{number * scale:.{digits}f}" for number in numbers)
         sign = "+" if row.difference > 0 else ""
-        verdict = row.verdict.replace("first", first).replace("second", second)
+        verdict = {"first better": f"{first} better", "second better": f"{second} better"}.get(
+            row.verdict, row.verdict
+        )
         lines.append(
             f"| {row.task}/{row.dataset} | {row.metric} | {a} | {b} | {sign}{gap} [{low}, {high}] | "
             f"{row.adjusted:.2g} | {least if math.isfinite(row.detectable) else 'unknown'} | {row.n} | "

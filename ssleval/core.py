@@ -25,6 +25,7 @@ from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameErr
 from ssleval.registry import Registry, nearest
 
 __all__ = [
+    "COMPUTING_FIELDS",
     "IGNORED",
     "BackboneCard",
     "Context",
@@ -198,6 +199,13 @@ class BackboneCard:
         if self.resize_mode == "square":
             return Geometry(self.image_size, "square", None, self.interpolation)
         return Geometry(self.resize or self.image_size, "short", self.image_size, self.interpolation)
+
+
+COMPUTING_FIELDS = (
+    "loader", "arch", "embed_dim", "patch_size", "pooled_dim", "image_size", "mean", "std", "pooling",
+    "position_embedding",
+)  # fmt: skip
+"""What a card says about computing; names, licences and prose are left out."""
 
 
 # Datasets -----------------------------------------------------------------------------------------

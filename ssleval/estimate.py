@@ -55,7 +55,11 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
         for measurements in groups:
             requests: list[FeatureRequest] = []
             left: list[str] = []
-            for job in jobs_of(measurements, asked):
+            jobs, errors = jobs_of(measurements, asked)
+            for error in errors:
+                if not isinstance(error, NotApplicableError):
+                    raise error
+            for job in jobs:
                 try:
                     job.task.check(source.backbone)
                     wanted = job.task.requests(job.dataset)

@@ -36,11 +36,13 @@ def with_published(found: Iterable[Board], figures: Sequence[Figure]) -> list[Bo
 def wide_table(found: Sequence[Board]) -> pd.DataFrame:
     """Return one row per model and one column per board and metric; each published source has its own row."""
     rows: dict[str, dict[str, object]] = {}
+    titles = _titles(found)
     names = [board.name for board in found]
     for board in found:
         prefix = board.name if names.count(board.name) == 1 else f"{board.name}#{board.protocol}"
         for entry in board.entries:
-            row = rows.setdefault(entry.label, _model_columns(entry))
+            title = titles[entry.label, entry.result.weights_sha256]
+            row = rows.setdefault(title, {**_model_columns(entry), "model": title})
             row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
         for figure in board.published:
             row = rows.setdefault(_title(figure), {"model": _title(figure), "published": figure.row.source})
@@ -101,6 +103,19 @@ def _texts(column: pd.Series) -> list[object]:
     if column.dtype.kind == "f":
         return [f"{value:.6g}" if value == value else "" for value in values]  # noqa: PLR0124 - no NaN
     return ["" if missing else value for value, missing in zip(values, column.isna(), strict=True)]
+
+
+def _titles(found: Sequence[Board]) -> dict[tuple[str, str], str]:
+    """Return the name of the row of a label and its weights, which are named where a label has several."""
+    weights: dict[str, set[str]] = {}
+    for board in found:
+        for entry in board.entries:
+            weights.setdefault(entry.label, set()).add(entry.result.weights_sha256)
+    return {
+        (label, one): label if len(all_of_it) == 1 else f"{label} (weights {one[:8]})"
+        for label, all_of_it in weights.items()
+        for one in all_of_it
+    }
 
 
 def _belongs(figure: Figure, board: Board) -> bool:

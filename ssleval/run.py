@@ -19,7 +19,7 @@ from ssleval import results
 from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions, FeatureRequest, Samples, digest
-from ssleval.errors import ContractError, NotApplicableError
+from ssleval.errors import ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, current_shard
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap
@@ -103,18 +103,20 @@ def measure(
     *,
     force: bool = False,
     note: Callable[[str], None] | None = None,
+    failed: Callable[[SslevalError], None] | None = None,
 ) -> Iterator[Result]:
     """Yield the result of every job, in order; what is stored already is read back.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records.
     A job that has no meaning for the model is skipped and said to ``note``; where no job has one, a
-    NotApplicableError is raised.
+    NotApplicableError is raised. Any other error of a job is told to ``failed``, and the others go on;
+    without ``failed`` it is raised.
     """
     source = FeatureSource(backbone, context)
-    asked = _applicable(source, jobs, note)
+    asked = _applicable(source, jobs, note, failed)
     keys = {id(job): _key(source, job, requests) for job, requests in asked}
     done = {} if folder is None or force else _stored(folder, backbone, jobs, keys)
-    source.prepare([request for job, requests in asked if id(job) not in done for request in requests])
+    _prepare(source, [each for job, each in asked if id(job) not in done], spare=failed is not None)
     if not current_shard().leads:
         return
     if note is not None and source.counts:
@@ -124,7 +126,14 @@ def measure(
             f"for {len(asked) - len(done)} tasks"
         )
     for job, requests in asked:
-        yield done.get(id(job)) or _measured(source, job, requests, keys[id(job)], folder)
+        try:
+            result = done.get(id(job)) or _measured(source, job, requests, keys[id(job)], folder)
+        except SslevalError as error:
+            if failed is None:
+                raise
+            failed(error)
+        else:
+            yield result
 
 
 def is_stored(source: FeatureSource, job: Job, requests: Sequence[FeatureRequest], folder: Path) -> bool:
@@ -133,8 +142,21 @@ def is_stored(source: FeatureSource, job: Job, requests: Sequence[FeatureRequest
     return results.find(folder, source.backbone.card.name, job.name, job.dataset_name, key) is not None
 
 
+def _prepare(source: FeatureSource, asked: Sequence[Sequence[FeatureRequest]], *, spare: bool) -> None:
+    """Extract for all jobs in as few passes as there can be."""
+    try:
+        source.prepare([request for requests in asked for request in requests])
+    except SslevalError:
+        # The job whose images they are meets the error again by itself, unless it needs other processes.
+        if not spare or current_shard().world > 1:
+            raise
+
+
 def _applicable(
-    source: FeatureSource, jobs: Sequence[Job], note: Callable[[str], None] | None
+    source: FeatureSource,
+    jobs: Sequence[Job],
+    note: Callable[[str], None] | None,
+    failed: Callable[[SslevalError], None] | None,
 ) -> list[tuple[Job, tuple[FeatureRequest, ...]]]:
     asked: list[tuple[Job, tuple[FeatureRequest, ...]]] = []
     left_out: list[str] = []
@@ -146,6 +168,10 @@ def _applicable(
             asked.append((job, requests))
         except NotApplicableError as error:
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
+        except SslevalError as error:
+            if failed is None:
+                raise
+            failed(error)
     if left_out and not asked:
         raise NotApplicableError("; ".join(left_out))
     if note is not None:

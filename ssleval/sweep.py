@@ -8,7 +8,7 @@ from ssleval.backbone import Backbone
 from ssleval.catalog import open_dataset
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
-from ssleval.features import local_device
+from ssleval.features import current_shard, local_device
 from ssleval.protocol import build_task, parse_settings
 from ssleval.results import Result
 from ssleval.run import Job, make_job, measure
@@ -70,7 +70,7 @@ def sweep(
                 else:
                     yielded = True
                     yield outcome
-        if left_out and not yielded:
+        if left_out and not yielded and current_shard().leads:
             yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
 
@@ -127,13 +127,24 @@ def open_asked(name: str, asked: Sweep) -> Dataset:
     return dataset if asked.limit is None else dataset.limited(asked.limit)
 
 
-def jobs_of(measurements: list[Measurement], asked: Sweep) -> list[Job]:
-    """Return the jobs of some measurements, every dataset opened once for all of them."""
-    opened = {name: open_asked(name, asked) for name in dict.fromkeys(one.dataset for one in measurements)}
-    return [
-        make_job(one.task, one.dataset, opened[one.dataset], one.settings, asked.limit)
-        for one in measurements
-    ]
+def jobs_of(measurements: list[Measurement], asked: Sweep) -> tuple[list[Job], list[SslevalError]]:
+    """Return the jobs of some measurements, every dataset opened once, and why others are none."""
+    jobs: list[Job] = []
+    errors: list[SslevalError] = []
+    for name in dict.fromkeys(one.dataset for one in measurements):
+        try:
+            dataset = open_asked(name, asked)
+        except SslevalError as error:
+            errors.append(error)
+            continue
+        for one in (line for line in measurements if line.dataset == name):
+            try:
+                jobs.append(make_job(one.task, name, dataset, one.settings, asked.limit))
+            except NotApplicableError as error:
+                errors.append(NotApplicableError(f"{one.task} on {name}: {error}"))
+            except SslevalError as error:
+                errors.append(error)
+    return jobs, errors
 
 
 def _measured(
@@ -146,11 +157,24 @@ def _measured(
     force: bool,
     note: Callable[[str], None],
 ) -> Iterator[Result | SslevalError]:
+    jobs, errors = jobs_of(measurements, asked)
+    yield from errors
+    failures: list[SslevalError] = []
     try:
-        jobs = jobs_of(measurements, asked)
-        yield from measure(backbone, jobs, context, folder, force=force, note=note)
+        for result in measure(
+            backbone, jobs, context, folder, force=force, note=note, failed=failures.append
+        ):
+            yield from _taken(failures)
+            yield result
+        yield from _taken(failures)
     except SslevalError as error:
+        yield from _taken(failures)
         yield error
+
+
+def _taken(errors: list[SslevalError]) -> Iterator[SslevalError]:
+    while errors:
+        yield errors.pop(0)
 
 
 def _listed(text: str) -> list[str]:

@@ -71,11 +71,16 @@ class Task(ABC):
 
 
 def refuse_one_split(task: str, card: DatasetCard) -> None:
-    """Refuse to fit ``task`` on the very images that it is scored on.
+    """Refuse to fit ``task`` on the very images that it is scored on, or on none.
 
     Raises:
+        NotApplicableError: there is no training split.
         ConfigError: the training split and the scored one are one.
     """
+    if card.train_split not in card.lengths:
+        raise NotApplicableError(
+            f"{task} fits on a training split; {card.name} has {', '.join(card.lengths)}"
+        )
     if card.train_split == card.test_split:
         raise ConfigError(
             f"{task}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "

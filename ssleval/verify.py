@@ -263,7 +263,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = str(_plain(value)) if value not in {None, ""} else "none"
+    text = "none" if value is None or value == "" else str(_plain(value))
     return f"{text[:40]}..." if len(text) > 40 else text
 
 

@@ -16,7 +16,7 @@ HEAD = """# Command line
 
 Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted,
 2 you can fix it (one line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive
-or nothing comparable, 130 interrupted.
+or nothing comparable, 70 a fault in ssleval, 130 interrupted.
 `--batch_size` and `--batch-size` are the same. This page is generated:
 `python tests/command_reference.py > docs/command-line.md`.
 """

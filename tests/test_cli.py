@@ -159,6 +159,40 @@ def test_traceback_shows_where_an_error_arose(monkeypatch: pytest.MonkeyPatch) -
         main()
 
 
+def test_a_fault_of_ours_is_not_the_1_of_a_gate_that_failed(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssleval.results.read_all", None)
+    code, _, err = cli("leaderboard", "results")
+    assert (code, "Traceback" in err) == (70, True)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(cli: Cli) -> None:
+    (cli.folder / "file").write_text("")
+    (cli.folder / "results").mkdir()
+    code, _, err = cli("leaderboard", "results", "--out", "file/board")
+    assert (code, err.count("\n"), "file/board" in err) == (2, 1, True)
+
+
+def test_one_line_that_cannot_be_measured_does_not_stop_those_on_the_same_pictures(cli: Cli) -> None:
+    (cli.folder / "suite.yaml").write_text(
+        "measurements:\n"
+        "  - {task: linear, dataset: digits, settings: {resize: 30, crop: 30, inputs: pooled}}\n"
+        "  - {task: knn, dataset: digits, settings: {ks: [5], resize: 32, crop: 32}}\n"
+        "  - {task: knn, dataset: digits, settings: {ks: [5000]}}\n"
+    )
+    code, out, err = cli("run", "--model", "random:vit_tiny", "--suite", "suite.yaml", "--limit", "60")
+    assert (code, out.count("knn/digits"), "linear" in out) == (2, 1, False), err
+    assert "30 pixels is not a multiple" in err
+    assert "ks=(5000,), but" in err
+
+
+def test_data_without_a_training_split_are_not_for_tasks_that_fit(cli: Cli) -> None:
+    for task in ("knn", "linear", "logreg", "fewshot", "corruptions"):
+        code, _, err = cli("run", "--model", "pixels", "--task", task, "--dataset", "scenes:video")
+        assert (code, "Traceback" in err) == (2, False), err
+
+
 def test_dry_run_prices_the_run_and_measures_nothing(cli: Cli) -> None:
     code, out, _ = cli("run", "--model", "pixels", *FAST, "--dry-run", "--json")
     assert code == 0

@@ -189,3 +189,10 @@ def test_the_table_and_the_json_say_the_same(
     code, line, _ = ssleval(monkeypatch, capsys, "compare", "a", "b", "--results", tmp_path, "--json")
     found = json.loads(line)
     assert (found["difference"], found["n"], found["verdict"]) == (pytest.approx(0.05), 400, "second better")
+
+
+def test_verdicts_name_models_whatever_they_are_called(tmp_path: Path) -> None:
+    base = right(0.6)
+    row = compare([store(tmp_path, "a", base)], [store(tmp_path, "b", flipped(base, 0, 60))])[0]
+    for first, second in (("run_second", "first"), ("second", "run_first")):
+        assert markdown([row], first, second).rstrip().endswith(f"| {second} better |")

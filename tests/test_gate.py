@@ -1,7 +1,7 @@
 """The gate end to end: a model, and the same model with noise on its weights."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +14,7 @@ from test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImpor
 from test_compare import flipped, store_errors
 from test_leaderboard import right, store
 
+from ssleval import results
 from ssleval.compare import pairings
 from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError, WeightsError
@@ -166,6 +167,48 @@ def test_stored_results_are_a_baseline_if_they_have_what_is_needed(gate: Gate) -
     code, _, err = gate("--candidate", "model.py:noisy", "--limit", "100", baseline="main")
     assert code == 1, err
     assert {one.model for one in read_all(gate.cli.folder / "results")} == {"model.py:noisy"}
+
+
+def measured(gate: Gate, name: str) -> Result:
+    """Return the result of ``model.py:NAME`` that a gate has left behind."""
+    return next(one for one in read_all(gate.cli.folder / "results") if one.model == f"model.py:{name}")
+
+
+def test_weights_pick_a_checkpoint_of_a_folder_that_has_gained_another(gate: Gate) -> None:
+    gate("--candidate", "model.py:nudged")
+    ours, theirs = measured(gate, "base"), measured(gate, "nudged")
+    results.write(
+        gate.cli.folder / "results", replace(theirs, model=ours.model), results.read_samples(theirs)
+    )
+    for weights, expected, words in (
+        ("", 2, f"results/model.py_base@{ours.weights_sha256[:8]}"),
+        ("@zzz", 2, "no result of such weights"),
+        (f"@{ours.weights_sha256[:8]}", 0, ""),
+    ):
+        code, _, err = gate("--candidate", "model.py:nudged", baseline=f"results/model.py_base{weights}")
+        assert (code, words in err) == (expected, True), err
+
+
+def test_what_the_candidate_can_no_longer_do_is_no_pass(gate: Gate) -> None:
+    line = "  - {task: attention, dataset: 'scenes:instances', settings: {size: 32}}\n"
+    (gate.cli.folder / "suite.yaml").write_text(SUITE + line)
+    code, _, err = gate("--candidate", "model.py:nudged")
+    assert code == 0, err  # neither has a class token
+    base = measured(gate, "base")
+    looked = replace(base, task="attention", dataset="scenes:instances", key="0" * 64)
+    results.write(gate.cli.folder / "results", looked, results.read_samples(base))
+    code, _, err = gate("--candidate", "model.py:nudged", baseline="results/model.py_base")
+    assert (code, "attention/scenes:instances cannot be measured on the candidate" in err) == (2, True), err
+
+
+def test_the_same_weights_under_another_name_pass(tmp_path: Path) -> None:
+    one = store_errors(tmp_path, "a", np.random.default_rng(0).random(50))
+    same = results.write(tmp_path, replace(one, model="b", key="1" * 64), results.read_samples(one))
+    (verdict,) = judge(pairings([one], [same]), {"depth": 0.01})
+    assert (verdict.outcome, verdict.reason) == ("pass", "the same weights under the same protocol")
+    other = results.write(tmp_path, replace(same, weights_sha256="2" * 64), results.read_samples(one))
+    (verdict,) = judge(pairings([one], [other]), {"depth": 0.01})
+    assert verdict.outcome == "inconclusive"
 
 
 def test_probes_are_trained_with_several_seeds_and_a_baseline_needs_them_too(gate: Gate) -> None:

@@ -116,6 +116,13 @@ def test_twins_are_told_apart_by_what_sets_them_apart(tmp_path: Path) -> None:
     }
 
 
+def test_checkpoints_of_one_name_on_different_boards_have_rows_of_their_own(tmp_path: Path) -> None:
+    store(tmp_path, "vit", right(0.5), weights="a" * 64)
+    store(tmp_path, "vit", right(0.6), weights="b" * 64, fingerprint="g")
+    table = leaderboard.wide_table(ranking.boards(results.read_all(tmp_path)))
+    assert sorted(table["model"]) == ["vit (weights aaaaaaaa)", "vit (weights bbbbbbbb)"]
+
+
 def test_of_equal_keys_the_newest_counts(tmp_path: Path) -> None:
     old = store(tmp_path, "m", right(0.5))
     new = replace(

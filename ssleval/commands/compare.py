@@ -31,4 +31,5 @@ def compare_(
             typer.echo(json.dumps(row.to_dict()))
     else:
         names = [Path(name).name if Path(name).exists() else name for name in (first, second)]
+        names = names if names[0] != names[1] else [first, second]
         typer.echo(markdown(rows, *names), nl=False)

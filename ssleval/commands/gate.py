@@ -56,10 +56,11 @@ def gate_(
         device=device,
         precision=precision,
         num_workers=num_workers,
-        cache=cache_folder(cache),
+        cache=(folder := cache_folder(cache)),
         progress=not quiet,
     )
-    sweep = Sweep(models="", suite=suite, key=key, limit=limit, options=DatasetOptions(data_root))
+    options = DatasetOptions(data_root, cache=folder)
+    sweep = Sweep(models="", suite=suite, key=key, limit=limit, options=options)
     asked = Gate(sweep, baseline, candidate, model, dict(_margin(one) for one in margin or ()), seeds)
     verdicts = run_gate(asked, context, results, note=_silent if quiet else _note)
     typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)

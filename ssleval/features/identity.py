@@ -7,26 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ssleval.backbone import Backbone
-from ssleval.core import Geometry, RandomView, Split, digest
+from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
 
 __all__ = ["EXTRACTOR_VERSION", "model_identity", "pass_identity", "pass_key"]
 
 EXTRACTOR_VERSION = 1
 """Raised when a change to this package moves features."""
-
-CARD_FIELDS = (
-    "loader",
-    "arch",
-    "embed_dim",
-    "patch_size",
-    "pooled_dim",
-    "image_size",
-    "mean",
-    "std",
-    "pooling",
-    "position_embedding",
-)
-"""What a card says about computing; names, licences and prose are left out."""
 
 
 def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
@@ -34,7 +20,7 @@ def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
     card = asdict(backbone.card)
     return {
         "weights_sha256": backbone.weights_sha256,
-        "card": {name: card[name] for name in CARD_FIELDS},
+        "card": {name: card[name] for name in COMPUTING_FIELDS},
         "code_sha256": _code(backbone),
         "precision": precision,
         "extractor_version": EXTRACTOR_VERSION,

@@ -13,8 +13,8 @@ from ssleval.gate.verdicts import Verdict, judge
 from ssleval.lookup import stored_results
 from ssleval.registry import nearest
 from ssleval.results import Result
-from ssleval.run import measure
-from ssleval.suites import read_suite
+from ssleval.run import Job, measure
+from ssleval.suites import Measurement, read_suite
 from ssleval.sweep import Sweep, batches, jobs_of, load_asked, models
 from ssleval.task import tasks
 from ssleval.weightfile import describes_itself
@@ -48,7 +48,8 @@ def run_gate(asked: Gate, context: Context, folder: Path, *, note: Callable[[str
     """
     margins = _margins(asked)
     context = replace(context, device=local_device(context.device))
-    if Path(asked.baseline).is_dir() or asked.baseline.endswith(".json"):
+    stored = _is_stored(asked.baseline)
+    if stored:
         baseline = stored_results(asked.baseline, folder)
     else:
         baseline = _measured(asked.baseline, None, asked, context, folder, note)
@@ -58,9 +59,16 @@ def run_gate(asked: Gate, context: Context, folder: Path, *, note: Callable[[str
         candidate = _measured(name, file, asked, context, folder, note)
     else:
         candidate = _measured(asked.candidate, None, asked, context, folder, note)
+    _check_candidate(asked, baseline, candidate)
     found = pairings(baseline, candidate)
-    _check(found, candidate)
+    _check_baseline(found, candidate, stored=stored)
     return judge(found, margins)
+
+
+def _is_stored(baseline: str) -> bool:
+    """Return whether this names results, not a model: a file, a folder, or a folder and ``@`` digits."""
+    folder = baseline.rpartition("@")[0]
+    return baseline.endswith(".json") or Path(baseline).is_dir() or bool(folder and Path(folder).is_dir())
 
 
 def _margins(asked: Gate) -> dict[str, float]:
@@ -93,19 +101,29 @@ def _measured(
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
     # Once for all probe seeds: the seed of an untrained model is not that of its probes.
     backbone = load_asked(names[0], sweep, context)
+    groups = [_jobs(measurements, sweep, note) for measurements in batches(sweep)]
     found: list[Result] = []
     for seed in range(context.seed, context.seed + asked.seeds):
         found += _of_seed(
-            backbone, sweep, replace(context, seed=seed), folder, note, every=seed == context.seed
+            backbone, groups, replace(context, seed=seed), folder, note, every=seed == context.seed
         )
     if not found:
         raise NotApplicableError(f"gate: nothing in {asked.suite.suite} applies to {names[0]}")
     return found
 
 
+def _jobs(measurements: list[Measurement], sweep: Sweep, note: Callable[[str], None]) -> list[Job]:
+    jobs, errors = jobs_of(measurements, sweep)
+    for error in errors:
+        if not isinstance(error, NotApplicableError):
+            raise error
+        note(f"not applicable: {error}")
+    return jobs
+
+
 def _of_seed(
     backbone: Backbone,
-    sweep: Sweep,
+    groups: list[list[Job]],
     context: Context,
     folder: Path,
     note: Callable[[str], None],
@@ -114,8 +132,8 @@ def _of_seed(
 ) -> list[Result]:
     """Return the results of one probe seed: of every task, or of those that a seed may move."""
     found: list[Result] = []
-    for measurements in batches(sweep):
-        jobs = [job for job in jobs_of(measurements, sweep) if every or job.task.seeded]
+    for group in groups:
+        jobs = [job for job in group if every or job.task.seeded]
         try:
             found += measure(backbone, jobs, context, folder, note=note) if jobs else ()
         except NotApplicableError as error:
@@ -123,13 +141,29 @@ def _of_seed(
     return found
 
 
-def _check(found: list[Pairing], candidate: list[Result]) -> None:
+def _check_candidate(asked: Gate, baseline: list[Result], candidate: list[Result]) -> None:
+    """Refuse a candidate that cannot be judged by all that the baseline was measured with."""
+    assert asked.suite.suite is not None
+    suite = {(one.task, one.dataset) for one in read_suite(asked.suite.suite)}
+    had = suite & {(one.task, one.dataset) for one in baseline}
+    if lost := sorted(had - {(one.task, one.dataset) for one in candidate}):
+        raise NotApplicableError(
+            f"gate: {', '.join('/'.join(one) for one in lost)} cannot be measured on the candidate, but was "
+            "on the baseline; use a suite that both can do"
+        )
+
+
+def _check_baseline(found: list[Pairing], candidate: list[Result], *, stored: bool) -> None:
     """Refuse to judge by less than was asked for."""
     paired = {one.key for pair in found for one in pair.second}
     for one in candidate:
         if one.key not in paired:
             seed = f" with seed {one.settings['seed']}" if tasks.get(one.task).seeded else ""
+            mend = (
+                "measure it with the same suite and limit for every probe seed (`ssleval run --seed`), or "
+                "lower --seeds"
+            )
             raise DataError(
-                f"gate: the baseline has no comparable result of {one.task}/{one.dataset}{seed}; measure it "
-                "with the same suite and limit for every probe seed (`ssleval run --seed`), or lower --seeds"
+                f"gate: the baseline has no comparable result of {one.task}/{one.dataset}{seed}; "
+                f"{mend if stored else 'use a suite that both can do'}"
             )

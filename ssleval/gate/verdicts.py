@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from ssleval.compare import Pairing, paired_difference
+from ssleval.core import COMPUTING_FIELDS
 from ssleval.errors import ConfigError
 from ssleval.metrics.paired import Difference, holm
+from ssleval.results import Result
 
 __all__ = ["DEFAULT_MARGIN", "Outcome", "Verdict", "judge", "overall"]
 
@@ -22,6 +24,7 @@ Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
 DEFAULT_MARGIN = 0.01
 """One point, for metrics that are fractions."""
 _LEVEL = 0.05
+_OF_THE_NETWORK = (*COMPUTING_FIELDS, "resize", "resize_mode", "interpolation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Ve
 
 
 def _decide(pair: Pairing, gain: Difference, margin: float, worse: float) -> tuple[Outcome, str]:
-    if all(one.key == two.key for one, two in zip(pair.first, pair.second, strict=True)):
+    if all(_is_same(one, two) for one, two in zip(pair.first, pair.second, strict=True)):
         return "pass", "the same weights under the same protocol"
     if gain.error == 0 and gain.value == 0:
         return "inconclusive", "no item differs although the weights do; nothing says how much one would"
@@ -142,6 +145,13 @@ def _decide(pair: Pairing, gain: Difference, margin: float, worse: float) -> tup
         "inconclusive",
         f"the interval holds minus the margin; {_what_would_tell(gain, margin, len(pair.first))}",
     )
+
+
+def _is_same(one: Result, two: Result) -> bool:
+    """Return whether nothing but the model's name and prose differs; the protocol agrees already."""
+    cards = [[side.backbone.get(name) for name in _OF_THE_NETWORK] for side in (one, two)]
+    alike = one.weights_sha256 == two.weights_sha256 and one.settings == two.settings and cards[0] == cards[1]
+    return one.key == two.key or (alike and one.metrics == two.metrics)
 
 
 def _what_would_tell(gain: Difference, margin: float, seeds: int) -> str:

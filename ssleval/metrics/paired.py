@@ -7,6 +7,7 @@ error and Student's t, which for a plain mean is the paired t-test.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -129,10 +130,7 @@ def paired_over_seeds(
     ones, others = runs[: len(firsts)], runs[len(firsts) :]
     by_seed = np.array([metric.score(one) - metric.score(two) for one, two in zip(ones, others, strict=True)])
     value = float(by_seed.mean())
-    variance, freedom = item_scatter(metric, ones, others, resamples, seed)
-    if _outcomes(metric, runs) is not None:
-        variance, freedom = _with_pseudo_items(variance, len(ids)), float(max(1, len(ids) - 1))
-    return Difference(value, *_combined(variance, freedom, by_seed), len(ids))
+    return Difference(value, *_combined(*_scatter(metric, ones, others, resamples, seed), by_seed), len(ids))
 
 
 def separable(metric: Metric, first: Samples, second: Samples) -> bool:
@@ -140,7 +138,36 @@ def separable(metric: Metric, first: Samples, second: Samples) -> bool:
     return paired_bootstrap(metric, first, second).separable
 
 
-def _with_pseudo_items(variance: float, items: int) -> float:
+def _scatter(
+    metric: Metric, ones: Sequence[Samples], others: Sequence[Samples], resamples: int, seed: int
+) -> tuple[float, float]:
+    """Return variance and degrees of freedom over the draw of items; of outcomes with pseudo-items."""
+    column, items = _outcomes(metric, [*ones, *others]), len(ones[0])
+    if column is None:
+        return item_scatter(metric, ones, others, resamples, seed)
+    label = describe(metric.statistic)["columns"].get("label")
+    if label is None:
+        variance, _ = item_scatter(metric, ones, others, resamples, seed)
+        return _with_pseudo_items(variance, items), float(max(1, items - 1))
+    by_seed = [one[column].astype(np.float64) - two[column] for one, two in zip(ones, others, strict=True)]
+    return _over_classes(np.mean(by_seed, axis=0), ones[0][label])
+
+
+def _over_classes(gaps: Float[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
+    """Return the variance of a mean of class means, every class with pseudo-items of its own.
+
+    Degrees of freedom are those of the few items of rare classes where these decide (Satterthwaite 1946).
+    """
+    parts = [gaps[labels == label] for label in np.unique(labels)]
+    sizes = np.array([len(part) for part in parts])
+    drawn = np.array([part.var(ddof=1) / len(part) if len(part) > 1 else 0.0 for part in parts])
+    variances = _with_pseudo_items(drawn, sizes)
+    total = float(variances.sum())
+    freedom = total**2 / float((variances**2 / np.maximum(1, sizes - 1)).sum())
+    return total / len(parts) ** 2, freedom
+
+
+def _with_pseudo_items(variance: Any, items: Any) -> Any:
     return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2
 
 

@@ -36,6 +36,8 @@ _AT_ONCE = 256
 class CaptionRetrieval(Task):
     """Recall of captions by images and of images by captions."""
 
+    seeded = False
+
     ks: tuple[int, ...] = (1, 5, 10)
     captions: int = 0
     """The first so many captions of every image; 0: all of them."""

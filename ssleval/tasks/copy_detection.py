@@ -48,6 +48,8 @@ Part: TypeAlias = Literal["cls", "gem", "mean", "pooled"]
 class CopyDetection(Task):
     """Average precision of originals of edited copies, query by query and over all pairs."""
 
+    seeded = False
+
     readouts: tuple[Part, ...] = ("cls", "gem")
     """Parts of the descriptor, side by side; a model without class token has ``pooled``."""
     size: int = 320

@@ -60,7 +60,9 @@ class Knn(VectorPerImage, Task):
         Raises:
             ConfigError: none remains.
         """
-        count = dataset.card.lengths[dataset.card.train_split]
+        count = dataset.card.lengths.get(dataset.card.train_split)
+        if count is None:  # `requests` says that there is nothing to look among
+            return self
         ks = tuple(k for k in self.ks if k <= count)
         if not ks:
             raise ConfigError(

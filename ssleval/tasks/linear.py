@@ -116,7 +116,7 @@ class Linear(ImageGeometry, Task):
     def resolved(self, dataset: Dataset) -> "Linear":
         """Return the task with what it left to recipe and dataset filled in."""
         recipe, card = _RECIPES[self.recipe], dataset.card
-        count = card.lengths[card.train_split]
+        count = card.lengths.get(card.train_split, 0)
         fitting = 1 << (max(16, count // recipe.portion).bit_length() - 1)
         batch_size = self.batch_size or min(recipe.batch_size, fitting)
         steps = recipe.epochs * count // batch_size

@@ -52,6 +52,8 @@ Level: TypeAlias = Literal["easy", "medium", "hard"]
 class Retrieval(Task):
     """Mean average precision of queries over a gallery."""
 
+    seeded = False
+
     readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
     size: int = 224
     """Pixels of the long side at scale 1."""

@@ -108,6 +108,37 @@ def test_a_handful_of_items_on_which_both_agree_is_no_proof_of_equality() -> Non
     assert not single.separable
 
 
+def test_every_class_has_its_own_doubt_where_classes_count_alike() -> None:
+    metric, label = Metric("m", mean_per_class_of("x", "label")), np.repeat([0, 1], [990, 10])
+    both = samples(x=np.ones(1000, bool), label=label)
+    found = paired_bootstrap(metric, both, both)
+    assert found.error == pytest.approx((2 / 992**2 + 2 / 12**2) ** 0.5 / 2)
+    assert found.freedom == pytest.approx(9, rel=0.01), (
+        "ten items of the rare class are what it is known from"
+    )
+    random = np.random.default_rng(0)
+    one, two = (random.random(1000) < chance for chance in (0.9, 0.8))
+    found = paired_bootstrap(metric, samples(x=one, label=label), samples(x=two, label=label))
+    gaps = one.astype(float) - two
+    means = [
+        gaps[label == c].var(ddof=1) / n * (n / (n + 2)) ** 2 + 2 / (n + 2) ** 2
+        for c, n in ((0, 990), (1, 10))
+    ]
+    assert found.error == pytest.approx(sum(means) ** 0.5 / 2)
+
+
+def test_a_rare_class_that_got_worse_is_not_taken_for_as_good() -> None:
+    metric, label = Metric("m", mean_per_class_of("x", "label")), np.repeat([0, 1], [990, 10])
+    random = np.random.default_rng(0)
+    passed = 0
+    for _ in range(200):
+        # Two points worse, all of it in the rare class; what is tolerable is one.
+        before, after = (random.random(1000) < np.where(label == 0, 1.0, rare) for rare in (1.0, 0.96))
+        gain = paired_bootstrap(metric, samples(x=after, label=label), samples(x=before, label=label))
+        passed += gain.pvalue_below(-0.01) <= 0.05
+    assert passed <= 10
+
+
 def test_a_constant_difference_leaves_no_doubt() -> None:
     values = np.random.default_rng(0).random(30) * 0 + 0.5
     found = paired_bootstrap(Metric("m", mean_of("x")), samples(x=values + 1), samples(x=values))
