@@ -96,7 +96,7 @@ def compare(
     rows = [
         _row(pairing, name)
         for pairing in pairings(first, second)
-        for name in (pairing.first[0].metrics if every_metric else [pairing.headline])
+        for name in (_shared_metrics(pairing) if every_metric else [pairing.headline])
     ]
     adjusted = holm([row.pvalue for row in rows])
     return [replace(row, adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
@@ -165,6 +165,12 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
             f"{verdict} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _shared_metrics(pairing: Pairing) -> list[str]:
+    # A result from before the task gave a metric has no score of it.
+    everyone = (*pairing.first, *pairing.second)
+    return [name for name in pairing.first[0].metrics if all(name in one.metrics for one in everyone)]
 
 
 def _row(pairing: Pairing, name: str) -> Comparison:

@@ -80,7 +80,7 @@ def content(found: Sequence[Board], details: Details, pool: Pool, results: Path,
             raise UnknownNameError(f"--images {name}: no result is of that dataset; {nearest(name, known)}")
     tables = [_board(board, details, options) for board in found]
     rows = [
-        _row(place, entry, details, pool, results)
+        _row(place, board, entry, details, pool, results)
         for place, board in enumerate(found)
         for entry in board.entries
     ]
@@ -124,8 +124,10 @@ def _board(board: Board, details: Details, options: Options) -> dict[str, Any]:
     }
 
 
-def _row(place: int, entry: Entry, details: Details, pool: Pool, results: Path) -> dict[str, Any]:
-    result = entry.result
+def _row(
+    place: int, board: Board, entry: Entry, details: Details, pool: Pool, results: Path
+) -> dict[str, Any]:
+    result, metrics = entry.result, board.entries[0].result.metrics
     try:
         return {
             "board": place,
@@ -133,7 +135,7 @@ def _row(place: int, entry: Entry, details: Details, pool: Pool, results: Path) 
             "model": result.model,
             "rank": entry.rank,
             "tied": entry.tied,
-            "scores": [_numbers(result, name) for name in result.metrics],
+            "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
             "supervision": str(result.backbone.get("supervision") or "unknown"),
             "details": details.of(result),
             "shared": {name: pool.add_shared(value) for name, value in _shared(result).items()},

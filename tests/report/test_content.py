@@ -1,5 +1,6 @@
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 from test_compare import store_errors
 from test_leaderboard import right, store
 
+from ssleval.compare import compare
 from ssleval.core import Samples
 from ssleval.errors import DataError, UnknownNameError
 from ssleval.report.content import Options, boards_and_details, content, write_report
 from ssleval.report.items import encode
-from ssleval.results import read_all
+from ssleval.results import read_all, read_samples, write
 
 
 def shown(folder: Path, **options: Any) -> dict[str, Any]:
@@ -143,3 +145,14 @@ def test_samples_of_another_shape_than_the_score_says_are_refused(tmp_path: Path
     results.write(tmp_path, stored, Samples(["a"], {"other": np.array([1.0])}))
     with pytest.raises(DataError, match="without the column 'top1'"):
         shown(tmp_path)
+
+
+def test_a_result_from_before_a_metric_existed_has_no_score_of_it(tmp_path: Path) -> None:
+    new, old = store(tmp_path, "new", right(0.9)), store(tmp_path, "old", right(0.5, seed=1))
+    samples = read_samples(new)
+    both = replace(new, metrics={**new.metrics, "top5": new.metrics["top1"]})
+    write(tmp_path, both, Samples(samples.ids, {**samples.columns, "top5": samples["top1"]}))
+    first, second = shown(tmp_path)["rows"]
+    assert (len(first["scores"]), second["scores"][1]) == (2, None)
+    (row,) = compare([both], [old], every_metric=True)
+    assert row.metric == "top1"

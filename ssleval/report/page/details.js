@@ -17,10 +17,12 @@ function tableOf(head, lines) {
 }
 
 function scoresPart(row, board) {
-  const lines = board.metrics.map((metric, place) => {
+  // A result from before the task gave a metric has no score of it.
+  const lines = board.metrics.flatMap((metric, place) => {
+    if (row.scores[place] === null) return [];
     const [value, low, high, n] = row.scores[place];
     const unit = metric.unit === "fraction" ? "%" : metric.unit;
-    return [metric.name, scoreText({ ...metric, value, low, high }), unit, metric.higher ? "more" : "less", String(n)];
+    return [[metric.name, scoreText({ ...metric, value, low, high }), unit, metric.higher ? "more" : "less", String(n)]];
   });
   return tableOf(["Metric", "Score [95 %]", "Unit", "Better", "n"], lines);
 }

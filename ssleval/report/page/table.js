@@ -7,7 +7,7 @@ function scoreOf(row) {
   const board = boards[row.board];
   const wanted = byId("metric").value;
   const place = wanted === "" ? 0 : board.metrics.findIndex((metric) => metric.name === wanted);
-  if (place < 0) return null;
+  if (place < 0 || row.scores[place] === null) return null;
   const [value, low, high, n] = row.scores[place];
   return { ...board.metrics[place], place, value, low, high, n };
 }
