@@ -19,6 +19,11 @@ class Groups(NamedTuple):
     group: int = 0
     """Which group the query is one of, where scores are also averaged group by group."""
 
+    @property
+    def right(self) -> Int[np.ndarray, " r"]:
+        """Rows that answer the query, the easy ones first."""
+        return np.concatenate([self.easy, self.hard])
+
 
 @dataclass(frozen=True, slots=True)
 class SameGroup:

@@ -129,8 +129,8 @@ def queries_and_gallery(
     )
 
 
-def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> dict[int, Groups]:
-    """Return what answers each row of ``queries``, as rows of the ``gallery`` table; without one, no entry.
+def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> list[Groups]:
+    """Return what answers each row of ``queries``, if anything, as rows of the ``gallery`` table.
 
     Raises:
         ContractError: the dataset's card promises groups that it does not give.
@@ -147,12 +147,10 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
         found = place[rows]
         return found[found >= 0]
 
-    found: dict[int, Groups] = {}
-    for row, item in enumerate(queries.rows.tolist()):
+    found: list[Groups] = []
+    for item in queries.rows.tolist():
         groups: Groups = target(item)
-        here = Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group)
-        if len(here.easy) + len(here.hard):
-            found[row] = here
-    if not found:
+        found.append(Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group))
+    if not any(len(one.right) for one in found):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
     return found

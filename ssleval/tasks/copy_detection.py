@@ -5,7 +5,8 @@ generalised mean (power 4) of its patch tokens, both after the final norm; white
 The whitening is learnt on the split ``whitening`` where the set has one, else on images of the database
 that are nobody's original. A query ranks the database by inner product, exactly. ``map``: average precision
 by trapezoids among the first ``depth``, an original that comes later being missed; ``map_KIND``: of one kind
-of edit. ``micro_ap``: average precision of all pairs of a query and an image in one ranking.
+of edit. ``micro_ap``: average precision of all pairs of a query and an image in one ranking; those of queries
+without an original, which count nowhere else, are all wrong.
 
 Source: Douze et al. 2009 (Copydays); Caron et al. 2021, arXiv:2104.14294, sec. 4.2.2, and dino's
 eval_copy_detection.py; Douze et al. 2021, arXiv:2106.09672 (micro-AP).
@@ -49,6 +50,7 @@ class CopyDetection(Task):
     """Average precision of originals of edited copies, query by query and over all pairs."""
 
     seeded = False
+    version = 2
 
     readouts: tuple[Part, ...] = ("cls", "gem")
     """Parts of the descriptor, side by side; a model without class token has ``pooled``."""
@@ -100,25 +102,23 @@ class CopyDetection(Task):
         return (*found, FeatureRequest(dataset, "whitening", geometry, readouts))
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:  # noqa: ARG002
-        """Rank the database for every query; one row per query with an original."""
+        """Rank the database for every query; one row per query, with an original or without."""
         card = dataset.card
         tables = {request.split: source.load(request) for request in self.requests(dataset)}
         queries, gallery = tables[card.test_split], tables[card.train_split]
-        answers = answers_of(dataset, queries, gallery)
-        kept = sorted(answers)
-        asked = [answers[row] for row in kept]
+        asked = answers_of(dataset, queries, gallery)
         outside = self._descriptors(tables["whitening"]) if "whitening" in tables else None
         copies, images = self._whitened(
-            self._descriptors(queries)[kept], self._descriptors(gallery), outside, asked
+            self._descriptors(queries), self._descriptors(gallery), outside, asked
         )
-        wanted = [np.concatenate([one.easy, one.hard, one.junk]) for one in asked]
+        wanted = [np.concatenate([one.right, one.junk]) for one in asked]
         found = ranks(copies, images, wanted)
         aps = np.array([self._precision(one, places) for one, places in zip(asked, found, strict=True)])
         columns = {"ap": aps, **_claims(copies, images, asked, self.claims or len(images))}
         kind = np.array([one.group for one in asked])
         for number, name in enumerate(self.kinds):
             columns[f"ap_{name}"] = np.where(kind == number, aps, np.nan)
-        return Samples([queries.ids[row] for row in kept], columns)
+        return Samples(queries.ids, columns)
 
     def _descriptors(self, table: FeatureTable) -> Float[np.ndarray, "n d"]:
         return np.concatenate(
@@ -137,13 +137,15 @@ class CopyDetection(Task):
         if outside is None:
             alone = np.ones(len(images), bool)
             for one in asked:
-                alone[np.concatenate([one.easy, one.hard, one.junk])] = False
+                # In a set of groups a distractor is junk to itself, and yet nobody's original.
+                if len(one.right):
+                    alone[np.concatenate([one.right, one.junk])] = False
             outside = images[alone]
         whiten = learn_whitening(outside, centred=self.whitening == "pca", floor=self.floor)
         return unit(whiten(copies)), unit(whiten(images))
 
     def _precision(self, asked: Groups, places: Int[np.ndarray, " w"]) -> float:
-        count = len(asked.easy) + len(asked.hard)
+        count = len(asked.right)
         right = ranks_without(places[:count], places[count:])
         return trapezoid_average_precision(right[right < self.depth] if self.depth else right, count)
 
@@ -155,7 +157,7 @@ def _claims(
     rows, similarity = nearest(copies, images, count)
     right = np.zeros(rows.shape, bool)
     for place, one in enumerate(asked):
-        right[place] = np.isin(rows[place], np.concatenate([one.easy, one.hard]))
+        right[place] = np.isin(rows[place], one.right)
         similarity[place, np.isin(rows[place], one.junk)] = np.nan
-    answers = np.array([len(one.easy) + len(one.hard) for one in asked])
+    answers = np.array([len(one.right) for one in asked])
     return {"similarity": similarity, "right": right, "answers": answers}

@@ -111,12 +111,12 @@ class Retrieval(Task):
         vectors = {split: _descriptors(found, readout) for split, found in tables.items()}
         queries, gallery = tables[card.test_split][0], tables[card.train_split][0]
         answers = answers_of(dataset, queries, gallery)
-        kept = sorted(answers)
+        kept = [row for row, one in enumerate(answers) if len(one.right)]
         asked = [answers[row] for row in kept]
         found = ranks(
             vectors[card.test_split][kept],
             vectors[card.train_split],
-            [np.concatenate([one.easy, one.hard, one.junk]) for one in asked],
+            [np.concatenate([one.right, one.junk]) for one in asked],
         )
         rows = [self._row(one, places) for one, places in zip(asked, found, strict=True)]
         columns: dict[str, Shaped[np.ndarray, "n ..."]] = {

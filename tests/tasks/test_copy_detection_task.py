@@ -24,6 +24,14 @@ def with_junk(index: int) -> Groups:
     return copy_of(index)._replace(junk=np.array([30 + index % 7], np.int64))
 
 
+def every_other(index: int) -> Groups:
+    return copy_of(index) if index % 2 else Groups(NOTHING, NOTHING, NOTHING, group=index % KINDS)
+
+
+def alone_as_junk(index: int) -> Groups:
+    return copy_of(index) if index else Groups(NOTHING, NOTHING, np.arange(ORIGINALS, DATABASE))
+
+
 def nearly_all(index: int) -> Groups:
     return Groups(np.arange(DATABASE - 3), NOTHING, NOTHING, group=index % KINDS)
 
@@ -115,6 +123,24 @@ def test_whitening_is_learnt_on_distractors_where_nothing_else_is_offered() -> N
     assert samples["ap"] == pytest.approx(np.where(ranks == 0, 1.0, 0.5 / (ranks + 1)))
     with pytest.raises(DataError, match="of 8 channels needs as many images"):
         measured(copies(nearly_all, whitening=False))
+
+
+def test_claims_of_queries_without_an_original_are_wrong_and_nothing_else_is_counted_of_them() -> None:
+    samples = measured(copies(every_other), whitening="none", depth=0)
+    cosines, asked = by_hand("none"), np.arange(len(COPY_OF)) % 2 == 1
+    truth = (np.arange(DATABASE) == COPY_OF[:, None]) & asked[:, None]
+    scores = {one.name: one.score(samples) for one in CopyDetection().metrics}
+    micro = average_precision_score(truth.reshape(-1), cosines.reshape(-1))
+    assert scores["micro_ap"] == pytest.approx(micro, abs=1e-6)
+    dropped = average_precision_score(truth[asked].reshape(-1), cosines[asked].reshape(-1))
+    assert scores["micro_ap"] < dropped - 0.01
+    assert np.isnan(samples["ap"]).tolist() == (~asked).tolist()
+    assert scores["map"] == measured(copies(), whitening="none", depth=0)["ap"][asked].mean()
+
+
+def test_the_junk_of_a_query_without_an_original_is_fit_for_learning_a_whitening() -> None:
+    (first, second) = (measured(copies(one, whitening=False)) for one in (copy_of, alone_as_junk))
+    assert second["ap"][1:].tolist() == first["ap"][1:].tolist()
 
 
 def test_originals_beyond_the_depth_are_missed() -> None:
