@@ -1,6 +1,6 @@
 """What tasks on one vector per image share: the geometry they see images at, the two splits, the labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ __all__ = [
     "ImageGeometry",
     "VectorPerImage",
     "answers_of",
+    "groups_of",
     "labels_of",
     "queries_and_gallery",
     "random_views",
@@ -129,6 +130,18 @@ def queries_and_gallery(
     )
 
 
+def groups_of(dataset: Dataset) -> Iterator[Groups]:
+    """Yield what answers every query, if anything, as rows of the whole gallery.
+
+    Raises:
+        ContractError: the dataset's card promises groups that it does not give.
+    """
+    split = dataset.split(dataset.card.test_split)
+    if split.target is None:
+        raise ContractError(f"{dataset.card.name} opened without the groups its card promises")
+    yield from (split.target(item) for item in range(len(split)))
+
+
 def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> list[Groups]:
     """Return what answers each row of ``queries``, if anything, as rows of the ``gallery`` table.
 
@@ -136,10 +149,7 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
         ContractError: the dataset's card promises groups that it does not give.
         DataError: no query has an answer.
     """
-    card = dataset.card
-    target = dataset.split(card.test_split).target
-    if target is None:
-        raise ContractError(f"{card.name} opened without the groups its card promises")
+    card, asked = dataset.card, list(groups_of(dataset))
     place = np.full(card.lengths[card.train_split], -1)
     place[gallery.rows] = np.arange(len(gallery.rows))
 
@@ -149,7 +159,7 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
 
     found: list[Groups] = []
     for item in queries.rows.tolist():
-        groups: Groups = target(item)
+        groups = asked[item]
         found.append(Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group))
     if not any(len(one.right) for one in found):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")

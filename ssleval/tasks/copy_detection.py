@@ -33,7 +33,7 @@ from ssleval.errors import ConfigError
 from ssleval.groups import Groups
 from ssleval.heads.ranking import nearest, ranks, unit
 from ssleval.heads.whitening import WhiteningKind, learn_whitening
-from ssleval.image_level import answers_of, queries_and_gallery
+from ssleval.image_level import answers_of, groups_of, queries_and_gallery
 from ssleval.metrics.pairs import micro_average_precision_of
 from ssleval.metrics.retrieval import ranks_without, trapezoid_average_precision
 from ssleval.metrics.stats import mean_of
@@ -65,7 +65,7 @@ class CopyDetection(Task):
     claims: int = 0
     """Nearest images of each query that enter ``micro_ap``; 0: all of the database."""
     kinds: tuple[str, ...] = ()
-    """Kinds of edit, filled in from the set where it tells them apart."""
+    """Kinds of edit, filled in from the set: those that it tells apart and has a copy of."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
@@ -76,6 +76,8 @@ class CopyDetection(Task):
                 f"copy_detection: size={self.size}, depth={self.depth}, claims={self.claims}, "
                 f"floor={self.floor}; expected a size from 1, counts from 0 and a part below 1"
             )
+        if self.whitening == "none" and self.floor != CopyDetection.floor:
+            raise ConfigError(f"copy_detection: floor={self.floor} has no effect with whitening=none")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -85,8 +87,18 @@ class CopyDetection(Task):
         return (Metric("map", mean_of("ap")), Metric("micro_ap", micro), *kinds)
 
     def resolved(self, dataset: Dataset) -> "CopyDetection":
-        """Return the task with the kinds of edit that the set tells apart."""
-        return replace(self, kinds=dataset.card.class_names)
+        """Return the task with the kinds of edit that the set has, of which a limited one may lack some.
+
+        Raises:
+            ConfigError: other kinds are asked for.
+        """
+        found = _kinds_of(dataset)
+        if self.kinds not in {(), found}:
+            raise ConfigError(
+                f"copy_detection: kinds={','.join(self.kinds)}, but {dataset.card.name} has "
+                f"{','.join(found) or 'none'}; leave kinds out, they are filled in from the set"
+            )
+        return replace(self, kinds=found)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return queries, database, and images to learn the whitening on where the set has them.
@@ -116,8 +128,8 @@ class CopyDetection(Task):
         aps = np.array([self._precision(one, places) for one, places in zip(asked, found, strict=True)])
         columns = {"ap": aps, **_claims(copies, images, asked, self.claims or len(images))}
         kind = np.array([one.group for one in asked])
-        for number, name in enumerate(self.kinds):
-            columns[f"ap_{name}"] = np.where(kind == number, aps, np.nan)
+        for name in self.kinds:
+            columns[f"ap_{name}"] = np.where(kind == card.class_names.index(name), aps, np.nan)
         return Samples(queries.ids, columns)
 
     def _descriptors(self, table: FeatureTable) -> Float[np.ndarray, "n d"]:
@@ -148,6 +160,14 @@ class CopyDetection(Task):
         count = len(asked.right)
         right = ranks_without(places[:count], places[count:])
         return trapezoid_average_precision(right[right < self.depth] if self.depth else right, count)
+
+
+def _kinds_of(dataset: Dataset) -> tuple[str, ...]:
+    names = dataset.card.class_names
+    if dataset.card.target != "groups" or not names:
+        return ()
+    seen = {one.group for one in groups_of(dataset) if len(one.right)}
+    return tuple(name for number, name in enumerate(names) if number in seen)
 
 
 def _claims(

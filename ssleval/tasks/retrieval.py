@@ -32,7 +32,7 @@ from ssleval.core import (
 from ssleval.errors import ConfigError
 from ssleval.groups import Groups
 from ssleval.heads.ranking import ranks, unit
-from ssleval.image_level import answers_of, queries_and_gallery, same_rows
+from ssleval.image_level import answers_of, groups_of, queries_and_gallery, same_rows
 from ssleval.metrics.retrieval import (
     average_precision,
     precision_at,
@@ -61,7 +61,7 @@ class Retrieval(Task):
     """Factors of ``size``; DINO's three are 1, 0.7071 and 0.5."""
     interpolation: Interpolation = "lanczos"
     levels: tuple[Level, ...] = ("medium", "hard", "easy")
-    """Of sets that grade their answers; the first leads."""
+    """Of sets that grade their answers, as far as any query has such; the first leads."""
     ks: tuple[int, ...] = (1, 5, 10)
     """Of recall@k, and of mp@k where answers are graded."""
 
@@ -86,8 +86,29 @@ class Retrieval(Task):
         return (*maps, *(Metric(name, mean_of(name)) for name in names))
 
     def resolved(self, dataset: Dataset) -> "Retrieval":
-        """Return the task without levels where answers are not graded."""
-        return self if dataset.card.graded else replace(self, levels=())
+        """Return the task with the levels at which any query has an answer; a limited set may lack some.
+
+        Raises:
+            ConfigError: none is left, or levels are asked of answers that are not graded.
+        """
+        card = dataset.card
+        if not card.graded:
+            if self.levels not in {(), Retrieval.levels}:
+                raise ConfigError(
+                    f"retrieval: levels={','.join(self.levels)} has no effect on {card.name}, whose answers "
+                    "are not graded; leave it out"
+                )
+            return replace(self, levels=())
+        kept = tuple(
+            level for level in self.levels if any(_answers(one, level) for one in groups_of(dataset))
+        )
+        if not kept:
+            levels = ",".join(self.levels) or "none"
+            raise ConfigError(
+                f"retrieval: no query of {card.name} has an answer at levels={levels}; ask for some of "
+                "medium, hard and easy, or for more queries"
+            )
+        return replace(self, levels=kept)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return queries and gallery at every scale.
@@ -144,6 +165,11 @@ class Retrieval(Task):
             row[f"ap_{level}"] = trapezoid_average_precision(right, len(right))
             row |= {f"mp_{level}@{k}": precision_at(right, k) for k in self.ks}
         return row
+
+
+def _answers(asked: Groups, level: Level) -> int:
+    """Return how many images answer a query at a level."""
+    return len({"easy": asked.easy, "medium": asked.right, "hard": asked.hard}[level])
 
 
 def _descriptors(tables: Sequence[FeatureTable], readout: Readout) -> Float32[np.ndarray, "n p"]:

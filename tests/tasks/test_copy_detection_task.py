@@ -6,7 +6,16 @@ import pytest
 from feature_tables import CONTEXT, Tables
 from sklearn.metrics import average_precision_score
 
-from ssleval.core import Dataset, DatasetCard, Geometry, Readout, Samples, Split
+from ssleval.core import (
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    Readout,
+    Samples,
+    Split,
+)
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.groups import Groups
 from ssleval.tasks.copy_detection import CopyDetection
@@ -171,6 +180,38 @@ def test_settings_change_the_answer(setting: dict[str, Any]) -> None:
     first, second = measured(copies()), measured(copies(), **setting)
     scores = [[one.score(samples) for one in CopyDetection().metrics] for samples in (first, second)]
     assert scores[0] != scores[1]
+
+
+def test_kinds_that_a_limited_set_lacks_are_left_out() -> None:
+    few = copies().limited(1)
+    (row,) = (int(one) for one in few.split("queries").ids)
+    assert row % KINDS == 1
+    source = tables()
+
+    class Few(Tables):
+        def load(self, request: FeatureRequest) -> FeatureTable:
+            table = super().load(request)
+            if request.split != "queries":
+                return table
+            arrays = {key: array[[row]] for key, array in table.arrays.items()}
+            return FeatureTable([str(row)], None, arrays, np.arange(1))
+
+    task = CopyDetection().resolved(few)
+    samples = task.evaluate(Few(source.targets, source.features), few, CONTEXT)
+    assert [one.name for one in task.metrics] == ["map", "micro_ap", "map_blur"]
+    assert np.isfinite([one.score(samples) for one in task.metrics]).all()
+    assert samples["ap_blur"].tolist() == [measured(copies())["ap"][row]]
+
+
+def test_kinds_come_from_the_set_and_settings_without_effect_are_refused() -> None:
+    task = CopyDetection().resolved(copies())
+    assert task.kinds == ("crop", "blur", "jpeg")
+    assert task.resolved(copies()) == task, "a recorded protocol can be run again"
+    assert CopyDetection().resolved(copies(target="label")).kinds == ()
+    with pytest.raises(ConfigError, match="kinds=crop, but c has crop,blur,jpeg; leave kinds out"):
+        CopyDetection(kinds=("crop",)).resolved(copies())
+    with pytest.raises(ConfigError, match=r"floor=0\.5 has no effect with whitening=none"):
+        CopyDetection(whitening="none", floor=0.5)
 
 
 def test_requests_are_the_protocols() -> None:

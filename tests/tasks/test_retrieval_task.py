@@ -96,9 +96,7 @@ def by_hand(order: list[int], right: set[int], junk: set[int]) -> float:
 
 
 def test_levels_are_those_of_the_revisited_benchmark() -> None:
-    lengths = {"queries": 12, "gallery": 12}
-    dataset = grouped(Graded(), lengths=lengths, train_split="gallery", test_split="queries", graded=True)
-    samples = measured(dataset)
+    samples = measured(graded(Graded()))
     tables = scales_differ()
     first, second = (tables.features(Readout("pooled"), split) for split in ("queries", "gallery"))
     assert len(samples) == 11
@@ -115,6 +113,35 @@ def test_levels_are_those_of_the_revisited_benchmark() -> None:
     assert [metric.name for metric in Retrieval(ks=(10,)).metrics] == [
         *("map_medium", "map_hard", "map_easy", "mp_medium@10", "mp_hard@10", "mp_easy@10")
     ]
+
+
+def graded(answers: Any) -> Dataset:
+    lengths = {"queries": 12, "gallery": 12}
+    return grouped(answers, lengths=lengths, train_split="gallery", test_split="queries", graded=True)
+
+
+def only_hard(index: int) -> Groups:
+    return Graded()(index)._replace(easy=np.zeros(0, np.int64))
+
+
+def test_levels_that_no_query_has_an_answer_at_are_left_out() -> None:
+    assert Retrieval().resolved(graded(Graded())).levels == ("medium", "hard", "easy")
+    assert Retrieval(levels=("easy",)).resolved(graded(Graded())).levels == ("easy",)
+    task = Retrieval(ks=(1,)).resolved(graded(only_hard))
+    assert [one.name for one in task.metrics] == ["map_medium", "map_hard", "mp_medium@1", "mp_hard@1"]
+    samples = measured(graded(only_hard))  # scores no NaN
+    assert samples["ap_hard"].tolist() == samples["ap_medium"].tolist()
+    for task, answers in ((Retrieval(levels=("easy",)), only_hard), (Retrieval(levels=()), Graded())):
+        with pytest.raises(ConfigError, match="no query of g has an answer at levels="):
+            task.resolved(graded(answers))
+
+
+def test_levels_of_answers_that_are_not_graded_are_refused() -> None:
+    task = Retrieval().resolved(grouped())
+    assert task.levels == ()
+    assert task.resolved(grouped()) == task, "a recorded protocol can be run again"
+    with pytest.raises(ConfigError, match="levels=hard has no effect on g, whose answers are not graded"):
+        Retrieval(levels=("hard",)).resolved(grouped())
 
 
 @pytest.mark.parametrize("setting", [{"readout": "mean"}, {"ks": (3,)}], ids=str)
