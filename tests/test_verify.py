@@ -44,6 +44,7 @@ def figure(model: str, source: str, task: str, metric: str | None = None) -> Fig
     )
 
 
+ADE20K = opened(CARDS["ade20k"])  # pyright: ignore[reportArgumentType]
 DINO = figure("dino_vits16", "2104.14294 Table 2", "knn")
 """74.5 of 20 neighbours."""
 
@@ -201,10 +202,26 @@ def test_augmented_views_and_the_rule_of_the_papers_are_what_a_linear_probe_need
 
 
 def test_what_no_setting_repeats_is_never_a_match(tmp_path: Path) -> None:
-    dense = figure("dinov2_vits14", "2304.07193 Table 10", "segmentation_linear")
+    dense = figure("dinov2_vits14", "2304.07193 Table 11", "depth_lin1")
     line = only(measured_as_published(dense, tmp_path), of=dense)
     assert (line.status, line.gap) == ("not comparable", pytest.approx(0))
     assert line.differs[0].startswith("training: ")
+
+
+@pytest.mark.parametrize("task", ["segmentation_linear", "segmentation_ms"])
+def test_segmentation_is_comparable_by_the_protocol_of_the_paper_alone(tmp_path: Path, task: str) -> None:
+    dense = figure("dinov2_vits14", "2304.07193 Table 10", task)
+    asked = {"inputs": dense.measured.protocol.settings["inputs"]}
+    paper, fast = (
+        asdict(build_task("segmentation", {**asked, "protocol": name}).resolved(ADE20K))  # pyright: ignore[reportArgumentType]
+        for name in ("paper", "fast")
+    )
+    result = measured_as_published(dense, tmp_path)
+    assert only(replace(result, protocol=paper), of=dense).status == "match"
+    line = only(replace(result, protocol=fast), of=dense)
+    assert line.status == "not comparable"
+    assert line.differs[0] == "protocol: fast, published paper"
+    assert {one.partition(":")[0] for one in line.differs} >= {"size", "crop", "stride", "iterations"}
 
 
 def test_errors_are_compared_in_their_own_unit(tmp_path: Path) -> None:
