@@ -67,10 +67,15 @@ class FeatureSource:
 
         Raises:
             NotApplicableError: a block or a class token it does not have.
-            ConfigError: a geometry it cannot take.
+            ConfigError: a geometry it cannot take, or images to leave out where a task runs the model itself.
         """
         card = self._backbone.card
         for request in requests:
+            if self.context.skip_corrupt and not request.readouts:
+                raise ConfigError(
+                    f"--skip-corrupt: a task runs the model on {request.dataset.card.name} itself and cannot "
+                    "leave images out; run that task without the option"
+                )
             geometry = request.geometry or card.native_geometry()
             side = geometry.fixed_size
             if side is not None and side % card.patch_size:

@@ -23,11 +23,12 @@ from feature_fakes import (
 from torch import Tensor
 
 from ssleval.backbone import Features
-from ssleval.core import FeatureTable, Geometry, Readout
+from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.extract import choose_batch_size, forward
 from ssleval.features.geometry import apply
+from ssleval.protocol import build_task
 
 ALL = (POOLED, CLS, MEAN, GEM, PATCHES, Readout("cls", 0), Readout("mean", 1, norm=False))
 
@@ -134,6 +135,25 @@ def test_corrupt_images_are_left_out_and_counted(tmp_path: Path):
     for readout in (MEAN, PATCHES):
         np.testing.assert_allclose(found[readout], whole[readout][found.rows], atol=2e-3)
         assert not found[readout].flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "target"),
+    [
+        ("attention", {}, "instances"),
+        ("correspondence", {}, "pairs"),
+        ("video_segmentation", {}, "video"),
+        ("segmentation", {"protocol": "paper"}, "mask"),
+    ],
+)
+def test_tasks_that_run_the_model_themselves_leave_no_image_out(
+    tmp_path: Path, task: str, settings: dict[str, Any], target: Any
+):
+    card = DatasetCard("d", target, ("a", "b"), lengths={"train": 1, "test": 1})
+    requests = build_task(task, settings).requests(Dataset(card, dataset_of(split_of(1)).open))
+    FeatureSource(Tiny(), context_of(tmp_path)).check(requests)
+    with pytest.raises(ConfigError, match=r"^--skip-corrupt: a task runs the model on d itself and cannot"):
+        FeatureSource(Tiny(), context_of(tmp_path, skip_corrupt=True)).check(requests)
 
 
 def test_another_readout_lacks_the_same_images(tmp_path: Path):
