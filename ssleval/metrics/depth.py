@@ -15,8 +15,9 @@ def depth_errors(
     """Return the `ERRORS` of one image; NaN where no pixel has a known depth.
 
     Pixels count where the target lies strictly between ``nearest`` and ``farthest`` metres. ``rmse`` is in
-    metres, ``sq_rel`` too, ``silog`` in hundredths of a natural logarithm; ``delta1..3`` are the parts of
-    the pixels off by a factor below 1.25, 1.25^2 and 1.25^3.
+    metres, ``sq_rel`` too; ``log10`` is in decades, ``rmse_log`` in natural logarithms, ``silog`` in
+    hundredths of them; ``delta1..3`` are the parts of the pixels off by a factor below 1.25, 1.25^2 and
+    1.25^3.
 
     Source:
         Eigen et al. 2014, sec. 4.3; agrees with ``metrics`` of the Monocular-Depth-Estimation-Toolbox.

@@ -29,7 +29,7 @@ from ssleval.core import (
     Samples,
 )
 from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
+from ssleval.heads.dense.depth import UNCENTRED, Bins, depth_map, fit_depth
 from ssleval.heads.dense.grid import Fit, LinearHead, Targets, grids_of, outputs_of, targets_of
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
@@ -37,7 +37,7 @@ from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Depth"]
 
-_UNITS = {"rmse": "m", "sq_rel": "m", "silog": "1/100 log"}
+_UNITS = {"rmse": "m", "sq_rel": "m", "log10": "log10", "rmse_log": "log", "silog": "1/100 log"}
 
 
 @tasks.register("depth")
@@ -76,6 +76,11 @@ class Depth(Task):
     def __post_init__(self) -> None:
         """Refuse settings that no run could honour."""
         self._how()
+        if self.iterations <= UNCENTRED:
+            raise ConfigError(
+                f"depth: iterations={self.iterations}; in the first {UNCENTRED} the loss is of the mean "
+                "alone, ask for more"
+            )
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"depth: warmup={self.warmup}; expected a fraction from 0 to below 1")
         if self.bins < 2 or self.upsample < 1 or not self.min_depth > 0:

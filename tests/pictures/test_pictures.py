@@ -194,7 +194,7 @@ def boxes(target: Any, count: int = 12) -> Dataset:
 @pytest.fixture
 def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
     for kind in ("segmentation", "depth"):
-        monkeypatch.setattr(f"ssleval.pictures.{kind}.ITERATIONS", 60)
+        monkeypatch.setattr(f"ssleval.pictures.{kind}.ITERATIONS", 60 if kind == "segmentation" else 101)
     return Look(size=64, context=Context(cache=tmp_path, progress=False), dataset=boxes("mask"), limit=8)
 
 

@@ -30,6 +30,13 @@ TARGETS = {"train": maps(24), "test": maps(10, seed=1)}
 QUICK = Depth(iterations=200, batch_size=8, learning_rate=0.01, pixels=32, bins=12, max_depth=5.0, warmup=0.1)
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> Depth:
+    """A task of fewer iterations than are allowed."""
+    monkeypatch.setattr("ssleval.tasks.depth.UNCENTRED", 9)
+    return replace(QUICK, iterations=10, flip=False)
+
+
 def data(**card: object) -> Dataset:
     return dense_dataset(TARGETS, **{"target": "depth", "max_depth": 5.0, **card})
 
@@ -70,10 +77,9 @@ def test_depth_that_tokens_say_is_found(inputs: str) -> None:
     ],
     ids=str,
 )
-def test_every_setting_changes_the_answer(change: dict[str, object]) -> None:
-    quick = replace(QUICK, iterations=10, flip=False)
+def test_every_setting_changes_the_answer(brief: Depth, change: dict[str, object]) -> None:
     source = tables(TARGETS, ramp, noise=0.2)
-    one, other = scores(quick, source)[1], scores(replace(quick, **change), source)[1]  # pyright: ignore[reportArgumentType]
+    one, other = scores(brief, source)[1], scores(replace(brief, **change), source)[1]  # pyright: ignore[reportArgumentType]
     assert (one["rmse"] != other["rmse"]).any()
 
 
@@ -106,9 +112,9 @@ def test_requests_are_unnormed_tokens_of_the_quarters_and_a_mirrored_view() -> N
     assert request.geometry == Geometry(448, "square", interpolation="bilinear")
 
 
-def test_the_seed_decides_and_equal_seeds_agree() -> None:
-    source, quick = tables(TARGETS, ramp, noise=0.2), replace(QUICK, iterations=10)
-    one, same, other = (scores(quick, source, seed)[1]["rmse"] for seed in (0, 0, 1))
+def test_the_seed_decides_and_equal_seeds_agree(brief: Depth) -> None:
+    source = tables(TARGETS, ramp, noise=0.2)
+    one, same, other = (scores(brief, source, seed)[1]["rmse"] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -129,6 +135,15 @@ def test_what_it_cannot_do_is_refused() -> None:
         replace(QUICK, warmup=1.0)
     with pytest.raises(ConfigError, match="two bins"):
         replace(QUICK, bins=1)
+    with pytest.raises(ConfigError, match="iterations=100; in the first 100 the loss is of the mean alone"):
+        replace(QUICK, iterations=100)
+
+
+def test_only_parts_of_something_are_fractions() -> None:
+    units = {metric.name: metric.unit for metric in Depth().metrics}
+    fractions = {name for name, unit in units.items() if unit == "fraction"}
+    assert fractions == {"abs_rel", "delta1", "delta2", "delta3"}
+    assert (units["log10"], units["rmse_log"], units["rmse"]) == ("log10", "log", "m")
 
 
 def test_a_head_that_has_gone_silent_is_refused() -> None:

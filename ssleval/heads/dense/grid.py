@@ -72,7 +72,8 @@ class LinearHead(nn.Module):
     """A 1x1 convolution, behind a batch normalisation of the channels where the protocol has one.
 
     Source:
-        BNHead of dinov2/eval/segmentation and depth: weights from N(0, 0.01), biases zero.
+        BNHead of dinov2/eval/segmentation: weights from N(0, 0.01), biases zero. That of dinov2/eval/depth
+        leaves them to torch; both of ours begin like the former.
     """
 
     def __init__(self, channels: int, outputs: int, *, normalise: bool, seed: int) -> None:
