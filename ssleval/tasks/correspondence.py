@@ -41,6 +41,9 @@ __all__ = ["Correspondence"]
 Matcher: TypeAlias = Callable[[Float[np.ndarray, "k 2"]], Float[np.ndarray, "k 2"]]
 """Takes points of the first image to their matches in the second."""
 
+_IDLE = {"pairs": ("pixels", "centimetres", "step", "tolerance"), "views": ("alphas", "normalise")}
+"""Settings without effect, by kind of pairs."""
+
 KEPT = 64
 """Images whose tokens are kept: lists of pairs name the same ones again soon."""
 
@@ -103,9 +106,15 @@ class Correspondence(Task):
         """Return the task with the scores that the dataset's kind of pairs has.
 
         Raises:
-            ConfigError: none of them is asked for.
+            ConfigError: none of them is asked for, or something that its pairs have no use for.
         """
         target = dataset.card.target
+        for name in _IDLE.get(target, ()):
+            if getattr(self, name) not in {(), getattr(Correspondence, name)}:
+                raise ConfigError(
+                    f"correspondence: {name}={getattr(self, name)} has no effect on {dataset.card.name}, "
+                    f"whose target is {target}; leave it out"
+                )
         if target == "pairs":
             task = replace(self, pixels=(), centimetres=())
         else:

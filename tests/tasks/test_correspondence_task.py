@@ -19,7 +19,8 @@ from ssleval.tasks import correspondence
 from ssleval.tasks.correspondence import Correspondence
 
 ROOM = Path(__file__).parents[3] / "shared" / "data" / "rgbd_7scenes"
-SMALL = Correspondence(size=64, step=4)
+SMALL = Correspondence(size=64)
+STEP = {"step": 4}
 WIDTH, HEIGHT = 80, 64
 
 
@@ -93,7 +94,8 @@ Measure = Callable[..., Samples]
 def run(tmp_path: Path) -> Measure:
     def measured(dataset: Dataset, **settings: Any) -> Samples:
         source = FeatureSource(Colours(), Context(cache=tmp_path, progress=False))
-        task = replace(SMALL, **settings).resolved(dataset)
+        step = STEP if dataset.card.target == "views" else {}
+        task = replace(SMALL, **{**step, **settings}).resolved(dataset)
         source.prepare(task.requests(dataset))
         return task.evaluate(source, dataset, source.context)
 
@@ -222,6 +224,24 @@ def test_what_has_no_pairs_is_refused(run: Measure) -> None:
 def test_settings_out_of_range_are_refused(run: Measure, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(drawn(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("pairs", "step", 8),
+        ("pairs", "tolerance", 0.1),
+        ("pairs", "pixels", (3.0,)),
+        ("pairs", "centimetres", (3.0,)),
+        ("views", "normalise", "image"),
+        ("views", "alphas", (0.3,)),
+    ],
+)
+def test_settings_without_effect_are_refused(kind: str, name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name}=.* has no effect on drawn, whose target is {kind}"):
+        replace(SMALL, **{name: value}).resolved(drawn(kind))
+    task = SMALL.resolved(drawn(kind))
+    assert task.resolved(drawn(kind)) == task, "a recorded protocol can be run again"
 
 
 @pytest.mark.skipif(not ROOM.is_dir(), reason="needs the frames of ../shared/data/rgbd_7scenes")
