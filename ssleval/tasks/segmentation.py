@@ -7,7 +7,7 @@ linear warm-up and decay. `lin` reads the last block, `ms` the last four, concat
 pixels drawn at random from every mask. ``protocol=paper`` runs the backbone on augmented crops of 512
 pixels for 40,000 iterations, and slides such a window over test images of that short side; `ms` does so
 at 640 pixels, five scales and both ways round. Scored at the resolution of the masks: mean IoU of
-intersections and unions summed over the split, over the classes that occur.
+intersections and unions summed over the split, over the classes that occur in masks or are predicted.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.4 and app. B; dinov2/eval/segmentation.
 """
