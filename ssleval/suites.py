@@ -38,8 +38,10 @@ class Measurement:
 
 def list_suites() -> dict[str, str]:
     """Return the packaged suites and their descriptions."""
-    files = sorted(packaged("benchmarks").glob("*.yaml"))
-    return {file.stem: str(_content(file).get("description", "")) for file in files}
+    files = {file.stem: _content(file) for file in sorted(packaged("benchmarks").glob("*.yaml"))}
+    # In a checkout other plans lie beside them.
+    suites = {name: content for name, content in files.items() if "measurements" in content}
+    return {name: str(content.get("description", "")) for name, content in suites.items()}
 
 
 def read_suite(name: str) -> list[Measurement]:
