@@ -23,16 +23,14 @@ from ssleval.hub import explained
 from ssleval.registry import nearest
 from ssleval.weightfile import SUFFIX, read_card
 
-__all__ = ["TimmBackbone"]
+__all__ = ["TimmBackbone", "shared_batch_norms"]
 
 Supervision: TypeAlias = Literal["self", "weak", "full", "none", "unknown"]
 
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
-_MAPS = {
-    "ConvNeXt", "EfficientNet", "MlpMixer", "RegNet", "ResNet", "ResNetV2", "SwinTransformer",
-    "SwinTransformerV2",
-}  # fmt: skip
+_CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
+_MAPS = _CONVOLUTIONAL | {"MlpMixer", "SwinTransformer", "SwinTransformerV2"}
 """Classes whose last intermediate is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when built with ``dynamic_img_size``."""
@@ -52,6 +50,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, card: BackboneCard, model: nn.Module) -> None:
         self.is_transformer = type(model).__name__ in _TRANSFORMERS
+        self.is_convolutional = type(model).__name__ in _CONVOLUTIONAL
         super().__init__(card, num_blocks=len(model.blocks) if self.is_transformer else 1)  # pyright: ignore[reportArgumentType]
         self.model = model
 
@@ -124,6 +123,16 @@ class TimmBackbone(Backbone):
                 f"{self.card.name}: {size[0]}x{size[1]} pixels, but timm fixes {type(self.model).__name__} "
                 f"to {height}x{width}; use a geometry of that size"
             )
+
+
+def shared_batch_norms(network: nn.Module) -> nn.Module:
+    """Return ``network`` with statistics of batch normalisation shared by all processes.
+
+    timm's batch norms may hold an activation, which torch's own conversion drops.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(network)
 
 
 def _card(identifier: str) -> BackboneCard:

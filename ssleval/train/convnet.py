@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
-from ssleval.backbones.timm import TimmBackbone
+from ssleval.backbones.timm import TimmBackbone, shared_batch_norms
 from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
@@ -45,7 +45,7 @@ def build_convnet(config: TrainConfig) -> Convnet:
     """
     arch = config.model.arch
     backbone = load(f"random:{arch}", seed=config.run.seed)
-    if not isinstance(backbone, TimmBackbone) or backbone.is_transformer:
+    if not isinstance(backbone, TimmBackbone) or not backbone.is_convolutional:
         raise ConfigError(f"train: {arch} is no convolutional network; transformers are those of ssleval.vit")
     step = backbone.card.patch_size
     for name in ("global_size", "high_resolution_size"):
@@ -65,4 +65,4 @@ def synchronise(network: nn.Module, device: torch.device) -> None:
     """
     shared = distributed.is_initialized() and distributed.get_world_size() > 1
     if shared and device.type != "cpu":
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        shared_batch_norms(network)

@@ -123,6 +123,7 @@ def test_the_class_token_is_what_the_loader_gives_as_pooled() -> None:
         (["optim.layer_decay=0.9"], r"optim\.layer_decay"),
         (["views.global_size=50"], r"no multiple of it; --set views\.global_size=64"),
         (["model.arch=timm:vit_tiny_patch16_224"], "no convolutional network"),
+        (["model.arch=timm:swin_tiny_patch4_window7_224"], "no convolutional network"),
     ],
 )
 def test_what_a_convolutional_network_does_not_have_is_refused(settings: list[str], words: str) -> None:
@@ -130,9 +131,14 @@ def test_what_a_convolutional_network_does_not_have_is_refused(settings: list[st
         build_convnet(small(*settings))
 
 
-def test_several_processes_share_statistics_where_torch_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_convnet(small())
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet"])
+def test_several_processes_share_statistics_where_torch_can(
+    arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_convnet(small(f"model.arch=timm:{arch}"))
     norms = [name for name, one in network.named_modules() if isinstance(one, _BatchNorm)]
+    images = torch.rand(2, 3, 64, 64)
+    before = network.eval()(images)
     synchronise(network, torch.device("cuda"))
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
@@ -141,6 +147,7 @@ def test_several_processes_share_statistics_where_torch_can(monkeypatch: pytest.
     synchronise(network, torch.device("cuda"))
     shared = [name for name, one in network.named_modules() if isinstance(one, nn.SyncBatchNorm)]
     assert shared == norms != []
+    torch.testing.assert_close(network(images), before)
 
 
 def test_the_recipe_is_the_published_one() -> None:
