@@ -43,7 +43,9 @@ def spread(
 
 def effective_rank(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Return the exponential of the entropy of the centred features' singular values, 1 where all are 0."""
-    values = torch.linalg.svdvals(features.float() - features.float().mean(dim=0))
+    # Of NaN there is no decomposition; the losses, which are NaN too, say so with the step and the term.
+    finite = features.float().nan_to_num(0, 0, 0)
+    values = torch.linalg.svdvals(finite - finite.mean(dim=0))
     share = values / values.sum().clamp(min=1e-12)
     return torch.special.entr(share).sum().exp()
 

@@ -143,6 +143,22 @@ def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
     assert torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["step"] == 3
 
 
+def test_weights_that_are_no_numbers_stop_the_run_by_the_name_of_the_loss(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def poisoned(self: Learner, *args: object, **kwargs: object) -> object:
+        terms = step(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            self.teacher.backbone.get_parameter("norm.weight").fill_(float("nan"))
+        return terms
+
+    monkeypatch.setattr(Learner, "step", poisoned)
+    with pytest.raises(DivergedError, match="step 1: dino is nan"):
+        train(tiny(), data, tmp_path)
+
+
 def test_parts_of_a_batch_add_up_to_it(run: Path, data: str, tmp_path: Path) -> None:
     settings = ("model.drop_path=0", "run.epochs=1")
     train(tiny(*settings), data, tmp_path / "whole")
