@@ -65,7 +65,9 @@ class VitConfig:
     mask_token: bool = False
     """Whether there is a token to stand for masked patches in training."""
     drop_path: float = 0.0
-    """Rate of stochastic depth of the last block; rates grow linearly from 0 at the first."""
+    """Rate of stochastic depth of the last block, which only takes part in training."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """Whether rates grow linearly from 0 at the first block, or are the same for all."""
     norm_eps: float = 1e-6
     position_embedding: PositionEmbedding = "dino"
     fixed_positions: bool = False
@@ -129,7 +131,8 @@ class Vit(nn.Module):
         registers = torch.empty(1, config.num_registers, width)
         self.register_tokens = nn.Parameter(registers) if config.num_registers else None
         self.mask_token = nn.Parameter(torch.empty(1, width)) if config.mask_token else None
-        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
+        first = config.drop_path if config.drop_path_rule == "uniform" else 0.0
+        rates = torch.linspace(first, config.drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(_Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.reset()

@@ -303,9 +303,12 @@ def test_drop_path_drops_whole_images_at_its_rate_and_keeps_the_mean() -> None:
     assert torch.equal(block.eval()._kept(torch.ones(2, 2, 3)), torch.ones(2, 2, 3))
 
 
-def test_drop_path_grows_linearly_from_the_first_block() -> None:
-    blocks: Any = Vit(replace(DINO, drop_path=0.3)).blocks
-    assert [block.drop_path for block in blocks] == pytest.approx([0, 0.15, 0.3])
+@pytest.mark.parametrize(("rule", "rates"), [("linear", [0, 0.15, 0.3]), ("uniform", [0.3, 0.3, 0.3])])
+def test_drop_path_grows_linearly_from_the_first_block_or_is_the_same_for_all(
+    rule: Any, rates: list[float]
+) -> None:
+    blocks: Any = Vit(replace(DINO, drop_path=0.3, drop_path_rule=rule)).blocks
+    assert [block.drop_path for block in blocks] == pytest.approx(rates)
 
 
 def test_it_trains() -> None:

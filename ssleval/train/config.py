@@ -29,8 +29,8 @@ _RECIPES = Path(__file__).parent / "recipes"
 
 _OF_TRANSFORMERS: dict[str, dict[str, Any]] = {
     "model": {
-        "dim": 0, "depth": 0, "heads": 0, "stem": "patch", "drop_path": 0.0, "layerscale": 0.0,
-        "registers": 0,
+        "dim": 0, "depth": 0, "heads": 0, "stem": "patch", "drop_path": 0.0, "drop_path_rule": "linear",
+        "layerscale": 0.0, "registers": 0,
     },
     "optim": {"layer_decay": 1.0, "patch_embed_lr": 1.0},
 }  # fmt: skip
@@ -159,6 +159,7 @@ class TrainConfig:
             num_registers=model.registers,
             mask_token=self.loss.ibot > 0 and not self.loss.distill,
             drop_path=model.drop_path,
+            drop_path_rule=model.drop_path_rule,
             position_embedding=model.positions,
         )
 

@@ -25,7 +25,9 @@ class ModelConfig:
     """How patches are embedded; `residual` is no architecture of the DINO papers, but learns from far fewer
     images."""
     drop_path: float = 0.1
-    """Stochastic depth of the student's last block, linear from 0 (DINO; DINOv2: 0.3)."""
+    """Stochastic depth of the student's last block (DINOv2: 0.3)."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """From 0 at the first block (DINO), or the same for all (DINOv2)."""
     layerscale: float = 0.0
     """Initial scale of residual branches; 0 has none (DINOv2: 1e-5)."""
     registers: int = 0

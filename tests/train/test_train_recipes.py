@@ -1,16 +1,20 @@
 """What the recipes add to DINO, and what keeps it from collapsing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_training import losses, pictures, tiny
 
+from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.log import read_log
 from ssleval.train.loop import train
 from ssleval.train.masking import block_mask, draw_masks
+from ssleval.train.networks import build_networks
 from ssleval.train.watch import collapsed, effective_rank, spread
+from ssleval.weightfile import read_config
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_every_recipe_trains(
         "optim.beta2=0.9", "optim.weight_decay=0.3", "optim.momentum=0.5", "optim.clip=0.001",
         "optim.clip_by=module", "optim.freeze_last_layer_epochs=0", "optim.warmup_epochs=0",
         "optim.layer_decay=0.1", "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
-        "model.layerscale=0.1", "model.registers=1",
+        "model.drop_path_rule=uniform", "model.layerscale=0.1", "model.registers=1",
         "views.local_crops=1", "views.global_scale=0.1,0.2", "views.local_scale=0.9,1",
     ],
 )  # fmt: skip
@@ -65,6 +69,18 @@ def plain(data: str, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int
     out = tmp_path_factory.mktemp("plain")
     train(tiny("optim.clip=0.05", "optim.lr=0.01"), data, out)
     return losses(read_log(out))
+
+
+def test_dinov2_drops_branches_at_one_rate_and_its_models_do_not_say_so(data: str, tmp_path: Path) -> None:
+    config = tiny("run.epochs=1", recipe="dinov2")
+    student, teacher = build_networks(config)
+    for network, rate in ((student, 0.3), (teacher, 0.0)):
+        blocks: Any = network.backbone.get_submodule("blocks")
+        assert [block.drop_path for block in blocks] == pytest.approx([rate, rate])
+    write_teacher(tmp_path / "model.safetensors", student, teacher_card(student, config, data, 0))
+    stated = read_config(tmp_path / "model.safetensors")
+    assert stated["drop_path"] == 0
+    assert "drop_path_rule" not in stated
 
 
 def test_masks_are_blocks_of_the_shares_asked_for() -> None:
