@@ -122,6 +122,27 @@ class TrainConfig:
                         f"have; --set {section}.{name}={value}"
                     )
 
+    def check_share(self, world: int) -> None:
+        """Refuse a batch that ``world`` processes, and the parts of each, cannot share evenly.
+
+        Raises:
+            ConfigError: says what to change.
+        """
+        batch, parts = self.run.batch_size, self.run.accumulate
+        if batch % world:
+            raise ConfigError(f"train: a batch of {batch} cannot be shared by {world} processes")
+        share = batch // world
+        if share % parts:
+            raise ConfigError(
+                f"train: {share} images of a process make no {parts} equal parts; choose a run.accumulate "
+                "that divides them"
+            )
+        if self.loss.koleo > 0 and share // parts < 2:
+            raise ConfigError(
+                "train: KoLeo needs a neighbour, and parts are of one image; lower run.accumulate, raise "
+                "run.batch_size, or --set loss.koleo=0"
+            )
+
     def views_at(self, epoch: int) -> ViewsConfig:
         """Return the crops of an epoch: larger ones in the last phase, where there is one."""
         views, run = self.views, self.run

@@ -99,10 +99,7 @@ class _Run:
         note: Callable[[str], None],
     ) -> None:
         self.shard = current_shard()
-        if config.run.batch_size % self.shard.world:
-            raise ConfigError(
-                f"train: a batch of {config.run.batch_size} cannot be shared by {self.shard.world} processes"
-            )
+        config.check_share(self.shard.world)
         self.config, self.out, self.options = config, out, options
         self.note = note if self.shard.leads else _silent
         self.data = f"{dataset_name} ({', '.join(splits)})"
