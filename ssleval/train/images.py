@@ -20,6 +20,8 @@ class Images:
     """
 
     def __init__(self, dataset: Dataset, splits: Sequence[str], memory_gb: float) -> None:
+        if twice := [name for name in dict.fromkeys(splits) if splits.count(name) > 1]:
+            raise ConfigError(f"train: split {', '.join(twice)} is stated twice; state every split once")
         self._splits = [dataset.split(name) for name in splits]
         self._starts = np.cumsum([0, *(len(split) for split in self._splits)])
         self._kept: list[UInt8[np.ndarray, "H W 3"] | None] = [None] * len(self)

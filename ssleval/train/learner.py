@@ -166,12 +166,15 @@ class Learner:
         return whole(state, keep=keep)
 
     def whole_teacher(self, state: Mapping[str, Any]) -> Network:
-        """Return the teacher as one process can use it, given what `state` returned."""
+        """Return the teacher as one process can use it, given what `state` returned.
+
+        One that was shared out is on the CPU, for a device may have no room for all of it.
+        """
         if not self.config.run.shard:
             return self.teacher
         teacher = untrained(self.config, drop_path=0.0)
         teacher.load_state_dict(state["teacher"])
-        return teacher.requires_grad_(False).to(self.device)
+        return teacher.requires_grad_(False)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` returned.

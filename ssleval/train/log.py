@@ -60,11 +60,21 @@ class Log:
         self._waiting.clear()
         return newest
 
-    def evaluation(self, step: int, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Write the scores of one evaluation; return whether the first is the best of the run."""
-        before = [_leading(line["evaluation"]) for line in read_log(self.path.parent) if "evaluation" in line]
+    def evaluation(self, step: int, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the scores of one evaluation."""
         self._write({"step": step, "epoch": epoch, "evaluation": dict(scores)})
-        return _leading(scores) > max(before, default=float("-inf"))
+
+    def has_evaluation(self, step: int) -> bool:
+        """Return whether the teacher after ``step`` was evaluated."""
+        return any(line["step"] == step for line in self._evaluations())
+
+    def best_evaluation(self) -> int | None:
+        """Return the step whose evaluation leads, by its first score; the earliest of equals."""
+        best = max(self._evaluations(), key=lambda line: _leading(line["evaluation"]), default=None)
+        return None if best is None else int(best["step"])
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return [line for line in read_log(self.path.parent) if "evaluation" in line]
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if not self._leads:

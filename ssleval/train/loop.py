@@ -3,18 +3,19 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from ssleval.catalog import open_dataset
-from ssleval.core import Dataset, DatasetOptions
+from ssleval.core import BackboneCard, Dataset, DatasetOptions
 from ssleval.errors import ConfigError
 from ssleval.features import current_shard, local_device
 from ssleval.features.progress import progress
@@ -24,8 +25,9 @@ from ssleval.train.images import Images, epoch_order
 from ssleval.train.learner import Learner
 from ssleval.train.log import Log
 from ssleval.train.masking import draw_masks
+from ssleval.train.networks import Network
 from ssleval.train.schedules import rates
-from ssleval.train.state import Checkpoints, check_same, read_state
+from ssleval.train.state import Checkpoints, check_same, read_state, remove_unfinished
 from ssleval.train.views import make_views
 from ssleval.train.watch import collapsed, evaluate_teacher
 
@@ -115,6 +117,10 @@ class _Run:
         start = self._start(resume=resume)
         steps = config.run.epochs * self.per_epoch
         log = Log(self.out, start=start, leads=self.shard.leads, note=self.note)
+        if start and start % self.per_epoch == 0:
+            # A run may have been killed between its checkpoint and what follows one.
+            self._follow_up(start, self.learner.state(keep=self.shard.leads), log)
+            self.shard.barrier()
         label = f"training, {config.run.epochs} epochs"
         with _signals() as caught, progress(label, steps * batch, start * batch, show=show) as advance:
             clock, timed = time.perf_counter(), start
@@ -145,7 +151,7 @@ class _Run:
                     if epoch >= 1 and (warning := collapsed(newest, config.head.prototypes)):
                         self.note(f"step {step}: {warning}")
                 if ends or stopped:
-                    self._keep(step + 1, epoch, log if ends else None)
+                    self._keep(step + 1, log if ends else None)
                     clock = time.perf_counter()
                 if stopped:
                     return Trained(step + 1, step + 1 == steps, self.teacher)
@@ -163,12 +169,17 @@ class _Run:
             raise ConfigError(
                 f"{self.out} holds a run already; --resume goes on with it, or choose another --out"
             )
+        if self.shard.leads:
+            remove_unfinished(self.out)
+            remove_unfinished(self.checkpoints.folder)
         if last.exists():
             state = read_state(last)
             check_same(state["config"], self.config, last)
-            if state["images"] != self.images.fingerprints:
+            # In order: it decides which image is which row.
+            if [*state["images"].items()] != [*self.images.fingerprints.items()]:
                 raise ConfigError(
-                    f"{last}: made from other images than {self.data}; resume with the same data"
+                    f"{last}: made from other images than {self.data}, or in another order; resume with the "
+                    "same data"
                 )
             self.learner.restore(state)
             return int(state["step"])
@@ -178,22 +189,37 @@ class _Run:
             (self.out / "config.json").write_text(settings + "\n", encoding="utf-8")
         return 0
 
-    def _keep(self, step: int, epoch: int, log: Log | None) -> None:
-        """Write the checkpoint and the model, then evaluate the teacher where that is due."""
-        run, state = self.config.run, self.learner.state(keep=self.shard.leads)
+    def _keep(self, step: int, log: Log | None) -> None:
+        """Write the model and the checkpoint; ``log`` is given where an epoch ends, for what is due then."""
+        state = self.learner.state(keep=self.shard.leads)
         if self.shard.leads:
-            place = {"step": step, "epoch": epoch, "config": self.config.to_dict()}
-            self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
+            # The model first: a run killed between the two does the step again, and writes both.
             teacher = self.learner.whole_teacher(state)
-            card = teacher_card(teacher, self.config, self.data, (step - 1) // self.per_epoch)
-            write_teacher(self.teacher, teacher, card)
-            if log is not None and run.checkpoint_every and epoch % run.checkpoint_every == 0:
-                self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
-            if log is not None and run.evaluate_every and epoch % run.evaluate_every == 0:
-                scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
-                if log.evaluation(step - 1, epoch - 1, scores):
-                    self.checkpoints.keep("best.pt")
+            write_teacher(self.teacher, teacher, self._card(teacher, step))
+            place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
+            self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
+        if log is not None:
+            self._follow_up(step, state, log)
         self.shard.barrier()
+
+    def _follow_up(self, step: int, state: Mapping[str, Any], log: Log) -> None:
+        """Keep the checkpoint of a whole epoch and evaluate its teacher, where due and not done before."""
+        run, epoch = self.config.run, step // self.per_epoch
+        if not self.shard.leads:
+            return
+        if run.checkpoint_every and epoch % run.checkpoint_every == 0:
+            self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
+        if run.evaluate_every and epoch % run.evaluate_every == 0:
+            if not log.has_evaluation(step - 1):
+                teacher = self.learner.whole_teacher(state).to(self.learner.device)
+                card = self._card(teacher, step)
+                scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
+                log.evaluation(step - 1, epoch - 1, scores)
+            if log.best_evaluation() == step - 1:
+                self.checkpoints.keep("best.pt")
+
+    def _card(self, teacher: Network, step: int) -> BackboneCard:
+        return teacher_card(teacher, self.config, self.data, (step - 1) // self.per_epoch)
 
     def _orders(self, start: int) -> Iterator[np.ndarray]:
         """Yield the rows of this process for every step from ``start`` on."""

@@ -6,6 +6,7 @@ all that must be kept of them.
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.train.config import TrainConfig
 
-__all__ = ["Checkpoints", "check_same", "read_state", "write_atomically"]
+__all__ = ["Checkpoints", "check_same", "read_state", "remove_unfinished", "write_atomically"]
 
 _FORMAT = "ssleval-training-1"
 _DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
@@ -93,6 +94,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
+    # Renaming a link onto another of the same file does nothing, and leaves both.
+    unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left of files they had yet to rename."""
+    for path in sorted(folder.glob(".*")):
+        if re.fullmatch(r"\..+\.(pt|safetensors)\.\d+", path.name):
+            path.unlink()
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Whole trainings, tiny: resuming, stopping, collapsing, and a model at the end."""
 
 import json
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
 from ssleval.train.log import read_log
 from ssleval.train.loop import train
+from ssleval.train.state import read_state
 from ssleval.zoo import find_card, load, match_models
 
 
@@ -176,6 +178,97 @@ def test_the_teacher_is_evaluated_and_the_best_is_kept(data: str, tmp_path: Path
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
         "last.pt", "best.pt", "epoch_0002.pt",
     }  # fmt: skip
+
+
+KEEPING = ("run.evaluate_every=1", "run.checkpoint_every=1")
+
+
+@pytest.fixture(scope="module")
+def kept(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kept")
+    train(tiny(*KEEPING), data, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("place", "at"),
+    [
+        ("loop.write_teacher", 2),
+        ("state.Checkpoints.save", 2),
+        ("state.Checkpoints.keep", 3),
+        ("loop.evaluate_teacher", 2),
+        ("log.Log.evaluation", 2),
+        ("state.Checkpoints.keep", 2),
+    ],
+)
+def test_a_run_killed_while_it_keeps_things_keeps_them_when_it_goes_on(
+    place: str, at: int, kept: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"ssleval.train.{place}"
+    original, calls = pkgutil.resolve_name(name), 0
+
+    def killed(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(name, killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(*KEEPING), data, tmp_path)
+    monkeypatch.undo()
+    assert train(tiny(*KEEPING), data, tmp_path, resume=True).finished
+    same_kept(tmp_path, kept)
+
+
+def same_kept(ours: Path, theirs: Path) -> None:
+    one, two = (
+        [(line["step"], line.get("loss"), line.get("evaluation")) for line in read_log(folder)]
+        for folder in (ours, theirs)
+    )
+    assert one == two
+    names = sorted(path.name for path in (theirs / "checkpoints").iterdir())
+    assert sorted(path.name for path in (ours / "checkpoints").iterdir()) == names
+    for name in names:
+        steps = [read_state(folder / "checkpoints" / name)["step"] for folder in (ours, theirs)]
+        assert steps[0] == steps[1]
+    models = [read_checkpoint(folder / "teacher.safetensors") for folder in (ours, theirs)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
+def test_what_a_killed_run_wrote_by_half_is_removed(data: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    halves = [tmp_path / ".teacher.safetensors.71", tmp_path / "checkpoints" / ".last.pt.71"]
+    for path in (*halves, tmp_path / ".notes.txt"):
+        path.touch()
+    train(tiny("run.epochs=1"), data, tmp_path)
+    assert not any(path.exists() for path in halves)
+    assert (tmp_path / ".notes.txt").exists()
+
+
+def test_images_in_another_order_do_not_go_on_with_the_run(data: str, tmp_path: Path) -> None:
+    config = tiny("run.epochs=1")
+    train(config, data, tmp_path, splits=("train", "test"))
+    with pytest.raises(ConfigError, match="in another order"):
+        train(config, data, tmp_path, splits=("test", "train"), resume=True)
+    with pytest.raises(ConfigError, match="split train is stated twice"):
+        train(config, data, tmp_path / "twice", splits=("train", "train"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("run.accumulate=3",), "4 images of a process make no 3 equal parts"),
+        (("run.accumulate=4", "loss.koleo=0.1"), "parts are of one image"),
+        (("run.batch_size=1", "loss.koleo=0.1"), "parts are of one image"),
+    ],
+)
+def test_batches_that_cannot_be_parted_are_refused(
+    settings: tuple[str, ...], words: str, data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        train(tiny(*settings), data, tmp_path)
 
 
 @pytest.mark.parametrize(
