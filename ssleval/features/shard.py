@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import torch
 from torch import distributed
 
 __all__ = ["Shard", "alone", "current_shard", "local_device"]
@@ -28,7 +29,8 @@ class Shard:
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.world > 1:
-            distributed.barrier()
+            # torch's own barrier would pick a GPU where there are some; of a number on the CPU it is gloo's.
+            distributed.all_reduce(torch.zeros(()))
 
 
 def current_shard() -> Shard:
@@ -38,7 +40,8 @@ def current_shard() -> Shard:
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return Shard()
-        distributed.init_process_group("gloo")
+        # Numbers on the CPU go by gloo in either case; NCCL joins when the first tensor of a GPU does.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return Shard(distributed.get_rank(), distributed.get_world_size())
 
 

@@ -18,7 +18,7 @@ from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates
 from ssleval.train.schedules import Rates
-from ssleval.train.sharded import as_placed, optimizer_as_placed, reduce_gradients, share_out, whole
+from ssleval.train.sharded import as_placed, optimizer_as_placed, share_out, whole
 from ssleval.train.views import Views
 from ssleval.train.watch import spread
 from ssleval.vit import Vit
@@ -53,14 +53,14 @@ class Learner:
             self.centers.copy_(centers)
         if config.run.compile:
             for network in {self.student, self.teacher, self.guide}:
-                network.backbone.compile()
+                network.backbone.compile(dynamic=False)
         copied = not config.run.shard and distributed.is_initialized() and distributed.get_world_size() > 1
         self._network = DistributedDataParallel(self.student) if copied else self.student
 
     def _placed(self, network: Network) -> Network:
         synchronise(network, self.device)
         if self.config.run.shard:
-            share_out(network)
+            share_out(network, self.device, bf16=self.config.run.precision == "bf16")
         return network.to(self.device)
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
@@ -139,13 +139,15 @@ class Learner:
         return found
 
     def _parts(self, batch: int) -> list[slice]:
-        size = -(-batch // self.config.run.accumulate)
-        return [slice(start, min(batch, start + size)) for start in range(0, batch, size)]
+        size = batch // self.config.run.accumulate
+        return [slice(start, start + size) for start in range(0, batch, size)]
 
     def _gradients(self, *, reduced: bool) -> Any:
-        """Average gradients over processes after the last part of a batch alone."""
+        """Average gradients over processes after the last part of a batch alone, where each has all of them.
+
+        Networks shared out average those of every part, as no process has room for whole gradients.
+        """
         network = self._network
-        reduce_gradients(network, now=reduced)
         copied = isinstance(network, DistributedDataParallel)
         return network.no_sync() if copied and not reduced else nullcontext()
 

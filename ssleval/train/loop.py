@@ -108,7 +108,7 @@ class _Run:
         self.evaluated_on = config.run.evaluate_on or dataset_name
         self.images = Images(dataset, splits, config.run.memory_gb)
         self.per_epoch = len(epoch_order(0, 0, len(self.images), config.run.batch_size))
-        self.learner = Learner(config, torch.device(local_device(device)))
+        self.learner = Learner(config, _chosen(local_device(device)))
         self.checkpoints = Checkpoints(out / "checkpoints")
 
     def go(self, *, resume: bool, show: bool) -> Trained:
@@ -252,6 +252,14 @@ class _Run:
         flag = torch.tensor(float(stop))
         distributed.all_reduce(flag)
         return bool(flag > 0)
+
+
+def _chosen(name: str) -> torch.device:
+    """Return a device; a GPU with a number becomes the current one, by which NCCL goes."""
+    device = torch.device(name)
+    if name.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    return device
 
 
 def _silent(text: str) -> None:

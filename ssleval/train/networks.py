@@ -29,6 +29,9 @@ class Network(nn.Module):
         """Whether the patches that are charged are hidden too."""
         separate = config.loss.ibot > 0 and not config.loss.shared_head
         self.patch_head = DinoHead(width, config.head) if separate else None
+        if separate and config.loss.dino <= 0:
+            # Nothing is charged through this head, and processes would wait for gradients that never come.
+            self.head.requires_grad_(False)
 
     def forward(
         self, views: Views, masks: Bool[Tensor, "c n"] | None, temperature: float
