@@ -74,8 +74,9 @@ class HeadConfig:
     bottleneck: int = 256
     layers: int = 3
     batch_norm: bool = False
-    """Normalise hidden layers over all crops of a step, as ``use_bn_in_head`` of the official code; short
-    runs of small networks then leave the plateau at once on which class tokens are all but equal."""
+    """Normalise hidden layers over all crops of a part, on CPUs of one process, as ``use_bn_in_head`` of the
+    official code; short runs of small networks then leave the plateau at once on which class tokens are all
+    but equal."""
     norm_last_layer: bool = True
     """Keep the length of prototypes at 1; False trains it (better for ViT-S, per DINO's README)."""
 
@@ -150,7 +151,7 @@ class RunConfig:
     batch_size: int = 64
     """Images a step, over all processes."""
     accumulate: int = 1
-    """Parts a step's images are passed through in, one after another."""
+    """Equal parts that a process's images of a step are passed through in, one after another."""
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
