@@ -60,7 +60,7 @@ class Learner:
     def _placed(self, network: Network) -> Network:
         synchronise(network, self.device)
         if self.config.run.shard:
-            share_out(network, self.device, bf16=self.config.run.precision == "bf16")
+            share_out(network, self.device)
         return network.to(self.device)
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:

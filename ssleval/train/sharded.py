@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssleval.errors import ConfigError
 from ssleval.train.networks import Network
@@ -21,10 +20,8 @@ from ssleval.vit import Vit
 __all__ = ["as_placed", "optimizer_as_placed", "share_out", "whole"]
 
 
-def share_out(network: Network, device: torch.device, *, bf16: bool) -> None:
+def share_out(network: Network, device: torch.device) -> None:
     """Give every process its part of ``network``, on ``device``: block by block, and the rest as one.
-
-    ``bf16`` makes weights whole in that precision; autocast's copies of them would outlive the block.
 
     Raises:
         ConfigError: there is one process.
@@ -36,19 +33,10 @@ def share_out(network: Network, device: torch.device, *, bf16: bool) -> None:
         )
     blocks = network.backbone.blocks if isinstance(network.backbone, Vit) else []
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    policy = _precision(network, bf16=bf16)
     # The default keeps the outermost part whole until a backward pass, and a teacher has none.
     for part in (*blocks, network):
-        fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(network, "assignments")
-
-
-def _precision(network: Network, *, bf16: bool) -> MixedPrecisionPolicy:
-    # Statistics of batch norm stay in fp32, and torch takes them with weights in fp32 alone.
-    normalised = any(isinstance(module, _BatchNorm) for module in network.modules())
-    if not bf16 or normalised:
-        return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 def whole(state: Any, *, keep: bool = True) -> Any:

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import losses, pictures, tiny
 from torch import distributed
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from training_processes import alone, holds, start, together
 
 from ssleval.errors import ConfigError
@@ -98,24 +97,23 @@ def test_two_processes_do_what_one_does(
 
 
 @pytest.mark.parametrize(
-    ("settings", "more", "tolerance"),
+    ("settings", "more"),
     [
         # No class token is charged, and patches have a head of their own.
-        (("loss.dino=0", "loss.shared_head=false"), (), 2e-4),
-        (("run.precision=bf16",), ("run.shard=true",), 1e-2),
-        (("loss.distill={teacher}",), ("run.shard=true",), 2e-4),
+        (("loss.dino=0", "loss.shared_head=false"), ()),
+        (("loss.distill={teacher}",), ("run.shard=true",)),
     ],
-    ids=["ibot alone", "bf16", "distilled"],
+    ids=["ibot alone", "distilled"],
 )
-def test_two_processes_do_so_whatever_is_charged_and_however_exactly(
-    data: str, tmp_path: Path, one: Path, settings: tuple[str, ...], more: tuple[str, ...], tolerance: float
+def test_two_processes_do_so_whatever_is_charged(
+    data: str, tmp_path: Path, one: Path, settings: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
     teacher = one / "checkpoints" / "last.pt"
     stated = (*SHARED, "run.epochs=1", *(setting.format(teacher=teacher) for setting in settings))
     train(tiny(*stated), data, tmp_path / "one")
     as_two((*stated, *more), data, tmp_path / "two")
     ours, theirs = (losses(read_log(tmp_path / name)) for name in ("two", "one"))
-    assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=tolerance)
+    assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=2e-4)
 
 
 def same_files(ours: Path, theirs: Path) -> None:
@@ -155,33 +153,22 @@ def test_every_process_holds_half_of_a_network_shared_out(tmp_path: Path) -> Non
     assert max(held) < 1.1 * weights
 
 
-@pytest.mark.parametrize(
-    ("device", "settings", "bf16", "whole"),
-    [
-        ("cpu", (), False, None),
-        ("cuda:1", (), True, torch.bfloat16),
-        # torch takes fp32 statistics with fp32 weights alone.
-        ("cuda:1", ("head.batch_norm=true",), True, None),
-    ],
-)
-def test_networks_are_shared_out_on_the_device_asked_for_in_the_precision_of_autocast(
-    device: str, settings: tuple[str, ...], bf16: bool, whole: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts: list[tuple[object, object]] = []
+def test_networks_are_shared_out_on_the_device_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[object] = []
 
     def described(*arguments: object) -> tuple[object, ...]:
         return arguments
 
-    def noted(part: object, *, mesh: object, mp_policy: MixedPrecisionPolicy, **_: object) -> None:
-        parts.append((mesh, mp_policy.param_dtype))
+    def noted(part: object, *, mesh: object, **_: object) -> None:
+        parts.append(mesh)
 
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(sharded, "init_device_mesh", described)
     monkeypatch.setattr(sharded, "fully_shard", noted)
     monkeypatch.setattr(sharded, "register_fsdp_forward_method", described)
-    sharded.share_out(untrained(tiny(*settings), drop_path=0.0), torch.device(device), bf16=bf16)
-    assert parts == [((device.partition(":")[0], (2,)), whole)] * 3
+    sharded.share_out(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
+    assert parts == [("cuda", (2,))] * 3
 
 
 def test_one_process_has_nobody_to_share_with(data: str, tmp_path: Path) -> None:
