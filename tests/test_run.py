@@ -126,8 +126,8 @@ def test_unknown_names_are_errors_before_anything_is_loaded(tmp_path: Path) -> N
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    command = ["-m", "ssleval", "run", "--model", "random:vit_tiny", "--limit", "80", "--set", "knn.ks=5"]
-    command += ["--batch-size", "8", "--json", "--cache"]
+    command = ["-m", "ssleval", "run", "--model", "random:vit_tiny", "--dataset", "digits", "--limit", "80"]
+    command += ["--set", "knn.ks=5", "--batch-size", "8", "--json", "--cache"]
     one = [sys.executable, *command, str(tmp_path / "one"), "--results", str(tmp_path / "r1")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     two = [*launch, *command, str(tmp_path / "two"), "--results", str(tmp_path / "r2")]
