@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, DatasetCard, FeatureRequest, FeatureTable, Metric, Samples
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.registry import Registry
 
 __all__ = ["Source", "Task", "refuse_one_split", "tasks"]

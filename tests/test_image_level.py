@@ -6,6 +6,12 @@ import pytest
 from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout, Split
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.image_level import ImageGeometry, VectorPerImage, labels_of, train_and_test
+from ssleval.task import Task
+from ssleval.tasks.corruptions import Corruptions
+from ssleval.tasks.fewshot import Fewshot
+from ssleval.tasks.knn import Knn
+from ssleval.tasks.linear import Linear
+from ssleval.tasks.logreg import Logreg
 
 
 def closed(split: str) -> Split:
@@ -54,3 +60,10 @@ def test_geometry_and_vector_follow_their_fields() -> None:
     )
     assert ImageGeometry(preprocessing="card").geometry is None
     assert VectorPerImage(readout="gem").vector == Readout("gem")
+
+
+@pytest.mark.parametrize("task", [Knn(), Linear(), Logreg(), Fewshot(), Corruptions()])
+def test_data_without_a_training_split_are_refused_by_tasks_that_fit(task: Task) -> None:
+    dataset = changed(lengths={"test": 2}, classes=2)
+    with pytest.raises(NotApplicableError, match="fits on a training split; d has test"):
+        task.resolved(dataset).requests(dataset)
