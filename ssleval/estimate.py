@@ -9,7 +9,7 @@ from ssleval.core import Context, FeatureRequest
 from ssleval.errors import NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.run import is_stored
-from ssleval.sweep import Sweep, batches, jobs_of, load_asked, models
+from ssleval.sweep import Sweep, applicable_jobs, batches, load_asked, models
 
 __all__ = ["Estimate", "estimate"]
 
@@ -55,11 +55,7 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
         for measurements in groups:
             requests: list[FeatureRequest] = []
             left: list[str] = []
-            jobs, errors = jobs_of(measurements, asked)
-            for error in errors:
-                if not isinstance(error, NotApplicableError):
-                    raise error
-            for job in jobs:
+            for job in applicable_jobs(measurements, asked):
                 try:
                     job.task.check(source.backbone)
                     wanted = job.task.requests(job.dataset)

@@ -127,7 +127,7 @@ def open_asked(name: str, asked: Sweep) -> Dataset:
     return dataset if asked.limit is None else dataset.limited(asked.limit)
 
 
-def jobs_of(measurements: list[Measurement], asked: Sweep) -> tuple[list[Job], list[SslevalError]]:
+def _jobs_of(measurements: list[Measurement], asked: Sweep) -> tuple[list[Job], list[SslevalError]]:
     """Return the jobs of some measurements, every dataset opened once, and why others are none."""
     jobs: list[Job] = []
     errors: list[SslevalError] = []
@@ -147,6 +147,23 @@ def jobs_of(measurements: list[Measurement], asked: Sweep) -> tuple[list[Job], l
     return jobs, errors
 
 
+def applicable_jobs(
+    measurements: list[Measurement], asked: Sweep, note: Callable[[str], None] | None = None
+) -> list[Job]:
+    """Return the jobs of some measurements, without those that have no meaning, which are said to ``note``.
+
+    Raises:
+        SslevalError: the first other reason why a measurement is no job.
+    """
+    jobs, errors = _jobs_of(measurements, asked)
+    for error in errors:
+        if not isinstance(error, NotApplicableError):
+            raise error
+        if note is not None:
+            note(f"not applicable: {error}")
+    return jobs
+
+
 def _measured(
     backbone: Backbone,
     measurements: list[Measurement],
@@ -157,7 +174,7 @@ def _measured(
     force: bool,
     note: Callable[[str], None],
 ) -> Iterator[Result | SslevalError]:
-    jobs, errors = jobs_of(measurements, asked)
+    jobs, errors = _jobs_of(measurements, asked)
     yield from errors
     failures: list[SslevalError] = []
     try:

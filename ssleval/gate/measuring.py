@@ -14,8 +14,8 @@ from ssleval.lookup import stored_results
 from ssleval.registry import nearest
 from ssleval.results import Result
 from ssleval.run import Job, measure
-from ssleval.suites import Measurement, read_suite
-from ssleval.sweep import Sweep, batches, jobs_of, load_asked, models
+from ssleval.suites import read_suite
+from ssleval.sweep import Sweep, applicable_jobs, batches, load_asked, models
 from ssleval.task import tasks
 from ssleval.weightfile import describes_itself
 
@@ -101,7 +101,7 @@ def _measured(
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
     # Once for all probe seeds: the seed of an untrained model is not that of its probes.
     backbone = load_asked(names[0], sweep, context)
-    groups = [_jobs(measurements, sweep, note) for measurements in batches(sweep)]
+    groups = [applicable_jobs(measurements, sweep, note) for measurements in batches(sweep)]
     found: list[Result] = []
     for seed in range(context.seed, context.seed + asked.seeds):
         found += _of_seed(
@@ -110,15 +110,6 @@ def _measured(
     if not found:
         raise NotApplicableError(f"gate: nothing in {asked.suite.suite} applies to {names[0]}")
     return found
-
-
-def _jobs(measurements: list[Measurement], sweep: Sweep, note: Callable[[str], None]) -> list[Job]:
-    jobs, errors = jobs_of(measurements, sweep)
-    for error in errors:
-        if not isinstance(error, NotApplicableError):
-            raise error
-        note(f"not applicable: {error}")
-    return jobs
 
 
 def _of_seed(

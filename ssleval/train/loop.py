@@ -3,12 +3,11 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +118,9 @@ class _Run:
         log = Log(self.out, start=start, leads=self.shard.leads, note=self.note)
         if start and start % self.per_epoch == 0:
             # A run may have been killed between its checkpoint and what follows one.
-            self._follow_up(start, self.learner.state(keep=self.shard.leads), log)
+            state = self.learner.state(keep=self.shard.leads)
+            if self.shard.leads:
+                self._follow_up(start, self.learner.whole_teacher(state), log)
             self.shard.barrier()
         label = f"training, {config.run.epochs} epochs"
         with _signals() as caught, progress(label, steps * batch, start * batch, show=show) as advance:
@@ -198,21 +199,18 @@ class _Run:
             write_teacher(self.teacher, teacher, self._card(teacher, step))
             place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
             self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
-        if log is not None:
-            self._follow_up(step, state, log)
+            if log is not None:
+                self._follow_up(step, teacher, log)
         self.shard.barrier()
 
-    def _follow_up(self, step: int, state: Mapping[str, Any], log: Log) -> None:
+    def _follow_up(self, step: int, teacher: Network, log: Log) -> None:
         """Keep the checkpoint of a whole epoch and evaluate its teacher, where due and not done before."""
         run, epoch = self.config.run, step // self.per_epoch
-        if not self.shard.leads:
-            return
         if run.checkpoint_every and epoch % run.checkpoint_every == 0:
             self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
         if run.evaluate_every and epoch % run.evaluate_every == 0:
             if not log.has_evaluation(step - 1):
-                teacher = self.learner.whole_teacher(state).to(self.learner.device)
-                card = self._card(teacher, step)
+                teacher, card = teacher.to(self.learner.device), self._card(teacher, step)
                 scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
                 log.evaluation(step - 1, epoch - 1, scores)
             if log.best_evaluation() == step - 1:
