@@ -159,18 +159,22 @@ class Vit(nn.Module):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(
-        self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        masks: Bool[Tensor, "b n"] | None = None,
+        first: int | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Return the normed tokens of the last block.
 
         Args:
             images: normalised; both sides a multiple of the patch size.
             masks: patches to hide behind the mask token, row-major.
+            first: return so many of the first tokens alone; the last block then spares most of its work.
         """
         tokens = self.embed(images, masks)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(self.blocks[-1](tokens, first))
 
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
@@ -283,9 +287,9 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
         query, key, value = self._heads(tokens)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def first_row(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b heads t"]:
@@ -344,8 +348,10 @@ class _Block(nn.Module):
         self.mlp = ffn(width, config.ffn_width)
         self.ls2 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        tokens = tokens + self._kept(self.ls1(self.attn(self.norm1(tokens))))
+    def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
+        """Return the ``first`` tokens, to which the others are only keys and values; None returns all."""
+        mixed = self.attn(self.norm1(tokens), first)
+        tokens = tokens[:, :first] + self._kept(self.ls1(mixed))
         return tokens + self._kept(self.ls2(self.mlp(self.norm2(tokens))))
 
     def _kept(self, branch: Tensor) -> Tensor:

@@ -293,6 +293,22 @@ def test_masks_without_a_mask_token_are_refused() -> None:
         Vit(DINO)(pictures(), torch.ones(2, 16, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_first_tokens_alone_are_those_of_all_and_move_the_weights_alike(flavour: str) -> None:
+    vit = shaken(Vit(replace(FLAVOURS[flavour], drop_path=0.5))).double().train()
+    images = pictures().double()
+
+    def moved(count: int | None) -> tuple[Tensor, list[Tensor]]:
+        torch.manual_seed(0)
+        vit.zero_grad()
+        tokens = vit(images, None, count)[:, :2]
+        tokens.square().sum().backward()
+        return tokens, [weight.grad.clone() for weight in vit.parameters() if weight.grad is not None]
+
+    torch.testing.assert_close(moved(2), moved(None))
+    assert vit(images, None, 2).shape[1] == 2
+
+
 def test_drop_path_drops_whole_images_at_its_rate_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     block: Any = Vit(replace(DINO, drop_path=0.4)).train().blocks[-1]

@@ -29,6 +29,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from ssleval.heap import freed_memory_kept
 from ssleval.train.config import TrainConfig, read_config
 from ssleval.train.learner import Learner
 from ssleval.train.schedules import rates
@@ -60,13 +61,14 @@ def ours(precision: str) -> Iterator[None]:
     """Yield after every step of the package's own trainer."""
     config = settings(precision)
     learner = Learner(config, torch.device("cpu"))
-    for step in range(STEPS + 1):
-        images = [picture(step * BATCH + row) for row in range(BATCH)]
-        views = make_views(
-            images, config.views, seed=0, step=step, first=0, total=BATCH, device=learner.device
-        )
-        learner.step(views, None, rates(config, step + 10, 100), watched=False)
-        yield
+    with freed_memory_kept():
+        for step in range(STEPS + 1):
+            images = [picture(step * BATCH + row) for row in range(BATCH)]
+            views = make_views(
+                images, config.views, seed=0, step=step, first=0, total=BATCH, device=learner.device
+            )
+            learner.step(views, None, rates(config, step + 10, 100), watched=False)
+            yield
 
 
 class _Blur:

@@ -19,6 +19,7 @@ from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
+from ssleval.heap import freed_memory_kept
 
 __all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward", "forward_pixels"]
 
@@ -145,6 +146,7 @@ def extract(
     show = context.progress and shard.rank == 0
     forwards = 0
     with (
+        freed_memory_kept(),
         stored.writer([columns[one] for one in columns if pending[one]]) as writer,
         progress(label, len(split) // shard.world, len(split) // shard.world - images, show=show) as advance,
     ):

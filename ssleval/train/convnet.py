@@ -30,9 +30,11 @@ class Convnet(nn.Module):
         """Channels of the pooled features."""
         return self.card.pooled_dim or self.card.embed_dim
 
-    def forward(self, images: Float[Tensor, "b 3 H W"], masks: None = None) -> Float[Tensor, "b 1 d"]:
-        """Return pooled features; ``masks`` are there for the sake of transformers."""
-        del masks
+    def forward(
+        self, images: Float[Tensor, "b 3 H W"], masks: None = None, first: int | None = None
+    ) -> Float[Tensor, "b 1 d"]:
+        """Return pooled features; ``masks`` and ``first`` are there for the sake of transformers."""
+        del masks, first
         model: Any = self.model
         return model.forward_head(model.forward_features(images), pre_logits=True).unsqueeze(1)
 

@@ -18,6 +18,7 @@ from ssleval.core import BackboneCard, Dataset, DatasetOptions
 from ssleval.errors import ConfigError
 from ssleval.features import current_shard, local_device
 from ssleval.features.progress import progress
+from ssleval.heap import freed_memory_kept
 from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order
@@ -123,7 +124,11 @@ class _Run:
                 self._follow_up(start, self.learner.whole_teacher(state), log)
             self.shard.barrier()
         label = f"training, {config.run.epochs} epochs"
-        with _signals() as caught, progress(label, steps * batch, start * batch, show=show) as advance:
+        with (
+            freed_memory_kept(),
+            _signals() as caught,
+            progress(label, steps * batch, start * batch, show=show) as advance,
+        ):
             clock, timed = time.perf_counter(), start
             for step, images in zip(
                 range(start, steps), self.images.batches(self._orders(start)), strict=True

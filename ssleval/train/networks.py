@@ -47,11 +47,12 @@ class Network(nn.Module):
             temperature: what logits are divided by.
         """
         batch = views.globals.shape[1]
-        tokens = self.backbone(views.globals.flatten(0, 1), masks if self.hides else None)
+        hidden = masks if self.hides else None
+        tokens = self.backbone(views.globals.flatten(0, 1), hidden, _wanted(masks))
         classes = tokens[:, 0]
         everyone = [classes]
         if len(views.locals):
-            everyone.append(self.backbone(views.locals.flatten(0, 1))[:, 0])
+            everyone.append(self.backbone(views.locals.flatten(0, 1), None, 1)[:, 0])
         logits = self.head(torch.cat(everyone), temperature).unflatten(0, (-1, batch))
         patches = None if masks is None else self._patches(tokens, masks, temperature)
         return logits, patches, classes.unflatten(0, (2, batch))
@@ -60,7 +61,7 @@ class Network(nn.Module):
         self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "c n"] | None
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "c d"]]:
         """Return the teacher's logits of whole global crops, of what masks hide, and all class tokens."""
-        tokens = self.backbone(crops.flatten(0, 1))
+        tokens = self.backbone(crops.flatten(0, 1), None, _wanted(masks))
         logits = self.head(tokens[:, 0]).unflatten(0, (2, -1))
         patches = None if masks is None else self._patches(tokens, masks, 1.0)
         return logits, patches, tokens[:, 0]
@@ -68,6 +69,11 @@ class Network(nn.Module):
     def _patches(self, tokens: Tensor, masks: Tensor, temperature: float) -> Tensor:
         hidden = tokens[:, cast("Vit", self.backbone).config.num_prefix :][masks]
         return (self.patch_head or self.head)(hidden, temperature)
+
+
+def _wanted(masks: Tensor | None) -> int | None:
+    """Return how many of the first tokens are wanted: the class token, or all where patches are charged."""
+    return 1 if masks is None else None
 
 
 def build_networks(config: TrainConfig) -> tuple[Network, Network]:

@@ -1,0 +1,52 @@
+"""Memory that one batch frees is the next one's, instead of the system's.
+
+The C library gives large blocks back as soon as they are freed. The next batch then asks for the same again,
+and the system clears it page by page: up to a tenth of a batch's time on a CPU.
+"""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+__all__ = ["freed_memory_kept"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's malloc.h."""
+_USUAL = 32 << 20
+"""The largest block that the library comes to reuse by itself; it trims at twice that."""
+_EVERYTHING = 1 << 30
+
+
+@contextmanager
+def freed_memory_kept() -> Generator[None]:
+    """Keep freed memory inside, and give back what is unused afterwards.
+
+    Other C libraries than glibc go on as they are.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    _reuse(library, _EVERYTHING)
+    try:
+        yield
+    finally:
+        _reuse(library, _USUAL)
+        library.malloc_trim(0)
+
+
+def _reuse(library: Any, largest: int) -> None:
+    library.mallopt(_MMAP_THRESHOLD, largest)
+    library.mallopt(_TRIM_THRESHOLD, min(2 * largest, (1 << 31) - 1))
+
+
+@cache
+def _glibc() -> Any:
+    """Return the C library this process runs on, where it is glibc."""
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    return ctypes.CDLL(None)

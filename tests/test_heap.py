@@ -1,0 +1,44 @@
+"""Memory kept between batches: counted in pages that the system had to clear."""
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssleval.heap import freed_memory_kept
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+
+
+def pages_cleared(rounds: int = 5, numbers: int = 20_000_000) -> int:
+    """Take and free 80 MB again and again; return the page faults of all rounds but the first."""
+    torch.ones(numbers)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        torch.ones(numbers)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def test_blocks_are_reused_inside_and_given_back_after() -> None:
+    usual = pages_cleared()
+    with freed_memory_kept():
+        pages_cleared()  # until blocks lie so that the next fits
+        kept = pages_cleared()
+        held = resident_mb()
+    assert kept * 10 < usual
+    assert resident_mb() < held - 60
+    assert pages_cleared() > usual / 2
+
+
+def test_an_error_inside_ends_it_as_well() -> None:
+    usual = pages_cleared()
+    with pytest.raises(KeyError), freed_memory_kept():
+        raise KeyError
+    assert pages_cleared() > usual / 2
