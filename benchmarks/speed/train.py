@@ -7,8 +7,11 @@ in the process itself: where every core trains, worker processes only move their
 
 The bound: matrix products. ViT-Tiny/8 on 64 pixels has 65 tokens of 5.3 million multiplications, on 32 pixels
 17; two global and six local crops with their gradients, and the teacher's two, are about 9 GFLOP an image,
-the head with 65,536 prototypes about 1. Near 100 GFLOP/s that is some 10 images/s whatever is done around it:
-what can be saved is what surrounds the products (views, losses, optimiser).
+the head with 65,536 prototypes about 1. Near 100 GFLOP/s that is some 10 images/s. What can be saved are the
+products that nobody reads (the last block's rows of patches: a sixteenth) and what surrounds them: views,
+losses, optimiser, and pages that the system clears for memory freed a moment ago.
+
+bfloat16 is timed where the processor multiplies it; where it is emulated a step takes minutes and says nothing.
 """
 
 import json
@@ -41,7 +44,8 @@ SPEED_BAR = 1.1
 """Images a second, at equal precision."""
 MEMORY_BAR = 1.0
 """Peak resident memory, at most."""
-WAYS = ("ours", "published", "ours bf16")
+BF16_BAR = 2.2
+"""Ours with bfloat16 against the published loop's float32, on a processor that multiplies bfloat16."""
 
 
 def settings(precision: str = "fp32") -> TrainConfig:
@@ -209,25 +213,38 @@ def in_its_own_process(way: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def multiplies_bf16() -> bool:
+    """Return whether this processor has instructions that multiply bfloat16."""
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+
+
 def main() -> int:
     """Print the comparison and its bars; return 1 where one falls short."""
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for turn in range(REPEATS):
-        # Emulated where the processor has no such products, bfloat16 can take minutes: once is enough.
-        for way in WAYS if turn == 0 else WAYS[:2]:
+    ways = ("ours", "published", *(("ours bf16",) if multiplies_bf16() else ()))
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(REPEATS):
+        for way in ways:
             found[way].append(in_its_own_process(way))
-    seconds = {way: statistics.median(one["seconds"] for one in runs) for way, runs in found.items()}
     memory = {way: statistics.median(one["megabytes"] for one in runs) for way, runs in found.items()}
-    pairs = zip(found["published"], found["ours"], strict=True)
-    faster = statistics.median(theirs["seconds"] / mine["seconds"] for theirs, mine in pairs)
+    for way, runs in found.items():
+        speed = BATCH / statistics.median(one["seconds"] for one in runs)
+        print(f"train: {way}: {speed:.1f} images/s, peak {memory[way]:.0f} MB")
     leaner = memory["ours"] / memory["published"]
-    for way in WAYS:
-        print(f"train: {way}: {BATCH / seconds[way]:.1f} images/s, peak {memory[way]:.0f} MB")
-    print(f"train: {faster:.2f} x as fast as the published loop, bar {SPEED_BAR} ({REPEATS} turns)")
-    print(f"train: {leaner:.2f} x its peak memory, bar {MEMORY_BAR}")
-    bf16 = seconds["published"] / seconds["ours bf16"]
-    print(f"train: bf16 autocast {bf16:.2f} x as fast as its fp32 (reported, no bar)")
-    return int(faster < SPEED_BAR or leaner > MEMORY_BAR)
+    print(f"train: {leaner:.2f} x the published loop's peak memory, bar {MEMORY_BAR}")
+    faster = {way: times_as_fast(found["published"], found[way]) for way in ways if way != "published"}
+    bars = {"ours": SPEED_BAR, "ours bf16": BF16_BAR}
+    for way, ratio in faster.items():
+        print(f"train: {way}: {ratio:.2f} x as fast as the published loop, bar {bars[way]} ({REPEATS} turns)")
+    if "ours bf16" not in ways:
+        print("train: bf16 not timed: this processor emulates it")
+    return int(leaner > MEMORY_BAR or any(ratio < bars[way] for way, ratio in faster.items()))
+
+
+def times_as_fast(theirs: list[dict[str, float]], ours: list[dict[str, float]]) -> float:
+    """Return the median over turns of their seconds by ours."""
+    pairs = zip(theirs, ours, strict=True)
+    return statistics.median(one["seconds"] / two["seconds"] for one, two in pairs)
 
 
 if __name__ == "__main__":
