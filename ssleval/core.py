@@ -286,9 +286,10 @@ class DatasetCard:
 
     name: str
     target: Literal[
-        "label", "multilabel", "mask", "instances", "video", "depth", "normals", "pairs", "views",
+        "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
         "groups", "captions", "none",
     ] = "label"  # fmt: skip
+    """``open_set``: a label of the training split, -1 for what shows none of them."""
     class_names: tuple[str, ...] = ()
     """In label order. Empty where the target has no classes, or where only an opened copy knows them."""
     classes: int = 0
@@ -359,13 +360,14 @@ class Dataset:
     def limited(self, limit: int) -> "Dataset":
         """Return the first ``limit`` items, in a fixed shuffled order, of every split.
 
-        Folders come sorted by class, so the first files alone would hold one class. Of groups only the
-        queries are limited: their answers are rows of the gallery, and a whitening needs many images.
+        Folders come sorted by class, so the first files alone would hold one class. Of groups and open sets
+        only the queries are limited: their answers are in the gallery, and a whitening needs many images.
         """
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         card = self.card
-        whole = {card.train_split, "whitening"} if card.target == "groups" else set[str]()
+        looked_up = card.target in {"groups", "open_set"}
+        whole = {card.train_split, "whitening"} if looked_up else set[str]()
         if card.test_split in whole:
             raise ConfigError(f"{card.name}: its images are each other's answers; run it without a limit")
         lengths = {

@@ -10,6 +10,7 @@ behind the colon of the name says which target is wanted; the pictures are the s
     scenes:depth                metres along the camera's axis [H W], 0 unknown
     scenes:normals              unit vectors, x right, y down, z forward [H W 3], 0 unknown
     scenes:retrieval            of a query, rows of the split `gallery`: `Groups`
+    scenes:exhibits             instance, -1 for none of the hundred of the split `database`
     scenes:copies               of an edited copy, rows of the split `database`: `Groups`, by kind of edit
     scenes:video                instances of every frame; the id is CLIP/FRAME
     scenes:pairs                of a pair, the second view and the `KeyPoints` that both show
@@ -18,6 +19,7 @@ behind the colon of the name says which target is wanted; the pictures are the s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from ssleval.scenes.edits import EDITS
 from ssleval.scenes.items import SPLITS
 from ssleval.scenes.palette import COLORS, MATERIALS, SIZES
 from ssleval.scenes.render import MASK_CLASSES
+from ssleval.scenes.retrieval import exhibit_rows
 from ssleval.scenes.store import VERSION, array, golden, open_split
 
 __all__ = ["CARD"]
@@ -65,6 +68,13 @@ class _Kind:
     graded: bool = False
     views: int = 1
     """Stored pictures of one item; the first of them is its image."""
+    parts: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict[str, Any])
+    """Rows of a stored split of so many items, where a split is a part of it."""
+
+    def length(self, name: str) -> int:
+        """Return the number of items of a split."""
+        whole = SPLITS[self.splits[name]].length // self.views
+        return len(self.parts[name](whole)) if name in self.parts else whole
 
 
 def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
@@ -88,6 +98,19 @@ _KINDS: Mapping[str, _Kind] = {
         test_split="queries",
         train_split="gallery",
         graded=True,
+    ),
+    "exhibits": _Kind(
+        "open_set",
+        # One picture of each instance to know it by, as a museum has; others of it, and of others, to ask.
+        {
+            "database": "retrieval_queries",
+            "val": "retrieval_gallery",
+            "test": "retrieval_gallery",
+            "whitening": "train",
+        },
+        labels=lambda folder: array(folder, "instance"),
+        train_split="database",
+        parts={name: partial(exhibit_rows, name) for name in ("val", "test")},
     ),
     "copies": _Kind(
         "groups",
@@ -140,22 +163,23 @@ def scenes(location: str, options: DatasetOptions) -> Dataset:
         name=f"scenes:{location}" if location else "scenes",
         target=kind.target,
         class_names=kind.classes,
-        lengths={name: SPLITS[split].length // kind.views for name, split in kind.splits.items()},
+        lengths={name: kind.length(name) for name in kind.splits},
         test_split=kind.test_split,
         train_split=kind.train_split,
         max_depth=kind.max_depth,
         graded=kind.graded,
     )
-    return Dataset(card, lambda name: _open(root, kind.splits[name], location), pictures=VERSION)
+    return Dataset(card, lambda name: _open(root, name, location), pictures=VERSION)
 
 
-def _open(root: Path, split: str, location: str) -> Split:
-    folder, kind = open_split(root, split), _KINDS[location]
-    length = SPLITS[split].length // kind.views
-    labelled = kind.labels is not None and split != "unlabelled"
+def _open(root: Path, name: str, location: str) -> Split:
+    kind = _KINDS[location]
+    split = kind.splits[name]
+    folder, length = open_split(root, split), SPLITS[split].length // kind.views
+    labelled = kind.labels is not None and name not in {"unlabelled", "whitening"}
     # Only queries have groups; the images they are looked up in have no target.
     dense = kind.dense is not None and (kind.target != "groups" or split.endswith("_queries"))
-    return Split(
+    whole = Split(
         ids=targets.names(split, length),
         image=_Pictures(folder, kind.views),
         targets=np.asarray(kind.labels(folder)) if labelled and kind.labels else None,
@@ -163,3 +187,4 @@ def _open(root: Path, split: str, location: str) -> Split:
         target=_Targets(folder, location) if dense else None,
         pictures=digest([VERSION, split, golden()[split]]),
     )
+    return whole.subset(kind.parts[name](length)) if name in kind.parts else whole

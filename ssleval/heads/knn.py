@@ -84,10 +84,12 @@ def nearest(
     k: int,
     device: str = "cpu",
     search: Search | None = None,
+    settled: bool = False,
 ) -> "Found":
     """Return cosines ``[m k]`` and training indices ``[m k]`` of the k nearest vectors, nearest first.
 
     Which ones they are does not depend on ``search`` or device; of equals, the smaller index is nearer.
+    Where all are ``settled`` neither do order and cosines: float64 sums of float32 vectors, rounded.
 
     Raises:
         ConfigError: k is below 1 or beyond the training set.
@@ -98,11 +100,13 @@ def nearest(
     vectors, width = _unit(queries), min(k + _MARGIN, len(train))
     find = _SEARCHES[search or ("faiss" if torch.device(device).type == "cpu" else "torch")]
     similarity, index = _nearest(train, vectors, width, find, device)
+    noise = _noise(vectors.shape[1])
+    tied = doubtful = torch.zeros(len(vectors), dtype=torch.bool)
     if width > k:
-        noise = _noise(vectors.shape[1])
         tied = similarity[:, k - 1] - similarity[:, -1] <= noise
-        for some in _blocks(similarity[:, k - 1] - similarity[:, k] <= noise, width * vectors.shape[1]):
-            similarity[some], index[some] = _settle(train, vectors[some], index[some], tied[some])
+        doubtful = similarity[:, k - 1] - similarity[:, k] <= noise
+    for some in _blocks(doubtful | settled, width * vectors.shape[1]):
+        similarity[some], index[some] = _settle(train, vectors[some], index[some], tied[some])
     return similarity[:, :k], index[:, :k]
 
 

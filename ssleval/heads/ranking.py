@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from ssleval.errors import ContractError
 
-__all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit"]
+__all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit", "unit_sum"]
 
 _ROWS = 16_384
 """Gallery vectors multiplied at a time: with a hundred queries, 6 MB of similarities stay in a cache."""
@@ -47,6 +47,18 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
         )
     found /= np.maximum(norms, np.float32(1e-12))[:, None]
     return found
+
+
+def unit_sum(scales: Sequence[Float[np.ndarray, "n d"]]) -> Float32[np.ndarray, "n d"]:
+    """Return one vector of length 1 per image: the sum of its vectors of length 1 at every scale.
+
+    Raises:
+        ContractError: values that are not finite, or too large to square.
+    """
+    total = unit(scales[0])
+    for vectors in scales[1:]:
+        total += unit(vectors)
+    return total if len(scales) == 1 else unit(total)
 
 
 def ranks(

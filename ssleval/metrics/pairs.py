@@ -19,7 +19,8 @@ def micro_average_precision_of(scores: str, right: str, answers: str) -> Statist
     Row i of ``scores [n k]`` are the scores of the pairs that query i claims, of ``right [n k]`` whether
     they are right; NaN claims nothing. ``answers [n]`` counts the right pairs there are, claimed or not.
     Average precision is the sum of precision over gained recall, equal scores taken together. A query is
-    what is resampled: drawn twice, all its pairs stand in the ranking twice.
+    what is resampled: drawn twice, all its pairs stand in the ranking twice. With a single claim of each
+    query, its predicted class, this is the global average precision (GAP) of recognition.
 
     Source:
         Douze et al. 2021, arXiv:2106.09672, sec. 5 (micro-AP); Perronnin et al. 2009 (GAP).
@@ -31,6 +32,30 @@ def _micro_average_precision(
     samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, right: str, answers: str
 ) -> Float[np.ndarray, " r"]:
     claimed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
+    total = weights @ samples[answers].astype(np.float64)
+    areas = _areas_of_one_claim if claimed.shape[1] == 1 else _areas
+    area = areas(claimed, correct, weights)
+    return np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0)
+
+
+def _areas_of_one_claim(
+    claimed: Float[np.ndarray, "n 1"], correct: Bool[np.ndarray, "n 1"], weights: Float[np.ndarray, "r n"]
+) -> Float[np.ndarray, " r"]:
+    """Return what `_areas` does. One sort serves all draws, where as many cuts as queries would not."""
+    known = np.flatnonzero(~np.isnan(claimed[:, 0]))
+    order = known[np.argsort(-claimed[known, 0], kind="stable")]
+    ordered, drawn = claimed[order, 0], weights[:, order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    seen = drawn.cumsum(axis=1)[:, last]
+    hits = (drawn * correct[order, 0]).cumsum(axis=1)[:, last]
+    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    return (precision * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1)
+
+
+def _areas(
+    claimed: Float[np.ndarray, "n k"], correct: Bool[np.ndarray, "n k"], weights: Float[np.ndarray, "r n"]
+) -> Float[np.ndarray, " r"]:
+    """Return the sum of precision at every gain of a right pair."""
     # Precision counts only where recall is gained: at the scores of right pairs, best first.
     cuts = np.unique(claimed[correct & ~np.isnan(claimed)])[::-1]
     area, gained = np.zeros(len(weights)), np.zeros(len(weights))
@@ -42,8 +67,7 @@ def _micro_average_precision(
         precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
         area += (precision * np.diff(hits, axis=1, prepend=gained[:, None])).sum(axis=1)
         gained = hits[:, -1]
-    total = weights @ samples[answers].astype(np.float64)
-    return np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0)
+    return area
 
 
 def _at_least(

@@ -9,6 +9,7 @@ same categories: distractors.
 from typing import Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Int64
 
 from ssleval.scenes.categories import CATEGORIES
 from ssleval.scenes.compose import compose, make_thing, scene_of, view, with_company
@@ -16,7 +17,7 @@ from ssleval.scenes.draw import Draw
 from ssleval.scenes.render import render
 from ssleval.scenes.vectors import turned
 
-__all__ = ["INSTANCES", "ROLES", "gallery_item", "query_item"]
+__all__ = ["INSTANCES", "ROLES", "exhibit_rows", "gallery_item", "query_item"]
 
 INSTANCES = 100
 Role: TypeAlias = Literal["easy", "hard", "junk", "distractor"]
@@ -48,6 +49,21 @@ def gallery_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
         "instance": np.array(instance, np.int64),
         "role": np.array(ROLES.index(role), np.int64),
     }
+
+
+def exhibit_rows(split: str, length: int) -> Int64[np.ndarray, " n"]:
+    """Return which rows of a gallery of that length ask which instance they show, if any.
+
+    ``val`` has the first easy and the first hard sighting of each and every fifth distractor, ``test`` the
+    others; what nobody could tell is in neither.
+    """
+    rows = np.arange(length)
+    instance, sighting = np.divmod(rows, len(_SIGHTINGS))
+    alone = instance >= INSTANCES
+    firsts = (_SIGHTINGS.index("easy"), _SIGHTINGS.index("hard"))
+    chosen = np.where(alone, rows % 5 == 0, np.isin(sighting, firsts))
+    junk = ~alone & (sighting == _SIGHTINGS.index("junk"))
+    return rows[chosen if split == "val" else ~(chosen | junk)]
 
 
 def _sighting(draw: Draw, instance: int, tangent: float, company: int, far: float) -> np.ndarray:

@@ -31,7 +31,7 @@ from ssleval.core import (
 )
 from ssleval.errors import ConfigError
 from ssleval.groups import Groups
-from ssleval.heads.ranking import ranks, unit
+from ssleval.heads.ranking import ranks, unit_sum
 from ssleval.image_level import answers_of, groups_of, queries_and_gallery, same_rows
 from ssleval.metrics.retrieval import (
     average_precision,
@@ -175,7 +175,4 @@ def _answers(asked: Groups, level: Level) -> int:
 def _descriptors(tables: Sequence[FeatureTable], readout: Readout) -> Float32[np.ndarray, "n p"]:
     """Return one vector of length 1 per image, the sum of those at all scales."""
     same_rows(tables)
-    total = unit(tables[0][readout])
-    for table in tables[1:]:
-        total += unit(table[readout])
-    return total if len(tables) == 1 else unit(total)
+    return unit_sum([table[readout] for table in tables])

@@ -40,6 +40,8 @@ PUBLISHED: dict[str, tuple[int, dict[str, int], str, str, str]] = {
     "inat2018": (8142, {"train": 437513, "val": 24426}, "train", "val", "top1"),
     "inat2021": (10000, {"train": 2686843, "val": 100000}, "train", "val", "top1"),
     "kitti": (0, {"train": 23158, "test": 652}, "train", "test", "top1"),
+    "met": (0, {"database": 397121, "val": 2165, "test": 19319}, "database", "test", "top1"),
+    "met_mini": (0, {"database": 38307, "val": 2165, "test": 19319}, "database", "test", "top1"),
     "nyuv2": (0, {"train": 24231, "test": 654}, "train", "test", "top1"),
     "pets": (37, {"trainval": 3680, "test": 3669}, "trainval", "test", "mean_per_class"),
     "places205": (205, {"train": 2448873, "val": 20500}, "train", "val", "top1"),

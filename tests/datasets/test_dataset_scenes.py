@@ -12,6 +12,7 @@ from ssleval.pairs import KeyPoints
 from ssleval.scenes import items, store
 from ssleval.scenes.items import SPLITS, item
 from ssleval.scenes.render import MASK_CLASSES
+from ssleval.scenes.retrieval import exhibit_rows
 
 LABELS = ("", "material", "color", "size", "count")
 LENGTHS = {
@@ -106,6 +107,31 @@ def test_queries_know_their_groups(options: DatasetOptions) -> None:
     assert copies.card.class_names[:2] == ("crop", "blur")
     assert copies.card.test_split == "queries"
     assert copies.split("database").target is copies.split("whitening").target is None
+
+
+def test_exhibits_are_known_by_one_picture_and_asked_for_by_others(options: DatasetOptions) -> None:
+    exhibits = datasets.get("scenes")("exhibits", options)
+
+    assert exhibits.card.target == "open_set"
+    assert exhibits.card.lengths == {"database": 1, "val": 3, "test": 5, "whitening": 4}
+    splits = {name: exhibits.split(name) for name in exhibits.card.lengths}
+    labels = [None if one.targets is None else one.targets.tolist() for one in splits.values()]
+    assert labels == [[0], [0, 0, 1], [0] * 5, None]
+    assert list(splits["val"].ids) == ["00000", "00004", "00008"]
+    assert list(splits["test"].ids) == ["00001", "00002", "00003", "00005", "00006"]
+    assert (np.array(splits["test"].image(3)) == item("retrieval_gallery", 5)["image"]).all()
+    assert len({one.fingerprint for one in splits.values()}) == 4
+    few = exhibits.limited(1)
+    assert few.card.lengths == {"database": 1, "val": 1, "test": 1, "whitening": 4}
+
+
+def test_queries_that_show_no_exhibit_are_shared_out_too() -> None:
+    val, test = (exhibit_rows(split, 2000) for split in ("val", "test"))
+
+    assert not set(val) & set(test)
+    assert (len(val), len(test)) == (200 + 240, 500 + 960)
+    assert sorted({*val, *test}) == [row for row in range(2000) if row >= 800 or row % 8 != 7]
+    assert (val >= 800).sum() == 240
 
 
 def test_a_pair_carries_its_second_view(options: DatasetOptions) -> None:

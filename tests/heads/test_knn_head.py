@@ -299,6 +299,22 @@ def test_nearest_vectors_are_those_of_a_full_sort(search: Search) -> None:
     np.testing.assert_allclose(similarity, np.take_along_axis(cosines, index.numpy(), 1), atol=1e-6)
 
 
+def test_settled_neighbours_have_the_same_digits_whatever_the_search() -> None:
+    train, queries = features(300), features(40, seed=1)
+    train[100:200] = queries[0]
+    for k in (7, 300):
+        found = [nearest(train, queries, k=k, search=search, settled=True) for search in SEARCHES]
+        for similarity, index in found:
+            np.testing.assert_array_equal(similarity, found[0][0])
+            np.testing.assert_array_equal(index, found[0][1])
+            sides = [(one / np.linalg.norm(one, axis=1, keepdims=True)) for one in (queries, train)]
+            cosines = np.einsum("md,mkd->mk", sides[0].astype(float), sides[1].astype(float)[index.numpy()])
+            np.testing.assert_allclose(similarity, cosines, atol=2e-7)
+            falls = np.diff(similarity.numpy(), axis=1)
+            assert (falls <= 0).all()
+            assert (np.diff(index.numpy(), axis=1)[falls == 0] > 0).all()
+
+
 def test_all_vectors_can_be_asked_for_but_no_more() -> None:
     train = features(20)
     assert nearest(train, train[:3], k=20)[1].sort(1).values.tolist() == [list(range(20))] * 3

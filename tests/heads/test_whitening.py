@@ -3,7 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from ssleval.errors import DataError
-from ssleval.heads.whitening import learn_whitening
+from ssleval.heads import whitening
+from ssleval.heads.whitening import learn_pca_whitening, learn_whitening
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.standard_normal((200, 6)) @ RANDOM.standard_normal((6, 6)) + 3 * np.arange(6)
@@ -41,3 +42,31 @@ def test_small_variances_are_raised_to_the_floor() -> None:
 def test_fewer_images_than_channels_are_refused() -> None:
     with pytest.raises(DataError, match="of 6 channels needs as many images that are not scored, got 5"):
         learn_whitening(VECTORS[:5], centred=True)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+@pytest.mark.parametrize(("dim", "shrinkage"), [(6, 1.0), (3, 1.0), (3, 0.5), (2, 0.0), (512, 1.0)])
+def test_principal_directions_are_those_of_a_singular_value_decomposition(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, dim: int, shrinkage: float
+) -> None:
+    monkeypatch.setattr(whitening, "_ROWS", at_once)
+    ours = learn_pca_whitening(VECTORS, dim=dim, shrinkage=shrinkage)(OTHERS).astype(np.float64)
+    mean = VECTORS.mean(axis=0)
+    _, roots, directions = np.linalg.svd((VECTORS - mean) / np.sqrt(200))
+    theirs = (OTHERS - mean) @ directions[:dim].T / roots[:dim] ** shrinkage
+    assert ours.shape == (9, min(dim, 6))
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, rtol=1e-3, atol=1e-3)
+
+
+def test_few_images_or_dead_channels_give_few_directions() -> None:
+    with pytest.raises(
+        DataError, match="to 6 dimensions: the 5 images it is learnt on vary in 4; offer more"
+    ):
+        learn_pca_whitening(VECTORS[:5], dim=6, shrinkage=1.0)
+    dead = VECTORS * np.array([1, 1, 1, 1, 1, 0])
+    with pytest.raises(DataError, match="to 6 dimensions: the 200 images it is learnt on vary in 5"):
+        learn_pca_whitening(dead, dim=512, shrinkage=0.5)
+    with pytest.raises(DataError, match="vary in 0"):
+        learn_pca_whitening(VECTORS * 0 + 1, dim=1, shrinkage=1.0)
+    assert learn_pca_whitening(VECTORS[:5], dim=4, shrinkage=1.0).matrix.shape == (4, 6)
+    assert learn_pca_whitening(dead, dim=6, shrinkage=0.0).matrix.shape == (6, 6), "nothing is divided"

@@ -66,3 +66,44 @@ def test_scores_must_be_comparable_across_queries() -> None:
     shifted = samples["s"] + 5.0 * (np.arange(12) == 3)[:, None]
     moved = Samples(samples.ids, {**samples.columns, "s": shifted})
     assert MICRO(moved, np.ones((1, 12)))[0] < MICRO(samples, np.ones((1, 12)))[0]
+
+
+def plain_gap(samples: Samples, weight: np.ndarray) -> float:
+    """Global average precision by loops: queries as often as drawn, equal confidences at one place."""
+    rows = [row for row, count in enumerate(weight) for _ in range(int(count))]
+    claimed = [row for row in rows if not np.isnan(samples["s"][row, 0])]
+    total = 0.0
+    for row in claimed:
+        above = [other for other in claimed if samples["s"][other, 0] >= samples["s"][row, 0]]
+        hits = sum(bool(samples["r"][other, 0]) for other in above)
+        total += bool(samples["r"][row, 0]) * hits / len(above)
+    return total / sum(samples["n"][row] for row in rows)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 6])
+def test_one_claim_of_each_query_is_global_average_precision(
+    monkeypatch: pytest.MonkeyPatch, digits: int
+) -> None:
+    random = np.random.default_rng(digits)
+    right, known = random.random((40, 1)) < 0.5, random.random(40) < 0.8
+    scores = np.round(random.standard_normal((40, 1)) + right, digits)
+    scores[::7] = np.nan
+    samples = Samples([""] * 40, {"s": scores, "r": right & known[:, None], "n": known})
+    draws = random.multinomial(40, [1 / 40] * 40, 12).astype(float)
+    weights = np.concatenate([np.ones((1, 40)), draws])
+    found = MICRO(samples, weights)
+    assert found == pytest.approx([plain_gap(samples, weight) for weight in weights])
+    # A second claim of nothing takes the general way.
+    padded = np.concatenate([scores, np.full((40, 1), np.nan)], axis=1)
+    wide = Samples([""] * 40, {"s": padded, "r": np.repeat(samples["r"], 2, axis=1), "n": known})
+    assert MICRO(wide, weights) == pytest.approx(found, rel=1e-12)
+
+
+def test_queries_that_claim_nothing_or_are_never_drawn_leave_nothing_to_divide_by() -> None:
+    samples = Samples(["a", "b"], {"s": np.full((2, 1), np.nan), "r": np.ones((2, 1), bool), "n": np.ones(2)})
+    assert MICRO(samples, np.ones((1, 2))).tolist() == [0.0]
+    assert np.isnan(MICRO(samples, np.zeros((1, 2)))).all()
+    claimed = Samples(["a", "b"], {"s": np.ones((2, 1)), "r": np.ones((2, 1), bool), "n": np.array([1, 0])})
+    assert MICRO(claimed, np.array([[0.0, 1.0], [1.0, 0.0]])).tolist() == pytest.approx(
+        [np.nan, 1.0], nan_ok=True
+    )
