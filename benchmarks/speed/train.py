@@ -11,7 +11,7 @@ the head with 65,536 prototypes about 1. Near 100 GFLOP/s that is some 10 images
 products that nobody reads (the last block's rows of patches: a sixteenth) and what surrounds them: views,
 losses, optimiser, and pages that the system clears for memory freed a moment ago.
 
-bfloat16 is timed where the processor multiplies it; where it is emulated a step takes minutes and says nothing.
+bfloat16 is timed where the processor multiplies it; emulated, a step takes minutes and says nothing.
 """
 
 import json
