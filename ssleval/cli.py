@@ -183,10 +183,12 @@ def leaderboard_(
 ) -> None:
     """Rank comparable results together, with intervals and ties; Markdown on stdout."""
     from ssleval import leaderboard
+    from ssleval.heap import cycles_left
     from ssleval.ranking import boards
     from ssleval.results import read_all
 
-    found = boards(read_all(results))
+    with cycles_left():
+        found = boards(read_all(results))
     if published:
         from ssleval.figures import read_figures
 

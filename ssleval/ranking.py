@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from ssleval.core import Metric, Samples
 from ssleval.figures import Figure
-from ssleval.metrics.paired import separable
+from ssleval.metrics.paired import leaders
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import Result, comparable, read_samples
 
 __all__ = ["Board", "Entry", "boards", "headline_samples"]
+
+_VALUES_AT_ONCE = 2_000_000
+"""Values of samples held at a time: 16 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,13 @@ def _ranks(group: Sequence[Result], name: str, samples_of: Callable[[Result], Sa
     score = group[0].metrics[name]
     metric = Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
     leader, ranks = samples_of(group[0]), [1]
-    for place, one in enumerate(group[1:], start=2):
-        samples = samples_of(one)
-        if separable(metric, leader, samples):
-            leader = samples
-            ranks.append(place)
-        else:
-            ranks.append(ranks[-1])
+    values = sum(column.size for column in leader.columns.values())
+    at_once = max(1, _VALUES_AT_ONCE // max(1, values))
+    for start in range(1, len(group), at_once):
+        runs = [leader, *(samples_of(one) for one in group[start : start + at_once])]
+        led = leaders(metric, runs)
+        ranks += [start + place if place else ranks[-1] for place in led[1:]]
+        leader = runs[led[-1]]
     return ranks
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
@@ -262,23 +263,25 @@ def _column(array: np.ndarray) -> pa.Array:
 
 
 def _ids(column: pa.ChunkedArray) -> tuple[str, ...]:
-    array = column.combine_chunks()
-    valid, *parts = array.buffers()
-    if valid is not None or array.offset:
-        return tuple(column.to_pylist())
-    return _shared_ids(len(array), *(part.to_pybytes() for part in parts))
+    array = _whole(column)
+    # Results of one board have the same ids: those after the first cost a comparison, and no memory.
+    for known, ids in tuple(_LATEST_IDS):
+        if array.equals(known):
+            return ids
+    _LATEST_IDS.appendleft((array, ids := tuple(array.to_pylist())))
+    return ids
 
 
-@lru_cache(maxsize=4)
-def _shared_ids(length: int, offsets: bytes, letters: bytes) -> tuple[str, ...]:
-    # Results of one board have the same ids: those after the first cost a comparison of bytes, no memory.
-    array = pa.StringArray.from_buffers(length, pa.py_buffer(offsets), pa.py_buffer(letters))
-    return tuple(array.to_pylist())
+_LATEST_IDS: deque[tuple[Any, tuple[str, ...]]] = deque(maxlen=4)
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:
-    flat, shape = column.combine_chunks(), [len(column)]
+    flat, shape = _whole(column), [len(column)]
     while pa.types.is_fixed_size_list(flat.type):
         shape.append(flat.type.list_size)
         flat = flat.flatten()
     return flat.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _whole(column: pa.ChunkedArray) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

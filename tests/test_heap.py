@@ -1,5 +1,6 @@
-"""Memory kept between batches: counted in pages that the system had to clear."""
+"""Memory kept between batches, counted in pages that the system had to clear; cycles left alone."""
 
+import gc
 import platform
 import resource
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssleval.heap import freed_memory_kept
+from ssleval.heap import cycles_left, freed_memory_kept
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
 
 
 def pages_cleared(rounds: int = 5, numbers: int = 20_000_000) -> int:
@@ -26,6 +27,7 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+@glibc_only
 def test_blocks_are_reused_inside_and_given_back_after() -> None:
     usual = pages_cleared()
     with freed_memory_kept():
@@ -37,8 +39,25 @@ def test_blocks_are_reused_inside_and_given_back_after() -> None:
     assert pages_cleared() > usual / 2
 
 
+@glibc_only
 def test_an_error_inside_ends_it_as_well() -> None:
     usual = pages_cleared()
     with pytest.raises(KeyError), freed_memory_kept():
         raise KeyError
     assert pages_cleared() > usual / 2
+
+
+def test_cycles_are_looked_for_again_afterwards() -> None:
+    with cycles_left():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyError), cycles_left():
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with cycles_left():
+            pass
+        assert not gc.isenabled(), "it was not there before"
+    finally:
+        gc.enable()

@@ -74,6 +74,18 @@ def test_samples_are_read_once_for_each_result_and_never_for_one_alone(tmp_path:
     assert sorted(read) == ["m0", "m1", "m2", "m3"]
 
 
+@pytest.mark.parametrize("most", [1, 500, 10_000])
+def test_ranks_do_not_depend_on_how_many_samples_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    for seed in range(12):
+        store(tmp_path, f"m{seed:02d}", right(0.3 + 0.05 * seed, seed))
+    want = [entry.rank for entry in ranking.boards(results.read_all(tmp_path))[0].entries]
+    monkeypatch.setattr(ranking, "_VALUES_AT_ONCE", most)
+    assert [entry.rank for entry in ranking.boards(results.read_all(tmp_path))[0].entries] == want
+    assert 1 < len(set(want)) < 12
+
+
 def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:
     base = right(0.8)
     better = base.copy()

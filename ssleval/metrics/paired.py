@@ -16,11 +16,12 @@ from scipy.special import stdtr, stdtrit
 from ssleval.core import Metric, Samples
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.scatter import item_scatter
+from ssleval.metrics.scatter import item_scatter, scatter_of_means
 
 __all__ = [
     "Difference",
     "holm",
+    "leaders",
     "mcnemar_exact",
     "mcnemar_outcomes",
     "paired_bootstrap",
@@ -136,6 +137,51 @@ def paired_over_seeds(
 def separable(metric: Metric, first: Samples, second: Samples) -> bool:
     """Return whether the 95 % interval of the paired difference excludes zero."""
     return paired_bootstrap(metric, first, second).separable
+
+
+def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
+    """Return for each run, best first, the place of the first one that it shares a rank with.
+
+    That is the last leader before it, where `separable` does not tell the two apart, else itself.
+    """
+    rows = _rows_of_means(metric, runs)
+    if rows is not None:
+        return _leaders_of_means(rows)
+    led = [0]
+    for place in range(1, len(runs)):
+        apart = separable(metric, runs[led[-1]], runs[place])
+        led.append(place if apart else led[-1])
+    return led
+
+
+def _leaders_of_means(rows: Float[np.ndarray, "m n"]) -> list[int]:
+    # A leader is compared with all behind it at once: they are hundreds, and so are the calls saved.
+    binary, led = np.array([_right_or_wrong(row) for row in rows]), [0]
+    while len(led) < len(rows):
+        rest = slice(len(led), None)
+        apart = _apart(rows[led[-1]] - rows[rest], binary[led[-1]] & binary[rest])
+        led += [led[-1]] * int(apart.argmax() if apart.any() else len(apart))
+        if len(led) < len(rows):
+            led.append(len(led))
+    return led
+
+
+def _apart(gaps: Float[np.ndarray, "m n"], binary: Bool[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    items = gaps.shape[1]
+    variance, freedom = scatter_of_means(gaps)
+    variance = np.where(binary, _with_pseudo_items(variance, items), variance)
+    freedom = np.where(binary, items - 1.0, freedom)
+    return np.abs(gaps.mean(axis=1)) > stdtrit(freedom, 0.975) * np.sqrt(variance)
+
+
+def _rows_of_means(metric: Metric, runs: Sequence[Samples]) -> Float[np.ndarray, "m n"] | None:
+    """Return what a plain mean averages, a row for each run; None where ids differ, or items lack a value."""
+    described, ids = describe(metric.statistic), runs[0].ids
+    if described["name"] != "mean_of" or len(ids) < 2 or any(run.ids is not ids for run in runs):
+        return None
+    _, runs = _aligned(runs)
+    rows = np.array([run[described["columns"]["column"]] for run in runs], dtype=np.float64)
+    return None if np.isnan(rows).any() else rows
 
 
 def _scatter(

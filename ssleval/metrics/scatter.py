@@ -16,7 +16,7 @@ from ssleval.core import Metric, Samples
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import resample_counts
 
-__all__ = ["item_scatter"]
+__all__ = ["item_scatter", "scatter_of_means"]
 
 _WEIGHTS_AT_ONCE = 4_000_000
 _MOST_GROUPS = 1000
@@ -36,14 +36,25 @@ def item_scatter(
         return float("inf"), 1.0
     by_item = _gaps_of_a_mean(metric, ones, others)
     if by_item is not None:
-        influences = by_item - by_item.mean()
-        variance = float(influences @ influences) / items**2
-    else:
-        draws = _draws(items, resamples, seed)
-        variance = float(np.nanvar(np.concatenate([_gaps(metric, ones, others, one) for one in draws])))
-        influences = _influences(metric, ones, others)
+        variance, freedom = scatter_of_means(by_item[None])
+        return float(variance[0]), float(freedom[0])
+    draws = _draws(items, resamples, seed)
+    drawn = float(np.nanvar(np.concatenate([_gaps(metric, ones, others, one) for one in draws])))
+    freedom = _freedom(_influences(metric, ones, others)[None] ** 2, items)
     # A bootstrap draws from the sample, whose variance is too small by (n - 1) / n.
-    return variance * items / (items - 1), _freedom(influences, items)
+    return drawn * items / (items - 1), float(freedom[0])
+
+
+def scatter_of_means(
+    gaps: Float[np.ndarray, "m n"],
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Return the variance of the mean of every row over the draw of its items, and its degrees of freedom.
+
+    There must be two items.
+    """
+    items = gaps.shape[1]
+    squares = (gaps - gaps.mean(axis=1, keepdims=True)) ** 2
+    return squares.sum(axis=1) / (items * (items - 1)), _freedom(squares, items)
 
 
 def _gaps(
@@ -96,15 +107,15 @@ def _influences(
     return np.nan_to_num(whole - np.concatenate(left_out))
 
 
-def _freedom(influences: Float[np.ndarray, " g"], items: int) -> float:
-    """Return how many items the variance is really known from: few, where a few rare ones decide.
+def _freedom(squares: Float[np.ndarray, "m g"], items: int) -> Float[np.ndarray, " m"]:
+    """Return how many items each variance is really known from: few, where a few rare ones decide.
 
-    The variance of a sample variance is (kurtosis - 1) / n of its square, and 2 / freedom of a chi
-    square; n - 1 at most.
+    ``squares`` are of the influences. The variance of a sample variance is (kurtosis - 1) / n of its square,
+    and 2 / freedom of a chi square; n - 1 at most.
     """
-    count, squares = len(influences), influences**2
+    count = squares.shape[1]
     most = float(min(count, items) - 1)
-    if not squares.any():
-        return most
-    kurtosis = count * float((squares**2).sum()) / float(squares.sum()) ** 2
-    return most if kurtosis <= 1 else max(1.0, min(most, 2 * count / (kurtosis - 1)))
+    total, fourths = squares.sum(axis=1), (squares**2).sum(axis=1)
+    kurtosis = np.divide(count * fourths, total**2, out=np.zeros_like(total), where=total > 0)
+    few = np.divide(2.0 * count, kurtosis - 1, out=np.full_like(total, np.inf), where=kurtosis > 1)
+    return np.clip(few, 1.0, most)

@@ -10,6 +10,7 @@ from typing import Any
 from ssleval import __version__
 from ssleval.core import DatasetOptions
 from ssleval.errors import DataError, UnknownNameError
+from ssleval.heap import cycles_left
 from ssleval.ranking import Board, Entry, boards
 from ssleval.registry import nearest
 from ssleval.report.contrast import contrast
@@ -43,6 +44,7 @@ class Options:
     datasets: DatasetOptions = field(default_factory=DatasetOptions)
 
 
+@cycles_left()
 def write_report(results: Path, out: Path, options: Options | None = None) -> int:
     """Write the page of all results below ``results``; return how many it shows.
 

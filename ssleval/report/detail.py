@@ -7,7 +7,7 @@ import numpy as np
 
 from ssleval.core import Samples
 from ssleval.errors import DataError
-from ssleval.report.items import Classes, ItemView, columns_of_view, encode, item_view
+from ssleval.report.items import Classes, ItemView, columns_of_view, encode, encode_labels, item_view
 from ssleval.report.pool import Pool
 from ssleval.results import Result, read_samples
 
@@ -71,7 +71,7 @@ class Details:
         packed["ids"] = self._pool.add_shared(samples.ids)
         packed["values"] = encode(view.values == 1 if view.is_right_or_wrong else view.values)
         if view.labels is not None:
-            packed["labels"] = self._pool.add(encode(view.labels))
+            packed["labels"] = self._pool.add_shared(encode_labels(view.labels))
         if view.predicted is not None:
             packed["predicted"] = encode(view.predicted)
         return packed
@@ -79,14 +79,10 @@ class Details:
 
 def _size(packed: Mapping[str, Any]) -> int:
     """Return about how many characters the values take."""
-    return sum(_size_of(value) for value in packed.values())
-
-
-def _size_of(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(len(one) if isinstance(one, str) else 8 for one in value)
-    return 8
+    arrays = (packed.get(name, ("", "")) for name in ("values", "predicted"))
+    return sum(len(text) for _, text in arrays) + 8 * len(packed.get("by_class", ()))
 
 
 def _rounded(classes: Classes) -> list[float | None]:
-    return [None if np.isnan(value) else round(float(value), 5) for value in classes.values]
+    found: list[float | None] = np.round(classes.values, 5).tolist()
+    return [None if value != value else value for value in found]  # noqa: PLR0124 - no NaN

@@ -14,7 +14,7 @@ from ssleval.errors import DataError
 from ssleval.metrics.multilabel import average_precisions
 from ssleval.results import Score
 
-__all__ = ["Classes", "ItemView", "columns_of_view", "encode", "item_view"]
+__all__ = ["Classes", "ItemView", "columns_of_view", "encode", "encode_labels", "item_view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,16 @@ def _predicted(column: str) -> str:
     # `top1@20` stands beside `predicted@20`, `top1` beside `predicted`.
     _, at, parameter = column.partition("@")
     return f"predicted{at}{parameter}"
+
+
+def encode_labels(labels: Int[np.ndarray, " n"]) -> list[str]:
+    """Return what `encode` does, the same object for labels that it has just seen."""
+    return _encoded(labels.tobytes(), labels.dtype.str)
+
+
+@lru_cache(maxsize=4)
+def _encoded(labels: bytes, kind: str) -> list[str]:
+    return encode(np.frombuffer(labels, kind))
 
 
 def encode(values: Shaped[np.ndarray, " n"]) -> list[str]:
@@ -141,17 +151,20 @@ def _is_labels(column: Shaped[np.ndarray, "n ..."] | None) -> bool:
 
 
 def _by_label(values: Float[np.ndarray, " n"], labels: Any) -> Classes:
-    found, place = _places(np.asarray(labels, np.int64).tobytes())
+    found, place, counts = _places(np.asarray(labels, np.int64).tobytes())
     known = ~np.isnan(values)
-    counts = np.bincount(place, weights=known, minlength=len(found))
-    sums = np.bincount(place, weights=np.where(known, values, 0.0), minlength=len(found))
-    return Classes(found, counts.astype(np.int64), _divide(sums, counts))
+    if not known.all():
+        values, counts = np.where(known, values, 0.0), np.bincount(place[known], minlength=len(found))
+    sums = np.bincount(place, weights=values, minlength=len(found))
+    return Classes(found, counts, _divide(sums, counts))
 
 
 @lru_cache(maxsize=4)
-def _places(labels: bytes) -> tuple[Int[np.ndarray, " c"], Int[np.ndarray, " n"]]:
+def _places(
+    labels: bytes,
+) -> tuple[Int[np.ndarray, " c"], Int[np.ndarray, " n"], Int[np.ndarray, " c"]]:
     # The models of one board have the same labels; sorting them is dearer than all the rest.
-    return np.unique(np.frombuffer(labels, np.int64), return_inverse=True)
+    return np.unique(np.frombuffer(labels, np.int64), return_inverse=True, return_counts=True)
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, "..."]:

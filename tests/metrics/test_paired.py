@@ -10,6 +10,7 @@ from ssleval.errors import ContractError, DataError
 from ssleval.metrics.paired import (
     Difference,
     holm,
+    leaders,
     mcnemar_exact,
     mcnemar_outcomes,
     paired_bootstrap,
@@ -137,6 +138,47 @@ def test_a_rare_class_that_got_worse_is_not_taken_for_as_good() -> None:
         gain = paired_bootstrap(metric, samples(x=after, label=label), samples(x=before, label=label))
         passed += gain.pvalue_below(-0.01) <= 0.05
     assert passed <= 10
+
+
+def one_by_one(metric: Metric, runs: list[Samples]) -> list[int]:
+    led = [0]
+    for place in range(1, len(runs)):
+        led.append(place if separable(metric, runs[led[-1]], runs[place]) else led[-1])
+    return led
+
+
+@pytest.mark.parametrize(
+    "kind", ["right or wrong", "numbers", "both", "a value missing", "other items", "one item"]
+)
+def test_leaders_of_many_runs_are_those_found_one_by_one(kind: str) -> None:
+    random = np.random.default_rng(3)
+    count = 1 if kind == "one item" else 60
+    hard, ids = random.random(count), tuple(f"item{i}" for i in range(count))
+    runs = [
+        Samples(ids, {"x": hard + 0.2 * random.random(count) + 0.03 * place > 0.6})
+        if kind == "right or wrong" or (kind == "both" and place % 2)
+        else Samples(ids, {"x": hard + 0.02 * place + random.exponential(0.1, count) ** 2})
+        for place in range(40, 0, -1)
+    ]
+    if kind == "a value missing":
+        runs[7].columns["x"][3] = np.nan
+    if kind == "other items":
+        runs[7] = Samples([*ids[1:], "another"], runs[7].columns)
+    metric = Metric("m", mean_of("x"))
+    found = leaders(metric, runs)
+    assert found == one_by_one(metric, runs)
+    assert kind == "one item" or 3 < len(set(found)) < 30
+
+
+def test_leaders_by_other_statistics_are_those_found_one_by_one() -> None:
+    random = np.random.default_rng(4)
+    ids, below = tuple(f"item{i}" for i in range(50)), random.random(50) + 1
+    runs = [
+        Samples(ids, {"above": below * random.random(50) * level, "below": below})
+        for level in (0.9, 0.85, 0.5, 0.5)
+    ]
+    metric = Metric("m", ratio_of("above", "below"))
+    assert leaders(metric, runs) == one_by_one(metric, runs) == [0, 0, 2, 2]
 
 
 def test_a_constant_difference_leaves_no_doubt() -> None:
