@@ -1,28 +1,31 @@
 """Where given images come in the ranking of a whole gallery: exact, and the same answer everywhere.
 
 Nothing is sorted. A ranking is cut at the similarities of the images asked about, and how many of the gallery
-lie above each cut is counted while a block of the product is still in a cache. Most lie below every cut,
-which one comparison tells. Where many do not, they fall into a few thousand equal bins, and only those in a
-bin with a cut in it are compared with the cuts themselves. The product's float32 digits depend on library
-and block size, so images closer to a cut than those digits reach are compared again in float64.
+lie above each cut is counted by the thread that multiplied them, while they are in a cache. Most lie below
+every cut, which one comparison tells. Where many do not, they fall into a few thousand equal bins, and only
+those in a bin with a cut in it are compared with the cuts themselves. The product's float32 digits depend on
+library and block size, so images closer to a cut than those digits reach are compared again in float64.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
+from threading import Lock
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
+from threadpoolctl import threadpool_limits
 
 from ssleval.errors import ContractError
 
 __all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit", "unit_sum"]
 
-_ROWS = 16_384
-"""Gallery vectors multiplied at a time: with a hundred queries, 6 MB of similarities stay in a cache."""
-_NUMBERS = 16_000_000
-"""Similarities held at a time: 64 MB."""
+_ROWS = 32_768
+"""Gallery vectors a thread multiplies at a time: of half as many, each costs half as much again to count."""
+_QUERIES = 128
+"""Queries it multiplies them by: 16 MB of similarities."""
 _BINS = 4_096
 """From the first cut to the last; the counts of one query then take 32 kB, and stay in a cache as well."""
 _FEW = 2_048
@@ -71,12 +74,19 @@ def ranks(
     Similarity is the inner product of vectors of length 1; of equal ones the smaller row ranks first.
     """
     cuts = [_Cuts.at(query, gallery, rows) for query, rows in zip(queries, wanted, strict=True)]
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        for first, start, similarity in _products(queries, gallery):
-            pairs = list(zip(cuts[first : first + len(similarity)], similarity, strict=True))
-            shares = [pairs[thread::threads] for thread in range(threads)]
-            list(pool.map(_count, shares, [start] * threads))
+
+    def count(block: tuple[int, int]) -> None:
+        start, first = block
+        # NumPy's product: on AMD a fifth faster than torch's, on others no slower.
+        similarity = queries[first : first + _QUERIES] @ gallery[start : start + _ROWS].T
+        for cut, row in zip(cuts[first : first + _QUERIES], similarity, strict=True):
+            cut.count(row, start)
+
+    blocks = product(range(0, len(gallery), _ROWS), range(0, len(queries), _QUERIES))
+    # A thread multiplies and counts blocks of its own. After a product that they share, threads of OpenBLAS
+    # spin for a tenth of a second, on the cores that are to count.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(count, blocks))
     return [cut.ranks(gallery) for cut in cuts]
 
 
@@ -104,22 +114,6 @@ def nearest(
     return rows, kept
 
 
-def _products(
-    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"]
-) -> Iterator[tuple[int, int, Float32[np.ndarray, "a b"]]]:
-    """Yield blocks of similarities, each with its first query and its first row of the gallery."""
-    step = max(1, _NUMBERS // _ROWS)
-    for first in range(0, len(queries), step):
-        for start in range(0, len(gallery), _ROWS):
-            # NumPy's product: on AMD a fifth faster than torch's, on others no slower.
-            yield first, start, queries[first : first + step] @ gallery[start : start + _ROWS].T
-
-
-def _count(pairs: Sequence[tuple["_Cuts", Float32[np.ndarray, " b"]]], start: int) -> None:
-    for cut, similarity in pairs:
-        cut.count(similarity, start)
-
-
 @dataclass(slots=True)
 class _Cuts:
     """One query's ranking, cut at the similarities of the rows asked about, each cut as wide as the noise."""
@@ -141,6 +135,8 @@ class _Cuts:
     """How many of the gallery were counted in each bin."""
     unsure: list[Int[np.ndarray, " _"]] = field(default_factory=list[np.ndarray])
     """Rows of the gallery within a cut."""
+    lock: Lock = field(default_factory=Lock)
+    """Held to add to the counts: several threads may have blocks for one query."""
 
     @classmethod
     def at(
@@ -156,42 +152,44 @@ class _Cuts:
         order = np.argsort(edges, kind="stable")
         opened = np.cumsum(np.where(order < len(rows), 1, -1))
         inside = np.concatenate([[False], opened > 0])
-        counts, binned = np.zeros(len(edges) + 1, np.int64), np.zeros(_BINS, np.int64)
+        counts = np.zeros(len(edges) + 1, np.int64)
         # Bins narrower than the noise would tell nothing more.
         scale = min((_BINS - 4) / float(np.ptp(edges)), 1 / noise) if len(rows) else 1.0
-        made = cls(query, rows, exact, edges[order], inside, counts, scale, binned > 0, binned)
-        begun, ended = (
-            np.bincount(found, minlength=_BINS + 1) for found in (made._bins(low), made._bins(high) + 1)
-        )
-        made.cut_bins = np.cumsum(begun - ended)[:_BINS] > 0
+        cut_bins, binned = np.zeros(_BINS, bool), np.zeros(_BINS, np.int64)
+        made = cls(query, rows, exact, edges[order], inside, counts, scale, cut_bins, binned)
+        for first, last in zip(made._bins(low), made._bins(high), strict=True):
+            cut_bins[first : last + 1] = True
         return made
 
     def count(self, similarity: Float32[np.ndarray, " b"], start: int) -> None:
         """Sort a block of the gallery, whose first row is ``start``, into the intervals."""
-        if not len(self.edges):
+        if not len(self.wanted):
             return
         asked = similarity > self.edges[0]
         if np.count_nonzero(asked) > _FEW:
             bins = self._bins(similarity)
-            self.binned += np.bincount(bins, minlength=_BINS)
             asked = self.cut_bins.take(bins)
+            binned = np.bincount(bins, minlength=_BINS)
+            with self.lock:
+                self.binned += binned
         near = np.flatnonzero(asked)
         interval = np.searchsorted(self.edges, similarity[near])
         inside = self.inside[interval]
-        self.unsure.append(near[inside] + start)
-        self.counts += np.bincount(interval[~inside], minlength=len(self.counts))
+        counts = np.bincount(interval[~inside], minlength=len(self.counts))
+        with self.lock:
+            self.counts += counts
+            self.unsure.append(near[inside] + start)
 
     def ranks(self, gallery: Float32[np.ndarray, "n d"]) -> Int[np.ndarray, " w"]:
         """Return how many of the gallery rank before each wanted row."""
         if not len(self.wanted):
             return np.zeros(0, np.int64)
-        rows = np.concatenate(self.unsure)
+        rows = np.sort(np.concatenate(self.unsure))
         exact = np.concatenate(
             [_exact(self.query, gallery[rows[i : i + _SETTLED]]) for i in range(0, len(rows), _SETTLED)]
         )
         place = np.empty(len(rows), np.int64)
         place[np.lexsort((rows, -exact))] = np.arange(len(rows))
-        # Rows were collected in increasing order.
         own = place[np.searchsorted(rows, self.wanted)]
         cuts = self.exact.astype(np.float32)
         above = self.counts[::-1].cumsum()[::-1][np.searchsorted(self.edges, cuts)]
@@ -202,7 +200,8 @@ class _Cuts:
     def _bins(self, similarity: Float32[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
         """Return bins that never decrease with similarity, which is all that counting relies on."""
         # What lies below every cut goes into bins before that of the first one.
-        place = (similarity - (self.edges[:1] - np.float32(2 / self.scale))) * np.float32(self.scale)
+        place = similarity - (self.edges[:1] - np.float32(2 / self.scale))
+        place *= np.float32(self.scale)
         np.clip(place, 0, _BINS - 1, out=place)
         return place.astype(np.intp)
 

@@ -28,7 +28,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [np.arange(row, 200, 13) for row in range(7)]
     whole = ranks(queries, gallery, wanted)
     monkeypatch.setattr(ranking, "_ROWS", 17)
-    monkeypatch.setattr(ranking, "_NUMBERS", 40)
+    monkeypatch.setattr(ranking, "_QUERIES", 3)
     for first, second in zip(whole, ranks(queries, gallery, wanted), strict=True):
         assert first.tolist() == second.tolist()
 
@@ -49,9 +49,37 @@ def test_bins_change_nothing(monkeypatch: pytest.MonkeyPatch, spread: float, bin
         assert first.tolist() == second.tolist() == sorted_ranks(query, gallery, rows)
 
 
+GALLERIES = {
+    "strangers": drawn(240, seed=1),
+    "thrice": np.repeat(drawn(80, seed=1), 3, axis=0),
+    "all alike": np.repeat(drawn(1, seed=1), 240, axis=0),
+    "within rounding": unit(drawn(1, seed=1) + 1e-7 * drawn(240, seed=2)),
+    "from near to far": unit(drawn(1) + np.geomspace(1e-6, 10, 240)[:, None] * drawn(240, seed=1)),
+    "blank": np.zeros((240, 24), np.float32),
+    "one": drawn(1, seed=1),
+}
+
+
+@pytest.mark.parametrize("few", [0, 8, 400])
+@pytest.mark.parametrize("name", GALLERIES)
+def test_any_gallery_ranks_as_sorted(monkeypatch: pytest.MonkeyPatch, name: str, few: int) -> None:
+    """By bins, without, and by both in turn; in blocks that threads share, the last of them smaller."""
+    queries, gallery = np.concatenate([drawn(3), GALLERIES[name][-1:]]), GALLERIES[name]
+    drawn_rows = np.random.default_rng(3).permutation(len(gallery))
+    wanted = [drawn_rows[:count] for count in (20, 0, len(gallery), 1)]
+    monkeypatch.setattr(ranking, "_FEW", few)
+    monkeypatch.setattr(ranking, "_ROWS", 32)
+    monkeypatch.setattr(ranking, "_QUERIES", 3)
+    monkeypatch.setattr(ranking.torch, "get_num_threads", lambda: 3)
+    for query, rows, found in zip(queries, wanted, ranks(queries, gallery, wanted), strict=True):
+        assert found.tolist() == sorted_ranks(query, gallery, rows)
+
+
 def test_processors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, gallery = drawn(5), drawn(300, seed=1)
     wanted = [np.arange(row, 300, 11) for row in range(5)]
+    monkeypatch.setattr(ranking, "_ROWS", 7)
+    monkeypatch.setattr(ranking, "_FEW", 3)
     alone, shared = (
         [found.tolist() for found in ranks(queries, gallery, wanted)]
         for count in (1, 3)
