@@ -219,9 +219,10 @@ def _markdown(board: Board) -> str:
 def _cell(score: Score | None) -> str:
     if score is None:
         return ""
-    scale, digits = (100, 1) if score.unit == "fraction" else (1, 3)
-    value, low, high = (f"{number * scale:.{digits}f}" for number in (score.value, *score.ci95))
-    return f"{value} [{low}, {high}]"
+    low, high = score.ci95
+    if score.unit == "fraction":
+        return f"{score.value * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
+    return f"{score.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:

@@ -13,7 +13,7 @@ from ssleval.core import Metric, Samples
 from ssleval.figures import Figure
 from ssleval.metrics.paired import leaders
 from ssleval.metrics.recorded import statistic_from
-from ssleval.results import Result, comparable, read_samples
+from ssleval.results import Result, comparable, read_samples_of
 
 __all__ = ["Board", "Entry", "boards", "headline_samples"]
 
@@ -57,19 +57,19 @@ class Board:
         return f"{self.task}/{self.dataset}"
 
 
-def headline_samples(result: Result) -> Samples:
-    """Return the samples of a result, without the columns that its leading metric does not need."""
-    headline = next(iter(result.metrics.values()))
+def headline_samples(found: Sequence[Result]) -> list[Samples]:
+    """Return the samples of results of one board, only the columns that their leading metric needs."""
+    headline = next(iter(found[0].metrics.values()))
     columns: Mapping[str, str] = headline.statistic.get("columns", {})
-    return read_samples(result, tuple(columns.values()))
+    return read_samples_of(found, tuple(columns.values()))
 
 
 def boards(
-    found: Iterable[Result], samples_of: Callable[[Result], Samples] = headline_samples
+    found: Iterable[Result], samples_of: Callable[[Sequence[Result]], list[Samples]] = headline_samples
 ) -> list[Board]:
     """Group comparable results and rank each group; of equal keys the newest counts.
 
-    ``samples_of`` reads the samples of a result; it is called at most once for each.
+    ``samples_of`` reads the samples of some results of a board; none is handed to it twice.
     """
     latest = {one.key: one for one in sorted(found, key=lambda one: one.created)}
     groups: dict[str, list[Result]] = {}
@@ -79,7 +79,9 @@ def boards(
     return sorted(ranked, key=lambda board: (board.name, board.protocol))
 
 
-def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Samples]) -> Board:
+def _board(
+    protocol: str, group: list[Result], samples_of: Callable[[Sequence[Result]], list[Samples]]
+) -> Board:
     name, headline = next(iter(group[0].metrics.items()))
     sign = -1 if headline.higher_is_better else 1
     group = sorted(group, key=lambda one: (sign * one.metrics[name].value, one.model))
@@ -94,17 +96,19 @@ def _board(protocol: str, group: list[Result], samples_of: Callable[[Result], Sa
     return Board(first.task, first.dataset, split, protocol, entries)
 
 
-def _ranks(group: Sequence[Result], name: str, samples_of: Callable[[Result], Samples]) -> list[int]:
+def _ranks(
+    group: Sequence[Result], name: str, samples_of: Callable[[Sequence[Result]], list[Samples]]
+) -> list[int]:
     """Return the place of the first of each one's rank, of results that stand best first."""
     if len(group) == 1:
         return [1]
     score = group[0].metrics[name]
     metric = Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
-    leader, ranks = samples_of(group[0]), [1]
+    (leader,), ranks = samples_of(group[:1]), [1]
     values = sum(column.size for column in leader.columns.values())
     at_once = max(1, _VALUES_AT_ONCE // max(1, values))
     for start in range(1, len(group), at_once):
-        runs = [leader, *(samples_of(one) for one in group[start : start + at_once])]
+        runs = [leader, *samples_of(group[start : start + at_once])]
         led = leaders(metric, runs)
         ranks += [start + place if place else ranks[-1] for place in led[1:]]
         leader = runs[led[-1]]

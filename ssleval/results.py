@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
@@ -24,7 +24,18 @@ import pyarrow.parquet as pq
 from ssleval.core import Samples, digest
 from ssleval.errors import ContractError, DataError
 
-__all__ = ["SCHEMA", "Result", "Score", "comparable", "find", "read", "read_all", "read_samples", "write"]
+__all__ = [
+    "SCHEMA",
+    "Result",
+    "Score",
+    "comparable",
+    "find",
+    "read",
+    "read_all",
+    "read_samples",
+    "read_samples_of",
+    "write",
+]
 
 SCHEMA = 1
 """Raised only when a field changes its meaning."""
@@ -155,7 +166,7 @@ def read_all(folder: Path) -> list[Result]:
     """
     if not folder.is_dir():
         raise DataError(f"no results folder {folder}; `ssleval run` creates one, `--results` names another")
-    return [read(path) for path in sorted(folder.glob("*/*.json"))]
+    return [read(path) for path in sorted(folder.glob("*/*.json"), key=str)]
 
 
 def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result | None:
@@ -173,22 +184,50 @@ def read_samples(result: Result, columns: Collection[str] | None = None) -> Samp
     Raises:
         DataError: they are missing or unreadable.
     """
+    (samples,) = read_samples_of([result], columns)
+    return samples
+
+
+def read_samples_of(found: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
+    """Return what `read_samples` does of each, in a fifth less time and with all their files in memory.
+
+    Raises:
+        DataError: they are missing or unreadable.
+    """
+    paths = [_samples_file(one) for one in found]
+    wanted = None if columns is None else ["id", *columns]
+    # Step by step, not file by file: what a step works with then stays in a cache.
+    files = _each(paths, Path.read_bytes, paths)
+    # A third of the time of `pq.read_table`, which for each of ten thousand small files looks for a
+    # partitioned folder and starts threads.
+    opened = _each(paths, lambda file: pq.ParquetFile(pa.BufferReader(file)), files)
+    tables = _each(paths, lambda file: file.read(wanted, use_threads=False), opened)
+    return [_samples(table) for table in tables]
+
+
+def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
+    done: list[Any] = []
+    for path, one in zip(paths, given, strict=True):
+        try:
+            done.append(step(one))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
+            ) from error
+    return done
+
+
+def _samples_file(result: Result) -> Path:
     if result.path is None:
         raise DataError(
             f"{result.model} {result.task} on {result.dataset} was never stored; it has no samples"
         )
-    path = result.path.with_suffix(".parquet")
-    try:
-        # A third of the time of `pq.read_table`, which for each of ten thousand small files looks for a
-        # partitioned folder and starts threads.
-        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
-        table = file.read(None if columns is None else ["id", *columns], use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
-        ) from error
-    read = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
-    return Samples(_ids(table.column("id")), read)
+    return result.path.with_suffix(".parquet")
+
+
+def _samples(table: pa.Table) -> Samples:
+    columns = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
+    return Samples(_ids(table.column("id")), columns)
 
 
 _FIELD = re.compile(r'\n "(\w+)": ')

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,9 +67,9 @@ def test_samples_are_read_once_for_each_result_and_never_for_one_alone(tmp_path:
     store(tmp_path, "alone", right(0.5), k=5)
     read: list[str] = []
 
-    def reader(one: Result) -> Samples:
-        read.append(one.model)
-        return results.read_samples(one)
+    def reader(found: Sequence[Result]) -> list[Samples]:
+        read.extend(one.model for one in found)
+        return results.read_samples_of(found)
 
     ranking.boards(results.read_all(tmp_path), reader)
     assert sorted(read) == ["m0", "m1", "m2", "m3"]
@@ -175,4 +176,4 @@ def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> Non
 def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> None:
     one = store(tmp_path, "m", right(0.5))
     results.write(tmp_path, one, Samples(["a", "b"], {"top1": right(0.5)[:2], "other": np.zeros(2)}))
-    assert set(ranking.headline_samples(one).columns) == {"top1"}
+    assert set(ranking.headline_samples([one])[0].columns) == {"top1"}

@@ -80,7 +80,7 @@ def content(found: Sequence[Board], details: Details, pool: Pool, results: Path,
     for name in options.images:
         if name not in (known := sorted({board.dataset for board in found})):
             raise UnknownNameError(f"--images {name}: no result is of that dataset; {nearest(name, known)}")
-    tables = [_board(board, details, options) for board in found]
+    tables = [_board(board, options) for board in found]
     rows = [
         _row(place, board, entry, details, pool, results)
         for place, board in enumerate(found)
@@ -103,9 +103,9 @@ def _folders(found: Sequence[Board]) -> set[str]:
     return {result.path.parent.name for result in results if result.path is not None}
 
 
-def _board(board: Board, details: Details, options: Options) -> dict[str, Any]:
+def _board(board: Board, options: Options) -> dict[str, Any]:
     first = board.entries[0].result
-    found = contrast(board, details.read)
+    found = contrast(board)
     shown = None
     if board.dataset in options.images:
         shown = pictures(board, options.thumbnails, options.datasets)

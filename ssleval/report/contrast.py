@@ -1,14 +1,12 @@
 """Self-supervised against weakly supervised, board by board: the best of each, on the items they share."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ssleval.core import Metric, Samples
+from ssleval.core import Metric
 from ssleval.metrics.paired import paired_bootstrap
 from ssleval.metrics.recorded import statistic_from
-from ssleval.ranking import Board
-from ssleval.results import Result
+from ssleval.ranking import Board, headline_samples
 
 __all__ = ["Contrast", "contrast"]
 
@@ -42,7 +40,7 @@ class Contrast:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def contrast(board: Board, samples_of: Callable[[Result], Samples]) -> Contrast | None:
+def contrast(board: Board) -> Contrast | None:
     """Return the contrast of one board; None where either kind is missing.
 
     The interval is of the two that were picked and of nothing else: it does not pay for the picking.
@@ -53,7 +51,7 @@ def contrast(board: Board, samples_of: Callable[[Result], Samples]) -> Contrast 
     own, weak = kinds.index("self"), kinds.index("weak")
     score = board.entries[own].result.metrics[board.headline]
     metric = Metric(board.headline, statistic_from(score.statistic), score.higher_is_better, score.unit)
-    sides = [samples_of(board.entries[place].result) for place in (own, weak)]
+    sides = headline_samples([board.entries[place].result for place in (own, weak)])
     found = paired_bootstrap(metric, sides[0], sides[1])
     low, high = sorted(end if score.higher_is_better else -end for end in found.interval())
     value = found.value if score.higher_is_better else -found.value

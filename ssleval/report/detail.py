@@ -1,6 +1,6 @@
 """Items and classes of every result, packed as its samples are read, up to a limit of size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from ssleval.core import Samples
 from ssleval.errors import DataError
 from ssleval.report.items import Classes, ItemView, columns_of_view, encode, encode_labels, item_view
 from ssleval.report.pool import Pool
-from ssleval.results import Result, read_samples
+from ssleval.results import Result, read_samples_of
 
 __all__ = ["Details"]
 
@@ -26,21 +26,22 @@ class Details:
         self.left_out = 0
         """Results whose items did not fit."""
 
-    def read(self, result: Result) -> Samples:
-        """Return those samples of a result that its leading metric needs, packing them on the way.
+    def read(self, found: Sequence[Result]) -> list[Samples]:
+        """Return those samples of results of one board that are shown or ranked by, packing what is shown.
 
         Raises:
             DataError: they are missing, unreadable or not those of the result.
         """
-        samples = read_samples(result, columns_of_view(next(iter(result.metrics.values()))))
-        if result.key not in self._packed:
-            self._packed[result.key] = self._pack(result, samples)
+        samples = read_samples_of(found, columns_of_view(next(iter(found[0].metrics.values()))))
+        for one, own in zip(found, samples, strict=True):
+            if one.key not in self._packed:
+                self._packed[one.key] = self._pack(one, own)
         return samples
 
     def of(self, result: Result) -> Mapping[str, Any]:
         """Return what was packed of a result; ``why`` says why there is nothing."""
         if result.key not in self._packed:
-            self.read(result)
+            self.read([result])
         return self._packed[result.key]
 
     def _pack(self, result: Result, samples: Samples) -> dict[str, Any]:

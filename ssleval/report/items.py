@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import Samples
 from ssleval.errors import DataError
@@ -32,7 +32,7 @@ class Classes:
 class ItemView:
     """One metric, item by item."""
 
-    values: Float[np.ndarray, " n"] | None
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"] | None
     """None where the metric has no value for one item, as with a mean average precision."""
     labels: Int[np.ndarray, " n"] | None
     predicted: Int[np.ndarray, " n"] | None
@@ -41,7 +41,10 @@ class ItemView:
     @property
     def is_right_or_wrong(self) -> bool:
         """Whether every item has the value 0 or 1."""
-        return self.values is not None and bool(((self.values == 0) | (self.values == 1)).all())
+        values = self.values
+        if values is None or values.dtype == bool:
+            return values is not None
+        return bool(((values == 0) | (values == 1)).all())
 
 
 def item_view(samples: Samples, score: Score) -> ItemView | None:
@@ -139,7 +142,7 @@ def _labelled(
     labels: Shaped[np.ndarray, "n ..."] | None,
     column: str,
 ) -> ItemView:
-    values = values.astype(np.float64)
+    values = values if values.dtype == bool else values.astype(np.float64)
     if not _is_labels(labels):
         return ItemView(values, None, None, None)
     predicted: Any = samples.columns.get(_predicted(column))
@@ -150,10 +153,10 @@ def _is_labels(column: Shaped[np.ndarray, "n ..."] | None) -> bool:
     return column is not None and column.ndim == 1 and column.dtype.kind in "iu"
 
 
-def _by_label(values: Float[np.ndarray, " n"], labels: Any) -> Classes:
+def _by_label(values: Shaped[np.ndarray, " n"], labels: Any) -> Classes:
     found, place, counts = _places(np.asarray(labels, np.int64).tobytes())
-    known = ~np.isnan(values)
-    if not known.all():
+    if values.dtype != bool:
+        known = ~np.isnan(values)
         values, counts = np.where(known, values, 0.0), np.bincount(place[known], minlength=len(found))
     sums = np.bincount(place, weights=values, minlength=len(found))
     return Classes(found, counts, _divide(sums, counts))

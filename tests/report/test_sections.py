@@ -11,7 +11,7 @@ from ssleval.ranking import boards
 from ssleval.report.contrast import contrast
 from ssleval.report.cost import costs, pareto_front
 from ssleval.report.curves import POINTS, training_curves, training_runs
-from ssleval.results import Result, read_samples
+from ssleval.results import Result
 
 
 def kind(result: Result, supervision: str) -> Result:
@@ -100,7 +100,7 @@ def test_the_best_of_either_kind_are_compared_on_shared_items(tmp_path: Path) ->
         kind(store(tmp_path, "full", right(0.95, 3)), "full"),
     ]
     (board,) = boards(found)
-    answer = contrast(board, read_samples)
+    answer = contrast(board)
     assert answer is not None
     assert [board.entries[place].label for place in (answer.own, answer.weak)] == ["own", "weak"]
     assert answer.difference == pytest.approx(0.1)
@@ -118,7 +118,7 @@ def test_positive_is_better_for_self_supervision_whatever_the_metric(
         for seed, (name, error) in enumerate(zip(("self", "weak"), errors, strict=True))
     ]
     (board,) = boards(found)
-    answer = contrast(board, read_samples)
+    answer = contrast(board)
     assert answer is not None
     assert (answer.low > 0) == own_is_better
     assert answer.low <= answer.difference <= answer.high
@@ -127,7 +127,7 @@ def test_positive_is_better_for_self_supervision_whatever_the_metric(
 
 def test_without_both_kinds_there_is_no_contrast(tmp_path: Path) -> None:
     (board,) = boards([store(tmp_path, "own", right(0.5))])
-    assert contrast(board, read_samples) is None
+    assert contrast(board) is None
 
 
 # Training -----------------------------------------------------------------------------------------
