@@ -13,6 +13,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 __all__ = ["cycles_left", "freed_memory_kept"]
@@ -21,12 +22,36 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's malloc.h."""
 _USUAL = 32 << 20
 """The largest block that the library comes to reuse by itself; it trims at twice that."""
-_EVERYTHING = 1 << 30
+_LARGEST = 1 << 30
+
+
+class _Heap:
+    """The one of this process: a training that evaluates itself asks for it twice."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+    def enter(self, library: Any) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                _reuse(library, _LARGEST)
+
+    def leave(self, library: Any) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                _reuse(library, _USUAL)
+                library.malloc_trim(0)
+
+
+_HEAP = _Heap()
 
 
 @contextmanager
 def freed_memory_kept() -> Generator[None]:
-    """Keep freed memory inside, and give back what is unused afterwards.
+    """Keep freed memory inside, and give back what is unused after the outermost use.
 
     Other C libraries than glibc go on as they are.
     """
@@ -34,12 +59,11 @@ def freed_memory_kept() -> Generator[None]:
     if library is None:
         yield
         return
-    _reuse(library, _EVERYTHING)
+    _HEAP.enter(library)
     try:
         yield
     finally:
-        _reuse(library, _USUAL)
-        library.malloc_trim(0)
+        _HEAP.leave(library)
 
 
 @contextmanager
@@ -55,7 +79,9 @@ def cycles_left() -> Generator[None]:
 
 
 def _reuse(library: Any, largest: int) -> None:
-    library.mallopt(_MMAP_THRESHOLD, largest)
+    # Some versions refuse more than what is usual, and would then map every block above the smallest size.
+    if not library.mallopt(_MMAP_THRESHOLD, largest):
+        library.mallopt(_MMAP_THRESHOLD, _USUAL)
     library.mallopt(_TRIM_THRESHOLD, min(2 * largest, (1 << 31) - 1))
 
 

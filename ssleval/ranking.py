@@ -6,19 +6,19 @@ it (paired bootstrap on shared items, 95 %).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ssleval.core import Metric, Samples
 from ssleval.figures import Figure
 from ssleval.metrics.paired import leaders
 from ssleval.metrics.recorded import statistic_from
-from ssleval.results import Result, comparable, read_samples_of
+from ssleval.results import Result, comparable, read_samples_of, samples_bytes
 
 __all__ = ["Board", "Entry", "boards", "headline_samples"]
 
-_VALUES_AT_ONCE = 2_000_000
-"""Values of samples held at a time: 16 MB."""
+_BYTES_AT_ONCE = 4_000_000
+"""Of files of samples that are read together; unpacked, they are several times as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,28 @@ def _ranks(
     score = group[0].metrics[name]
     metric = Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
     (leader,), ranks = samples_of(group[:1]), [1]
-    values = sum(column.size for column in leader.columns.values())
-    at_once = max(1, _VALUES_AT_ONCE // max(1, values))
-    for start in range(1, len(group), at_once):
-        runs = [leader, *samples_of(group[start : start + at_once])]
+    for batch in _batches(group[1:]):
+        start = len(ranks)
+        runs = [leader, *samples_of(batch)]
         led = leaders(metric, runs)
         ranks += [start + place if place else ranks[-1] for place in led[1:]]
         leader = runs[led[-1]]
     return ranks
+
+
+def _batches(group: Sequence[Result]) -> Iterator[list[Result]]:
+    """Yield results whose samples are read together: as many as take the memory meant for them, or one."""
+    batch: list[Result] = []
+    room = _BYTES_AT_ONCE
+    for one in group:
+        taken = samples_bytes(one)
+        if batch and taken > room:
+            yield batch
+            batch, room = [], _BYTES_AT_ONCE
+        batch.append(one)
+        room -= taken
+    if batch:
+        yield batch
 
 
 def _labels(group: Sequence[Result]) -> list[str]:

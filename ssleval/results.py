@@ -205,6 +205,12 @@ def read_samples_of(found: Sequence[Result], columns: Collection[str] | None = N
     return [_samples(table) for table in tables]
 
 
+def samples_bytes(result: Result) -> int:
+    """Return how large the file of its samples is; 0 where it is missing."""
+    path = _samples_file(result)
+    return path.stat().st_size if path.exists() else 0
+
+
 def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
     done: list[Any] = []
     for path, one in zip(paths, given, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssleval import heap
 from ssleval.heap import cycles_left, freed_memory_kept
 
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
@@ -37,6 +38,37 @@ def test_blocks_are_reused_inside_and_given_back_after() -> None:
     assert kept * 10 < usual
     assert resident_mb() < held - 60
     assert pages_cleared() > usual / 2
+
+
+@glibc_only
+def test_a_use_within_another_ends_nothing() -> None:
+    usual = pages_cleared()
+    with freed_memory_kept():
+        pages_cleared()
+        with freed_memory_kept():
+            pass
+        pages_cleared()  # the blocks before
+        assert pages_cleared() * 10 < usual
+    assert pages_cleared() > usual / 2
+
+
+@glibc_only
+def test_a_library_that_refuses_large_blocks_is_asked_for_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Library:
+        def mallopt(self, option: int, value: int) -> int:
+            asked.append((option, value))
+            return int(option != heap._MMAP_THRESHOLD or value <= 32 << 20)
+
+        def malloc_trim(self, pad: int) -> None:
+            asked.append((0, pad))
+
+    monkeypatch.setattr(heap, "_glibc", Library)
+    with freed_memory_kept():
+        mapped = [value for option, value in asked if option == heap._MMAP_THRESHOLD]
+        assert mapped == [1 << 30, 32 << 20]
+    assert asked[-1] == (0, 0)
 
 
 @glibc_only

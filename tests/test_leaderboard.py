@@ -75,16 +75,35 @@ def test_samples_are_read_once_for_each_result_and_never_for_one_alone(tmp_path:
     assert sorted(read) == ["m0", "m1", "m2", "m3"]
 
 
-@pytest.mark.parametrize("most", [1, 500, 10_000])
+@pytest.mark.parametrize("most", [1, 3_000, 1_000_000])
 def test_ranks_do_not_depend_on_how_many_samples_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     for seed in range(12):
         store(tmp_path, f"m{seed:02d}", right(0.3 + 0.05 * seed, seed))
     want = [entry.rank for entry in ranking.boards(results.read_all(tmp_path))[0].entries]
-    monkeypatch.setattr(ranking, "_VALUES_AT_ONCE", most)
+    monkeypatch.setattr(ranking, "_BYTES_AT_ONCE", most)
     assert [entry.rank for entry in ranking.boards(results.read_all(tmp_path))[0].entries] == want
     assert 1 < len(set(want)) < 12
+
+
+def test_files_are_read_together_only_while_they_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(6):
+        store(tmp_path, f"m{seed}", right(0.5, seed))
+    sizes: list[int] = []
+
+    def reader(found: Sequence[Result]) -> list[Samples]:
+        sizes.append(len(found))
+        return results.read_samples_of(found)
+
+    (file, *_) = (path.stat().st_size for path in tmp_path.glob("*/*.parquet"))
+    for room, want in ((3 * file + file // 2, [1, 3, 2]), (file // 2, [1] * 6), (100 * file, [1, 5])):
+        monkeypatch.setattr(ranking, "_BYTES_AT_ONCE", room)
+        sizes.clear()
+        ranking.boards(results.read_all(tmp_path), reader)
+        assert sizes == want
 
 
 def test_a_small_but_consistent_difference_is_separated(tmp_path: Path) -> None:

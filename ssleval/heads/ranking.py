@@ -46,7 +46,7 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     norms = np.sqrt(np.einsum("nd,nd->n", found, found))
     if not np.isfinite(norms).all():
         raise ContractError(
-            "retrieval: features hold NaN, infinite or huge values; the backbone or its precision is at fault"
+            "features hold NaN, infinite or huge values; the backbone or its precision is at fault"
         )
     found /= np.maximum(norms, np.float32(1e-12))[:, None]
     return found

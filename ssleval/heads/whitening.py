@@ -87,7 +87,10 @@ def learn_pca_whitening(vectors: Float[np.ndarray, "n d"], *, dim: int, shrinkag
     variances, directions = np.linalg.eigh(scatter / count)
     kept = min(dim, channels)
     variances, directions = variances[::-1], directions[:, ::-1]
-    rank = int((variances > variances[0] * channels * np.finfo(np.float64).eps).sum())
+    # A direction that varies by the rounding of float32 vectors, or of the products, does not vary.
+    vectors_round, products_round = np.finfo(np.float32).eps ** 2, channels * np.finfo(np.float64).eps
+    least = max(vectors_round * (variances.sum() + mean @ mean), products_round * variances[0])
+    rank = int((variances > least).sum())
     if shrinkage and rank < kept:
         raise DataError(
             f"whitening to {kept} dimensions: the {count} images it is learnt on vary in {rank}; offer more, "

@@ -17,6 +17,7 @@ Source: Ypsilantis et al. 2021, arXiv:2202.01747, and nikosips/met; Perronnin et
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isfinite
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ class InstanceRecognition(Task):
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
-        if self.size < 1 or min(self.scales, default=0) <= 0:
+        if self.size < 1 or not _positive(self.scales):
             raise ConfigError(
                 f"instance_recognition: size={self.size}, scales={self.scales}; expected positive numbers"
             )
@@ -124,7 +125,7 @@ class InstanceRecognition(Task):
         usual = (InstanceRecognition.dim, InstanceRecognition.shrinkage)
         if self.whitening == "none" and (self.dim, self.shrinkage) != usual:
             raise ConfigError("instance_recognition: dim and shrinkage have no effect with whitening=none")
-        if min(self.ks, default=0) < 1 or min(self.logit_scales, default=0) <= 0:
+        if min(self.ks, default=0) < 1 or not _positive(self.logit_scales):
             raise ConfigError(
                 f"instance_recognition: ks={self.ks}, logit_scales={self.logit_scales}; expected positive "
                 "numbers, at least one of each"
@@ -150,6 +151,10 @@ class InstanceRecognition(Task):
                 f"target {card.target!r}; met, met_mini and scenes:exhibits have them"
             )
         refuse_one_split("instance_recognition", card)
+        if card.test_split == "whitening":
+            raise ConfigError(
+                f"instance_recognition: images of {card.name}/whitening show no known instance; take another"
+            )
         if max(self.ks) > card.lengths[card.train_split]:
             raise ConfigError(
                 f"instance_recognition: {max(self.ks)} neighbours among the {card.lengths[card.train_split]} "
@@ -226,6 +231,10 @@ class InstanceRecognition(Task):
             return _GAP.score(Samples([""] * len(truth), found.columns(truth, *pair)))
 
         return max(product(self.ks, self.logit_scales), key=gap)
+
+
+def _positive(numbers: Sequence[float]) -> bool:
+    return len(numbers) > 0 and all(isfinite(one) and one > 0 for one in numbers)
 
 
 def _check_val(dataset: Dataset) -> None:

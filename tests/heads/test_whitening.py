@@ -70,3 +70,15 @@ def test_few_images_or_dead_channels_give_few_directions() -> None:
         learn_pca_whitening(VECTORS * 0 + 1, dim=1, shrinkage=1.0)
     assert learn_pca_whitening(VECTORS[:5], dim=4, shrinkage=1.0).matrix.shape == (4, 6)
     assert learn_pca_whitening(dead, dim=6, shrinkage=0.0).matrix.shape == (6, 6), "nothing is divided"
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+def test_a_direction_that_only_rounding_varies_is_dead(noise: float) -> None:
+    """Of vectors of a layer norm without bias, whose channels sum to 0 up to the rounding of float32."""
+    random = np.random.default_rng(1)
+    drawn = random.standard_normal(192) + noise * random.standard_normal((1500, 192))
+    normed = (drawn - drawn.mean(axis=1, keepdims=True)).astype(np.float32)
+    vectors = normed / np.linalg.norm(normed, axis=1, keepdims=True)
+    with pytest.raises(DataError, match="vary in 191"):
+        learn_pca_whitening(vectors, dim=192, shrinkage=1.0)
+    assert learn_pca_whitening(vectors, dim=191, shrinkage=1.0).matrix.shape == (191, 192)

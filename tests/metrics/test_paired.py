@@ -148,7 +148,7 @@ def one_by_one(metric: Metric, runs: list[Samples]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["right or wrong", "numbers", "both", "a value missing", "other items", "one item"]
+    "kind", ["right or wrong", "numbers", "both", "alike", "a value missing", "other items", "one item"]
 )
 def test_leaders_of_many_runs_are_those_found_one_by_one(kind: str) -> None:
     random = np.random.default_rng(3)
@@ -160,6 +160,8 @@ def test_leaders_of_many_runs_are_those_found_one_by_one(kind: str) -> None:
         else Samples(ids, {"x": hard + 0.02 * place + random.exponential(0.1, count) ** 2})
         for place in range(40, 0, -1)
     ]
+    if kind == "alike":
+        runs = [Samples(ids, {"x": np.round(8 * hard) + place // 2}) for place in range(40, 0, -1)]
     if kind == "a value missing":
         runs[7].columns["x"][3] = np.nan
     if kind == "other items":

@@ -271,6 +271,8 @@ def test_other_labels_and_splits_are_refused() -> None:
     with pytest.raises(ConfigError, match="would be chosen on 'val', which is scored"):
         task.requests(met(test_split="val"))
     assert InstanceRecognition(ks=(1,), logit_scales=(1.0,)).requests(met(test_split="val"))
+    with pytest.raises(ConfigError, match="blobs/whitening show no known instance"):
+        task.requests(met(test_split="whitening", lengths={"database": 80, "val": 75, "whitening": 90}))
     with pytest.raises(ConfigError, match="81 neighbours among the 80 images of blobs/database"):
         InstanceRecognition(ks=(1, 81)).requests(met())
 
@@ -312,6 +314,7 @@ def test_a_label_of_none_is_never_right() -> None:
         {"size": 0},
         {"scales": ()},
         {"scales": (0.0,)},
+        {"scales": (float("nan"),)},
         {"dim": 0},
         {"shrinkage": -0.1},
         {"shrinkage": 1.1},
@@ -321,6 +324,8 @@ def test_a_label_of_none_is_never_right() -> None:
         {"ks": (0,)},
         {"logit_scales": ()},
         {"logit_scales": (0.0,)},
+        {"logit_scales": (float("nan"),)},
+        {"logit_scales": (1.0, float("inf"))},
     ],
     ids=str,
 )
