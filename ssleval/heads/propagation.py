@@ -1,7 +1,7 @@
 """Labels that travel along a video: every patch takes those of the most similar patches around it.
 
 Only patches inside the window are ever compared: a tile of patches of the new frame with the part of
-every context frame that their windows cover. Memory is that of one tile, whatever the resolution.
+every context frame that their windows cover. Memory is that of one strip of tiles.
 """
 
 from collections import deque
@@ -76,16 +76,27 @@ def carry(
     """Return labels for one frame: ``tokens`` and those ``seen`` have length one, ``known`` are labels."""
     height, width, _ = tokens.shape
     labels = known.new_empty(height, width, known.shape[-1])
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            rows, columns = slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
-            around = (slice(None), _around(rows, radius, height), _around(columns, radius, width))
-            outside = _outside((rows, columns), around[1:], radius).to(tokens.device)
+    for columns in _tiles(width):
+        across = _around(columns, radius, width)
+        # Of a strip by itself, what a tile sees lies in one piece and need not be copied for it.
+        keys, values = seen[:, :, across].contiguous(), known[:, :, across].contiguous()
+        for rows in _tiles(height):
+            down = _around(rows, radius, height)
+            outside = _outside((rows, columns), (down, across), radius).to(tokens.device)
             found = _weighted(
-                tokens[rows, columns].flatten(0, 1), seen[around], known[around], outside, topk, temperature
+                tokens[rows, columns].flatten(0, 1),
+                keys[:, down],
+                values[:, down],
+                outside,
+                topk,
+                temperature,
             )
             labels[rows, columns] = found.unflatten(0, (rows.stop - rows.start, -1))
     return labels
+
+
+def _tiles(length: int) -> list[slice]:
+    return [slice(start, min(start + TILE, length)) for start in range(0, length, TILE)]
 
 
 def harden(labels: Float[Tensor, "h w c"], scale: int) -> UInt8[Tensor, "H W"]:
@@ -112,15 +123,30 @@ def _weighted(
     temperature: float,
 ) -> Float[Tensor, "q c"]:
     """Return the mean of the values whose keys are most similar, weighted by exp(cosine / temperature)."""
-    # Frame by frame: the part of all frames at once would be copied whole to be multiplied.
-    cosine = torch.stack([queries @ frame.flatten(0, 1).T for frame in keys], dim=1)
+    cosine = queries.new_empty(len(queries), len(keys), outside.shape[1])
+    for place, frame in enumerate(keys):
+        torch.mm(queries, frame.flatten(0, 1).T, out=cosine[:, place])
     cosine = cosine.masked_fill_(outside[:, None], -torch.inf).flatten(1)
-    best = cosine.topk(min(topk, cosine.shape[1])).values
+    best, key = cosine.topk(min(topk + 1, cosine.shape[1]))
+    if bool((best[:, topk:] == best[:, topk - 1 : topk]).any()):
+        return _weighted_with_ties(cosine, best[:, :topk], values, temperature)
+    weights = ((best[:, :topk] - best[:, :1]) / temperature).exp()
+    votes = weights[:, :, None] * values.flatten(0, 2)[key[:, :topk]]
+    return votes.sum(dim=1) / weights.sum(dim=1, keepdim=True)
+
+
+def _weighted_with_ties(
+    cosine: Float[Tensor, "q n"],
+    best: Float[Tensor, "q k"],
+    values: Float[Tensor, "f y x c"],
+    temperature: float,
+) -> Float[Tensor, "q c"]:
+    """Return the same of all keys that are as similar as the last of the best."""
     query, key = (cosine >= best[:, -1:]).nonzero(as_tuple=True)
     weights = ((cosine[query, key] - best[query, 0]) / temperature).exp()
     votes = weights[:, None] * values.flatten(0, 2)[key]
-    total = weights.new_zeros(len(queries)).index_add_(0, query, weights)
-    return values.new_zeros(len(queries), values.shape[-1]).index_add_(0, query, votes) / total[:, None]
+    total = weights.new_zeros(len(cosine)).index_add_(0, query, weights)
+    return values.new_zeros(len(cosine), values.shape[-1]).index_add_(0, query, votes) / total[:, None]
 
 
 def _around(part: slice, radius: int, length: int) -> slice:
