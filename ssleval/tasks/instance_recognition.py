@@ -153,7 +153,8 @@ class InstanceRecognition(Task):
         refuse_one_split("instance_recognition", card)
         if card.test_split == "whitening":
             raise ConfigError(
-                f"instance_recognition: images of {card.name}/whitening show no known instance; take another"
+                f"instance_recognition: images of {card.name}/whitening show no known instance; "
+                "take another --split"
             )
         if max(self.ks) > card.lengths[card.train_split]:
             raise ConfigError(
