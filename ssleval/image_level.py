@@ -18,6 +18,7 @@ __all__ = [
     "answers_of",
     "groups_of",
     "labels_of",
+    "long_sides",
     "queries_and_gallery",
     "random_views",
     "same_rows",
@@ -110,6 +111,13 @@ def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..
     if table.targets is None:
         raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
     return table.targets
+
+
+def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:
+    """Return a geometry for every scale: images whole, the long side ``size`` times it, in whole patches."""
+    return tuple(
+        Geometry(round(size * scale), "long", None, interpolation, multiple="patch") for scale in scales
+    )
 
 
 def queries_and_gallery(

@@ -34,6 +34,7 @@ __all__ = [
     "read_all",
     "read_samples",
     "read_samples_of",
+    "samples_bytes",
     "write",
 ]
 
@@ -206,9 +207,11 @@ def read_samples_of(found: Sequence[Result], columns: Collection[str] | None = N
 
 
 def samples_bytes(result: Result) -> int:
-    """Return how large the file of its samples is; 0 where it is missing."""
-    path = _samples_file(result)
-    return path.stat().st_size if path.exists() else 0
+    """Return how large the file of its samples is; 0 where it is missing, which reading it says."""
+    try:
+        return _samples_file(result).stat().st_size
+    except OSError:
+        return 0
 
 
 def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:

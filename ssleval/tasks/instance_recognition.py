@@ -28,7 +28,6 @@ from ssleval.core import (
     Dataset,
     FeatureRequest,
     FeatureTable,
-    Geometry,
     Interpolation,
     Metric,
     Readout,
@@ -39,7 +38,7 @@ from ssleval.heads.knn import nearest
 from ssleval.heads.open_set import classify
 from ssleval.heads.ranking import unit_sum
 from ssleval.heads.whitening import learn_pca_whitening
-from ssleval.image_level import labels_of, same_rows
+from ssleval.image_level import labels_of, long_sides, same_rows
 from ssleval.metrics.pairs import micro_average_precision_of
 from ssleval.metrics.stats import mean_of
 from ssleval.task import Source, Task, refuse_one_split, tasks
@@ -166,10 +165,7 @@ class InstanceRecognition(Task):
         splits = [*self._query_splits(dataset), card.train_split]
         if self.whitening != "none" and "whitening" in card.lengths:
             splits.append("whitening")
-        geometries = [
-            Geometry(round(self.size * scale), "long", None, self.interpolation, multiple="patch")
-            for scale in self.scales
-        ]
+        geometries = long_sides(self.size, self.scales, self.interpolation)
         readouts = (Readout(self.readout),)
         return tuple(FeatureRequest(dataset, *pair, readouts) for pair in product(splits, geometries))
 

@@ -23,7 +23,6 @@ from ssleval.core import (
     Dataset,
     FeatureRequest,
     FeatureTable,
-    Geometry,
     Interpolation,
     Metric,
     Readout,
@@ -32,7 +31,7 @@ from ssleval.core import (
 from ssleval.errors import ConfigError
 from ssleval.groups import Groups
 from ssleval.heads.ranking import ranks, unit_sum
-from ssleval.image_level import answers_of, groups_of, queries_and_gallery, same_rows
+from ssleval.image_level import answers_of, groups_of, long_sides, queries_and_gallery, same_rows
 from ssleval.metrics.retrieval import (
     average_precision,
     precision_at,
@@ -116,10 +115,7 @@ class Retrieval(Task):
         Raises:
             NotApplicableError: nothing says which images belong together.
         """
-        geometries = tuple(
-            Geometry(round(self.size * scale), "long", None, self.interpolation, multiple="patch")
-            for scale in self.scales
-        )
+        geometries = long_sides(self.size, self.scales, self.interpolation)
         return queries_and_gallery("retrieval", dataset, geometries, (Readout(self.readout),))
 
     def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:  # noqa: ARG002
