@@ -23,6 +23,10 @@ def pages_cleared(rounds: int = 5, numbers: int = 20_000_000) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+A_TENTH_OF_A_BLOCK = 1_953
+"""Pages, of which five blocks have 97,650."""
+
+
 def resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 1e6
@@ -30,53 +34,60 @@ def resident_mb() -> float:
 
 @glibc_only
 def test_blocks_are_reused_inside_and_given_back_after() -> None:
-    usual = pages_cleared()
     with freed_memory_kept():
         pages_cleared()  # until blocks lie so that the next fits
         kept = pages_cleared()
         held = resident_mb()
-    assert kept * 10 < usual
+    assert kept < A_TENTH_OF_A_BLOCK
     assert resident_mb() < held - 60
-    assert pages_cleared() > usual / 2
 
 
 @glibc_only
 def test_a_use_within_another_ends_nothing() -> None:
-    usual = pages_cleared()
     with freed_memory_kept():
         pages_cleared()
         with freed_memory_kept():
             pass
         pages_cleared()  # the blocks before
-        assert pages_cleared() * 10 < usual
-    assert pages_cleared() > usual / 2
+        assert pages_cleared() < A_TENTH_OF_A_BLOCK
+        held = resident_mb()
+    assert resident_mb() < held - 60
 
 
-@glibc_only
+class Library:
+    """Remembers what it is asked for, and refuses blocks above ``most``."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.asked: list[tuple[int, int]] = []
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.asked.append((option, value))
+        return int(option != heap._MMAP_THRESHOLD or value <= self.most)
+
+    def malloc_trim(self, pad: int) -> None:
+        self.asked.append((0, pad))
+
+
+USUAL = [(heap._MMAP_THRESHOLD, 32 << 20), (heap._TRIM_THRESHOLD, 64 << 20), (0, 0)]
+
+
 def test_a_library_that_refuses_large_blocks_is_asked_for_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-
-    class Library:
-        def mallopt(self, option: int, value: int) -> int:
-            asked.append((option, value))
-            return int(option != heap._MMAP_THRESHOLD or value <= 32 << 20)
-
-        def malloc_trim(self, pad: int) -> None:
-            asked.append((0, pad))
-
-    monkeypatch.setattr(heap, "_glibc", Library)
+    library = Library(most=32 << 20)
+    monkeypatch.setattr(heap, "_glibc", lambda: library)
     with freed_memory_kept():
-        mapped = [value for option, value in asked if option == heap._MMAP_THRESHOLD]
+        mapped = [value for option, value in library.asked if option == heap._MMAP_THRESHOLD]
         assert mapped == [1 << 30, 32 << 20]
-    assert asked[-1] == (0, 0)
+    assert library.asked[-3:] == USUAL
 
 
-@glibc_only
-def test_an_error_inside_ends_it_as_well() -> None:
-    usual = pages_cleared()
+def test_an_error_inside_ends_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(most=1 << 30)
+    monkeypatch.setattr(heap, "_glibc", lambda: library)
     with pytest.raises(KeyError), freed_memory_kept():
         raise KeyError
-    assert pages_cleared() > usual / 2
+    assert library.asked[0] == (heap._MMAP_THRESHOLD, 1 << 30)
+    assert library.asked[-3:] == USUAL
 
 
 def test_cycles_are_looked_for_again_afterwards() -> None:
