@@ -21,10 +21,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ssleval.core import BackboneCard, DatasetCard, digest
+from ssleval import samplefiles
+from ssleval.core import BackboneCard, DatasetCard, Samples, digest
 from ssleval.results import Result, Score
 
 MODELS, BOARDS, ITEMS, CLASSES = 100, 100, 500, 10
@@ -68,7 +67,8 @@ def write(folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
             path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-            pq.write_table(pa.table({"id": ids, "label": labels, **columns}), path.with_suffix(".parquet"))
+            samples = Samples(ids, {"label": labels, **columns})
+            samplefiles.save(path.with_suffix(samplefiles.SUFFIX), samples)
 
 
 def _outcomes(

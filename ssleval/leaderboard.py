@@ -6,17 +6,19 @@ say that they are published and where, and have no rank.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ssleval.figures import Figure
 from ssleval.ranking import Board, Entry
 from ssleval.results import Score
 from ssleval.verify import measured_otherwise
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "long_table",
@@ -33,40 +35,24 @@ def with_published(found: Iterable[Board], figures: Sequence[Figure]) -> list[Bo
     return [replace(one, published=tuple(f for f in figures if _belongs(f, one))) for one in found]
 
 
-def wide_table(found: Sequence[Board]) -> pd.DataFrame:
+def wide_table(found: Sequence[Board]) -> "pd.DataFrame":
     """Return one row per model and one column per board and metric; each published source has its own row."""
-    rows: dict[str, dict[str, object]] = {}
-    titles = _titles(found)
-    names = [board.name for board in found]
-    for board in found:
-        prefix = board.name if names.count(board.name) == 1 else f"{board.name}#{board.protocol}"
-        for entry in board.entries:
-            title = titles[entry.label, entry.result.weights_sha256]
-            row = rows.setdefault(title, {**_model_columns(entry), "model": title})
-            row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
-        for figure in board.published:
-            row = rows.setdefault(_title(figure), {"model": _title(figure), "published": figure.row.source})
-            row[f"{prefix}/{figure.measured.metric}"] = _value(figure, board)
-    return _measured_first(list(rows.values()))
+    return _frame(_wide_rows(found))
 
 
-def long_table(found: Sequence[Board]) -> pd.DataFrame:
+def long_table(found: Sequence[Board]) -> "pd.DataFrame":
     """Return one row per model, board and metric, with interval, rank and provenance.
 
     Published figures have rows of their own, and a column ``published`` with their source.
     """
-    rows: list[dict[str, object]] = []
-    for board in found:
-        for entry in board.entries:
-            rows += _long_rows(board, entry)
-        rows += [_published_row(board, figure) for figure in board.published]
-    return _measured_first(rows)
+    return _frame(_long_rows(found))
 
 
 def records(found: Sequence[Board]) -> list[dict[str, Any]]:
     """Return the rows of the long table as JSON can hold them: what does not exist is None."""
-    table = long_table(found).astype(object)
-    return table.where(table.notna(), None).to_dict("records")  # pyright: ignore[reportReturnType]
+    rows = _long_rows(found)
+    names = _names(rows)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def markdown(found: Sequence[Board]) -> str:
@@ -78,8 +64,8 @@ def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
     """Write ``leaderboard.csv``, ``leaderboard_long.csv`` and ``leaderboard.md`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "leaderboard.csv": _csv(wide_table(found)),
-        "leaderboard_long.csv": _csv(long_table(found)),
+        "leaderboard.csv": _csv(_wide_rows(found)),
+        "leaderboard_long.csv": _csv(_long_rows(found)),
         "leaderboard.md": markdown(found),
     }
     for name, text in texts.items():
@@ -89,20 +75,56 @@ def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _csv(table: pd.DataFrame) -> str:
-    # A third of the time of `DataFrame.to_csv`, which asks of every cell which of many kinds it is.
-    file = io.StringIO()
+def _frame(rows: Sequence[Mapping[str, object]]) -> "pd.DataFrame":
+    # Files and JSON do without: importing pandas takes as long as writing some thousand rows.
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    # A number that published rows do not have would turn the counts of the others into fractions.
+    return table.astype({name: "Int64" for name in ("n", "seed") if name in table})
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+    names, file = _names(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(_texts(column) for _, column in table.items()), strict=True))
+    writer.writerow(names)
+    texts = ((f"{one:.6g}" if isinstance(one, float) else one for one in map(row.get, names)) for row in rows)
+    writer.writerows(texts)
     return file.getvalue()
 
 
-def _texts(column: pd.Series) -> list[object]:
-    values = column.tolist()
-    if column.dtype.kind == "f":
-        return [f"{value:.6g}" if value == value else "" for value in values]  # noqa: PLR0124 - no NaN
-    return ["" if missing else value for value, missing in zip(values, column.isna(), strict=True)]
+def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return every column that some row has, in the order in which they appear."""
+    return list(dict.fromkeys(name for names in dict.fromkeys(map(tuple, rows)) for name in names))
+
+
+def _wide_rows(found: Sequence[Board]) -> list[dict[str, object]]:
+    rows: dict[str, dict[str, object]] = {}
+    titles = _titles(found)
+    times = Counter(board.name for board in found)
+    for board in found:
+        prefix = board.name if times[board.name] == 1 else f"{board.name}#{board.protocol}"
+        for entry in board.entries:
+            title = titles[entry.label, entry.result.weights_sha256]
+            row = rows.setdefault(title, {**_model_columns(entry), "model": title})
+            row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
+        for figure in board.published:
+            row = rows.setdefault(_title(figure), {"model": _title(figure), "published": figure.row.source})
+            row[f"{prefix}/{figure.measured.metric}"] = _value(figure, board)
+    return _measured_first(rows.values())
+
+
+def _long_rows(found: Sequence[Board]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for board in found:
+        for entry in board.entries:
+            rows += _rows_of(board, entry)
+        rows += [_published_row(board, figure) for figure in board.published]
+    return _measured_first(rows)
+
+
+def _measured_first(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    return sorted(rows, key=lambda row: "published" in row)
 
 
 def _titles(found: Sequence[Board]) -> dict[tuple[str, str], str]:
@@ -123,12 +145,6 @@ def _belongs(figure: Figure, board: Board) -> bool:
     measured, result = figure.measured, board.entries[0].result
     here = measured.protocol.task == board.task and measured.test.is_of(board.dataset)
     return here and not measured_otherwise(result, measured)
-
-
-def _measured_first(rows: list[dict[str, object]]) -> pd.DataFrame:
-    table = pd.DataFrame(sorted(rows, key=lambda row: "published" in row))
-    # A number that published rows do not have would turn the counts of the others into fractions.
-    return table.astype({name: "Int64" for name in ("n", "seed") if name in table})
 
 
 def _title(figure: Figure) -> str:
@@ -154,7 +170,7 @@ def _published_row(board: Board, figure: Figure) -> dict[str, object]:
     }
 
 
-def _long_rows(board: Board, entry: Entry) -> list[dict[str, object]]:
+def _rows_of(board: Board, entry: Entry) -> list[dict[str, object]]:
     one = entry.result
     before = {
         **_model_columns(entry),

@@ -13,7 +13,7 @@ from ssleval.core import Metric, Samples
 from ssleval.figures import Figure
 from ssleval.metrics.paired import leaders
 from ssleval.metrics.recorded import statistic_from
-from ssleval.results import Result, comparable, read_samples_of, samples_bytes
+from ssleval.results import Result, by_comparable, read_samples_of, samples_bytes
 
 __all__ = ["Board", "Entry", "boards", "headline_samples"]
 
@@ -72,10 +72,7 @@ def boards(
     ``samples_of`` reads the samples of some results of a board; none is handed to it twice.
     """
     latest = {one.key: one for one in sorted(found, key=lambda one: one.created)}
-    groups: dict[str, list[Result]] = {}
-    for one in latest.values():
-        groups.setdefault(comparable(one), []).append(one)
-    ranked = [_board(key, group, samples_of) for key, group in groups.items()]
+    ranked = [_board(key, group, samples_of) for key, group in by_comparable(latest.values()).items()]
     return sorted(ranked, key=lambda board: (board.name, board.protocol))
 
 

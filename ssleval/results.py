@@ -1,4 +1,4 @@
-"""The record of one measurement: one JSON file, and its samples beside it as Parquet.
+"""The record of one measurement: one JSON file, and its samples in a file beside it.
 
 Fields are only ever added: a reader of an old file sees the default of a new field. Both files are
 written under another name and then renamed, the JSON last, so that a results folder never holds half
@@ -9,7 +9,6 @@ import json
 import os
 import re
 import tempfile
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
@@ -17,10 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from ssleval import samplefiles
 from ssleval.core import Samples, digest
 from ssleval.errors import ContractError, DataError
 
@@ -28,6 +24,7 @@ __all__ = [
     "SCHEMA",
     "Result",
     "Score",
+    "by_comparable",
     "comparable",
     "find",
     "read",
@@ -119,6 +116,19 @@ def comparable(one: Result) -> str:
     return digest([one.task, one.protocol, data, one.settings.get("skip_corrupt")])[:8]
 
 
+def by_comparable(found: Collection[Result]) -> dict[str, list[Result]]:
+    """Return results by what `comparable` says of them, groups and members in the order given."""
+    groups: dict[str, list[Result]] = {}
+    known: dict[tuple[object, ...], str] = {}
+    for one in found:
+        # Results from files share these objects, which `found` keeps: an id is that of one of them.
+        same = one.task, id(one.protocol), id(one.data), one.settings.get("skip_corrupt")
+        if same not in known:
+            known[same] = comparable(one)
+        groups.setdefault(known[same], []).append(one)
+    return groups
+
+
 def write(folder: Path, result: Result, samples: Samples) -> Result:
     """Store a result and its samples below ``folder`` and return it as a later reader will see it.
 
@@ -134,9 +144,10 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
     text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
-    table = _table(samples)
-    _replace(path.with_suffix(".parquet"), lambda file: pq.write_table(table, file))
+    beside = path.with_suffix(samplefiles.SUFFIX)
+    _replace(beside, lambda file: samplefiles.save(file, samples))
     _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+    samplefiles.remove_older(beside)
     return read(path)
 
 
@@ -190,40 +201,17 @@ def read_samples(result: Result, columns: Collection[str] | None = None) -> Samp
 
 
 def read_samples_of(found: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
-    """Return what `read_samples` does of each, in a fifth less time and with all their files in memory.
+    """Return what `read_samples` does of each, in less time and with all their files in memory.
 
     Raises:
         DataError: they are missing or unreadable.
     """
-    paths = [_samples_file(one) for one in found]
-    wanted = None if columns is None else ["id", *columns]
-    # Step by step, not file by file: what a step works with then stays in a cache.
-    files = _each(paths, Path.read_bytes, paths)
-    # A third of the time of `pq.read_table`, which for each of ten thousand small files looks for a
-    # partitioned folder and starts threads.
-    opened = _each(paths, lambda file: pq.ParquetFile(pa.BufferReader(file)), files)
-    tables = _each(paths, lambda file: file.read(wanted, use_threads=False), opened)
-    return [_samples(table) for table in tables]
+    return samplefiles.load([_samples_file(one) for one in found], columns)
 
 
 def samples_bytes(result: Result) -> int:
     """Return how large the file of its samples is; 0 where it is missing, which reading it says."""
-    try:
-        return _samples_file(result).stat().st_size
-    except OSError:
-        return 0
-
-
-def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
-    done: list[Any] = []
-    for path, one in zip(paths, given, strict=True):
-        try:
-            done.append(step(one))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
-            ) from error
-    return done
+    return samplefiles.bytes_of(_samples_file(result))
 
 
 def _samples_file(result: Result) -> Path:
@@ -231,12 +219,7 @@ def _samples_file(result: Result) -> Path:
         raise DataError(
             f"{result.model} {result.task} on {result.dataset} was never stored; it has no samples"
         )
-    return result.path.with_suffix(".parquet")
-
-
-def _samples(table: pa.Table) -> Samples:
-    columns = {name: _array(table.column(name)) for name in table.column_names if name != "id"}
-    return Samples(_ids(table.column("id")), columns)
+    return result.path.with_suffix(samplefiles.SUFFIX)
 
 
 _FIELD = re.compile(r'\n "(\w+)": ')
@@ -296,40 +279,3 @@ def _replace(path: Path, save: Callable[[Path], Any]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _table(samples: Samples) -> pa.Table:
-    columns = {name: _column(np.asarray(column)) for name, column in samples.columns.items()}
-    return pa.table({"id": pa.array(list(samples.ids), pa.string()), **columns})
-
-
-def _column(array: np.ndarray) -> pa.Array:
-    column = pa.array(array.reshape(-1))
-    for width in reversed(array.shape[1:]):
-        column = pa.FixedSizeListArray.from_arrays(column, width)
-    return column
-
-
-def _ids(column: pa.ChunkedArray) -> tuple[str, ...]:
-    array = _whole(column)
-    # Results of one board have the same ids: those after the first cost a comparison, and no memory.
-    for known, ids in tuple(_LATEST_IDS):
-        if array.equals(known):
-            return ids
-    _LATEST_IDS.appendleft((array, ids := tuple(array.to_pylist())))
-    return ids
-
-
-_LATEST_IDS: deque[tuple[Any, tuple[str, ...]]] = deque(maxlen=4)
-
-
-def _array(column: pa.ChunkedArray) -> np.ndarray:
-    flat, shape = _whole(column), [len(column)]
-    while pa.types.is_fixed_size_list(flat.type):
-        shape.append(flat.type.list_size)
-        flat = flat.flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(shape)
-
-
-def _whole(column: pa.ChunkedArray) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

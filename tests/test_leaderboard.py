@@ -98,7 +98,7 @@ def test_files_are_read_together_only_while_they_are_small(
         sizes.append(len(found))
         return results.read_samples_of(found)
 
-    (file, *_) = (path.stat().st_size for path in tmp_path.glob("*/*.parquet"))
+    (file, *_) = (path.stat().st_size for path in tmp_path.glob("*/*.arrow"))
     for room, want in ((3 * file + file // 2, [1, 3, 2]), (file // 2, [1] * 6), (100 * file, [1, 5])):
         monkeypatch.setattr(ranking, "_BYTES_AT_ONCE", room)
         sizes.clear()

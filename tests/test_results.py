@@ -99,7 +99,7 @@ def test_a_score_that_is_no_number_is_never_stored(tmp_path: Path) -> None:
 def test_missing_samples_are_a_line_that_says_what_to_do(tmp_path: Path) -> None:
     stored = results.write(tmp_path, make(), SAMPLES)
     assert stored.path is not None
-    stored.path.with_suffix(".parquet").unlink()
+    stored.path.with_suffix(".arrow").unlink()
     with pytest.raises(DataError, match="--force"):
         results.read_samples(stored)
 
@@ -178,3 +178,31 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
     assert set(found.columns) == {"grid"}
     np.testing.assert_array_equal(found["grid"], SAMPLES["grid"])
     assert list(found.ids) == list(SAMPLES.ids)
+
+
+def test_a_result_measured_again_leaves_no_samples_of_an_earlier_version(tmp_path: Path) -> None:
+    stored = results.write(tmp_path, make(), SAMPLES)
+    assert stored.path is not None
+    older = stored.path.with_suffix(".parquet")
+    older.touch()
+    results.write(tmp_path, make(), SAMPLES)
+    assert not older.exists()
+
+
+def test_results_that_may_be_compared_are_grouped_whether_or_not_they_share_their_parts(
+    tmp_path: Path,
+) -> None:
+    kinds = [make(key=key * 64) for key in "abcde"]
+    kinds[1] = replace(kinds[1], protocol={"ks": [5], "version": 1})
+    kinds[3] = replace(kinds[3], settings={**kinds[3].settings, "skip_corrupt": True})
+    kinds[4] = replace(kinds[4], data={**kinds[4].data, "fingerprints": {"x/test": "g"}})
+    stored = [results.write(tmp_path, one, SAMPLES) for one in kinds]
+    for found in (kinds, stored):
+        groups = results.by_comparable(found)
+        assert [[one.key[0] for one in group] for group in groups.values()] == [
+            ["a", "c"],
+            ["b"],
+            ["d"],
+            ["e"],
+        ]
+        assert all(results.comparable(one) == digest for digest, group in groups.items() for one in group)

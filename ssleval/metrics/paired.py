@@ -5,7 +5,7 @@ two intervals apart suggest. Intervals and p-values of one difference agree: bot
 error and Student's t, which for a plain mean is the paired t-test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.special import stdtr, stdtrit
 from ssleval.core import Metric, Samples
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.scatter import item_scatter, scatter_of_means
+from ssleval.metrics.scatter import freedom_of_means, item_scatter, variance_of_means
 
 __all__ = [
     "Difference",
@@ -156,22 +156,49 @@ def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
 
 def _leaders_of_means(rows: Float[np.ndarray, "m n"]) -> list[int]:
     # A leader is compared with all behind it at once: they are hundreds, and so are the calls saved.
-    binary, led = np.array([_right_or_wrong(row) for row in rows]), [0]
+    binary = ((rows == 0) | (rows == 1)).all(axis=1)
+    apart_behind = _outcomes_apart(rows) if binary.all() else _gaps_apart(rows, binary)
+    leader, led = 0, [0]
     while len(led) < len(rows):
-        rest = slice(len(led), None)
-        apart = _apart(rows[led[-1]] - rows[rest], binary[led[-1]] & binary[rest])
-        led += [led[-1]] * int(apart.argmax() if apart.any() else len(apart))
+        apart = apart_behind(leader)
+        led += [leader] * int(apart.argmax() if apart.any() else len(apart))
         if len(led) < len(rows):
-            led.append(len(led))
+            leader = len(led)
+            led.append(leader)
     return led
 
 
-def _apart(gaps: Float[np.ndarray, "m n"], binary: Bool[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
-    items = gaps.shape[1]
-    variance, freedom = scatter_of_means(gaps)
-    variance = np.where(binary, _with_pseudo_items(variance, items), variance)
-    freedom = np.where(binary, items - 1.0, freedom)
-    return np.abs(gaps.mean(axis=1)) > stdtrit(freedom, 0.975) * np.sqrt(variance)
+def _outcomes_apart(rows: Float[np.ndarray, "m n"]) -> Callable[[int], Bool[np.ndarray, " b"]]:
+    """Return a function that says which rows of right and wrong behind a row are separable from it."""
+    right, items = rows.sum(axis=1), rows.shape[1]
+    widest = stdtrit(items - 1.0, 0.975)
+
+    def apart_behind(place: int) -> Bool[np.ndarray, " b"]:
+        behind = slice(place + 1, None)
+        # Of outcomes, counts say all there is to know, and a product counts.
+        unlike = right[place] + right[behind] - 2 * (rows[behind] @ rows[place])
+        means = (right[place] - right[behind]) / items
+        variance = (unlike - items * means**2) / (items * (items - 1))
+        return np.abs(means) > widest * np.sqrt(_with_pseudo_items(variance, items))
+
+    return apart_behind
+
+
+def _gaps_apart(
+    rows: Float[np.ndarray, "m n"], binary: Bool[np.ndarray, " m"]
+) -> Callable[[int], Bool[np.ndarray, " b"]]:
+    """Return what `_outcomes_apart` does, of rows some of which hold other values."""
+    items = rows.shape[1]
+
+    def apart_behind(place: int) -> Bool[np.ndarray, " b"]:
+        behind = slice(place + 1, None)
+        gaps, outcomes = rows[place] - rows[behind], binary[place] & binary[behind]
+        variance, freedom = variance_of_means(gaps), np.full(len(gaps), items - 1.0)
+        variance[outcomes] = _with_pseudo_items(variance[outcomes], items)
+        freedom[~outcomes] = freedom_of_means(gaps[~outcomes])
+        return np.abs(gaps.mean(axis=1)) > stdtrit(freedom, 0.975) * np.sqrt(variance)
+
+    return apart_behind
 
 
 def _rows_of_means(metric: Metric, runs: Sequence[Samples]) -> Float[np.ndarray, "m n"] | None:

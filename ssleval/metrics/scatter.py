@@ -16,7 +16,7 @@ from ssleval.core import Metric, Samples
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import resample_counts
 
-__all__ = ["item_scatter", "scatter_of_means"]
+__all__ = ["freedom_of_means", "item_scatter", "variance_of_means"]
 
 _WEIGHTS_AT_ONCE = 4_000_000
 _MOST_GROUPS = 1000
@@ -36,8 +36,7 @@ def item_scatter(
         return float("inf"), 1.0
     by_item = _gaps_of_a_mean(metric, ones, others)
     if by_item is not None:
-        variance, freedom = scatter_of_means(by_item[None])
-        return float(variance[0]), float(freedom[0])
+        return float(variance_of_means(by_item[None])[0]), float(freedom_of_means(by_item[None])[0])
     draws = _draws(items, resamples, seed)
     drawn = float(np.nanvar(np.concatenate([_gaps(metric, ones, others, one) for one in draws])))
     freedom = _freedom(_influences(metric, ones, others)[None] ** 2, items)
@@ -45,16 +44,14 @@ def item_scatter(
     return drawn * items / (items - 1), float(freedom[0])
 
 
-def scatter_of_means(
-    gaps: Float[np.ndarray, "m n"],
-) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Return the variance of the mean of every row over the draw of its items, and its degrees of freedom.
+def variance_of_means(gaps: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
+    """Return the variance of the mean of every row over the draw of its items, of which there are two."""
+    return gaps.var(axis=1, ddof=1) / gaps.shape[1]
 
-    There must be two items.
-    """
-    items = gaps.shape[1]
-    squares = (gaps - gaps.mean(axis=1, keepdims=True)) ** 2
-    return squares.sum(axis=1) / (items * (items - 1)), _freedom(squares, items)
+
+def freedom_of_means(gaps: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
+    """Return the degrees of freedom of `variance_of_means`."""
+    return _freedom((gaps - gaps.mean(axis=1, keepdims=True)) ** 2, gaps.shape[1])
 
 
 def _gaps(

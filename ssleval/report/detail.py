@@ -1,6 +1,7 @@
 """Items and classes of every result, packed as its samples are read, up to a limit of size."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,7 @@ class Details:
     def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
         packed: dict[str, Any] = {}
         if view.classes is not None:
-            packed["classes"] = self._pool.add(
-                {"labels": view.classes.labels.tolist(), "counts": view.classes.counts.tolist()}
-            )
+            packed["classes"] = self._pool.add_shared(_listed(view.classes))
             packed["by_class"] = _rounded(view.classes)
         if view.values is None:
             return packed
@@ -82,6 +81,18 @@ def _size(packed: Mapping[str, Any]) -> int:
     """Return about how many characters the values take."""
     arrays = (packed.get(name, ("", "")) for name in ("values", "predicted"))
     return sum(len(text) for _, text in arrays) + 8 * len(packed.get("by_class", ()))
+
+
+def _listed(classes: Classes) -> dict[str, list[int]]:
+    """Return which classes there are, the same object for those just seen: models of a board share them."""
+    kinds = classes.labels.dtype.str, classes.counts.dtype.str
+    return _listed_bytes(classes.labels.tobytes(), classes.counts.tobytes(), kinds)
+
+
+@lru_cache(maxsize=4)
+def _listed_bytes(labels: bytes, counts: bytes, kinds: tuple[str, str]) -> dict[str, list[int]]:
+    both = zip(("labels", "counts"), (labels, counts), kinds, strict=True)
+    return {name: np.frombuffer(one, kind).tolist() for name, one, kind in both}
 
 
 def _rounded(classes: Classes) -> list[float | None]:

@@ -128,7 +128,7 @@ def test_a_metric_where_less_is_better_is_shown_as_such(tmp_path: Path) -> None:
 def test_samples_that_were_lost_are_one_line(tmp_path: Path) -> None:
     stored = store(tmp_path, "m", right(0.5))
     assert stored.path is not None
-    stored.path.with_suffix(".parquet").unlink()
+    stored.path.with_suffix(".arrow").unlink()
     with pytest.raises(DataError, match="samples missing or unreadable"):
         shown(tmp_path)
 
