@@ -4,6 +4,7 @@ They are torchvision's on PIL images (brightness, contrast, saturation and hue i
 blur, solarisation), computed in floating point instead of 8 bits after each step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,13 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ssleval.train.chunks import rows_at_once
 from ssleval.train.sections import ViewsConfig
 
-__all__ = ["Colors", "blurred", "distort", "draw_colors", "hue_shifted"]
+__all__ = ["Colors", "blurred", "distort", "draw_colors", "hue_shifted", "joined"]
 
 _LUMA = (0.299, 0.587, 0.114)
-_CHUNK = 1 << 18
-"""Numbers handled at a time: one megabyte, which stays in a cache between the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +55,44 @@ def draw_colors(random: np.random.Generator, count: int, views: ViewsConfig, kin
     )
 
 
+def joined(parts: Sequence[Colors]) -> Colors:
+    """Return what happens to the crops of all parts, one part after another."""
+    names = [one.name for one in fields(Colors)]
+    return Colors(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
 def distort(crops: Float[Tensor, "n 3 s s"], colors: Colors) -> Float[Tensor, "n 3 s s"]:
     """Distort ``crops`` (RGB in [0, 1]) in place and return them."""
-    rows = max(1, _CHUNK // crops[0].numel())
+    rows = rows_at_once(crops[0].numel(), crops.device)
     for start in range(0, len(crops), rows):
         _distort(crops[start : start + rows], colors[start : start + rows])
     return crops
 
 
 def _distort(crops: Tensor, colors: Colors) -> None:
-    steps = (_brightness, _contrast, _saturation, hue_shifted)
-    for turn in range(4):
-        for kind, step in enumerate(steps):
-            chosen = np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind))
-            if len(chosen):
-                factors = torch.from_numpy(colors.factors[chosen, kind]).to(crops)
-                _replace(crops, chosen, step(_rows(crops, chosen), factors.view(-1, 1, 1, 1)))
-    gray = np.flatnonzero(colors.gray)
-    _replace(crops, gray, _gray(_rows(crops, gray)).expand(-1, 3, -1, -1))
-    soft = np.flatnonzero(colors.sigma)
-    _replace(crops, soft, blurred(_rows(crops, soft), colors.sigma[soft]))
-    inverted = np.flatnonzero(colors.solarized)
-    bright = _rows(crops, inverted)
+    kinds = (_brightness, _contrast, _saturation, hue_shifted)
+    turns = [(turn, kind) for turn in range(len(kinds)) for kind in range(len(kinds))]
+    jittered = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in turns]
+    others = [np.flatnonzero(chosen) for chosen in (colors.gray, colors.sigma, colors.solarized)]
+    *rows, gray, soft, inverted = _placed([*jittered, *others], crops.device)
+    strengths = [
+        colors.factors[chosen, kind].astype(np.float32)
+        for chosen, (_, kind) in zip(jittered, turns, strict=True)
+    ]
+    for chosen, (_, kind), factors in zip(rows, turns, _placed(strengths, crops.device), strict=True):
+        if len(chosen):
+            crops[chosen] = kinds[kind](crops[chosen], factors.view(-1, 1, 1, 1))
+    crops[gray] = _gray(crops[gray]).expand(-1, 3, -1, -1)
+    crops[soft] = blurred(crops[soft], colors.sigma[others[1]])
+    bright = crops[inverted]
     # 127.5 parts the 8-bit levels that solarisation at 128 inverts from those it keeps.
-    _replace(crops, inverted, torch.where(bright > 127.5 / 255, 1 - bright, bright))
+    crops[inverted] = torch.where(bright > 127.5 / 255, 1 - bright, bright)
 
 
-def _rows(crops: Tensor, chosen: np.ndarray) -> Tensor:
-    return crops[torch.from_numpy(chosen).to(crops.device)]
-
-
-def _replace(crops: Tensor, chosen: np.ndarray, values: Tensor) -> None:
-    crops[torch.from_numpy(chosen).to(crops.device)] = values
+def _placed(arrays: Sequence[np.ndarray], device: torch.device) -> Sequence[Tensor]:
+    """Return arrays on a device, to which they go in one piece: it stands still for each."""
+    whole = torch.from_numpy(np.concatenate(arrays)).to(device)
+    return whole.split([len(one) for one in arrays])
 
 
 def _brightness(crops: Tensor, factors: Tensor) -> Tensor:
@@ -127,14 +133,14 @@ def blurred(crops: Float[Tensor, "n 3 s s"], sigma: Float[np.ndarray, " n"]) -> 
     count, _, size, _ = crops.shape
     if not count:
         return crops
-    box = _box(sigma, size).to(crops.device)
+    box = _box(sigma, size, crops.device)
     kernel = box @ box @ box
     wide = crops.reshape(count, 3 * size, size) @ kernel.transpose(1, 2)
     planes = wide.view(count, 3, size, size)
     return kernel.unsqueeze(1) @ planes
 
 
-def _box(sigma: np.ndarray, size: int) -> Float[Tensor, "n s s"]:
+def _box(sigma: np.ndarray, size: int, device: torch.device) -> Float[Tensor, "n s s"]:
     """Return box filters that, applied three times, have the variance of a Gaussian.
 
     A box covers ``whole`` pixels to either side and a fraction of the next; edge pixels are repeated
@@ -148,9 +154,9 @@ def _box(sigma: np.ndarray, size: int) -> Float[Tensor, "n s s"]:
     whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     reach = int(whole.max()) + 1
-    whole, part = (torch.from_numpy(values).float().view(-1, 1, 1) for values in (whole, part))
-    inside = torch.arange(size).view(-1, 1)
-    distance = (torch.arange(-reach, size + reach) - inside).abs()
+    whole, part = (torch.from_numpy(values).float().to(device).view(-1, 1, 1) for values in (whole, part))
+    inside = torch.arange(size, device=device).view(-1, 1)
+    distance = (torch.arange(-reach, size + reach, device=device) - inside).abs()
     weights = torch.where(distance <= whole, 1.0, torch.where(distance == whole + 1, part, 0.0))
     weights = weights / (2 * (whole + part) + 1)
     box = weights[..., reach : reach + size].clone()

@@ -80,10 +80,10 @@ def _central(sizes: np.ndarray, ratio: tuple[float, ...]) -> tuple[np.ndarray, n
 def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> Float[Tensor, "n 3 s s"]:
     """Return crops of equally large images, resized to ``size`` x ``size``, as RGB in [0, 1]."""
     height, width = images.shape[1:3]
-    device = images.device
-    rows = resample(boxes.top, boxes.height, height, size).to(device)
-    columns = resample(boxes.left, boxes.width, width, size)
-    columns = torch.where(torch.from_numpy(boxes.flipped).view(-1, 1, 1), columns.flip(1), columns).to(device)
+    rows = resample(boxes.top, boxes.height, height, size, images.device)
+    columns = resample(boxes.left, boxes.width, width, size, images.device)
+    flipped = torch.from_numpy(boxes.flipped).to(images.device).view(-1, 1, 1)
+    columns = torch.where(flipped, columns.flip(1), columns)
     # Rows first, while colours still are the last axis of memory: one product for the three of them.
     tall = torch.bmm(rows, images.to(torch.float32).flatten(2))
     planes = tall.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
@@ -92,7 +92,11 @@ def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> 
 
 
 def resample(
-    start: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"], full: int, size: int
+    start: Int[np.ndarray, " n"],
+    length: Int[np.ndarray, " n"],
+    full: int,
+    size: int,
+    device: str | torch.device = "cpu",
 ) -> Float[Tensor, "n s f"]:
     """Return the weights with which ``length`` pixels from ``start`` on become ``size`` pixels.
 
@@ -100,13 +104,13 @@ def resample(
         Pillow's Resample.c: a cubic (a = -0.5) as wide as the reduction, cut at the crop's edges, its
         weights scaled to sum to 1. Pillow rounds to 8 bits after each axis, which is not done here.
     """
-    step = torch.from_numpy(length / size).float().view(-1, 1, 1)
+    # One array, as a device stands still for each that comes.
+    edges = np.stack([start, start + length, length / size]).astype(np.float32)
+    first, last, step = torch.from_numpy(edges).to(device).view(3, -1, 1, 1)
     width = step.clamp(min=1.0)
-    first = torch.from_numpy(start).float().view(-1, 1, 1)
-    centers = first + (torch.arange(size, dtype=torch.float32).view(1, -1, 1) + 0.5) * step
-    pixels = torch.arange(full, dtype=torch.float32).view(1, 1, -1)
+    centers = first + (torch.arange(size, dtype=torch.float32, device=device).view(1, -1, 1) + 0.5) * step
+    pixels = torch.arange(full, dtype=torch.float32, device=device).view(1, 1, -1)
     weights = _cubic(((pixels + 0.5 - centers) / width).abs_())
-    last = first + torch.from_numpy(length).float().view(-1, 1, 1)
     weights *= (pixels >= first) & (pixels < last)
     return weights.div_(weights.sum(dim=-1, keepdim=True))
 

@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torch.nn import functional
 
-__all__ = ["centered", "cross_entropy", "dino_loss", "ibot_loss", "koleo", "sinkhorn", "update_center"]
+from ssleval.train.chunks import rows_at_once
 
-_CHUNK = 1 << 18
-"""Logits handled at a time: one megabyte, which stays in a cache between the passes over it."""
+__all__ = ["centered", "cross_entropy", "dino_loss", "ibot_loss", "koleo", "sinkhorn", "update_center"]
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -31,7 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         gradient = torch.empty_like(logits)
         total = logits.new_zeros((), dtype=torch.float64)
-        rows = max(1, _CHUNK // logits.shape[-1])
+        rows = rows_at_once(logits.shape[-1], logits.device)
         for view, (mass, target) in enumerate(zip(masses, targets, strict=True)):
             for start in range(0, logits.shape[1], rows):
                 part = slice(start, start + rows)

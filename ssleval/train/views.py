@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ssleval.train.colors import Colors, distort, draw_colors
+from ssleval.train.colors import Colors, distort, draw_colors, joined
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
 from ssleval.train.sections import ViewsConfig
 
@@ -46,39 +46,60 @@ def make_views(
 ) -> Views:
     """Return the views of ``images``, which are rows ``first``... of the ``total`` of this step."""
     rows = slice(first, first + len(images))
-    groups = _same_size(images, device)
+    groups = _alike(images, torch.device(device))
     sizes = np.ones((total, 2), np.int64)
     sizes[rows] = [image.shape[:2] for image in images]
-    crops: list[Tensor] = []
+    drawn: list[tuple[Boxes, Colors]] = []
     for index in range(2 + config.local_crops):
         random = np.random.default_rng([seed, step, index])
         kind = min(index, 2)
         scale = config.global_scale if kind < 2 else config.local_scale
         boxes = draw_boxes(random, sizes, scale=scale, ratio=config.ratio, flip=config.flip)[rows]
-        colors = draw_colors(random, total, config, kind)[rows]
-        crops.append(_made(groups, boxes, colors, config.global_size if kind < 2 else config.local_size))
-    local = torch.stack(crops[2:]) if config.local_crops else crops[0].new_empty(0, len(images), 3, 1, 1)
-    return Views(torch.stack(crops[:2]), local)
+        drawn.append((boxes, draw_colors(random, total, config, kind)[rows]))
+    return Views(_made(groups, drawn[:2], config.global_size), _made(groups, drawn[2:], config.local_size))
 
 
-def _made(groups: Sequence[tuple[np.ndarray, Tensor]], boxes: Boxes, colors: Colors, size: int) -> Tensor:
+def _made(
+    groups: Sequence[tuple[np.ndarray, Tensor]], drawn: Sequence[tuple[Boxes, Colors]], size: int
+) -> Float[Tensor, "v b 3 s s"]:
     count = sum(len(rows) for rows, _ in groups)
     device = groups[0][1].device
-    made = torch.empty(count, 3, size, size, device=device)
+    made = torch.empty(len(drawn), count, 3, size, size, device=device)
     for rows, images in groups:
-        made[torch.from_numpy(rows).to(device)] = resized_crops(images, boxes[rows], size)
+        places = torch.from_numpy(rows).to(device)
+        for view, (boxes, _) in zip(made, drawn, strict=True):
+            view[places] = resized_crops(images, boxes[rows], size)
+    if drawn:
+        # Of all crops at once: a device takes as long to start a step as to take it.
+        distort(made.flatten(0, 1), joined([colors for _, colors in drawn]))
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
-    return distort(made, colors).sub_(mean).div_(std)
+    return made.sub_(mean).div_(std)
 
 
-def _same_size(
-    images: Sequence[np.ndarray], device: str | torch.device
+_MULTIPLE = {"cpu": 1}
+"""What sides are padded to, by kind of device: elsewhere an image by itself costs as much as many."""
+_MULTIPLE_ELSEWHERE = 128
+
+
+def _alike(
+    images: Sequence[np.ndarray], device: torch.device
 ) -> list[tuple[np.ndarray, UInt8[Tensor, "n H W 3"]]]:
-    """Return rows and stacked pixels of images of one size, for every size."""
-    by_size: dict[tuple[int, ...], list[int]] = {}
+    """Return rows and stacked pixels of images of about one size, black where an image has none."""
+    step = _MULTIPLE.get(device.type, _MULTIPLE_ELSEWHERE)
+    by_size: dict[tuple[int, int], list[int]] = {}
     for row, image in enumerate(images):
-        by_size.setdefault(image.shape, []).append(row)
+        height, width = (-(-side // step) * step for side in image.shape[:2])
+        by_size.setdefault((height, width), []).append(row)
     return [
-        (np.array(rows), torch.from_numpy(np.stack([images[row] for row in rows])).to(device))
-        for rows in by_size.values()
+        (np.array(rows), torch.from_numpy(_stacked([images[row] for row in rows], size)).to(device))
+        for size, rows in by_size.items()
     ]
+
+
+def _stacked(images: Sequence[np.ndarray], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
+    if all(image.shape[:2] == size for image in images):
+        return np.stack(images)
+    padded = np.zeros((len(images), *size, 3), np.uint8)
+    for place, image in zip(padded, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return padded

@@ -36,7 +36,7 @@ def test_dino_loss_is_the_mean_over_pairs_of_different_crops(views: int) -> None
 def test_dino_loss_of_many_prototypes_is_computed_in_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = drawn(3, 7, 16), drawn(2, 7, 16, seed=1).softmax(dim=-1)
     whole = dino_loss(student, teacher)
-    monkeypatch.setattr("ssleval.train.losses._CHUNK", 32)
+    monkeypatch.setattr("ssleval.train.chunks._ON_CPU", 32)
     torch.testing.assert_close(dino_loss(student, teacher), whole)
 
 

@@ -1,9 +1,7 @@
 """Killed, stopped, and shared by two processes: the losses stay what they were."""
 
-import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import losses, pictures, tiny
 from torch import distributed
-from training_processes import alone, holds, start, together
+from training_processes import holds, killed, start, together
 
 from ssleval.errors import ConfigError
 from ssleval.train import sharded
@@ -28,16 +26,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(data: str, tmp_path: Path) -> None:
-    settings = ("run.epochs=8", "run.log_every=1")
-    process = start(alone, settings, data, tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while len(read_log(tmp_path / "killed")) < 7 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+@pytest.mark.parametrize("step", [4, 7])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(data: str, tmp_path: Path, step: int) -> None:
+    settings = ("run.epochs=4", "run.log_every=1")
+    process = start(killed, step, settings, data, tmp_path / "killed")
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    assert 0 < len(read_log(tmp_path / "killed")) < step
     assert train(tiny(*settings), data, tmp_path / "killed", resume=True).finished
     train(tiny(*settings), data, tmp_path / "whole")
     assert losses(read_log(tmp_path / "killed")) == losses(read_log(tmp_path / "whole"))

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as reference
 
+from ssleval.train import chunks, views
 from ssleval.train.colors import blurred, distort, draw_colors, hue_shifted
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
 from ssleval.train.sections import ViewsConfig
@@ -71,8 +72,8 @@ ADJUST = (
 
 @pytest.mark.parametrize("seed", range(4))
 def test_colours_are_those_of_torchvision(seed: int) -> None:
-    views = ViewsConfig(jitter=0.8, grayscale=0.3, blur=(0.0,) * 3, solarize=(0.0, 0.5, 0.0))
-    colors = draw_colors(np.random.default_rng(seed), 6, views, 1)
+    chosen = ViewsConfig(jitter=0.8, grayscale=0.3, blur=(0.0,) * 3, solarize=(0.0, 0.5, 0.0))
+    colors = draw_colors(np.random.default_rng(seed), 6, chosen, 1)
     images = [picture(16, 16, seed=10 * seed + index) for index in range(6)]
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
     found = distort(stacked.clone(), colors)
@@ -133,10 +134,31 @@ def test_views_depend_on_seed_step_and_place_alone() -> None:
         assert (other.globals - whole.globals).abs().max() > 0.5
 
 
+@pytest.mark.parametrize(
+    ("table", "name", "value"),
+    [(views._MULTIPLE, "cpu", 16), (vars(chunks), "_ON_CPU", 1), (vars(chunks), "_ON_CPU", 1 << 26)],
+)
+def test_views_are_those_of_images_and_crops_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, table: dict[str, int], name: str, value: int
+) -> None:
+    images = [picture(20 + index % 3, 24 + 7 * (index % 2), seed=index) for index in range(6)]
+    before = make_views(images, VIEWS, seed=1, step=5, first=0, total=6, device="cpu")
+    monkeypatch.setitem(table, name, value)
+    after = make_views(images, VIEWS, seed=1, step=5, first=0, total=6, device="cpu")
+    torch.testing.assert_close(after.globals, before.globals, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.locals, before.locals, atol=1e-5, rtol=0)
+
+
+def test_more_rows_are_handled_at_once_where_starting_a_pass_is_what_costs() -> None:
+    assert chunks.rows_at_once(65_536, torch.device("cpu")) == 4
+    assert chunks.rows_at_once(65_536, torch.device("cuda")) == 1024
+    assert chunks.rows_at_once(1 << 30, torch.device("cpu")) == 1
+
+
 def test_views_are_normalised_and_may_lack_local_crops() -> None:
     images = [np.full((20, 20, 3), 255, np.uint8)]
     plain = replace(VIEWS, jitter=0.0, local_crops=0, solarize=(0.0,) * 3)
-    views = make_views(images, plain, seed=0, step=0, first=0, total=1, device="cpu")
+    made = make_views(images, plain, seed=0, step=0, first=0, total=1, device="cpu")
     expected = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    torch.testing.assert_close(views.globals[0, 0, :, 3, 3], expected, atol=1e-4, rtol=0)
-    assert len(views.locals) == 0
+    torch.testing.assert_close(made.globals[0, 0, :, 3, 3], expected, atol=1e-4, rtol=0)
+    assert len(made.locals) == 0

@@ -29,11 +29,17 @@ def alone(settings: tuple[str, ...], data: str, out: Path) -> None:
     train(tiny(*settings), data, out)
 
 
+def killed(step: int, settings: tuple[str, ...], data: str, out: Path) -> None:
+    """Train until the system ends the process in the middle of a step."""
+    _signal_in_step(step, signal.SIGKILL)
+    train(tiny(*settings), data, out)
+
+
 def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out: Path, until: int) -> None:
     """Train as one of two processes, from where ``out`` stands; told to stop in step ``until``, if not 0."""
     _meet(rank, meeting)
     if until and rank == 0:
-        _stop_in_step(until)
+        _signal_in_step(until, signal.SIGTERM)
     train(tiny(*settings), data, out, resume=True)
     distributed.destroy_process_group()
 
@@ -52,13 +58,13 @@ def _meet(rank: int, meeting: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 
 
-def _stop_in_step(number: int) -> None:
+def _signal_in_step(number: int, what: signal.Signals) -> None:
     step, done = Learner.step, []
 
     def counted(self: Learner, *args: Any, **kwargs: Any) -> Any:
         done.append(1)
         if len(done) == number:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(what)
         return step(self, *args, **kwargs)
 
     Learner.step = counted
