@@ -22,7 +22,16 @@ from ssleval.metrics.paired import (
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import Result, Score, comparable, read_samples
 
-__all__ = ["Comparison", "Pairing", "compare", "markdown", "mismatches", "paired_difference", "pairings"]
+__all__ = [
+    "Comparison",
+    "Pairing",
+    "compare",
+    "markdown",
+    "mismatches",
+    "paired_difference",
+    "pairings",
+    "unlike_precision",
+]
 
 _FEWEST_DISCORDANT = 6
 """One-sided right-or-wrong differences below which exact McNemar cannot reach p = 0.05."""
@@ -137,6 +146,12 @@ def mismatches(first: Result, second: Result) -> list[str]:
     found += _differing("protocol", first.protocol, second.protocol)
     skip = "skip_corrupt"
     return found + _differing(skip, first.settings.get(skip), second.settings.get(skip))
+
+
+def unlike_precision(pair: Pairing) -> str:
+    """Return both sides' precision, as ``fp32 against fp16``, where it differs; it need not agree."""
+    here, there = (side[0].settings.get("precision", "fp32") for side in (pair.first, pair.second))
+    return "" if here == there else f"{here} against {there}"
 
 
 def paired_difference(pairing: Pairing, name: str) -> Difference:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from ssleval.task import refuse_one_split
 __all__ = [
     "ImageGeometry",
     "VectorPerImage",
+    "all_positive",
     "answers_of",
     "groups_of",
     "labels_of",
@@ -111,6 +113,11 @@ def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..
     if table.targets is None:
         raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
     return table.targets
+
+
+def all_positive(numbers: Sequence[float]) -> bool:
+    """Return whether there are numbers and all of them are finite and above 0, as scales must be."""
+    return len(numbers) > 0 and all(isfinite(one) and one > 0 for one in numbers)
 
 
 def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:

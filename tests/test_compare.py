@@ -8,7 +8,7 @@ from scipy.stats import binomtest, false_discovery_control, ttest_rel
 from test_leaderboard import right, store
 
 from ssleval import results
-from ssleval.compare import compare, markdown, mismatches, pairings
+from ssleval.compare import compare, markdown, mismatches, pairings, unlike_precision
 from ssleval.core import Metric, Samples, digest
 from ssleval.errors import ConfigError, DataError, UnknownNameError
 from ssleval.lookup import stored_results
@@ -189,6 +189,19 @@ def test_the_table_and_the_json_say_the_same(
     code, line, _ = ssleval(monkeypatch, capsys, "compare", "a", "b", "--results", tmp_path, "--json")
     found = json.loads(line)
     assert (found["difference"], found["n"], found["verdict"]) == (pytest.approx(0.05), 400, "second better")
+
+
+def test_another_precision_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from test_cli import ssleval
+
+    one, two = store(tmp_path, "a", right(0.7)), store(tmp_path, "b", right(0.7, 1))
+    assert not unlike_precision(pairings([one], [two])[0])
+    half = replace(two, settings={**two.settings, "precision": "fp16"})
+    results.write(tmp_path, half, results.read_samples(two))
+    code, _, err = ssleval(monkeypatch, capsys, "compare", "a", "b", "--results", tmp_path)
+    assert (code, err) == (0, "knn/digits: fp32 against fp16; that is part of the difference\n")
 
 
 def test_verdicts_name_models_whatever_they_are_called(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ def test_stored_results_are_a_baseline_if_they_have_what_is_needed(gate: Gate) -
     code, _, err = gate("--candidate", "model.py:noisy", "--limit", "100", baseline="main")
     assert code == 1, err
     assert {one.model for one in read_all(gate.cli.folder / "results")} == {"model.py:noisy"}
+    assert "part of the difference" not in str(gate.report()["reason"])
+    gate("--candidate", "model.py:noisy", "--limit", "100", "--precision", "bf16", baseline="main")
+    assert str(gate.report()["reason"]).endswith("; fp32 against bf16 is part of the difference")
 
 
 def measured(gate: Gate, name: str) -> Result:

@@ -21,11 +21,14 @@ def compare_(
     as_json: Json = False,
 ) -> None:
     """Test the second model against the first, on shared items; says what it could not have seen."""
-    from ssleval.compare import compare, markdown
+    from ssleval.compare import compare, markdown, pairings, unlike_precision
     from ssleval.lookup import stored_results
 
     sides = [stored_results(name, results) for name in (first, second)]
     rows = compare(*sides, every_metric=every_metric)
+    for pair in pairings(*sides):
+        if unlike := unlike_precision(pair):
+            typer.echo(f"{pair.name}: {unlike}; that is part of the difference", err=True)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row.to_dict()))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from ssleval.compare import Pairing, paired_difference
+from ssleval.compare import Pairing, paired_difference, unlike_precision
 from ssleval.core import COMPUTING_FIELDS
 from ssleval.errors import ConfigError
 from ssleval.metrics.paired import Difference, holm
@@ -109,6 +109,8 @@ def _gain(pair: Pairing) -> Difference:
 
 def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Verdict:
     outcome, reason = _decide(pair, gain, margin, worse)
+    if unlike := unlike_precision(pair):
+        reason += f"; {unlike} is part of the difference"
     score = pair.first[0].metrics[pair.headline]
     baseline, candidate = (
         sum(one.metrics[pair.headline].value for one in side) / len(side)

@@ -17,7 +17,6 @@ Source: Ypsilantis et al. 2021, arXiv:2202.01747, and nikosips/met; Perronnin et
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import isfinite
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ from ssleval.heads.knn import nearest
 from ssleval.heads.open_set import classify
 from ssleval.heads.ranking import unit_sum
 from ssleval.heads.whitening import learn_pca_whitening
-from ssleval.image_level import labels_of, long_sides, same_rows
+from ssleval.image_level import all_positive, labels_of, long_sides, same_rows
 from ssleval.metrics.pairs import micro_average_precision_of
 from ssleval.metrics.stats import mean_of
 from ssleval.task import Source, Task, refuse_one_split, tasks
@@ -112,7 +111,7 @@ class InstanceRecognition(Task):
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
-        if self.size < 1 or not _positive(self.scales):
+        if self.size < 1 or not all_positive(self.scales):
             raise ConfigError(
                 f"instance_recognition: size={self.size}, scales={self.scales}; expected positive numbers"
             )
@@ -124,7 +123,7 @@ class InstanceRecognition(Task):
         usual = (InstanceRecognition.dim, InstanceRecognition.shrinkage)
         if self.whitening == "none" and (self.dim, self.shrinkage) != usual:
             raise ConfigError("instance_recognition: dim and shrinkage have no effect with whitening=none")
-        if min(self.ks, default=0) < 1 or not _positive(self.logit_scales):
+        if min(self.ks, default=0) < 1 or not all_positive(self.logit_scales):
             raise ConfigError(
                 f"instance_recognition: ks={self.ks}, logit_scales={self.logit_scales}; expected positive "
                 "numbers, at least one of each"
@@ -228,10 +227,6 @@ class InstanceRecognition(Task):
             return _GAP.score(Samples([""] * len(truth), found.columns(truth, *pair)))
 
         return max(product(self.ks, self.logit_scales), key=gap)
-
-
-def _positive(numbers: Sequence[float]) -> bool:
-    return len(numbers) > 0 and all(isfinite(one) and one > 0 for one in numbers)
 
 
 def _check_val(dataset: Dataset) -> None:

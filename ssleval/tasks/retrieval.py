@@ -31,7 +31,14 @@ from ssleval.core import (
 from ssleval.errors import ConfigError
 from ssleval.groups import Groups
 from ssleval.heads.ranking import ranks, unit_sum
-from ssleval.image_level import answers_of, groups_of, long_sides, queries_and_gallery, same_rows
+from ssleval.image_level import (
+    all_positive,
+    answers_of,
+    groups_of,
+    long_sides,
+    queries_and_gallery,
+    same_rows,
+)
 from ssleval.metrics.retrieval import (
     average_precision,
     precision_at,
@@ -66,7 +73,7 @@ class Retrieval(Task):
 
     def __post_init__(self) -> None:
         """Refuse settings that no dataset could honour."""
-        if not self.scales or min(self.scales) <= 0 or self.size < 1:
+        if self.size < 1 or not all_positive(self.scales):
             raise ConfigError(f"retrieval: size={self.size}, scales={self.scales}; expected positive numbers")
         if min(self.ks, default=1) < 1 or len(set(self.ks)) < len(self.ks):
             raise ConfigError(f"retrieval: ks={self.ks}; expected different numbers from 1")

@@ -218,6 +218,8 @@ def test_what_it_has_no_meaning_for_is_refused() -> None:
         {"size": 0},
         {"scales": ()},
         {"scales": (0.0,)},
+        {"scales": (1.0, float("nan"))},
+        {"scales": (float("inf"),)},
         {"ks": (0,)},
         {"ks": (1, 1)},
         {"levels": ("easy",) * 2},
