@@ -149,9 +149,13 @@ def mismatches(first: Result, second: Result) -> list[str]:
 
 
 def unlike_precision(pair: Pairing) -> str:
-    """Return both sides' precision, as ``fp32 against fp16``, where it differs; it need not agree."""
-    here, there = (side[0].settings.get("precision", "fp32") for side in (pair.first, pair.second))
-    return "" if here == there else f"{here} against {there}"
+    """Return both sides' precision, as ``fp32 against fp16``, unless all is the same; it need not agree."""
+    here, there = (
+        sorted({str(one.settings.get("precision", "fp32")) for one in side})
+        for side in (pair.first, pair.second)
+    )
+    same = here == there and len(here) == 1
+    return "" if same else f"{' and '.join(here)} against {' and '.join(there)}"
 
 
 def paired_difference(pairing: Pairing, name: str) -> Difference:

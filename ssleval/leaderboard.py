@@ -52,7 +52,7 @@ def records(found: Sequence[Board]) -> list[dict[str, Any]]:
     """Return the rows of the long table as JSON can hold them: what does not exist is None."""
     rows = _long_rows(found)
     names = _names(rows)
-    return [{name: row.get(name) for name in names} for row in rows]
+    return [{name: None if _is_nan(one := row.get(name)) else one for name in names} for row in rows]
 
 
 def markdown(found: Sequence[Board]) -> str:
@@ -88,9 +88,18 @@ def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     names, file = _names(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
-    texts = ((f"{one:.6g}" if isinstance(one, float) else one for one in map(row.get, names)) for row in rows)
-    writer.writerows(texts)
+    writer.writerows(
+        [_text(one) if isinstance(one, float) else one for one in map(row.get, names)] for row in rows
+    )
     return file.getvalue()
+
+
+def _text(number: float) -> str:
+    return "" if _is_nan(number) else f"{number:.6g}"
+
+
+def _is_nan(value: object) -> bool:
+    return value != value  # noqa: PLR0124 - what NaN is known by
 
 
 def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -7,6 +7,7 @@ the bytes. Parquet, which earlier versions wrote, is read as well. Imports no to
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[
     """
     # Step by step, not file by file: what a step works with then stays in a cache.
     stored = _each(paths, lambda path: _newest(path, Path.read_bytes), paths)
-    batches = _each(paths, _batch, stored)
-    return _each(paths, lambda batch: _samples(batch, columns), batches)
+    batches = _each(paths, partial(_batch, wanted=columns), stored)
+    return _each(paths, _samples, batches)
 
 
 def bytes_of(path: Path) -> int:
@@ -72,43 +73,54 @@ def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any
         try:
             done.append(step(one))
         except (OSError, LookupError, ValueError, MemoryError, pa.ArrowException) as error:
+            older = path.with_suffix(_OLDER_SUFFIX)
+            named = older if older.exists() and not path.exists() else path
             raise DataError(
-                f"{path}: samples missing or unreadable; `ssleval run --force` redoes them"
+                f"{named}: samples missing or unreadable ({error}); `ssleval run --force` redoes them"
             ) from error
     return done
 
 
-def _batch(stored: bytes) -> pa.RecordBatch:
+def _batch(stored: bytes, wanted: Collection[str] | None) -> pa.RecordBatch:
     if stored.startswith(b"PAR1"):
-        return _batch_of_parquet(stored)
-    file = pa.ipc.open_file(pa.BufferReader(stored), options=_ONE_THREAD)
+        return _batch_of_parquet(stored, wanted)
+    file = _opened(stored)
+    chosen = [row for row, name in enumerate(file.schema.names) if _is_wanted(name, wanted)]
+    if len(chosen) < len(file.schema.names):
+        file = _opened(stored, included_fields=chosen)
     return file.get_batch(0) if file.num_record_batches == 1 else _joined(file.read_all())
 
 
-_ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
-"""Threads cost more than they save in files of a few kilobytes."""
+def _opened(stored: bytes, **options: Any) -> Any:
+    # Threads cost more than they save in files of a few kilobytes.
+    return pa.ipc.open_file(
+        pa.BufferReader(stored), options=pa.ipc.IpcReadOptions(use_threads=False, **options)
+    )
 
 
-def _batch_of_parquet(stored: bytes) -> pa.RecordBatch:
+def _batch_of_parquet(stored: bytes, wanted: Collection[str] | None) -> pa.RecordBatch:
     import pyarrow.parquet as pq
 
-    return _joined(pq.ParquetFile(pa.BufferReader(stored)).read(use_threads=False))
+    columns = None if wanted is None else ["id", *wanted]
+    return _joined(pq.ParquetFile(pa.BufferReader(stored)).read(columns, use_threads=False))
+
+
+def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
+    return wanted is None or name == "id" or name in wanted
 
 
 def _joined(table: pa.Table) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _samples(batch: pa.RecordBatch, wanted: Collection[str] | None) -> Samples:
-    # A broken file may say anything of its lengths, and Arrow ends the process where one is impossible.
-    batch.validate()
-    names = [name for name in batch.schema.names if name != "id" and (wanted is None or name in wanted)]
+def _samples(batch: pa.RecordBatch) -> Samples:
+    # A broken file may say anything of its lengths and places, and Arrow goes there: the process would end.
+    batch.validate(full=True)
+    names = [name for name in batch.schema.names if name != "id"]
     return Samples(_ids(batch.column("id")), {name: _array(batch.column(name)) for name in names})
 
 
 def _ids(array: Any) -> tuple[str, ...]:
-    # Offsets of a broken file could point outside it.
-    array.validate(full=True)
     # Results of one board have the same ids: those after the first cost a comparison, and no memory.
     for known, ids in tuple(_LATEST_IDS):
         if array.equals(known):

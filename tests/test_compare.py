@@ -198,6 +198,10 @@ def test_another_precision_is_said(
 
     one, two = store(tmp_path, "a", right(0.7)), store(tmp_path, "b", right(0.7, 1))
     assert not unlike_precision(pairings([one], [two])[0])
+    later = replace(one, key="9" * 64, settings={**one.settings, "seed": 1, "precision": "bf16"})
+    more = replace(two, key="8" * 64, settings={**two.settings, "seed": 1})
+    (mixed,) = pairings([one, later], [two, more])
+    assert unlike_precision(mixed) == "bf16 and fp32 against fp32"
     half = replace(two, settings={**two.settings, "precision": "fp16"})
     results.write(tmp_path, half, results.read_samples(two))
     code, _, err = ssleval(monkeypatch, capsys, "compare", "a", "b", "--results", tmp_path)

@@ -1,3 +1,5 @@
+import csv
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +192,23 @@ def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> Non
     for path, table in ((wide, leaderboard.wide_table(found)), (long, leaderboard.long_table(found))):
         want = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         assert path.read_text(encoding="utf-8") == want
+
+
+def test_what_is_unknown_is_an_empty_cell_and_beside_it_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    odd = replace(store(tmp_path, "odd", right(0.5)), backbone={"name": "odd", "parameters": float("nan")})
+    large = store(tmp_path, "large", right(0.8, seed=1), limit=10_000_000)
+    found = ranking.boards([odd, large])
+    rows = {row["model"]: row for row in leaderboard.records(found)}
+    assert json.loads(json.dumps(list(rows.values()), allow_nan=False))
+    first, second = rows["large (limit 10000000)"], rows["odd"]
+    assert (first["rank"], first["limit"], first["param_count"]) == (1, 10_000_000, 5.5)
+    assert (second["rank"], second["limit"], second["param_count"]) == (2, None, None)
+    _, long, _ = leaderboard.write_tables(found, tmp_path / "tables")
+    lines = list(csv.DictReader(long.read_text(encoding="utf-8").splitlines()))
+    assert [(line["limit"], line["param_count"], line["rank"]) for line in lines] == [
+        ("10000000", "5.5", "1"),
+        ("", "", "2"),
+    ]
 
 
 def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> None:

@@ -76,30 +76,31 @@ def _made(
     return made.sub_(mean).div_(std)
 
 
-_MULTIPLE = {"cpu": 1}
-"""What sides are padded to, by kind of device: elsewhere an image by itself costs as much as many."""
-_MULTIPLE_ELSEWHERE = 128
+_ALIKE = {"cpu": 1}
+"""Pixels within which sides count as alike, by kind of device: elsewhere one image costs as much as many."""
+_ALIKE_ELSEWHERE = 128
 
 
 def _alike(
     images: Sequence[np.ndarray], device: torch.device
 ) -> list[tuple[np.ndarray, UInt8[Tensor, "n H W 3"]]]:
     """Return rows and stacked pixels of images of about one size, black where an image has none."""
-    step = _MULTIPLE.get(device.type, _MULTIPLE_ELSEWHERE)
-    by_size: dict[tuple[int, int], list[int]] = {}
+    step = _ALIKE.get(device.type, _ALIKE_ELSEWHERE)
+    by_size: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):
-        height, width = (-(-side // step) * step for side in image.shape[:2])
-        by_size.setdefault((height, width), []).append(row)
+        by_size.setdefault(tuple(-(-side // step) for side in image.shape[:2]), []).append(row)
     return [
-        (np.array(rows), torch.from_numpy(_stacked([images[row] for row in rows], size)).to(device))
-        for size, rows in by_size.items()
+        (np.array(rows), torch.from_numpy(_stacked([images[row] for row in rows])).to(device))
+        for rows in by_size.values()
     ]
 
 
-def _stacked(images: Sequence[np.ndarray], size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
-    if all(image.shape[:2] == size for image in images):
+def _stacked(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n H W 3"]:
+    sizes = {image.shape[:2] for image in images}
+    if len(sizes) == 1:
         return np.stack(images)
-    padded = np.zeros((len(images), *size, 3), np.uint8)
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    padded = np.zeros((len(images), height, width, 3), np.uint8)
     for place, image in zip(padded, images, strict=True):
         place[: image.shape[0], : image.shape[1]] = image
     return padded

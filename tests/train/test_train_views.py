@@ -136,7 +136,7 @@ def test_views_depend_on_seed_step_and_place_alone() -> None:
 
 @pytest.mark.parametrize(
     ("table", "name", "value"),
-    [(views._MULTIPLE, "cpu", 16), (vars(chunks), "_ON_CPU", 1), (vars(chunks), "_ON_CPU", 1 << 26)],
+    [(views._ALIKE, "cpu", 16), (vars(chunks), "_ON_CPU", 1), (vars(chunks), "_ON_CPU", 1 << 26)],
 )
 def test_views_are_those_of_images_and_crops_one_by_one(
     monkeypatch: pytest.MonkeyPatch, table: dict[str, int], name: str, value: int
@@ -147,12 +147,6 @@ def test_views_are_those_of_images_and_crops_one_by_one(
     after = make_views(images, VIEWS, seed=1, step=5, first=0, total=6, device="cpu")
     torch.testing.assert_close(after.globals, before.globals, atol=1e-5, rtol=0)
     torch.testing.assert_close(after.locals, before.locals, atol=1e-5, rtol=0)
-
-
-def test_more_rows_are_handled_at_once_where_starting_a_pass_is_what_costs() -> None:
-    assert chunks.rows_at_once(65_536, torch.device("cpu")) == 4
-    assert chunks.rows_at_once(65_536, torch.device("cuda")) == 1024
-    assert chunks.rows_at_once(1 << 30, torch.device("cpu")) == 1
 
 
 def test_views_are_normalised_and_may_lack_local_crops() -> None:
