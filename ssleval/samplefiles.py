@@ -40,9 +40,10 @@ def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[
     Raises:
         DataError: they are missing or unreadable.
     """
+    kept = None if columns is None else {"id", *columns}
     # Step by step, not file by file: what a step works with then stays in a cache.
     stored = _each(paths, lambda path: _newest(path, Path.read_bytes), paths)
-    batches = _each(paths, partial(_batch, wanted=columns), stored)
+    batches = _each(paths, partial(_batch, kept=kept), stored)
     return _each(paths, _samples, batches)
 
 
@@ -81,11 +82,11 @@ def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any
     return done
 
 
-def _batch(stored: bytes, wanted: Collection[str] | None) -> pa.RecordBatch:
+def _batch(stored: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
     if stored.startswith(b"PAR1"):
-        return _batch_of_parquet(stored, wanted)
+        return _batch_of_parquet(stored, kept)
     file = _opened(stored)
-    chosen = [row for row, name in enumerate(file.schema.names) if _is_wanted(name, wanted)]
+    chosen = [row for row, name in enumerate(file.schema.names) if kept is None or name in kept]
     if len(chosen) < len(file.schema.names):
         file = _opened(stored, included_fields=chosen)
     return file.get_batch(0) if file.num_record_batches == 1 else _joined(file.read_all())
@@ -98,15 +99,11 @@ def _opened(stored: bytes, **options: Any) -> Any:
     )
 
 
-def _batch_of_parquet(stored: bytes, wanted: Collection[str] | None) -> pa.RecordBatch:
+def _batch_of_parquet(stored: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
     import pyarrow.parquet as pq
 
-    columns = None if wanted is None else ["id", *wanted]
+    columns = None if kept is None else list(kept)
     return _joined(pq.ParquetFile(pa.BufferReader(stored)).read(columns, use_threads=False))
-
-
-def _is_wanted(name: str, wanted: Collection[str] | None) -> bool:
-    return wanted is None or name == "id" or name in wanted
 
 
 def _joined(table: pa.Table) -> pa.RecordBatch:
@@ -149,11 +146,10 @@ def _array(flat: Any) -> np.ndarray:
 
 def _flat_array(flat: Any) -> np.ndarray:
     # As `to_numpy` does, which would import pandas: as long as reading a thousand files.
-    if flat.null_count or not len(flat):
-        return flat.to_numpy(zero_copy_only=False)
-    if isinstance(flat, pa.BooleanArray):
+    whole = len(flat) and not flat.null_count
+    if whole and isinstance(flat, pa.BooleanArray):
         bits = np.frombuffer(flat.buffers()[1], np.uint8)
         return np.unpackbits(bits, count=flat.offset + len(flat), bitorder="little")[flat.offset :].view(bool)
-    if isinstance(flat, pa.NumericArray):
+    if whole and isinstance(flat, pa.NumericArray):
         return np.from_dlpack(flat)
     return flat.to_numpy(zero_copy_only=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_samplefiles import assert_same
 
 from ssleval import results
 from ssleval.core import Samples
@@ -43,12 +44,7 @@ SAMPLES = Samples(
 def test_a_result_and_its_samples_come_back_as_they_were(tmp_path: Path) -> None:
     stored = results.write(tmp_path, make(), SAMPLES)
     assert results.read_all(tmp_path) == [stored]
-    back = results.read_samples(stored)
-    assert list(back.ids) == list(SAMPLES.ids)
-    assert set(back.columns) == set(SAMPLES.columns)
-    for name, column in SAMPLES.columns.items():
-        np.testing.assert_array_equal(back[name], column)
-        assert back[name].dtype == column.dtype
+    assert_same(results.read_samples(stored), SAMPLES)
 
 
 def test_find_needs_the_whole_key(tmp_path: Path) -> None:

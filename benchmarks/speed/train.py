@@ -276,8 +276,8 @@ def measured(way: str) -> dict[str, float]:
         if here.device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return {"seconds": statistics.fmean(times) if here.workers else statistics.median(times),
-            "megabytes": _peak(here)}  # fmt: skip
+    average = statistics.fmean if here.workers else statistics.median
+    return {"seconds": average(times), "megabytes": _peak(here)}
 
 
 def _peak(here: Scale) -> float:

@@ -26,6 +26,7 @@ __all__ = [
     "mcnemar_outcomes",
     "paired_bootstrap",
     "paired_over_seeds",
+    "right_or_wrong",
     "separable",
 ]
 
@@ -156,7 +157,7 @@ def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
 
 def _leaders_of_means(rows: Float[np.ndarray, "m n"]) -> list[int]:
     # A leader is compared with all behind it at once: they are hundreds, and so are the calls saved.
-    binary = ((rows == 0) | (rows == 1)).all(axis=1)
+    binary = right_or_wrong(rows, axis=1)
     apart_behind = _outcomes_apart(rows) if binary.all() else _gaps_apart(rows, binary)
     leader, led = 0, [0]
     while len(led) < len(rows):
@@ -296,13 +297,14 @@ def _outcomes(metric: Metric, runs: Sequence[Samples]) -> str | None:
     """Return the column of right and wrong that the metric averages, None if it is no such metric."""
     columns = describe(metric.statistic)["columns"]
     column = columns.get("column") or columns.get("correct")
-    if column is None or not all(_right_or_wrong(run[column]) for run in runs):
+    if column is None or not all(right_or_wrong(run[column]) for run in runs):
         return None
     return str(column)
 
 
-def _right_or_wrong(values: Shaped[np.ndarray, "n ..."]) -> bool:
-    return values.dtype == bool or bool(((values == 0) | (values == 1)).all())
+def right_or_wrong(values: Shaped[np.ndarray, "n ..."], axis: int | None = None) -> Any:
+    """Return whether all values are 0 or 1, whatever their type; along ``axis``, where one is named."""
+    return (values.dtype == bool and axis is None) or ((values == 0) | (values == 1)).all(axis=axis)
 
 
 def mcnemar_exact(first_only: int, second_only: int) -> float:

@@ -85,14 +85,15 @@ def _size(packed: Mapping[str, Any]) -> int:
 
 def _listed(classes: Classes) -> dict[str, list[int]]:
     """Return which classes there are, the same object for those just seen: models of a board share them."""
-    kinds = classes.labels.dtype.str, classes.counts.dtype.str
-    return _listed_bytes(classes.labels.tobytes(), classes.counts.tobytes(), kinds)
+    labels, counts = (part.astype(np.int64).tobytes() for part in (classes.labels, classes.counts))
+    return _listed_bytes(labels, counts)
 
 
 @lru_cache(maxsize=4)
-def _listed_bytes(labels: bytes, counts: bytes, kinds: tuple[str, str]) -> dict[str, list[int]]:
-    both = zip(("labels", "counts"), (labels, counts), kinds, strict=True)
-    return {name: np.frombuffer(one, kind).tolist() for name, one, kind in both}
+def _listed_bytes(labels: bytes, counts: bytes) -> dict[str, list[int]]:
+    return {
+        name: np.frombuffer(one, np.int64).tolist() for name, one in (("labels", labels), ("counts", counts))
+    }
 
 
 def _rounded(classes: Classes) -> list[float | None]:

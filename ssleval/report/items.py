@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from ssleval.core import Samples
 from ssleval.errors import DataError
 from ssleval.metrics.multilabel import average_precisions
+from ssleval.metrics.paired import right_or_wrong
 from ssleval.results import Score
 
 __all__ = ["Classes", "ItemView", "columns_of_view", "encode", "encode_labels", "item_view"]
@@ -41,10 +42,7 @@ class ItemView:
     @property
     def is_right_or_wrong(self) -> bool:
         """Whether every item has the value 0 or 1."""
-        values = self.values
-        if values is None or values.dtype == bool:
-            return values is not None
-        return bool(((values == 0) | (values == 1)).all())
+        return self.values is not None and bool(right_or_wrong(self.values))
 
 
 def item_view(samples: Samples, score: Score) -> ItemView | None:

@@ -96,7 +96,7 @@ def resample(
     length: Int[np.ndarray, " n"],
     full: int,
     size: int,
-    device: str | torch.device = "cpu",
+    device: torch.device,
 ) -> Float[Tensor, "n s f"]:
     """Return the weights with which ``length`` pixels from ``start`` on become ``size`` pixels.
 

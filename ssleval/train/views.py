@@ -76,16 +76,15 @@ def _made(
     return made.sub_(mean).div_(std)
 
 
-_ALIKE = {"cpu": 1}
-"""Pixels within which sides count as alike, by kind of device: elsewhere one image costs as much as many."""
-_ALIKE_ELSEWHERE = 128
+_ALIKE_ON_CPU, _ALIKE_ON_DEVICE = 1, 128
+"""Pixels within which sides count as alike: on a device one image costs as much as many."""
 
 
 def _alike(
     images: Sequence[np.ndarray], device: torch.device
 ) -> list[tuple[np.ndarray, UInt8[Tensor, "n H W 3"]]]:
     """Return rows and stacked pixels of images of about one size, black where an image has none."""
-    step = _ALIKE.get(device.type, _ALIKE_ELSEWHERE)
+    step = _ALIKE_ON_CPU if device.type == "cpu" else _ALIKE_ON_DEVICE
     by_size: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):
         by_size.setdefault(tuple(-(-side // step) for side in image.shape[:2]), []).append(row)

@@ -1,6 +1,7 @@
 """Crops and colours against PIL and torchvision, image by image."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -135,15 +136,15 @@ def test_views_depend_on_seed_step_and_place_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "name", "value"),
-    [(views._ALIKE, "cpu", 16), (vars(chunks), "_ON_CPU", 1), (vars(chunks), "_ON_CPU", 1 << 26)],
+    ("module", "name", "value"),
+    [(views, "_ALIKE_ON_CPU", 16), (chunks, "_ON_CPU", 1), (chunks, "_ON_CPU", 1 << 26)],
 )
 def test_views_are_those_of_images_and_crops_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, table: dict[str, int], name: str, value: int
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int
 ) -> None:
     images = [picture(20 + index % 3, 24 + 7 * (index % 2), seed=index) for index in range(6)]
     before = make_views(images, VIEWS, seed=1, step=5, first=0, total=6, device="cpu")
-    monkeypatch.setitem(table, name, value)
+    monkeypatch.setattr(module, name, value)
     after = make_views(images, VIEWS, seed=1, step=5, first=0, total=6, device="cpu")
     torch.testing.assert_close(after.globals, before.globals, atol=1e-5, rtol=0)
     torch.testing.assert_close(after.locals, before.locals, atol=1e-5, rtol=0)
