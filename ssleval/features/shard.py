@@ -1,5 +1,6 @@
 """Which part of the batches this process extracts, where several share one pass (`torchrun`)."""
 
+import atexit
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -42,7 +43,17 @@ def current_shard() -> Shard:
             return Shard()
         # Numbers on the CPU go by gloo in either case; NCCL joins when the first tensor of a GPU does.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
     return Shard(distributed.get_rank(), distributed.get_world_size())
+
+
+def _leave() -> None:
+    """Leave the group while the interpreter still runs: gloo's threads drop tensors, which needs Python.
+
+    A group that is alive when the interpreter ends can abort the process after its work is done.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager
