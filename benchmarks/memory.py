@@ -18,9 +18,9 @@ from typing import cast
 
 import numpy as np
 
-from ssleval.backbone import Backbone
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, FeatureRequest, FeatureTable, Split
-from ssleval.task import Task
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Task
 from ssleval.tasks.linear import Linear
 from ssleval.tasks.logreg import Logreg
 

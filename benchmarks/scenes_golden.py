@@ -10,9 +10,9 @@ import json
 import time
 from pathlib import Path
 
-import ssleval.scenes
-from ssleval.scenes.items import SPLITS
-from ssleval.scenes.store import VERSION, render_split
+import ssleval.datasets.scenes
+from ssleval.datasets.scenes.items import SPLITS
+from ssleval.datasets.scenes.store import VERSION, render_split
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
             f"{split}: {found[split][:12]}, {recipe.length / (time.perf_counter() - start):.0f} images/s",
             flush=True,
         )
-    path = Path(ssleval.scenes.__file__).parent / "golden.json"
+    path = Path(ssleval.datasets.scenes.__file__).parent / "golden.json"
     path.write_text(json.dumps({VERSION: found}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssleval.scenes.categories import CATEGORIES
-from ssleval.scenes.store import VERSION, array, open_split
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.store import VERSION, array, open_split
 
 HEADROOM = 0.90
 _BATCH = 64

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ssleval import samplefiles
 from ssleval.core import BackboneCard, DatasetCard, Samples, digest
-from ssleval.results import Result, Score
+from ssleval.results import Result, Score, samplefiles
 
 MODELS, BOARDS, ITEMS, CLASSES = 100, 100, 500, 10
 TASKS = {

@@ -5,9 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssleval.backbones.zoo import load
     from ssleval.results import Result
-    from ssleval.run import evaluate
-    from ssleval.zoo import load
+    from ssleval.run.measure import evaluate
 
 __all__ = ["Result", "__version__", "evaluate", "load"]
 
@@ -16,7 +16,7 @@ try:
 except PackageNotFoundError:  # a source checkout that was never installed
     __version__ = "0+unknown"
 
-_HOMES = {"Result": "ssleval.results", "evaluate": "ssleval.run", "load": "ssleval.zoo"}
+_HOMES = {"Result": "ssleval.results", "evaluate": "ssleval.run.measure", "load": "ssleval.backbones.zoo"}
 
 
 def __getattr__(name: str) -> Any:

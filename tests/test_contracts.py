@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import ssleval
-from ssleval.backbone import Backbone, backbones
+from ssleval.backbones.zoo import load
 from ssleval.core import DatasetCard
+from ssleval.core.backbone import Backbone, backbones
+from ssleval.core.registry import summaries
+from ssleval.core.task import tasks
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.metrics.recorded import describe
-from ssleval.registry import summaries
-from ssleval.task import tasks
-from ssleval.zoo import load
 
 TASKS = sorted(summaries("ssleval.tasks"))
 PACKAGE = Path(ssleval.__path__[0])

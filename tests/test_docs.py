@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from command_reference import leaves, options, reference
 
-from ssleval.registry import summaries
+from ssleval.core.registry import summaries
+from tests.cli.command_reference import leaves, options, reference
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -69,16 +70,30 @@ def test_every_task_has_its_page(name: str) -> None:
     assert f"(tasks/{name}.md)" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
+def rooms() -> set[str]:
+    folder = ROOT / "ssleval"
+    inside = {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
+    return inside | {path.stem for path in folder.glob("*.py") if not path.name.startswith("__")}
+
+
+def test_the_package_has_fourteen_rooms_beside_its_errors() -> None:
+    entries = {path.name for path in (ROOT / "ssleval").iterdir()} - {"__pycache__"}
+    assert len(rooms()) == 14
+    assert entries - {"errors.py"} <= rooms() | {"__init__.py", "__main__.py", "py.typed", "data"}
+
+
+def test_readme_contributing_and_the_import_contract_name_the_same_rooms() -> None:
     (tree,) = blocks(ROOT / "README.md", "text")
-    named = {line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")}
-    for name in named:
-        assert (ROOT / name).exists(), name
-    inside = {
-        line.split()[0] for line in tree.splitlines() if line.startswith("  ") and not line.startswith("   ")
-    }
-    real = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "ssleval").iterdir()}
-    assert inside == real - {"__init__.py", "__main__.py", "__pycache__/", "py.typed", "data/"}
+    lines = tree.splitlines()
+    assert lines[0] == "ssleval/"
+    assert len(lines) <= 18
+    assert {re.sub(r"/|\.py", "", line.split()[0]) for line in lines[1:]} == rooms()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    floors = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert {room for floor in floors for room in re.findall(r"\w+", floor)} == rooms()
+    stated = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("`lint-imports`): ")[1]
+    named = re.sub(r"[`\s]+", " ", stated.partition(". A room")[0])
+    assert [floor.strip() for floor in named.split(">")] == floors
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:

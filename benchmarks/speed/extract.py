@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbone import Backbone, Features
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, FeatureRequest, Geometry, Readout, Split
+from ssleval.core.backbone import Backbone, Features
 from ssleval.features import FeatureSource
 
 IMAGES = 128

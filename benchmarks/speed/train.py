@@ -43,12 +43,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ssleval.heap import freed_memory_kept
+from ssleval.backbones.vit import Vit
+from ssleval.core.heap import freed_memory_kept
 from ssleval.train.config import TrainConfig, read_config
 from ssleval.train.learner import Learner
 from ssleval.train.schedules import rates
 from ssleval.train.views import MEAN, STD, make_views
-from ssleval.vit import Vit
 
 REPEATS = 3
 MEMORY_BAR = 1.0

@@ -1,1 +1,1 @@
-"""Datasets, one source or set a module. Importing a module registers it."""
+"""Names to data: one source or set a file, the files they read, and the scenes that are rendered."""

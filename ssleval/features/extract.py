@@ -11,15 +11,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.backends import cudnn
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Geometry, RandomView, Readout, Split
+from ssleval.core.backbone import Backbone
+from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
-from ssleval.heap import freed_memory_kept
 
 __all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward", "forward_pixels"]
 

@@ -4,7 +4,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssleval.backbone import Backbone
+from ssleval.core.backbone import Backbone
 
 __all__ = ["forward_flops"]
 

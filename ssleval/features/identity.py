@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ssleval.backbone import Backbone
 from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
+from ssleval.core.backbone import Backbone
 
 __all__ = ["EXTRACTOR_VERSION", "model_identity", "pass_identity", "pass_key"]
 

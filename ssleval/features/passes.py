@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssleval.backbone import Backbone
 from ssleval.core import BackboneCard, Context, Dataset, FeatureRequest, Geometry, RandomView, Readout, Split
+from ssleval.core.backbone import Backbone
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import choose_batch_size, forward
 from ssleval.features.identity import pass_identity, pass_key

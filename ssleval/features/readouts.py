@@ -6,8 +6,8 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbone import Backbone, Features
 from ssleval.core import BackboneCard, Geometry, RandomView, Readout
+from ssleval.core.backbone import Backbone, Features
 from ssleval.errors import ConfigError, NotApplicableError
 
 __all__ = ["GEM_FLOOR", "GEM_POWER", "blocks_of", "by_norm", "canonical", "read", "row_shape"]

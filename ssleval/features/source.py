@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Split
+from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError, ContractError
 
-__all__ = ["Search", "knn_predict", "nearest"]
+__all__ = ["Search", "knn_predict", "nearest_neighbours"]
 
 Search: TypeAlias = Literal["faiss", "torch"]
 
@@ -77,7 +77,7 @@ def knn_predict(
     return {k: predicted[row] for row, k in enumerate(poll.ks)}
 
 
-def nearest(
+def nearest_neighbours(
     train: Float[np.ndarray, "n p"],
     queries: Float[np.ndarray, "m p"],
     *,

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from ssleval.errors import ContractError
 
-__all__ = ["NOISE_PER_ROOT", "nearest", "ranks", "unit", "unit_sum"]
+__all__ = ["NOISE_PER_ROOT", "most_similar", "ranks", "unit", "unit_sum"]
 
 _ROWS = 32_768
 """Gallery vectors a thread multiplies at a time: of half as many, each costs half as much again to count."""
@@ -90,7 +90,7 @@ def ranks(
     return [cut.ranks(gallery) for cut in cuts]
 
 
-def nearest(
+def most_similar(
     queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], count: int
 ) -> tuple[Int[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
     """Return the ``count`` most similar rows of the gallery for each query, and their similarities.

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.backbone import Backbone, Similarity
+from ssleval.core.backbone import Backbone, Similarity
 from ssleval.errors import ContractError
 
 __all__ = ["class_embeddings", "image_text_logits", "text_embeddings"]

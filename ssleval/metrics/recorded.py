@@ -6,13 +6,13 @@ from inspect import signature
 from typing import Any
 
 from ssleval.core import Statistic
+from ssleval.core.registry import suggestion
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.corruption import mean_corruption_error_of
+from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import mean_average_precision_of
-from ssleval.metrics.pairs import micro_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
-from ssleval.registry import nearest
 
 __all__ = ["describe", "statistic_from"]
 
@@ -54,7 +54,7 @@ def statistic_from(described: Mapping[str, Any]) -> Statistic:
     name, columns = described.get("name"), described.get("columns")
     factory = FACTORIES.get(str(name))
     if factory is None or not isinstance(columns, dict) or set(columns) != _arguments(factory):
-        raise DataError(f"statistic {described!r} is unknown here; {nearest(str(name), FACTORIES)}")
+        raise DataError(f"statistic {described!r} is unknown here; {suggestion(str(name), FACTORIES)}")
     return factory(**columns)
 
 

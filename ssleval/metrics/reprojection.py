@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssleval.pairs import Views
+from ssleval.core.targets import Views
 
 __all__ = ["Seen", "errors", "seen_by_both", "turned"]
 

@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples, Split
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.extract import choose_batch_size, class_attention
 from ssleval.features.geometry import apply
@@ -27,7 +28,6 @@ from ssleval.features.progress import progress
 from ssleval.heads.attention import mass_mask
 from ssleval.metrics.segmentation import best_jaccard
 from ssleval.metrics.stats import mean_of, ratio_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Attention"]
 

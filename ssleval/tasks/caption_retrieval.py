@@ -18,12 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Readout, Samples
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.heads.zeroshot import text_embeddings
 from ssleval.metrics.stats import mean_of, ratio_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["CaptionRetrieval"]
 

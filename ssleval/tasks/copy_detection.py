@@ -29,15 +29,15 @@ from ssleval.core import (
     Readout,
     Samples,
 )
+from ssleval.core.image_level import answers_of, groups_of, queries_and_gallery
+from ssleval.core.targets import Groups
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError
-from ssleval.groups import Groups
-from ssleval.heads.ranking import nearest, ranks, unit
+from ssleval.heads.ranking import most_similar, ranks, unit
 from ssleval.heads.whitening import WhiteningKind, learn_whitening
-from ssleval.image_level import answers_of, groups_of, queries_and_gallery
-from ssleval.metrics.pairs import micro_average_precision_of
+from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.retrieval import ranks_without, trapezoid_average_precision
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["CopyDetection"]
 
@@ -174,7 +174,7 @@ def _claims(
     copies: Float32[np.ndarray, "q d"], images: Float32[np.ndarray, "n d"], asked: list[Groups], count: int
 ) -> dict[str, np.ndarray]:
     """Return the pairs of every query that enter the common ranking, the most similar first."""
-    rows, similarity = nearest(copies, images, count)
+    rows, similarity = most_similar(copies, images, count)
     right = np.zeros(rows.shape, bool)
     for place, one in enumerate(asked):
         right[place] = np.isin(rows[place], one.right)

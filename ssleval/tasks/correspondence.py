@@ -23,8 +23,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core.backbone import Backbone
+from ssleval.core.targets import KeyPoints, Views
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features.extract import forward
 from ssleval.features.geometry import apply
@@ -33,8 +35,6 @@ from ssleval.features.readouts import canonical
 from ssleval.heads.matching import Positions, match
 from ssleval.metrics.reprojection import errors, seen_by_both, turned
 from ssleval.metrics.stats import mean_of, mean_per_class_of, ratio_of
-from ssleval.pairs import KeyPoints, Views
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Correspondence"]
 

@@ -27,14 +27,14 @@ from ssleval.core import (
     Readout,
     Samples,
 )
-from ssleval.corruptions import CORRUPTIONS, SEVERITIES
-from ssleval.corruptions.dataset import CLEAN, Variant, corrupted, first_items
+from ssleval.core.registry import suggestion
+from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
+from ssleval.features.corruptions import CORRUPTIONS, SEVERITIES
+from ssleval.features.corruptions.dataset import CLEAN, Variant, corrupted, first_items
 from ssleval.heads.knn import knn_predict
+from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear
 from ssleval.metrics.stats import mean_of, ratio_of
-from ssleval.probes import BLOCKS, LinearRecipe, fit_linear
-from ssleval.registry import nearest
-from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Corruptions"]
 
@@ -64,7 +64,7 @@ class Corruptions(Task):
         """Refuse corruptions and severities that do not exist."""
         for name in self.types:
             if name not in CORRUPTIONS:
-                raise ConfigError(f"corruptions: no type {name!r}; {nearest(name, CORRUPTIONS)}")
+                raise ConfigError(f"corruptions: no type {name!r}; {suggestion(name, CORRUPTIONS)}")
         if not self.types or len(set(self.types)) < len(self.types):
             raise ConfigError(f"corruptions: types={self.types}; expected different ones, at least one")
         if not set(self.severities) <= set(SEVERITIES) or len(set(self.severities)) != len(self.severities):

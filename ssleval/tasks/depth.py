@@ -28,12 +28,12 @@ from ssleval.core import (
     Readout,
     Samples,
 )
+from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.dense.depth import UNCENTRED, Bins, depth_map, fit_depth
 from ssleval.heads.dense.grid import Fit, LinearHead, Targets, grids_of, outputs_of, targets_of
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Depth"]
 

@@ -25,14 +25,14 @@ from ssleval.core import (
     Metric,
     Samples,
 )
+from ssleval.core.image_level import VectorPerImage, labels_of, train_and_test
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.logistic import fit_best, fit_path
 from ssleval.heads.selection import few_per_class, hold_out
-from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.metrics.tries import deviation_contributions
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Fewshot"]
 

@@ -32,15 +32,15 @@ from ssleval.core import (
     Readout,
     Samples,
 )
+from ssleval.core.image_level import all_positive, labels_of, long_sides, same_rows
+from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
-from ssleval.heads.knn import nearest
+from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.open_set import classify
 from ssleval.heads.ranking import unit_sum
 from ssleval.heads.whitening import learn_pca_whitening
-from ssleval.image_level import all_positive, labels_of, long_sides, same_rows
-from ssleval.metrics.pairs import micro_average_precision_of
+from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["InstanceRecognition"]
 
@@ -64,7 +64,7 @@ class _Neighbours(NamedTuple):
         device: str,
     ) -> "_Neighbours":
         """Look queries up in a database that shows these instances."""
-        similarity, index = nearest(database, queries, k=count, device=device, settled=True)
+        similarity, index = nearest_neighbours(database, queries, k=count, device=device, settled=True)
         return cls(similarity.numpy(), shown[index.numpy()], len(np.unique(shown)))
 
     def columns(

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import VectorPerImage, labels_of, train_and_test
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
-from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Knn"]
 

@@ -27,13 +27,13 @@ from ssleval.core import (
     Readout,
     Samples,
 )
+from ssleval.core.image_level import ImageGeometry, labels_of, random_views, same_rows, train_and_test
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear import HeadGrid, Rows, Training, fit_heads
+from ssleval.heads.probes import BLOCKS, RATES, block_columns, table_rows
 from ssleval.heads.selection import hold_out
-from ssleval.image_level import ImageGeometry, labels_of, random_views, same_rows, train_and_test
 from ssleval.metrics.stats import mean_of, mean_per_class_of
-from ssleval.probes import BLOCKS, RATES, block_columns, table_rows
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Linear"]
 

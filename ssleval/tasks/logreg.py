@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import VectorPerImage, labels_of, train_and_test
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
-from ssleval.image_level import VectorPerImage, labels_of, train_and_test
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Logreg"]
 

@@ -28,10 +28,7 @@ from ssleval.core import (
     Readout,
     Samples,
 )
-from ssleval.errors import ConfigError
-from ssleval.groups import Groups
-from ssleval.heads.ranking import ranks, unit_sum
-from ssleval.image_level import (
+from ssleval.core.image_level import (
     all_positive,
     answers_of,
     groups_of,
@@ -39,6 +36,10 @@ from ssleval.image_level import (
     queries_and_gallery,
     same_rows,
 )
+from ssleval.core.targets import Groups
+from ssleval.core.task import Source, Task, tasks
+from ssleval.errors import ConfigError
+from ssleval.heads.ranking import ranks, unit_sum
 from ssleval.metrics.retrieval import (
     average_precision,
     precision_at,
@@ -46,7 +47,6 @@ from ssleval.metrics.retrieval import (
     trapezoid_average_precision,
 )
 from ssleval.metrics.stats import mean_of, mean_per_class_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Retrieval"]
 

@@ -20,7 +20,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Int
 
-from ssleval.backbone import Backbone
 from ssleval.core import (
     Context,
     Dataset,
@@ -34,13 +33,14 @@ from ssleval.core import (
     Samples,
     digest,
 )
+from ssleval.core.backbone import Backbone
+from ssleval.core.image_level import labels_of
+from ssleval.core.task import Source, Task, tasks
+from ssleval.datasets.prompts import class_prompts, templates_for
 from ssleval.errors import ConfigError, DataError, NotApplicableError
-from ssleval.image_level import labels_of
+from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifier
 from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
-from ssleval.probes import BLOCKS, LinearRecipe, fit_linear, text_classifier
-from ssleval.prompts import class_prompts, templates_for
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Robustness"]
 

@@ -20,8 +20,9 @@ from typing import Any, Literal, cast
 import numpy as np
 from jaxtyping import Int, Int64, UInt8
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features.decode import decoded_batches
 from ssleval.features.live import live_patches
@@ -35,7 +36,6 @@ from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.heads.dense.windows import classes_of_views
 from ssleval.metrics.segmentation import confusion, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
-from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["Segmentation"]
 

@@ -30,14 +30,14 @@ from ssleval.core import (
     Readout,
     Samples,
 )
+from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.retrieval import Bank, fill_bank, soft_votes
 from ssleval.heads.dense.segmentation import classes_at
-from ssleval.heads.knn import nearest
+from ssleval.heads.knn import nearest_neighbours
 from ssleval.metrics.segmentation import confusion, matched_mean_iou_of, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
-from ssleval.task import Source, Task, refuse_one_split, tasks
 
 __all__ = ["SegmentationKnn"]
 
@@ -126,6 +126,6 @@ class SegmentationKnn(Task):
         for start in range(0, len(test.ids), IMAGES_AT_ONCE):
             grids = np.asarray(test[PATCHES][start : start + IMAGES_AT_ONCE])
             queries = grids.reshape(-1, grids.shape[3])
-            found = nearest(bank.keys, queries, k=self.k, device=context.device)
+            found = nearest_neighbours(bank.keys, queries, k=self.k, device=context.device)
             votes = soft_votes(*found, bank, self.beta)
             yield from votes.view(*grids.shape[:3], -1).permute(0, 3, 1, 2)

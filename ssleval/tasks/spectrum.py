@@ -13,8 +13,9 @@ Thilak et al. 2024, arXiv:2312.04000.
 from dataclasses import dataclass
 
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import VectorPerImage, random_views, same_rows
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError
-from ssleval.image_level import VectorPerImage, random_views, same_rows
 from ssleval.metrics.lidar import lidar
 from ssleval.metrics.spectrum import (
     alpha_req,
@@ -25,7 +26,6 @@ from ssleval.metrics.spectrum import (
     variance_explained,
 )
 from ssleval.metrics.stats import mean_of
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Spectrum"]
 

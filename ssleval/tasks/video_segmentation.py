@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Interpolation, Metric, Readout, Samples, Split
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.extract import forward
 from ssleval.features.geometry import FILTERS
@@ -30,7 +31,6 @@ from ssleval.features.readouts import canonical
 from ssleval.heads.propagation import harden, propagate
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.video import contour_f, decay, recall, region_j
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["VideoSegmentation", "follow"]
 

@@ -20,15 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.backbone import Backbone
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Readout, Samples, digest
+from ssleval.core.backbone import Backbone
+from ssleval.core.task import Source, Task, tasks
+from ssleval.datasets.prompts import Prompts, class_prompts, templates_for
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
-from ssleval.prompts import Prompts, class_prompts, templates_for
-from ssleval.task import Source, Task, tasks
 
 __all__ = ["Zeroshot"]
 

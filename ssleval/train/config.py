@@ -7,9 +7,10 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from ssleval.backbones.vit import VitConfig, sized
+from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
-from ssleval.protocol import parse_settings, read_value
-from ssleval.registry import nearest
+from ssleval.run.settings import parse_settings, read_value
 from ssleval.train.sections import (
     HeadConfig,
     LossConfig,
@@ -18,7 +19,6 @@ from ssleval.train.sections import (
     RunConfig,
     ViewsConfig,
 )
-from ssleval.vit import VitConfig, sized
 
 __all__ = ["CONVNET", "TrainConfig", "from_dict", "read_config", "recipes"]
 
@@ -207,7 +207,7 @@ def read_config(recipe: str = "dino", settings: Iterable[str] = ()) -> TrainConf
     """
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else _RECIPES / f"{recipe}.yaml"
     if not path.is_file():
-        raise UnknownNameError(f"no recipe {recipe!r}; {nearest(recipe, recipes())}")
+        raise UnknownNameError(f"no recipe {recipe!r}; {suggestion(recipe, recipes())}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -228,7 +228,7 @@ def from_dict(content: Mapping[str, Mapping[str, Any]], base: TrainConfig | None
         hints = get_type_hints(type(part))
         for name in stated:
             if name not in hints:
-                raise UnknownNameError(f"train: {section} has no {name!r}; {nearest(name, hints)}")
+                raise UnknownNameError(f"train: {section} has no {name!r}; {suggestion(name, hints)}")
         values = {name: _plain(f"{section}.{name}", value, hints[name]) for name, value in stated.items()}
         changed[section] = replace(part, **values)
     return replace(base, **changed)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
-from ssleval.backbones.timm import TimmBackbone, shared_batch_norms
+from ssleval.backbones.loaders.timm import TimmBackbone, shared_batch_norms
+from ssleval.backbones.zoo import load
 from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
-from ssleval.zoo import load
 
 __all__ = ["Convnet", "build_convnet", "synchronise"]
 
@@ -48,7 +48,9 @@ def build_convnet(config: TrainConfig) -> Convnet:
     arch = config.model.arch
     backbone = load(f"random:{arch}", seed=config.run.seed)
     if not isinstance(backbone, TimmBackbone) or not backbone.is_convolutional:
-        raise ConfigError(f"train: {arch} is no convolutional network; transformers are those of ssleval.vit")
+        raise ConfigError(
+            f"train: {arch} is no convolutional network; for transformers name a size such as vit_small"
+        )
     step = backbone.card.patch_size
     for name in ("global_size", "high_resolution_size"):
         if (size := getattr(config.views, name)) % step:

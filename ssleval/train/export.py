@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssleval.backbone import Backbone
-from ssleval.backbones.native import NativeBackbone
-from ssleval.backbones.timm import TimmBackbone
+from ssleval.backbones.loaders.native import NativeBackbone
+from ssleval.backbones.loaders.timm import TimmBackbone
+from ssleval.backbones.vit import Vit
+from ssleval.backbones.weights.weightfile import write_weights
 from ssleval.core import BackboneCard
+from ssleval.core.backbone import Backbone
 from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet
 from ssleval.train.networks import Network
 from ssleval.train.state import read_state, write_atomically
 from ssleval.train.views import MEAN, STD
-from ssleval.vit import Vit
-from ssleval.weightfile import write_weights
 
 __all__ = ["as_backbone", "export_checkpoint", "teacher_card", "write_teacher"]
 

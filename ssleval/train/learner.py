@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from ssleval.backbones.vit import Vit
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import synchronise
@@ -21,7 +22,6 @@ from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_placed, optimizer_as_placed, share_out, whole
 from ssleval.train.views import Views
 from ssleval.train.watch import spread
-from ssleval.vit import Vit
 
 __all__ = ["Learner"]
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ssleval.catalog import open_dataset
 from ssleval.core import BackboneCard, Dataset, DatasetOptions
+from ssleval.core.heap import freed_memory_kept
+from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError
 from ssleval.features import current_shard, local_device
 from ssleval.features.progress import progress
-from ssleval.heap import freed_memory_kept
 from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order

@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet, build_convnet
 from ssleval.train.head import DinoHead
 from ssleval.train.views import Views
-from ssleval.vit import Vit
 
 __all__ = ["Network", "build_networks", "untrained", "update_teacher"]
 

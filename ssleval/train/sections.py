@@ -15,7 +15,7 @@ class ModelConfig:
     """The network that is trained."""
 
     arch: str = "vit_small"
-    """A size of `ssleval.vit`, or ``timm:NAME`` for a convolutional network; all else is of transformers."""
+    """A size of `backbones.vit`, or ``timm:NAME`` for a convolutional network; the rest is for ViTs."""
     dim: int = 0
     """Width, depth and heads in place of those of ``arch``, where not 0."""
     depth: int = 0

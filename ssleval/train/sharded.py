@@ -13,9 +13,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ssleval.backbones.vit import Vit
 from ssleval.errors import ConfigError
 from ssleval.train.networks import Network
-from ssleval.vit import Vit
 
 __all__ = ["as_placed", "optimizer_as_placed", "share_out", "whole"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssleval.core import BackboneCard, Context, DatasetOptions
 from ssleval.features import alone
-from ssleval.run import evaluate
+from ssleval.run.measure import evaluate
 from ssleval.train.export import as_backbone
 from ssleval.train.networks import Network
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetOptions, datasets
-from ssleval.published import Published
+from ssleval.datasets.published import Published
 
 
 def _paint(path: Path, level: int) -> None:

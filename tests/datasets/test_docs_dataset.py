@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from ssleval.catalog import list_datasets, open_dataset
 from ssleval.core import DatasetCard, DatasetOptions, datasets
+from ssleval.datasets.catalog import list_datasets, open_dataset
 from ssleval.errors import DataError
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-dataset.md"

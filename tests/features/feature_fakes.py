@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbone import Backbone, Features, Tokens
 from ssleval.core import (
     BackboneCard,
     Context,
@@ -22,6 +21,7 @@ from ssleval.core import (
     Readout,
     Split,
 )
+from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.errors import DataError
 
 CARD = BackboneCard("tiny", "test", "tiny3", embed_dim=8, patch_size=4, image_size=16, mean=(0.5, 0.5, 0.5))

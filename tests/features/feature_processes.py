@@ -12,7 +12,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
-from feature_fakes import (
+from torch import Tensor, distributed
+
+from ssleval.core.backbone import Features
+from ssleval.errors import ContractError, DataError
+from ssleval.features import FeatureSource
+from tests.features.feature_fakes import (
     CARD,
     MEAN,
     PATCHES,
@@ -24,11 +29,6 @@ from feature_fakes import (
     request_of,
     split_of,
 )
-from torch import Tensor, distributed
-
-from ssleval.backbone import Features
-from ssleval.errors import ContractError, DataError
-from ssleval.features import FeatureSource
 
 
 def start(target: Callable[..., None], *arguments: object) -> ForkServerProcess:

@@ -5,7 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feature_fakes import (
+from torch import Tensor
+
+from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout
+from ssleval.core.backbone import Features
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
+from ssleval.features import FeatureSource
+from ssleval.features.extract import choose_batch_size, forward
+from ssleval.features.geometry import apply
+from ssleval.run.settings import build_task
+from tests.features.feature_fakes import (
     CARD,
     CLS,
     GEM,
@@ -20,15 +29,6 @@ from feature_fakes import (
     request_of,
     split_of,
 )
-from torch import Tensor
-
-from ssleval.backbone import Features
-from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
-from ssleval.features import FeatureSource
-from ssleval.features.extract import choose_batch_size, forward
-from ssleval.features.geometry import apply
-from ssleval.protocol import build_task
 
 ALL = (POOLED, CLS, MEAN, GEM, PATCHES, Readout("cls", 0), Readout("mean", 1, norm=False))
 

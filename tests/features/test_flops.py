@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from feature_fakes import Tiny
 from torch import Tensor, nn
 
-from ssleval.backbone import Backbone, Features
+from ssleval.backbones.zoo import load
 from ssleval.core import (
     BackboneCard,
     Context,
@@ -18,9 +17,10 @@ from ssleval.core import (
     Readout,
     Split,
 )
+from ssleval.core.backbone import Backbone, Features
 from ssleval.features import FeatureSource
 from ssleval.features.flops import forward_flops
-from ssleval.zoo import load
+from tests.features.feature_fakes import Tiny
 
 
 def transformer(tokens: int, dim: int, depth: int, hidden: int) -> int:

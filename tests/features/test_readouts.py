@@ -1,12 +1,12 @@
 import pytest
 import torch
-from feature_fakes import CARD, CLS, GEM, MEAN, PATCHES, POOLED, SQUARE, Tiny
 from torch.nn.functional import avg_pool2d
 
-from ssleval.backbone import Features, Tokens
 from ssleval.core import Geometry, Readout
+from ssleval.core.backbone import Features, Tokens
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features.readouts import blocks_of, by_norm, canonical, read, row_shape
+from tests.features.feature_fakes import CARD, CLS, GEM, MEAN, PATCHES, POOLED, SQUARE, Tiny
 
 
 def features() -> Features:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from feature_fakes import (
+
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
+from ssleval.features import FeatureSource, identity
+from tests.features.feature_fakes import (
     CARD,
     CLS,
     GEM,
@@ -22,9 +25,6 @@ from feature_fakes import (
     request_of,
     split_of,
 )
-
-from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
-from ssleval.features import FeatureSource, identity
 
 BASE: dict[str, Any] = {
     "backbone": {},
@@ -83,7 +83,7 @@ def test_the_extractor_version_is_part_of_the_key(tmp_path: Path, monkeypatch: p
 
 def test_the_code_of_a_foreign_model_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plug = tmp_path / "plug_one.py"
-    plug.write_text("from feature_fakes import Tiny\n\nclass Mine(Tiny):\n    pass\n")
+    plug.write_text("from tests.features.feature_fakes import Tiny\n\nclass Mine(Tiny):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     backbone = importlib.import_module("plug_one").Mine()
     before = identity.model_identity(backbone, "fp32")

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feature_fakes import (
+
+from ssleval.core import Readout
+from ssleval.errors import ConfigError, DataError
+from ssleval.features import FeatureSource, cache
+from ssleval.features.arrays import RowFile
+from ssleval.features.store import Column, StoredPass, Writer
+from tests.features.feature_fakes import (
     CLS,
     GEM,
     MEAN,
@@ -19,13 +25,7 @@ from feature_fakes import (
     request_of,
     split_of,
 )
-from feature_processes import finish, full, gated, memory, shard, slow, start
-
-from ssleval.core import Readout
-from ssleval.errors import ConfigError, DataError
-from ssleval.features import FeatureSource, cache
-from ssleval.features.arrays import RowFile
-from ssleval.features.store import Column, StoredPass, Writer
+from tests.features.feature_processes import finish, full, gated, memory, shard, slow, start
 
 COLUMN = Column("mean", (8,), "float32")
 ROWS = np.arange(64, dtype=np.float32).reshape(8, 8)

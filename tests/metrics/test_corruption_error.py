@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ssleval.core import Metric, Samples
-from ssleval.datasets.imagenet import CORRUPTIONS
+from ssleval.datasets.sets.imagenet import CORRUPTIONS
 from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
 from ssleval.metrics.stats import bootstrap
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssleval.core.targets import Views
+from ssleval.datasets.scenes import pairs
+from ssleval.datasets.scenes.draw import Draw
 from ssleval.metrics.reprojection import depth_at, errors, seen_by_both, turned
-from ssleval.pairs import Views
-from ssleval.scenes import pairs
-from ssleval.scenes.draw import Draw
 
 SIDE = 96
 

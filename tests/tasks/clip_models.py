@@ -7,8 +7,8 @@ from typing import Any
 import open_clip
 import torch
 
-from ssleval.backbone import Backbone
-from ssleval.zoo import load
+from ssleval.backbones.zoo import load
+from ssleval.core.backbone import Backbone
 
 
 def save_clip(folder: Path, *, seed: int = 0, side: int = 32, **model: Any) -> Path:

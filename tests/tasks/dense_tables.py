@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from feature_tables import Tables
 
 from ssleval.core import Dataset, DatasetCard, Readout, Split
+from tests.tasks.feature_tables import Tables
 
 SIDE, WIDTH = 4, 6
 """Patches a side, and channels."""

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from ssleval.backbone import Backbone
 from ssleval.core import (
     BackboneCard,
     Context,
@@ -18,6 +17,7 @@ from ssleval.core import (
     Readout,
     Split,
 )
+from ssleval.core.backbone import Backbone
 
 CONTEXT = Context(progress=False)
 

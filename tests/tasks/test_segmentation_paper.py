@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssleval.backbone import Backbone, Features, Tokens
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
+from ssleval.core.backbone import Backbone, Features, Tokens
+from ssleval.datasets.scenes.items import item
+from ssleval.datasets.scenes.render import MASK_CLASSES
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.crops import Crops
-from ssleval.protocol import build_task
-from ssleval.scenes.items import item
-from ssleval.scenes.render import MASK_CLASSES
+from ssleval.run.settings import build_task
 from ssleval.tasks.segmentation import Segmentation
 
 QUICK = Segmentation(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from scipy import stats
-from tiny_training import SETTINGS, pictures
 
 from benchmarks import ablations
 from ssleval.train import read_config
 from ssleval.train.loop import Trained
+from tests.train.tiny_training import SETTINGS, pictures
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_training import tiny
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from ssleval.train.config import TrainConfig
 from ssleval.train.learner import Learner
 from ssleval.train.loop import train
+from tests.train.tiny_training import tiny
 
 
 def start(target: object, *arguments: object) -> ForkServerProcess:

@@ -1,6 +1,6 @@
 """Heads trained on augmented crops, which go through the backbone on the fly."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,15 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssleval.core import IGNORED, Split
+from ssleval.core.backbone import PatchesOf
 from ssleval.errors import ContractError
 from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.grid import Fit, LinearHead, descend, resized
 from ssleval.heads.dense.segmentation import pixel_loss, poly
 
-__all__ = ["Crops", "PatchesOf", "fit_on_crops"]
-
-PatchesOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b h w d"]]
-"""Runs a frozen backbone on RGB in [0, 1]."""
+__all__ = ["Crops", "fit_on_crops"]
 
 Batch: TypeAlias = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
 

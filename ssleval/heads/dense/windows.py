@@ -13,28 +13,10 @@ from ssleval.core import Interpolation
 from ssleval.heads.dense.augment import rescaled
 from ssleval.heads.dense.grid import resized
 
-__all__ = ["LogitsOf", "centre_padded", "classes_of_views", "slid", "starts"]
+__all__ = ["LogitsOf", "classes_of_views", "slid", "starts"]
 
 LogitsOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b c h w"]]
 """Gives the logits of every patch of RGB in [0, 1]."""
-
-
-def centre_padded(
-    pixels: Float[Tensor, "b 3 H W"], multiple: int, colour: Sequence[float]
-) -> Float[Tensor, "b 3 K L"]:
-    """Return images filled up with ``colour`` on all sides to a multiple of so many pixels.
-
-    Source:
-        CenterPadding of dinov2/eval, which pads normalised images with zeros: the mean colour.
-    """
-    height, width = (-(-side // multiple) * multiple for side in pixels.shape[2:])
-    if (height, width) == tuple(pixels.shape[2:]):
-        return pixels
-    canvas = torch.tensor(colour, device=pixels.device).view(1, 3, 1, 1)
-    canvas = canvas.repeat(len(pixels), 1, height, width)
-    top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
-    canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
-    return canvas
 
 
 def starts(length: int, crop: int, stride: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Backbone loaders, one library a module. Importing a module registers it."""

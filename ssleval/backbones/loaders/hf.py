@@ -1,0 +1,307 @@
+"""Models of Hugging Face transformers, from the hub (``hf:org/name``) or a local folder in its format.
+
+Model types below state their token layout, others are refused by name; no repository code is run.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssleval.backbones.weights.checkpoints import read_checkpoint
+from ssleval.backbones.weights.hub import explained
+from ssleval.core import BackboneCard, Interpolation
+from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
+from ssleval.errors import ConfigError, NotApplicableError, WeightsError
+
+__all__ = ["HfBackbone"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things are in the output of one model type."""
+
+    norm: str = "layernorm"
+    """Attribute of the image tower: its final norm, an identity where it has none."""
+    cls: bool = True
+    """Whether the first token is a class token; registers, if any, follow it."""
+    pooled: Literal["cls", "mean", "pooler", "projection"] = "cls"
+    size: Literal["flag", "any", "fixed"] = "flag"
+    """Other resolutions: behind ``interpolate_pos_encoding``, always, or never."""
+    padding: bool | Literal["max_length"] | None = None
+    """How texts are padded; None where there is no text tower."""
+
+
+_LAYOUTS = {
+    "aimv2_vision_model": _Layout("rms_norm", cls=False, pooled="mean", size="fixed"),
+    "beit": _Layout(pooled="pooler"),
+    "clip": _Layout("post_layernorm", pooled="projection", padding=True),
+    "data2vec-vision": _Layout(pooled="mean"),
+    "dinov2": _Layout(size="any"),
+    "dinov2_with_registers": _Layout(size="any"),
+    "dinov3_convnext": _Layout("layer_norm", cls=False, pooled="pooler", size="any"),
+    "dinov3_vit": _Layout("norm", size="any"),
+    "ijepa": _Layout(cls=False, pooled="mean"),
+    "siglip": _Layout("post_layernorm", cls=False, pooled="pooler", padding="max_length"),
+    "vit": _Layout(),
+    "vit_mae": _Layout(),
+    "vit_msn": _Layout(),
+}
+_HEADS = (
+    "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
+)  # fmt: skip
+"""Tensors of other heads that a published file may carry beyond the backbone."""
+_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""PIL's filter numbers, as processors store them."""
+
+
+class HfBackbone(Backbone):
+    """A transformers model of a known layout."""
+
+    def __init__(self, card: BackboneCard, model: Any) -> None:
+        self.layout = _LAYOUTS[model.config.model_type]
+        if self.layout.pooled != "pooler" and getattr(model, "pooler", None) is not None:
+            model.pooler = None  # unread, and random where the file has none: no part of this backbone
+        tower = getattr(model, "vision_model", model)
+        config = getattr(model.config, "vision_config", model.config)
+        layers = _layers(card.name, tower, config)
+        super().__init__(card, num_blocks=len(layers))
+        self.model = model
+        self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
+        self._layers, self._tower = [layers], [tower]  # in lists, so that tensors are not registered twice
+        self._tokenizer: Any = None
+
+    def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
+        """Run once, reading the layers asked for on the way."""
+        height, width = (side // self.card.patch_size for side in images.shape[-2:])
+        found: dict[int, Tensor] = {}
+
+        def reader(index: int) -> Any:
+            def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                found[index] = output[0] if isinstance(output, tuple) else output
+
+            return read
+
+        with ExitStack() as hooks:
+            for index in set(blocks):
+                handle = self._layers[0][index].register_forward_hook(reader(index))
+                hooks.callback(handle.remove)
+            output = self._tower[0](**self._inputs(images, height * width))
+        final_norm = getattr(self._tower[0], self.layout.norm)
+        states = {index: _sequence(state) for index, state in found.items()}
+        wanted = [final_norm(states[index]) if norm else states[index] for index in blocks]
+        return Features(self._pooled(output), tuple(self._tokens(state, height, width) for state in wanted))
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
+        """Embed texts with the tokenizer of the same repository, padded as the model was trained."""
+        if self.layout.padding is None:
+            raise NotApplicableError(f"{self.card.name} has no text tower")
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            with explained(self.card):
+                self._tokenizer = AutoTokenizer.from_pretrained(**_where(self.card), trust_remote_code=False)
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            list(texts), padding=self.layout.padding, max_length=length, truncation=True, return_tensors="pt"
+        ).to(self.mean.device)
+        with torch.no_grad():
+            found = self.model.get_text_features(**tokens)
+        return found if isinstance(found, Tensor) else found.pooler_output
+
+    def similarity(self) -> Similarity:
+        """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
+        if self.layout.padding is None:
+            raise NotApplicableError(f"{self.card.name} has no text tower")
+        bias = getattr(self.model, "logit_bias", None)
+        return Similarity(float(self.model.logit_scale.exp()), 0.0 if bias is None else float(bias))
+
+    def _inputs(self, images: Tensor, count: int) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"pixel_values": images}
+        if self.layout.size == "flag":
+            inputs["interpolate_pos_encoding"] = True
+        elif self.layout.size == "fixed" and set(images.shape[-2:]) != {self.card.image_size}:
+            side = self.card.image_size
+            raise ConfigError(
+                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but transformers fixes "
+                f"this model to {side}x{side}; use a geometry of that size"
+            )
+        if self.model.config.model_type == "vit_mae":
+            # Its masking sorts patches by noise: increasing noise keeps all of them in their order.
+            inputs["noise"] = torch.arange(count, device=images.device).expand(len(images), count)
+        return inputs
+
+    def _pooled(self, output: Any) -> Tensor:
+        if self.layout.pooled == "cls":
+            return output.last_hidden_state[:, 0]
+        if self.layout.pooled == "projection":
+            return self.model.visual_projection(output.pooler_output)
+        if self.layout.pooled == "pooler":
+            return output.pooler_output
+        return output.last_hidden_state[:, int(self.layout.cls) :].mean(1)
+
+    def _tokens(self, state: Tensor, height: int, width: int) -> Tokens:
+        first = int(self.layout.cls) + self.registers
+        return Tokens(
+            state[:, first:].unflatten(1, (height, width)),
+            state[:, 0] if self.layout.cls else None,
+            state[:, 1:first] if self.registers else None,
+        )
+
+
+def _sequence(state: Tensor) -> Tensor:
+    """Return a map ``[b d h w]`` as ``[b h*w d]``; sequences pass unchanged."""
+    return state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+
+
+def _layers(name: str, tower: nn.Module, config: Any) -> Sequence[nn.Module]:
+    """Return the transformer's layers, or the last stage of a convolutional network."""
+    stages = getattr(config, "num_stages", None)
+    count = stages or config.num_hidden_layers
+    lists = [
+        module
+        for path, module in tower.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and path.rpartition(".")[2] in {"stages"} | ({"layer", "layers"} if not stages else set())
+    ]
+    if len(lists) != 1:
+        raise ConfigError(
+            f"{name}: {len(lists)} lists of {count} layers in {type(tower).__name__}, expected one"
+        )
+    return [lists[0][-1]] if stages else list(lists[0])
+
+
+def _card(identifier: str) -> BackboneCard:
+    from transformers import AutoModel
+
+    stub = _located(identifier)
+    config = _config(stub)
+    tower = getattr(config, "vision_config", config)
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(config)
+    image_tower = getattr(model, "vision_model", model)
+    layout = _LAYOUTS[config.model_type]
+    dim = tower.hidden_sizes[-1] if hasattr(tower, "num_stages") else tower.hidden_size
+    pooled = config.projection_dim if layout.pooled == "projection" else dim
+    return BackboneCard(
+        name=stub.name,
+        loader="hf",
+        arch=stub.arch,
+        embed_dim=dim,
+        patch_size=32 if hasattr(tower, "num_stages") else tower.patch_size,
+        pooled_dim=pooled,
+        pooling=layout.pooled,
+        position_embedding="" if config.model_type.startswith("dinov3") else "transformers",
+        supervision="weak" if layout.padding is not None else "unknown",
+        family=config.model_type,
+        weights=stub.weights,
+        license="unknown",
+        parameters=round(sum(p.numel() for p in image_tower.parameters()) / 1e6, 2),
+        source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
+        **_geometry(stub),
+    )
+
+
+def _located(identifier: str) -> BackboneCard:
+    """Return as much of a card as is needed to find the files."""
+    repo, _, revision = identifier.partition("@")
+    folder = Path(identifier)
+    weights = {"file": folder.name} if folder.is_dir() else {"repo": repo}
+    if revision and not folder.is_dir():
+        weights["revision"] = revision
+    return BackboneCard(f"hf:{identifier}", "hf", identifier, embed_dim=0, patch_size=0, weights=weights)
+
+
+def _where(card: BackboneCard) -> dict[str, Any]:
+    """Return what ``from_pretrained`` needs to find the files of a card."""
+    if Path(card.arch).is_dir():
+        return {"pretrained_model_name_or_path": card.arch}
+    repo, _, revision = card.arch.partition("@")
+    return {
+        "pretrained_model_name_or_path": repo,
+        "revision": card.weights.get("revision", revision) or "main",
+    }
+
+
+def _config(card: BackboneCard) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with explained(card):
+            config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
+    except ValueError as error:  # no config.json, or a model type newer than the installed library
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{card.name}: transformers finds no model there: {reason}") from error
+    if config.model_type not in _LAYOUTS:
+        raise ConfigError(
+            f"{card.name}: the token layout of model type {config.model_type!r} is not known to ssleval; "
+            f"known: {', '.join(_LAYOUTS)}"
+        )
+    if config.model_type == "vit_mae":
+        config.mask_ratio = 0.0
+    return config
+
+
+def _geometry(card: BackboneCard) -> dict[str, Any]:
+    """Read the image processor's settings as card fields."""
+    from transformers import AutoImageProcessor
+
+    with explained(card):
+        settings = AutoImageProcessor.from_pretrained(**_where(card), trust_remote_code=False).to_dict()
+    size, crop = settings["size"], settings.get("crop_size") if settings.get("do_center_crop") else None
+    if "shortest_edge" in size and crop:
+        found: dict[str, Any] = {"image_size": crop["height"], "resize": size["shortest_edge"]}
+    elif size.get("height") is not None and size["height"] == size.get("width"):
+        found = {"image_size": size["height"], "resize_mode": "square"}
+    else:
+        raise ConfigError(
+            f"{card.name}: the processor resizes to {size} and crops to {crop}, which has no equal here"
+        )
+    return {
+        **found,
+        "interpolation": _RESAMPLE[int(settings["resample"])],
+        "mean": tuple(settings["image_mean"]),
+        "std": tuple(settings["image_std"]),
+    }
+
+
+def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
+    from transformers import AutoModel
+
+    config = _config(card)
+    if weights.kind == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights.seed)
+            return HfBackbone(card, AutoModel.from_config(config))
+    options: dict[str, Any] = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+    if weights.kind == "checkpoint":
+        assert weights.path is not None
+        state = read_checkpoint(weights.path, weights.key)
+        kind = type(AutoModel.from_config(config))
+        model, report = kind.from_pretrained(None, state_dict=state, **options)
+    else:
+        with explained(card):
+            model, report = AutoModel.from_pretrained(**_where(card), trust_remote_code=False, **options)
+    _refuse_partial(card, config, report)
+    return HfBackbone(card, model)
+
+
+def _refuse_partial(card: BackboneCard, config: Any, report: dict[str, Any]) -> None:
+    """Refuse files that leave a tensor unfilled or hold one that is no known head's."""
+    unread = _LAYOUTS[config.model_type].pooled != "pooler"
+    missing = sorted(key for key in report["missing_keys"] if not (unread and key.startswith("pooler.")))
+    extra = sorted(key for key in report["unexpected_keys"] if not key.startswith(_HEADS))
+    if missing or extra or report["mismatched_keys"]:
+        raise WeightsError(
+            f"{card.name}: not the weights of this architecture: missing {missing[:4]}, unknown {extra[:4]}, "
+            f"of another shape {sorted(map(str, report['mismatched_keys']))[:2]}"
+        )
+
+
+backbones.register("hf")(Loader(_card, _build))

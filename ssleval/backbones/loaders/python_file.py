@@ -1,0 +1,61 @@
+"""Backbones of your own: ``path/to/file.py:factory``.
+
+Naming a file runs it. ``factory()`` takes nothing and returns a `ssleval.core.backbone.Backbone`, which
+brings its own card and weights.
+"""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ssleval.core import BackboneCard, digest
+from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.core.registry import suggestion
+from ssleval.errors import ConfigError, ContractError, UnknownNameError
+
+__all__: list[str] = []
+
+
+def _card(identifier: str) -> BackboneCard:
+    card = _made(identifier).card
+    return replace(card, name=identifier, loader="python_file", arch=identifier)
+
+
+def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
+    if weights.kind == "checkpoint":
+        raise ConfigError(f"{card.name}: a file of your own loads its own weights; leave --checkpoint out")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed)
+        backbone = _made(card.arch)
+    backbone.card = card
+    return backbone
+
+
+def _made(identifier: str) -> Backbone:
+    """Run the file and its factory."""
+    location, _, factory = identifier.rpartition(":")
+    path = Path(location)
+    if not path.is_file():
+        raise UnknownNameError(f"{identifier}: no file {location}")
+    # Known by a name of its own, for classes in it say where they are defined by the name alone.
+    name = f"{path.stem}_{digest(str(path.resolve()))[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, factory):
+        raise UnknownNameError(f"{location} has no {factory!r}; {suggestion(factory, vars(module))}")
+    backbone = getattr(module, factory)()
+    if not isinstance(backbone, Backbone):
+        raise ContractError(
+            f"{identifier}() returned {type(backbone).__name__}, expected a ssleval.core.backbone.Backbone"
+        )
+    return backbone
+
+
+backbones.register("python_file")(Loader(_card, _build))

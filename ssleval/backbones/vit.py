@@ -1,0 +1,363 @@
+"""The vision transformer of ssleval: encoders of DINO, DINOv2, iBOT and MAE, exact to the published code.
+
+One class covers them all. Parameter names are those of the official DINO and DINOv2 files, so an
+official checkpoint fills it without renaming. It is a plain module that trains; a frozen one behind
+the `Backbone` contract is in ``backbones/native.py``.
+
+Tokens are always ordered class token, registers, patches (row-major).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssleval.backbones.stems import PatchEmbed, ResidualStem
+from ssleval.core.registry import suggestion
+from ssleval.errors import ConfigError, UnknownNameError
+
+__all__ = ["SIZES", "PositionEmbedding", "Vit", "VitConfig", "resize_positions", "sincos_positions", "sized"]
+
+PositionEmbedding: TypeAlias = Literal["dino", "dinov2", "size", "size_antialias"]
+"""How positions are resized off the native resolution; all are bicubic.
+
+``dino`` and ``dinov2``: by a scale factor of (patches + 0.1) / grid, as in the official DINO, iBOT and
+DINOv2 without registers; the 0.1 was added against rounding and shifts every value, and published
+numbers contain it. ``size_antialias``: to the exact size, antialiased, as in DINOv2 with registers and
+timm. ``size``: to the exact size, not antialiased, as in transformers and MAE's fine-tuning.
+"""
+
+SIZES: dict[str, tuple[int, int, int]] = {
+    "vit_tiny": (192, 12, 3),
+    "vit_small": (384, 12, 6),
+    "vit_base": (768, 12, 12),
+    "vit_large": (1024, 24, 16),
+    "vit_huge": (1280, 32, 16),
+    "vit_giant2": (1536, 40, 24),
+}
+"""Width, depth and heads by name; ``vit_giant2`` is DINOv2's giant, narrower than others of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class VitConfig:
+    """Everything that decides the shape of a `Vit` and how it computes."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    patch_size: int = 16
+    image_size: int = 224
+    """Side of the square whose patch grid the positions were made for."""
+    stem: Literal["patch", "residual"] = "patch"
+    """Patches by one linear map, or by a few residual blocks, with which small networks learn in a fraction
+    of the steps; see `ssleval.backbones.stems`."""
+    mlp_ratio: float = 4.0
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    qkv_bias: bool = True
+    layerscale: float | None = None
+    """Initial value of the learned scale of every residual branch; None has no such scale."""
+    num_registers: int = 0
+    mask_token: bool = False
+    """Whether there is a token to stand for masked patches in training."""
+    drop_path: float = 0.0
+    """Rate of stochastic depth of the last block, which only takes part in training."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """Whether rates grow linearly from 0 at the first block, or are the same for all."""
+    norm_eps: float = 1e-6
+    position_embedding: PositionEmbedding = "dino"
+    fixed_positions: bool = False
+    """MAE's sine-cosine positions, which are not trained, instead of learned ones."""
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that cannot be built."""
+        if self.image_size % self.patch_size:
+            raise ConfigError(f"vit: image size {self.image_size} is no multiple of patch {self.patch_size}")
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(f"vit: width {self.embed_dim} is no multiple of {self.num_heads} heads")
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"vit: drop_path is {self.drop_path}; it must be in [0, 1)")
+        if self.stem == "residual" and (self.patch_size < 4 or self.patch_size & (self.patch_size - 1)):
+            raise ConfigError(
+                f"vit: a residual stem halves; patch {self.patch_size} is no power of 2 from 4 on"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the native image."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens in front of the patches."""
+        return 1 + self.num_registers
+
+    @property
+    def ffn_width(self) -> int:
+        """Hidden width: SwiGLU keeps two thirds, rounded up to a multiple of 8, as DINOv2 does."""
+        hidden = int(self.embed_dim * self.mlp_ratio)
+        return hidden if self.ffn == "mlp" else (int(hidden * 2 / 3) + 7) // 8 * 8
+
+
+def sized(name: str) -> tuple[int, int, int]:
+    """Return width, depth and heads of a named size.
+
+    Raises:
+        UnknownNameError: no such size; the message offers the nearest.
+    """
+    if name not in SIZES:
+        raise UnknownNameError(f"no vit size {name!r}; {suggestion(name, SIZES)}")
+    return SIZES[name]
+
+
+class Vit(nn.Module):
+    """A vision transformer; see the module docstring."""
+
+    mask_token: Tensor | None
+    register_tokens: Tensor | None
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        stem = ResidualStem if config.stem == "residual" else PatchEmbed
+        self.patch_embed = stem(width, config.patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.grid**2, width))
+        registers = torch.empty(1, config.num_registers, width)
+        self.register_tokens = nn.Parameter(registers) if config.num_registers else None
+        self.mask_token = nn.Parameter(torch.empty(1, width)) if config.mask_token else None
+        first = config.drop_path if config.drop_path_rule == "uniform" else 0.0
+        rates = torch.linspace(first, config.drop_path, config.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(_Block(config, rate) for rate in rates)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Initialise as DINO does (convolution and norms: torch's defaults), registers as DINOv2 does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                for name, parameter in module.named_parameters():
+                    if name == "weight":
+                        nn.init.trunc_normal_(parameter, std=0.02)
+                    else:
+                        nn.init.zeros_(parameter)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6)
+        if self.mask_token is not None:
+            nn.init.zeros_(self.mask_token)
+        if self.config.fixed_positions:
+            self.pos_embed.copy_(sincos_positions(self.config.embed_dim, self.config.grid))
+            self.pos_embed.requires_grad_(False)
+        else:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        masks: Bool[Tensor, "b n"] | None = None,
+        first: int | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """Return the normed tokens of the last block.
+
+        Args:
+            images: normalised; both sides a multiple of the patch size.
+            masks: patches to hide behind the mask token, row-major.
+            first: return so many of the first tokens alone; the last block then spares most of its work.
+        """
+        tokens = self.embed(images, masks)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        return self.norm(self.blocks[-1](tokens, first))
+
+    def intermediate(
+        self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
+    ) -> list[Float[Tensor, "b t d"]]:
+        """Return the tokens after the ``blocks`` (indices from zero), in the order asked.
+
+        ``norm`` applies the final norm to each, as DINO and DINOv2 do for their last-n-blocks features.
+        """
+        for index in blocks:
+            if not 0 <= index < self.config.depth:
+                raise ConfigError(f"vit: no block {index}; it has {self.config.depth}")
+        outputs: dict[int, Tensor] = {}
+        tokens = self.embed(images)
+        for index, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
+            tokens = block(tokens)
+            if index in blocks:
+                outputs[index] = self.norm(tokens) if norm else tokens
+        return [outputs[index] for index in blocks]
+
+    def class_attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
+        """Return the last block's attention of the class token to every patch.
+
+        The softmax runs over all tokens, so that a head's map sums to less than 1.
+        """
+        tokens = self.embed(images)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = cast("_Block", self.blocks[-1])
+        weights = last.attn.first_row(last.norm1(tokens))[..., self.config.num_prefix :]
+        return weights.unflatten(-1, self.patch_grid(images))
+
+    def embed(
+        self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Return what the first block sees: class token, registers and patches, with positions."""
+        height, width = self.patch_grid(images)
+        patches = self.patch_embed(images)
+        if masks is not None:
+            if self.mask_token is None:
+                raise ConfigError("vit: masks need a config with mask_token")
+            patches = torch.where(masks.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
+        tokens = torch.cat((self.cls_token.expand(len(images), -1, -1).to(patches.dtype), patches), dim=1)
+        positions = resize_positions(self.pos_embed, height, width, self.config.position_embedding)
+        tokens = tokens + positions.to(tokens.dtype)
+        if self.register_tokens is None:
+            return tokens
+        # Registers have no position: they go in after the sum.
+        registers = self.register_tokens.expand(len(images), -1, -1).to(tokens.dtype)
+        return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
+
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return rows and columns of patches.
+
+        Raises:
+            ConfigError: a side is no multiple of the patch size.
+        """
+        height, width = images.shape[-2:]
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise ConfigError(f"vit: {height}x{width} pixels is no multiple of patch {patch}; crop or pad")
+        return height // patch, width // patch
+
+
+def resize_positions(
+    positions: Float[Tensor, "1 n d"], height: int, width: int, how: PositionEmbedding
+) -> Float[Tensor, "1 m d"]:
+    """Return position embeddings for a grid of ``height`` x ``width`` patches.
+
+    The class token's position, first, is kept. A grid equal to the native one is left untouched, as in
+    every official code; resizing is in fp32 whatever the parameters are.
+
+    Source:
+        facebookresearch/dino vision_transformer.py and facebookresearch/dinov2
+        dinov2/models/vision_transformer.py, ``interpolate_pos_encoding`` (whose ``w`` is the height).
+    """
+    grid = math.isqrt(positions.shape[1] - 1)
+    if (height, width) == (grid, grid):
+        return positions
+    patches = positions[:, 1:].float().unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
+    if how in ("dino", "dinov2"):
+        scale = ((height + 0.1) / grid, (width + 0.1) / grid)
+        resized = functional.interpolate(patches, scale_factor=scale, mode="bicubic")
+    else:
+        antialias = how == "size_antialias"
+        resized = functional.interpolate(patches, size=(height, width), mode="bicubic", antialias=antialias)
+    flat = resized.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat((positions[:, :1], flat.to(positions.dtype)), dim=1)
+
+
+def sincos_positions(width: int, grid: int) -> Float[Tensor, "1 n d"]:
+    """Return MAE's fixed positions: sines and cosines of the column, then of the row; class token zero.
+
+    Source:
+        He et al. 2021; column before row is how the released weights were trained.
+    """
+    if width % 4:
+        raise ConfigError(f"vit: sine-cosine positions need a width divisible by 4, got {width}")
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angle = torch.arange(grid, dtype=torch.float64).outer(frequency)
+    wave = torch.cat((angle.sin(), angle.cos()), dim=1)
+    rows, columns = wave.repeat_interleave(grid, dim=0), wave.repeat(grid, 1)
+    positions = torch.cat((columns, rows), dim=1)
+    return functional.pad(positions, (0, 0, 1, 0)).float().unsqueeze(0)
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
+        query, key, value = self._heads(tokens)
+        mixed = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def first_row(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b heads t"]:
+        """Return the attention weights of the first token, without the other rows' cost."""
+        query, key, _ = self._heads(tokens)
+        logits = query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+        return logits.float().softmax(dim=-1).squeeze(2)
+
+    def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.fc2(functional.gelu(self.fc1(tokens)))
+
+
+class _SwiGlu(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        gate, value = self.w12(tokens).chunk(2, dim=-1)
+        return self.w3(functional.silu(gate) * value)
+
+
+class _LayerScale(nn.Module):
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return tokens * self.gamma
+
+
+class _Block(nn.Module):
+    """Pre-norm attention and feed-forward, each with its scale and stochastic depth."""
+
+    def __init__(self, config: VitConfig, drop_path: float) -> None:
+        super().__init__()
+        width = config.embed_dim
+        ffn = _Mlp if config.ffn == "mlp" else _SwiGlu
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.attn = _Attention(config)
+        self.ls1 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp = ffn(width, config.ffn_width)
+        self.ls2 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
+
+    def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
+        """Return the ``first`` tokens, to which the others are only keys and values; None returns all."""
+        mixed = self.attn(self.norm1(tokens), first)
+        tokens = tokens[:, :first] + self._kept(self.ls1(mixed))
+        return tokens + self._kept(self.ls2(self.mlp(self.norm2(tokens))))
+
+    def _kept(self, branch: Tensor) -> Tensor:
+        """Drop whole branches of random images while training, and scale the others to make up for it."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1 - self.drop_path
+        drawn = torch.rand(len(branch), 1, 1, device=branch.device) < keep
+        return branch * drawn.to(branch.dtype) / keep

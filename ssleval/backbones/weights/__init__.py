@@ -1,0 +1,1 @@
+"""Anybody's weights: found, downloaded, read safely, every tensor accounted for."""

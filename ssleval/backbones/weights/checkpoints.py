@@ -1,0 +1,300 @@
+"""Read weights somebody else wrote, and put every one of them where it belongs.
+
+Files are untrusted: safetensors, or pickles read with ``weights_only`` and nothing else. Three steps:
+`read_checkpoint` gives the tensors of one network by the names its authors gave them, `to_native`
+renames timm's and Hugging Face's vision transformers to the official DINO and DINOv2 names of
+`ssleval.backbones.vit`, and `fill` copies, refusing to leave a tensor of either side unaccounted for.
+"""
+
+import argparse
+import logging
+import pickle
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from math import isqrt
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ssleval.errors import WeightsError
+
+__all__ = ["DROPPABLE", "HEADS", "fill", "read_checkpoint", "strip", "to_native"]
+
+HEADS: dict[str, tuple[str, ...]] = {
+    "DINO and supervised ViTs": ("head.", "fc."),
+    "DINOv2": ("dino_head.", "ibot_head.", "mask_token"),
+    "iBOT": ("masked_embed",),
+    "MAE": ("decoder_embed.", "decoder_pos_embed", "decoder_blocks.", "decoder_norm.", "decoder_pred."),
+    "SwAV": ("projection_head.", "prototypes."),
+    "torchvision": ("heads.",),
+    "timm": ("head_dist.",),
+    "Hugging Face": ("pooler.", "classifier.", "decoder."),
+}
+"""Parts of a training that are no part of a backbone, by who writes them. A name that ends in a dot
+stands for everything below it. They are dropped only where the architecture has no such tensor."""
+
+DROPPABLE: tuple[str, ...] = tuple(name for names in HEADS.values() for name in names)
+"""All names of `HEADS`."""
+
+_NETWORKS = ("teacher", "student")
+_WRAPPERS = ("model", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+"""Left by DistributedDataParallel, torch.compile, and the multi-crop wrapper of DINO and DINOv2."""
+
+
+_DAMAGE = (
+    pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError,
+    AssertionError, AttributeError, TypeError,
+)  # fmt: skip
+"""All that torch's reader was seen to raise on truncated and altered files."""
+
+_HF_NAMES = (
+    (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
+    (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"^(blocks\.\d+)\.attention\.attention\.(query|key|value)\.", r"\1.attn.\2."),
+    (r"^(blocks\.\d+)\.attention\.q_proj\.", r"\1.attn.query."),
+    (r"^(blocks\.\d+)\.attention\.k_proj\.", r"\1.attn.key."),
+    (r"^(blocks\.\d+)\.attention\.v_proj\.", r"\1.attn.value."),
+    (r"^(blocks\.\d+)\.attention\.(?:output\.dense|o_proj)\.", r"\1.attn.proj."),
+    (r"^(blocks\.\d+)\.layernorm_before\.", r"\1.norm1."),
+    (r"^(blocks\.\d+)\.layernorm_after\.", r"\1.norm2."),
+    (r"^(blocks\.\d+)\.layer_scale([12])\.lambda1$", r"\1.ls\2.gamma"),
+    (r"^(blocks\.\d+)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"^(blocks\.\d+)\.mlp\.weights_in\.", r"\1.mlp.w12."),
+    (r"^(blocks\.\d+)\.mlp\.(?:weights_out|down_proj)\.", r"\1.mlp.w3."),
+    (r"^layernorm\.", "norm."),
+)
+"""Patterns and replacements, applied in this order: names of published files and of transformers 5."""
+
+_HF_FUSED = {
+    "attn.qkv": ("attn.query", "attn.key", "attn.value"),
+    "mlp.w12": ("mlp.gate_proj", "mlp.up_proj"),
+}
+"""Matrices that Hugging Face keeps apart, stacked row-wise in this order."""
+
+
+def read_checkpoint(path: Path, key: str = "teacher") -> dict[str, Tensor]:
+    """Return the tensors of one network, named as its authors named them.
+
+    Args:
+        path: safetensors where its name ends so, else a file of `torch.save`.
+        key: which network, where there are several. A file that holds one network unnamed is that
+            network to the default only: another key is a wish that such a file cannot grant.
+
+    Raises:
+        WeightsError: no such file, a damaged one, one that holds other objects than tensors and plain
+            settings, or one without that network.
+    """
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise WeightsError(f"{path}: {found}; give a .safetensors file or one written by torch.save")
+    content = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
+    return strip(_network(content, key, path), str(path))
+
+
+def strip(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Remove the prefixes that wrappers put before every name.
+
+    Raises:
+        WeightsError: two tensors would get one name.
+    """
+    stripped: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = name
+        while short.startswith(_PREFIXES):
+            short = short.partition(".")[2]
+        if short in stripped:
+            raise WeightsError(f"{origin}: two tensors are called {short!r} without their prefixes")
+        stripped[short] = tensor
+    return stripped
+
+
+def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a vision transformer of DINOv2's training, timm or Hugging Face to the names of our own.
+
+    Names that belong to no known layout are kept, for `fill` to judge. Values are never changed but for
+    one convention of timm: where its class token already holds its position, that position becomes zero.
+    """
+    native = dict(state)
+    if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in native):
+        native = _from_hugging_face(native)
+    # DINOv2 trains with its blocks in chunks, blocks.<chunk>.<block>, for FSDP.
+    native = {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", key): value for key, value in native.items()}
+    return _from_timm(native)
+
+
+def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        for pattern, replacement in _HF_NAMES:
+            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
+        renamed[key] = value
+    for fused, parts in _HF_FUSED.items():
+        for first in [key for key in renamed if f".{parts[0]}." in key]:
+            keys = [first.replace(parts[0], part) for part in parts]
+            if all(key in renamed for key in keys):
+                renamed[first.replace(parts[0], fused)] = torch.cat([renamed.pop(key) for key in keys])
+    return renamed
+
+
+def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+    positions = state.get("pos_embed")
+    if positions is not None and positions.ndim == 3 and "cls_token" in state:
+        count = positions.shape[1]
+        # A square number leaves no room for the class token: timm has added its position to it.
+        if count == isqrt(count) ** 2:
+            state["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
+    for key in [key for key in state if key.endswith(".mlp.fc1.weight")]:
+        block = key.removesuffix("fc1.weight")
+        second = state.get(f"{block}fc2.weight")
+        # Twice as many rows as the second layer reads: gate and value stacked, a SwiGLU.
+        if second is not None and len(state[key]) == 2 * second.shape[-1]:
+            names = {f"{block}fc1.": f"{block}w12.", f"{block}fc2.": f"{block}w3."}
+            for old, new in names.items():
+                for part in [name for name in state if name.startswith(old)]:
+                    state[new + part.removeprefix(old)] = state.pop(part)
+    return state
+
+
+def fill(
+    module: nn.Module, state: Mapping[str, Tensor], *, name: str, droppable: Sequence[str] = DROPPABLE
+) -> tuple[str, ...]:
+    """Copy ``state`` into ``module``: every tensor of it, and every tensor of the state, or neither.
+
+    A module on the meta device gets its tensors here. Values are converted to the module's types.
+
+    Args:
+        module: what is filled.
+        state: tensors by the module's names.
+        name: who is filled, for the message.
+        droppable: names, or prefixes ending in a dot, that may be left out where the module lacks them.
+
+    Returns:
+        The names left out.
+
+    Raises:
+        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing was copied.
+    """
+    targets = module.state_dict()
+    extra = [key for key in state if key not in targets]
+    dropped = tuple(key for key in extra if _is_droppable(key, droppable))
+    problems = {
+        "missing": [key for key in targets if key not in state],
+        "unexpected": [key for key in extra if key not in dropped],
+        "misfit": [_misfit(key, state[key], targets[key]) for key in targets if key in state],
+    }
+    complaints = [f"{what} {_some(keys)}" for what, keys in problems.items() if any(keys)]
+    if complaints:
+        raise WeightsError(
+            f"{name}: these are not weights of this architecture: {'; '.join(complaints)}; "
+            "choose the architecture they were made for, or other weights"
+        )
+    ready = {key: state[key].to(target.dtype).contiguous() for key, target in targets.items()}
+    module.load_state_dict(ready, strict=True, assign=any(t.is_meta for t in targets.values()))
+    if dropped:
+        logging.getLogger(__name__).info("%s: left out by name: %s", name, ", ".join(dropped))
+    return dropped
+
+
+def _is_droppable(key: str, droppable: Sequence[str]) -> bool:
+    return any(key.startswith(name) if name.endswith(".") else key == name for name in droppable)
+
+
+def _misfit(key: str, given: Tensor, target: Tensor) -> str:
+    """Describe why one tensor cannot become another, or return nothing."""
+    if given.shape != target.shape:
+        return f"{key} {list(given.shape)} for {list(target.shape)}"
+    if given.is_floating_point() != target.is_floating_point():
+        return f"{key} {given.dtype} for {target.dtype}"
+    return ""
+
+
+def _some(keys: Sequence[str], most: int = 5) -> str:
+    named = [key for key in keys if key]
+    more = f" and {len(named) - most} more" if len(named) > most else ""
+    return ", ".join(named[:most]) + more
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path, device="cpu")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _pickle(path: Path) -> Any:
+    # Official DINO and MAE training checkpoints hold their arguments as a Namespace.
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    foreign = "Unsupported global: " in str(error) or "Unsupported class" in str(error)
+    if foreign:
+        reason = str(error)[str(error).index("Unsupported ") :].splitlines()[0]
+        advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
+    else:
+        advice = "it is damaged, incomplete or no file of weights; get it again"
+    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
+
+
+def _network(content: Any, key: str, path: Path) -> Mapping[str, Tensor]:
+    """Descend to the tensors of the network called ``key``."""
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path}: it holds {type(content).__name__}, expected named tensors")
+    if isinstance(content.get(key), Mapping):
+        return _tensors(_only(content[key], "state_dict"), path)
+    present = [name for name in _NETWORKS if name in content]
+    inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    if not present and len(inner) == 1:
+        return _network(content[inner[0]], key, path)
+    flat = _flat_networks(content)
+    if key in flat:
+        return _tensors(flat[key], path)
+    if present or flat or inner or key != "teacher":
+        raise WeightsError(
+            f"{path}: no network {key!r}; it has {_some(list(flat or content), 12)}; choose one with --key"
+        )
+    return _tensors(content, path)
+
+
+def _only(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Unwrap ``name`` where it is all that matters."""
+    return cast("Mapping[str, Any]", content[name]) if isinstance(content.get(name), Mapping) else content
+
+
+def _flat_networks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Split a whole training module, ``teacher.backbone.…`` beside ``student.…``, as DINOv2 saves it."""
+    networks: dict[str, dict[str, Any]] = {}
+    for name, value in content.items():
+        first, _, rest = str(name).partition(".")
+        if first in _NETWORKS and rest:
+            networks.setdefault(first, {})[rest] = value
+    return networks
+
+
+def _tensors(content: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange or not content:
+        kinds = ", ".join(f"{name} ({type(content[name]).__name__})" for name in islice(content, 8))
+        raise WeightsError(
+            f"{path}: {len(strange)} of {len(content)} entries are no tensors; it has {kinds or 'nothing'}; "
+            "name the network with --key"
+        )
+    return content

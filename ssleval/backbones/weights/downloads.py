@@ -1,0 +1,156 @@
+"""Fetch published weights into the caches that other programs share, or say in one line why not.
+
+Files named by URL lie where torch.hub keeps them (``TORCH_HOME``), so that a file it fetched before is
+used, and one copied there by hand works offline. Files of the Hugging Face hub go through its library.
+"""
+
+import hashlib
+import os
+import sys
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+from filelock import FileLock
+
+from ssleval.backbones.weights.hub import explained
+from ssleval.core import BackboneCard, digest
+from ssleval.core.packaged import packaged_weights
+from ssleval.errors import WeightsError
+
+__all__ = ["fetch_card", "fetch_url"]
+
+_TIMEOUT = 60.0
+"""Seconds without a byte after which a server counts as gone."""
+
+
+def fetch_card(card: BackboneCard) -> Path:
+    """Return the local file of the published weights of ``card``, fetching it where needed.
+
+    Its ``weights`` name a file that is ``packaged``, a ``url`` (and the ``file`` it is kept as, where the
+    last part of the URL is too common a name to be alone with it), or a ``repo``, ``file`` and ``revision``
+    of the hub.
+
+    Raises:
+        WeightsError: the card names no file, or the file cannot be had or is not the pinned one.
+    """
+    weights = card.weights
+    if "packaged" in weights:
+        path = packaged_weights(weights["packaged"])
+        _refuse_other(path, card.sha256, card.name)
+        return path
+    if "url" in weights:
+        size = f" (about {4 * card.parameters:.0f} MB)" if card.parameters else ""
+        url, kept_as = weights["url"], weights.get("file", "")
+        return fetch_url(url, name=card.name, sha256=card.sha256, kept_as=kept_as, size=size)
+    if "repo" not in weights or "file" not in weights:
+        raise WeightsError(f"{card.name}: its card names no file of weights; pass --checkpoint FILE")
+    from huggingface_hub import hf_hub_download
+
+    with explained(card):
+        path = Path(hf_hub_download(weights["repo"], weights["file"], revision=weights.get("revision")))
+    _refuse_other(path, card.sha256, card.name)
+    return path
+
+
+def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size: str = "") -> Path:
+    """Return the local file of ``url``, downloading it where it is not in torch.hub's folder.
+
+    What was downloaded lies under its name only when whole and right; a broken download is resumed by the
+    next call where the server tells one version of the file from another.
+
+    Args:
+        url: http or https.
+        name: whose weights these are, for messages.
+        sha256: hash of the file or its leading digits; empty where the publisher gives none.
+        kept_as: name of the local file, instead of the last part of the URL.
+        size: in words, for messages.
+
+    Raises:
+        WeightsError: offline, unreachable, no such file, incomplete, or not the pinned file.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        raise WeightsError(f"{name}: {url!r} is no http address; pass the file with --checkpoint FILE")
+    path = Path(torch.hub.get_dir(), "checkpoints", kept_as or unquote(PurePosixPath(parts.path).name))
+    if not path.is_file():
+        reason = _get(url, path, sha256)
+        if reason:
+            raise WeightsError(
+                f"{name}: its weights{size} from {url} are out of reach: {reason}; fetch them into "
+                f"{path} on a machine that can, or pass --checkpoint FILE"
+            )
+    _refuse_other(path, sha256, name)
+    return path
+
+
+def _get(url: str, path: Path, sha256: str) -> str:
+    """Download, and return why that failed, or nothing."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "HF_HUB_OFFLINE is set"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.is_file():
+            return ""
+        try:
+            return _download(url, path, sha256)
+        except HTTPError as error:
+            return f"HTTP {error.code} {error.reason}"
+        except (HTTPException, OSError) as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def _download(url: str, path: Path, sha256: str) -> str:
+    with urlopen(Request(url), timeout=_TIMEOUT) as response:
+        tag, total = response.headers.get("ETag", ""), int(response.headers.get("Content-Length", -1))
+        # The version is part of the name: bytes of two versions of a file must not end up in one.
+        part = path.with_name(f"{path.name}.{digest(tag)[:12]}.part")
+        done = part.stat().st_size if tag and part.exists() else 0
+        if not 0 < done < total:
+            _save(response, part, "wb")
+    if 0 < done < total:
+        wanted = {"Range": f"bytes={done}-", "If-Range": tag}
+        with urlopen(Request(url, headers=wanted), timeout=_TIMEOUT) as response:
+            _save(response, part, "ab" if response.status == 206 else "wb")
+    received = part.stat().st_size
+    if 0 <= total != received:
+        return f"the connection broke after {received:,} of {total:,} bytes; run again to go on from there"
+    if not _sha256(part).startswith(sha256):
+        found = _sha256(part)
+        part.unlink()
+        return f"the file has sha256 {found[:16]}..., expected {sha256}, and was removed"
+    part.replace(path)
+    return ""
+
+
+def _save(response: Any, part: Path, mode: str) -> None:
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    length = int(response.headers.get("Content-Length", 0))
+    what = part.name.partition(".")[0]
+    console, quiet = Console(stderr=True), not sys.stderr.isatty()
+    with (
+        wrap_file(response, length, description=what, console=console, disable=quiet) as source,
+        part.open(mode) as file,
+    ):
+        copyfileobj(source, file, 1 << 20)
+
+
+def _refuse_other(path: Path, sha256: str, name: str) -> None:
+    if sha256 and not _sha256(path).startswith(sha256):
+        found = _sha256(path)[:16]
+        raise WeightsError(
+            f"{name}: {path} has sha256 {found}..., expected {sha256}; remove it to fetch it again, or "
+            "pass --checkpoint FILE for weights of your own"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Checks of models: wired correctly (doctor), no worse than another (gate)."""

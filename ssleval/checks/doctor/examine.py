@@ -1,0 +1,87 @@
+"""Load a model and run every check on it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ssleval.backbones.zoo import load
+from ssleval.checks.doctor import wiring
+from ssleval.checks.doctor.finding import Finding
+from ssleval.checks.doctor.scores import score_checks
+from ssleval.checks.doctor.weights import preprocessing, weights
+from ssleval.core import Context
+from ssleval.core.backbone import Backbone
+from ssleval.errors import SslevalError, WeightsError
+
+__all__ = ["diagnose", "examine"]
+
+_OWN_CODE = ("python_file", "torchhub")
+"""Loaders whose architectures come with their weights, so that none can be built without."""
+
+
+def examine(
+    name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
+) -> Iterator[Finding]:
+    """Load a model as a run would, and yield what each check finds.
+
+    Args:
+        name: a zoo alias or ``source:identifier``.
+        context: device, precision and seed; nothing is read from or left in its cache.
+        checkpoint: local weights for the named architecture.
+        key: which network of a full training checkpoint.
+        limit: images of each split of the embedded digits that scores are of.
+
+    Raises:
+        UnknownNameError: no such model. Weights that cannot be loaded are a finding.
+    """
+    try:
+        backbone = load(name, checkpoint=checkpoint, key=key, seed=context.seed, device=context.device)
+    except WeightsError as error:
+        yield Finding("weights", "fail", str(error), "nothing else can be checked before they load")
+        return
+    known = backbone.card.weights and backbone.card.loader not in _OWN_CODE
+    untrained = partial(_untrained, name) if known else None
+    yield from diagnose(backbone, context, untrained=untrained, limit=limit)
+
+
+def diagnose(
+    backbone: Backbone,
+    context: Context,
+    *,
+    untrained: Callable[[int], Backbone] | None = None,
+    limit: int = 200,
+) -> Iterator[Finding]:
+    """Yield what each check finds in a loaded model.
+
+    ``untrained`` builds the same architecture with random weights from a seed, where that is possible.
+    """
+    yield _said("weights", lambda: weights(backbone, untrained))
+    yield _said("preprocessing", lambda: preprocessing(backbone))
+    for check in (
+        wiring.tokens,
+        wiring.pooling,
+        wiring.patch_order,
+        wiring.mode,
+        wiring.determinism,
+        wiring.batches,
+    ):
+        yield _said(check.__name__.replace("_", " "), lambda check=check: check(backbone))
+    yield _said("precision", lambda: wiring.precision(backbone, context))
+    with TemporaryDirectory() as folder:
+        apart = replace(context, cache=Path(folder), progress=False)
+        for name, check in score_checks(backbone, apart, limit):
+            yield _said(name, check)
+
+
+def _untrained(name: str, seed: int) -> Backbone:
+    return load(f"random:{name}", seed=seed)
+
+
+def _said(name: str, check: Callable[[], Finding]) -> Finding:
+    """Return what a check finds; a refusal by the model or a task is a finding too."""
+    try:
+        return check()
+    except SslevalError as error:
+        return Finding(name, "fail", " ".join(str(error).split()), "mend this first; other checks may follow")

@@ -1,0 +1,81 @@
+"""Verdicts for people and for CI: a Markdown table, JSON, JUnit XML. Imports no torch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ssleval.checks.gate.verdicts import Verdict, overall
+
+__all__ = ["junit", "markdown", "to_json", "write_reports"]
+
+_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return the table for a pull-request comment; what needs attention comes first."""
+    order = ("fail", "inconclusive", "pass")
+    lines = [
+        f"### Gate: {_SIGNS[overall(verdicts)]}",
+        "",
+        "| verdict | task | metric | baseline | candidate | better by [90 %] | margin | n | seeds | why |",
+        "|:---|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
+    ]
+    for one in sorted(verdicts, key=lambda one: order.index(one.outcome)):
+        scale, digits = (100, 2) if one.unit == "fraction" else (1, 4)
+        numbers = (one.baseline, one.candidate, one.gain, *one.ci90, one.margin)
+        first, second, gain, low, high, margin = (f"{number * scale:.{digits}f}" for number in numbers)
+        lines.append(
+            f"| {_SIGNS[one.outcome]} | {one.name} | {one.metric} | {first} | {second} | "
+            f"{gain} [{low}, {high}] | {margin} | {one.n} | {one.seeds} | {one.reason} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def to_json(verdicts: Sequence[Verdict]) -> str:
+    """Return ``{"outcome": ..., "tasks": [...]}``."""
+    content = {"outcome": overall(verdicts), "tasks": [one.to_dict() for one in verdicts]}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def junit(verdicts: Sequence[Verdict], suite: str) -> str:
+    """Return a JUnit report: one test case a task; inconclusive ones are skipped, with the reason."""
+    counts = {
+        "tests": str(len(verdicts)),
+        "failures": str(sum(one.outcome == "fail" for one in verdicts)),
+        "errors": "0",
+        "skipped": str(sum(one.outcome == "inconclusive" for one in verdicts)),
+        "time": "0",
+    }
+    root = ElementTree.Element("testsuites", {"name": "ssleval gate", **counts})
+    group = ElementTree.SubElement(root, "testsuite", {"name": suite, **counts})
+    for one in verdicts:
+        name = {"classname": f"ssleval.{one.task}", "name": f"{one.dataset} {one.metric}", "time": "0"}
+        case = ElementTree.SubElement(group, "testcase", name)
+        scale = 100 if one.unit == "fraction" else 1
+        low, high = (f"{end * scale:.4g}" for end in one.ci90)
+        message = (
+            f"better by {one.gain * scale:.4g} [{low}, {high}], margin {one.margin * scale:g}: {one.reason}"
+        )
+        if one.outcome == "fail":
+            ElementTree.SubElement(case, "failure", {"type": "inferior", "message": message}).text = message
+        elif one.outcome == "inconclusive":
+            ElementTree.SubElement(case, "skipped", {"message": message})
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
+
+
+def write_reports(verdicts: Sequence[Verdict], suite: str, folder: Path) -> list[Path]:
+    """Write ``gate.md``, ``gate.json`` and ``gate.xml`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
+    texts = {
+        "gate.md": markdown(verdicts),
+        "gate.json": to_json(verdicts),
+        "gate.xml": declaration + junit(verdicts, suite),
+    }
+    for name, text in texts.items():
+        part = folder / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+    return [folder / name for name in texts]

@@ -1,0 +1,166 @@
+"""Non-inferiority, task by task: pass, fail or inconclusive. Imports no torch.
+
+A task passes when the candidate is shown to be worse by less than the margin (one-sided, 5 %), and fails
+when it is shown to be worse by more than it (one-sided, 5 % over all tasks together, by Holm). Anything
+between is inconclusive: the test set cannot tell. All tasks must pass, so passing needs no correction.
+The error counts the draw of items and, where probes are trained, their seeds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from ssleval.core import COMPUTING_FIELDS
+from ssleval.errors import ConfigError
+from ssleval.metrics.paired import Difference, holm
+from ssleval.results import Result
+from ssleval.results.compare import Pairing, paired_difference, unlike_precision
+
+__all__ = ["DEFAULT_MARGIN", "Outcome", "Verdict", "judge", "overall"]
+
+Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
+
+DEFAULT_MARGIN = 0.01
+"""One point, for metrics that are fractions."""
+_LEVEL = 0.05
+_OF_THE_NETWORK = (*COMPUTING_FIELDS, "resize", "resize_mode", "interpolation")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of one task, and why."""
+
+    task: str
+    dataset: str
+    metric: str
+    unit: str
+    baseline: float
+    """Averaged over seeds."""
+    candidate: float
+    gain: float
+    """How much better the candidate is on shared items; below 0 it is worse, whichever way the metric
+    points."""
+    ci90: tuple[float, float]
+    """Its lower end is the one-sided 95 % bound that must lie above minus the margin."""
+    margin: float
+    n: int
+    seeds: int
+    pvalue: float
+    """Of being worse by more than the margin, corrected over tasks: small means it is."""
+    outcome: Outcome
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """Return ``task/dataset``."""
+        return f"{self.task}/{self.dataset}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; infinite ends of an interval are None, as JSON wants."""
+        ends = [end if math.isfinite(end) else None for end in self.ci90]
+        return {**asdict(self), "ci90": ends}
+
+
+def judge(pairs: Sequence[Pairing], margins: Mapping[str, float]) -> list[Verdict]:
+    """Return the verdict on every pair of baseline (first) and candidate (second).
+
+    Args:
+        pairs: one for every task and dataset.
+        margins: by ``task/dataset``, or by task; others get `DEFAULT_MARGIN`.
+
+    Raises:
+        ConfigError: no margin for a metric that is not a fraction.
+    """
+    limits = [_margin(pair, margins) for pair in pairs]
+    gains = [_gain(pair) for pair in pairs]
+    # Below: that the gain is -margin or more. Its p-value is one minus that of -margin or less.
+    worse = holm([1 - gain.pvalue_below(-limit) for gain, limit in zip(gains, limits, strict=True)])
+    return [
+        _verdict(pair, gain, limit, float(p))
+        for pair, gain, limit, p in zip(pairs, gains, limits, worse, strict=True)
+    ]
+
+
+def overall(verdicts: Sequence[Verdict]) -> Outcome:
+    """Return fail if any task fails, else inconclusive if any is, else pass."""
+    found = {one.outcome for one in verdicts}
+    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
+
+
+def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
+    task, unit = pair.first[0].task, pair.first[0].metrics[pair.headline].unit
+    for name in (pair.name, task):
+        if name in margins:
+            return margins[name]
+    if unit != "fraction":
+        raise ConfigError(
+            f"gate: {pair.name} is scored in {unit}, for which there is no usual margin; "
+            f"give one with --margin {task}=NUMBER or in the suite"
+        )
+    return DEFAULT_MARGIN
+
+
+def _gain(pair: Pairing) -> Difference:
+    found = paired_difference(pair, pair.headline)
+    higher = pair.first[0].metrics[pair.headline].higher_is_better
+    return found if higher else replace(found, value=-found.value)
+
+
+def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Verdict:
+    outcome, reason = _decide(pair, gain, margin, worse)
+    if unlike := unlike_precision(pair):
+        reason += f"; {unlike} is part of the difference"
+    score = pair.first[0].metrics[pair.headline]
+    baseline, candidate = (
+        sum(one.metrics[pair.headline].value for one in side) / len(side)
+        for side in (pair.first, pair.second)
+    )
+    return Verdict(
+        task=pair.first[0].task,
+        dataset=pair.first[0].dataset,
+        metric=pair.headline,
+        unit=score.unit,
+        baseline=baseline,
+        candidate=candidate,
+        gain=gain.value,
+        ci90=gain.interval(1 - 2 * _LEVEL),
+        margin=margin,
+        n=gain.n,
+        seeds=len(pair.first),
+        pvalue=worse,
+        outcome=outcome,
+        reason=reason,
+    )
+
+
+def _decide(pair: Pairing, gain: Difference, margin: float, worse: float) -> tuple[Outcome, str]:
+    if all(_is_same(one, two) for one, two in zip(pair.first, pair.second, strict=True)):
+        return "pass", "the same weights under the same protocol"
+    if gain.error == 0 and gain.value == 0:
+        return "inconclusive", "no item differs although the weights do; nothing says how much one would"
+    if gain.pvalue_below(-margin) <= _LEVEL:
+        return "pass", "shown to be worse by less than the margin, if at all"
+    if worse <= _LEVEL:
+        return "fail", "shown to be worse by more than the margin"
+    return (
+        "inconclusive",
+        f"the interval holds minus the margin; {_what_would_tell(gain, margin, len(pair.first))}",
+    )
+
+
+def _is_same(one: Result, two: Result) -> bool:
+    """Return whether nothing but the model's name and prose differs; the protocol agrees already."""
+    cards = [[side.backbone.get(name) for name in _OF_THE_NETWORK] for side in (one, two)]
+    alike = one.weights_sha256 == two.weights_sha256 and one.settings == two.settings and cards[0] == cards[1]
+    return one.key == two.key or (alike and one.metrics == two.metrics)
+
+
+def _what_would_tell(gain: Difference, margin: float, seeds: int) -> str:
+    if seeds > 1:
+        return "more images or more seeds would tell"
+    needed = gain.n * (gain.detectable(level=2 * _LEVEL) / margin) ** 2
+    if needed <= gain.n:
+        return "it is worse by about the margin, and only far more images or a wider margin would tell"
+    about = f"about {needed:,.0f}" if math.isfinite(needed) else "many more"
+    return f"passing an equal candidate takes {about} images"

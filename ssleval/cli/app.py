@@ -1,0 +1,94 @@
+"""The command line: parse, call, print.
+
+No decision is made here, and nothing heavy is imported before a command needs it.
+"""
+
+import sys
+from traceback import print_exc
+from typing import Annotated
+
+import typer
+
+from ssleval.cli.cache import cache_app
+from ssleval.cli.compare import compare_
+from ssleval.cli.doctor import doctor
+from ssleval.cli.export import export_app
+from ssleval.cli.gate import gate_
+from ssleval.cli.leaderboard import leaderboard_
+from ssleval.cli.ls import ls_
+from ssleval.cli.options import complain
+from ssleval.cli.report import report_
+from ssleval.cli.run import run_
+from ssleval.cli.show import show_app
+from ssleval.cli.train import train_command
+from ssleval.cli.verify import verify_
+from ssleval.errors import SslevalError
+
+__all__ = ["app", "main"]
+
+_FAULT = 70
+"""`EX_SOFTWARE` of sysexits.h."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare frozen vision backbones on a common footing.",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive, "
+    "70 a fault in ssleval.",
+)
+app.command(name="run")(run_)
+app.command(name="ls")(ls_)
+app.command(name="leaderboard")(leaderboard_)
+app.command(name="compare")(compare_)
+app.command(name="gate")(gate_)
+app.command(name="verify")(verify_)
+app.command(name="report")(report_)
+app.add_typer(show_app, name="show")
+app.command(name="doctor")(doctor)
+app.command(name="train")(train_command)
+app.add_typer(export_app, name="export")
+app.add_typer(cache_app, name="cache")
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        from ssleval import __version__
+
+        typer.echo(f"ssleval {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
+) -> None:
+    # `_version` acts on the one, `main` on the other, which it sees wherever it stands.
+    del version, traceback
+
+
+def main() -> None:
+    """Run the command line; print errors a user can mend as one line and exit with 2."""
+    arguments = [_spelling(argument) for argument in sys.argv[1:]]
+    traceback = "--traceback" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--traceback"])
+    except (SslevalError, OSError) as error:
+        if traceback:
+            raise
+        complain(error)
+        raise SystemExit(2) from None
+    except Exception:
+        # Not the 1 that Python has for it, which means that a gate failed.
+        print_exc()
+        raise SystemExit(_FAULT) from None
+
+
+def _spelling(argument: str) -> str:
+    # `--batch_size` and `--batch-size` are both what people type.
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument

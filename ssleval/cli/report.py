@@ -1,0 +1,48 @@
+"""`ssleval report`: one page for people."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssleval.cli.options import CacheDir, cache_folder
+
+__all__ = ["report_"]
+
+
+def report_(
+    results: Annotated[Path, typer.Option("--results", help="Folder of result files.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="The page, one HTML file.")] = Path("report.html"),
+    training: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a training run to draw; may be repeated.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Open this dataset for thumbnails and class names; may be repeated."),
+    ] = None,
+    thumbnails: Annotated[int, typer.Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
+    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
+    detail_mb: Annotated[
+        float, typer.Option(min=0, help="Megabytes of single items; scores are always kept.")
+    ] = 48.0,
+    title: Annotated[str, typer.Option(help="Headline of the page.")] = "ssleval report",
+    cache: CacheDir = None,
+) -> None:
+    """Write one page that works offline: tables, cost, self- against weakly supervised, single items."""
+    from ssleval.core import DatasetOptions
+    from ssleval.display.report import Options, write_report
+
+    options = Options(
+        title=title,
+        training=tuple(training or ()),
+        drawn=pictures,
+        images=tuple(images or ()),
+        thumbnails=thumbnails,
+        detail_mb=detail_mb,
+        datasets=DatasetOptions(data_root, cache=cache_folder(cache)),
+    )
+    shown = write_report(results, out, options)
+    typer.echo(f"{out}: {shown} results")

@@ -1,0 +1,91 @@
+"""`ssleval show`: pictures where people would rather look than read."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from ssleval.cli.options import CacheDir, cache_folder
+
+__all__ = ["ModelGroup", "show_app"]
+
+
+class ModelGroup(TyperGroup):
+    """Commands by name; anything else begins with a model, and is the command `fallback`."""
+
+    fallback: ClassVar[str] = "model"
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that ``args`` begin with, and what is left of them."""
+        named = args[0] in self.commands
+        return super().resolve_command(ctx, args if named else [self.fallback, *args])
+
+
+show_app = typer.Typer(
+    cls=ModelGroup,
+    no_args_is_help=True,
+    # Options may come before the model; they are the fallback's.
+    context_settings={"ignore_unknown_options": True},
+    help="Draw pictures: `ssleval show MODEL IMAGES --what pca`, `ssleval show scenes`.",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="PNG file to write.")]
+
+
+@show_app.command(name="model")
+def show_model(
+    model: Annotated[str, typer.Argument(help="A name of `ssleval ls models`, or source:identifier.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files; none: rows of --dataset.")] = None,
+    what: Annotated[
+        Literal["pca", "attention", "matches", "retrieval", "segmentation", "depth"],
+        typer.Option(help="pca, attention, matches, retrieval, segmentation or depth."),
+    ] = "pca",
+    out: Annotated[Path | None, typer.Option(help="PNG file to write; default: WHAT.png.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Where rows come from, and what a head is fitted on; default: scenes.")
+    ] = None,
+    rows: Annotated[str, typer.Option(help="Rows of its scored split to look at: 0,5,9.")] = "",
+    block: Annotated[int, typer.Option(help="Block whose patch tokens are shown.")] = -1,
+    size: Annotated[int, typer.Option(min=0, help="Pixels of the long side; 0: as the kind has it.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Images that a head is fitted on.")] = 500,
+    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Local weights for the named architecture.")] = None,
+    key: Annotated[str, typer.Option(help="Network of a training checkpoint: teacher, student.")] = "teacher",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    cache: CacheDir = None,
+) -> None:
+    """Draw what a model makes of images: tokens in colours, attention, matches, neighbours, heads."""
+    from ssleval.backbones.zoo import load
+    from ssleval.core import Context, DatasetOptions
+    from ssleval.display.pictures import Look, draw, gather
+
+    folder = cache_folder(cache)
+    opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
+    look = Look(block, size, opened, limit, Context(device=device, cache=folder))
+    backbone = load(model, checkpoint=checkpoint, key=key, device=device)
+    path = out or Path(f"{what}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(backbone, pictures, what, look).save(path, format="PNG")
+    typer.echo(str(path))
+
+
+@show_app.command(name="scenes")
+def show_scenes(out: Out = Path("scenes.png")) -> None:
+    """Draw the contact sheet of the embedded set: every kind of picture and of ground truth."""
+    from ssleval.datasets.scenes.sheet import draw_sheet
+
+    draw_sheet(out)
+    typer.echo(str(out))
+
+
+@show_app.command(name="train")
+def show_train(
+    folder: Annotated[Path, typer.Argument(help="What ssleval train --out was given.")],
+    out: Out = Path("curves.png"),
+) -> None:
+    """Draw the curves of a training: losses, signs of collapse, evaluations, schedules."""
+    from ssleval.train.curves import draw_curves
+
+    draw_curves(folder, out)
+    typer.echo(str(out))

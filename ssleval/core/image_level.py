@@ -1,0 +1,181 @@
+"""What tasks on one vector per image share: the geometry they see images at, the two splits, the labels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
+from ssleval.core.targets import Groups
+from ssleval.core.task import refuse_one_split
+from ssleval.errors import ContractError, DataError, NotApplicableError
+
+__all__ = [
+    "ImageGeometry",
+    "VectorPerImage",
+    "all_positive",
+    "answers_of",
+    "groups_of",
+    "labels_of",
+    "long_sides",
+    "queries_and_gallery",
+    "random_views",
+    "same_rows",
+    "train_and_test",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGeometry:
+    """Fields of a task that sees whole images: the published evaluation transform, or the model's own."""
+
+    preprocessing: Literal["protocol", "card"] = "protocol"
+    """Geometry of the next three fields, or the one the model was published with."""
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The geometry to request features at; None is the card's."""
+        protocol = Geometry(self.resize, "short", self.crop, self.interpolation)
+        return protocol if self.preprocessing == "protocol" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorPerImage(ImageGeometry):
+    """Fields of a task on one vector per image: which vector, at which geometry."""
+
+    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
+    """The model's own descriptor, or the last block's class token or pooled patches."""
+
+    @property
+    def vector(self) -> Readout:
+        """The one readout to request."""
+        return Readout(self.readout)
+
+
+def train_and_test(
+    task: str,
+    dataset: Dataset,
+    geometry: Geometry | None,
+    readouts: tuple[Readout, ...],
+    *,
+    targets: Sequence[str] = ("label",),
+) -> tuple[FeatureRequest, FeatureRequest]:
+    """Return requests for the training and the scored split, for ``task`` that fits on one of them.
+
+    Raises:
+        NotApplicableError: the dataset's kind of target is none of ``targets``.
+        ConfigError: the two splits are one, where every image would find itself.
+    """
+    card = dataset.card
+    if card.target not in targets:
+        needed = "one label per image" if tuple(targets) == ("label",) else "labels"
+        raise NotApplicableError(f"{task} needs {needed}; {card.name} has target {card.target!r}")
+    refuse_one_split(task, card)
+    return (
+        FeatureRequest(dataset, card.train_split, geometry, readouts),
+        FeatureRequest(dataset, card.test_split, geometry, readouts),
+    )
+
+
+def random_views(
+    request: FeatureRequest, count: int, size: int, seed: int, interpolation: Interpolation = "bicubic"
+) -> tuple[FeatureRequest, ...]:
+    """Return requests for ``count`` augmented views of the images of ``request``, ``size`` pixels wide."""
+    return tuple(
+        replace(request, geometry=RandomView(index, size, interpolation, seed)) for index in range(count)
+    )
+
+
+def same_rows(tables: Sequence[FeatureTable]) -> None:
+    """Refuse tables of one split that lack different images.
+
+    Raises:
+        ContractError: row i is not the same image in all of them.
+    """
+    if any(not np.array_equal(table.rows, tables[0].rows) for table in tables):
+        raise ContractError(
+            "views of one split lack different images; run `ssleval cache verify`, then again"
+        )
+
+
+def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:
+    """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table.
+
+    Raises:
+        ContractError: there are none, although the dataset's card promises them.
+    """
+    if table.targets is None:
+        raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
+    return table.targets
+
+
+def all_positive(numbers: Sequence[float]) -> bool:
+    """Return whether there are numbers and all of them are finite and above 0, as scales must be."""
+    return len(numbers) > 0 and all(isfinite(one) and one > 0 for one in numbers)
+
+
+def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:
+    """Return a geometry for every scale: images whole, the long side ``size`` times it, in whole patches."""
+    return tuple(
+        Geometry(round(size * scale), "long", None, interpolation, multiple="patch") for scale in scales
+    )
+
+
+def queries_and_gallery(
+    task: str, dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
+) -> tuple[FeatureRequest, ...]:
+    """Return requests for the scored split and for the one it is looked up in, which may be the same.
+
+    Raises:
+        NotApplicableError: nothing says which images belong together.
+    """
+    card = dataset.card
+    if card.target != "groups":
+        raise NotApplicableError(f"{task} needs groups of images; {card.name} has target {card.target!r}")
+    return tuple(
+        FeatureRequest(dataset, split, geometry, readouts)
+        for split in dict.fromkeys((card.test_split, card.train_split))
+        for geometry in geometries
+    )
+
+
+def groups_of(dataset: Dataset) -> Iterator[Groups]:
+    """Yield what answers every query, if anything, as rows of the whole gallery.
+
+    Raises:
+        ContractError: the dataset's card promises groups that it does not give.
+    """
+    split = dataset.split(dataset.card.test_split)
+    if split.target is None:
+        raise ContractError(f"{dataset.card.name} opened without the groups its card promises")
+    yield from (split.target(item) for item in range(len(split)))
+
+
+def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> list[Groups]:
+    """Return what answers each row of ``queries``, if anything, as rows of the ``gallery`` table.
+
+    Raises:
+        ContractError: the dataset's card promises groups that it does not give.
+        DataError: no query has an answer.
+    """
+    card, asked = dataset.card, list(groups_of(dataset))
+    place = np.full(card.lengths[card.train_split], -1)
+    place[gallery.rows] = np.arange(len(gallery.rows))
+
+    def seen(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+        found = place[rows]
+        return found[found >= 0]
+
+    found: list[Groups] = []
+    for item in queries.rows.tolist():
+        groups = asked[item]
+        found.append(Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group))
+    if not any(len(one.right) for one in found):
+        raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
+    return found

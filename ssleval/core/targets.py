@@ -1,0 +1,77 @@
+"""What a dense or relational target holds: answers in a gallery, or what two images of a pair share.
+
+A pair is one item of a split, its first image that of `Split.image`; the target carries the other. So
+any subset of a split keeps its pairs whole.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+from PIL import Image
+
+__all__ = ["Groups", "KeyPoints", "SameGroup", "Views"]
+
+
+class Groups(NamedTuple):
+    """Rows of the gallery that show what a query shows, as the revisited Oxford set groups them."""
+
+    easy: Int[np.ndarray, " e"]
+    hard: Int[np.ndarray, " h"]
+    junk: Int[np.ndarray, " j"]
+    """Neither right nor wrong: to be left out of a ranking."""
+    group: int = 0
+    """Which group the query is one of, where scores are also averaged group by group."""
+
+    @property
+    def right(self) -> Int[np.ndarray, " r"]:
+        """Rows that answer the query, the easy ones first."""
+        return np.concatenate([self.easy, self.hard])
+
+
+@dataclass(frozen=True, slots=True)
+class SameGroup:
+    """Every image asks for the others of its group, and is junk in its own ranking."""
+
+    group: Int[np.ndarray, " n"]
+    """-1 for distractors, which have no others."""
+
+    def __call__(self, index: int) -> Groups:
+        """Return the answers to image ``index``."""
+        own = int(self.group[index])
+        same = np.flatnonzero(self.group == own) if own >= 0 else np.zeros(0, np.int64)
+        nothing = np.zeros(0, np.int64)
+        return Groups(same[same != index], nothing, np.array([index], np.int64), own)
+
+
+class KeyPoints(NamedTuple):
+    """Points of one thing that both images show; row j is the same point in both."""
+
+    names: tuple[str, str]
+    """Of the two images: equal names, equal images."""
+    partner: Image.Image
+    """The second image, RGB."""
+    points: Float32[np.ndarray, "k 2"]
+    """Column and row in pixels from the corner of the first image, pixel centres at halves."""
+    partner_points: Float32[np.ndarray, "k 2"]
+    """The same points in the second image."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom of the thing in the second image, in pixels."""
+    category: int = 0
+    """Of the thing, where scores are also averaged category by category."""
+
+
+class Views(NamedTuple):
+    """One place seen by a camera of known motion; both images have the size of their depth."""
+
+    names: tuple[str, str]
+    """Of the two images: equal names, equal images."""
+    partner: Image.Image
+    """The second image, RGB."""
+    depths: tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]
+    """Metres along the axis of each camera, 0 where unknown."""
+    intrinsics: tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "3 3"]]
+    """Of each camera, in pixels from the corner of its image."""
+    motion: Float64[np.ndarray, "4 4"]
+    """Takes points from the frame of the first camera into that of the second, in metres."""

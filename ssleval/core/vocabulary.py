@@ -1,0 +1,506 @@
+"""The vocabulary of ssleval, first part. Read this file, then `backbone.py`, then `task.py`.
+
+A *backbone* turns images into `Features`. A *task* turns features and targets into `Samples`, one
+row per test item. A *metric* is a statistic of samples. A *result* is a score with everything
+needed to trust it. This part holds what describes models, data and scores and imports no torch, so
+that listing commands and result readers stay light.
+
+Axis letters used everywhere: ``b`` images, ``H W`` pixels, ``h w`` patch grid, ``d`` channels of a
+patch, ``p`` channels of the pooled vector, ``r`` resamples, ``n m`` samples, ``c`` classes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from PIL import Image
+
+from ssleval.core.registry import Registry, suggestion
+from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
+
+__all__ = [
+    "COMPUTING_FIELDS",
+    "IGNORED",
+    "BackboneCard",
+    "Context",
+    "Dataset",
+    "DatasetCard",
+    "DatasetLoader",
+    "DatasetOptions",
+    "FeatureRequest",
+    "FeatureTable",
+    "Geometry",
+    "Interpolation",
+    "Metric",
+    "RandomView",
+    "Readout",
+    "Sample",
+    "Samples",
+    "Split",
+    "Statistic",
+    "datasets",
+    "digest",
+]
+
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+def digest(content: Any) -> str:
+    """Return the sha256 of ``content`` as canonical JSON: equal content, equal digest."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Images to tensors --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a decoded image becomes a tensor. Pinned by a protocol, never by a library's default.
+
+    Resizing is PIL's (antialiased, on 8-bit RGB), as in the official DINO and DINOv2 code.
+    """
+
+    resize: int | None
+    """Pixels of the side named by ``mode``; None leaves the image as it is."""
+    mode: Literal["short", "long", "square"] = "short"
+    """Which side gets ``resize`` pixels; ``square`` squashes both."""
+    crop: int | None = None
+    """Side of the central square kept; smaller images are padded with black, as torchvision does."""
+    interpolation: Interpolation = "bicubic"
+    flip: bool = False
+    """Mirrored left to right, last of all."""
+    multiple: int | Literal["patch"] = 1
+    """Both resized sides are rounded to a multiple of so many pixels, or of the model's patch size, where
+    images keep their aspect."""
+
+    def __post_init__(self) -> None:
+        """Refuse to round the sides of a square: its size is pinned."""
+        if self.multiple != 1 and (self.fixed_size is not None or self.multiple == 0):
+            raise ConfigError(f"{self}: only sides that vary with the image are rounded to a multiple")
+
+    @property
+    def fixed_size(self) -> int | None:
+        """Side of the square every image ends up as, or None where sizes vary with the image."""
+        return self.crop or (self.resize if self.mode == "square" else None)
+
+    def on_grid(self, patch_size: int) -> "Geometry":
+        """Return the same geometry with the pixels of a patch in place of the word."""
+        return replace(self, multiple=patch_size) if self.multiple == "patch" else self
+
+
+@dataclass(frozen=True, slots=True)
+class RandomView:
+    """One augmented view of every image, in place of a `Geometry`: a random resized crop, then a flip.
+
+    What is drawn depends on ``index``, ``seed`` and the image's id alone, so that a view is the same
+    whatever else is extracted, in which order, and on how many machines.
+
+    Source:
+        torchvision's RandomResizedCrop and RandomHorizontalFlip, as in DINO's and DINOv2's linear probes.
+    """
+
+    index: int
+    """Which of several views."""
+    size: int = 224
+    """Side of the square every image ends up as."""
+    interpolation: Interpolation = "bicubic"
+    seed: int = 0
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest part of the image's area that a crop may have."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width per height of a crop."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+
+    @property
+    def fixed_size(self) -> int:
+        """Side of the square every image ends up as."""
+        return self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """What is kept of a forward pass; its text form, such as ``cls[-1]``, names it everywhere."""
+
+    kind: Literal["pooled", "cls", "mean", "gem", "patches"]
+    """The model's own descriptor; a block's class token; the mean of its patch tokens; their
+    generalised mean (power 4, values clamped at 1e-6); the patch grid itself."""
+    block: int = -1
+    """Block index, negative from the end. ``pooled`` has none."""
+    norm: bool = True
+    """Whether the model's final norm is applied to the block's output (DINOv2's depth heads: no)."""
+    quarter: int = 0
+    """1 to 4: the block that ends this quarter of the model, whatever its depth, in place of ``block``."""
+
+    def __str__(self) -> str:
+        """Return the canonical name."""
+        if self.kind == "pooled":
+            return "pooled"
+        block = f"quarter {self.quarter}" if self.quarter else str(self.block)
+        return f"{self.kind}[{block}]{'' if self.norm else ':unnormed'}"
+
+
+# Models -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneCard:
+    """One entry of ``model_zoo.yaml``: everything a result must say about its model."""
+
+    name: str
+    loader: str
+    """Which module of ``ssleval.backbones`` builds it."""
+    arch: str
+    """The loader's own name of the architecture."""
+    embed_dim: int
+    """Channels of a patch token of the last block."""
+    patch_size: int
+    """Pixels of input per step of the last block's patch grid (32 for a ResNet-50)."""
+    pooled_dim: int = 0
+    """Channels of ``pooled``; 0 means ``embed_dim``."""
+    image_size: int = 224
+    """Side of the square the model was made for; ``Geometry`` of protocols that say `native`."""
+    resize: int = 0
+    """Pixels of the resized side before the central crop to ``image_size``; 0 means no crop."""
+    resize_mode: Literal["short", "square"] = "short"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    pooling: str = "cls"
+    """What ``pooled`` is: cls, mean, map, projection, cls+mean, gap..."""
+    position_embedding: str = ""
+    """Interpolation off the native resolution (protocols of DINO, DINOv2, timm), where it applies."""
+    supervision: Literal["self", "weak", "full", "none", "unknown"] = "self"
+    family: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Where the weights come from: ``url``, or ``repo`` with ``file`` and ``revision``."""
+    sha256: str = ""
+    """Hash, or leading digits of it, of the weights *file*, where its publisher gives one."""
+    unavailable: str = ""
+    """A sentence saying why no stable public source exists; then nothing is ever guessed."""
+    gated: bool = False
+    license: str = ""
+    pretraining_data: str = ""
+    seeded_by: tuple[str, ...] = ()
+    """Evaluation sets known to have seeded or been part of the pre-training data."""
+    parameters: float = 0.0
+    """Millions of parameters of the image tower."""
+    source: str = ""
+    """Paper and repository."""
+
+    def native_geometry(self) -> Geometry:
+        """Return the geometry the model was published with."""
+        if self.resize_mode == "square":
+            return Geometry(self.image_size, "square", None, self.interpolation)
+        return Geometry(self.resize or self.image_size, "short", self.image_size, self.interpolation)
+
+
+COMPUTING_FIELDS = (
+    "loader", "arch", "embed_dim", "patch_size", "pooled_dim", "image_size", "mean", "std", "pooling",
+    "position_embedding",
+)  # fmt: skip
+"""What a card says about computing; names, licences and prose are left out."""
+
+
+# Datasets -----------------------------------------------------------------------------------------
+
+
+IGNORED = 255
+"""The value of a mask's pixels that count nowhere, in training and in scores."""
+
+
+class Sample(NamedTuple):
+    """One dataset item."""
+
+    id: str
+    image: Image.Image
+    """Decoded RGB. Geometry belongs to the protocol, normalisation to the backbone."""
+    target: Any
+    """Int label, multi-label row, mask, metres: the dataset card says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Items in a fixed order: two opens of one split agree item by item."""
+
+    ids: Sequence[str]
+    """Stable names, unique within the split: relative paths where there are files."""
+    image: Callable[[int], Image.Image]
+    """Decode item i to RGB. Must survive pickling, for workers.
+
+    Raises DataError naming the file where it cannot be decoded whole.
+    """
+    targets: Shaped[np.ndarray, "n ..."] | None
+    """Labels ``[n]`` int64 or multi-labels ``[n c]`` bool; None where targets are dense."""
+    fingerprint: str
+    """sha256 over what decides a score: paths, sizes and labels (or full content, on request)."""
+    target: Callable[[int], Any] | None = None
+    """Load the dense target of item i (mask, depth), where the card says there is one."""
+    pictures: str = ""
+    """sha256 over the images alone, where sets with different targets share them: features are extracted
+    once for all of these. '' where the set has its images for itself."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self.target is not None:
+            return Sample(self.ids[index], self.image(index), self.target(index))
+        return Sample(
+            self.ids[index], self.image(index), None if self.targets is None else self.targets[index]
+        )
+
+    def subset(self, rows: Int[np.ndarray, " m"]) -> "Split":
+        """Return the items at ``rows``, in that order.
+
+        Targets are passed on as they are: one that names rows names those of another split, kept whole.
+        """
+        return Split(
+            ids=[self.ids[int(row)] for row in rows],
+            image=_Subset(self.image, rows),
+            targets=None if self.targets is None else self.targets[rows],
+            fingerprint=digest([self.fingerprint, rows.tolist()]),
+            target=None if self.target is None else _Subset(self.target, rows),
+            pictures=self.pictures and digest([self.pictures, rows.tolist()]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Subset:
+    load: Callable[[int], Any]
+    rows: Int[np.ndarray, " m"]
+
+    def __call__(self, index: int) -> Any:
+        return self.load(int(self.rows[index]))
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCard:
+    """What a result must say about its data."""
+
+    name: str
+    target: Literal[
+        "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
+        "groups", "captions", "none",
+    ] = "label"  # fmt: skip
+    """``open_set``: a label of the training split, -1 for what shows none of them."""
+    class_names: tuple[str, ...] = ()
+    """In label order. Empty where the target has no classes, or where only an opened copy knows them."""
+    classes: int = 0
+    """Published number of classes of a set whose names are read from the copy; else derived."""
+    lengths: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Size of every split: published, or found when the folder was opened. Any other is refused."""
+    train_split: str = "train"
+    """The split that heads are fitted on."""
+    test_split: str = "test"
+    """The split that is scored."""
+    metric: Literal["top1", "mean_per_class", "map"] = "top1"
+    """The convention of the field for this set."""
+    max_depth: float = 0.0
+    """Metres that heads are fitted up to, where the target is depth; pixels beyond count nowhere."""
+    graded: bool = False
+    """Whether groups tell easy answers from hard ones, as the revisited Oxford set does."""
+    license: str = ""
+    source: str = ""
+    """Paper or page, and how to get the files."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 where the target has none."""
+        return len(self.class_names) or self.classes
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A card and a function that opens one split of it."""
+
+    card: DatasetCard
+    open: Callable[[str], Split]
+    fitted_on: Callable[[], "Dataset"] | None = None
+    """Opens the set on whose training split heads are fitted, where this one only tests them; always
+    the same object. None: heads are fitted on this set's own training split."""
+    pictures: str = ""
+    """Sets with the same name here show the same pictures and differ in targets: one pass serves them all."""
+
+    def split(self, name: str) -> Split:
+        """Open a split and check that it is the published one.
+
+        Raises:
+            UnknownNameError: there is no such split.
+            DataError: its length or a label is not what the card promises.
+        """
+        card = self.card
+        if name not in card.lengths:
+            raise UnknownNameError(f"{card.name}: no split {name!r}; {suggestion(name, card.lengths)}")
+        split = self.open(name)
+        if len(split) != card.lengths[name]:
+            raise DataError(
+                f"{card.name}/{name}: {len(split)} items, expected {card.lengths[name]}; "
+                "the copy is incomplete or not the published one"
+            )
+        if card.target == "label" and split.targets is not None and len(split):
+            low, high = int(split.targets.min()), int(split.targets.max())
+            if low < 0 or high >= card.num_classes:
+                raise DataError(f"{card.name}/{name}: labels {low}..{high} for {card.num_classes} classes")
+        return split
+
+    def evaluated_on(self, split: str) -> "Dataset":
+        """Return the same data with another split as the one that is scored."""
+        if split not in self.card.lengths:
+            known = suggestion(split, self.card.lengths)
+            raise UnknownNameError(f"{self.card.name}: no split {split!r}; {known}")
+        return replace(self, card=replace(self.card, test_split=split))
+
+    def limited(self, limit: int) -> "Dataset":
+        """Return the first ``limit`` items, in a fixed shuffled order, of every split.
+
+        Folders come sorted by class, so the first files alone would hold one class. Of groups and open sets
+        only the queries are limited: their answers are in the gallery, and a whitening needs many images.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit is {limit}; it must be at least 1")
+        card = self.card
+        looked_up = card.target in {"groups", "open_set"}
+        whole = {card.train_split, "whitening"} if looked_up else set[str]()
+        if card.test_split in whole:
+            raise ConfigError(f"{card.name}: its images are each other's answers; run it without a limit")
+        lengths = {
+            name: length if name in whole else min(length, limit) for name, length in card.lengths.items()
+        }
+        opened = self.fitted_on
+        return Dataset(
+            replace(card, lengths=lengths),
+            lambda name: _first(self.split(name), lengths[name]),
+            None if opened is None else cache(lambda: opened().limited(limit)),
+            self.pictures,
+        )
+
+
+def _first(split: Split, limit: int) -> Split:
+    if len(split) <= limit:
+        return split
+    return split.subset(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOptions:
+    """What opening a dataset may need from the caller."""
+
+    data_root: Path = Path("data")
+    """Folder that holds one folder for every named dataset."""
+    full_hash: bool = False
+    """Fingerprint the content of every file, not only its path and size."""
+    download: bool = False
+    """Let libraries that can download a set do so."""
+    cache: Path = Path.home() / ".cache" / "ssleval"
+    """Where sets that are made rather than found are kept."""
+
+
+DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]
+"""Turns what stands behind the colon of ``source:location`` ('' for a plain name) into a Dataset."""
+
+datasets: Registry[DatasetLoader] = Registry("dataset", package="ssleval.datasets.sets")
+
+
+# Features, as tasks ask for and get them ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRequest:
+    """Features a task needs; the runner merges the requests of all tasks into one pass."""
+
+    dataset: Dataset
+    split: str
+    geometry: Geometry | RandomView | None
+    """None means the card's own (``BackboneCard.native_geometry``)."""
+    readouts: tuple[Readout, ...]
+    """Empty where the task runs the model itself: then the request only says which data decide the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """Features of one split, row for row with its ids; arrays are memory-mapped, read-only."""
+
+    ids: Sequence[str]
+    targets: Shaped[np.ndarray, "n ..."] | None
+    arrays: Mapping[Readout, Float[np.ndarray, "n ..."]]
+    rows: Int[np.ndarray, " n"]
+    """Index in the split of every row: skipped corrupt images leave gaps."""
+
+    def __getitem__(self, readout: Readout) -> Float[np.ndarray, "n ..."]:
+        return self.arrays[readout]
+
+
+# Scores -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a task returns: named arrays with one row per test item (image, query, object)."""
+
+    ids: Sequence[str]
+    columns: Mapping[str, Shaped[np.ndarray, "n ..."]]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays of another length than the ids."""
+        for name, column in self.columns.items():
+            if len(column) != len(self.ids):
+                raise ContractError(f"samples {name!r}: {len(column)} rows for {len(self.ids)} items")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, name: str) -> Shaped[np.ndarray, "n ..."]:
+        return self.columns[name]
+
+
+Statistic: TypeAlias = Callable[[Samples, Float[np.ndarray, "r n"]], Float[np.ndarray, " r"]]
+"""A score for each row of item weights. All-ones weights give the score itself; a bootstrap is the
+same call with counts of drawn items, so that no task writes its own interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How samples become one number."""
+
+    name: str
+    """``NAME``, or ``NAME@PARAMETER`` where a task reports several."""
+    statistic: Statistic
+    higher_is_better: bool = True
+    unit: str = "fraction"
+
+    def score(self, samples: Samples) -> float:
+        """Return the statistic of all samples, each counted once."""
+        return float(self.statistic(samples, np.ones((1, len(samples))))[0])
+
+
+# Running ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where and how to compute. Only ``precision``, ``seed`` and ``skip_corrupt`` may move a score."""
+
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: int = 0
+    """Images per forward pass; 0 chooses."""
+    num_workers: int = 0
+    """Processes that decode images; 0 decodes in this one."""
+    seed: int = 0
+    skip_corrupt: bool = False
+    """Leave out images that cannot be decoded, and count them, instead of stopping."""
+    cache: Path = Path.home() / ".cache" / "ssleval"
+    progress: bool = True
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the fields that may move a score."""
+        kept = ("precision", "seed", "skip_corrupt")
+        return {name: value for name, value in asdict(self).items() if name in kept}

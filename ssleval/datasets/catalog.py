@@ -1,0 +1,46 @@
+"""Names to datasets: registered names, or ``source:location``."""
+
+from importlib.metadata import entry_points
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
+from ssleval.core.registry import suggestion, summaries
+from ssleval.datasets.published import Published
+from ssleval.errors import UnknownNameError
+
+__all__ = ["list_datasets", "open_dataset"]
+
+
+def open_dataset(name: str, options: DatasetOptions) -> Dataset:
+    """Open ``name``: a registered set, or a source and what stands behind its first colon.
+
+    Raises:
+        UnknownNameError: no such set or source; the message offers the nearest ones.
+        DataError: the files are absent or not what was published.
+    """
+    source, colon, location = name.partition(":")
+    if source not in datasets:
+        raise UnknownNameError(f"no dataset {name!r}; {_hint(source, is_source=bool(colon))}")
+    return datasets.get(source)(location, options)
+
+
+def list_datasets() -> dict[str, DatasetCard | str]:
+    """Return what there is by name: cards of the published sets, one line for each source.
+
+    Third-party datasets are listed by where they come from, without importing them.
+    """
+    lines = summaries(datasets.group, datasets.package)
+    foreign = {point.name for point in entry_points(group=datasets.group)}
+    listed: dict[str, DatasetCard | str] = {}
+    for name in datasets:
+        loader = None if name in foreign else datasets.get(name)
+        listed[name] = loader.card if isinstance(loader, Published) else lines.get(name, "")
+    return listed
+
+
+def _hint(source: str, *, is_source: bool) -> str:
+    sources = [name for name, item in list_datasets().items() if isinstance(item, str)]
+    if is_source:
+        return suggestion(source, sources)
+    if "/" in source or source.startswith(("~", ".")):
+        return f"a folder of images is folder:{source}"
+    return suggestion(source, datasets)

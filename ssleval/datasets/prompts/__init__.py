@@ -1,0 +1,124 @@
+"""Prompts for models with a text tower: the texts that stand for each class of a dataset.
+
+A prompt is a template with a class name put in. Templates are OpenAI's for the sets CLIP was published
+on (``templates.yaml``), those of `scenes` for its own pictures, and "a photo of a {}." for all others.
+ImageNet and the sets that reuse its classes have folders called by WordNet id; their names are OpenAI's
+curated ones as OpenCLIP lists them (``imagenet.tsv``). Names that are no words are refused.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from ssleval.core import DatasetCard
+from ssleval.core.registry import suggestion
+from ssleval.datasets.scenes.captions import class_prompts as scene_prompts
+from ssleval.errors import ConfigError, UnknownNameError
+
+__all__ = ["Prompts", "class_prompts", "imagenet_names", "template_sets", "templates_for"]
+
+Prompts = tuple[tuple[str, ...], ...]
+"""For each class, in label order, its texts."""
+
+_SETS = {"cifar10": "cifar", "cifar100": "cifar"}
+"""Datasets whose templates have another name than theirs."""
+
+
+def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset") -> Prompts:
+    """Return the texts of every class.
+
+    Args:
+        card: of the dataset, opened, so that it has class names.
+        templates: a set of `template_sets`, ``scenes``, or the path of a text file: one template a line.
+        class_names: ``dataset``, or the path of a text file: one name a line, in label order.
+
+    Raises:
+        UnknownNameError: no such set of templates, and no such file.
+        ConfigError: a template without its place for the name, names that are no words, or too few.
+    """
+    if templates == "scenes":
+        if card.name != "scenes" or class_names != "dataset":
+            raise ConfigError(f"templates 'scenes' are for its own categories, not for {card.name}")
+        return tuple(scene_prompts(label) for label in range(card.num_classes))
+    lines = _templates(templates)
+    names = _words(card, templates) if class_names == "dataset" else _listed(card, Path(class_names))
+    return tuple(tuple(line.replace("{}", name) for line in lines) for name in names)
+
+
+def templates_for(card: DatasetCard) -> str:
+    """Return the name of the set of templates that a dataset's results are published with."""
+    if card.name.startswith("imagenet"):
+        return "imagenet"
+    name = _SETS.get(card.name, card.name)
+    return name if name == "scenes" or name in template_sets() else "simple"
+
+
+@cache
+def template_sets() -> dict[str, tuple[str, ...]]:
+    """Return the packaged templates by set; ``{}`` is the class name."""
+    content = yaml.safe_load(_beside("templates.yaml"))
+    return {name: tuple(lines) for name, lines in content.items()}
+
+
+@cache
+def imagenet_names() -> dict[str, str]:
+    """Return the class names of ImageNet-1k by WordNet id, in label order."""
+    rows = (line.partition("\t") for line in _beside("imagenet.tsv").splitlines())
+    return {wnid: name for wnid, _, name in rows}
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _templates(name: str) -> tuple[str, ...]:
+    if name in template_sets():
+        return template_sets()[name]
+    lines = _lines(Path(name), f"no templates {name!r}; {suggestion(name, [*template_sets(), 'scenes'])}")
+    wrong = [line for line in lines if line.count("{}") != 1]
+    if wrong:
+        raise ConfigError(f"{name}: template {wrong[0]!r} needs {{}} once, where the class name goes")
+    return lines
+
+
+def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
+    """Return the class names of a dataset as words, underscores as spaces."""
+    names = card.class_names
+    if card.name.startswith("imagenet"):
+        known = imagenet_names()
+        # V2 numbers its folders by ImageNet label; all others call them by WordNet id.
+        ids = [list(known)[int(name)] if name.isdigit() else name for name in names]
+        strange = [wnid for wnid in ids if wnid not in known]
+        if strange:
+            raise ConfigError(f"{card.name}: {strange[0]} is none of the 1,000 classes of ImageNet-1k")
+        return tuple(known[wnid] for wnid in ids)
+    wrong = [name for name in names if not _is_word(name) and templates != "digits"]
+    if wrong or not names:
+        raise ConfigError(
+            f"{card.name}: class name {wrong[0] if wrong else ''!r} is no word to show a text tower; "
+            "--set zeroshot.class_names=FILE with one name a line, in label order"
+        )
+    return tuple(name.replace("_", " ") for name in names)
+
+
+def _is_word(name: str) -> bool:
+    """Refuse numbers, paths and WordNet ids."""
+    return bool(re.search(r"[^\W\d_]", name)) and not re.fullmatch(r"n\d{8}", name) and "/" not in name
+
+
+def _listed(card: DatasetCard, path: Path) -> tuple[str, ...]:
+    names = _lines(path, f"no file of class names {str(path)!r}")
+    if len(names) != card.num_classes:
+        raise ConfigError(f"{path}: {len(names)} class names, {card.name} has {card.num_classes} classes")
+    return names
+
+
+def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
+    if not path.is_file():
+        raise UnknownNameError(otherwise)
+    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not lines:
+        raise ConfigError(f"{path}: empty; it needs one text a line")
+    return lines

@@ -1,0 +1,56 @@
+"""A pinhole camera, and the images it takes of points."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssleval.datasets.scenes.vectors import Matrix, Point, Vector, cross, subtract, unit
+
+__all__ = ["Camera", "look_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """World: metres, z up. Camera: x right, y down, z forward (as OpenCV has it)."""
+
+    position: Point
+    turn: Matrix
+    """World to camera: rows are the camera's right, down and forward."""
+    focal: float
+    """In units of the image's side: pixels are ``focal * side * x / z + side / 2``."""
+
+    def rays(self, side: int) -> Vector:
+        """Return directions ``[side, side]`` through pixel centres, each of depth 1 along forward.
+
+        So the distance along a ray, in units of its direction, is the depth of the point.
+        """
+        steps = ((np.arange(side, dtype=np.float64) + 0.5) / side - 0.5) / self.focal
+        right, down, forward = self.turn
+        x, y, z = (
+            (steps[None, :] * right[axis] + steps[:, None] * down[axis] + forward[axis]).astype(np.float32)
+            for axis in range(3)
+        )
+        return (x, y, z)
+
+    def project(self, point: Point) -> tuple[float, float, float]:
+        """Return column and row in units of the image's side, and depth in metres."""
+        offset = subtract(point, self.position)
+        x, y, z = (sum(float(row[i]) * offset[i] for i in range(3)) for row in self.turn)
+        return self.focal * x / z + 0.5, self.focal * y / z + 0.5, z
+
+
+def look_at(position: Point, target: Point, focal: float, roll: tuple[float, float] = (1.0, 0.0)) -> Camera:
+    """Return the camera at ``position`` with ``target`` in the middle of its image.
+
+    ``roll`` is cosine and sine of a turn about the view axis.
+    """
+    forward = unit(subtract(target, position))
+    right = unit(cross(forward, (0.0, 0.0, 1.0)))
+    down = cross(forward, right)
+    c, s = roll
+    rows = [
+        [c * r + s * d for r, d in zip(right, down, strict=True)],
+        [c * d - s * r for r, d in zip(right, down, strict=True)],
+        list(forward),
+    ]
+    return Camera(position, np.array(rows, np.float64), focal)

@@ -1,0 +1,57 @@
+"""Words for models with a text tower: class prompts and captions, from what is in a picture."""
+
+import numpy as np
+
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.palette import COLORS, MATERIALS, SIZES
+
+__all__ = ["TEMPLATES", "captions", "class_prompts"]
+
+TEMPLATES: tuple[str, ...] = (
+    "a photo of {}.",
+    "a rendering of {}.",
+    "a 3d model of {}.",
+    "a computer graphics image of {}.",
+    "a simple scene with {}.",
+    "{} on a patterned floor.",
+)
+"""Prompts of a class, with its noun phrase."""
+_NOUNS = {
+    "ball": "a ball",
+    "block": "a rectangular block",
+    "cylinder": "a cylinder",
+    "cone": "a cone",
+    "pyramid": "a pyramid",
+    "ring": "a ring",
+    "capsule": "a capsule",
+    "mug": "a mug with a handle",
+    "table": "a table",
+    "chair": "a chair",
+    "car": "a toy car",
+    "tree": "a fir tree",
+    "snowman": "a snowman",
+    "dumbbell": "a dumbbell",
+    "house": "a small house",
+    "lamp": "a table lamp",
+    "bottle": "a bottle",
+    "stairs": "a flight of stairs",
+    "arch": "an arch",
+    "jack": "a toy jack with six arms",
+}
+_COMPANY = ("", " beside another thing", " among two other things", " among three other things")
+
+
+def class_prompts(category: int) -> tuple[str, ...]:
+    """Return every prompt of one class."""
+    return tuple(template.format(_NOUNS[CATEGORIES[category]]) for template in TEMPLATES)
+
+
+def captions(label: int, attributes: np.ndarray) -> tuple[str, str]:
+    """Return a long and a short description of a picture.
+
+    ``attributes`` is its row of the array of that name: material, colour, size and count.
+    """
+    material, color, size, count = (int(value) for value in attributes)
+    noun = _NOUNS[CATEGORIES[label]].split(" ", 1)[1]
+    words = f"{MATERIALS[material]} {list(COLORS)[color]} {noun}"
+    return f"a {list(SIZES)[size]} {words}{_COMPANY[count]}.", f"a photo of a {words}."

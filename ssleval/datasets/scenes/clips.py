@@ -1,0 +1,84 @@
+"""Sixteen clips of twenty frames: two or three things slide and turn, the camera circles them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssleval.datasets.scenes.categories import CATEGORIES, body
+from ssleval.datasets.scenes.compose import pose, scene_of, view
+from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.palette import surface
+from ssleval.datasets.scenes.render import render
+from ssleval.datasets.scenes.things import Part, Surface, Thing, place
+from ssleval.datasets.scenes.vectors import Matrix, about, half_turn, multiply, turned
+
+__all__ = ["CLIPS", "FRAMES", "clip_frame"]
+
+CLIPS, FRAMES = 16, 20
+_ORBIT = 0.012
+"""Half-angle tangent of the camera's step: 1.4 degrees a frame, to either side."""
+
+
+_STAGE = 1.6
+"""Metres around the middle that hold every thing of a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    category: int
+    parts: tuple[Part, ...]
+    surface: Surface
+    turn: Matrix
+    scale: float
+    start: tuple[float, float]
+    """Metres."""
+    speed: tuple[float, float]
+    """Metres a frame."""
+    spin: float
+    """Half-angle tangent of the turn about the vertical, a frame."""
+
+    def at(self, frame: int) -> Thing:
+        """Return the thing as it stands at ``frame``."""
+        turn = multiply(about("z", half_turn(self.spin * frame)), self.turn)
+        where = (self.start[0] + self.speed[0] * frame, self.start[1] + self.speed[1] * frame)
+        return place(
+            self.parts, category=self.category, surface=self.surface, turn=turn, scale=self.scale, at=where
+        )
+
+
+def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
+    """Return frame ``index % FRAMES`` of clip ``index // FRAMES``, with the mask of its instances."""
+    clip, frame = divmod(index, FRAMES)
+    own = Draw("scenes@1", "clip", clip)  # one stream a clip: nothing but time passes between frames
+    actors = _cast(own, clip)
+    things = tuple(actor.at(frame) for actor in actors)
+    around = turned(own.child("side").turn(), own.uniform(-_ORBIT, _ORBIT) * (frame - FRAMES // 2))
+    camera = view(own.child("camera"), (0.0, 0.0, 0.5), _STAGE, around)
+    shown = render(scene_of(own, things, camera))
+    return {"image": shown.image, "instances": shown.instances}
+
+
+def _cast(draw: Draw, clip: int) -> list[_Actor]:
+    count = 2 + clip % 2
+    first = draw.child("cast").turn()
+    # Spread over a circle and moving along it, all in the same sense: they pass, and do not collide.
+    thirds = [turned(first, tangent) for tangent in (0.0, 1.732, -1.732)]
+    sense = draw.child("sense").choice((-1.0, 1.0))
+    return [_actor(draw.child("actor", k), thirds[k], sense) for k in range(count)]
+
+
+def _actor(draw: Draw, direction: tuple[float, float], sense: float) -> _Actor:
+    category, scale = draw.below(len(CATEGORIES)), draw.uniform(0.5, 0.75)
+    far, pace = draw.uniform(0.75, 0.9), draw.uniform(0.015, 0.04) * sense
+    c, s = direction
+    back = pace * FRAMES / 2
+    return _Actor(
+        category=category,
+        parts=body(category, draw.child("body")),
+        surface=surface(draw.child("surface")),
+        turn=pose(draw),
+        scale=scale,
+        start=(far * c + back * s, far * s - back * c),
+        speed=(-pace * s, pace * c),
+        spin=draw.uniform(-0.03, 0.03),
+    )

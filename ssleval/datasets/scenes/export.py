@@ -1,0 +1,94 @@
+"""Rendered splits as files, in the layouts other tools read.
+
+    DIR/classification/{train,test}/CLASS/ID.png      ImageFolder
+    DIR/voc/JPEGImages/ID.png, SegmentationClass/ID.png, ImageSets/Segmentation/{train,val}.txt
+    DIR/depth/{train,test}/{rgb,depth}/ID.png         16-bit millimetres, 0 unknown
+    DIR/davis/JPEGImages/480p/CLIP/FRAME.png, Annotations/480p/..., ImageSets/2017/val.txt
+
+Pictures are PNG, so that every tool sees the same pixels; ``pictures="jpg"`` is for tools that look
+for files of that name only, at the price of what JPEG loses.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from ssleval.datasets.scenes.items import SPLITS
+from ssleval.datasets.scenes.render import IGNORE, MASK_CLASSES
+from ssleval.datasets.scenes.sheet import painted
+from ssleval.datasets.scenes.store import VERSION, array, open_split
+from ssleval.datasets.scenes.targets import names
+from ssleval.errors import ConfigError
+
+__all__ = ["export"]
+
+Pictures: TypeAlias = Literal["png", "jpg"]
+_VOC_SPLITS = {"train": "train", "test": "val"}
+
+
+def export(destination: Path, cache: Path, pictures: Pictures = "png") -> int:
+    """Write `train`, `test` and `video` under ``destination`` and return the number of files.
+
+    Raises:
+        ConfigError: the destination holds something already; nothing is ever overwritten.
+    """
+    if destination.exists() and any(destination.iterdir()):
+        raise ConfigError(f"{destination}: not empty; export {VERSION} to a new folder")
+    count = 0
+    for split in _VOC_SPLITS:
+        folder = open_split(cache, split)
+        for _ in _labelled(destination, folder, split, pictures):
+            count += 1
+    for _ in _davis(destination / "davis", open_split(cache, "video"), pictures):
+        count += 1
+    _write_lists(destination)
+    return count
+
+
+def _labelled(destination: Path, folder: Path, split: str, pictures: Pictures) -> Iterator[Path]:
+    for index, name in enumerate(names(split, len(array(folder, "image")))):
+        picture = Image.fromarray(np.array(array(folder, "image")[index]))
+        flat = f"{split}_{Path(name).name}"
+        voc, depth = destination / "voc", destination / "depth" / split
+        yield _save(picture, destination / "classification" / split / f"{name}.{pictures}")
+        yield _save(picture, voc / "JPEGImages" / f"{flat}.{pictures}")
+        # 0 is the background of VOC: every class moves up by one.
+        mask = np.array(array(folder, "mask")[index])
+        shifted = np.where(mask == IGNORE, IGNORE, mask + np.uint8(1)).astype(np.uint8)
+        yield _save(painted(shifted), voc / "SegmentationClass" / f"{flat}.png")
+        yield _save(picture, depth / "rgb" / f"{flat}.{pictures}")
+        yield _save(Image.fromarray(np.array(array(folder, "depth")[index])), depth / "depth" / f"{flat}.png")
+
+
+def _davis(destination: Path, folder: Path, pictures: Pictures) -> Iterator[Path]:
+    for index, name in enumerate(names("video", len(array(folder, "image")))):
+        picture = Image.fromarray(np.array(array(folder, "image")[index]))
+        yield _save(picture, destination / "JPEGImages" / "480p" / f"{name}.{pictures}")
+        instances = painted(np.array(array(folder, "instances")[index]))
+        yield _save(instances, destination / "Annotations" / "480p" / f"{name}.png")
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jpg":
+        image.save(path, quality=95, subsampling=0)
+    else:
+        image.save(path)
+    return path
+
+
+def _write_lists(destination: Path) -> None:
+    for split, listed in _VOC_SPLITS.items():
+        lines = [f"{split}_{Path(name).name}" for name in names(split, SPLITS[split].length)]
+        _write(destination / "voc" / "ImageSets" / "Segmentation" / f"{listed}.txt", lines)
+    _write(destination / "voc" / "classes.txt", ["background", *MASK_CLASSES])
+    clips = sorted({name.split("/")[0] for name in names("video", SPLITS["video"].length)})
+    _write(destination / "davis" / "ImageSets" / "2017" / "val.txt", clips)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

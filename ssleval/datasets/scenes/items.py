@@ -1,0 +1,84 @@
+"""What one item of every split holds, as arrays."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from ssleval.datasets.scenes.camera import Camera
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.clips import clip_frame
+from ssleval.datasets.scenes.compose import Scene, compose
+from ssleval.datasets.scenes.copies import copy_item, original
+from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.pairs import pair_item
+from ssleval.datasets.scenes.palette import MATERIALS
+from ssleval.datasets.scenes.render import Frame, render
+from ssleval.datasets.scenes.retrieval import gallery_item, query_item
+
+__all__ = ["SPLITS", "Item", "Recipe", "item"]
+
+Item: TypeAlias = dict[str, np.ndarray]
+_SEEN = 8
+"""Pixels of a thing for it to count as seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A split: how many items, and how each is made."""
+
+    length: int
+    make: Callable[[Draw, int], Item]
+
+
+def item(split: str, index: int) -> Item:
+    """Return the arrays of one item: equal calls, equal bytes."""
+    recipe = SPLITS[split]
+    return recipe.make(Draw("scenes@1", split, index), index)
+
+
+def _labelled(draw: Draw, index: int) -> Item:
+    category = index % len(CATEGORIES)
+    scene = compose(draw, category)
+    frame = render(scene)
+    return {
+        "image": frame.image,
+        "mask": frame.mask,
+        "instances": frame.instances,
+        "depth": frame.depth,
+        "normals": frame.normals,
+        "label": np.array(category, np.int64),
+        "attributes": _attributes(scene, frame),
+        "camera": _numbers(scene.camera),
+    }
+
+
+def _unlabelled(draw: Draw, index: int) -> Item:  # noqa: ARG001
+    return {"image": render(compose(draw, draw.below(len(CATEGORIES)))).image}
+
+
+def _attributes(scene: Scene, frame: Frame) -> np.ndarray:
+    subject = scene.things[0]
+    pixels = np.bincount(frame.instances.reshape(-1), minlength=2)
+    count = int((pixels[1:] >= _SEEN).sum())
+    material = MATERIALS.index(subject.surface.material)
+    return np.array([material, subject.surface.color, subject.size, max(count, 1) - 1], np.int64)
+
+
+def _numbers(camera: Camera) -> np.ndarray:
+    return np.array([*camera.position, *camera.turn.reshape(-1).tolist(), camera.focal], np.float64)
+
+
+SPLITS: Mapping[str, Recipe] = {
+    "train": Recipe(4000, _labelled),
+    "test": Recipe(1000, _labelled),
+    "unlabelled": Recipe(16000, _unlabelled),
+    "retrieval_queries": Recipe(100, query_item),
+    "retrieval_gallery": Recipe(2000, gallery_item),
+    "copies_queries": Recipe(1200, copy_item),
+    "copies_database": Recipe(1000, original),
+    "video": Recipe(320, clip_frame),
+    "pairs": Recipe(800, pair_item),
+}
+"""Every split by name. `scenes@1` is these names, lengths and bytes."""

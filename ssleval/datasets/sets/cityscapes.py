@@ -1,0 +1,55 @@
+"""Cityscapes, fine annotations: 19 of 34 classes of German street scenes, 1024 x 2048.
+
+Masks are the `labelIds` files; ids are translated to train ids, those outside the 19 are ignored.
+"""
+
+from pathlib import Path
+
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.dense import by_stem, mask_split
+from ssleval.datasets.published import Copy, Published
+from ssleval.errors import DataError
+
+__all__ = ["CARD"]
+
+TRAIN_IDS = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car",
+    27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+"""Id in the files to name, in the order of train ids (labels.py of cityscapesScripts)."""
+
+IDS = dict.fromkeys(range(34), IGNORED) | {value: train for train, value in enumerate(TRAIN_IDS)}
+
+CARD = DatasetCard(
+    name="cityscapes",
+    target="mask",
+    class_names=tuple(TRAIN_IDS.values()),
+    classes=19,
+    lengths={"train": 2_975, "val": 500},
+    test_split="val",
+    license="Cityscapes terms of use, non-commercial",
+    source="Cordts et al. 2016, https://www.cityscapes-dataset.com/ (12 GB): leftImg8bit/ and gtFine/ in "
+    "cityscapes/",
+)
+
+
+def read(root: Path, options: DatasetOptions) -> Copy:
+    """Read leftImg8bit/SPLIT/CITY and the masks of the same frames in gtFine."""
+
+    def open_split(split: str) -> Split:
+        images = [f"leftImg8bit/{split}/{path}" for path in by_stem(root / "leftImg8bit" / split).values()]
+        other = [path for path in images if not path.endswith("_leftImg8bit.png")]
+        if other:
+            raise DataError(f"{root / other[0]}: expected CITY/..._leftImg8bit.png only; remove it")
+        masks = [
+            path.replace("leftImg8bit/", "gtFine/", 1).removesuffix("_leftImg8bit.png")
+            + "_gtFine_labelIds.png"
+            for path in images
+        ]
+        return mask_split(root, images, masks, IDS, full_hash=options.full_hash)
+
+    return Copy(CARD.class_names, open_split)
+
+
+datasets.register("cityscapes")(Published(CARD, read))

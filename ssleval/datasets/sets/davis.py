@@ -1,0 +1,123 @@
+"""davis:PATH, clips in the layout of DAVIS: the object of every pixel in every frame.
+
+JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png; the clips of the split ``val`` are those
+of ImageSets/2017/val.txt, or else all that are annotated. Palette masks are those of DAVIS-2017: 0
+background, 1... the objects, 255 void, which counts as background. Grey masks with 0 and 255 alone are
+those of DAVIS-2016, one object; grey masks with other values hold indices. Neither may hold both.
+
+Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.datasets.files.images import DAMAGED, EXTENSIONS, file_split
+from ssleval.datasets.published import read_lines
+from ssleval.errors import DataError
+
+__all__ = ["davis"]
+
+IMAGES = "JPEGImages/480p"
+MASKS = "Annotations/480p"
+VOID = 255
+
+
+@datasets.register("davis")
+def davis(location: str, options: DatasetOptions) -> Dataset:
+    """Open the clips below a folder.
+
+    Raises:
+        DataError: no such layout, or a frame without a mask.
+    """
+    root = Path(location).expanduser().absolute()
+    pairs = [pair for clip in _clips(root) for pair in _frames(root, clip)]
+
+    def open_split(name: str) -> Split:  # noqa: ARG001
+        unlabelled = np.zeros(len(pairs), dtype=np.int64)
+        images, masks = (
+            file_split(root, list(paths), unlabelled, full_hash=options.full_hash)
+            for paths in zip(*pairs, strict=True)
+        )
+        return Split(
+            ids=[path.removeprefix(f"{MASKS}/").removesuffix(".png") for path in masks.ids],
+            image=images.image,
+            targets=None,
+            fingerprint=digest([images.fingerprint, masks.fingerprint]),
+            target=_Masks(root, masks.ids),
+        )
+
+    card = DatasetCard(
+        name=f"davis:{location}",
+        target="video",
+        lengths={"val": len(pairs)},
+        test_split="val",
+        train_split="val",
+        source=str(root),
+    )
+    return Dataset(card, open_split)
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    root: Path
+    paths: Sequence[str]
+
+    def __call__(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        return read_mask(self.root / self.paths[index])
+
+
+def read_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
+    """Return the object of every pixel, 0 where there is none.
+
+    Raises:
+        DataError: it cannot be decoded, has no indices, or holds 255 beside others in grey.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, mask = image.mode, np.array(image)
+    except DAMAGED as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+    if mode not in {"P", "L"}:
+        raise DataError(f"{path}: a mask of mode {mode!r}; expected 8-bit indices, palette or grey")
+    void = mask == VOID
+    if mode == "L" and void.any():
+        if (mask[~void] != 0).any():
+            raise DataError(f"{path}: grey with 255 and {mask[~void].max()}; save indices with a palette")
+        return void.astype(np.uint8)
+    return np.where(void, np.uint8(0), mask)
+
+
+def _clips(root: Path) -> list[str]:
+    listed = root / "ImageSets" / "2017" / "val.txt"
+    if listed.is_file():
+        return read_lines(listed)
+    folder = root / MASKS
+    clips = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not clips:
+        raise DataError(f"{root}: no clips in {MASKS}; expected the layout of DAVIS")
+    return clips
+
+
+def _frames(root: Path, clip: str) -> list[tuple[str, str]]:
+    """Return the paths of images and masks of one clip, in order of their names."""
+    images = _files(root / IMAGES / clip, EXTENSIONS)
+    masks = _files(root / MASKS / clip, frozenset({".png"}))
+    if not images or images.keys() != masks.keys():
+        lone = sorted(images.keys() ^ masks.keys())
+        raise DataError(
+            f"{root}: clip {clip}: {len(images)} frames, {len(masks)} masks"
+            + (f"; {lone[0]} is only in one of {IMAGES} and {MASKS}" if lone else "")
+        )
+    return [(f"{IMAGES}/{clip}/{images[name]}", f"{MASKS}/{clip}/{masks[name]}") for name in sorted(images)]
+
+
+def _files(folder: Path, endings: frozenset[str]) -> dict[str, str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    return {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in endings}

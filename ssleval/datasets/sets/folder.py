@@ -1,0 +1,69 @@
+"""folder:PATH, one folder of images for every class, under train/ and val/ or test/.
+
+Classes are numbered by folder name, sorted by code point as torchvision's ImageFolder does; files
+come class by class, sorted by path. Scored on test/ where there is one, else on val/.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.images import class_files, class_folders, file_split
+from ssleval.errors import ConfigError, DataError
+
+__all__ = ["folder"]
+
+SPLITS = ("train", "val", "test")
+
+
+@datasets.register("folder")
+def folder(location: str, options: DatasetOptions) -> Dataset:
+    """Open a folder of class folders.
+
+    Raises:
+        ConfigError: no path is given.
+        DataError: no train/ with val/ or test/, classes that differ between them, an empty class,
+            or a file that is no image.
+    """
+    if not location:
+        raise ConfigError("folder: needs a path; write folder:PATH")
+    root = Path(location).expanduser()
+    splits = _splits(root)
+    names = class_folders(root / "train")
+    for split in splits[1:]:
+        _same_classes(root, split, names)
+    found = {split: class_files(root / split, names) for split in splits}
+
+    def open_split(split: str) -> Split:
+        paths, labels = found[split]
+        return file_split(root / split, paths, np.array(labels), full_hash=options.full_hash)
+
+    card = DatasetCard(
+        name=f"folder:{location}",
+        class_names=names,
+        lengths={split: len(paths) for split, (paths, _) in found.items()},
+        test_split=splits[-1],
+        source=str(root),
+    )
+    return Dataset(card, open_split)
+
+
+def _splits(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise DataError(f"folder:{root}: no such folder")
+    splits = tuple(name for name in SPLITS if (root / name).is_dir())
+    if splits[:1] != ("train",) or len(splits) < 2:
+        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:12]) or "no folder"
+        raise DataError(f"folder:{root}: needs train/ with val/ or test/, found {there}; rename them")
+    return splits
+
+
+def _same_classes(root: Path, split: str, names: tuple[str, ...]) -> None:
+    differing = sorted(set(names) ^ set(class_folders(root / split)))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise DataError(
+            f"folder:{root}: {len(differing)} classes are not in both train/ and {split}/: {shown}; "
+            "every split needs the same classes"
+        )

@@ -1,0 +1,145 @@
+"""hf:ORG/NAME@REVISION, a Hugging Face dataset, or hf:DIRECTORY, a local copy of one.
+
+The image column and the label column are found by type; two candidates are refused. The split
+``validation`` is called val here. A set with several configurations is ORG/NAME/CONFIG@REVISION.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.images import decode, fingerprint
+from ssleval.errors import ConfigError, DataError
+
+__all__ = ["hf"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """One split of the library, undecoded: rows of ``{"bytes", "path"}``."""
+
+    name: str
+    rows: Any
+    image_column: str
+
+    def read(self, index: int) -> bytes:
+        cell = self.rows[index][self.image_column]
+        if cell["bytes"] is None and not Path(cell["path"] or "").is_file():
+            raise DataError(f"{self.name}[{index}]: no bytes, and no file {cell['path']!r}")
+        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+
+    def __call__(self, index: int) -> Image.Image:
+        return decode(self.read(index), f"{self.name}[{index}]")
+
+
+@datasets.register("hf")
+def hf(location: str, options: DatasetOptions) -> Dataset:
+    """Open a dataset of the hub, or a local one: parquet, image folders, or saved by the library.
+
+    Raises:
+        ConfigError: the library is not installed, or no name or revision is given.
+        DataError: it cannot be had, has no train and test, or its columns are ambiguous.
+    """
+    name = f"hf:{location}"
+    if not location:
+        raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
+    found = _load(location, name)
+    splits = {{"validation": "val"}.get(split, split): rows for split, rows in found.items()}
+    if "train" not in splits or not {"test", "val"} & set(splits):
+        raise DataError(f"{name}: needs a train split and a test or validation one, found {', '.join(found)}")
+    features = splits["train"].features
+    differing = [split for split, rows in splits.items() if rows.features != features]
+    if differing:
+        raise DataError(f"{name}: other columns in {', '.join(differing)} than in train")
+    image, label = _columns(name, features)
+    card = DatasetCard(
+        name=name,
+        class_names=tuple(features[label].names),
+        lengths={split: len(rows) for split, rows in splits.items()},
+        test_split="test" if "test" in splits else "val",
+        license=splits["train"].info.license or "",
+        source=location if Path(location).expanduser().is_dir() else f"huggingface.co/datasets/{location}",
+    )
+
+    def open_split(split: str) -> Split:
+        return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
+
+    return Dataset(card, open_split)
+
+
+def _load(location: str, name: str) -> dict[str, Any]:
+    try:
+        import datasets as hub
+        from datasets.exceptions import DatasetsError
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{name}: needs the datasets library; pip install 'ssleval[hf]'") from error
+    if not sys.stderr.isatty():
+        hub.disable_progress_bars()
+    folder = Path(location).expanduser()
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            loaded = hub.load_from_disk(str(folder))
+        elif folder.is_dir():
+            loaded = hub.load_dataset(str(folder))
+        else:
+            loaded = _load_from_hub(hub, location, name)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise DataError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{name}: holds one split, needs train and test; save them as a DatasetDict")
+    return dict(loaded)
+
+
+def _load_from_hub(hub: Any, location: str, name: str) -> Any:
+    path, _, revision = location.partition("@")
+    if not revision:
+        raise ConfigError(f"{name}: names no folder here and no revision of the hub; write {name}@COMMIT")
+    parts = path.split("/")
+    return hub.load_dataset("/".join(parts[:2]), "/".join(parts[2:]) or None, revision=revision)
+
+
+def _columns(name: str, features: Any) -> tuple[str, str]:
+    import datasets as hub
+
+    images = [column for column, kind in features.items() if isinstance(kind, hub.Image)]
+    labels = [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
+    for kind, found in (("Image", images), ("ClassLabel", labels)):
+        if len(found) != 1:
+            shown = ", ".join(found) or f"none among {', '.join(features)}"
+            raise DataError(f"{name}: needs exactly one {kind} column, found {shown}; select or cast columns")
+    return images[0], labels[0]
+
+
+def _split(name: str, rows: Any, image: str, label: str, *, full_hash: bool) -> Split:
+    import datasets as hub
+
+    undecoded = _Rows(name, rows.select_columns([image]).cast_column(image, hub.Image(decode=False)), image)
+    targets = np.asarray(rows.with_format(None)[label][:], dtype=np.int64)
+    return Split(
+        ids=[f"{index:06d}" for index in range(len(rows))],
+        image=undecoded,
+        targets=targets,
+        fingerprint=fingerprint(_lines(undecoded, targets, full_hash=full_hash)),
+    )
+
+
+def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool) -> Iterator[list[str | int]]:
+    import pyarrow.compute
+
+    compute = cast(Any, pyarrow.compute)
+
+    # Arrow knows the lengths of its cells without reading them, which would be the whole set.
+    cells = compute.struct_field(undecoded.rows.data.column(undecoded.image_column), "bytes")
+    sizes = compute.binary_length(cells).to_pylist()
+    for index, (size, target) in enumerate(zip(sizes, targets.tolist(), strict=True)):
+        known = len(undecoded.read(index)) if size is None else size
+        hashed = [hashlib.sha256(undecoded.read(index)).hexdigest()] if full_hash else []
+        yield [index, known, *hashed, target]

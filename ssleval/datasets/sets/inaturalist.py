@@ -1,0 +1,59 @@
+"""iNaturalist 2018 and 2021: species, with the public validation set as the test."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.images import file_split
+from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.errors import DataError
+
+__all__ = ["CARDS"]
+
+CARDS = {
+    "2018": DatasetCard(
+        name="inat2018",
+        classes=8_142,
+        lengths={"train": 437_513, "val": 24_426},
+        test_split="val",
+        license="per image, non-commercial research",
+        source="Van Horn et al. 2018, https://github.com/visipedia/inat_comp/tree/master/2018 (120 GB): "
+        "train_val2018/, train2018.json and val2018.json in inat2018/",
+    ),
+    "2021": DatasetCard(
+        name="inat2021",
+        classes=10_000,
+        lengths={"train": 2_686_843, "val": 100_000},
+        test_split="val",
+        license="per image, non-commercial research",
+        source="Van Horn et al. 2021, https://github.com/visipedia/inat_comp/tree/master/2021 (224 GB and "
+        "8.4 GB): train/, val/, train.json and val.json in inat2021/",
+    ),
+}
+
+
+def read(year: str, root: Path, options: DatasetOptions) -> Copy:
+    """Read the JSON lists; labels are the category numbers, which must run from 0."""
+    suffix = "2018" if year == "2018" else ""
+    tables = {split: root / f"{split}{suffix}.json" for split in CARDS[year].lengths}
+    categories = {row["id"]: str(row["name"]) for row in read_json(tables["val"])["categories"]}
+    if sorted(categories) != list(range(len(categories))):
+        raise DataError(f"{tables['val']}: category numbers do not run from 0 to {len(categories) - 1}")
+
+    def open_split(split: str) -> Split:
+        table = read_json(tables[split])
+        label = {row["image_id"]: row["category_id"] for row in table["annotations"]}
+        unlabelled = [row["file_name"] for row in table["images"] if row["id"] not in label]
+        if unlabelled:
+            raise DataError(f"{tables[split]}: {len(unlabelled)} images without a label: {unlabelled[0]}")
+        paths = [str(row["file_name"]) for row in table["images"]]
+        targets = np.array([label[row["id"]] for row in table["images"]])
+        return file_split(root, paths, targets, full_hash=options.full_hash)
+
+    return Copy(tuple(categories[number] for number in range(len(categories))), open_split)
+
+
+for _year, _card in CARDS.items():
+    datasets.register(_card.name)(Published(_card, partial(read, _year)))

@@ -1,0 +1,117 @@
+"""Revisited Oxford and Paris buildings: a landmark, its easy and hard sightings, and junk.
+
+Files as published: jpg/ and gnd_NAME.pkl, or gnd_NAME.json of the same content, in a folder of the set's
+name. The pickle is read without running any of it. The split ``queries`` holds whole query images, as DINO
+uses them; ``boxes`` holds them cut to the published boxes, as the benchmark says (``--split boxes``).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core.targets import Groups
+from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.plainpickle import read_plain_pickle
+from ssleval.datasets.published import Copy, Published, Reader, read_json
+from ssleval.errors import DataError
+
+__all__ = ["CARDS"]
+
+
+def _card(name: str, gallery: int, images: str) -> DatasetCard:
+    return DatasetCard(
+        name=name,
+        target="groups",
+        lengths={"queries": 70, "boxes": 70, "gallery": gallery},
+        train_split="gallery",
+        test_split="queries",
+        graded=True,
+        license="images: their Flickr owners'; annotation: not stated",
+        source=f"Radenovic et al. 2018, http://cmp.felk.cvut.cz/revisitop/: gnd_{name}.pkl, and {images} "
+        f"as jpg/, in {name}/",
+    )
+
+
+CARDS: Mapping[str, DatasetCard] = {
+    "roxford5k": _card("roxford5k", 4_993, "oxbuild_images.tgz (1.9 GB)"),
+    "rparis6k": _card("rparis6k", 6_322, "paris_1.tgz and paris_2.tgz (2.5 GB)"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sightings:
+    groups: tuple[Groups, ...]
+
+    def __call__(self, index: int) -> Groups:
+        return self.groups[index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    image: Callable[[int], Image.Image]
+    boxes: tuple[tuple[float, ...], ...]
+    """Left, top, right, bottom in pixels."""
+
+    def __call__(self, index: int) -> Image.Image:
+        left, top, right, bottom = (round(side) for side in self.boxes[index])
+        return self.image(index).crop((left, top, right, bottom))
+
+
+def _reader(name: str) -> Reader:
+    def read(root: Path, options: DatasetOptions) -> Copy:
+        table = root / f"gnd_{name}.json"
+        table = table if table.is_file() else root / f"gnd_{name}.pkl"
+        content = read_json(table) if table.suffix == ".json" else read_plain_pickle(table)
+        gallery, queries, groups, boxes = _checked(table, content)
+
+        def open_split(split: str) -> Split:
+            names = gallery if split == "gallery" else queries
+            paths = [f"jpg/{image}.jpg" for image in names]
+            files = file_split(root, paths, np.zeros(len(paths), np.int64), full_hash=options.full_hash)
+            if split == "gallery":
+                return Split(paths, files.image, None, files.fingerprint)
+            image = _Boxes(files.image, boxes) if split == "boxes" else files.image
+            parts = [[part.tolist() for part in one[:3]] for one in groups]
+            mark = digest([files.fingerprint, parts, boxes if split == "boxes" else None])
+            return Split(paths, image, None, mark, _Sightings(groups))
+
+        return Copy((), open_split)
+
+    return read
+
+
+def _checked(
+    table: Path, content: Any
+) -> tuple[list[str], list[str], tuple[Groups, ...], tuple[tuple[float, ...], ...]]:
+    try:
+        gallery, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
+        found = content["gnd"]
+        groups = tuple(_groups(one, row) for row, one in enumerate(found))
+        boxes = tuple(tuple(map(float, one["bbx"])) for one in found)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{table}: expected imlist, qimlist and gnd with easy, hard, junk and bbx ({error!r}); "
+            "fetch the file of the revisited annotation"
+        ) from error
+    rows = np.concatenate([np.concatenate(one[:3]) for one in groups]) if groups else np.zeros(0, np.int64)
+    outside = len(rows) > 0 and (rows.min() < 0 or rows.max() >= len(gallery))
+    if len(groups) != len(queries) or outside or any(len(box) != 4 for box in boxes):
+        raise DataError(
+            f"{table}: {len(groups)} groups for {len(queries)} queries and {len(gallery)} images, or "
+            "rows or boxes outside of them; fetch it again"
+        )
+    return gallery, queries, groups, boxes
+
+
+def _groups(one: Mapping[str, Any], row: int) -> Groups:
+    easy, hard, junk = (np.asarray(one[key], np.int64).reshape(-1) for key in ("easy", "hard", "junk"))
+    return Groups(easy, hard, junk, group=row)
+
+
+for _name, _described in CARDS.items():
+    datasets.register(_name)(Published(_described, _reader(_name)))

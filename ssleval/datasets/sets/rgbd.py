@@ -1,0 +1,65 @@
+"""rgbd:PATH, colour images with 16-bit depth: anyone's depth data.
+
+Either PATH/train/ and PATH/test/, each with rgb/ and depth/ (equal names, any ending), or one sequence of
+NAME.color.EXT and NAME.depth.png as 7-Scenes has it; the last fifth of that, in order of names, is then
+the test split, for neighbouring frames are near copies. PATH/depth.yaml may say `scale` (stored units per
+metre, 1000), `invalid` (stored values of unknown depth, 0 and 65535) and `max_depth` (metres, 10).
+"""
+
+from pathlib import Path
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.dense import DepthFiles, depth_split, paired, read_format
+from ssleval.datasets.files.images import EXTENSIONS, ImageFiles
+from ssleval.errors import ConfigError, DataError
+
+__all__ = ["rgbd"]
+
+
+@datasets.register("rgbd")
+def rgbd(location: str, options: DatasetOptions) -> Dataset:
+    """Open a folder of colour images with depth.
+
+    Raises:
+        ConfigError: no path is given.
+        DataError: neither layout, files without a partner, or a depth.yaml with other settings.
+    """
+    if not location:
+        raise ConfigError("rgbd: needs a path; write rgbd:PATH")
+    root = Path(location).expanduser()
+    form = read_format(root / "depth.yaml")
+    found = _folders(root) if (root / "train").is_dir() else _sequence(root)
+
+    def open_split(split: str) -> Split:
+        images, depths = found[split]
+        loader = DepthFiles(root, images, depths, form.scale, form.invalid)
+        return depth_split(ImageFiles(root, images), loader, full_hash=options.full_hash)
+
+    card = DatasetCard(
+        name=f"rgbd:{location}",
+        target="depth",
+        lengths={split: len(images) for split, (images, _) in found.items()},
+        max_depth=form.max_depth,
+        source=str(root),
+    )
+    return Dataset(card, open_split)
+
+
+def _folders(root: Path) -> dict[str, tuple[list[str], list[str]]]:
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for split in ("train", "test"):
+        images, depths = paired(root / split / "rgb", root / split / "depth")
+        found[split] = (
+            [f"{split}/rgb/{path}" for path in images],
+            [f"{split}/depth/{path}" for path in depths],
+        )
+    return found
+
+
+def _sequence(root: Path) -> dict[str, tuple[list[str], list[str]]]:
+    files = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
+    if len(files) < 2:
+        raise DataError(f"rgbd:{root}: needs train/ and test/, or two images NAME.color.EXT; found neither")
+    depths = [f"{name.rpartition('.color.')[0]}.depth.png" for name in files]
+    cut = len(files) - -(-len(files) // 5)
+    return {"train": (files[:cut], depths[:cut]), "test": (files[cut:], depths[cut:])}

@@ -1,0 +1,149 @@
+"""rgbd_pairs:PATH, pairs of colour images with depth and the pose of their camera.
+
+One sequence of NAME.color.EXT, NAME.depth.png and NAME.pose.txt (4 x 4, camera to world, metres), with
+camera-intrinsics.txt (3 x 3, pixels), as 7-Scenes and ScanNet have them. PATH/pairs.txt may name two frames
+on every line. Without it, every frame goes with the first later one whose camera has turned by 15 degrees
+from it; frames that no later one turns away from are left out. PATH/depth.yaml is that of `rgbd:PATH`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core.targets import Views
+from ssleval.datasets.files.dense import DepthFiles, read_format
+from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, fingerprint, size_and_hash
+from ssleval.datasets.published import read_lines
+from ssleval.errors import ConfigError, DataError
+
+__all__ = ["rgbd_pairs"]
+
+DEGREES = 15.0
+"""Rotation between the cameras of a pair, where no list says which frames are one."""
+RIGID = 0.02
+"""Of an entry of the product of a rotation and its transpose: files round, and sensors average."""
+UNIT = np.array([0.0, 0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    images: ImageFiles
+    depths: DepthFiles
+    poses: Float64[np.ndarray, "n 4 4"]
+    intrinsics: Float64[np.ndarray, "3 3"]
+    pairs: list[tuple[int, int]]
+
+    def image(self, index: int) -> Image.Image:
+        return self.images(self.pairs[index][0])
+
+    def views(self, index: int) -> Views:
+        first, second = self.pairs[index]
+        return Views(
+            names=(self.images.paths[first], self.images.paths[second]),
+            partner=self.images(second),
+            depths=(self.depths(first), self.depths(second)),
+            intrinsics=(self.intrinsics, self.intrinsics),
+            motion=np.linalg.inv(self.poses[second]) @ self.poses[first],
+        )
+
+
+@datasets.register("rgbd_pairs")
+def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
+    """Open the frames of a folder in pairs.
+
+    Raises:
+        ConfigError: no path is given.
+        DataError: no such layout, a pose that is none, or no pair.
+    """
+    if not location:
+        raise ConfigError("rgbd_pairs: needs a path; write rgbd_pairs:PATH")
+    root = Path(location).expanduser()
+    found, form = _open(root), read_format(root / "depth.yaml")
+
+    def open_split(split: str) -> Split:  # noqa: ARG001
+        used = sorted({frame for pair in found.pairs for frame in pair})
+        rows: list[list[Any]] = [
+            [name, *size_and_hash(str(root / name), full_hash=options.full_hash), *found.poses[frame].flat]
+            for frame in used
+            for name in (found.images.paths[frame], found.depths.depths[frame])
+        ]
+        rows += [[form.scale, *form.invalid], list(found.intrinsics.flat), *map(list, found.pairs)]
+        names = [path.rpartition(".color.")[0] for path in found.images.paths]
+        return Split(
+            ids=[f"{names[first]}:{names[second]}" for first, second in found.pairs],
+            image=found.image,
+            targets=None,
+            fingerprint=fingerprint(rows),
+            target=found.views,
+        )
+
+    card = DatasetCard(
+        name=f"rgbd_pairs:{location}", target="views", lengths={"test": len(found.pairs)}, source=str(root)
+    )
+    return Dataset(card, open_split)
+
+
+def _open(root: Path) -> _Sequence:
+    files = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
+    if len(files) < 2:
+        raise DataError(f"rgbd_pairs:{root}: {len(files)} images NAME.color.EXT; a pair needs two")
+    names = [name.rpartition(".color.")[0] for name in files]
+    form = read_format(root / "depth.yaml")
+    poses = np.stack([_pose(root / f"{name}.pose.txt") for name in names])
+    listed = root / "pairs.txt"
+    pairs = _listed(listed, names) if listed.is_file() else _turned(poses)
+    if not pairs:
+        raise DataError(
+            f"rgbd_pairs:{root}: no camera turns by {DEGREES:g} degrees from another; list pairs in pairs.txt"
+        )
+    depths = [f"{name}.depth.png" for name in names]
+    return _Sequence(
+        ImageFiles(root, files),
+        DepthFiles(root, files, depths, form.scale, form.invalid),
+        poses,
+        _matrix(root / "camera-intrinsics.txt", 3),
+        pairs,
+    )
+
+
+def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:
+    pose = _matrix(path, 4)
+    turn = pose[:3, :3]
+    if np.abs(turn.T @ turn - np.eye(3)).max() > RIGID or np.linalg.det(turn) < 0 or (pose[3] != UNIT).any():
+        raise DataError(f"{path}: no rotation and shift; expected camera to world in metres")
+    return pose
+
+
+def _matrix(path: Path, side: int) -> Float64[np.ndarray, "s s"]:
+    try:
+        found = np.array([line.split() for line in read_lines(path)], dtype=np.float64)
+    except ValueError as error:
+        raise DataError(f"{path}: expected {side} x {side} numbers ({error})") from error
+    if found.shape != (side, side) or not np.isfinite(found).all() or not np.linalg.det(found):
+        raise DataError(f"{path}: expected {side} x {side} finite numbers, invertible; remove this frame")
+    return found
+
+
+def _turned(poses: Float64[np.ndarray, "n 4 4"]) -> list[tuple[int, int]]:
+    turns = poses[:, :3, :3]
+    # The trace of the rotation from one camera to the other is 1 + 2 cos of its angle.
+    cosines = (np.einsum("aij,bji->ab", turns, np.linalg.inv(turns)) - 1) / 2
+    far = np.triu(cosines <= np.cos(np.radians(DEGREES)), 1)
+    return [(int(frame), int(far[frame].argmax())) for frame in np.flatnonzero(far.any(1))]
+
+
+def _listed(path: Path, names: list[str]) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    for line in read_lines(path):
+        both = line.split()
+        if len(both) != 2 or not set(both) <= set(names):
+            raise DataError(f"{path}: {line.strip()!r}; expected the names of two frames of the folder")
+        pairs.append((names.index(both[0]), names.index(both[1])))
+    if len(set(pairs)) < len(pairs):
+        raise DataError(f"{path}: a pair is listed twice; keep one of them")
+    return pairs

@@ -1,0 +1,46 @@
+"""SUN397: scenes, first of its ten published partitions, 50 training and 50 test images a class."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.images import file_split
+from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.errors import DataError
+
+__all__ = ["CARD"]
+
+LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
+
+CARD = DatasetCard(
+    name="sun397",
+    classes=397,
+    lengths={"train": 19_850, "test": 19_850},
+    license="not stated; non-commercial research",
+    source="Xiao et al. 2010, https://vision.princeton.edu/projects/2010/SUN/ (37 GB): SUN397/ and the "
+    "unpacked Partitions/ in sun397/",
+)
+
+
+def read(root: Path, options: DatasetOptions) -> Copy:
+    """Read partition 1; classes are numbered as in ClassName.txt."""
+    names = read_lines(root / "Partitions" / "ClassName.txt")
+    number = {name: index for index, name in enumerate(names)}
+
+    def open_split(split: str) -> Split:
+        listed = root / "Partitions" / LISTS[split]
+        paths = [line.removeprefix("/") for line in read_lines(listed)]
+        classes = [f"/{path.rpartition('/')[0]}" for path in paths]
+        unknown = sorted(set(classes) - number.keys())
+        if unknown:
+            raise DataError(f"{listed}: classes absent from ClassName.txt: {', '.join(unknown[:5])}")
+        targets = np.array([number[name] for name in classes])
+        return file_split(root / "SUN397", paths, targets, full_hash=options.full_hash)
+
+    # /a/abbey, /a/airplane_cabin, /a/apartment_building/outdoor: the first folder is only the initial.
+    readable = [name.split("/", 2)[-1].replace("_", " ").replace("/", ", ") for name in names]
+    return Copy(tuple(readable), open_split)
+
+
+datasets.register("sun397")(Published(CARD, read))

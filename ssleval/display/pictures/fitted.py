@@ -1,0 +1,76 @@
+"""What the pictures of heads share: a task's features of a limited training split, and of single images."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry
+from ssleval.core.backbone import Backbone
+from ssleval.display.pictures.look import Look
+from ssleval.errors import ConfigError, NotApplicableError
+from ssleval.features import FeatureSource
+from ssleval.features.extract import forward
+from ssleval.features.geometry import apply
+from ssleval.features.readouts import canonical
+from ssleval.heads.dense.grid import LinearHead
+
+__all__ = ["ITERATIONS", "SIDE", "fitting_set", "predictor", "training_table"]
+
+SIDE = 224
+"""Pixels of both sides where nobody says how many: half of the tasks', a quarter of the time."""
+ITERATIONS = 500
+"""Of the head's training: half of the tasks'."""
+
+Predictor = Callable[[Image.Image], Float[Tensor, "c h w"]]
+
+
+def fitting_set(look: Look, what: str, target: str) -> Dataset:
+    """Return the dataset that the head is fitted on.
+
+    Raises:
+        ConfigError: none is given, or a block, which the task pins.
+        NotApplicableError: its target is of another kind.
+    """
+    if look.dataset is None:
+        raise ConfigError(f"{what} needs a dataset to fit a head on, such as scenes:{target}")
+    if look.block != -1:
+        raise ConfigError(f"{what} reads the blocks that its task pins; leave out the block")
+    if look.dataset.card.target != target:
+        raise NotApplicableError(
+            f"{what} needs a dataset with a {target} for every pixel; {look.dataset.card.name} has target "
+            f"{look.dataset.card.target!r}"
+        )
+    return look.dataset.limited(look.limit)
+
+
+def training_table(backbone: Backbone, request: FeatureRequest, look: Look) -> FeatureTable:
+    """Return the features of a training split, extracted or from the store."""
+    source = FeatureSource(backbone, look.context)
+    source.prepare([request])
+    return source.load(request)
+
+
+def predictor(
+    backbone: Backbone,
+    head: LinearHead,
+    fitted: FeatureRequest,
+    look: Look,
+) -> Predictor:
+    """Return a function from an image to the outputs of ``head``, seen as the images it was fitted on."""
+    geometry = fitted.geometry
+    assert isinstance(geometry, Geometry)  # stored grids are of whole images
+    wanted = [canonical(readout, backbone) for readout in fitted.readouts]
+
+    def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
+        pixels = torch.from_numpy(apply(geometry, image))[None]
+        found = forward(backbone, pixels, wanted, look.context)
+        grid = next(found[one].shape[1:3] for one in wanted if one.kind == "patches")
+        parts = [found[one].float() for one in wanted]
+        spread = [part if part.ndim == 4 else part[:, None, None].expand(-1, *grid, -1) for part in parts]
+        with torch.no_grad():
+            return head(torch.cat(spread, dim=3))[0]
+
+    return predict

@@ -1,0 +1,74 @@
+"""Where pictures come from: files, or rows of a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssleval.core import Dataset, DatasetOptions
+from ssleval.core.targets import KeyPoints, Views
+from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files.images import decode
+from ssleval.display.pictures.draw import KINDS
+from ssleval.display.pictures.look import Picture
+from ssleval.errors import ConfigError
+
+__all__ = ["from_dataset", "from_files", "gather"]
+
+
+def gather(
+    what: str, files: Sequence[Path], dataset: str | None, rows: str, options: DatasetOptions
+) -> tuple[Dataset | None, list[Picture]]:
+    """Return the dataset in use, and the pictures: ``files``, else ``rows`` of the dataset, a comma list.
+
+    Without either, the dataset and the rows are those that the kind ``what`` has.
+
+    Raises:
+        ConfigError: rows beside files, or a dataset that nothing is fitted on; rows that are no numbers
+            or not there.
+        DataError: a file is missing or damaged.
+    """
+    kind = KINDS[what]
+    if files and (rows or (dataset and not kind.fits)):
+        raise ConfigError(f"{what}: files are given, and a dataset or rows as well; leave out one of them")
+    if files and not kind.fits:
+        return None, from_files(files)
+    opened = open_dataset(dataset or kind.dataset, options)
+    if files:
+        return opened, from_files(files)
+    if rows:
+        return opened, from_dataset(opened, _numbers(rows))
+    length = opened.card.lengths[opened.card.test_split]
+    return opened, from_dataset(opened, [row for row in kind.rows if row < length])
+
+
+def from_files(paths: Sequence[Path]) -> list[Picture]:
+    """Return image files as pictures.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+    return [Picture(path.name, decode(path, str(path))) for path in paths]
+
+
+def from_dataset(dataset: Dataset, rows: Sequence[int]) -> list[Picture]:
+    """Return items of the scored split; a pair gives both of its images.
+
+    Raises:
+        ConfigError: the split has no such row.
+    """
+    split = dataset.split(dataset.card.test_split)
+    found: list[Picture] = []
+    for row in rows:
+        if not 0 <= row < len(split):
+            raise ConfigError(f"{dataset.card.name}: no row {row}; it has 0 to {len(split) - 1}")
+        sample = split[row]
+        found.append(Picture(sample.id, sample.image, sample.target))
+        if isinstance(sample.target, KeyPoints | Views):
+            found.append(Picture(sample.target.names[1], sample.target.partner))
+    return found
+
+
+def _numbers(rows: str) -> list[int]:
+    parts = [part.strip() for part in rows.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--rows {rows}: expected numbers with commas between, such as 0,5,9")
+    return [int(part) for part in parts]

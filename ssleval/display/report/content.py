@@ -1,0 +1,175 @@
+"""What the page shows: boards, their rows, and the provenance of every cell, as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ssleval import __version__
+from ssleval.core import DatasetOptions
+from ssleval.core.heap import cycles_left
+from ssleval.core.registry import suggestion
+from ssleval.display.report.contrast import contrast
+from ssleval.display.report.cost import costs
+from ssleval.display.report.curves import training_runs
+from ssleval.display.report.detail import Details
+from ssleval.display.report.drawn import drawn_pictures
+from ssleval.display.report.page import render
+from ssleval.display.report.pool import Pool
+from ssleval.display.report.thumbnails import pictures
+from ssleval.errors import DataError, UnknownNameError
+from ssleval.results import Result, read_all
+from ssleval.results.ranking import Board, Entry, boards
+
+__all__ = ["Options", "content", "write_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a report is asked to hold."""
+
+    title: str = "ssleval report"
+    training: tuple[Path, ...] = ()
+    """Folders of training runs whose curves are drawn."""
+    drawn: Path | None = None
+    """Folder of pictures of models, ``MODEL/WHAT.png``."""
+    images: tuple[str, ...] = ()
+    """Datasets that are opened for thumbnails of disputed items and for class names."""
+    thumbnails: int = 48
+    """Thumbnails of each board of such a dataset."""
+    detail_mb: float = 48.0
+    """Megabytes of items and classes; results beyond keep their scores, and say so."""
+    datasets: DatasetOptions = field(default_factory=DatasetOptions)
+
+
+@cycles_left()
+def write_report(results: Path, out: Path, options: Options | None = None) -> int:
+    """Write the page of all results below ``results``; return how many it shows.
+
+    Raises:
+        DataError: no results folder, or a file of it that is no result or has lost its samples; a training
+            log or a picture that is none.
+        UnknownNameError: images of a dataset that no result is of.
+    """
+    options = options or Options()
+    found = boards_and_details(read_all(results), options)
+    page = render(options.title, content(*found, results, options))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(out)
+    return sum(len(board.entries) for board in found[0])
+
+
+def boards_and_details(found: Sequence[Result], options: Options) -> tuple[list[Board], Details, Pool]:
+    """Rank results, keeping of each what the page shows of its items: samples are read once."""
+    pool = Pool()
+    details = Details(pool, round(options.detail_mb * 1e6))
+    return boards(found, details.read), details, pool
+
+
+def content(found: Sequence[Board], details: Details, pool: Pool, results: Path, options: Options) -> str:
+    """Return everything the page shows as one JSON object.
+
+    Raises:
+        DataError: a result holds a number that is not finite.
+        UnknownNameError: images of a dataset that no result is of.
+    """
+    for name in options.images:
+        if name not in (known := sorted({board.dataset for board in found})):
+            raise UnknownNameError(
+                f"--images {name}: no result is of that dataset; {suggestion(name, known)}"
+            )
+    tables = [_board(board, options) for board in found]
+    rows = [
+        _row(place, board, entry, details, pool, results)
+        for place, board in enumerate(found)
+        for entry in board.entries
+    ]
+    rest = {
+        "version": __version__,
+        "boards": tables,
+        "rows": rows,
+        "left_out": details.left_out,
+        "runs": training_runs(options.training),
+        "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, _folders(found)),
+    }
+    text = json.dumps(rest, allow_nan=False, separators=(",", ":"))
+    return f'{text[:-1]},"pool":{pool.to_json()}}}'
+
+
+def _folders(found: Sequence[Board]) -> set[str]:
+    results = (entry.result for board in found for entry in board.entries)
+    return {result.path.parent.name for result in results if result.path is not None}
+
+
+def _board(board: Board, options: Options) -> dict[str, Any]:
+    first = board.entries[0].result
+    found = contrast(board)
+    shown = None
+    if board.dataset in options.images:
+        shown = pictures(board, options.thumbnails, options.datasets)
+    return {
+        "task": board.task,
+        "dataset": board.dataset,
+        "split": board.split,
+        "protocol": board.protocol,
+        "metrics": [
+            {"name": name, "unit": score.unit, "higher": score.higher_is_better}
+            for name, score in first.metrics.items()
+        ],
+        "size": len(board.entries),
+        "costs": [cost.to_dict() for cost in costs(board)],
+        "contrast": None if found is None else found.to_dict(),
+        "pictures": {} if shown is None else dict(shown.by_id),
+        "class_names": [] if shown is None else list(shown.class_names),
+    }
+
+
+def _row(
+    place: int, board: Board, entry: Entry, details: Details, pool: Pool, results: Path
+) -> dict[str, Any]:
+    result, metrics = entry.result, board.entries[0].result.metrics
+    try:
+        return {
+            "board": place,
+            "label": entry.label,
+            "model": result.model,
+            "rank": entry.rank,
+            "tied": entry.tied,
+            "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
+            "supervision": str(result.backbone.get("supervision") or "unknown"),
+            "details": details.of(result),
+            "shared": {name: pool.add_shared(value) for name, value in _shared(result).items()},
+            "own": {
+                "key": result.key,
+                "weights_sha256": result.weights_sha256,
+                "created": result.created,
+                "file": result.path.relative_to(results).as_posix() if result.path else "",
+                "timings": _finite(result.timings),
+                "cost": _finite(result.cost),
+            },
+        }
+    except ValueError as error:
+        raise DataError(f"{result.path}: a number that is not finite ({error}); measure it again") from error
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    if any(isinstance(number, float) and not isfinite(number) for number in numbers.values()):
+        raise ValueError(f"one of {dict(numbers)}")
+    return dict(numbers)
+
+
+def _shared(result: Result) -> dict[str, Any]:
+    """Return provenance that results have in common, and which is stored once."""
+    kept = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
+    return {name: getattr(result, name) for name in kept}
+
+
+def _numbers(result: Result, name: str) -> list[float | int]:
+    score = result.metrics[name]
+    if not isfinite(score.value + sum(score.ci95)):
+        raise DataError(f"{result.path}: {name} is {score.value} {list(score.ci95)}; measure it again")
+    return [score.value, *score.ci95, score.n]

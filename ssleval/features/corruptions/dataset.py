@@ -1,0 +1,68 @@
+"""A dataset's test images under corruptions: one split that holds every variant of every image.
+
+Images are resized and cropped first and corrupted then, as in ImageNet-C, so that strengths mean the
+same whatever the size of the file.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from ssleval.core import Dataset, Geometry, Split, digest
+from ssleval.features.corruptions import VERSION, corrupt
+from ssleval.features.geometry import apply
+
+__all__ = ["CLEAN", "Variant", "corrupted", "first_items"]
+
+Variant = tuple[str, int]
+"""Name of a corruption and its severity."""
+
+CLEAN: Variant = ("clean", 0)
+"""Resized and cropped, otherwise as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Corrupted:
+    image: Callable[[int], Image.Image]
+    ids: Sequence[str]
+    geometry: Geometry
+    variants: tuple[Variant, ...]
+
+    def __call__(self, index: int) -> Image.Image:
+        variant, row = divmod(index, len(self.ids))
+        pixels = apply(self.geometry, self.image(row))
+        if self.variants[variant] != CLEAN:
+            pixels = corrupt(pixels, *self.variants[variant], self.ids[row])
+        return Image.fromarray(pixels)
+
+
+def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant], items: int) -> Dataset:
+    """Return ``dataset`` with the split ``corrupted``: variant after variant of the same images.
+
+    Images come out at ``geometry``; ids are ``NAME-SEVERITY/ID``. At most ``items`` images are taken, a
+    fixed draw of the scored split; 0 takes all.
+    """
+    card = dataset.card
+    count = len(first_items(card.lengths[card.test_split], items))
+
+    def open_split(name: str) -> Split:  # noqa: ARG001
+        split = dataset.split(card.test_split)
+        split = split.subset(first_items(len(split), items))
+        return Split(
+            ids=[f"{kind}-{severity}/{item}" for kind, severity in variants for item in split.ids],
+            image=_Corrupted(split.image, split.ids, geometry, tuple(variants)),
+            targets=None if split.targets is None else np.concatenate([split.targets] * len(variants)),
+            fingerprint=digest([VERSION, split.fingerprint, asdict(geometry), [list(v) for v in variants]]),
+        )
+
+    lengths = {"corrupted": count * len(variants)}
+    return Dataset(replace(card, lengths=lengths, test_split="corrupted"), open_split)
+
+
+def first_items(count: int, items: int) -> np.ndarray:
+    """Return which of ``count`` rows a fixed draw of ``items`` takes, in increasing order; 0: all."""
+    if not 0 < items < count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:items])

@@ -1,0 +1,147 @@
+"""Classifiers fitted once on clean training features, and applied unchanged to any other features.
+
+What tasks that judge one head on several test sets share: the linear head of `linear`, chosen on
+held-out training images, and the text classifier of `zeroshot`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssleval.core import FeatureTable, Readout
+from ssleval.core.backbone import Backbone
+from ssleval.errors import ContractError
+from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
+from ssleval.heads.selection import hold_out
+from ssleval.heads.zeroshot import class_embeddings, image_text_logits
+
+__all__ = [
+    "BLOCKS",
+    "RATES",
+    "LinearRecipe",
+    "Scores",
+    "block_columns",
+    "fit_linear",
+    "table_rows",
+    "text_classifier",
+]
+
+Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
+"""A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
+
+BLOCKS = (*(Readout("cls", block) for block in (-4, -3, -2, -1)), Readout("mean"))
+"""Readouts of DINOv2's linear heads, in the order of their columns."""
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+"""DINOv2's base learning rates, for a batch of 256."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRecipe:
+    """How DINOv2 trains its linear heads, as the task `linear` does by default."""
+
+    iterations: int = 0
+    """0: ten epochs, at least 500 and at most 12,500 iterations."""
+    held_out: float = 0.1
+    """Fraction of every training class that the head is chosen on."""
+
+    def training(self, count: int) -> Training:
+        """Return the schedule for ``count`` training images."""
+        batch_size = min(1024, 1 << (max(16, count // 8).bit_length() - 1))
+        steps = min(max(10 * count // batch_size, 500), 12_500)
+        return Training(iterations=self.iterations or steps, batch_size=batch_size)
+
+
+def fit_linear(
+    train: FeatureTable, recipe: LinearRecipe, *, num_classes: int, seed: int, device: str
+) -> Scores:
+    """Return the head of DINOv2's 52 that is best on held-out images, fitted again on all of them.
+
+    Raises:
+        ContractError: the table has no labels.
+
+    Source:
+        Oquab et al. 2023, arXiv:2304.07193, app. B.3; the choice on held-out images is ours.
+    """
+    if train.targets is None:
+        raise ContractError("a linear head needs the labels of its training images")
+    labels, training = train.targets, recipe.training(len(train.ids))
+    grid = HeadGrid(block_columns([train[readout].shape[1] for readout in BLOCKS]), RATES)
+    held = hold_out(labels, recipe.held_out, seed)
+    kept, judged = (table_rows([train], BLOCKS, np.flatnonzero(rows), device) for rows in (~held, held))
+    fit = partial(fit_heads, num_classes=num_classes, seed=seed, device=device)
+    (tried,) = fit(kept, labels[~held], grid, training)
+    correct = tried.predict(judged, int(held.sum()), training) == labels[held][:, None]
+    place = int(correct.mean(axis=0).argmax())
+    (final,) = fit(table_rows([train], BLOCKS, None, device), labels, grid, training)
+    return _applied(final, place, device)
+
+
+def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
+    """Return the classifier that compares ``pooled`` with the prompts of every class.
+
+    Raises:
+        NotApplicableError: the model has no text tower.
+    """
+    classes, similarity = class_embeddings(backbone, prompts), backbone.similarity()
+
+    def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
+        blocks = image_text_logits(table[Readout("pooled")], classes, similarity)
+        return torch.cat([block.cpu() for block in blocks]).numpy()
+
+    return scores
+
+
+def block_columns(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return DINOv2's column sets in the concatenation of `BLOCKS`, whose widths are ``sizes``.
+
+    One block, the same with the mean patch, four blocks, and those with the mean patch.
+    """
+    edges = [0, *np.cumsum(sizes).tolist()]
+    return (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
+
+
+def table_rows(
+    tables: Sequence[FeatureTable],
+    readouts: Sequence[Readout],
+    rows: Int[np.ndarray, " n"] | None,
+    device: str,
+) -> Rows:
+    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
+
+    ``rows`` of the first table come first, then the same of the next.
+    """
+    arrays = [[table[readout] for readout in readouts] for table in tables]
+    rows = np.arange(len(tables[0].ids)) if rows is None else rows
+
+    def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
+        which, place = np.divmod(index, len(rows))
+        found = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
+        for number in np.unique(which).tolist():
+            at = which == number
+            found[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
+        return torch.from_numpy(found).to(device)
+
+    return read
+
+
+def _applied(heads: LinearHeads, place: int, device: str) -> Scores:
+    index, rate = divmod(place, len(heads.grid.rates))
+    start, stop = heads.grid.columns[index]
+    one = slice(rate * heads.num_classes, (rate + 1) * heads.num_classes)
+    weight, bias = heads.weights[index][one].clone(), heads.biases[index][one].clone()
+
+    def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
+        read, count = table_rows([table], BLOCKS, None, device), len(table.ids)
+        found = np.empty((count, heads.num_classes), dtype=np.float32)
+        for first in range(0, count, 2048):
+            inputs = read(np.arange(first, min(first + 2048, count)))[:, start:stop]
+            found[first : first + 2048] = torch.addmm(bias, inputs, weight.T).cpu().numpy()
+        return found
+
+    return scores

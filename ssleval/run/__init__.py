@@ -1,0 +1,1 @@
+"""Run: what is measured, in which order, and what it would cost."""

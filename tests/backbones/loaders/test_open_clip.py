@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+
+from ssleval.backbones.zoo import find_card, load
+from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+OWN = {"image_size": 32, "layers": 3, "width": 64, "patch_size": 8}
+TRUNK = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160}
+PREPROCESS: dict[str, Any] = {
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.1],
+    "interpolation": "bilinear",
+    "resize_mode": "squash",
+}
+
+
+def _folder(path: Path, vision: dict[str, Any], *, weights: bool = True) -> Path:
+    model = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}
+    path.mkdir(exist_ok=True)
+    (path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": model, "preprocess_cfg": PREPROCESS})
+    )
+    if weights:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            state = open_clip.create_model(f"local-dir:{path}", load_weights=False).state_dict()
+        torch.save(state, path / "open_clip_pytorch_model.bin")
+    return path
+
+
+@pytest.mark.parametrize(
+    "vision", [OWN, OWN | {"pool_type": "avg"}, OWN | {"final_ln_after_pool": True}, TRUNK]
+)
+def test_pooled_is_the_projected_embedding(tmp_path: Path, vision: dict[str, Any]):
+    backbone: Any = load(f"open_clip:{_folder(tmp_path, vision)}")
+    size = backbone.card.image_size
+    images = torch.rand(2, 3, size, size)
+    features = backbone(images, [-1, 0])
+    with torch.no_grad():
+        expected = backbone.model.encode_image((images - backbone.mean) / backbone.std)
+    assert features.pooled.shape == (2, 24)
+    assert torch.allclose(features.pooled, expected, atol=1e-5)
+    assert torch.allclose(backbone(images).pooled, expected, atol=1e-5)
+    assert not torch.allclose(features.blocks[0].patches, features.blocks[1].patches)
+    unnormed = backbone(images, [-1], norm=False).blocks[0]
+    assert not torch.allclose(features.blocks[0].patches, unnormed.patches)
+
+
+def test_the_last_class_token_is_what_is_projected(tmp_path: Path):
+    backbone: Any = load(f"open_clip:{_folder(tmp_path, OWN)}")
+    features = backbone(torch.rand(1, 3, 32, 32), [-1])
+    cls = features.blocks[0].cls
+    assert cls is not None
+    assert torch.allclose(cls @ backbone.model.visual.proj, features.pooled, atol=1e-6)
+
+
+def test_positions_are_resampled_off_the_native_size(tmp_path: Path):
+    backbone: Any = load(f"open_clip:{_folder(tmp_path, OWN)}")
+    assert backbone(torch.rand(1, 3, 48, 24), [-1]).blocks[0].patches.shape == (1, 6, 3, 64)
+
+
+def test_a_trunk_of_fixed_size_refuses_others(tmp_path: Path):
+    backbone: Any = load(f"open_clip:{_folder(tmp_path, TRUNK)}")
+    with pytest.raises(ConfigError, match="open_clip fixes"):
+        backbone(torch.rand(1, 3, 32, 32))
+
+
+def test_texts_are_embedded_with_the_models_tokenizer(tmp_path: Path):
+    backbone: Any = load(f"open_clip:{_folder(tmp_path, OWN)}")
+    texts = ["a photo of a cat", "a dog"]
+    with torch.no_grad():
+        expected = backbone.model.encode_text(open_clip.SimpleTokenizer()(texts))
+    assert torch.allclose(backbone.encode_text(texts), expected)
+    assert backbone.similarity() == (pytest.approx(float(backbone.model.logit_scale.exp())), 0.0)
+    backbone.model.logit_bias = torch.tensor(-10.0)
+    assert backbone.similarity().bias == -10.0
+
+
+def test_the_card_follows_the_folder(tmp_path: Path):
+    card = find_card(f"open_clip:{_folder(tmp_path, OWN, weights=False)}")
+    assert (card.embed_dim, card.pooled_dim, card.patch_size, card.image_size) == (64, 24, 8, 32)
+    assert (card.mean, card.resize_mode, card.interpolation) == ((0.5, 0.4, 0.3), "square", "bilinear")
+    with pytest.raises(WeightsError, match="no weights file"):
+        load(f"open_clip:{tmp_path}")
+
+
+def test_an_activation_the_weights_were_not_trained_with_is_refused():
+    with pytest.raises(ConfigError, match="use open_clip:ViT-B-16-quickgelu/dfn2b"):
+        find_card("open_clip:ViT-B-16/dfn2b")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("ViT-B-33/openai", "ViT-B-32"), ("ViT-B-32/laion3b_s34b_b79k", "laion2b_s34b_b79k")]
+)
+def test_unknown_names_offer_the_nearest(name: str, hint: str):
+    with pytest.raises(UnknownNameError, match=hint):
+        find_card(f"open_clip:{name}")
+
+
+def test_an_unstated_layout_is_refused(tmp_path: Path):
+    resnet = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
+    with pytest.raises(ConfigError, match="token layout of ModifiedResNet"):
+        find_card(f"open_clip:{_folder(tmp_path, resnet, weights=False)}")

@@ -1,0 +1,159 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssleval.backbones.loaders.timm import TimmBackbone
+from ssleval.backbones.zoo import find_card, load
+from ssleval.core.backbone import Backbone
+from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
+
+IMAGES = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+WEIGHTS = Path(__file__).parents[3] / ".." / "shared" / "weights" / "vit_tiny_patch16_224.safetensors"
+
+
+def _normalised(backbone: Backbone, images: Tensor) -> Tensor:
+    return (images - backbone.mean) / backbone.std
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext", "test_efficientnet"])
+def test_pooled_is_timms_own(name: str):
+    backbone: Any = load(f"random:timm:{name}")
+    features = backbone(IMAGES, [-1])
+    model = backbone.model
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features(_normalised(backbone, IMAGES)), pre_logits=True)
+    assert torch.allclose(features.pooled, expected, atol=1e-6)
+    assert torch.equal(features.pooled, backbone(IMAGES).pooled)
+
+
+def test_tokens_of_a_transformer_are_the_sequence_in_order():
+    backbone: Any = load("random:timm:vit_tiny_patch16_224")
+    images = torch.rand(1, 3, 224, 224)
+    tokens = backbone(images, [-1]).blocks[0]
+    with torch.no_grad():
+        sequence = backbone.model.forward_features(_normalised(backbone, images))
+    assert tokens.cls is not None
+    assert torch.allclose(tokens.cls, sequence[:, 0], atol=1e-6)
+    assert torch.allclose(tokens.patches.flatten(1, 2), sequence[:, 1:], atol=1e-6)
+    assert tokens.registers is None
+
+
+def test_registers_are_apart_and_blocks_come_in_the_order_asked():
+    backbone: Any = load("random:timm:vit_small_patch14_reg4_dinov2")
+    images = torch.rand(1, 3, 56, 70)
+    last, first = backbone(images, [-1, 0]).blocks
+    again = backbone(images, [0]).blocks[0]
+    unnormed = backbone(images, [0], norm=False).blocks[0]
+    assert last.registers is not None
+    assert last.registers.shape == (1, 4, 384)
+    assert last.patches.shape == (1, 4, 5, 384)
+    assert torch.equal(first.patches, again.patches)
+    assert not torch.allclose(first.patches, last.patches)
+    assert not torch.allclose(first.patches, unnormed.patches)
+
+
+def test_maps_are_channels_last():
+    backbone: Any = load("random:timm:test_resnet")
+    patches = backbone(IMAGES, [-1]).blocks[0].patches
+    with torch.no_grad():
+        expected = backbone.model.forward_features(_normalised(backbone, IMAGES))
+    assert torch.allclose(patches, expected.permute(0, 2, 3, 1), atol=1e-6)
+
+
+def test_seeds_decide_random_weights_and_leave_the_generator_alone():
+    before = torch.random.get_rng_state()
+    first, same, other = (load("random:timm:test_vit", seed=seed).weights_sha256 for seed in (0, 0, 1))
+    assert first == same
+    assert first != other
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_checkpoint_fills_the_backbone_and_its_classifier_is_left_out(tmp_path: Path):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        source = timm.create_model("test_vit", num_classes=7)
+    path = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    backbone: Any = load("timm:test_vit", checkpoint=path)
+    state = backbone.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in source.state_dict().items() if key in state)
+    assert backbone.card.weights == {"file": "weights.safetensors"}
+    assert not any(key.startswith("head.") for key in state)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    with pytest.raises(WeightsError, match="timm:test_vit"):
+        load("timm:test_vit", checkpoint=path)
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(UnknownNameError, match="vit_tiny_patch16_224"):
+        find_card("timm:vit_tny_patch16_224")
+
+
+def test_an_unstated_layout_is_refused_by_name():
+    with pytest.raises(ConfigError, match="token layout of Xcit"):
+        find_card("timm:xcit_nano_12_p16_224")
+
+
+def test_a_fixed_size_is_refused_in_a_sentence():
+    backbone: Any = load("random:timm:swin_tiny_patch4_window7_224")
+    with pytest.raises(ConfigError, match="64x64 pixels, but timm fixes"):
+        backbone(torch.rand(1, 3, 64, 64))
+
+
+def test_geometry_and_normalisation_follow_timms_configuration():
+    card = find_card("timm:vit_tiny_patch16_224")
+    assert card.arch == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert (card.resize, card.image_size, card.interpolation) == (248, 224, "bicubic")
+    assert card.mean == (0.5, 0.5, 0.5)
+    assert card.supervision == "full"
+    assert find_card("timm:vit_base_patch16_siglip_224").resize == 248
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="the shared weights are not beside this checkout")
+def test_real_weights_give_what_timm_gives_from_them():
+    backbone: Any = load("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", checkpoint=WEIGHTS)
+    model: Any = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(WEIGHTS)).eval()
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features((images - 0.5) / 0.5), pre_logits=True)
+    assert torch.allclose(backbone(images).pooled, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
+def test_attention_is_what_timm_multiplies_values_with(name: str):
+    backbone: Any = load(f"random:timm:{name}")
+    patch = backbone.card.patch_size
+    images = torch.rand(2, 3, 2 * patch, 3 * patch)
+    found = backbone.attention(images)
+    last: Any = backbone.model.blocks[-1].attn
+    seen: list[Tensor] = []
+
+    def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0])
+
+    last.fused_attn = False
+    last.attn_drop.register_forward_pre_hook(keep)
+    with torch.no_grad():
+        backbone.model.forward_features(_normalised(backbone, images))
+    prefix = backbone.model.num_prefix_tokens
+    assert found.shape == (2, last.num_heads, 2, 3)
+    torch.testing.assert_close(found.flatten(2), seen[0][:, :, 0, prefix:], atol=1e-6, rtol=1e-5)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "vit_base_patch16_siglip_224", "beit_base_patch16_224"])
+def test_models_without_plain_class_attention_say_so(name: str):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    backbone = TimmBackbone(find_card(f"timm:{name}"), model)
+    with pytest.raises(NotApplicableError, match=r"class-token attention|attends"):
+        backbone.attention(torch.zeros(1, 3, 224, 224, device="meta"))

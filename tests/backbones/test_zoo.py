@@ -1,0 +1,125 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ssleval.backbones.zoo import find_card, load, match_models, read_zoo
+from ssleval.core import BackboneCard
+from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+
+ZOO = read_zoo()
+ENTRY = """
+Family:
+  shared: {loader: native, patch_size: 16, license: MIT, source: A, supervision: self, pretraining_data: B}
+  models:
+    one: {arch: vit_tiny/dino, embed_dim: 192}
+"""
+
+
+@pytest.mark.parametrize("card", ZOO.values(), ids=list(ZOO))
+def test_every_card_says_what_a_result_needs(card: BackboneCard):
+    assert card.license
+    assert card.source
+    assert card.pretraining_data
+    assert card.family
+    assert card.weights or card.unavailable or card.loader == "pixels"
+    assert not (card.weights and card.unavailable)
+    assert not card.weights or {"url", "repo", "packaged"} & set(card.weights)
+    assert card.image_size % card.patch_size == 0
+    assert card.gated == (card.family == "DINOv3")
+
+
+@pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("source", ["timm", "open_clip", "torchvision", "native"])
+def test_cards_agree_with_the_library_that_builds_them(source: str, large: bool):
+    compared = 0
+    for card in ZOO.values():
+        arch = card.arch
+        if card.loader != source or card.unavailable or arch == "resnet50" or large != (card.parameters > 87):
+            continue
+        if "packaged" in card.weights:  # held to its file by a test of its own
+            continue
+        known = find_card(f"{source}:{arch}")
+        fields = ["embed_dim", "arch"]
+        if source != "native":
+            fields += ["patch_size", "image_size", "interpolation", "mean", "std", "sha256", "resize_mode"]
+            assert card.native_geometry() == known.native_geometry(), card.name
+            assert dict(card.weights).items() >= dict(known.weights).items(), card.name
+            assert card.parameters == known.parameters, card.name
+        for field in fields:
+            assert getattr(card, field) == getattr(known, field), (card.name, field)
+        assert (card.pooled_dim or card.embed_dim) == (known.pooled_dim or known.embed_dim), card.name
+        compared += 1
+    assert compared >= 2
+
+
+def test_no_card_is_named_like_a_path():
+    assert all(name.isidentifier() for name in ZOO)
+
+
+def test_globs_keep_the_order_given_and_repeat_nothing():
+    found = match_models("pixels, dinov2_vit?14, pixels,timm:test_vit")
+    assert found == ["pixels", *(f"dinov2_vit{size}14" for size in "sblg"), "timm:test_vit"]
+
+
+@pytest.mark.parametrize("pattern", ["dinov2_vitb41", "nothing_*"])
+def test_unknown_patterns_are_refused(pattern: str):
+    with pytest.raises(UnknownNameError, match="no model"):
+        match_models(pattern)
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean dinov2_vitb14"):
+        find_card("dinov2_vitb41")
+    with pytest.raises(UnknownNameError, match="did you mean timm"):
+        find_card("tim:resnet50")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("embed_dim: 192, embed_dims: 3", "no field 'embed_dims'; did you mean embed_dim"),
+        ("embed_dim: wide", "embed_dim is 'wide', expected int"),
+        ("embed_dim: 192, supervision: seff", "supervision is 'seff'; did you mean self"),
+        ("embed_dim: 192, license: ''", "no license"),
+        ("patch_size: 16", "no embed_dim"),
+    ],
+)
+def test_mistakes_in_a_card_are_named(tmp_path: Path, change: str, message: str):
+    path = tmp_path / "zoo.yaml"
+    path.write_text(ENTRY.replace("embed_dim: 192", change))
+    with pytest.raises(ConfigError, match=message):
+        read_zoo(path)
+
+
+def test_own_fields_win_over_shared_ones(tmp_path: Path):
+    path = tmp_path / "zoo.yaml"
+    path.write_text(ENTRY.replace("embed_dim: 192", "embed_dim: 192, patch_size: 8"))
+    assert read_zoo(path)["one"].patch_size == 8
+
+
+def test_random_is_the_same_architecture_and_nothing_else():
+    card, random = find_card("dinov2_vits14"), find_card("random:dinov2_vits14")
+    untrained = replace(card, supervision="none", weights={}, pretraining_data="none", seeded_by=())
+    assert random == replace(untrained, name="random:dinov2_vits14")
+
+
+def test_an_unavailable_model_fails_with_its_sentence():
+    with pytest.raises(WeightsError, match="12 heads"):
+        load("mocov3_vits16")
+
+
+def test_a_random_model_takes_no_checkpoint(tmp_path: Path):
+    with pytest.raises(ConfigError, match="random"):
+        load("random:vit_tiny", checkpoint=tmp_path / "any.pth")
+
+
+def test_what_is_loaded_is_frozen_and_stays_in_evaluation():
+    backbone = load("random:vit_tiny")
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not backbone.train().training
+
+
+def test_data_that_chose_the_pretraining_set_is_stated():
+    assert {"food101", "cars", "nyud", "roxford"} <= set(ZOO["dinov2_vitb14"].seeded_by)
+    assert ZOO["dino_vits16"].seeded_by == ("imagenet1k",)

@@ -1,0 +1,64 @@
+"""The command reference, made from the command line itself.
+
+`python tests/command_reference.py > docs/command-line.md` writes the page; a test fails when it is stale.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from ssleval.cli.app import app
+from ssleval.cli.show import ModelGroup
+
+HEAD = """# Command line
+
+Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted,
+2 you can fix it (one line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive
+or nothing comparable, 70 a fault in ssleval, 130 interrupted.
+`--batch_size` and `--batch-size` are the same. This page is generated:
+`python tests/command_reference.py > docs/command-line.md`.
+"""
+
+
+def reference() -> str:
+    """Return the page."""
+    return HEAD + "".join(_section(name, command) for name, command in leaves())
+
+
+def leaves(prefix: str = "", command: Any = None) -> Iterator[tuple[str, Any]]:
+    """Yield every command that does something, by its full name."""
+    command = command or typer.main.get_command(app)
+    if not isinstance(command, TyperGroup):
+        yield prefix, command
+        return
+    for name, inner in command.commands.items():
+        # What a group does without a name of a command goes by the name of the group.
+        own = isinstance(command, ModelGroup) and name == command.fallback
+        yield from leaves(prefix if own else f"{prefix} {name}".strip(), inner)
+
+
+def options(command: Any) -> list[TyperOption]:
+    """Return the options of a command."""
+    return [one for one in command.params if isinstance(one, TyperOption) and "--help" not in one.opts]
+
+
+def _section(name: str, command: Any) -> str:
+    arguments = [one for one in command.params if isinstance(one, TyperArgument)]
+    usage = " ".join([name, *((one.name or "").upper() for one in arguments)])
+    lines = [f"\n## `ssleval {usage}`\n", f"\n{(command.help or '').strip()}\n"]
+    rows = [_row(option) for option in options(command)]
+    if rows:
+        lines += ["\n| option | meaning | default |\n", "|:---|:---|:---|\n", *rows]
+    return "".join(lines)
+
+
+def _row(option: TyperOption) -> str:
+    plain = option.is_flag or option.default is None or option.default == []
+    default = "required" if option.required else "" if plain else option.default
+    return f"| `{option.opts[0]}` | {option.help} | {default} |\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201

@@ -1,0 +1,114 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssleval.core import DatasetOptions
+from ssleval.datasets.catalog import open_dataset
+from ssleval.errors import ConfigError, DataError
+
+SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
+OPTIONS = DatasetOptions()
+
+
+def test_class_by_class_then_by_path(folders: Path) -> None:
+    dataset = open_dataset(f"folder:{folders}", OPTIONS)
+    train = dataset.split("train")
+    assert dataset.card.class_names == ("a", "b")
+    assert dataset.card.lengths == {"train": 3, "test": 2}
+    assert dataset.card.test_split == "test"
+    assert list(train.ids) == ["a/10.png", "a/2.PNG", "b/1.png"]
+    assert train.targets is not None
+    assert train.targets.dtype == np.int64
+    assert train.targets.tolist() == [0, 0, 1]
+    assert [train[i].image.getpixel((0, 0)) for i in range(3)] == [(2, 2, 2), (3, 3, 3), (1, 1, 1)]
+
+
+def test_order_is_that_of_torchvision(folders: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    theirs = ImageFolder(str(folders / "train"))
+    ours = open_dataset(f"folder:{folders}", OPTIONS).split("train")
+    assert [Path(path).relative_to(folders / "train").as_posix() for path, _ in theirs.samples] == list(
+        ours.ids
+    )
+    assert theirs.targets == np.asarray(ours.targets).tolist()
+
+
+def test_moving_the_folder_changes_nothing(folders: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(folders, tmp_path / "elsewhere")
+    prints = {open_dataset(f"folder:{path}", OPTIONS).split("train").fingerprint for path in (folders, moved)}
+    assert len(prints) == 1
+
+
+def test_full_hash_option_reaches_the_fingerprint(folders: Path) -> None:
+    plain, full = (DatasetOptions(full_hash=flag) for flag in (False, True))
+    prints = {
+        open_dataset(f"folder:{folders}", options).split("train").fingerprint for options in (plain, full)
+    }
+    assert len(prints) == 2
+
+
+def test_val_is_scored_only_where_there_is_no_test(folders: Path) -> None:
+    shutil.copytree(folders / "test", folders / "val")
+    assert open_dataset(f"folder:{folders}", OPTIONS).card.test_split == "test"
+    shutil.rmtree(folders / "test")
+    assert open_dataset(f"folder:{folders}", OPTIONS).card.test_split == "val"
+
+
+def test_paths_may_hold_colons_and_a_tilde(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folders, tmp_path / "a:b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(open_dataset("folder:~/a:b", OPTIONS).split("train")) == 3
+
+
+def test_a_split_by_another_name_is_not_guessed(folders: Path) -> None:
+    (folders / "test").rename(folders / "validation")
+    with pytest.raises(DataError, match=r"needs train/ with val/ or test/, found train, validation"):
+        open_dataset(f"folder:{folders}", OPTIONS)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_differing_classes_are_named(folders: Path, paint: Callable[[Path, int], None], split: str) -> None:
+    paint(folders / split / "only-here" / "1.png", 0)
+    with pytest.raises(DataError, match="1 classes are not in both train/ and test/: only-here"):
+        open_dataset(f"folder:{folders}", OPTIONS)
+
+
+def test_a_damaged_image_is_named(folders: Path) -> None:
+    path = folders / "test" / "a" / "y.png"
+    path.write_bytes(path.read_bytes()[:45])
+    split = open_dataset(f"folder:{folders}", OPTIONS).split("test")
+    assert isinstance(split[1].image, Image.Image)
+    with pytest.raises(DataError, match=r"test/a/y\.png"):
+        split[0]
+
+
+def test_a_path_is_needed() -> None:
+    for name in ("folder", "folder:"):
+        with pytest.raises(ConfigError, match="write folder:PATH"):
+            open_dataset(name, OPTIONS)
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        open_dataset(f"folder:{tmp_path / 'nowhere'}", OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "train", "test"), [("caltech101", 99, 1980, 990), ("signdigits", 10, 600, 300)]
+)
+def test_real_folders(name: str, classes: int, train: int, test: int) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"needs the data folder {name} beside the repository")
+    dataset = open_dataset(f"folder:{SHARED / name}", OPTIONS)
+    assert dataset.card.num_classes == classes
+    assert dataset.card.lengths == {"train": train, "test": test}
+    split = dataset.split("test")
+    assert np.bincount(np.asarray(split.targets)).tolist() == [test // classes] * classes
+    assert {split[i].image.mode for i in range(0, test, 30)} == {"RGB"}

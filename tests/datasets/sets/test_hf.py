@@ -1,0 +1,168 @@
+import io
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetOptions
+from ssleval.datasets.catalog import open_dataset
+from ssleval.errors import ConfigError, DataError
+
+hub = pytest.importorskip("datasets", reason="needs the optional datasets library")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
+
+
+def png(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(levels: list[int], names: tuple[str, ...] = ("ant", "bee"), **columns: Any) -> Any:
+    features = hub.Features(
+        {"picture": hub.Image(), "kind": hub.ClassLabel(names=list(names)), "page": hub.Value("int64")}
+    )
+    data = {
+        "picture": [{"bytes": png(level), "path": None} for level in levels],
+        "kind": [level % 2 for level in levels],
+        "page": levels,
+    }
+    made = hub.Dataset.from_dict(data, features=features)
+    for name, kind in columns.items():
+        made = made.add_column(name, [0] * len(levels)).cast_column(name, kind)
+    return made
+
+
+def saved(tmp_path: Path, **splits: Any) -> Path:
+    hub.DatasetDict(splits).save_to_disk(str(tmp_path / "set"))
+    return tmp_path / "set"
+
+
+def opened(location: object, *, full_hash: bool = False) -> Dataset:
+    return open_dataset(f"hf:{location}", DatasetOptions(full_hash=full_hash))
+
+
+def as_parquet(tmp_path: Path) -> Path:
+    folder = tmp_path / "parquet" / "data"
+    folder.mkdir(parents=True)
+    rows([5, 4, 7]).to_parquet(str(folder / "train-00000-of-00001.parquet"))
+    rows([8, 9]).to_parquet(str(folder / "validation-00000-of-00001.parquet"))
+    return folder.parent
+
+
+def as_saved(tmp_path: Path) -> Path:
+    return saved(tmp_path, train=rows([5, 4, 7]), validation=rows([8, 9]))
+
+
+def as_files(tmp_path: Path) -> Path:
+    for split, level in (("train", 4), ("train", 5), ("train", 7), ("validation", 8), ("validation", 9)):
+        path = tmp_path / "files" / split / ("ant", "bee")[level % 2] / f"{level}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(level))
+    return tmp_path / "files"
+
+
+@pytest.mark.parametrize("layout", [as_parquet, as_saved, as_files])
+def test_columns_are_found_by_type(tmp_path: Path, layout: Any) -> None:
+    dataset = opened(layout(tmp_path))
+    train, val = dataset.split("train"), dataset.split("val")
+    assert dataset.card.class_names == ("ant", "bee")
+    assert dataset.card.lengths == {"train": 3, "val": 2}
+    assert dataset.card.test_split == "val"
+    levels = [4, 5, 7] if layout is as_files else [5, 4, 7]
+    image = pickle.loads(pickle.dumps(train.image))
+    assert [image(i).getpixel((0, 0))[0] for i in range(3)] == levels
+    assert np.asarray(train.targets).tolist() == [level % 2 for level in levels]
+    assert np.asarray(val.targets).tolist() == [0, 1]
+
+
+def test_layouts_of_the_same_rows_have_one_fingerprint(tmp_path: Path) -> None:
+    prints = {opened(layout(tmp_path)).split("train").fingerprint for layout in (as_parquet, as_saved)}
+    assert len(prints) == 1
+
+
+def test_the_fingerprint_sees_labels_and_on_request_content(tmp_path: Path) -> None:
+    def prints(levels: list[int], name: str) -> tuple[str, ...]:
+        folder = saved(tmp_path / name, train=rows(levels), test=rows([1]))
+        return tuple(opened(folder, full_hash=full).split("train").fingerprint for full in (False, True))
+
+    reference, same_sizes, other_labels = prints([4, 6], "a"), prints([8, 6], "b"), prints([4, 7], "c")
+    assert same_sizes[0] == reference[0]
+    assert same_sizes[1] != reference[1]
+    assert other_labels[0] != reference[0]
+
+
+def cut_short(row: dict[str, Any]) -> dict[str, Any]:
+    return {"picture": {"bytes": row["picture"]["bytes"][:40], "path": None}}
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    broken = rows([1, 2]).cast_column("picture", hub.Image(decode=False))
+    broken = broken.map(cut_short)
+    folder = saved(tmp_path, train=broken.cast_column("picture", hub.Image()), test=rows([1]))
+    with pytest.raises(DataError, match=r"set/train\[1\]: cannot be decoded"):
+        opened(folder).split("train")[1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": rows([1])}, "needs a train split and a test or validation one, found train"),
+        ({"train": rows([1]), "test": rows([2], ("bee", "ant"))}, "other columns in test"),
+        (
+            {name: rows([1], coarse=hub.ClassLabel(names=["x"])) for name in ("train", "test")},
+            "exactly one ClassLabel column, found kind, coarse",
+        ),
+        (
+            {name: rows([1]).remove_columns("picture") for name in ("train", "test")},
+            "exactly one Image column, found none among kind, page",
+        ),
+    ],
+)
+def test_what_is_ambiguous_is_refused(tmp_path: Path, splits: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(saved(tmp_path, **splits))
+
+
+def test_the_hub_needs_a_revision() -> None:
+    with pytest.raises(ConfigError, match="no revision of the hub; write hf:org/name@COMMIT"):
+        opened("org/name")
+
+
+def test_a_name_is_needed() -> None:
+    with pytest.raises(ConfigError, match="hf: needs a name"):
+        opened("")
+
+
+def test_out_of_reach_is_one_line() -> None:
+    with pytest.raises(DataError, match="hf:org/name@main: cannot be loaded") as caught:
+        opened("org/name@main")
+    assert "\n" not in str(caught.value)
+
+
+def test_revision_and_configuration_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load_dataset(*arguments: object, **options: object) -> Any:
+        asked.append((arguments, options))
+        return hub.DatasetDict(train=rows([1]), test=rows([2]))
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    card = opened("org/name/fine@abc123").card
+    assert asked == [(("org/name", "fine"), {"revision": "abc123"})]
+    assert card.source.endswith("org/name/fine@abc123")
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"pip install 'ssleval\[hf\]'"):
+        opened("org/name@main")

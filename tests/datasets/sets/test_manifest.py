@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssleval.core import Dataset, DatasetOptions
+from ssleval.datasets.catalog import open_dataset
+from ssleval.errors import DataError
+
+ROWS = ["img/1.png,zebra,train", "img/2.png,ant,train", "img/3.png,ant,test"]
+
+
+def table(
+    tmp_path: Path, rows: list[str], *, header: str = "path,label,split", encoding: str = "utf-8"
+) -> str:
+    path = tmp_path / "set.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding=encoding)
+    return f"manifest:{path}"
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, paint: Callable[[Path, int], None]) -> None:
+    for number in (1, 2, 3):
+        paint(tmp_path / "img" / f"{number}.png", number)
+
+
+def opened(name: str) -> Dataset:
+    return open_dataset(name, DatasetOptions())
+
+
+def test_rows_keep_their_order_and_labels_sort(tmp_path: Path) -> None:
+    dataset = opened(table(tmp_path, ROWS))
+    train = dataset.split("train")
+    assert dataset.card.class_names == ("ant", "zebra")
+    assert dataset.card.test_split == "test"
+    assert list(train.ids) == ["img/1.png", "img/2.png"]
+    assert np.asarray(train.targets).tolist() == [1, 0]
+    assert dataset.split("test")[0].image.getpixel((0, 0)) == (3, 3, 3)
+
+
+def test_columns_in_any_order_with_others_and_a_byte_order_mark(tmp_path: Path) -> None:
+    rows = ["7,train,ant,img/1.png", "8,val,ant,img/2.png"]
+    dataset = opened(table(tmp_path, rows, header="id,split,label,path", encoding="utf-8-sig"))
+    assert dataset.card.lengths == {"train": 1, "val": 1}
+    assert dataset.card.test_split == "val"
+    rows = ["img/1.png,ant,train", "img/2.png,ant,val"]
+    assert opened(table(tmp_path, rows, encoding="utf-8-sig")).card.lengths == {"train": 1, "val": 1}
+
+
+def test_one_path_may_be_in_two_splits(tmp_path: Path) -> None:
+    assert len(opened(table(tmp_path, [*ROWS, "img/1.png,zebra,test"])).split("test")) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (ROWS, "path,class,split", "no column label"),
+        ([*ROWS, "img/1.png,zebra,train"], "path,label,split", r"line 5: img/1\.png is in train twice"),
+        ([*ROWS, "img/1.png,lion,test"], "path,label,split", "absent from train: lion"),
+        ([*ROWS, "img/1.png,ant,dev"], "path,label,split", "line 5: split 'dev'"),
+        ([*ROWS, "img/1.png,,test"], "path,label,split", "line 5: .*must not be empty"),
+        ([*ROWS, "img/1.png"], "path,label,split", "line 5: .*must not be empty"),
+        (ROWS[:2], "path,label,split", "needs train rows and test or val rows, found train"),
+        ([], "path,label,split", "found no row"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(table(tmp_path, rows, header=header))
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a CSV file in UTF-8"):
+        opened(table(tmp_path, ["img/1.png,caf\u00e9,train"], encoding="latin-1"))
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.csv: no such file"):
+        opened(f"manifest:{tmp_path / 'absent.csv'}")
+    dataset = opened(table(tmp_path, [*ROWS, "img/9.png,ant,test"]))
+    with pytest.raises(DataError, match=r"img/9\.png"):
+        dataset.split("test")

@@ -1,0 +1,162 @@
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetOptions
+from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.sets.wds import expand_braces
+from ssleval.errors import DataError
+
+
+def png(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard(path: Path, members: dict[str, bytes], mode: Literal["w", "w:gz"] = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def labelled(key: str, level: int, label: int) -> dict[str, bytes]:
+    return {f"{key}.png": png(level), f"{key}.cls": str(label).encode(), f"{key}.json": b"{}"}
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    shard(tmp_path / "train/2.tar", {**labelled("z", 1, 1), **labelled("a", 2, 0)})
+    shard(tmp_path / "train/10.tar", labelled("z", 3, 1))
+    shard(tmp_path / "test/0.tar", labelled("./deep/x", 4, 0))
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    return tmp_path
+
+
+def opened(name: object, *, full_hash: bool = False) -> Dataset:
+    return open_dataset(f"wds:{name}", DatasetOptions(full_hash=full_hash))
+
+
+def test_items_come_in_stored_order(shards: Path) -> None:
+    dataset = opened(shards)
+    train = dataset.split("train")
+    assert dataset.card.class_names == ("cat", "dog")
+    assert dataset.card.lengths == {"train": 3, "test": 1}
+    assert list(train.ids) == ["2.tar/z", "2.tar/a", "10.tar/z"]
+    assert np.asarray(train.targets).tolist() == [1, 0, 1]
+    image = pickle.loads(pickle.dumps(train.image))
+    assert [image(i).getpixel((0, 0))[0] for i in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("pattern", ["{train,test}/{0,2,10}.tar", "t*/*.tar", "{train,test}/?*.tar", ""])
+def test_every_way_to_name_the_shards(shards: Path, pattern: str) -> None:
+    if pattern.startswith("{train,test}/{"):
+        shard(shards / "train/0.tar", {})
+        for name in ("2.tar", "10.tar"):
+            shard(shards / "test" / name, {})
+    assert opened(shards / pattern).split("train").fingerprint
+    assert list(opened(shards / pattern).split("train").ids) == ["2.tar/z", "2.tar/a", "10.tar/z"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("{08..11}.tar", ["08.tar", "09.tar", "10.tar", "11.tar"]),
+        ("{a,b}/{0..1}", ["a/0", "a/1", "b/0", "b/1"]),
+    ],
+)
+def test_braces(pattern: str, names: list[str]) -> None:
+    assert expand_braces(pattern) == names
+
+
+def test_without_names_classes_are_numbers(shards: Path) -> None:
+    (shards / "classnames.txt").unlink()
+    assert opened(shards).card.class_names == ("0", "1")
+
+
+def test_a_label_beyond_the_names_is_refused(shards: Path) -> None:
+    (shards / "classnames.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"labels 0\.\.1 for 1 classes"):
+        opened(shards).split("train")
+
+
+def test_the_fingerprint_sees_sizes_labels_and_on_request_content(shards: Path) -> None:
+    def prints() -> tuple[str, ...]:
+        return tuple(opened(shards, full_hash=full).split("test").fingerprint for full in (False, True))
+
+    plain, full = prints()
+    shard(shards / "test/0.tar", labelled("./deep/x", 5, 0))
+    other_pixels = prints()
+    assert other_pixels[0] == plain
+    assert other_pixels[1] != full
+    shard(shards / "test/0.tar", labelled("./deep/x", 4, 1))
+    assert prints()[0] != plain
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.png": png(1)}, r"0\.tar/a: has no label"),
+        ({"a.cls": b"1"}, r"0\.tar/a: has no image"),
+        ({"a.png": png(1), "a.cls": b"dog"}, r"a\.cls holds 'dog'"),
+        ({"a.png": png(1), "a.jpg": png(1), "a.cls": b"0"}, "two images"),
+    ],
+)
+def test_incomplete_items_are_named(shards: Path, members: dict[str, bytes], message: str) -> None:
+    shard(shards / "test/0.tar", members)
+    with pytest.raises(DataError, match=message):
+        opened(shards)
+
+
+def test_a_damaged_image_names_shard_and_member(shards: Path) -> None:
+    shard(shards / "test/0.tar", {"a.png": png(1)[:40], "a.cls": b"0"})
+    with pytest.raises(DataError, match=r"test/0\.tar/a\.png: cannot be decoded"):
+        opened(shards).split("test")[0]
+
+
+def test_compressed_and_foreign_shards_are_refused(shards: Path) -> None:
+    shard(shards / "test/0.tar", labelled("a", 1, 0), "w:gz")
+    with pytest.raises(DataError, match=r"0\.tar: not a whole, uncompressed tar"):
+        opened(shards)
+    (shards / "test").rename(shards / "held_out")
+    with pytest.raises(DataError, match="must name a split: train, val, test"):
+        opened(shards)
+
+
+def test_empty_and_cut_shards_are_refused(shards: Path) -> None:
+    path = shards / "test/0.tar"
+    content = path.read_bytes()
+    for length in (300, 512 + 30):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=r"0\.tar"):
+            opened(shards).split("test")[0]
+    shard(path, {})
+    with pytest.raises(DataError, match="test: no items in 1 shards"):
+        opened(shards)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("https://example.org/{0..1}.tar", "read from local files"),
+        ("train/{0..3}.tar", r"train/0\.tar: no such shard"),
+        ("train/*.tar", "found train"),
+        ("none/*.tar", "found none"),
+    ],
+)
+def test_what_is_missing_is_said(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, location: str, message: str
+) -> None:
+    monkeypatch.chdir(shards)
+    with pytest.raises(DataError, match=message):
+        opened(location)

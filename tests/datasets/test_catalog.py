@@ -1,0 +1,54 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssleval.core import DatasetCard, DatasetOptions
+from ssleval.datasets.catalog import list_datasets, open_dataset
+from ssleval.errors import UnknownNameError
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digts", "no dataset 'digts'; did you mean digits"),
+        ("foldr:/data/x", "no dataset 'foldr:/data/x'; did you mean folder"),
+        ("imagenet-1k", "did you mean imagenet1k"),
+        ("./photos/x", r"a folder of images is folder:\./photos/x"),
+        (
+            "zzz:x",
+            "known: captions, davis, folder, groups, hf, manifest, masks, rgbd, rgbd_pairs, scenes, "
+            "torchvision, wds",
+        ),
+    ],
+)
+def test_unknown_names_get_a_hint(name: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        open_dataset(name, DatasetOptions())
+
+
+def test_listing_gives_cards_and_lines() -> None:
+    listed = list_datasets()
+    assert list(listed) == sorted(listed)
+    for name in ("folder", "hf", "manifest", "torchvision", "wds"):
+        line = listed[name]
+        assert isinstance(line, str)
+        assert line.startswith(f"{name}:")
+    card = listed["imagenet1k"]
+    assert isinstance(card, DatasetCard)
+    assert card.num_classes == 1000
+
+
+def test_an_opened_card_is_complete(tmp_path: Path) -> None:
+    card = open_dataset("digits", DatasetOptions(data_root=tmp_path / "absent")).card
+    assert card.num_classes == len(card.class_names) == 10
+
+
+def test_listing_and_opening_import_no_torch() -> None:
+    code = (
+        "import sys; from ssleval.datasets.catalog import *; from ssleval.core import DatasetOptions; "
+        "list_datasets(); "
+        "open_dataset('digits', DatasetOptions()).split('test')[0]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,296 @@
+"""Every kind of picture, with models that say what must be seen."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Split
+from ssleval.core.backbone import Backbone, Features, Tokens
+from ssleval.display.pictures import KINDS, Look, Picture, canvas, draw, pca
+from ssleval.display.pictures.matches import _spread
+from ssleval.display.pictures.pca import components, otsu
+from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError
+from ssleval.tasks.depth import Depth
+
+
+class Colours(Backbone):
+    """Patches are mean colours, less grey; the heads look at red and at green."""
+
+    def __init__(self) -> None:
+        card = BackboneCard("colours", "test", "colours", embed_dim=3, patch_size=8, image_size=32)
+        super().__init__(card, num_blocks=2)
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        patches = torch.nn.functional.avg_pool2d(images, 8).permute(0, 2, 3, 1) - 0.5
+        means = patches.mean((1, 2))
+        return Features(means, tuple(Tokens(patches * (block + 1), means) for block in blocks))
+
+    def attention(self, images: Tensor) -> Tensor:
+        looks = torch.nn.functional.avg_pool2d(images, 8)[:, :2].pow(4) + 1e-3
+        return looks / looks.sum((2, 3), keepdim=True)
+
+
+def picture(name: str, left: int, colour: tuple[int, int, int] = (230, 40, 30), width: int = 96) -> Picture:
+    """A coloured square on green, with some noise."""
+    pixels = np.full((64, width, 3), (60, 120, 70), dtype=np.int64)
+    pixels[16:48, left : left + 32] = colour
+    pixels[24:32, left : left + 32] //= 2
+    pixels += np.random.default_rng(len(name)).integers(-9, 10, pixels.shape)
+    target = np.zeros((64, width), np.uint8)
+    target[16:48, left : left + 32] = 1
+    return Picture(name, Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), target)
+
+
+TWO = [picture("a", 16), picture("bb", 48)]
+LOOK = Look(size=96)
+
+
+def panels(sheet: Image.Image, sizes: Sequence[tuple[int, int]], top: int = 0) -> list[np.ndarray]:
+    """Cut the tiles of one row out of a page."""
+    left, found = canvas.MARGIN, []
+    y = canvas.MARGIN + canvas.LINE + canvas.GAP + top
+    for width, height in sizes:
+        found.append(np.asarray(sheet.crop((left, y, left + width, y + height))).astype(float))
+        left += width + canvas.GAP
+    return found
+
+
+def scaled(one: Picture) -> np.ndarray:
+    return np.asarray(canvas.resized(one.image, canvas.TILE)).astype(float)
+
+
+def inside(one: Picture, shape: tuple[int, ...]) -> np.ndarray:
+    mask = Image.fromarray(one.target * np.uint8(255)).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+    return np.asarray(mask) > 0
+
+
+def test_components_are_those_of_scikit_learn() -> None:
+    tokens = torch.randn(200, 12, generator=torch.Generator().manual_seed(0)) @ torch.randn(
+        12, 12, generator=torch.Generator().manual_seed(1)
+    )
+    found = components(tokens, 3).numpy()
+    expected = PCA(3).fit(tokens.numpy())
+    directions = np.asarray(expected.components_)
+    signs = np.sign(directions[np.arange(3), np.abs(directions).argmax(1)])
+    np.testing.assert_allclose(found, expected.transform(tokens.numpy()) * signs, rtol=1e-3, atol=1e-3)
+    assert torch.equal(components(tokens, 3), components(tokens, 3))
+    with pytest.raises(NotApplicableError, match="3 components of 2 channels"):
+        components(tokens[:, :2], 3)
+
+
+def test_the_threshold_leaves_the_least_variance_on_both_sides() -> None:
+    drawn = np.random.default_rng(0)
+    values = np.concatenate([drawn.normal(0, 1, 60), drawn.normal(4, 0.5, 25)])
+    threshold = otsu(torch.from_numpy(values))
+    ordered = np.sort(values)
+    spread = [ordered[:cut].var() * cut + ordered[cut:].var() * (85 - cut) for cut in range(1, 85)]
+    best = int(np.argmin(spread))
+    assert ordered[best] < threshold < ordered[best + 1]
+
+
+def test_pca_paints_the_same_thing_in_the_same_colour_and_the_background_dark() -> None:
+    sheet = draw(Colours(), TWO, "pca", LOOK)
+    height, width = scaled(TWO[0]).shape[:2]
+    means = []
+    for row, one in enumerate(TWO):
+        seen, everything, foreground = panels(
+            sheet, [(width, height)] * 3, row * (height + canvas.LINE + canvas.GAP)
+        )
+        assert np.abs(seen - scaled(one)).max() == 0
+        thing = inside(one, seen.shape)
+        assert foreground[thing].mean() > 3 * foreground[~thing].mean()
+        assert np.abs(everything[thing].mean(0) - everything[~thing].mean(0)).max() > 60
+        means.append(everything[thing].mean(0))
+    assert np.abs(means[0] - means[1]).max() < 30
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_foreground_does_not_depend_on_a_sign(monkeypatch: pytest.MonkeyPatch, sign: float) -> None:
+    def flipped(tokens: Tensor, count: int) -> Tensor:
+        return sign * components(tokens, count)
+
+    before = np.asarray(draw(Colours(), TWO, "pca", LOOK))
+    monkeypatch.setattr(pca, "components", flipped)
+    after = np.asarray(draw(Colours(), TWO, "pca", LOOK))
+    tile = canvas.TILE + canvas.GAP
+    left = canvas.MARGIN + 2 * tile
+    dark = [page[:, left : left + canvas.TILE].max(2) < 60 for page in (before, after)]
+    assert (dark[0] == dark[1]).mean() > 0.97
+
+
+def test_pca_of_one_colour_has_no_foreground() -> None:
+    plain = Picture("plain", Image.new("RGB", (96, 64), (9, 9, 9)))
+    with pytest.raises(NotApplicableError, match="no foreground"):
+        draw(Colours(), [plain], "pca", LOOK)
+
+
+def test_attention_lights_what_a_head_looks_at() -> None:
+    sheet = draw(Colours(), [TWO[0]], "attention", LOOK)
+    height, width = scaled(TWO[0]).shape[:2]
+    sizes = [(width, height)] * 4
+    maps, masks = (panels(sheet, sizes, row * (height + canvas.LINE + canvas.GAP)) for row in (0, 1))
+    thing = inside(TWO[0], maps[0].shape)
+    assert maps[2][thing].mean() > 5 * maps[2][~thing].mean()
+    assert maps[3][thing].mean() < maps[3][~thing].mean()
+    assert masks[2][thing].sum(1).mean() > masks[3][thing].sum(1).mean()
+    assert (masks[0] == 255).all()
+
+
+def test_matches_join_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [
+        np.asarray(draw(Colours(), pair, "matches", LOOK)).astype(int)
+        for pair in (TWO, [TWO[0], picture("blue", 48, (20, 30, 240))])
+    ]
+    assert drawn[0].shape == drawn[1].shape
+    assert (drawn[0] != drawn[1]).mean() > 0.02
+    assert _spread([(0, 5), (1, 6), (2, 7), (40, 8), (51, 9)], 10) == [(0, 5), (2, 7), (40, 8)]
+
+
+def test_retrieval_ranks_by_likeness_and_frames_labels() -> None:
+    asked = [(230, 40, 30), (20, 30, 240), (220, 60, 40), (200, 200, 60)]
+    pictures = [
+        Picture(f"p{row}", Image.new("RGB", (40, 40), colour), np.int64(row % 2))
+        for row, colour in enumerate(asked)
+    ]
+    seen: list[list[Any]] = []
+
+    def record(title: str, rows: Any, notes: Sequence[str] = (), side: int = 0) -> Image.Image:
+        seen.extend(rows)
+        return Image.new("RGB", (8, 8))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssleval.display.pictures.retrieval.page", record)
+        draw(Colours(), pictures, "retrieval")
+    (tiles,) = seen
+    assert [tile.caption.split()[-1] for tile in tiles] == ["p0", "p2", "p3", "p1"]
+    assert tiles[1].frame != tiles[2].frame == tiles[3].frame
+    assert draw(Colours(), pictures, "retrieval").size[0] > 400
+
+
+def boxes(target: Any, count: int = 12) -> Dataset:
+    def truth(index: int) -> np.ndarray:
+        mask = picture("x" * (index + 1), 8 * (index % 8)).target
+        return mask if target == "mask" else np.where(mask, 1.5, 4.0).astype(np.float32)
+
+    def image(index: int) -> Image.Image:
+        return picture("x" * (index + 1), 8 * (index % 8)).image
+
+    split = Split([f"{index}" for index in range(count)], image, None, f"boxes{target}", truth)
+    names = ("ground", "box") if target == "mask" else ()
+    card = DatasetCard(
+        "boxes", target, class_names=names, lengths={"train": count, "test": count}, max_depth=8.0
+    )
+    return Dataset(card, lambda _: split)
+
+
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
+    for kind in ("segmentation", "depth"):
+        monkeypatch.setattr(
+            f"ssleval.display.pictures.{kind}.ITERATIONS", 60 if kind == "segmentation" else 101
+        )
+    return Look(size=64, context=Context(cache=tmp_path, progress=False), dataset=boxes("mask"), limit=8)
+
+
+def test_segmentation_colours_what_a_head_was_fitted_on(look: Look) -> None:
+    sheet = draw(Colours(), TWO, "segmentation", look)
+    height, width = scaled(TWO[0]).shape[:2]
+    for row, one in enumerate(TWO):
+        _, predicted, annotated = panels(
+            sheet, [(width, height)] * 3, row * (height + canvas.LINE + canvas.GAP)
+        )
+        assert np.abs(predicted - annotated).max(2).mean() < 25
+        thing = inside(one, predicted.shape)
+        assert np.abs(predicted[thing].mean(0) - predicted[~thing].mean(0)).max() > 40
+    file = Picture("file", TWO[0].image)
+    assert draw(Colours(), [file], "segmentation", look).width < sheet.width
+
+
+def test_depth_is_light_where_it_is_near(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = partial(Depth, learning_rate=0.1, pixels=32, bins=16)
+    monkeypatch.setattr("ssleval.display.pictures.depth.Depth", quick)
+    monkeypatch.setattr("ssleval.heads.dense.depth.UNCENTRED", 10)
+    one = Picture("a", TWO[0].image, np.where(TWO[0].target, 1.5, 4.0).astype(np.float32))
+    far = Look(size=64, dataset=boxes("depth"), limit=8, context=look.context)
+    sheet = draw(Colours(), [one], "depth", far)
+    height, width = scaled(TWO[0]).shape[:2]
+    _, predicted, measured = panels(sheet, [(width, height)] * 3)
+    thing = inside(TWO[0], predicted.shape)
+    for seen in (predicted, measured):
+        assert seen[thing].mean() > seen[~thing].mean() + 30
+
+
+REFUSED: list[tuple[str, list[Picture], Look, type[Exception], str]] = [
+    ("pictures", TWO, LOOK, UnknownNameError, "no picture 'pictures'"),
+    ("pca", [], LOOK, ConfigError, "no picture to look at"),
+    ("pca", TWO, Look(size=100), ConfigError, "size 100 is not a multiple of its patch size 8; 96 is"),
+    ("pca", TWO, Look(block=7, size=96), NotApplicableError, "no block"),
+    ("attention", TWO, Look(block=0), ConfigError, "leave out the block"),
+    ("matches", TWO[:1], LOOK, ConfigError, "between two images; 1 given"),
+    ("retrieval", TWO[:1], Look(), ConfigError, "at least two"),
+    ("retrieval", TWO, LOOK, ConfigError, "leave out block and size"),
+    ("segmentation", TWO, LOOK, ConfigError, "needs a dataset to fit a head on, such as scenes:mask"),
+    ("depth", TWO, Look(dataset=boxes("mask")), NotApplicableError, "boxes has target 'mask'"),
+    ("depth", TWO, Look(block=0, dataset=boxes("depth")), ConfigError, "leave out the block"),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "pictures", "look", "error", "message"), REFUSED, ids=lambda one: str(one)[:20]
+)
+def test_what_cannot_be_drawn_is_refused(
+    what: str, pictures: list[Picture], look: Look, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        draw(Colours(), pictures, what, look)
+
+
+def test_a_model_without_class_attention_is_refused() -> None:
+    class Blind(Colours):
+        def attention(self, images: Tensor) -> Tensor:
+            return Backbone.attention(self, images)
+
+    with pytest.raises(NotApplicableError, match="no class-token attention"):
+        draw(Blind(), TWO, "attention", LOOK)
+
+
+def test_block_and_size_change_what_is_drawn() -> None:
+    before = np.asarray(draw(Colours(), TWO, "matches", LOOK))
+    assert np.array_equal(before, np.asarray(draw(Colours(), TWO, "matches", LOOK)))
+    for look in (Look(size=48), Look(size=96, block=0)):
+        assert not np.array_equal(before, np.asarray(draw(Colours(), TWO, "matches", look)))
+
+
+def test_long_captions_keep_their_end() -> None:
+    tile = canvas.Tile(
+        Image.new("RGB", (20, 20)), "a/very/long/path/that/does/not/fit/into/the/tile/name.jpg"
+    )
+    assert canvas._shortened(tile.caption, 120).endswith("name.jpg")
+    assert canvas._length(canvas._shortened(tile.caption, 120), 12) <= 120
+    page = canvas.page("title", [[tile, None], [tile]], ["a note"])
+    assert page.size[1] > 2 * canvas.TILE
+
+
+def test_labels_have_the_colours_of_voc() -> None:
+    labels = np.array([[0, 1, 255]], np.uint8)
+    assert np.asarray(canvas.label_colours(labels))[0].tolist() == [[128, 0, 0], [0, 128, 0], [0, 0, 0]]
+    names = [f"class {number}" for number in range(12)]
+    assert canvas.legend(names, range(12), 200).height > canvas.legend(names, [3], 200).height
+
+
+def test_heat_rises_from_dark_to_light() -> None:
+    ramp = np.asarray(canvas.heat(np.linspace(0, 1, 50)[None], (50, 1))).astype(int)[0].sum(1)
+    assert (np.diff(ramp) > 0).all()
+
+
+def test_every_kind_names_a_dataset() -> None:
+    assert list(KINDS) == ["pca", "attention", "matches", "retrieval", "segmentation", "depth"]
+    assert all(kind.dataset.partition(":")[0] == "scenes" and kind.rows for kind in KINDS.values())

@@ -1,0 +1,100 @@
+"""Packaged suites: their lines are tasks and data that exist, and say what verify compares."""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from ssleval.core import DatasetCard
+from ssleval.core.packaged import packaged
+from ssleval.core.registry import summaries
+from ssleval.results.verify import _agrees
+from ssleval.run.settings import build_task
+from ssleval.run.suites import Measurement, list_suites, read_suite
+from ssleval.run.sweep import Sweep, batches
+from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.results.test_verify import CARDS, FIGURES, opened
+from tests.train.tiny_training import pictures
+
+SUITES = {name: read_suite(name) for name in list_suites()}
+PAPERS = ("dino_paper", "dinov2_paper")
+NOT_IN_ALL = {"zeroshot", "caption_retrieval", "robustness"}
+"""They need a text tower, or ImageNet."""
+
+
+def settings_as_run(line: Measurement) -> dict[str, Any]:
+    """Return what a run of this line would record."""
+    task, card = build_task(line.task, line.settings), CARDS[line.dataset.partition(":")[0]]
+    done = task.resolved(opened(card)) if isinstance(card, DatasetCard) else task
+    return asdict(done)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_line_is_a_task_on_data_that_exist(name: str) -> None:
+    assert list_suites()[name], "a suite says what it is"
+    for line in SUITES[name]:
+        build_task(line.task, line.settings)
+        assert line.dataset.partition(":")[0] in CARDS
+
+
+def test_all_has_every_task_that_needs_neither_texts_nor_imagenet() -> None:
+    assert {line.task for line in SUITES["all"]} == set(summaries("ssleval.tasks")) - NOT_IN_ALL
+    assert {line.dataset.partition(":")[0] for line in SUITES["all"]} == {"scenes"}
+
+
+def test_targets_of_the_same_pictures_are_measured_together() -> None:
+    (together,) = batches(Sweep(models="", suite="all"))
+    assert together == list(SUITES["all"])
+    apart = batches(Sweep(models="", datasets="digits,folder:a,folder:b"))
+    assert [[one.dataset for one in group] for group in apart] == [["digits"], ["folder:a"], ["folder:b"]]
+
+
+def test_all_says_at_which_size_images_are_seen() -> None:
+    for line in SUITES["all"]:
+        assert {"preprocessing", "size", "crop"} & set(line.settings), line
+        for name in ("size", "crop"):
+            side = line.settings.get(name, 112)
+            assert all(side % patch == 0 for patch in (8, 14, 16)), line
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_a_paper_suite_measures_is_what_its_figures_are_held_to(name: str) -> None:
+    model = {"dino_paper": "dino_vits16", "dinov2_paper": "dinov2_vits14"}[name]
+    source = {"dino_paper": "2104.14294", "dinov2_paper": "2304.07193"}[name]
+    figures = [one for one in FIGURES.mapped if one.row.source.startswith(source)]
+    held = [one.measured for one in figures if one.measured.model == model]
+    assert held
+    for measured in held:
+        asked = measured.protocol.settings
+        same_task = [one for one in SUITES[name] if one.task == measured.protocol.task]
+        runs = [settings_as_run(one) for one in same_task if measured.test.is_of(one.dataset)]
+        wrong = [{key for key in asked if not _agrees(run[key], asked[key])} for run in runs]
+        # DINO saw a hundred augmentations of every image; storing them all is left to who has the disk.
+        assert set() in wrong or (measured.protocol.name == "linear-dino" and {"views"} in wrong), measured
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_numbers_to_expect_are_the_published_ones(name: str) -> None:
+    text = (packaged("benchmarks") / f"{name}.yaml").read_text(encoding="utf-8")
+    expected = re.findall(r"^# expect (\S+) (\S+)/(\S+) (\S+) (\S+)$", text, re.M)
+    assert len(expected) >= 3
+    mapped = [(one.measured, one.row.value) for one in FIGURES.mapped]
+    figures = {(one.model, one.protocol.task, one.test.name, one.metric, value) for one, value in mapped}
+    assert set(expected) <= figures
+
+
+def test_a_line_that_a_model_cannot_do_is_skipped_with_its_reason(cli: Cli) -> None:  # noqa: F811
+    (cli.folder / "mixed.yaml").write_text(
+        "measurements:\n"
+        "  - {task: knn, dataset: digits, settings: {ks: [5], preprocessing: card}}\n"
+        "  - {task: zeroshot, dataset: 'folder:images'}\n"
+    )
+    pictures(cli.folder / "images")
+    (cli.folder / "texts.yaml").write_text("measurements:\n  - {task: zeroshot, dataset: digits}\n")
+    code, out, err = cli("run", "--model", "pixels", "--suite", "mixed.yaml", "--limit", "30")
+    assert (code, "knn/digits" in out) == (0, True), err
+    assert "not applicable: zeroshot on folder:images: pixels has no text tower" in err
+    code, _, err = cli("run", "--model", "pixels", "--suite", "texts.yaml", "--limit", "30")
+    assert code == 2, "a suite of which nothing can be done is an error"
+    assert "no line has a meaning for pixels: zeroshot on digits: pixels has no text tower" in err

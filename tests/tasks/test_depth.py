@@ -1,0 +1,152 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Samples
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.tasks.depth import Depth
+from tests.tasks.dense_tables import WIDTH, dense_dataset, tables
+from tests.tasks.feature_tables import CONTEXT, Tables
+
+
+def maps(count: int, seed: int = 0, side: int = 16) -> list[np.ndarray]:
+    """Slanted planes around 2.5 m; the first row of pixels is unknown."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    slopes = random.uniform(-2, 2, (count, 2))
+    found = [(2.5 + slope[0] * x + slope[1] * y).astype(np.float32) for slope in slopes]
+    for one in found:
+        one[0] = 0
+    return found
+
+
+def ramp(depths: np.ndarray) -> np.ndarray:
+    """Channels that say how near a depth is to each of some depths."""
+    return 20 * np.exp(-((depths[..., None] - np.linspace(1, 4, WIDTH)) ** 2))
+
+
+TARGETS = {"train": maps(24), "test": maps(10, seed=1)}
+QUICK = Depth(iterations=200, batch_size=8, learning_rate=0.01, pixels=32, bins=12, max_depth=5.0, warmup=0.1)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> Depth:
+    """A task of fewer iterations than are allowed."""
+    monkeypatch.setattr("ssleval.tasks.depth.UNCENTRED", 9)
+    return replace(QUICK, iterations=10, flip=False)
+
+
+def data(**card: object) -> Dataset:
+    return dense_dataset(TARGETS, **{"target": "depth", "max_depth": 5.0, **card})
+
+
+def scores(task: Depth, source: Tables, seed: int = 0) -> tuple[dict[str, float], Samples]:
+    samples = task.evaluate(source, data(), replace(CONTEXT, seed=seed))
+    return {metric.name: metric.score(samples) for metric in task.metrics}, samples
+
+
+@pytest.mark.parametrize("inputs", ["lin1", "lin4"])
+def test_depth_that_tokens_say_is_found(inputs: str) -> None:
+    task = replace(QUICK, inputs=inputs, flip=False)  # pyright: ignore[reportArgumentType]
+    found, samples = scores(task, tables(TARGETS, ramp, noise=0.01))
+    constant, _ = scores(task, tables(TARGETS, lambda depths: ramp(depths * 0 + 2), noise=0.01))
+    assert found["rmse"] < 0.75 * constant["rmse"]
+    assert found["delta1"] > constant["delta1"] + 0.02
+    assert len(samples) == 10
+    assert not next(metric for metric in task.metrics if metric.name == "rmse").higher_is_better
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iterations": 11},
+        {"batch_size": 7},
+        {"learning_rate": 0.002},
+        {"weight_decay": 0.5},
+        {"warmup": 0.5},
+        {"clip": 0.01},
+        {"pixels": 33},
+        {"bins": 13},
+        {"upsample": 2},
+        {"min_depth": 0.5},
+        {"max_depth": 4.5},
+        {"inputs": "lin4"},
+        {"class_token": False},
+        {"flip": True},
+    ],
+    ids=str,
+)
+def test_every_setting_changes_the_answer(brief: Depth, change: dict[str, object]) -> None:
+    source = tables(TARGETS, ramp, noise=0.2)
+    one, other = scores(brief, source)[1], scores(replace(brief, **change), source)[1]  # pyright: ignore[reportArgumentType]
+    assert (one["rmse"] != other["rmse"]).any()
+
+
+def test_mirrored_views_are_mirrored_back() -> None:
+    plain = tables(TARGETS, ramp, noise=0.01)
+
+    class Mirrors(Tables):
+        def load(self, request: FeatureRequest) -> FeatureTable:
+            table = super().load(request)
+            if request.geometry is None or not request.geometry.flip:
+                return table
+            arrays = {name: a[:, :, ::-1] if a.ndim == 4 else a for name, a in table.arrays.items()}
+            return replace(table, arrays=arrays)
+
+    faithful = scores(QUICK, Mirrors(plain.targets, plain.features))[0]
+    alone = scores(replace(QUICK, flip=False), plain)[0]
+    assert faithful["rmse"] == pytest.approx(alone["rmse"], rel=1e-4)
+    assert scores(QUICK, plain)[0]["rmse"] > 2 * alone["rmse"]
+
+
+def test_requests_are_unnormed_tokens_of_the_quarters_and_a_mirrored_view() -> None:
+    train, test, mirrored = Depth().requests(data())
+    assert train.geometry == test.geometry == Geometry(448, "square")
+    assert mirrored.geometry == Geometry(448, "square", flip=True)
+    assert [str(one) for one in train.readouts] == ["patches[-1]:unnormed", "cls[-1]:unnormed"]
+    (request, _) = Depth(inputs="lin4", class_token=False, flip=False, size=224).requests(data())
+    assert [str(one) for one in request.readouts] == [f"patches[quarter {q}]:unnormed" for q in (1, 2, 3, 4)]
+    assert request.geometry == Geometry(224, "square")
+    (request, *_) = Depth(interpolation="bilinear").requests(data())
+    assert request.geometry == Geometry(448, "square", interpolation="bilinear")
+
+
+def test_the_seed_decides_and_equal_seeds_agree(brief: Depth) -> None:
+    source = tables(TARGETS, ramp, noise=0.2)
+    one, same, other = (scores(brief, source, seed)[1]["rmse"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_the_range_is_the_datasets_unless_set() -> None:
+    assert Depth().resolved(data(max_depth=80.0)).max_depth == 80.0
+    assert Depth(max_depth=20.0).resolved(data(max_depth=80.0)).max_depth == 20.0
+    with pytest.raises(ConfigError, match="to 0"):
+        Depth().resolved(data(max_depth=0.0))
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    with pytest.raises(NotApplicableError, match="needs metres"):
+        QUICK.requests(data(target="mask"))
+    with pytest.raises(ConfigError, match="'test' alone"):
+        QUICK.requests(data(train_split="test"))
+    with pytest.raises(ConfigError, match="warmup"):
+        replace(QUICK, warmup=1.0)
+    with pytest.raises(ConfigError, match="two bins"):
+        replace(QUICK, bins=1)
+    with pytest.raises(ConfigError, match="iterations=100; in the first 100 the loss is of the mean alone"):
+        replace(QUICK, iterations=100)
+
+
+def test_only_parts_of_something_are_fractions() -> None:
+    units = {metric.name: metric.unit for metric in Depth().metrics}
+    fractions = {name for name, unit in units.items() if unit == "fraction"}
+    assert fractions == {"abs_rel", "delta1", "delta2", "delta3"}
+    assert (units["log10"], units["rmse_log"], units["rmse"]) == ("log10", "log", "m")
+
+
+def test_a_head_that_has_gone_silent_is_refused() -> None:
+    constant = tables(TARGETS, lambda depths: ramp(depths * 0 + 2), noise=0.01)
+    with pytest.raises(ContractError, match="no bin answers"):
+        scores(replace(QUICK, learning_rate=30.0, iterations=150, flip=False), constant)

@@ -1,0 +1,301 @@
+"""Whole trainings, tiny: resuming, stopping, collapsing, and a model at the end."""
+
+import json
+import pkgutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssleval.backbones.weights.checkpoints import read_checkpoint
+from ssleval.backbones.zoo import find_card, load, match_models
+from ssleval.errors import ConfigError, DivergedError, UnknownNameError, WeightsError
+from ssleval.run.measure import evaluate
+from ssleval.train.config import read_config, recipes
+from ssleval.train.export import export_checkpoint
+from ssleval.train.learner import Learner
+from ssleval.train.log import read_log
+from ssleval.train.loop import train
+from ssleval.train.state import read_state
+from tests.train.tiny_training import losses, pictures, tiny
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def run(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run: 6 steps, 2 epochs."""
+    out = tmp_path_factory.mktemp("run")
+    assert train(tiny(), data, out).finished
+    return out
+
+
+def test_every_step_is_recorded_with_its_rates(run: Path) -> None:
+    lines = read_log(run)
+    assert [line["step"] for line in lines] == list(range(6))
+    assert all(line["loss"] > 0 for line in lines)
+    assert {"lr", "weight_decay", "momentum", "teacher_temp", "dino", "images_per_second"} <= set(lines[0])
+    assert {"teacher_entropy", "kl", "information", "feature_rank"} <= set(lines[1])
+    assert lines[1]["kl"] + lines[1]["teacher_entropy"] == pytest.approx(lines[1]["dino"], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_one_others(
+    run: Path, data: str, tmp_path: Path
+) -> None:
+    train(tiny(), data, tmp_path / "again")
+    assert losses(read_log(tmp_path / "again")) == losses(read_log(run))
+    train(tiny("run.seed=1"), data, tmp_path / "other")
+    assert losses(read_log(tmp_path / "other")) != losses(read_log(run))
+
+
+def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not_been(
+    run: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, killed_at = Learner.step, 4
+
+    def killed(self: Learner, *args: object, **kwargs: object) -> object:
+        nonlocal killed_at
+        killed_at -= 1
+        if killed_at < 0:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Learner, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), data, tmp_path)
+    monkeypatch.undo()
+    torch.rand(7)
+    assert train(tiny(), data, tmp_path, resume=True).finished
+    assert losses(read_log(tmp_path)) == losses(read_log(run))
+    ours, theirs = (read_checkpoint(folder / "teacher.safetensors") for folder in (tmp_path, run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_model_is_one_like_any_other(run: Path, data: str, tmp_path: Path) -> None:
+    name = str(run / "teacher.safetensors")
+    card = find_card(name)
+    assert (card.embed_dim, card.patch_size, card.image_size, card.resize) == (16, 4, 16, 18)
+    assert match_models(name) == [name]
+    settings = {"knn": {"ks": (3,), "preprocessing": "card"}}
+    (result,) = evaluate(name, "knn", dataset=data, settings=settings, results=tmp_path)
+    assert result.model == name
+    untrained = load(f"random:{name}")
+    assert untrained.weights_sha256 != load(name).weights_sha256
+    tokens = load(name)(torch.rand(1, 3, 16, 16), [-1]).blocks[0]
+    assert tokens.patches.shape == (1, 4, 4, 16)
+
+
+def test_a_file_that_does_not_say_what_it_is_is_refused(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"x" * 20)
+    for name, words in (("plain", "does not say"), ("broken", "damaged"), ("absent", "no such file")):
+        with pytest.raises(WeightsError, match=words):
+            find_card(str(tmp_path / f"{name}.safetensors"))
+
+
+def test_an_exported_checkpoint_has_the_official_names(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dino.pth"
+    export_checkpoint(run / "checkpoints" / "last.pt", out)
+    content = torch.load(out, weights_only=True)
+    assert set(content) == {"student", "teacher", "epoch"}
+    assert content["epoch"] == 2
+    names = set(content["teacher"])
+    assert {f"module.{name}" for name in names} == set(content["student"])
+    assert {"backbone.cls_token", "head.mlp.4.weight", "head.last_layer.weight_v"} <= names
+    ours = load(str(run / "teacher.safetensors"))
+    teacher = {name: value for name, value in read_checkpoint(out).items() if not name.startswith("head.")}
+    for name, value in teacher.items():
+        assert torch.equal(ours.state_dict()[f"vit.{name}"], value)
+
+
+def test_a_network_with_a_residual_stem_is_an_ordinary_model_but_has_no_official_layout(
+    data: str, tmp_path: Path
+) -> None:
+    train(tiny("model.stem=residual", "run.epochs=1"), data, tmp_path / "run")
+    tokens = load(str(tmp_path / "run" / "teacher.safetensors"))(torch.rand(1, 3, 16, 16), [-1]).blocks[0]
+    assert tokens.patches.shape == (1, 4, 4, 16)
+    with pytest.raises(WeightsError, match="no network with this stem"):
+        export_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / "dino.pth")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, data: str) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        train(tiny(), data, run)
+    with pytest.raises(ConfigError, match=r"optim\.lr"):
+        train(tiny("optim.lr=0.1"), data, run, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def poisoned(self: Learner, *args: object, **kwargs: object) -> object:
+        terms = step(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        return terms if self.optimizer.param_groups[0]["lr"] < 6e-6 else {**terms, "dino": terms["dino"] / 0}
+
+    monkeypatch.setattr(Learner, "step", poisoned)
+    with pytest.raises(DivergedError, match="step 4: dino is inf"):
+        train(tiny("optim.warmup_epochs=2"), data, tmp_path)
+    assert torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["step"] == 3
+
+
+def test_weights_that_are_no_numbers_stop_the_run_by_the_name_of_the_loss(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def poisoned(self: Learner, *args: object, **kwargs: object) -> object:
+        terms = step(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            self.teacher.backbone.get_parameter("norm.weight").fill_(float("nan"))
+        return terms
+
+    monkeypatch.setattr(Learner, "step", poisoned)
+    with pytest.raises(DivergedError, match="step 1: dino is nan"):
+        train(tiny(), data, tmp_path)
+
+
+def test_parts_of_a_batch_add_up_to_it(run: Path, data: str, tmp_path: Path) -> None:
+    settings = ("model.drop_path=0", "run.epochs=1")
+    train(tiny(*settings), data, tmp_path / "whole")
+    train(tiny(*settings, "run.accumulate=2"), data, tmp_path / "parts")
+    whole, parts = (losses(read_log(tmp_path / name)) for name in ("whole", "parts"))
+    assert [loss for _, loss in parts] == pytest.approx([loss for _, loss in whole], rel=1e-5)
+
+
+def test_the_teacher_is_evaluated_and_the_best_is_kept(data: str, tmp_path: Path) -> None:
+    train(tiny("run.evaluate_every=1", "run.checkpoint_every=2"), data, tmp_path)
+    scores = [line["evaluation"] for line in read_log(tmp_path) if "evaluation" in line]
+    assert len(scores) == 2
+    first = next(iter(scores[0].values()))
+    assert first["ci95"][0] <= first["value"] <= first["ci95"][1]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "last.pt", "best.pt", "epoch_0002.pt",
+    }  # fmt: skip
+
+
+KEEPING = ("run.evaluate_every=1", "run.checkpoint_every=1")
+
+
+@pytest.fixture(scope="module")
+def kept(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kept")
+    train(tiny(*KEEPING), data, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("place", "at"),
+    [
+        ("loop.write_teacher", 2),
+        ("state.Checkpoints.save", 2),
+        ("state.Checkpoints.keep", 3),
+        ("loop.evaluate_teacher", 2),
+        ("log.Log.evaluation", 2),
+        ("state.Checkpoints.keep", 2),
+    ],
+)
+def test_a_run_killed_while_it_keeps_things_keeps_them_when_it_goes_on(
+    place: str, at: int, kept: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"ssleval.train.{place}"
+    original, calls = pkgutil.resolve_name(name), 0
+
+    def killed(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(name, killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(*KEEPING), data, tmp_path)
+    monkeypatch.undo()
+    assert train(tiny(*KEEPING), data, tmp_path, resume=True).finished
+    same_kept(tmp_path, kept)
+
+
+def same_kept(ours: Path, theirs: Path) -> None:
+    one, two = (
+        [(line["step"], line.get("loss"), line.get("evaluation")) for line in read_log(folder)]
+        for folder in (ours, theirs)
+    )
+    assert one == two
+    names = sorted(path.name for path in (theirs / "checkpoints").iterdir())
+    assert sorted(path.name for path in (ours / "checkpoints").iterdir()) == names
+    for name in names:
+        steps = [read_state(folder / "checkpoints" / name)["step"] for folder in (ours, theirs)]
+        assert steps[0] == steps[1]
+    models = [read_checkpoint(folder / "teacher.safetensors") for folder in (ours, theirs)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
+def test_what_a_killed_run_wrote_by_half_is_removed(data: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    halves = [tmp_path / ".teacher.safetensors.71", tmp_path / "checkpoints" / ".last.pt.71"]
+    for path in (*halves, tmp_path / ".notes.txt"):
+        path.touch()
+    train(tiny("run.epochs=1"), data, tmp_path)
+    assert not any(path.exists() for path in halves)
+    assert (tmp_path / ".notes.txt").exists()
+
+
+def test_images_in_another_order_do_not_go_on_with_the_run(data: str, tmp_path: Path) -> None:
+    config = tiny("run.epochs=1")
+    train(config, data, tmp_path, splits=("train", "test"))
+    with pytest.raises(ConfigError, match="in another order"):
+        train(config, data, tmp_path, splits=("test", "train"), resume=True)
+    with pytest.raises(ConfigError, match="split train is stated twice"):
+        train(config, data, tmp_path / "twice", splits=("train", "train"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("run.accumulate=3",), "4 images of a process make no 3 equal parts"),
+        (("run.accumulate=4", "loss.koleo=0.1"), "parts are of one image"),
+        (("run.batch_size=1", "loss.koleo=0.1"), "parts are of one image"),
+    ],
+)
+def test_batches_that_cannot_be_parted_are_refused(
+    settings: tuple[str, ...], words: str, data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        train(tiny(*settings), data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model.dime=3"], "did you mean dim"),
+        (["modle.dim=3"], "no section"),
+        (["views.global_size=15"], "no multiple of patch"),
+        (["loss.teacher_temp=0"], "positive"),
+        (["loss.dino=0"], "nothing would be learnt"),
+        (["views.global_scale=0.5"], "two numbers"),
+        (["run.epochs=x"], "expected int"),
+    ],
+)
+def test_settings_that_no_run_could_honour_are_refused(settings: list[str], words: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=words):
+        tiny(*settings).vit()
+
+
+def test_recipes_are_known_and_read() -> None:
+    assert "dino" in recipes()
+    for name in recipes():
+        assert json.loads(json.dumps(read_config(name).to_dict()))
+    with pytest.raises(UnknownNameError, match="dino"):
+        read_config("dinno")
+
+
+def test_too_few_images_for_a_batch_are_refused(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="12 images make no batch of 64"):
+        train(tiny("run.batch_size=64"), data, tmp_path)
