@@ -1,0 +1,190 @@
+"""Settings: types and bounds stand at the field, and one place checks them.
+
+A class of settings is a dataclass whose annotations say what a field may hold::
+
+    k: Count = 20
+    temperature: Positive = 0.07
+
+`check` refuses an instance with other values. `build` makes an instance of what a file, a command line or
+a caller states, and reads texts by the type of their field. Both are msgspec's conversion, plus what it
+does not know: finite numbers, different entries, the nearest name.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from ssleval.core.registry import suggestion
+from ssleval.errors import ConfigError, UnknownNameError
+
+__all__ = [
+    "Count",
+    "Counts",
+    "Distinct",
+    "Fraction",
+    "Natural",
+    "NonNegative",
+    "OpenFraction",
+    "Pair",
+    "Positive",
+    "Positives",
+    "build",
+    "check",
+    "convert",
+    "updated",
+]
+
+S = TypeVar("S")
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+"""A whole number from 1."""
+Natural: TypeAlias = Annotated[int, Meta(ge=0)]
+"""A whole number from 0."""
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+"""A number above 0."""
+NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+"""A number from 0."""
+Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+"""A number in [0, 1]."""
+OpenFraction: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
+"""A number in (0, 1)."""
+Distinct = Meta(min_length=1, extra={"distinct": True})
+"""Marks a tuple whose entries differ, and that has some: ``Annotated[tuple[str, ...], Distinct]``."""
+Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]
+"""Different whole numbers from 1, at least one."""
+Positives: TypeAlias = Annotated[tuple[Positive, ...], Distinct]
+"""Different numbers above 0, at least one."""
+Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
+"""Two numbers above 0."""
+
+_WHERE = re.compile(r" - at `.*`$")
+_WHOLE = re.compile(r"\.0$")
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "str": "a text",
+}
+"""What msgspec calls types, and what messages call them."""
+
+
+def check(settings: object, owner: str) -> None:
+    """Refuse an instance with a value that its field cannot take; lists become tuples.
+
+    Args:
+        settings: a dataclass instance, frozen or not.
+        owner: what the message calls it: the name of a task, of a section.
+
+    Raises:
+        ConfigError: a value of another type, or outside the bounds of its field.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        converted = convert(f"{owner}.{name}", value, hint)
+        if converted != value:
+            object.__setattr__(settings, name, converted)
+
+
+def build(kind: type[S], stated: Mapping[str, Any], owner: str) -> S:
+    """Return an instance of ``kind`` with the values ``stated`` in place of its defaults.
+
+    Raises:
+        UnknownNameError: there is no such field; the message offers the nearest.
+        ConfigError: a value that its field cannot take.
+    """
+    return kind(**_read(kind, stated, owner))
+
+
+def updated(settings: S, stated: Mapping[str, Any], owner: str) -> S:
+    """Return ``settings`` with the values ``stated`` in place of its own; errors as in `build`."""
+    return replace(settings, **_read(type(settings), stated, owner))  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+
+
+def convert(where: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` as the type ``hint``; a text is read: numbers, true or false, comma lists.
+
+    Raises:
+        ConfigError: it cannot be one; the message begins with ``where``.
+    """
+    read = value
+    if isinstance(value, str) and _plain(hint) is tuple:
+        read = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        found = msgspec.convert(read, hint, strict=not _is_text(read), dec_hook=_as_is)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}={_shown(value)}: {_reason(str(error), read, hint)}") from error
+    if not _finite(found):
+        raise ConfigError(f"{where}={_shown(value)}: expected finite numbers")
+    if _marked_distinct(hint) and len(set(found)) < len(found):
+        raise ConfigError(f"{where}={_shown(value)}: expected different entries")
+    return found
+
+
+def _read(kind: type, stated: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    hints = _hints(kind)
+    for name in stated:
+        if name not in hints:
+            raise UnknownNameError(f"{owner} has no setting {name!r}; {suggestion(str(name), hints)}")
+    return {name: convert(f"{owner}.{name}", value, hints[name]) for name, value in stated.items()}
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(kind) if field.init}
+
+
+def _plain(hint: Any) -> Any:
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_origin(inner) or inner
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+    )
+
+
+def _as_is(kind: type, value: Any) -> Any:
+    # What msgspec has no reader for: instances of other classes, and paths.
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}")
+    return value
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_finite(part) for part in value)
+    return not isinstance(value, float) or isfinite(value)
+
+
+def _marked_distinct(hint: Any) -> bool:
+    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return any(isinstance(mark, Meta) and bool((mark.extra or {}).get("distinct")) for mark in marks)
+
+
+def _reason(message: str, value: Any, hint: Any) -> str:
+    """Return msgspec's reason in the words of the message it ends up in."""
+    if _plain(hint) is Literal:
+        inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        return suggestion(str(value), map(str, get_args(inner)))
+    text = _WHERE.sub("", message).replace("`", "")
+    for theirs, plain in _WORDS.items():
+        text = text.replace(f"Expected {theirs}", f"expected {plain}")
+    return _WHOLE.sub("", text.partition(", got")[0])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, value))
+    return str(value)
