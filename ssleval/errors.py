@@ -14,18 +14,6 @@ The command line prints these as one line and exits with 2; anything else is a b
 traceback. A message says who, what it got, what it needed and what to do.
 """
 
-__all__ = [
-    "ConfigError",
-    "ContractError",
-    "DataError",
-    "DivergedError",
-    "DuplicateNameError",
-    "NotApplicableError",
-    "SslevalError",
-    "UnknownNameError",
-    "WeightsError",
-]
-
 
 class SslevalError(Exception):
     """Base class. Catch this to catch everything ssleval raises on purpose."""

@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["PatchEmbed", "ResidualStem"]
-
 
 class PatchEmbed(nn.Module):
     """A linear map of every patch, as in all published models of this family."""

@@ -21,8 +21,6 @@ from ssleval.backbones.stems import PatchEmbed, ResidualStem
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["SIZES", "PositionEmbedding", "Vit", "VitConfig", "resize_positions", "sincos_positions", "sized"]
-
 PositionEmbedding: TypeAlias = Literal["dino", "dinov2", "size", "size_antialias"]
 """How positions are resized off the native resolution; all are bicubic.
 

@@ -18,8 +18,6 @@ from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
 
-__all__ = ["find_card", "load", "match_models", "read_zoo"]
-
 _RANDOM = "random:"
 _STATED = ("license", "source", "pretraining_data", "supervision")
 """Fields with a default in the vocabulary that every card of the zoo must nevertheless state."""

@@ -24,8 +24,6 @@ from ssleval.cli.train import train_command
 from ssleval.cli.verify import verify_
 from ssleval.errors import SslevalError
 
-__all__ = ["app", "main"]
-
 _FAULT = 70
 """`EX_SOFTWARE` of sysexits.h."""
 

@@ -11,8 +11,6 @@ from ssleval.errors import ConfigError
 if TYPE_CHECKING:
     from ssleval.features.cache import Freed
 
-__all__ = ["cache_app"]
-
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature store.")
 
 

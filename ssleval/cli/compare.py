@@ -8,8 +8,6 @@ import typer
 
 from ssleval.cli.options import Json
 
-__all__ = ["compare_"]
-
 
 def compare_(
     first: Annotated[str, typer.Argument(help="A result file, a folder of one model, or a model's name.")],

@@ -9,8 +9,6 @@ import typer
 
 from ssleval.cli.options import Json
 
-__all__ = ["doctor"]
-
 
 def doctor(
     model: Annotated[str, typer.Argument(help="A name of `ssleval ls models`, or source:identifier.")],

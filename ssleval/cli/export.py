@@ -7,8 +7,6 @@ import typer
 
 from ssleval.cli.options import CacheDir, cache_folder
 
-__all__ = ["export_app"]
-
 export_app = typer.Typer(no_args_is_help=True, help="Write what is ours in layouts that other tools read.")
 
 

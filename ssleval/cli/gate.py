@@ -8,8 +8,6 @@ import typer
 from ssleval.cli.options import CacheDir, Json, cache_folder
 from ssleval.errors import ConfigError
 
-__all__ = ["gate_"]
-
 _EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 

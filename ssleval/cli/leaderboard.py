@@ -8,8 +8,6 @@ import typer
 
 from ssleval.cli.options import Json, say
 
-__all__ = ["leaderboard_"]
-
 
 def leaderboard_(
     results: Annotated[Path, typer.Argument(help="Folder of result files.")] = Path("results"),

@@ -7,8 +7,6 @@ import typer
 
 from ssleval.cli.options import Json
 
-__all__ = ["ls_"]
-
 
 def ls_(
     what: Annotated[Literal["models", "tasks", "datasets", "suites"], typer.Argument(help="What to list.")],

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["CacheDir", "Json", "Results", "cache_folder", "complain", "say", "silent"]
-
 Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
 CacheDir = Annotated[Path | None, typer.Option("--cache", envvar="SSLEVAL_CACHE", help="Feature store.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]

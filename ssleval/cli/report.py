@@ -7,8 +7,6 @@ import typer
 
 from ssleval.cli.options import CacheDir, cache_folder
 
-__all__ = ["report_"]
-
 
 def report_(
     results: Annotated[Path, typer.Option("--results", help="Folder of result files.")] = Path("results"),

@@ -14,8 +14,6 @@ from ssleval.errors import ConfigError, SslevalError
 if TYPE_CHECKING:
     from ssleval.results import Result
 
-__all__ = ["run_"]
-
 
 def run_(
     model: Annotated[

@@ -8,8 +8,6 @@ from typer.core import TyperGroup
 
 from ssleval.cli.options import CacheDir, cache_folder
 
-__all__ = ["ModelGroup", "show_app"]
-
 
 class ModelGroup(TyperGroup):
     """Commands by name; anything else begins with a model, and is the command `fallback`."""

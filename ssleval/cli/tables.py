@@ -15,8 +15,6 @@ from ssleval.run.suites import list_suites
 if TYPE_CHECKING:
     from ssleval.features.cache import Entry
 
-__all__ = ["rows", "stored", "table"]
-
 
 def rows(what: str) -> list[dict[str, Any]]:
     """Return one row per model, task, dataset or suite."""

@@ -7,8 +7,6 @@ import typer
 
 from ssleval.cli.options import CacheDir, cache_folder
 
-__all__ = ["train_command"]
-
 
 def train_command(
     out: Annotated[Path, typer.Option(help="Folder for the model, the log and the checkpoints.")],

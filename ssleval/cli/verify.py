@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ssleval.results.papers import Figures, Row
     from ssleval.results.verify import Line
 
-__all__ = ["verify_"]
-
 
 def verify_(
     model: Annotated[

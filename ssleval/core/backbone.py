@@ -16,8 +16,6 @@ from ssleval.core import BackboneCard
 from ssleval.core.registry import Registry
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
-__all__ = ["Backbone", "Features", "Loader", "PatchesOf", "Similarity", "Tokens", "WeightsFrom", "backbones"]
-
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

@@ -16,8 +16,6 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-__all__ = ["cycles_left", "freed_memory_kept"]
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's malloc.h."""
 _USUAL = 32 << 20

@@ -13,20 +13,6 @@ from ssleval.core.targets import Groups
 from ssleval.core.task import refuse_one_split
 from ssleval.errors import ContractError, DataError, NotApplicableError
 
-__all__ = [
-    "ImageGeometry",
-    "VectorPerImage",
-    "all_positive",
-    "answers_of",
-    "groups_of",
-    "labels_of",
-    "long_sides",
-    "queries_and_gallery",
-    "random_views",
-    "same_rows",
-    "train_and_test",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGeometry:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["packaged", "packaged_weights"]
-
 
 def packaged(name: str) -> Path:
     """Return the path of a packaged file or folder.

@@ -12,8 +12,6 @@ from typing import Generic, TypeVar
 
 from ssleval.errors import DuplicateNameError, UnknownNameError
 
-__all__ = ["Registry", "suggestion", "summaries"]
-
 T = TypeVar("T")
 S = TypeVar("S")
 

@@ -24,23 +24,6 @@ from msgspec import Meta
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = [
-    "Count",
-    "Counts",
-    "Distinct",
-    "Fraction",
-    "Natural",
-    "NonNegative",
-    "OpenFraction",
-    "Pair",
-    "Positive",
-    "Positives",
-    "build",
-    "check",
-    "convert",
-    "updated",
-]
-
 S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]

@@ -11,8 +11,6 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from PIL import Image
 
-__all__ = ["Groups", "KeyPoints", "SameGroup", "Views"]
-
 
 class Groups(NamedTuple):
     """Rows of the gallery that show what a query shows, as the revisited Oxford set groups them."""

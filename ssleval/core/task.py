@@ -8,8 +8,6 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.registry import Registry
 from ssleval.errors import ConfigError, NotApplicableError
 
-__all__ = ["Source", "Task", "refuse_one_split", "tasks"]
-
 
 @runtime_checkable
 class Source(Protocol):

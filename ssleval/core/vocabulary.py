@@ -24,30 +24,6 @@ from PIL import Image
 from ssleval.core.registry import Registry, suggestion
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
-__all__ = [
-    "COMPUTING_FIELDS",
-    "IGNORED",
-    "BackboneCard",
-    "Context",
-    "Dataset",
-    "DatasetCard",
-    "DatasetLoader",
-    "DatasetOptions",
-    "FeatureRequest",
-    "FeatureTable",
-    "Geometry",
-    "Interpolation",
-    "Metric",
-    "RandomView",
-    "Readout",
-    "Sample",
-    "Samples",
-    "Split",
-    "Statistic",
-    "datasets",
-    "digest",
-]
-
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 

@@ -7,8 +7,6 @@ from ssleval.core.registry import suggestion, summaries
 from ssleval.datasets.published import Published
 from ssleval.errors import UnknownNameError
 
-__all__ = ["list_datasets", "open_dataset"]
-
 
 def open_dataset(name: str, options: DatasetOptions) -> Dataset:
     """Open ``name``: a registered set, or a source and what stands behind its first colon.

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple, TypeAlias
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["Copy", "Published", "Reader", "read_json", "read_lines"]
-
 
 class Copy(NamedTuple):
     """What a reader found on disk."""

@@ -16,8 +16,6 @@ from jaxtyping import Shaped
 
 from ssleval.errors import DataError
 
-__all__ = ["RowFile", "disk", "fits"]
-
 
 class RowFile:
     """One array on disk: its place, the shape of all of it, and its type."""

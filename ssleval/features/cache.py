@@ -15,8 +15,6 @@ from ssleval.errors import ConfigError
 from ssleval.features.arrays import disk
 from ssleval.features.store import Column, StoredPass
 
-__all__ = ["Damage", "Entry", "Freed", "clear", "folder_of", "info", "lock", "prune", "touch", "verify"]
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:

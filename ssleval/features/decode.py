@@ -16,8 +16,6 @@ from ssleval.core import Context, Geometry, RandomView, Split
 from ssleval.errors import DataError
 from ssleval.features.geometry import apply, random_view
 
-__all__ = ["Decoded", "Decoder", "decoded_batches"]
-
 T = TypeVar("T")
 
 

@@ -21,8 +21,6 @@ from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
 
-__all__ = ["Extracted", "choose_batch_size", "class_attention", "extract", "forward", "forward_pixels"]
-
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_BATCH = 32

@@ -6,8 +6,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssleval.core.backbone import Backbone
 
-__all__ = ["forward_flops"]
-
 
 def forward_flops(backbone: Backbone, side: int, device: str) -> int:
     """Return the operations of one forward pass of one square image of ``side`` pixels.

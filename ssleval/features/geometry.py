@@ -11,8 +11,6 @@ from torchvision.transforms import RandomResizedCrop
 from ssleval.core import Geometry, RandomView, digest
 from ssleval.errors import ContractError
 
-__all__ = ["apply", "random_view"]
-
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,

@@ -9,8 +9,6 @@ from typing import Any
 from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
 from ssleval.core.backbone import Backbone
 
-__all__ = ["EXTRACTOR_VERSION", "model_identity", "pass_identity", "pass_key"]
-
 EXTRACTOR_VERSION = 1
 """Raised when a change to this package moves features."""
 

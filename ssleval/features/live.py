@@ -11,8 +11,6 @@ from ssleval.core.backbone import Backbone, PatchesOf
 from ssleval.features.extract import forward_pixels
 from ssleval.features.readouts import canonical
 
-__all__ = ["centre_padded", "live_patches"]
-
 
 def live_patches(backbone: Backbone, readouts: Sequence[Readout], context: Context) -> PatchesOf:
     """Return a function that gives float32 patch grids, channels of all ``readouts`` concatenated.

@@ -16,8 +16,6 @@ from ssleval.features.identity import pass_identity, pass_key
 from ssleval.features.readouts import by_norm, canonical, row_shape
 from ssleval.features.store import Column, StoredPass
 
-__all__ = ["Pass", "PassPlan", "column_of", "merge", "plan_of", "seconds_per_image"]
-
 
 @dataclass(frozen=True, slots=True)
 class Pass:

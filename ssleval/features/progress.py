@@ -8,8 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["progress"]
-
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:

@@ -10,8 +10,6 @@ from ssleval.core import BackboneCard, Geometry, RandomView, Readout
 from ssleval.core.backbone import Backbone, Features
 from ssleval.errors import ConfigError, NotApplicableError
 
-__all__ = ["GEM_FLOOR", "GEM_POWER", "blocks_of", "by_norm", "canonical", "read", "row_shape"]
-
 GEM_POWER = 4.0
 GEM_FLOOR = 1e-6
 """Power of the generalised mean, and the value below which patch features are clamped.

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-__all__ = ["Shard", "alone", "current_shard", "local_device"]
-
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 

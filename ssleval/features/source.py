@@ -25,8 +25,6 @@ from ssleval.features.readouts import canonical
 from ssleval.features.shard import Shard, current_shard
 from ssleval.features.store import Column, StoredPass
 
-__all__ = ["FeatureSource"]
-
 
 class FeatureSource:
     """Features of one backbone under one context."""

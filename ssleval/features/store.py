@@ -25,8 +25,6 @@ from jaxtyping import Bool, Shaped, UInt64
 from ssleval.errors import DataError
 from ssleval.features.arrays import RowFile, disk, fits
 
-__all__ = ["DONE", "Column", "StoredPass", "Writer"]
-
 WRITTEN = 1 << 32
 DONE = WRITTEN | 1 << 33
 """Flags of a journal record, without and with a flush since; the bits below are the crc32 of the batch."""

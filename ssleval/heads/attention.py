@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["mass_mask"]
-
 
 def mass_mask(attention: Float[Tensor, "*b h w"], mass: float) -> Bool[Tensor, "*b h w"]:
     """Return the fewest patches of every map that together hold ``mass`` of it, a fraction.

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError, ContractError
 
-__all__ = ["Search", "knn_predict", "nearest_neighbours"]
-
 Search: TypeAlias = Literal["faiss", "torch"]
 
 _MARGIN = 32

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError, ContractError
 
-__all__ = ["HeadGrid", "LinearHeads", "Rows", "Training", "fit_heads"]
-
 Rows: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b d"]]
 """Reads float32 feature rows by index; whatever they come from stays on disk."""
 

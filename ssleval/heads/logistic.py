@@ -21,8 +21,6 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError
 
-__all__ = ["Logistic", "fit_best", "fit_path"]
-
 _CHUNK_VALUES = 1 << 19
 _CACHED_VALUES = 1 << 28
 _NEWTON_STEPS = 100

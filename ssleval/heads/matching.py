@@ -7,8 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Positions", "match", "mutual", "tokens_at"]
-
 Positions: TypeAlias = Literal["pixels", "patches"]
 """What is searched: every pixel, by tokens upsampled bilinearly, or the centres of the patches."""
 

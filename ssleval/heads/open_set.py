@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-__all__ = ["classify"]
-
 
 def classify(
     similarity: Float32[np.ndarray, "m k"],

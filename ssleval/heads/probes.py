@@ -21,17 +21,6 @@ from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_head
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
-__all__ = [
-    "BLOCKS",
-    "RATES",
-    "LinearRecipe",
-    "Scores",
-    "block_columns",
-    "fit_linear",
-    "table_rows",
-    "text_classifier",
-]
-
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
 

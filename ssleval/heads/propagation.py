@@ -14,8 +14,6 @@ from torch.nn.functional import interpolate, normalize
 
 from ssleval.errors import ConfigError
 
-__all__ = ["carry", "harden", "propagate"]
-
 TILE = 8
 """Patches per side of a tile: large enough for a fast product, small against the window."""
 

@@ -20,8 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from ssleval.errors import ContractError
 
-__all__ = ["NOISE_PER_ROOT", "most_similar", "ranks", "unit", "unit_sum"]
-
 _ROWS = 32_768
 """Gallery vectors a thread multiplies at a time: of half as many, each costs half as much again to count."""
 _QUERIES = 128

@@ -6,8 +6,6 @@ from jaxtyping import Bool, Int, Shaped
 
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["few_per_class", "hold_out"]
-
 
 def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """Return which rows are held out of fitting: ``fraction`` of every class, at least one.

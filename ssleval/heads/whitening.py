@@ -8,8 +8,6 @@ from jaxtyping import Float, Float32
 
 from ssleval.errors import DataError
 
-__all__ = ["Whitening", "WhiteningKind", "learn_pca_whitening", "learn_whitening"]
-
 WhiteningKind: TypeAlias = Literal["dino", "pca", "none"]
 
 _ROWS = 65_536

@@ -11,8 +11,6 @@ from torch.nn import functional
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.errors import ContractError
 
-__all__ = ["class_embeddings", "image_text_logits", "text_embeddings"]
-
 _CLASSES_AT_ONCE = 10
 _IMAGES_AT_ONCE = 4096
 

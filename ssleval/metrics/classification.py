@@ -5,8 +5,6 @@ from jaxtyping import Bool, Int
 
 from ssleval.errors import ContractError
 
-__all__ = ["top_k_correct"]
-
 
 def top_k_correct(
     predicted: Int[np.ndarray, "n c"], target: Int[np.ndarray, " n"], k: int

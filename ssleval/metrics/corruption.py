@@ -8,8 +8,6 @@ from jaxtyping import Float
 
 from ssleval.core import Samples, Statistic
 
-__all__ = ["ALEXNET_ERRORS", "SEVERITIES", "mean_corruption_error_of"]
-
 SEVERITIES = (1, 2, 3, 4, 5)
 
 ALEXNET_ERRORS: Mapping[str, float] = {

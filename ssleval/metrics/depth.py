@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["ERRORS", "depth_errors"]
-
 ERRORS = ("rmse", "abs_rel", "log10", "rmse_log", "silog", "sq_rel", "delta1", "delta2", "delta3")
 """What `depth_errors` returns, in that order."""
 

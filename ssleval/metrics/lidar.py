@@ -7,8 +7,6 @@ from jaxtyping import Float
 
 from ssleval.errors import DataError
 
-__all__ = ["lidar"]
-
 _VALUES = 1 << 22
 """Numbers of all views held at a time in float64."""
 _FLOOR = 1e-7

@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float
 
 from ssleval.core import Samples, Statistic
 
-__all__ = ["micro_average_precision_of"]
-
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
 

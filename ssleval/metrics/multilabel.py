@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float
 
 from ssleval.core import Samples, Statistic
 
-__all__ = ["average_precisions", "mean_average_precision_of"]
-
 _VALUES_AT_ONCE = 4_000_000
 
 

@@ -18,18 +18,6 @@ from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.scatter import freedom_of_means, item_scatter, variance_of_means
 
-__all__ = [
-    "Difference",
-    "holm",
-    "leaders",
-    "mcnemar_exact",
-    "mcnemar_outcomes",
-    "paired_bootstrap",
-    "paired_over_seeds",
-    "right_or_wrong",
-    "separable",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:

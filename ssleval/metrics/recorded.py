@@ -14,8 +14,6 @@ from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 
-__all__ = ["describe", "statistic_from"]
-
 FACTORIES: Mapping[str, Callable[..., Statistic]] = {
     "mean_of": mean_of,
     "mean_per_class_of": mean_per_class_of,

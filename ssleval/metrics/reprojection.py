@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float
 
 from ssleval.core.targets import Views
 
-__all__ = ["Seen", "errors", "seen_by_both", "turned"]
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:

@@ -3,13 +3,6 @@
 import numpy as np
 from jaxtyping import Int
 
-__all__ = [
-    "average_precision",
-    "precision_at",
-    "ranks_without",
-    "trapezoid_average_precision",
-]
-
 
 def ranks_without(right: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]) -> Int[np.ndarray, " p"]:
     """Return the ranks of the right answers, in increasing order, as if no junk were in the ranking.

@@ -16,8 +16,6 @@ from ssleval.core import Metric, Samples
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import resample_counts
 
-__all__ = ["freedom_of_means", "item_scatter", "variance_of_means"]
-
 _WEIGHTS_AT_ONCE = 4_000_000
 _MOST_GROUPS = 1000
 """Items beyond this number are left out by groups, which costs half as much as the bootstrap itself."""

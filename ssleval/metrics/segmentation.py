@@ -13,8 +13,6 @@ from jaxtyping import Bool, Float, Int64, Integer
 from ssleval.core import IGNORED, Samples, Statistic
 from ssleval.errors import ContractError
 
-__all__ = ["best_jaccard", "confusion", "matched_mean_iou_of", "overlap"]
-
 _NUMBERS = 8_000_000
 """Counts of resamples held at a time: 64 MB."""
 

@@ -14,16 +14,6 @@ from jaxtyping import Float
 
 from ssleval.errors import DataError
 
-__all__ = [
-    "Spectrum",
-    "alpha_req",
-    "dead_dimensions",
-    "effective_rank",
-    "eigenspectrum",
-    "uniformity",
-    "variance_explained",
-]
-
 _ROWS = 8192
 _NEGLIGIBLE = 1e-12
 """Eigenvalues below this fraction of the largest are rounding, and count as zero."""

@@ -14,15 +14,6 @@ from jaxtyping import Float
 from ssleval.core import Metric, Samples, Statistic
 from ssleval.errors import ContractError
 
-__all__ = [
-    "bootstrap",
-    "mean_of",
-    "mean_per_class_of",
-    "mean_ratio_of",
-    "ratio_of",
-    "resample_counts",
-]
-
 _WEIGHTS_AT_ONCE = 4_000_000
 """Item weights held at a time: 32 MB, whatever the number of items."""
 

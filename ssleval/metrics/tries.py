@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["deviation_contributions"]
-
 
 def deviation_contributions(
     correct: Bool[np.ndarray, "n tries"], groups: Int[np.ndarray, " n"]

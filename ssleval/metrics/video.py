@@ -8,8 +8,6 @@ from scipy.spatial import KDTree
 
 from ssleval.errors import ContractError
 
-__all__ = ["boundary", "contour_f", "decay", "recall", "region_j"]
-
 TOLERANCE = 0.008
 """How far apart contours may lie and still agree, as a part of the image's diagonal."""
 

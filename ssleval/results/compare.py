@@ -22,17 +22,6 @@ from ssleval.metrics.paired import (
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results.record import Result, Score, comparable, read_samples
 
-__all__ = [
-    "Comparison",
-    "Pairing",
-    "compare",
-    "markdown",
-    "mismatches",
-    "paired_difference",
-    "pairings",
-    "unlike_precision",
-]
-
 _FEWEST_DISCORDANT = 6
 """One-sided right-or-wrong differences below which exact McNemar cannot reach p = 0.05."""
 

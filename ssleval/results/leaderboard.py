@@ -20,15 +20,6 @@ from ssleval.results.verify import measured_otherwise
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "long_table",
-    "markdown",
-    "records",
-    "wide_table",
-    "with_published",
-    "write_tables",
-]
-
 
 def with_published(found: Iterable[Board], figures: Sequence[Figure]) -> list[Board]:
     """Return the boards with the published figures that are of their task, data, split and settings."""

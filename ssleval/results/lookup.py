@@ -7,8 +7,6 @@ from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.results.record import Result, read, read_all
 
-__all__ = ["stored_results"]
-
 
 def stored_results(name: str, folder: Path) -> list[Result]:
     """Return the results of one model.

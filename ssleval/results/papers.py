@@ -16,8 +16,6 @@ import yaml
 from ssleval.core.packaged import packaged
 from ssleval.errors import ConfigError
 
-__all__ = ["Figure", "Figures", "Measured", "Protocol", "Row", "Test", "read_figures"]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

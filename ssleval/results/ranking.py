@@ -15,8 +15,6 @@ from ssleval.metrics.recorded import statistic_from
 from ssleval.results.papers import Figure
 from ssleval.results.record import Result, by_comparable, read_samples_of, samples_bytes
 
-__all__ = ["Board", "Entry", "boards", "headline_samples"]
-
 _BYTES_AT_ONCE = 4_000_000
 """Of files of samples that are read together; unpacked, they are several times as large."""
 

@@ -20,21 +20,6 @@ from ssleval.core import Samples, digest
 from ssleval.errors import ContractError, DataError
 from ssleval.results import samplefiles
 
-__all__ = [
-    "SCHEMA",
-    "Result",
-    "Score",
-    "by_comparable",
-    "comparable",
-    "find",
-    "read",
-    "read_all",
-    "read_samples",
-    "read_samples_of",
-    "samples_bytes",
-    "write",
-]
-
 SCHEMA = 1
 """Raised only when a field changes its meaning."""
 

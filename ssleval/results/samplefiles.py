@@ -17,8 +17,6 @@ import pyarrow as pa
 from ssleval.core import Samples
 from ssleval.errors import DataError
 
-__all__ = ["SUFFIX", "bytes_of", "load", "remove_older", "save"]
-
 SUFFIX = ".arrow"
 _OLDER_SUFFIX = ".parquet"
 

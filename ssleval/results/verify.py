@@ -16,8 +16,6 @@ from ssleval.core import BackboneCard
 from ssleval.results.papers import Figure, Figures, Measured, Row
 from ssleval.results.record import Result
 
-__all__ = ["Line", "Status", "differences", "measured_otherwise", "verify"]
-
 Status: TypeAlias = Literal["match", "drift", "not comparable", "not mapped"]
 
 _PREPROCESSING = ("image_size", "resize", "resize_mode", "interpolation")

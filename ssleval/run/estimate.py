@@ -11,8 +11,6 @@ from ssleval.features import FeatureSource
 from ssleval.run.measure import is_stored
 from ssleval.run.sweep import Sweep, applicable_jobs, batches, load_asked, models
 
-__all__ = ["Estimate", "estimate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

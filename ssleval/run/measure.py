@@ -28,8 +28,6 @@ from ssleval.results import Result, Score, record
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.settings import build_task
 
-__all__ = ["Job", "evaluate", "is_stored", "make_job", "measure"]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["hardware", "versions"]
-
 PACKAGES = (
     "ssleval",
     "torch",

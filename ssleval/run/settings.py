@@ -8,8 +8,6 @@ from ssleval.core.registry import suggestion
 from ssleval.core.task import Task, tasks
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["build_task", "parse_settings", "read_value"]
-
 
 def build_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     """Return the task called ``name`` with ``settings`` in place of its defaults.

@@ -22,8 +22,6 @@ from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["Measurement", "list_suites", "read_suite"]
-
 
 @dataclass(frozen=True, slots=True)
 class Measurement:

@@ -15,8 +15,6 @@ from ssleval.run.measure import Job, make_job, measure
 from ssleval.run.settings import build_task, parse_settings
 from ssleval.run.suites import Measurement, read_suite
 
-__all__ = ["Sweep", "batches", "sweep"]
-
 
 @dataclass(frozen=True, slots=True)
 class Sweep:

@@ -29,8 +29,6 @@ from ssleval.heads.attention import mass_mask
 from ssleval.metrics.segmentation import best_jaccard
 from ssleval.metrics.stats import mean_of, ratio_of
 
-__all__ = ["Attention"]
-
 
 @tasks.register("attention")
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.heads.zeroshot import text_embeddings
 from ssleval.metrics.stats import mean_of, ratio_of
 
-__all__ = ["CaptionRetrieval"]
-
 _POOLED = Readout("pooled")
 _AT_ONCE = 256
 

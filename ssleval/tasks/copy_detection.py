@@ -39,8 +39,6 @@ from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.retrieval import ranks_without, trapezoid_average_precision
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["CopyDetection"]
-
 Part: TypeAlias = Literal["cls", "gem", "mean", "pooled"]
 
 

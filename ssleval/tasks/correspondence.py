@@ -36,8 +36,6 @@ from ssleval.heads.matching import Positions, match
 from ssleval.metrics.reprojection import errors, seen_by_both, turned
 from ssleval.metrics.stats import mean_of, mean_per_class_of, ratio_of
 
-__all__ = ["Correspondence"]
-
 Matcher: TypeAlias = Callable[[Float[np.ndarray, "k 2"]], Float[np.ndarray, "k 2"]]
 """Takes points of the first image to their matches in the second."""
 

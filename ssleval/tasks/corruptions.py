@@ -36,8 +36,6 @@ from ssleval.heads.knn import knn_predict
 from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear
 from ssleval.metrics.stats import mean_of, ratio_of
 
-__all__ = ["Corruptions"]
-
 
 @tasks.register("corruptions")
 @dataclass(frozen=True)

@@ -35,8 +35,6 @@ from ssleval.heads.dense.grid import Fit, LinearHead, Targets, grids_of, outputs
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["Depth"]
-
 _UNITS = {"rmse": "m", "sq_rel": "m", "log10": "log10", "rmse_log": "log", "silog": "1/100 log"}
 
 

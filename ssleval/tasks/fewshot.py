@@ -34,8 +34,6 @@ from ssleval.heads.selection import few_per_class, hold_out
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.metrics.tries import deviation_contributions
 
-__all__ = ["Fewshot"]
-
 
 @tasks.register("fewshot")
 @dataclass(frozen=True)

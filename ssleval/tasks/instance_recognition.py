@@ -42,8 +42,6 @@ from ssleval.heads.whitening import learn_pca_whitening
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["InstanceRecognition"]
-
 _GAP = Metric("gap", micro_average_precision_of("confidence", "right", "known"))
 
 

@@ -23,8 +23,6 @@ from ssleval.heads.knn import knn_predict
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["Knn"]
-
 
 @tasks.register("knn")
 @dataclass(frozen=True)

@@ -35,8 +35,6 @@ from ssleval.heads.probes import BLOCKS, RATES, block_columns, table_rows
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
-__all__ = ["Linear"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:

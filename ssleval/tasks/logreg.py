@@ -24,8 +24,6 @@ from ssleval.heads.selection import hold_out
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
-__all__ = ["Logreg"]
-
 
 @tasks.register("logreg")
 @dataclass(frozen=True)

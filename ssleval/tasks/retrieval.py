@@ -48,8 +48,6 @@ from ssleval.metrics.retrieval import (
 )
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
-__all__ = ["Retrieval"]
-
 Level: TypeAlias = Literal["easy", "medium", "hard"]
 
 

@@ -42,8 +42,6 @@ from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifi
 from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["Robustness"]
-
 Predict: TypeAlias = Callable[[FeatureTable], Int[np.ndarray, " n"]]
 """Classes, in the numbering of the scored set."""
 

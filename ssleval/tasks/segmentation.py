@@ -37,8 +37,6 @@ from ssleval.heads.dense.windows import classes_of_views
 from ssleval.metrics.segmentation import confusion, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
 
-__all__ = ["Segmentation"]
-
 
 @tasks.register("segmentation")
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ from ssleval.heads.knn import nearest_neighbours
 from ssleval.metrics.segmentation import confusion, matched_mean_iou_of, overlap
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
 
-__all__ = ["SegmentationKnn"]
-
 PATCHES = Readout("patches")
 IMAGES_AT_ONCE = 16
 

@@ -27,8 +27,6 @@ from ssleval.metrics.spectrum import (
 )
 from ssleval.metrics.stats import mean_of
 
-__all__ = ["Spectrum"]
-
 
 @tasks.register("spectrum")
 @dataclass(frozen=True)

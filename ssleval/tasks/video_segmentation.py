@@ -32,8 +32,6 @@ from ssleval.heads.propagation import harden, propagate
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.video import contour_f, decay, recall, region_j
 
-__all__ = ["VideoSegmentation", "follow"]
-
 LONG_STEP = 64
 """The long side's length in pixels is a multiple of this, or of the patches that fit into it."""
 

@@ -30,8 +30,6 @@ from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
-__all__ = ["Zeroshot"]
-
 _POOLED = Readout("pooled")
 
 

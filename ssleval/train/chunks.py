@@ -2,8 +2,6 @@
 
 import torch
 
-__all__ = ["rows_at_once"]
-
 _ON_CPU = 1 << 18
 """Numbers: one megabyte, which stays in a cache from pass to pass."""
 _ON_DEVICE = 1 << 26

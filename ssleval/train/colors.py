@@ -15,8 +15,6 @@ from torch import Tensor
 from ssleval.train.chunks import rows_at_once
 from ssleval.train.sections import ViewsConfig
 
-__all__ = ["Colors", "blurred", "distort", "draw_colors", "hue_shifted", "joined"]
-
 _LUMA = (0.299, 0.587, 0.114)
 
 

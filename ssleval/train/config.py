@@ -20,8 +20,6 @@ from ssleval.train.sections import (
     ViewsConfig,
 )
 
-__all__ = ["CONVNET", "TrainConfig", "from_dict", "read_config", "recipes"]
-
 CONVNET = "timm:"
 """What names of convolutional networks begin with."""
 

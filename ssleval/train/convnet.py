@@ -13,8 +13,6 @@ from ssleval.core import BackboneCard
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
 
-__all__ = ["Convnet", "build_convnet", "synchronise"]
-
 
 class Convnet(nn.Module):
     """A network whose pooled features stand where a transformer has its class token."""

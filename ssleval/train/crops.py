@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-__all__ = ["Boxes", "draw_boxes", "resample", "resized_crops"]
-
 _TRIES = 10
 """Boxes tried before the central one is taken, as in torchvision's RandomResizedCrop."""
 

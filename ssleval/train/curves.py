@@ -15,8 +15,6 @@ from ssleval.train.watch import NOTHING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_curves"]
-
 _TERMS = (
     ("losses", ("loss", "dino", "ibot", "koleo")),
     ("of the teacher, nats", ("teacher_entropy", "kl")),

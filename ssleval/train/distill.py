@@ -10,8 +10,6 @@ from ssleval.train.config import TrainConfig, from_dict
 from ssleval.train.networks import Network, untrained
 from ssleval.train.state import read_state
 
-__all__ = ["file_sha256", "frozen_teacher"]
-
 
 def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
     """Return the teacher of a training checkpoint, backbone and heads, and the centres of its logits.

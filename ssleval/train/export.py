@@ -21,8 +21,6 @@ from ssleval.train.networks import Network
 from ssleval.train.state import read_state, write_atomically
 from ssleval.train.views import MEAN, STD
 
-__all__ = ["as_backbone", "export_checkpoint", "teacher_card", "write_teacher"]
-
 
 def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -> BackboneCard:
     """Describe a trained backbone; its own geometry is that of DINO, 256 to 224, at its crop size.

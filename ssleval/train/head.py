@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from ssleval.train.sections import HeadConfig
 
-__all__ = ["DinoHead"]
-
 
 class _Prototypes(nn.Module):
     """A linear layer without bias whose rows are ``weight_g`` times the direction of ``weight_v``."""

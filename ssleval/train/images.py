@@ -9,8 +9,6 @@ from jaxtyping import Int, UInt8
 from ssleval.core import Dataset, Split
 from ssleval.errors import ConfigError
 
-__all__ = ["Images", "epoch_order"]
-
 
 class Images:
     """Decoded images of some splits, one after another.

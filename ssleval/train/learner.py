@@ -23,8 +23,6 @@ from ssleval.train.sharded import as_placed, optimizer_as_placed, share_out, who
 from ssleval.train.views import Views
 from ssleval.train.watch import spread
 
-__all__ = ["Learner"]
-
 _PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -14,8 +14,6 @@ from torch import Tensor, distributed
 from ssleval.errors import DivergedError
 from ssleval.train.schedules import Rates
 
-__all__ = ["Log", "read_log"]
-
 
 class Log:
     """``log.jsonl``: steps and evaluations, in order; steps are read from the device some at a time."""

@@ -31,8 +31,6 @@ from ssleval.train.state import Checkpoints, check_same, read_state, remove_unfi
 from ssleval.train.views import make_views
 from ssleval.train.watch import collapsed, evaluate_teacher
 
-__all__ = ["Trained", "train"]
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:

@@ -13,8 +13,6 @@ from torch.nn import functional
 
 from ssleval.train.chunks import rows_at_once
 
-__all__ = ["centered", "cross_entropy", "dino_loss", "ibot_loss", "koleo", "sinkhorn", "update_center"]
-
 
 class _CrossEntropy(torch.autograd.Function):
     """Soft cross-entropy whose gradient is made with it, in one buffer.

@@ -5,8 +5,6 @@ import math
 import numpy as np
 from jaxtyping import Bool
 
-__all__ = ["block_mask", "draw_masks"]
-
 _LEAST = 4
 """Patches of the smallest block."""
 _ASPECT = (0.3, 1 / 0.3)

@@ -14,8 +14,6 @@ from ssleval.train.convnet import Convnet, build_convnet
 from ssleval.train.head import DinoHead
 from ssleval.train.views import Views
 
-__all__ = ["Network", "build_networks", "untrained", "update_teacher"]
-
 
 class Network(nn.Module):
     """A backbone with the head of its class token, and of its patches where they have one of their own."""

@@ -9,8 +9,6 @@ from torch import nn
 
 from ssleval.train.sections import OptimConfig
 
-__all__ = ["clip", "optimizer", "parameter_groups", "set_rates"]
-
 
 def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
     """Return groups of trained parameters with ``decays``, ``lr_scale`` and ``modules`` of each.

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from ssleval.train.config import TrainConfig
 
-__all__ = ["Rates", "cosine", "rates", "scaled_lr", "teacher_temperature"]
-
 
 def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0) -> float:
     """Return the value at ``step`` of a linear warm-up from 0, then half a cosine from base to final.

@@ -7,8 +7,6 @@ al. 2023, arXiv:2304.07193 (DINOv2); and the arguments of their published code, 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["HeadConfig", "LossConfig", "ModelConfig", "OptimConfig", "RunConfig", "ViewsConfig"]
-
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:

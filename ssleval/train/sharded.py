@@ -17,8 +17,6 @@ from ssleval.backbones.vit import Vit
 from ssleval.errors import ConfigError
 from ssleval.train.networks import Network
 
-__all__ = ["as_placed", "optimizer_as_placed", "share_out", "whole"]
-
 
 def share_out(network: Network, device: torch.device) -> None:
     """Give every process its part of ``network``, on ``device``: block by block, and the rest as one.

@@ -16,8 +16,6 @@ import torch
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.train.config import TrainConfig
 
-__all__ = ["Checkpoints", "check_same", "read_state", "remove_unfinished", "write_atomically"]
-
 _FORMAT = "ssleval-training-1"
 _DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
 """What torch's reader raises on truncated and foreign files."""

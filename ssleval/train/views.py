@@ -16,8 +16,6 @@ from ssleval.train.colors import Colors, distort, draw_colors, joined
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
 from ssleval.train.sections import ViewsConfig
 
-__all__ = ["MEAN", "STD", "Views", "make_views"]
-
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 

@@ -16,8 +16,6 @@ from ssleval.run.measure import evaluate
 from ssleval.train.export import as_backbone
 from ssleval.train.networks import Network
 
-__all__ = ["NOTHING", "collapsed", "effective_rank", "evaluate_teacher", "spread"]
-
 NOTHING = 0.01
 """Nats of information below which assignments tell images apart no more."""
 

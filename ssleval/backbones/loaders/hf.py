@@ -19,8 +19,6 @@ from ssleval.core import BackboneCard, Interpolation
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.errors import ConfigError, NotApplicableError, WeightsError
 
-__all__ = ["HfBackbone"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Layout:

@@ -25,8 +25,6 @@ from ssleval.core.packaged import packaged_weights
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
-__all__ = ["NativeBackbone"]
-
 _FILE = "file:"
 _PACKAGED = "packaged:"
 

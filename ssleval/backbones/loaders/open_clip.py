@@ -23,8 +23,6 @@ from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
-__all__ = ["OpenClipBackbone"]
-
 _TRUNKS = {"Eva", "VisionTransformer"}
 """timm classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
 

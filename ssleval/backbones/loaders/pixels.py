@@ -11,8 +11,6 @@ from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.errors import UnknownNameError, WeightsError
 
-__all__ = ["Pixels"]
-
 _GRID = 8
 _CARD = BackboneCard(
     name="pixels",

@@ -23,8 +23,6 @@ from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFro
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 
-__all__ = ["TimmBackbone", "shared_batch_norms"]
-
 Supervision: TypeAlias = Literal["self", "weak", "full", "none", "unknown"]
 
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}

@@ -19,8 +19,6 @@ from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
 
-__all__ = ["HubBackbone"]
-
 
 class HubBackbone(Backbone):
     """A module that gives its intermediate layers."""

@@ -18,8 +18,6 @@ from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFro
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["TorchvisionResnet", "TorchvisionVit"]
-
 
 class TorchvisionResnet(Backbone):
     """A ResNet or RegNet-like network: its last feature map and the mean of it."""

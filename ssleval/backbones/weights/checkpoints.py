@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from ssleval.errors import WeightsError
 
-__all__ = ["DROPPABLE", "HEADS", "fill", "read_checkpoint", "strip", "to_native"]
-
 HEADS: dict[str, tuple[str, ...]] = {
     "DINO and supervised ViTs": ("head.", "fc."),
     "DINOv2": ("dino_head.", "ibot_head.", "mask_token"),

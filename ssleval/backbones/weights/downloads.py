@@ -23,8 +23,6 @@ from ssleval.core import BackboneCard, digest
 from ssleval.core.packaged import packaged_weights
 from ssleval.errors import WeightsError
 
-__all__ = ["fetch_card", "fetch_url"]
-
 _TIMEOUT = 60.0
 """Seconds without a byte after which a server counts as gone."""
 

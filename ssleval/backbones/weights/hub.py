@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from ssleval.core import BackboneCard
 from ssleval.errors import WeightsError
 
-__all__ = ["explained"]
-
 
 @contextmanager
 def explained(card: BackboneCard, *more: type[Exception]) -> Generator[None]:

@@ -19,8 +19,6 @@ from ssleval.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIX", "describes_itself", "read_card", "read_config", "write_weights"]
-
 SUFFIX = ".safetensors"
 _FORMAT = "ssleval-weights-1"
 

@@ -15,8 +15,6 @@ from ssleval.core import Context
 from ssleval.core.backbone import Backbone
 from ssleval.errors import SslevalError, WeightsError
 
-__all__ = ["diagnose", "examine"]
-
 _OWN_CODE = ("python_file", "torchhub")
 """Loaders whose architectures come with their weights, so that none can be built without."""
 

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Finding", "Status"]
-
 Status: TypeAlias = Literal["pass", "warn", "fail", "skip"]
 
 

@@ -15,8 +15,6 @@ from ssleval.errors import DataError
 from ssleval.results import Score
 from ssleval.run.measure import make_job, measure
 
-__all__ = ["score_checks", "shuffled"]
-
 _KNN = {"ks": (10,), "preprocessing": "card"}
 _SPECTRUM = {"first": 1, "last": 50, "preprocessing": "card"}
 _COLLAPSED = 2.0

@@ -9,8 +9,6 @@ from ssleval.checks.doctor.finding import Finding
 from ssleval.core.backbone import Backbone, backbones
 from ssleval.errors import SslevalError
 
-__all__ = ["preprocessing", "weights"]
-
 _LIBRARIES = ("timm", "open_clip", "hf", "torchvision")
 """Loaders behind which a library states how images were prepared."""
 _NORMALISATION = ("mean", "std")

@@ -11,8 +11,6 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
 from ssleval.features.extract import forward
 
-__all__ = ["batches", "determinism", "mode", "patch_order", "pooling", "precision", "tokens"]
-
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
 _AGREEMENT = 0.99

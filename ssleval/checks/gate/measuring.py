@@ -19,8 +19,6 @@ from ssleval.run.measure import Job, measure
 from ssleval.run.suites import read_suite
 from ssleval.run.sweep import Sweep, applicable_jobs, batches, load_asked, models
 
-__all__ = ["Gate", "run_gate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Gate:

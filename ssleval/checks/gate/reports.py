@@ -7,8 +7,6 @@ from xml.etree import ElementTree
 
 from ssleval.checks.gate.verdicts import Verdict, overall
 
-__all__ = ["junit", "markdown", "to_json", "write_reports"]
-
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
 
 

@@ -17,8 +17,6 @@ from ssleval.metrics.paired import Difference, holm
 from ssleval.results import Result
 from ssleval.results.compare import Pairing, paired_difference, unlike_precision
 
-__all__ = ["DEFAULT_MARGIN", "Outcome", "Verdict", "judge", "overall"]
-
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
 DEFAULT_MARGIN = 0.01

@@ -18,21 +18,6 @@ from ssleval.core import IGNORED, Split
 from ssleval.datasets.files.images import DAMAGED, ImageFiles, fingerprint, images_below, size_and_hash
 from ssleval.errors import DataError
 
-__all__ = [
-    "DepthFiles",
-    "DepthFormat",
-    "MaskFiles",
-    "Window",
-    "by_stem",
-    "depth_split",
-    "inside",
-    "mask_split",
-    "named_classes",
-    "paired",
-    "read_format",
-]
-
-
 Window: TypeAlias = tuple[float, float, float, float]
 """First and last + 1 row and column that count, as fractions of the sides, rounded down."""
 

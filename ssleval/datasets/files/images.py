@@ -25,18 +25,6 @@ from PIL import Image, ImageFile
 from ssleval.core import Split
 from ssleval.errors import ConfigError, DataError
 
-__all__ = [
-    "EXTENSIONS",
-    "ImageFiles",
-    "class_files",
-    "class_folders",
-    "decode",
-    "file_split",
-    "fingerprint",
-    "images_below",
-    "size_and_hash",
-]
-
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Compared in lower case: torchvision's list."""
 

@@ -16,8 +16,6 @@ import numpy as np
 
 from ssleval.errors import DataError
 
-__all__ = ["read_plain_pickle"]
-
 _DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError,
             OverflowError, UnicodeError)  # fmt: skip
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from ssleval.datasets.scenes.vectors import Matrix, Point, Vector, cross, subtract, unit
 
-__all__ = ["Camera", "look_at"]
-
 
 @dataclass(frozen=True, slots=True)
 class Camera:

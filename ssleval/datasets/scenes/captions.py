@@ -5,8 +5,6 @@ import numpy as np
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.palette import COLORS, MATERIALS, SIZES
 
-__all__ = ["TEMPLATES", "captions", "class_prompts"]
-
 TEMPLATES: tuple[str, ...] = (
     "a photo of {}.",
     "a rendering of {}.",

@@ -10,8 +10,6 @@ from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.things import Part, centred
 from ssleval.datasets.scenes.vectors import Matrix, Number, Point, about
 
-__all__ = ["CATEGORIES", "body"]
-
 
 def body(category: int, draw: Draw) -> tuple[Part, ...]:
     """Return the parts of one body, inside the unit sphere, z up."""

@@ -12,8 +12,6 @@ from ssleval.datasets.scenes.render import render
 from ssleval.datasets.scenes.things import Part, Surface, Thing, place
 from ssleval.datasets.scenes.vectors import Matrix, about, half_turn, multiply, turned
 
-__all__ = ["CLIPS", "FRAMES", "clip_frame"]
-
 CLIPS, FRAMES = 16, 20
 _ORBIT = 0.012
 """Half-angle tangent of the camera's step: 1.4 degrees a frame, to either side."""

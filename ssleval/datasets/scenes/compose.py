@@ -12,8 +12,6 @@ from ssleval.datasets.scenes.palette import LATTICE, SIZES, any_color, ground, m
 from ssleval.datasets.scenes.things import Surface, Thing, place
 from ssleval.datasets.scenes.vectors import Matrix, Point, about, half_turn, multiply, subtract, unit
 
-__all__ = ["Light", "Scene", "Sky", "compose", "make_thing", "pose", "scene_of", "view", "with_company"]
-
 _TILT = 0.06
 """Half-angle tangent of the largest tilt of a thing, about 7 degrees."""
 _ATTEMPTS = 12

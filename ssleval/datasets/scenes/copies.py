@@ -11,8 +11,6 @@ from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.edits import EDITS
 from ssleval.datasets.scenes.render import render
 
-__all__ = ["ORIGINALS", "copy_item", "original"]
-
 ORIGINALS = 200
 """The first images of the database."""
 

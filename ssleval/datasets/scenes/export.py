@@ -23,8 +23,6 @@ from ssleval.datasets.scenes.store import VERSION, array, open_split
 from ssleval.datasets.scenes.targets import names
 from ssleval.errors import ConfigError
 
-__all__ = ["export"]
-
 Pictures: TypeAlias = Literal["png", "jpg"]
 _VOC_SPLITS = {"train": "train", "test": "val"}
 

@@ -17,8 +17,6 @@ from ssleval.datasets.scenes.palette import MATERIALS
 from ssleval.datasets.scenes.render import Frame, render
 from ssleval.datasets.scenes.retrieval import gallery_item, query_item
 
-__all__ = ["SPLITS", "Item", "Recipe", "item"]
-
 Item: TypeAlias = dict[str, np.ndarray]
 _SEEN = 8
 """Pixels of a thing for it to count as seen."""

@@ -16,8 +16,6 @@ from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.render import SIDE, Frame, render
 from ssleval.datasets.scenes.vectors import Point, turned
 
-__all__ = ["POINTS", "pair_item"]
-
 POINTS = 12
 """Most key points of a pair; rows without one are nan."""
 _FEWEST = 4

@@ -4,18 +4,6 @@ from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.things import Material, Pattern, Surface
 from ssleval.datasets.scenes.vectors import Point, unit
 
-__all__ = [
-    "COLORS",
-    "LATTICE",
-    "MATERIALS",
-    "PATTERNS",
-    "SIZES",
-    "any_color",
-    "ground",
-    "mixed",
-    "surface",
-]
-
 COLORS: dict[str, Point] = {
     "red": (0.62, 0.05, 0.04),
     "orange": (0.75, 0.27, 0.03),

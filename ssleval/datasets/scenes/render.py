@@ -11,8 +11,6 @@ from ssleval.datasets.scenes.shade import Shaded, shade
 from ssleval.datasets.scenes.trace import Hits, first_hits, solids_of
 from ssleval.datasets.scenes.vectors import Array
 
-__all__ = ["IGNORE", "MASK_CLASSES", "SIDE", "Frame", "render"]
-
 SIDE = 96
 """Pixels of a side."""
 _SAMPLES = 2

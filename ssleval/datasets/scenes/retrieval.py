@@ -17,8 +17,6 @@ from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.render import render
 from ssleval.datasets.scenes.vectors import turned
 
-__all__ = ["INSTANCES", "ROLES", "exhibit_rows", "gallery_item", "query_item"]
-
 INSTANCES = 100
 Role: TypeAlias = Literal["easy", "hard", "junk", "distractor"]
 ROLES: tuple[Role, ...] = ("easy", "hard", "junk", "distractor")

@@ -15,8 +15,6 @@ from ssleval.datasets.scenes.things import Material, Surface, Thing
 from ssleval.datasets.scenes.trace import GROUND, SKY, Hits, in_shadow, offset_from, single, solids_of
 from ssleval.datasets.scenes.vectors import Array, Vector, dot, transform, transposed
 
-__all__ = ["Shaded", "shade"]
-
 _LIFT = np.float32(2e-3)
 """Metres a point is lifted off its surface before it looks for the lamp."""
 _HAZE = np.float32(40)

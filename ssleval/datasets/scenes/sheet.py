@@ -12,8 +12,6 @@ from ssleval.datasets.scenes.edits import EDITS
 from ssleval.datasets.scenes.items import item
 from ssleval.datasets.scenes.render import IGNORE, SIDE
 
-__all__ = ["PALETTE", "draw_sheet", "painted"]
-
 _ACROSS = 10
 _ZOOM = 2
 _MARGIN = 16

@@ -20,8 +20,6 @@ import numpy as np
 
 from ssleval.datasets.scenes.vectors import Array, Number, Point, Vector, dot
 
-__all__ = ["Kind", "enter", "lowest", "reach", "surface_normal"]
-
 Kind: TypeAlias = Literal["sphere", "box", "frustum", "torus", "pyramid", "roof"]
 Shape: TypeAlias = tuple[Number, ...]
 

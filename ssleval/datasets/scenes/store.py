@@ -24,8 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssleval.datasets.scenes.items import SPLITS, item
 from ssleval.errors import DataError, UnknownNameError
 
-__all__ = ["VERSION", "array", "digest_of", "fill", "golden", "open_split", "render_split"]
-
 VERSION = "scenes@1"
 _CHUNK = 125
 """Images that one process renders before it makes way for the next."""

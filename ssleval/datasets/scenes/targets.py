@@ -13,19 +13,6 @@ from ssleval.datasets.scenes.clips import FRAMES
 from ssleval.datasets.scenes.retrieval import ROLES
 from ssleval.datasets.scenes.store import array, open_split
 
-__all__ = [
-    "depth",
-    "described",
-    "instances",
-    "key_points",
-    "labels",
-    "mask",
-    "names",
-    "normals",
-    "originals",
-    "sightings",
-]
-
 
 def names(split: str, length: int) -> list[str]:
     """Return the ids of a split: CLIP/FRAME of a video, CLASS/NUMBER where there are labels."""

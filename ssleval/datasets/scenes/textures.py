@@ -9,8 +9,6 @@ import numpy as np
 from ssleval.datasets.scenes.things import Surface
 from ssleval.datasets.scenes.vectors import Array, Vector
 
-__all__ = ["accent", "noise"]
-
 _STRIDES = (1, 57, 1171)
 """Steps through the table along x, y and z; odd, so that every entry is used."""
 

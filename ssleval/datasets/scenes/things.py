@@ -10,8 +10,6 @@ import numpy as np
 from ssleval.datasets.scenes.solids import Kind, lowest, reach
 from ssleval.datasets.scenes.vectors import Matrix, Number, Point, identity, multiply, scaled, transposed
 
-__all__ = ["Material", "Part", "Pattern", "Solid", "Surface", "Thing", "centred", "moved", "place"]
-
 Pattern: TypeAlias = Literal["plain", "stripes", "checks", "dots", "marble", "speckle"]
 Material: TypeAlias = Literal["matte", "glossy", "metal"]
 

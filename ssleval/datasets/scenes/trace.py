@@ -20,8 +20,6 @@ from ssleval.datasets.scenes.vectors import (
     unit,
 )
 
-__all__ = ["GROUND", "SKY", "Hits", "first_hits", "in_shadow", "offset_from", "single", "solids_of"]
-
 GROUND, SKY = -1, -2
 _HORIZON = np.float32(60)
 """Metres beyond which the ground is sky; millimetres of what is nearer fit in 16 bits."""

@@ -10,26 +10,6 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Float32
 
-__all__ = [
-    "Array",
-    "Matrix",
-    "Number",
-    "Point",
-    "Vector",
-    "about",
-    "cross",
-    "dot",
-    "half_turn",
-    "identity",
-    "multiply",
-    "scaled",
-    "subtract",
-    "transform",
-    "transposed",
-    "turned",
-    "unit",
-]
-
 Array: TypeAlias = Float32[np.ndarray, "..."]
 """Numbers of many rays or points."""
 Vector: TypeAlias = tuple[Array | np.float32, Array | np.float32, Array | np.float32]

@@ -9,8 +9,6 @@ from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.dense import mask_split, paired
 from ssleval.datasets.published import Copy, Published, read_lines
 
-__all__ = ["CARD"]
-
 CARD = DatasetCard(
     name="ade20k",
     target="mask",

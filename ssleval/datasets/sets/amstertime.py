@@ -16,8 +16,6 @@ from ssleval.datasets.files.images import class_files, file_split
 from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 CARD = DatasetCard(
     name="amstertime",
     target="groups",

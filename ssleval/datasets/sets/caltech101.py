@@ -13,8 +13,6 @@ from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 TRAIN_PER_CLASS = 30
 
 CARD = DatasetCard(

@@ -9,8 +9,6 @@ from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.dense import mask_split, named_classes, paired
 from ssleval.datasets.published import Copy, Published
 
-__all__ = ["CARD"]
-
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip

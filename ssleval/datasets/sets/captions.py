@@ -14,8 +14,6 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, 
 from ssleval.datasets.files.images import file_split
 from ssleval.errors import DataError
 
-__all__ = ["captions"]
-
 COLUMNS = ("path", "caption")
 
 

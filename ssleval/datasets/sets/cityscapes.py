@@ -10,8 +10,6 @@ from ssleval.datasets.files.dense import by_stem, mask_split
 from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 TRAIN_IDS = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car",

@@ -9,8 +9,6 @@ from ssleval.datasets.files.images import file_split
 from ssleval.datasets.published import Copy, Published, read_lines
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 CARD = DatasetCard(
     name="cub200",
     classes=200,

@@ -21,8 +21,6 @@ from ssleval.datasets.files.images import DAMAGED, EXTENSIONS, file_split
 from ssleval.datasets.published import read_lines
 from ssleval.errors import DataError
 
-__all__ = ["davis"]
-
 IMAGES = "JPEGImages/480p"
 MASKS = "Annotations/480p"
 VOID = 255

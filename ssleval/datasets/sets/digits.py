@@ -16,8 +16,6 @@ from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import fingerprint
 from ssleval.datasets.published import Copy, Published
 
-__all__ = ["CARD"]
-
 TEST_PER_CLASS = 50
 
 CARD = DatasetCard(

@@ -12,8 +12,6 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["folder"]
-
 SPLITS = ("train", "val", "test")
 
 

@@ -17,8 +17,6 @@ from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.datasets.published import read_json
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["groups"]
-
 DISTRACTORS = "distractors"
 
 

@@ -19,8 +19,6 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import decode, fingerprint
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["hf"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Rows:

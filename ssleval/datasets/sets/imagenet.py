@@ -18,8 +18,6 @@ from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.datasets.published import Copy, Published, Reader, read_json
 from ssleval.errors import DataError
 
-__all__ = ["CARDS", "CORRUPTIONS"]
-
 CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
     "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",

@@ -10,8 +10,6 @@ from ssleval.datasets.files.images import file_split
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
-__all__ = ["CARDS"]
-
 CARDS = {
     "2018": DatasetCard(
         name="inat2018",

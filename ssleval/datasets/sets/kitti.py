@@ -18,8 +18,6 @@ from ssleval.datasets.files.images import ImageFiles
 from ssleval.datasets.published import Copy, Published, read_lines
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 HEIGHT, WIDTH = 352, 1216
 GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
 """Of the cropped image: first and last + 1 row and column, as fractions."""

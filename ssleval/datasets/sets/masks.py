@@ -14,8 +14,6 @@ from ssleval.datasets.files.dense import mask_split, paired
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["masks"]
-
 
 @datasets.register("masks")
 def masks(location: str, options: DatasetOptions) -> Dataset:

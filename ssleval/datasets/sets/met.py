@@ -18,8 +18,6 @@ from ssleval.datasets.files.images import file_split
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
-__all__ = ["CARDS"]
-
 DATABASES = {"met": "MET_database.json", "met_mini": "mini_MET_database.json"}
 
 

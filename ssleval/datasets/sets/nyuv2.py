@@ -12,8 +12,6 @@ from ssleval.datasets.files.dense import DepthFiles, depth_split
 from ssleval.datasets.files.images import ImageFiles
 from ssleval.datasets.published import Copy, Published, read_lines
 
-__all__ = ["CARD"]
-
 # Half a pixel more than the first row or column outside, so that rounding down is certain.
 WINDOWS = {
     "train": (45.5 / 480, 472.5 / 480, 43.5 / 640, 608.5 / 640),

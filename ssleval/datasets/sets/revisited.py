@@ -20,8 +20,6 @@ from ssleval.datasets.files.plainpickle import read_plain_pickle
 from ssleval.datasets.published import Copy, Published, Reader, read_json
 from ssleval.errors import DataError
 
-__all__ = ["CARDS"]
-
 
 def _card(name: str, gallery: int, images: str) -> DatasetCard:
     return DatasetCard(

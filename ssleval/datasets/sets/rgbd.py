@@ -13,8 +13,6 @@ from ssleval.datasets.files.dense import DepthFiles, depth_split, paired, read_f
 from ssleval.datasets.files.images import EXTENSIONS, ImageFiles
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["rgbd"]
-
 
 @datasets.register("rgbd")
 def rgbd(location: str, options: DatasetOptions) -> Dataset:

@@ -21,8 +21,6 @@ from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, fingerprint, s
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
-__all__ = ["rgbd_pairs"]
-
 DEGREES = 15.0
 """Rotation between the cameras of a pair, where no list says which frames are one."""
 RIGID = 0.02

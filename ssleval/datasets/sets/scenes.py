@@ -38,8 +38,6 @@ from ssleval.datasets.scenes.retrieval import exhibit_rows
 from ssleval.datasets.scenes.store import VERSION, array, golden, open_split
 from ssleval.errors import UnknownNameError
 
-__all__ = ["CARD"]
-
 CARD = DatasetCard(
     name="scenes",
     class_names=CATEGORIES,

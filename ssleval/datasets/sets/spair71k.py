@@ -19,8 +19,6 @@ from ssleval.datasets.files.images import decode, fingerprint, size_and_hash
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
-__all__ = ["CARD", "CATEGORIES"]
-
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "train", "tvmonitor",

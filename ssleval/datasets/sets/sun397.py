@@ -9,8 +9,6 @@ from ssleval.datasets.files.images import file_split
 from ssleval.datasets.published import Copy, Published, read_lines
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
 
 CARD = DatasetCard(

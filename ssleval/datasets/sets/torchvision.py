@@ -22,8 +22,6 @@ from ssleval.datasets.files.images import file_split, fingerprint
 from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError, UnknownNameError
 
-__all__ = ["FORMS", "PUBLISHED", "Form", "torchvision"]
-
 Arguments: TypeAlias = Mapping[str, Any]
 
 

@@ -14,8 +14,6 @@ from ssleval.datasets.files.images import file_split
 from ssleval.datasets.published import Copy, Published, read_lines
 from ssleval.errors import DataError
 
-__all__ = ["CARD"]
-
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",

@@ -11,8 +11,6 @@ from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.dense import mask_split, named_classes
 from ssleval.datasets.published import Copy, Published, read_lines
 
-__all__ = ["AUGMENTED", "CARD"]
-
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",

@@ -21,8 +21,6 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint
 from ssleval.errors import DataError
 
-__all__ = ["wds"]
-
 SPLITS = ("train", "val", "test")
 
 

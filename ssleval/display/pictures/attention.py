@@ -15,8 +15,6 @@ from ssleval.errors import ConfigError
 from ssleval.features.extract import class_attention
 from ssleval.heads.attention import mass_mask
 
-__all__ = ["MASS", "draw_attention"]
-
 MASS = 0.6
 """Part of a head's attention that its mask holds, as in DINO's figures."""
 SHOWN = 6

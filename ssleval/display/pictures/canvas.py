@@ -9,19 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ssleval.datasets.scenes.sheet import PALETTE
 
-__all__ = [
-    "Tile",
-    "beside",
-    "blended",
-    "heat",
-    "label_colours",
-    "legend",
-    "page",
-    "resized",
-    "stacked",
-    "text",
-]
-
 TILE = 224
 """Pixels of a tile's longer side."""
 GAP = 10

@@ -14,8 +14,6 @@ from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
 from ssleval.heads.dense.grid import Fit, grids_of, targets_of
 from ssleval.tasks.depth import Depth
 
-__all__ = ["draw_depth"]
-
 
 def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
     """Draw every picture, the metres that the head reads from it, and the truth where there is one.

@@ -16,8 +16,6 @@ from ssleval.display.pictures.retrieval import draw_retrieval
 from ssleval.display.pictures.segmentation import draw_segmentation
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["KINDS", "Kind", "draw"]
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -17,8 +17,6 @@ from ssleval.features.geometry import apply
 from ssleval.features.readouts import canonical
 from ssleval.heads.dense.grid import LinearHead
 
-__all__ = ["ITERATIONS", "SIDE", "fitting_set", "predictor", "training_table"]
-
 SIDE = 224
 """Pixels of both sides where nobody says how many: half of the tasks', a quarter of the time."""
 ITERATIONS = 500

@@ -11,8 +11,6 @@ from ssleval.display.pictures.draw import KINDS
 from ssleval.display.pictures.look import Picture
 from ssleval.errors import ConfigError
 
-__all__ = ["from_dataset", "from_files", "gather"]
-
 
 def gather(
     what: str, files: Sequence[Path], dataset: str | None, rows: str, options: DatasetOptions

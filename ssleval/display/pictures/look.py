@@ -17,8 +17,6 @@ from ssleval.features.extract import forward
 from ssleval.features.geometry import apply
 from ssleval.features.readouts import canonical
 
-__all__ = ["Look", "Picture", "as_image", "patch_tokens", "pixels_of"]
-
 SIZE = 448
 """Pixels of the long side, where nobody says how many."""
 

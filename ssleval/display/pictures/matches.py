@@ -12,8 +12,6 @@ from ssleval.display.pictures.look import Look, Picture, patch_tokens
 from ssleval.errors import ConfigError
 from ssleval.heads.matching import mutual
 
-__all__ = ["draw_matches"]
-
 HEIGHT = 420
 """Pixels of both images."""
 LINES = 40

@@ -22,8 +22,6 @@ from ssleval.display.pictures.canvas import Tile, beside, page
 from ssleval.display.pictures.look import Look, Picture, as_image, patch_tokens
 from ssleval.errors import NotApplicableError
 
-__all__ = ["components", "draw_pca", "foreground", "otsu"]
-
 NOTES = (
     "One set of colours for all images.",
     "Foreground: the side of the first component that fewer patches at the borders are on.",

@@ -15,8 +15,6 @@ from ssleval.errors import ConfigError
 from ssleval.features.extract import forward
 from ssleval.features.geometry import apply
 
-__all__ = ["draw_retrieval"]
-
 SHOWN = 11
 """Of the ranked pictures: two rows of six with the query."""
 ACROSS = 6

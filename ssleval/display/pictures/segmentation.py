@@ -13,8 +13,6 @@ from ssleval.heads.dense.grid import Fit, grids_of, targets_of
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.tasks.segmentation import Segmentation
 
-__all__ = ["draw_segmentation"]
-
 SOLID = 0.65
 """Of a colour over the grey picture."""
 

@@ -23,8 +23,6 @@ from ssleval.errors import DataError, UnknownNameError
 from ssleval.results import Result, read_all
 from ssleval.results.ranking import Board, Entry, boards
 
-__all__ = ["Options", "content", "write_report"]
-
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -8,8 +8,6 @@ from ssleval.metrics.paired import paired_bootstrap
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results.ranking import Board, headline_samples
 
-__all__ = ["Contrast", "contrast"]
-
 
 @dataclass(frozen=True, slots=True)
 class Contrast:

@@ -7,8 +7,6 @@ from typing import Any
 from ssleval.results import Result
 from ssleval.results.ranking import Board, Entry
 
-__all__ = ["Cost", "costs", "pareto_front"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -9,8 +9,6 @@ import numpy as np
 
 from ssleval.errors import DataError
 
-__all__ = ["training_curves", "training_runs"]
-
 POINTS = 600
 """Most points of a curve; beyond, each is the mean of as many steps."""
 

@@ -12,8 +12,6 @@ from ssleval.display.report.pool import Pool
 from ssleval.errors import DataError
 from ssleval.results.record import Result, read_samples_of
 
-__all__ = ["Details"]
-
 
 class Details:
     """Reads samples for whoever asks, and keeps of each result what the page shows of its items."""

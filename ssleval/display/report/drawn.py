@@ -9,8 +9,6 @@ from PIL import Image
 
 from ssleval.errors import DataError
 
-__all__ = ["drawn_pictures"]
-
 SIDE = 1000
 """Most pixels of a picture's longer side."""
 

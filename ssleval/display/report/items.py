@@ -15,8 +15,6 @@ from ssleval.metrics.multilabel import average_precisions
 from ssleval.metrics.paired import right_or_wrong
 from ssleval.results import Score
 
-__all__ = ["Classes", "ItemView", "columns_of_view", "encode", "encode_labels", "item_view"]
-
 
 @dataclass(frozen=True, slots=True)
 class Classes:

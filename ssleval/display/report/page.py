@@ -12,8 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-__all__ = ["embedded_json", "render"]
-
 FOLDER = Path(__file__).parent / "page"
 
 SCRIPTS = (

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-__all__ = ["Pool"]
-
 
 class Pool:
     """A list of JSON values without repeats; results refer to its places."""

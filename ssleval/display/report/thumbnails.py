@@ -15,8 +15,6 @@ from ssleval.errors import DataError
 from ssleval.results import read_samples
 from ssleval.results.ranking import Board
 
-__all__ = ["Pictures", "pictures"]
-
 SIDE = 72
 """Pixels of a thumbnail's longer side."""
 

@@ -6,8 +6,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
-__all__ = ["defocus_blur", "glass_blur", "motion_blur", "moved", "zoom_blur", "zoomed"]
-
 
 def defocus_blur(
     pixels: Float[np.ndarray, "H W 3"],

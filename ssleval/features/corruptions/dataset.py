@@ -14,8 +14,6 @@ from ssleval.core import Dataset, Geometry, Split, digest
 from ssleval.features.corruptions import VERSION, corrupt
 from ssleval.features.geometry import apply
 
-__all__ = ["CLEAN", "Variant", "corrupted", "first_items"]
-
 Variant = tuple[str, int]
 """Name of a corruption and its severity."""
 

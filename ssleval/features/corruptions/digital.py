@@ -8,8 +8,6 @@ from PIL import Image
 from scipy.fft import dctn, idctn
 from scipy.ndimage import affine_transform, map_coordinates
 
-__all__ = ["contrast", "elastic_transform", "jpeg_compression", "pixelate"]
-
 
 def contrast(
     pixels: Float[np.ndarray, "H W 3"],

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["gaussian_noise", "impulse_noise", "shot_noise"]
-
 
 def gaussian_noise(
     pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator

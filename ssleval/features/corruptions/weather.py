@@ -6,8 +6,6 @@ from scipy.ndimage import gaussian_filter
 
 from ssleval.features.corruptions.blur import moved, zoomed
 
-__all__ = ["brightness", "fog", "procedural_frost", "snow"]
-
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 

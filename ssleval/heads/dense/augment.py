@@ -9,8 +9,6 @@ from PIL import Image
 from ssleval.core import IGNORED, Interpolation
 from ssleval.errors import ConfigError
 
-__all__ = ["Augmentation", "coloured", "distorted", "linear", "rescaled"]
-
 TRIES = 10
 """Crops rejected at most for one class that fills them."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18

@@ -17,8 +17,6 @@ from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.grid import Fit, LinearHead, descend, resized
 from ssleval.heads.dense.segmentation import pixel_loss, poly
 
-__all__ = ["Crops", "fit_on_crops"]
-
 Batch: TypeAlias = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
 
 

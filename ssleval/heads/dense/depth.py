@@ -11,8 +11,6 @@ from torch import Tensor
 from ssleval.errors import ContractError
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized
 
-__all__ = ["UNCENTRED", "Bins", "annealed", "depth_at", "depth_map", "fit_depth", "sig_loss"]
-
 FLOOR = 0.1
 """Added to every bin's rectified logit, so that none ever has weight zero."""
 LOG_EPS = 1e-3

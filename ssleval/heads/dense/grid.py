@@ -17,22 +17,6 @@ from torch import Tensor, nn
 from ssleval.core import Dataset, FeatureTable, Readout
 from ssleval.errors import ConfigError, ContractError
 
-__all__ = [
-    "Fit",
-    "Grids",
-    "LinearHead",
-    "Targets",
-    "at_points",
-    "batches",
-    "descend",
-    "drawn",
-    "fit",
-    "grids_of",
-    "outputs_of",
-    "resized",
-    "targets_of",
-]
-
 Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 """Reads float32 patch grids of some images by index; whatever they come from stays on disk."""
 

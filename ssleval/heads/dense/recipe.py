@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["PUBLISHED", "Choice", "PaperFields"]
-
 Choice: TypeAlias = Literal["protocol", "nearest", "bilinear", "bicubic", "lanczos"]
 """An interpolation, or that of the protocol."""
 

@@ -12,8 +12,6 @@ from ssleval.core import IGNORED
 from ssleval.errors import ConfigError, DataError
 from ssleval.heads.dense.grid import Targets
 
-__all__ = ["Bank", "fill_bank", "patch_labels", "rare_patches", "soft_votes"]
-
 
 @dataclass(frozen=True, slots=True)
 class Bank:

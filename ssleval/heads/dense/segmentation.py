@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from ssleval.core import IGNORED
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized
 
-__all__ = ["classes_at", "fit_classes", "pixel_loss", "poly"]
-
 WARMUP_RATIO = 1e-6
 """Of the full learning rate, at the first iteration."""
 

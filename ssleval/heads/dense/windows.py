@@ -13,8 +13,6 @@ from ssleval.core import Interpolation
 from ssleval.heads.dense.augment import rescaled
 from ssleval.heads.dense.grid import resized
 
-__all__ = ["LogitsOf", "classes_of_views", "slid", "starts"]
-
 LogitsOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b c h w"]]
 """Gives the logits of every patch of RGB in [0, 1]."""
 
