@@ -1,17 +1,16 @@
-"""What tasks on one vector per image share: the geometry they see images at, the two splits, the labels."""
+"""What tasks on one vector per image share: the geometry of images, the two splits, groups of answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
+from ssleval.core.settings import Count
 from ssleval.core.targets import Groups
-from ssleval.core.task import refuse_one_split
-from ssleval.errors import ContractError, DataError, NotApplicableError
+from ssleval.errors import ContractError, DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +19,8 @@ class ImageGeometry:
 
     preprocessing: Literal["protocol", "card"] = "protocol"
     """Geometry of the next three fields, or the one the model was published with."""
-    resize: int = 256
-    crop: int = 224
+    resize: Count = 256
+    crop: Count = 224
     interpolation: Interpolation = "bicubic"
 
     @property
@@ -45,24 +44,10 @@ class VectorPerImage(ImageGeometry):
 
 
 def train_and_test(
-    task: str,
-    dataset: Dataset,
-    geometry: Geometry | None,
-    readouts: tuple[Readout, ...],
-    *,
-    targets: Sequence[str] = ("label",),
+    dataset: Dataset, geometry: Geometry | None, readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, FeatureRequest]:
-    """Return requests for the training and the scored split, for ``task`` that fits on one of them.
-
-    Raises:
-        NotApplicableError: the dataset's kind of target is none of ``targets``.
-        ConfigError: the two splits are one, where every image would find itself.
-    """
+    """Return requests for the training split and for the scored split."""
     card = dataset.card
-    if card.target not in targets:
-        needed = "one label per image" if tuple(targets) == ("label",) else "labels"
-        raise NotApplicableError(f"{task} needs {needed}; {card.name} has target {card.target!r}")
-    refuse_one_split(task, card)
     return (
         FeatureRequest(dataset, card.train_split, geometry, readouts),
         FeatureRequest(dataset, card.test_split, geometry, readouts),
@@ -90,22 +75,6 @@ def same_rows(tables: Sequence[FeatureTable]) -> None:
         )
 
 
-def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:
-    """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table.
-
-    Raises:
-        ContractError: there are none, although the dataset's card promises them.
-    """
-    if table.targets is None:
-        raise ContractError(f"{dataset.card.name} opened without the labels its card promises")
-    return table.targets
-
-
-def all_positive(numbers: Sequence[float]) -> bool:
-    """Return whether there are numbers and all of them are finite and above 0, as scales must be."""
-    return len(numbers) > 0 and all(isfinite(one) and one > 0 for one in numbers)
-
-
 def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:
     """Return a geometry for every scale: images whole, the long side ``size`` times it, in whole patches."""
     return tuple(
@@ -114,16 +83,10 @@ def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation)
 
 
 def queries_and_gallery(
-    task: str, dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
+    dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, ...]:
-    """Return requests for the scored split and for the one it is looked up in, which may be the same.
-
-    Raises:
-        NotApplicableError: nothing says which images belong together.
-    """
+    """Return requests for the scored split and for the split it is looked up in, which may be the same."""
     card = dataset.card
-    if card.target != "groups":
-        raise NotApplicableError(f"{task} needs groups of images; {card.name} has target {card.target!r}")
     return tuple(
         FeatureRequest(dataset, split, geometry, readouts)
         for split in dict.fromkeys((card.test_split, card.train_split))
@@ -165,3 +128,12 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
     if not any(len(one.right) for one in found):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
     return found
+
+
+def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs
+    assert table.targets is not None, dataset.card.name
+    return table.targets
+
+
+def all_positive(numbers: Sequence[float]) -> bool:  # until tasks declare bounds
+    return len(numbers) > 0 and all(number > 0 for number in numbers)

@@ -1,17 +1,33 @@
-"""The vocabulary of ssleval, third part: what a task is and what it is given."""
+"""The vocabulary of ssleval, third part: what a task is, what it needs and what it is given."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from ssleval.core import Context, Dataset, DatasetCard, FeatureRequest, FeatureTable, Metric, Samples
+import numpy as np
+from jaxtyping import Shaped
+
 from ssleval.core.backbone import Backbone
 from ssleval.core.registry import Registry
-from ssleval.errors import ConfigError, NotApplicableError
+from ssleval.core.settings import check
+from ssleval.core.vocabulary import (
+    Context,
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    FeatureTable,
+    Metric,
+    Readout,
+    Samples,
+    Split,
+)
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where a task gets features: extracted once for all tasks of a run, then read from the store."""
+    """Where features come from: extracted once for all tasks of a run, then read from the store."""
 
     @property
     def backbone(self) -> Backbone:
@@ -23,17 +39,79 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a task cannot do without. Data and models that lack it are refused before anything is read."""
+
+    targets: tuple[str, ...] = ()
+    """Kinds of target (`DatasetCard.target`) that the task can score; none: any."""
+    training_split: bool = False
+    """A split to fit on, other than the scored one."""
+    text_tower: bool = False
+    """A model that embeds texts."""
+    attention: bool = False
+    """A model that shows its last block's attention of the class token."""
+    readouts: tuple[Readout, ...] = ()
+    """What is read of the model when the task runs it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the runner hands to a task: the model and its features, the data, and how to compute."""
+
+    source: Source
+    dataset: Dataset
+    requests: tuple[FeatureRequest, ...]
+    """Those of the task, in its own order."""
+    context: Context
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model itself, for protocols that must run it on the fly."""
+        return self.source.backbone
+
+    @property
+    def card(self) -> DatasetCard:
+        """The card of the dataset."""
+        return self.dataset.card
+
+    @property
+    def test_split(self) -> Split:
+        """The split that is scored."""
+        return self.dataset.split(self.card.test_split)
+
+    def tables(self) -> Iterator[FeatureTable]:
+        """Yield the features of every request, in order, each loaded only when it is reached."""
+        return map(self.source.load, self.requests)
+
+    def labels(self, table: FeatureTable) -> Shaped[np.ndarray, "n ..."]:
+        """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table.
+
+        Raises:
+            ContractError: there are none, although the dataset's card promises them.
+        """
+        if table.targets is None:
+            raise ContractError(f"{self.card.name} opened without the labels its card promises")
+        return table.targets
+
+
 class Task(ABC):
     """A measurement: a frozen dataclass whose fields are the protocol and are recorded as such.
 
     Fields are numbers, strings, booleans or tuples of them, so that ``--set TASK.FIELD=VALUE`` reaches
-    every one.
+    every one. Their annotations say which values are allowed (`ssleval.core.settings`).
     """
 
     version: ClassVar[int] = 1
     """Raised when a change moves a score; part of every result's key."""
+    needs: ClassVar[Needs] = Needs()
+    """What it cannot do without; a property where settings decide."""
     seeded: ClassVar[bool] = True
     """Whether ``Context.seed`` may move the score; False promises that one run says all there is."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that a field cannot take. A task that checks fields together extends this."""
+        check(self, type(self).__module__.rpartition(".")[2])
 
     @property
     @abstractmethod
@@ -43,8 +121,8 @@ class Task(ABC):
     def resolved(self, dataset: Dataset) -> "Task":  # noqa: ARG002
         """Return the task as it can run on ``dataset``; that one is run, scored and recorded.
 
-        Most tasks run as they are. Leaving out scores that a dataset is too small for is what this is
-        for; no other setting may change.
+        Most tasks run as they are. Others fill in what they leave to the dataset, or leave out scores that
+        it is too small for. The dataset has what the task `needs`.
         """
         return self
 
@@ -53,37 +131,54 @@ class Task(ABC):
         """Return the features that `evaluate` will load.
 
         Raises:
-            NotApplicableError: the dataset has no target of the kind the task needs.
-        """
-
-    def check(self, backbone: Backbone) -> None:  # noqa: B027
-        """Refuse, before anything is extracted, a model without what the protocol needs beyond features.
-
-        Raises:
-            NotApplicableError: it has no text tower, say, where the task classifies by texts.
+            NotApplicableError: the dataset lacks something beyond what `needs` says.
         """
 
     @abstractmethod
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
-        """Measure ``source.backbone`` on ``dataset``: one row per test item."""
+    def evaluate(self, inputs: Inputs) -> Samples:
+        """Measure ``inputs.backbone`` on ``inputs.dataset``: one row per test item."""
 
 
-def refuse_one_split(task: str, card: DatasetCard) -> None:
-    """Refuse to fit ``task`` on the very images that it is scored on, or on none.
+tasks: Registry[type[Task]] = Registry("task")
+
+_TARGETS = {
+    "label": "one label per image",
+    "multilabel": "several labels per image",
+    "open_set": "labels of a training split",
+    "mask": "a class for every pixel",
+    "instances": "masks of objects",
+    "video": "clips with the object of every pixel",
+    "depth": "metres for every pixel",
+    "normals": "surface normals",
+    "pairs": "pairs with key points",
+    "views": "pairs with depth and cameras",
+    "groups": "groups of images that belong together",
+    "captions": "captions",
+}
+
+
+def refuse_dataset(name: str, needs: Needs, card: DatasetCard) -> None:
+    """Refuse a dataset that lacks what the task ``name`` needs.
 
     Raises:
-        NotApplicableError: there is no training split.
-        ConfigError: the training split and the scored one are one.
+        NotApplicableError: its target is of another kind, or it has no training split.
+        ConfigError: the training split and the scored one are the same.
     """
+    if needs.targets and card.target not in needs.targets:
+        wanted = " or ".join(_TARGETS.get(target, target) for target in needs.targets)
+        raise NotApplicableError(f"{name} needs {wanted}; {card.name} has target {card.target!r}")
+    if not needs.training_split:
+        return
     if card.train_split not in card.lengths:
         raise NotApplicableError(
-            f"{task} fits on a training split; {card.name} has {', '.join(card.lengths)}"
+            f"{name} fits on a training split; {card.name} has {', '.join(card.lengths)}"
         )
     if card.train_split == card.test_split:
         raise ConfigError(
-            f"{task}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "
+            f"{name}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "
             "image would find itself; choose another with --split"
         )
 
 
-tasks: Registry[type[Task]] = Registry("task")
+def refuse_one_split(task: str, card: DatasetCard) -> None:  # until every task declares its needs
+    refuse_dataset(task, Needs(training_split=True), card)

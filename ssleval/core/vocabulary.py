@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from PIL import Image
 
 from ssleval.core.registry import Registry, suggestion
+from ssleval.core.settings import Natural, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -304,14 +305,20 @@ class Dataset:
     the same object. None: heads are fitted on this set's own training split."""
     pictures: str = ""
     """Sets with the same name here show the same pictures and differ in targets: one pass serves them all."""
+    _opened: dict[str, Split] = field(default_factory=dict[str, Split], init=False, repr=False, compare=False)
 
     def split(self, name: str) -> Split:
-        """Open a split and check that it is the published one.
+        """Return a split, opened and checked when it is first asked for and kept from then on.
 
         Raises:
             UnknownNameError: there is no such split.
             DataError: its length or a label is not what the card promises.
         """
+        if name not in self._opened:
+            self._opened[name] = self._checked(name)
+        return self._opened[name]
+
+    def _checked(self, name: str) -> Split:
         card = self.card
         if name not in card.lengths:
             raise UnknownNameError(f"{card.name}: no split {name!r}; {suggestion(name, card.lengths)}")
@@ -466,15 +473,19 @@ class Context:
 
     device: str = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: int = 0
+    batch_size: Natural = 0
     """Images per forward pass; 0 chooses."""
-    num_workers: int = 0
+    num_workers: Natural = 0
     """Processes that decode images; 0 decodes in this one."""
-    seed: int = 0
+    seed: Natural = 0
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, and count them, instead of stopping."""
     cache: Path = Path.home() / ".cache" / "ssleval"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values that a field cannot take."""
+        check(self, "context")
 
     def recorded(self) -> dict[str, Any]:
         """Return the fields that may move a score."""

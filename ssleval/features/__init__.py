@@ -1,7 +1,23 @@
-"""Features of frozen backbones: one pass over the images for all tasks, stored once."""
+"""Features of frozen backbones: one pass over the images for all tasks, stored once. The door of this room.
+
+`FeatureSource` gives stored features, `Live` runs the model on images as they come. Tasks, checks, pictures
+and the trainer use nothing of this room but what is named here.
+"""
 
 from ssleval.features.extract import Extracted
+from ssleval.features.live import Live, pixels_of
+from ssleval.features.passes import Pass, PassPrice
 from ssleval.features.shard import alone, current_shard, local_device
 from ssleval.features.source import FeatureSource
 
-__all__ = ["Extracted", "FeatureSource", "alone", "current_shard", "local_device"]
+__all__ = [
+    "Extracted",
+    "FeatureSource",
+    "Live",
+    "Pass",
+    "PassPrice",
+    "alone",
+    "current_shard",
+    "local_device",
+    "pixels_of",
+]

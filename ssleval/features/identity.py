@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,21 +27,20 @@ def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
 
 
 def pass_identity(
-    backbone: Backbone,
-    precision: str,
+    model: Mapping[str, Any],
     dataset: str,
     split_name: str,
     split: Split,
     geometry: Geometry | RandomView,
 ) -> dict[str, Any]:
-    """Return everything that decides the features of one split.
+    """Return everything that decides the features of one split; ``model`` is its `model_identity`.
 
     The names of dataset and split are among it: a fingerprint covers the names and sizes of files, and
     two folders of equally named bitmaps agree in both. Sets that share their images share their features.
     """
     images = [dataset, split.fingerprint] if not split.pictures else ["", split.pictures]
     return {
-        **model_identity(backbone, precision),
+        **model,
         "geometry": asdict(geometry),
         "dataset": [images[0], split_name, images[1], len(split)],
     }

@@ -1,30 +1,101 @@
-"""Patch grids of images that are made on the fly, for protocols whose features cannot be stored."""
+"""The model run on images as they come, for protocols whose features cannot be stored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
-from ssleval.core import Context, Readout
+from ssleval.core import Context, Geometry, Interpolation, Readout, Split
 from ssleval.core.backbone import Backbone, PatchesOf
-from ssleval.features.extract import forward_pixels
+from ssleval.errors import ConfigError
+from ssleval.features.extract import choose_batch_size, class_attention, forward, forward_pixels
+from ssleval.features.geometry import apply
+from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
 
 
-def live_patches(backbone: Backbone, readouts: Sequence[Readout], context: Context) -> PatchesOf:
-    """Return a function that gives float32 patch grids, channels of all ``readouts`` concatenated.
+class Live:
+    """A backbone under one context: images in, readouts out, nothing stored."""
 
-    Images of any size are filled up to whole patches with the model's mean colour, on all sides.
-    """
-    wanted = tuple(canonical(readout, backbone) for readout in readouts)
+    def __init__(self, backbone: Backbone, context: Context) -> None:
+        self.backbone = backbone
+        self.context = context
 
-    def patches_of(pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
-        padded = centre_padded(pixels, backbone.card.patch_size, backbone.card.mean)
-        found = forward_pixels(backbone, padded, wanted, context)
-        return torch.cat([found[readout].float() for readout in wanted], dim=3)
+    def read(
+        self, images: UInt8[Tensor, "b H W 3"], readouts: Sequence[Readout]
+    ) -> dict[Readout, Float[Tensor, "b ..."]]:
+        """Return every readout of 8-bit images, on ``context.device``, under the names asked for.
 
-    return patches_of
+        Raises:
+            NotApplicableError: the model has no such block or token.
+        """
+        canonicals = {readout: canonical(readout, self.backbone) for readout in readouts}
+        values = forward(self.backbone, images, tuple(dict.fromkeys(canonicals.values())), self.context)
+        return {readout: values[known] for readout, known in canonicals.items()}
+
+    def read_image(self, image: Image.Image, geometry: Geometry, readout: Readout) -> Float[Tensor, "..."]:
+        """Return one readout of one image in float32, without the axis of the batch."""
+        return self.read(pixels_of(image, self.on_grid(geometry)), (readout,))[readout][0].float()
+
+    def attention(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b heads h w"]:
+        """Return the last block's attention of the class token.
+
+        Raises:
+            NotApplicableError: the model has no such attention.
+        """
+        return class_attention(self.backbone, images, self.context)
+
+    def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
+        """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.
+
+        Images of any size are padded on all sides to whole patches with the model's mean colour.
+        """
+        wanted = tuple(canonical(readout, self.backbone) for readout in readouts)
+        card = self.backbone.card
+
+        def patches_of(pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+            padded = centre_padded(pixels, card.patch_size, card.mean)
+            values = forward_pixels(self.backbone, padded, wanted, self.context)
+            return torch.cat([values[readout].float() for readout in wanted], dim=3)
+
+        return patches_of
+
+    def batches(self, split: Split, geometry: Geometry) -> Iterator[tuple[range, UInt8[Tensor, "b H W 3"]]]:
+        """Yield the rows and the 8-bit images of a split, batch by batch in order."""
+        size = choose_batch_size(self.backbone, (), geometry, self.context)
+        for start in range(0, len(split), size):
+            rows = range(start, min(start + size, len(split)))
+            yield rows, torch.cat([pixels_of(split.image(row), geometry) for row in rows])
+
+    def on_grid(self, geometry: Geometry) -> Geometry:
+        """Return the geometry with the model's patch size in place of the word."""
+        return geometry.on_grid(self.backbone.card.patch_size)
+
+    def square(self, name: str, size: int, interpolation: Interpolation) -> Geometry:
+        """Return the square of ``size`` pixels, rounded down to whole patches, that images are squashed to.
+
+        ``name`` is the task, for the message.
+
+        Raises:
+            ConfigError: it holds no patch.
+        """
+        patch = self.backbone.card.patch_size
+        if size < patch:
+            raise ConfigError(f"{name}: size={size} holds no patch of {patch} pixels")
+        return Geometry(size // patch * patch, "square", None, interpolation)
+
+    def progress(self, dataset: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a progress bar over ``total`` items of a dataset."""
+        return progress(f"{self.backbone.card.name} on {dataset}", total, 0, show=self.context.progress)
+
+
+def pixels_of(image: Image.Image, geometry: Geometry) -> UInt8[Tensor, "1 H W 3"]:
+    """Return an image as the model is shown it, a batch of one."""
+    return torch.from_numpy(np.ascontiguousarray(apply(geometry, image)))[None]
 
 
 def centre_padded(
@@ -43,3 +114,7 @@ def centre_padded(
     top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
     canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
     return canvas
+
+
+def live_patches(backbone: Backbone, readouts: Sequence[Readout], context: Context) -> PatchesOf:
+    return Live(backbone, context).grids(readouts)  # until segmentation uses Live

@@ -2,18 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ssleval.core import BackboneCard, Context, Dataset, FeatureRequest, Geometry, RandomView, Readout, Split
+from ssleval.core import BackboneCard, Context, Geometry, RandomView, Readout, Split
 from ssleval.core.backbone import Backbone
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import choose_batch_size, forward
 from ssleval.features.identity import pass_identity, pass_key
-from ssleval.features.readouts import by_norm, canonical, row_shape
+from ssleval.features.readouts import by_norm, row_shape
 from ssleval.features.store import Column, StoredPass
 
 
@@ -28,11 +28,9 @@ class Pass:
     readouts: tuple[Readout, ...]
     """Canonical ones, in the order first asked for."""
     identity: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """Name of its folder."""
-        return pass_key(self.identity)
+    """All that decides its features."""
+    key: str
+    """Digest of the identity: the name of its folder."""
 
     @property
     def label(self) -> str:
@@ -41,7 +39,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class PassPlan:
+class PassPrice:
     """What a pass would cost, for ``--dry-run``."""
 
     dataset: str
@@ -61,30 +59,38 @@ class PassPlan:
     """Features still to be written."""
 
 
-def merge(
+def pass_of(
     backbone: Backbone,
-    precision: str,
-    requests: Iterable[FeatureRequest],
-    open_split: Callable[[Dataset, str], Split],
-) -> list[Pass]:
-    """Return the passes that serve all ``requests``: one for each dataset, split and geometry.
+    identity: Mapping[str, Any],
+    dataset: str,
+    split_name: str,
+    split: Split,
+    geometry: Geometry | RandomView,
+) -> Pass:
+    """Return the pass over one split at one geometry, without any readout yet.
 
-    Raises:
-        NotApplicableError: a block the model does not have.
+    Args:
+        backbone: the model.
+        identity: what `model_identity` says of the model.
+        dataset: name of the dataset.
+        split_name: name of the split.
+        split: the split itself.
+        geometry: as requested; ``"patch"`` is replaced by the model's patch size.
     """
-    found: dict[str, Pass] = {}
-    for request in requests:
-        split = open_split(request.dataset, request.split)
-        geometry = request.geometry or backbone.card.native_geometry()
-        if isinstance(geometry, Geometry):
-            geometry = geometry.on_grid(backbone.card.patch_size)
-        name = request.dataset.card.name
-        identity = pass_identity(backbone, precision, name, request.split, split, geometry)
-        readouts = tuple(canonical(one, backbone) for one in request.readouts)
-        new = Pass(name, request.split, split, geometry, (), identity)
-        known = found.get(new.key, new)
-        found[new.key] = replace(known, readouts=tuple(dict.fromkeys(known.readouts + readouts)))
-    return list(found.values())
+    if isinstance(geometry, Geometry):
+        geometry = geometry.on_grid(backbone.card.patch_size)
+    decisive = pass_identity(identity, dataset, split_name, split, geometry)
+    return Pass(dataset, split_name, split, geometry, (), decisive, pass_key(decisive))
+
+
+def merge(passes: Iterable[Pass]) -> tuple[Pass, ...]:
+    """Return one pass for each key, with the readouts of all that share it."""
+    merged: dict[str, Pass] = {}
+    for single in passes:
+        known = merged.get(single.key)
+        readouts = single.readouts if known is None else known.readouts + single.readouts
+        merged[single.key] = replace(single, readouts=tuple(dict.fromkeys(readouts)))
+    return tuple(merged.values())
 
 
 def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> Column:
@@ -98,7 +104,7 @@ def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomV
     return Column(name, row_shape(readout, card, geometry), dtype)
 
 
-def plan_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPlan:
+def price_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPrice:
     """Price a pass by what is stored of it already."""
     size = stored.batch_size if stored else choose_batch_size(backbone, one.readouts, one.geometry, context)
     images = len(one.split)
@@ -112,7 +118,7 @@ def plan_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: C
         for batch in stored.pending(column) if stored else every:
             left.setdefault(batch, []).append(readout)
             missing += _count(batch, size, images) * row_bytes
-    return PassPlan(
+    return PassPrice(
         dataset=one.dataset,
         split=one.split_name,
         geometry=one.geometry,

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
-from ssleval.core import Context, Dataset, FeatureRequest, FeatureTable, Split
+from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView
 from ssleval.core.backbone import Backbone
+from ssleval.core.task import Needs
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
 from ssleval.features.identity import model_identity
-from ssleval.features.passes import Pass, PassPlan, column_of, merge, plan_of, seconds_per_image
+from ssleval.features.passes import Pass, PassPrice, column_of, merge, pass_of, price_of, seconds_per_image
 from ssleval.features.readouts import canonical
 from ssleval.features.shard import Shard, current_shard
 from ssleval.features.store import Column, StoredPass
@@ -30,16 +32,12 @@ class FeatureSource:
     """Features of one backbone under one context."""
 
     def __init__(self, backbone: Backbone, context: Context) -> None:
-        if context.batch_size < 0 or context.num_workers < 0:
-            raise ConfigError(
-                f"batch size {context.batch_size}, workers {context.num_workers}: neither may be negative"
-            )
         # Subclasses come out of their constructor in training mode.
         self._backbone = backbone.to(context.device).eval()
         self.context = context
         self.counts: dict[str, Extracted] = {}
         """What this source extracted, by key of the pass; one that was stored already is absent."""
-        self._splits: dict[tuple[int, str], tuple[Dataset, Split]] = {}
+        self._known: dict[tuple[int, str, str, Geometry | RandomView], Pass] = {}
         self._flops: dict[int, int] = {}
 
     @property
@@ -47,18 +45,30 @@ class FeatureSource:
         """The model itself, for protocols that must run it on the fly."""
         return self._backbone
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return all that decides features but the data, for the key of a result."""
+        """All that decides features but the data, for the key of a result."""
         native = asdict(self._backbone.card.native_geometry())
-        return {**model_identity(self._backbone, self.context.precision), "native_geometry": native}
+        return {**self._model, "native_geometry": native}
 
-    def open_split(self, dataset: Dataset, name: str) -> Split:
-        """Return a split, opened and checked once."""
-        key = (id(dataset.open), name)
-        if key not in self._splits:
-            # The dataset is kept too: its id must not be given to another.
-            self._splits[key] = (dataset, dataset.split(name))
-        return self._splits[key][1]
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        return model_identity(self._backbone, self.context.precision)
+
+    def check_needs(self, task: str, needs: Needs) -> None:
+        """Refuse a model that lacks what a task needs.
+
+        Raises:
+            NotApplicableError: no text tower, no attention, or no such block.
+        """
+        if needs.text_tower:
+            self._backbone.similarity()
+        if needs.attention:
+            self._backbone.attention(self._black)
+        for readout in needs.readouts:
+            canonical(readout, self._backbone)
+            if readout.kind == "cls" and not self._has_cls:
+                raise NotApplicableError(f"{task} needs a class token; {self._backbone.card.name} has none")
 
     def check(self, requests: Iterable[FeatureRequest]) -> None:
         """Refuse, before anything is read, what the model cannot give.
@@ -90,7 +100,7 @@ class FeatureSource:
         requests = tuple(requests)
         self.check(requests)
         shard = current_shard()
-        for one in self._passes(requests):
+        for one in self.passes(requests):
             # Several processes must agree on what is missing, so they look together, under the lock.
             if shard.world > 1 or not self._is_complete(one, StoredPass.open(self._folder(one))):
                 self._fill(one, shard)
@@ -104,7 +114,7 @@ class FeatureSource:
             ContractError: several processes share the work and nobody prepared these features. One of
                 them alone may load, so none can count on the others for extracting now.
         """
-        (one,) = self._passes([request])
+        (one,) = self.passes([request])
         # What was prepared needs no other process, which may have gone on to the next dataset.
         if not self._is_complete(one, StoredPass.open(self._folder(one))):
             if current_shard().world > 1:
@@ -128,27 +138,35 @@ class FeatureSource:
             rows=rows,
         )
 
-    def plan(self, requests: Iterable[FeatureRequest]) -> list[PassPlan]:
-        """Return what `prepare` would do, pass by pass, doing none of it."""
-        passes = self._passes(requests)
+    def passes(self, requests: Iterable[FeatureRequest]) -> tuple[Pass, ...]:
+        """Return the passes that serve all ``requests``: one for each dataset, split and geometry.
+
+        Requests without a readout need none: their task runs the model itself.
+
+        Raises:
+            NotApplicableError: a block the model does not have.
+        """
+        return merge(self._pass(request) for request in requests if request.readouts)
+
+    def prices(self, passes: Iterable[Pass]) -> list[PassPrice]:
+        """Return what each pass still costs, doing none of it."""
         return [
-            plan_of(one, self._backbone, StoredPass.open(self._folder(one)), self.context) for one in passes
+            price_of(one, self._backbone, StoredPass.open(self._folder(one)), self.context) for one in passes
         ]
 
-    def calibrate(self, requests: Iterable[FeatureRequest]) -> float:
-        """Return the seconds `prepare` would take, from a few batches of every unfinished pass."""
+    def calibrate(self, passes: Iterable[Pass]) -> float:
+        """Return the seconds that unfinished passes would take, from a few batches of each."""
+        passes = tuple(passes)
         total = 0.0
-        for one in self._passes(requests):
-            stored = StoredPass.open(self._folder(one))
-            plan = plan_of(one, self._backbone, stored, self.context)
-            if plan.images_left:
-                each = seconds_per_image(one, self._backbone, plan.batch_size, self.context)
-                total += each * plan.images_left
+        for one, price in zip(passes, self.prices(passes), strict=True):
+            if price.images_left:
+                each = seconds_per_image(one, self._backbone, price.batch_size, self.context)
+                total += each * price.images_left
         return total
 
-    def timings(self, requests: Iterable[FeatureRequest]) -> dict[str, float]:
-        """Return what the features of ``requests`` took in this process, and what was there already."""
-        passes = self._passes(requests)
+    def timings(self, passes: Iterable[Pass]) -> dict[str, float]:
+        """Return what ``passes`` took in this process, and what was stored already."""
+        passes = tuple(passes)
         counts = [self.counts.get(one.key, Extracted()) for one in passes]
         extracted = sum(count.images for count in counts)
         seconds = float(sum(count.seconds for count in counts))
@@ -159,13 +177,13 @@ class FeatureSource:
             "images_per_second": round(extracted / seconds, 1) if extracted else 0.0,
         }
 
-    def cost(self, requests: Iterable[FeatureRequest]) -> dict[str, float]:
-        """Return the operations of one image's forward pass, and its side in pixels.
+    def cost(self, passes: Iterable[Pass]) -> dict[str, float]:
+        """Return the FLOPs of one image's forward pass, and its side in pixels.
 
-        Nothing where sizes vary, from image to image or from request to request, or where the task runs
+        Nothing where sizes vary, from image to image or from pass to pass, or where the task runs
         the model itself: no one number is its cost then.
         """
-        sides = {one.geometry.fixed_size for one in self._passes(requests)}
+        sides = {one.geometry.fixed_size for one in passes}
         side = sides.pop() if len(sides) == 1 else None
         if side is None:
             return {}
@@ -173,26 +191,35 @@ class FeatureSource:
             self._flops[side] = forward_flops(self._backbone, side, self.context.device)
         return {"flops_per_image": float(self._flops[side]), "image_side": float(side)}
 
-    def skipped(self, requests: Iterable[FeatureRequest]) -> dict[str, list[str]]:
+    def skipped(self, passes: Iterable[Pass]) -> dict[str, list[str]]:
         """Return the ids of images left out as corrupt, by ``DATASET/SPLIT``; only splits that have some."""
-        found: dict[str, list[str]] = {}
-        for one in self._passes(requests):
+        left_out: dict[str, list[str]] = {}
+        for one in passes:
             gaps = np.flatnonzero(~self._stored(one).valid()).tolist()
             if gaps:
-                found[one.label] = [one.split.ids[row] for row in gaps]
-        return found
+                left_out[one.label] = [one.split.ids[row] for row in gaps]
+        return left_out
 
     @cached_property
     def _has_cls(self) -> bool:
+        return self._backbone(self._black, (-1,)).blocks[0].cls is not None
+
+    @property
+    def _black(self) -> Float[Tensor, "1 3 s s"]:
         side = self._backbone.card.native_geometry().fixed_size
         assert side is not None
-        black = torch.zeros(1, 3, side, side, device=self.context.device)
-        return self._backbone(black, (-1,)).blocks[0].cls is not None
+        return torch.zeros(1, 3, side, side, device=self.context.device)
 
-    def _passes(self, requests: Iterable[FeatureRequest]) -> list[Pass]:
-        # Tasks that run the model themselves name their data without a readout: nothing to extract.
-        wanted = [request for request in requests if request.readouts]
-        return merge(self._backbone, self.context.precision, wanted, self.open_split)
+    def _pass(self, request: FeatureRequest) -> Pass:
+        split = request.dataset.split(request.split)
+        geometry = request.geometry or self._backbone.card.native_geometry()
+        name = request.dataset.card.name
+        # A known pass keeps its split, so that the id is that of no other.
+        key = (id(split), name, request.split, geometry)
+        if key not in self._known:
+            self._known[key] = pass_of(self._backbone, self._model, name, request.split, split, geometry)
+        readouts = tuple(canonical(readout, self._backbone) for readout in request.readouts)
+        return replace(self._known[key], readouts=readouts)
 
     def _folder(self, one: Pass) -> Path:
         return cache.folder_of(self.context.cache, one.key)

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssleval.core import Context, FeatureRequest
+from ssleval.core import Context
 from ssleval.errors import NotApplicableError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import is_stored
-from ssleval.run.sweep import Sweep, applicable_jobs, batches, load_asked, models
+from ssleval.run.measure import Plan, find_stored, plan_all
+from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,41 +47,35 @@ class Estimate:
 
 def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool) -> Iterator[Estimate]:
     """Yield the price of every model and dataset; some batches are run to time them, nothing is stored."""
-    groups = batches(asked)
+    groups = jobs_of(asked).applicable()
     for name in models(asked):
         source = FeatureSource(load_asked(name, asked, context), context)
-        for measurements in groups:
-            requests: list[FeatureRequest] = []
-            left: list[str] = []
-            for job in applicable_jobs(measurements, asked):
-                try:
-                    job.task.check(source.backbone)
-                    wanted = job.task.requests(job.dataset)
-                    source.check(wanted)
-                except NotApplicableError:
-                    continue
-                if force or folder is None or not is_stored(source, job, wanted, folder):
-                    requests += wanted
-                    left.append(job.name)
-            datasets = ", ".join(dict.fromkeys(one.dataset for one in measurements))
-            yield _estimate(source, datasets, tuple(left), requests)
+        for group in groups:
+            try:
+                plans = plan_all(source, group)
+            except NotApplicableError:
+                plans = []
+            left = [
+                plan for plan in plans if force or folder is None or find_stored(folder, source, plan) is None
+            ]
+            datasets = ", ".join(dict.fromkeys(job.dataset_name for job in group))
+            yield _estimate(source, datasets, left)
 
 
-def _estimate(
-    source: FeatureSource, dataset: str, tasks: tuple[str, ...], requests: list[FeatureRequest]
-) -> Estimate:
-    plans = source.plan(requests)
+def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimate:
+    passes = source.passes(request for plan in plans for request in plan.requests)
+    prices = source.prices(passes)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in source.backbone.state_dict().values())
-    batch = max((_batch_bytes(plan.batch_size, plan.geometry.fixed_size) for plan in plans), default=0)
-    rows = max((plan.bytes_total * plan.batch_size // max(1, plan.images) for plan in plans), default=0)
+    batch = max((_batch_bytes(price.batch_size, price.geometry.fixed_size) for price in prices), default=0)
+    rows = max((price.bytes_total * price.batch_size // max(1, price.images) for price in prices), default=0)
     return Estimate(
         model=source.backbone.card.name,
         dataset=dataset,
-        tasks=tasks,
-        images=sum(plan.images_left for plan in plans),
-        forward_passes=sum(plan.forward_passes for plan in plans),
-        seconds=round(source.calibrate(requests), 2),
-        disk_bytes=sum(plan.bytes_left for plan in plans),
+        tasks=tuple(plan.job.name for plan in plans),
+        images=sum(price.images_left for price in prices),
+        forward_passes=sum(price.forward_passes for price in prices),
+        seconds=round(source.calibrate(passes), 2),
+        disk_bytes=sum(price.bytes_left for price in prices),
         memory_bytes=weights + batch + rows,
     )
 

@@ -16,31 +16,32 @@ import numpy as np
 import torch
 
 from ssleval.backbones.zoo import load
-from ssleval.core import Context, Dataset, DatasetOptions, FeatureRequest, Samples, digest
+from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
-from ssleval.core.task import Task
+from ssleval.core.task import Inputs
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ContractError, NotApplicableError, SslevalError
-from ssleval.features import Extracted, FeatureSource, current_shard
+from ssleval.features import Extracted, FeatureSource, Pass, current_shard
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap
 from ssleval.results import Result, Score, record
+from ssleval.run.jobs import Job, make_jobs, with_settings
 from ssleval.run.provenance import hardware, versions
-from ssleval.run.settings import build_task
+from ssleval.run.suites import Measurement
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One task on one dataset, as asked for."""
+class Plan:
+    """One job for one model, worked out once: what it reads, and under which key its result is stored."""
 
-    name: str
-    """The task's name."""
-    task: Task
-    dataset_name: str
-    """As the user spelt it."""
-    dataset: Dataset
-    limit: int | None = None
-    """How many images of each split are kept; already applied to ``dataset``."""
+    job: Job
+    requests: tuple[FeatureRequest, ...]
+    passes: tuple[Pass, ...]
+    """Those that serve the requests."""
+    fingerprints: Mapping[str, str]
+    """By ``DATASET/SPLIT``, of all data the score depends on."""
+    key: str
+    """Digest of all that decides a score: equal keys promise equal scores."""
 
 
 def evaluate(
@@ -74,22 +75,19 @@ def evaluate(
         SslevalError: anything the caller can mend; the message says what and how.
     """
     context = context or Context()
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    lines = with_settings([Measurement(name, dataset, {}) for name in names], settings or {})
     opened = open_dataset(dataset, options or DatasetOptions())
     opened = opened if limit is None else opened.limited(limit)
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
-    jobs = [make_job(name, dataset, opened, (settings or {}).get(name), limit) for name in names]
+    jobs, errors = make_jobs(lines, lambda _: opened, limit)
+    for error in errors:
+        if not jobs or not isinstance(error, NotApplicableError):
+            raise error
     if isinstance(model, str):
         backbone = load(model, checkpoint=checkpoint, seed=context.seed, device=context.device)
     else:
         backbone = model.to(context.device)
     return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))
-
-
-def make_job(
-    task: str, dataset_name: str, dataset: Dataset, settings: Mapping[str, Any] | None, limit: int | None
-) -> Job:
-    """Return one task on one opened dataset, its settings worked out for it."""
-    return Job(task, build_task(task, settings).resolved(dataset), dataset_name, dataset, limit)
 
 
 def measure(
@@ -110,21 +108,21 @@ def measure(
     without ``failed`` it is raised.
     """
     source = FeatureSource(backbone, context)
-    asked = _applicable(source, jobs, note, failed)
-    keys = {id(job): _key(source, job, requests) for job, requests in asked}
-    done = {} if folder is None or force else _stored(folder, backbone, jobs, keys)
-    _prepare(source, [each for job, each in asked if id(job) not in done], spare=failed is not None)
+    plans = plan_all(source, jobs, note, failed)
+    done = {} if folder is None or force else _stored(folder, source, plans)
+    left = [plan for plan in plans if plan.key not in done]
+    _prepare(source, left, spare=failed is not None)
     if not current_shard().leads:
         return
     if note is not None and source.counts:
         total = sum(source.counts.values(), Extracted())
         note(
             f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
-            f"for {len(asked) - len(done)} tasks"
+            f"for {_counted(len(left))}"
         )
-    for job, requests in asked:
+    for plan in plans:
         try:
-            result = done.get(id(job)) or _measured(source, job, requests, keys[id(job)], folder)
+            result = done.get(plan.key) or _measured(source, plan, folder)
         except SslevalError as error:
             if failed is None:
                 raise
@@ -133,103 +131,106 @@ def measure(
             yield result
 
 
-def is_stored(source: FeatureSource, job: Job, requests: Sequence[FeatureRequest], folder: Path) -> bool:
-    """Return whether a result of this job's key lies in ``folder``."""
-    key = _key(source, job, requests)
-    return record.find(folder, source.backbone.card.name, job.name, job.dataset_name, key) is not None
-
-
-def _prepare(source: FeatureSource, asked: Sequence[Sequence[FeatureRequest]], *, spare: bool) -> None:
-    """Extract for all jobs in as few passes as there can be."""
-    try:
-        source.prepare([request for requests in asked for request in requests])
-    except SslevalError:
-        # The job whose images they are meets the error again by itself, unless it needs other processes.
-        if not spare or current_shard().world > 1:
-            raise
-
-
-def _applicable(
+def plan_all(
     source: FeatureSource,
     jobs: Sequence[Job],
-    note: Callable[[str], None] | None,
-    failed: Callable[[SslevalError], None] | None,
-) -> list[tuple[Job, tuple[FeatureRequest, ...]]]:
-    asked: list[tuple[Job, tuple[FeatureRequest, ...]]] = []
+    note: Callable[[str], None] | None = None,
+    failed: Callable[[SslevalError], None] | None = None,
+) -> list[Plan]:
+    """Return a plan for every job that has a meaning for the model.
+
+    Those without are said to ``note``; any other error is told to ``failed`` or raised.
+
+    Raises:
+        NotApplicableError: no job has a meaning for the model.
+    """
+    plans: list[Plan] = []
     left_out: list[str] = []
     for job in jobs:
         try:
-            job.task.check(source.backbone)
-            requests = job.task.requests(job.dataset)
-            source.check(requests)
-            asked.append((job, requests))
+            plans.append(_plan(source, job))
         except NotApplicableError as error:
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
         except SslevalError as error:
             if failed is None:
                 raise
             failed(error)
-    if left_out and not asked:
+    if left_out and not plans:
         raise NotApplicableError("; ".join(left_out))
     if note is not None:
         for line in left_out:
             note(f"not applicable: {line}")
-    return asked
+    return plans
 
 
-def _stored(
-    folder: Path, backbone: Backbone, jobs: Sequence[Job], keys: Mapping[int, str]
-) -> dict[int, Result]:
-    found = {
-        id(job): record.find(folder, backbone.card.name, job.name, job.dataset_name, keys[id(job)])
-        for job in jobs
-        if id(job) in keys
+def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | None:
+    """Return the result of a plan's key that lies in ``folder``, if there is one."""
+    job = plan.job
+    return record.find(folder, source.backbone.card.name, job.name, job.dataset_name, plan.key)
+
+
+def _plan(source: FeatureSource, job: Job) -> Plan:
+    source.check_needs(job.name, job.task.needs)
+    requests = job.task.requests(job.dataset)
+    source.check(requests)
+    fingerprints = {
+        f"{request.dataset.card.name}/{request.split}": request.dataset.split(request.split).fingerprint
+        for request in requests
     }
-    return {job: result for job, result in found.items() if result is not None}
-
-
-def _key(source: FeatureSource, job: Job, requests: Sequence[FeatureRequest]) -> str:
-    """Digest of all that decides a score. Where and when, and prose in cards, are not among it."""
-    backbone = source.backbone
-    return digest(
+    fingerprints = dict(sorted(fingerprints.items()))
+    key = digest(
         {
             "schema": record.SCHEMA,
-            "model": backbone.card.name,
-            "features": source.identity(),
+            "model": source.backbone.card.name,
+            "features": source.identity,
             "task": [job.name, job.task.version, _protocol(job)],
-            "dataset": [job.dataset_name, job.dataset.card.test_split, _fingerprints(source, requests)],
+            "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
             "settings": _settings(source.context, job),
         }
     )
+    return Plan(job, requests, source.passes(requests), fingerprints, key)
 
 
-def _measured(
-    source: FeatureSource, job: Job, requests: Sequence[FeatureRequest], key: str, folder: Path | None
-) -> Result:
-    context = source.context
+def _prepare(source: FeatureSource, plans: Sequence[Plan], *, spare: bool) -> None:
+    """Extract for all jobs in as few passes as there can be."""
+    try:
+        source.prepare([request for plan in plans for request in plan.requests])
+    except SslevalError:
+        # The job whose images they are meets the error again by itself, unless it needs other processes.
+        if not spare or current_shard().world > 1:
+            raise
+
+
+def _stored(folder: Path, source: FeatureSource, plans: Sequence[Plan]) -> dict[str, Result]:
+    results = {plan.key: find_stored(folder, source, plan) for plan in plans}
+    return {key: result for key, result in results.items() if result is not None}
+
+
+def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
+    context, job = source.context, plan.job
     # After construction of the backbone, which draws random numbers too.
     random.seed(context.seed)
     np.random.seed(context.seed)
     torch.manual_seed(context.seed)
     started = time.perf_counter()
-    samples = job.task.evaluate(source, job.dataset, context)
+    samples = job.task.evaluate(Inputs(source, job.dataset, plan.requests, context))
     evaluated = time.perf_counter() - started
     result = Result(
         model=source.backbone.card.name,
         task=job.name,
         dataset=job.dataset_name,
-        key=key,
+        key=plan.key,
         metrics=_scores(job, samples),
         protocol=_protocol(job),
         backbone=asdict(source.backbone.card),
-        data=_data(source, job, requests),
+        data=_data(plan),
         weights_sha256=source.backbone.weights_sha256,
         settings=_settings(context, job),
-        skipped=source.skipped(requests),
+        skipped=source.skipped(plan.passes),
         versions=versions(),
         hardware=hardware(context.device),
-        timings={**source.timings(requests), "evaluate_seconds": round(evaluated, 3)},
-        cost=source.cost(requests),
+        timings={**source.timings(plan.passes), "evaluate_seconds": round(evaluated, 3)},
+        cost=source.cost(plan.passes),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return result if folder is None else record.write(folder, result, samples)
@@ -262,19 +263,15 @@ def _settings(context: Context, job: Job) -> dict[str, Any]:
     return {**context.recorded(), "limit": job.limit}
 
 
-def _fingerprints(source: FeatureSource, requests: Sequence[FeatureRequest]) -> dict[str, str]:
-    pairs = {(request.dataset.card.name, request.split): request for request in requests}
-    return {
-        f"{name}/{split}": source.open_split(request.dataset, split).fingerprint
-        for (name, split), request in sorted(pairs.items(), key=lambda item: item[0])
-    }
-
-
-def _data(source: FeatureSource, job: Job, requests: Sequence[FeatureRequest]) -> dict[str, Any]:
-    card = asdict(replace(job.dataset.card, class_names=()))
+def _data(plan: Plan) -> dict[str, Any]:
+    card = asdict(replace(plan.job.dataset.card, class_names=()))
     del card["class_names"]
     return {
         **card,
-        "num_classes": job.dataset.card.num_classes,
-        "fingerprints": _fingerprints(source, requests),
+        "num_classes": plan.job.dataset.card.num_classes,
+        "fingerprints": dict(plan.fingerprints),
     }
+
+
+def _counted(tasks: int) -> str:
+    return f"{tasks} task" if tasks == 1 else f"{tasks} tasks"

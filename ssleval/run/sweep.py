@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from ssleval.backbones.zoo import load, match_models
@@ -11,8 +12,9 @@ from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.results import Result
-from ssleval.run.measure import Job, make_job, measure
-from ssleval.run.settings import build_task, parse_settings
+from ssleval.run.jobs import Job, make_jobs, with_settings
+from ssleval.run.measure import measure
+from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
 
 
@@ -35,6 +37,29 @@ class Sweep:
     options: DatasetOptions = DatasetOptions()  # noqa: RUF009
 
 
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What a sweep measures with every model: each dataset opened once, each task resolved once."""
+
+    groups: tuple[tuple[Job, ...], ...]
+    """Those on the same pictures together."""
+    errors: tuple[SslevalError, ...]
+    """Why other measurements are no jobs."""
+
+    def applicable(self, note: Callable[[str], None] | None = None) -> tuple[tuple[Job, ...], ...]:
+        """Return the groups; measurements without a meaning are said to ``note``.
+
+        Raises:
+            SslevalError: the first other reason why a measurement is no job.
+        """
+        for error in self.errors:
+            if not isinstance(error, NotApplicableError):
+                raise error
+            if note is not None:
+                note(f"not applicable: {error}")
+        return self.groups
+
+
 def sweep(
     asked: Sweep,
     context: Context,
@@ -50,7 +75,7 @@ def sweep(
     has no meaning for a model is said to ``note`` and left out; only where that is all lines is it an error.
     """
     names = models(asked)
-    groups = batches(asked)
+    jobs = jobs_of(asked)
     context = replace(context, device=local_device(context.device))
     for name in names:
         try:
@@ -60,14 +85,13 @@ def sweep(
             continue
         left_out: list[NotApplicableError] = []
         yielded = False
-        for jobs in groups:
-            for outcome in _measured(backbone, jobs, asked, context, folder, force=force, note=note):
-                if isinstance(outcome, NotApplicableError) and asked.suite is not None:
-                    left_out.append(outcome)
-                    note(f"not applicable: {outcome}")
-                else:
-                    yielded = True
-                    yield outcome
+        for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note):
+            if isinstance(outcome, NotApplicableError) and asked.suite is not None:
+                left_out.append(outcome)
+                note(f"not applicable: {outcome}")
+            else:
+                yielded = True
+                yield outcome
         if left_out and not yielded and current_shard().leads:
             yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
@@ -89,102 +113,59 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
     return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=context.device)
 
 
-def batches(asked: Sweep) -> list[list[Measurement]]:
-    """Return the measurements, those on the same pictures together; every task is built once to check it."""
-    settings = parse_settings(asked.settings)
-    if asked.suite is not None:
-        found = read_suite(asked.suite)
-    else:
-        pairs = [(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
-        found = [Measurement(task, data, {}) for task, data in pairs]
-    unused = sorted(set(settings) - {one.task for one in found})
-    if unused:
-        raise ConfigError(f"--set {unused[0]}...: that task is not among those asked for")
-    merged = [
-        Measurement(one.task, one.dataset, {**one.settings, **settings.get(one.task, {})}) for one in found
-    ]
-    for one in merged:
-        build_task(one.task, one.settings)
-    groups: dict[str, list[Measurement]] = {}
-    for one in merged:
-        groups.setdefault(_pictures(one.dataset, asked), []).append(one)
-    return list(groups.values())
-
-
-def _pictures(dataset: str, asked: Sweep) -> str:
-    try:
-        return open_dataset(dataset, asked.options).pictures or dataset
-    except SslevalError:  # said when the dataset is opened to be measured
-        return dataset
-
-
-def open_asked(name: str, asked: Sweep) -> Dataset:
-    """Return a dataset with the split and the limit that were asked for."""
-    dataset = open_dataset(name, asked.options)
-    dataset = dataset if asked.split is None else dataset.evaluated_on(asked.split)
-    return dataset if asked.limit is None else dataset.limited(asked.limit)
-
-
-def _jobs_of(measurements: list[Measurement], asked: Sweep) -> tuple[list[Job], list[SslevalError]]:
-    """Return the jobs of some measurements, every dataset opened once, and why others are none."""
-    jobs: list[Job] = []
-    errors: list[SslevalError] = []
-    for name in dict.fromkeys(one.dataset for one in measurements):
-        try:
-            dataset = open_asked(name, asked)
-        except SslevalError as error:
-            errors.append(error)
-            continue
-        for one in (line for line in measurements if line.dataset == name):
-            try:
-                jobs.append(make_job(one.task, name, dataset, one.settings, asked.limit))
-            except NotApplicableError as error:
-                errors.append(NotApplicableError(f"{one.task} on {name}: {error}"))
-            except SslevalError as error:
-                errors.append(error)
-    return jobs, errors
-
-
-def applicable_jobs(
-    measurements: list[Measurement], asked: Sweep, note: Callable[[str], None] | None = None
-) -> list[Job]:
-    """Return the jobs of some measurements, without those that have no meaning, which are said to ``note``.
+def measurements(asked: Sweep) -> list[Measurement]:
+    """Return the measurements that were asked for, with their settings; every task is built once to check it.
 
     Raises:
-        SslevalError: the first other reason why a measurement is no job.
+        UnknownNameError: no such suite, task or setting.
+        ConfigError: a value its setting cannot take, or nothing was named.
     """
-    jobs, errors = _jobs_of(measurements, asked)
-    for error in errors:
-        if not isinstance(error, NotApplicableError):
-            raise error
-        if note is not None:
-            note(f"not applicable: {error}")
-    return jobs
+    if asked.suite is not None:
+        lines = read_suite(asked.suite)
+    else:
+        pairs = [(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
+        lines = [Measurement(task, data, {}) for task, data in pairs]
+    return with_settings(lines, parse_settings(asked.settings))
 
 
-def _measured(
+def jobs_of(asked: Sweep) -> Jobs:
+    """Return the jobs that were asked for; errors as in `measurements`."""
+
+    @cache
+    def opened(name: str) -> Dataset:
+        dataset = open_dataset(name, asked.options)
+        dataset = dataset if asked.split is None else dataset.evaluated_on(asked.split)
+        return dataset if asked.limit is None else dataset.limited(asked.limit)
+
+    jobs, errors = make_jobs(measurements(asked), opened, asked.limit)
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.dataset.pictures or job.dataset_name, []).append(job)
+    return Jobs(tuple(map(tuple, groups.values())), tuple(errors))
+
+
+def _outcomes(
     backbone: Backbone,
-    measurements: list[Measurement],
-    asked: Sweep,
+    jobs: Jobs,
     context: Context,
     folder: Path | None,
     *,
     force: bool,
     note: Callable[[str], None],
 ) -> Iterator[Result | SslevalError]:
-    jobs, errors = _jobs_of(measurements, asked)
-    yield from errors
+    yield from jobs.errors
     failures: list[SslevalError] = []
-    try:
-        for result in measure(
-            backbone, jobs, context, folder, force=force, note=note, failed=failures.append
-        ):
+    for group in jobs.groups:
+        try:
+            for result in measure(
+                backbone, group, context, folder, force=force, note=note, failed=failures.append
+            ):
+                yield from _taken(failures)
+                yield result
             yield from _taken(failures)
-            yield result
-        yield from _taken(failures)
-    except SslevalError as error:
-        yield from _taken(failures)
-        yield error
+        except SslevalError as error:
+            yield from _taken(failures)
+            yield error
 
 
 def _taken(errors: list[SslevalError]) -> Iterator[SslevalError]:

@@ -10,21 +10,19 @@ Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.2.2 and fig. 4; the code was
 are those of Muzammal-Naseer/IPViT, ``evaluate_segmentation.py``.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples, Split
-from ssleval.core.backbone import Backbone
-from ssleval.core.task import Source, Task, tasks
-from ssleval.errors import ConfigError, DataError, NotApplicableError
-from ssleval.features.extract import choose_batch_size, class_attention
-from ssleval.features.geometry import apply
-from ssleval.features.progress import progress
+from ssleval.core import Dataset, FeatureRequest, Interpolation, Metric, Samples
+from ssleval.core.settings import Count, OpenFraction
+from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.errors import DataError, NotApplicableError
+from ssleval.features import Live
 from ssleval.heads.attention import mass_mask
 from ssleval.metrics.segmentation import best_jaccard
 from ssleval.metrics.stats import mean_of, ratio_of
@@ -35,20 +33,13 @@ from ssleval.metrics.stats import mean_of, ratio_of
 class Attention(Task):
     """Jaccard index of objects and the best attention head."""
 
-    size: int = 480
+    seeded: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(("instances", "mask"), attention=True)
+    size: Count = 480
     """Both sides in pixels; rounded down to whole patches."""
     interpolation: Interpolation = "bilinear"
-    mass: float = 0.6
+    mass: OpenFraction = 0.6
     """Part of a head's attention that its mask holds."""
-
-    seeded = False
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no model could honour."""
-        if not 0 < self.mass < 1 or self.size < 1:
-            raise ConfigError(
-                f"attention: mass={self.mass}, size={self.size}; expected a fraction inside (0, 1) and a size"
-            )
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -62,63 +53,31 @@ class Attention(Task):
         """Return the scored images, which go through the model in `evaluate`.
 
         Raises:
-            NotApplicableError: the dataset does not tell objects from background.
+            NotApplicableError: masks are of classes, and the first is not the background.
         """
         card = dataset.card
-        classes = card.target == "mask" and card.class_names[:1] == ("background",)
-        if card.target != "instances" and not classes:
-            raise NotApplicableError(
-                f"attention needs masks of objects, or of classes of which the first is background; "
-                f"{card.name} has target {card.target!r}"
-            )
+        if card.target == "mask" and card.class_names[:1] != ("background",):
+            raise NotApplicableError(f"attention needs objects; {card.name} has no class 'background'")
         return (FeatureRequest(dataset, card.test_split, None, ()),)
 
-    def check(self, backbone: Backbone) -> None:
-        """Refuse a model without attention of a class token.
-
-        Raises:
-            NotApplicableError: it has none, or its library hides it.
-        """
-        side = backbone.card.native_geometry().fixed_size
-        assert side is not None
-        backbone.attention(torch.zeros(1, 3, side, side, device=backbone.mean.device))
-
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Compare every image's heads with its objects; one row per image that has one."""
-        split = dataset.split(dataset.card.test_split)
-        ids: list[str] = []
-        rows: list[tuple[float, int]] = []
-        label = f"{source.backbone.card.name} on {dataset.card.name}"
-        with progress(label, len(split), 0, show=context.progress) as advance:
-            for row, heads in self._masks(source.backbone, split, context):
-                assert split.target is not None
-                objects = split.target(row)
-                found = best_jaccard(enlarged(heads, objects.shape), objects)
-                if len(found):
-                    ids.append(split.ids[row])
-                    rows.append((float(found.sum()), len(found)))
-                advance(1)
-        if not ids:
-            raise DataError(f"{dataset.card.name}/{dataset.card.test_split}: no image has an object")
-        total, count = (np.array(column) for column in zip(*rows, strict=True))
-        return Samples(ids, {"jaccard": total / count, "jaccard_sum": total, "objects": count})
-
-    def _masks(
-        self, backbone: Backbone, split: Split, context: Context
-    ) -> Iterator[tuple[int, Bool[Tensor, "heads h w"]]]:
-        """Yield the row of every image, and the patches that each head looks at."""
-        geometry = self._geometry(backbone.card.patch_size)
-        size = choose_batch_size(backbone, (), geometry, context)
-        for start in range(0, len(split), size):
-            batch = range(start, min(start + size, len(split)))
-            images = torch.from_numpy(np.stack([apply(geometry, split.image(row)) for row in batch]))
-            kept = mass_mask(class_attention(backbone, images, context), self.mass)
-            yield from zip(batch, kept.cpu(), strict=True)
-
-    def _geometry(self, patch: int) -> Geometry:
-        if self.size < patch:
-            raise ConfigError(f"attention: size={self.size} holds no patch of {patch} pixels")
-        return Geometry(self.size // patch * patch, "square", None, self.interpolation)
+        split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
+        assert split.target is not None
+        geometry = live.square("attention", self.size, self.interpolation)
+        jaccards: dict[str, np.ndarray] = {}
+        with live.progress(inputs.card.name, len(split)) as advance:
+            for rows, images in live.batches(split, geometry):
+                for row, heads in zip(rows, mass_mask(live.attention(images), self.mass).cpu(), strict=True):
+                    objects = split.target(row)
+                    jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
+                advance(len(rows))
+        scored = {name: values for name, values in jaccards.items() if len(values)}
+        if not scored:
+            raise DataError(f"{inputs.card.name}/{inputs.card.test_split}: no image has an object")
+        total = np.array([float(values.sum()) for values in scored.values()])
+        count = np.array([len(values) for values in scored.values()])
+        return Samples(list(scored), {"jaccard": total / count, "jaccard_sum": total, "objects": count})
 
 
 def enlarged(heads: Bool[Tensor, "heads h w"], size: tuple[int, ...]) -> Bool[np.ndarray, "heads H W"]:

@@ -15,9 +15,10 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Shaped
 
-from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import VectorPerImage, labels_of, train_and_test
-from ssleval.core.task import Source, Task, tasks
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import VectorPerImage, train_and_test
+from ssleval.core.settings import Counts, Positive
+from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
 from ssleval.metrics.classification import top_k_correct
@@ -30,18 +31,10 @@ class Knn(VectorPerImage, Task):
     """Weighted vote of the nearest training images."""
 
     seeded: ClassVar[bool] = False
-    ks: tuple[int, ...] = (20, 10, 100, 200)
+    needs: ClassVar[Needs] = Needs(("label",), training_split=True)
+    ks: Counts = (20, 10, 100, 200)
     """Numbers of neighbours; the first leads. Those beyond the training set are not scored."""
-    temperature: float = 0.07
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no dataset could honour."""
-        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
-            raise ConfigError(
-                f"knn: ks={self.ks}; expected different numbers from 1, as in --set knn.ks=20,10"
-            )
-        if not self.temperature > 0:
-            raise ConfigError(f"knn: temperature={self.temperature}; it must be positive")
+    temperature: Positive = 0.07
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -52,49 +45,33 @@ class Knn(VectorPerImage, Task):
     def resolved(self, dataset: Dataset) -> "Knn":
         """Return the task without the ks that the training split is too small for.
 
-        A vote of 200 among 60 images would be one of 60 under another name. What remains is what the
-        result lists and records.
+        A vote of 200 among 60 images would be one of 60 under another name.
 
         Raises:
             ConfigError: none remains.
         """
-        count = dataset.card.lengths.get(dataset.card.train_split)
-        if count is None:  # `requests` says that there is nothing to look among
-            return self
-        ks = tuple(k for k in self.ks if k <= count)
-        if not ks:
-            raise ConfigError(
-                f"knn: ks={self.ks}, but {dataset.card.name}/{dataset.card.train_split} has {count} images; "
-                f"--set knn.ks={max(1, count)} or fewer"
-            )
-        return replace(self, ks=ks)
+        return self._among(dataset.card.lengths[dataset.card.train_split])
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image.
+        """Return the training and the scored split, one vector per image."""
+        return train_and_test(dataset, self.geometry, (self.vector,))
 
-        Raises:
-            NotApplicableError: images do not have exactly one label.
-            ConfigError: the two splits are one, where every image would find itself.
-        """
-        return train_and_test("knn", dataset, self.geometry, (self.vector,))
-
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Let the training split vote on every scored image; one row per image."""
-        train, test = (source.load(request) for request in self.requests(dataset))
-        labels, truth = (labels_of(table, dataset) for table in (train, test))
-        if max(self.ks) > len(train.ids):
+        train, test = inputs.tables()
+        truth = inputs.labels(test)
+        if self._among(len(train.ids)) != self:  # corrupt images were left out
             raise ConfigError(
-                f"knn: ks={self.ks} of {len(train.ids)} training images; "
-                f"--set knn.ks={','.join(str(k) for k in self.ks if k <= len(train.ids)) or len(train.ids)}"
+                f"knn: ks={self.ks}, but only {len(train.ids)} training images could be decoded"
             )
         predicted = knn_predict(
             train[self.vector],
-            labels,
+            inputs.labels(train),
             test[self.vector],
             ks=self.ks,
             temperature=self.temperature,
-            num_classes=dataset.card.num_classes,
-            device=context.device,
+            num_classes=inputs.card.num_classes,
+            device=inputs.context.device,
         )
         columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": truth}
         for k in self.ks:
@@ -102,3 +79,11 @@ class Knn(VectorPerImage, Task):
             columns[f"top1@{k}"] = top_k_correct(predicted[k], truth, 1)
             columns[f"top5@{k}"] = top_k_correct(predicted[k], truth, 5)
         return Samples(test.ids, columns)
+
+    def _among(self, count: int) -> "Knn":
+        ks = tuple(k for k in self.ks if k <= count)
+        if not ks:
+            raise ConfigError(
+                f"knn: ks={self.ks} among {count} training images; --set knn.ks={max(1, count)} or fewer"
+            )
+        return replace(self, ks=ks)

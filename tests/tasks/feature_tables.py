@@ -15,9 +15,12 @@ from ssleval.core import (
     FeatureTable,
     RandomView,
     Readout,
+    Samples,
     Split,
 )
 from ssleval.core.backbone import Backbone
+from ssleval.core.task import Inputs, Source, Task, refuse_dataset
+from ssleval.features import FeatureSource
 
 CONTEXT = Context(progress=False)
 
@@ -58,6 +61,17 @@ class Tables:
             arrays,
             np.arange(count),
         )
+
+
+def evaluated(task: Task, source: Source, dataset: Dataset, context: Context = CONTEXT) -> Samples:
+    """Return what a task makes of a source, as the runner would have it: needs checked, resolved first."""
+    refuse_dataset("task", task.needs, dataset.card)
+    task = task.resolved(dataset)
+    requests = task.requests(dataset)
+    if isinstance(source, FeatureSource):
+        source.check_needs("task", task.needs)
+        source.prepare(requests)
+    return task.evaluate(Inputs(source, dataset, requests, context))
 
 
 def blobs(

@@ -15,6 +15,7 @@ from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.tasks.attention import Attention, enlarged
+from tests.tasks.feature_tables import evaluated
 
 SMALL = Attention(size=64)
 CARD = BackboneCard("looker", "test", "looker", embed_dim=3, patch_size=4, image_size=16)
@@ -78,9 +79,7 @@ def run(tmp_path: Path) -> Measure:
         context = Context(cache=tmp_path, progress=False, batch_size=batch_size)
         source = FeatureSource(Looker(), context)
         task = replace(SMALL, **settings)
-        task.check(source.backbone)
-        source.prepare(task.requests(dataset))
-        return task.evaluate(source, dataset, context)
+        return evaluated(task, source, dataset, context)
 
     return measured
 
@@ -122,14 +121,14 @@ def test_what_has_no_objects_or_no_attention_is_refused(run: Measure) -> None:
         run(drawn(target="depth"))
     everything = drawn(target="mask")
     stuff = Dataset(replace(everything.card, class_names=("sky", "red", "green")), everything.open)
-    with pytest.raises(NotApplicableError, match="the first is background"):
+    with pytest.raises(NotApplicableError, match="no class 'background'"):
         run(stuff)
     with pytest.raises(NotApplicableError, match="no class-token attention"):
-        SMALL.check(Blind())
+        FeatureSource(Blind(), Context(progress=False)).check_needs("attention", SMALL.needs)
 
 
 def test_settings_out_of_range_are_refused(run: Measure) -> None:
-    with pytest.raises(ConfigError, match=r"mass=1\.0"):
+    with pytest.raises(ConfigError, match=r"mass=1\.0: expected a number < 1"):
         Attention(mass=1.0)
     with pytest.raises(ConfigError, match="size=3 holds no patch of 4"):
         run(drawn(), size=3)

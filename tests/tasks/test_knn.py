@@ -15,6 +15,7 @@ from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.run.settings import build_task
 from ssleval.tasks.knn import Knn
+from tests.tasks.feature_tables import blobs, dataset, evaluated
 
 CARD = BackboneCard("colours", "test", "colours", embed_dim=6, patch_size=4, image_size=12)
 SMALL = Knn(ks=(5, 2), resize=24, crop=16)
@@ -67,8 +68,7 @@ def measure(tmp_path: Path) -> Measure:
     def run(dataset: Dataset, task: Knn = SMALL, **settings: Any) -> Samples:
         task = replace(task, **settings)
         source = FeatureSource(Colours(), Context(cache=tmp_path, progress=False))
-        source.prepare(task.requests(dataset))
-        return task.evaluate(source, dataset, source.context)
+        return evaluated(task, source, dataset, source.context)
 
     return run
 
@@ -134,30 +134,32 @@ def test_ks_beyond_the_training_set_are_left_out_in_the_open() -> None:
     assert [metric.name for metric in task.metrics] == ["top1@20", "top1@10", "top5@20", "top5@10"]
     assert Knn().resolved(drawn(train=100)).ks == (20, 10, 100)
     assert Knn().resolved(drawn(train=12)).ks == (10,)
-    with pytest.raises(ConfigError, match=r"has 6 images; --set knn\.ks=6 or fewer"):
+    with pytest.raises(ConfigError, match=r"among 6 training images; --set knn\.ks=6 or fewer"):
         Knn().resolved(drawn(train=6))
 
 
-def test_ks_beyond_what_was_extracted_are_refused(measure: Measure) -> None:
-    with pytest.raises(ConfigError, match=r"of 4 training images; --set knn\.ks=2$"):
-        measure(drawn(train=4))
+def test_ks_beyond_what_could_be_decoded_are_refused() -> None:
+    tables = blobs(train=4)
+    promised = dataset(tables, lengths={"train": 6, "test": 90})
+    with pytest.raises(ConfigError, match=r"ks=\(6, 2\), but only 4 training images could be decoded"):
+        evaluated(Knn(ks=(6, 2)), tables, promised)
 
 
 def test_fewer_test_images_than_any_chunk_work(measure: Measure) -> None:
     assert scores(measure(drawn(noise=3.0, test=1)))["top1@5"] == 1.0
 
 
-def test_data_without_one_label_per_image_has_no_knn() -> None:
+def test_data_without_one_label_per_image_has_no_knn(measure: Measure) -> None:
     dataset = drawn()
     for target in ("multilabel", "mask"):
         other = replace(dataset, card=replace(dataset.card, target=target))
         with pytest.raises(NotApplicableError, match=f"drawn has target '{target}'"):
-            Knn().requests(other)
+            measure(other)
 
 
-def test_scoring_the_training_split_is_refused() -> None:
+def test_scoring_the_training_split_is_refused(measure: Measure) -> None:
     with pytest.raises(ConfigError, match="every image would find itself"):
-        Knn().requests(drawn().evaluated_on("train"))
+        measure(drawn().evaluated_on("train"))
 
 
 def test_default_requests_are_the_published_geometry() -> None:
@@ -182,5 +184,5 @@ def test_settings_reach_it_as_text() -> None:
 
 @pytest.mark.parametrize("wrong", [{"ks": ()}, {"ks": (0,)}, {"ks": (5, 5)}, {"temperature": -1.0}], ids=str)
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="knn: "):
+    with pytest.raises(ConfigError, match=r"knn\.(ks|temperature)="):
         Knn(**wrong)

@@ -13,7 +13,8 @@ from ssleval.core.backbone import Backbone
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import DataError
 from ssleval.results import Score
-from ssleval.run.measure import make_job, measure
+from ssleval.run.jobs import make_job
+from ssleval.run.measure import measure
 
 _KNN = {"ks": (10,), "preprocessing": "card"}
 _SPECTRUM = {"first": 1, "last": 50, "preprocessing": "card"}

@@ -1,6 +1,6 @@
 """Measure baseline and candidate with one suite; only what is not stored yet is computed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from ssleval.features import local_device
 from ssleval.results import Result
 from ssleval.results.compare import Pairing, pairings
 from ssleval.results.lookup import stored_results
-from ssleval.run.measure import Job, measure
+from ssleval.run.jobs import Job
+from ssleval.run.measure import measure
 from ssleval.run.suites import read_suite
-from ssleval.run.sweep import Sweep, applicable_jobs, batches, load_asked, models
+from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _measured(
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
     # Once for all probe seeds: the seed of an untrained model is not that of its probes.
     backbone = load_asked(names[0], sweep, context)
-    groups = [applicable_jobs(measurements, sweep, note) for measurements in batches(sweep)]
+    groups = jobs_of(sweep).applicable(note)
     found: list[Result] = []
     for seed in range(context.seed, context.seed + asked.seeds):
         found += _of_seed(
@@ -112,7 +113,7 @@ def _measured(
 
 def _of_seed(
     backbone: Backbone,
-    groups: list[list[Job]],
+    groups: Sequence[Sequence[Job]],
     context: Context,
     folder: Path,
     note: Callable[[str], None],

@@ -1,0 +1,92 @@
+"""Jobs: one task on one dataset, its settings resolved and its needs checked, before any model is loaded."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssleval.core import Dataset
+from ssleval.core.registry import suggestion
+from ssleval.core.task import Task, refuse_dataset
+from ssleval.errors import NotApplicableError, SslevalError, UnknownNameError
+from ssleval.run.settings import build_task
+from ssleval.run.suites import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One task on one dataset, ready for any model."""
+
+    name: str
+    """The task's name."""
+    task: Task
+    """Resolved for the dataset."""
+    dataset_name: str
+    """As the user spelt it."""
+    dataset: Dataset
+    limit: int | None = None
+    """How many images of each split are kept; already applied to ``dataset``."""
+
+
+def make_job(
+    task: str, dataset_name: str, dataset: Dataset, settings: Mapping[str, Any] | None, limit: int | None
+) -> Job:
+    """Return one task on one opened dataset.
+
+    Raises:
+        UnknownNameError: no such task or setting.
+        ConfigError: a value its setting cannot take, or none that fits the dataset.
+        NotApplicableError: the dataset lacks what the task needs.
+    """
+    built = build_task(task, settings)
+    refuse_dataset(task, built.needs, dataset.card)
+    return Job(task, built.resolved(dataset), dataset_name, dataset, limit)
+
+
+def make_jobs(
+    measurements: Iterable[Measurement], open_: Callable[[str], Dataset], limit: int | None
+) -> tuple[list[Job], list[SslevalError]]:
+    """Return the jobs of some measurements, and for each of the others why it is none."""
+    jobs: list[Job] = []
+    errors: list[SslevalError] = []
+    unreadable: set[str] = set()
+    for line in measurements:
+        if line.dataset in unreadable:
+            continue
+        try:
+            dataset = open_(line.dataset)
+        except SslevalError as error:
+            unreadable.add(line.dataset)
+            errors.append(error)
+            continue
+        try:
+            jobs.append(make_job(line.task, line.dataset, dataset, line.settings, limit))
+        except NotApplicableError as error:
+            errors.append(NotApplicableError(f"{line.task} on {line.dataset}: {error}"))
+        except SslevalError as error:
+            errors.append(error)
+    return jobs, errors
+
+
+def with_settings(
+    measurements: Iterable[Measurement], settings: Mapping[str, Mapping[str, Any]]
+) -> list[Measurement]:
+    """Return the measurements with ``settings``, by task, in place of their own.
+
+    Raises:
+        UnknownNameError: settings of a task that is not among the measurements, or no such setting.
+        ConfigError: a value its setting cannot take.
+    """
+    measurements = list(measurements)
+    asked = dict.fromkeys(line.task for line in measurements)
+    for name in settings:
+        if name not in asked:
+            raise UnknownNameError(
+                f"settings of {name!r}: that task is not among those asked for; {suggestion(name, asked)}"
+            )
+    merged = [
+        Measurement(line.task, line.dataset, {**line.settings, **settings.get(line.task, {})}, line.margin)
+        for line in measurements
+    ]
+    for line in merged:
+        build_task(line.task, line.settings)
+    return merged
