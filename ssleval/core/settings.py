@@ -30,6 +30,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 """A whole number from 1."""
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
 """A whole number from 0."""
+Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""What NumPy and torch both take as a seed."""
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 """A number above 0."""
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]

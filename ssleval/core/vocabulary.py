@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from PIL import Image
 
 from ssleval.core.registry import Registry, suggestion
-from ssleval.core.settings import Natural, check
+from ssleval.core.settings import Natural, Seed, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -477,7 +477,7 @@ class Context:
     """Images per forward pass; 0 chooses."""
     num_workers: Natural = 0
     """Processes that decode images; 0 decodes in this one."""
-    seed: Natural = 0
+    seed: Seed = 0
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, and count them, instead of stopping."""
     cache: Path = Path.home() / ".cache" / "ssleval"

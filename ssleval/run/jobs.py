@@ -37,19 +37,17 @@ def make_job(
         ConfigError: a value its setting cannot take, or none that fits the dataset.
         NotApplicableError: the dataset lacks what the task needs.
     """
-    built = build_task(task, settings)
-    refuse_dataset(task, built.needs, dataset.card)
-    return Job(task, built.resolved(dataset), dataset_name, dataset, limit)
+    return _job(task, build_task(task, settings), dataset_name, dataset, limit)
 
 
 def make_jobs(
-    measurements: Iterable[Measurement], open_: Callable[[str], Dataset], limit: int | None
+    measurements: Iterable[tuple[Measurement, Task]], open_: Callable[[str], Dataset], limit: int | None
 ) -> tuple[list[Job], list[SslevalError]]:
-    """Return the jobs of some measurements, and for each of the others why it is none."""
+    """Return the jobs of some measurements and their tasks, and for each of the others why it is none."""
     jobs: list[Job] = []
     errors: list[SslevalError] = []
     unreadable: set[str] = set()
-    for line in measurements:
+    for line, task in measurements:
         if line.dataset in unreadable:
             continue
         try:
@@ -59,7 +57,7 @@ def make_jobs(
             errors.append(error)
             continue
         try:
-            jobs.append(make_job(line.task, line.dataset, dataset, line.settings, limit))
+            jobs.append(_job(line.task, task, line.dataset, dataset, limit))
         except NotApplicableError as error:
             errors.append(NotApplicableError(f"{line.task} on {line.dataset}: {error}"))
         except SslevalError as error:
@@ -67,26 +65,28 @@ def make_jobs(
     return jobs, errors
 
 
-def with_settings(
+def with_tasks(
     measurements: Iterable[Measurement], settings: Mapping[str, Mapping[str, Any]]
-) -> list[Measurement]:
-    """Return the measurements with ``settings``, by task, in place of their own.
+) -> list[tuple[Measurement, Task]]:
+    """Return each measurement with its task; ``settings``, by task, take the place of its own.
 
     Raises:
-        UnknownNameError: settings of a task that is not among the measurements, or no such setting.
+        UnknownNameError: settings of a task that is not among the measurements; no such task or setting.
         ConfigError: a value its setting cannot take.
     """
     measurements = list(measurements)
-    asked = dict.fromkeys(line.task for line in measurements)
+    named = dict.fromkeys(line.task for line in measurements)
     for name in settings:
-        if name not in asked:
+        if name not in named:
             raise UnknownNameError(
-                f"settings of {name!r}: that task is not among those asked for; {suggestion(name, asked)}"
+                f"settings of {name!r}: that task is not among those asked for; {suggestion(name, named)}"
             )
-    merged = [
-        Measurement(line.task, line.dataset, {**line.settings, **settings.get(line.task, {})}, line.margin)
+    return [
+        (line, build_task(line.task, {**line.settings, **settings.get(line.task, {})}))
         for line in measurements
     ]
-    for line in merged:
-        build_task(line.task, line.settings)
-    return merged
+
+
+def _job(name: str, task: Task, dataset_name: str, dataset: Dataset, limit: int | None) -> Job:
+    refuse_dataset(name, task.needs, dataset.card)
+    return Job(name, task.resolved(dataset), dataset_name, dataset, limit)

@@ -25,7 +25,7 @@ from ssleval.features import Extracted, FeatureSource, Pass, current_shard
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import bootstrap
 from ssleval.results import Result, Score, record
-from ssleval.run.jobs import Job, make_jobs, with_settings
+from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -76,7 +76,7 @@ def evaluate(
     """
     context = context or Context()
     names = [tasks] if isinstance(tasks, str) else list(tasks)
-    lines = with_settings([Measurement(name, dataset, {}) for name in names], settings or {})
+    lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
     opened = open_dataset(dataset, options or DatasetOptions())
     opened = opened if limit is None else opened.limited(limit)
     jobs, errors = make_jobs(lines, lambda _: opened, limit)

@@ -8,11 +8,12 @@ from pathlib import Path
 from ssleval.backbones.zoo import load, match_models
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
+from ssleval.core.task import Task
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.results import Result
-from ssleval.run.jobs import Job, make_jobs, with_settings
+from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.measure import measure
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
@@ -113,8 +114,8 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
     return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=context.device)
 
 
-def measurements(asked: Sweep) -> list[Measurement]:
-    """Return the measurements that were asked for, with their settings; every task is built once to check it.
+def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
+    """Return the measurements that were asked for, each with its task.
 
     Raises:
         UnknownNameError: no such suite, task or setting.
@@ -125,7 +126,7 @@ def measurements(asked: Sweep) -> list[Measurement]:
     else:
         pairs = [(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
         lines = [Measurement(task, data, {}) for task, data in pairs]
-    return with_settings(lines, parse_settings(asked.settings))
+    return with_tasks(lines, parse_settings(asked.settings))
 
 
 def jobs_of(asked: Sweep) -> Jobs:

@@ -60,7 +60,8 @@ def cost(tmp_path: Path, *geometries: Geometry | RandomView | None) -> dict[str,
     card = DatasetCard("d", target="none", lengths={"train": 0})
     dataset = Dataset(card, lambda _: Split([], lambda _: pytest.fail("opened"), None, "f"))
     requests = [FeatureRequest(dataset, "train", one, (Readout("pooled"),)) for one in geometries]
-    return FeatureSource(Tiny(cls=False), Context(cache=tmp_path, progress=False)).cost(requests)
+    source = FeatureSource(Tiny(cls=False), Context(cache=tmp_path, progress=False))
+    return source.cost(source.passes(requests))
 
 
 def test_the_cost_is_at_the_geometry_used_and_none_where_sizes_differ(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_load_extracts_what_nobody_prepared_and_maps_it_read_only(tmp_path: Path
         found[CLS][0] = 0
 
 
-def test_a_split_is_opened_once(tmp_path: Path):
+def test_a_split_is_opened_once_and_its_pass_identified_once(tmp_path: Path):
     opened: list[str] = []
     split = split_of(10)
 
@@ -160,8 +160,9 @@ def test_a_split_is_opened_once(tmp_path: Path):
     source = FeatureSource(Tiny(), context_of(tmp_path))
     for name in ("train", "train", "test"):
         source.load(FeatureRequest(dataset, name, SQUARE, (POOLED,)))
-    source.open_split(dataset.evaluated_on("test"), "test")
     assert opened == ["train", "test"]
+    first, again = (source.passes([FeatureRequest(dataset, "train", SQUARE, (POOLED,))]) for _ in range(2))
+    assert first[0].identity is again[0].identity
 
 
 def test_a_shorter_copy_of_a_dataset_is_another(tmp_path: Path):
@@ -175,43 +176,43 @@ def test_timings_tell_extracted_from_reused(tmp_path: Path):
     train, test = (request_of(dataset, POOLED, split=name) for name in ("train", "test"))
     first = FeatureSource(Tiny(), context_of(tmp_path))
     first.prepare([train])
-    found = first.timings([train])
+    found = first.timings(first.passes([train]))
     assert found["images_extracted"] == 10
     assert found["images_reused"] == 0
     assert found["extract_seconds"] > 0
     assert found["images_per_second"] == pytest.approx(10 / found["extract_seconds"], rel=0.2)
     second = FeatureSource(Tiny(), context_of(tmp_path))
     second.prepare([train, test])
-    assert second.timings([train, test])["images_extracted"] == 10
-    assert second.timings([train, test])["images_reused"] == 10
-    assert second.timings([train])["images_per_second"] == 0
-    assert second.skipped([train, test]) == {}
+    assert second.timings(second.passes([train, test]))["images_extracted"] == 10
+    assert second.timings(second.passes([train, test]))["images_reused"] == 10
+    assert second.timings(second.passes([train]))["images_per_second"] == 0
+    assert second.skipped(second.passes([train, test])) == {}
 
 
 def test_a_plan_prices_what_is_left(tmp_path: Path):
     dataset, backbone = dataset_of(split_of(10)), Tiny()
     source = FeatureSource(backbone, context_of(tmp_path))
     request = request_of(dataset, POOLED, PATCHES)
-    (plan,) = source.plan([request])
-    assert (plan.images, plan.images_left, plan.forward_passes, plan.batch_size) == (10, 10, 3, 4)
-    assert plan.bytes_total == plan.bytes_left == 10 * (8 * 4 + 16 * 8 * 2)
-    assert plan.readouts == ("pooled", "patches[2]")
-    assert source.calibrate([request]) > 0
+    (price,) = source.prices(source.passes([request]))
+    assert (price.images, price.images_left, price.forward_passes, price.batch_size) == (10, 10, 3, 4)
+    assert price.bytes_total == price.bytes_left == 10 * (8 * 4 + 16 * 8 * 2)
+    assert price.readouts == ("pooled", "patches[2]")
+    assert source.calibrate(source.passes([request])) > 0
     assert not (tmp_path / "features").exists()
     source.prepare([request_of(dataset, POOLED)])
-    (plan,) = source.plan([request])
-    assert (plan.images_left, plan.bytes_left) == (10, 10 * 16 * 8 * 2)
+    (price,) = source.prices(source.passes([request]))
+    assert (price.images_left, price.bytes_left) == (10, 10 * 16 * 8 * 2)
     source.prepare([request])
-    (plan,) = source.plan([request])
-    assert (plan.images_left, plan.forward_passes, plan.bytes_left) == (0, 0, 0)
-    assert source.calibrate([request]) == 0
-    assert plan.bytes_total == 10 * (8 * 4 + 16 * 8 * 2)
+    (price,) = source.prices(source.passes([request]))
+    assert (price.images_left, price.forward_passes, price.bytes_left) == (0, 0, 0)
+    assert source.calibrate(source.passes([request])) == 0
+    assert price.bytes_total == 10 * (8 * 4 + 16 * 8 * 2)
 
 
 def test_calibration_grows_with_the_work(tmp_path: Path):
     def seconds(delay: float, n: int) -> float:
         source = FeatureSource(Tiny(delay=delay), context_of(tmp_path))
-        return source.calibrate([request_of(dataset_of(split_of(n)), POOLED)])
+        return source.calibrate(source.passes([request_of(dataset_of(split_of(n)), POOLED)]))
 
     # A sleep lasts at least as long as it says, so only lower bounds hold on every machine.
     assert seconds(0.05, 1000) >= 0.05 * 250
@@ -240,7 +241,7 @@ def test_another_batch_size_midway_is_said_and_not_used(tmp_path: Path, capsys: 
 
 def test_identity_changes_with_the_cards_native_geometry(tmp_path: Path):
     def key(**card: Any) -> object:
-        return FeatureSource(Tiny(replace(CARD, **card)), context_of(tmp_path)).identity()
+        return FeatureSource(Tiny(replace(CARD, **card)), context_of(tmp_path)).identity
 
     assert key() == key()
     assert key() != key(resize=24)

@@ -13,11 +13,12 @@ import torch
 import ssleval
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.backbone import Backbone
-from ssleval.core.task import Source, Task, tasks
+from ssleval.core.task import Inputs, Task, tasks
 from ssleval.errors import NotApplicableError, UnknownNameError
 from ssleval.metrics.stats import mean_of
 from ssleval.results import read_all, read_samples
-from ssleval.run.measure import make_job, measure
+from ssleval.run.jobs import make_job
+from ssleval.run.measure import measure
 
 SHARED = Path(__file__).parents[3] / "shared"
 SMALL = {"knn": {"ks": (5, 1)}}
@@ -35,7 +36,7 @@ class Draws(Task):
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         return ()
 
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         return Samples(["torch", "numpy"], {"number": np.array([float(torch.rand(1)), np.random.rand()])})
 
 
@@ -55,7 +56,8 @@ def context(folder: Path) -> Context:
 def evaluate(
     model: str | Backbone, names: str | list[str], folder: Path, **more: object
 ) -> list[ssleval.Result]:
-    kwargs: dict[str, object] = {"limit": 80, "settings": SMALL, "context": context(folder), **more}
+    settings = {name: SMALL[name] for name in SMALL if name in names}
+    kwargs: dict[str, object] = {"limit": 80, "settings": settings, "context": context(folder), **more}
     return ssleval.evaluate(model, names, **kwargs)  # pyright: ignore[reportArgumentType]
 
 

@@ -1,11 +1,12 @@
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.task import Source, Task, tasks
+from ssleval.core.task import Inputs, Task, tasks
 from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.run.measure import evaluate
 from ssleval.run.settings import build_task, parse_settings
 
 
@@ -28,7 +29,7 @@ class EveryType(Task):
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         return ()
 
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         return Samples([], {})
 
 
@@ -61,10 +62,10 @@ def test_another_form_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("number", "1.5", "expected int"),
-        ("ratio", "x", "expected float"),
-        ("switch", "maybe", "expected bool"),
-        ("several", "1,x", "expected int"),
+        ("number", "1.5", "expected a whole number"),
+        ("ratio", "x", "expected a number"),
+        ("switch", "maybe", "expected true or false"),
+        ("several", "1,x", "expected a whole number"),
         ("choice", "lefd", "did you mean left"),
     ],
 )
@@ -74,7 +75,24 @@ def test_a_value_the_field_cannot_take_is_named(field: str, text: str, message: 
 
 
 def test_an_unknown_field_or_task_offers_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="'nunber'; did you mean number"):
+    with pytest.raises(UnknownNameError, match="every-type has no setting 'nunber'; did you mean number"):
         build_task("every-type", {"nunber": "1"})
     with pytest.raises(UnknownNameError, match="did you mean"):
         build_task("every-tipe")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"precision": "bf61"}, {"batch_size": -1}, {"num_workers": -1}, {"seed": -1}, {"seed": 2**32}],
+    ids=str,
+)
+def test_a_context_refuses_what_it_cannot_mean(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"context\.{next(iter(wrong))}="):
+        Context(**wrong)
+
+
+def test_settings_of_a_task_that_was_not_asked_for_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"settings of 'Knn'.*did you mean knn"):
+        evaluate("pixels", "knn", dataset="digits", settings={"Knn": {"ks": (5,)}})
+    with pytest.raises(ConfigError, match=r"knn\.resize=-1: expected a whole number >= 1"):
+        evaluate("pixels", "knn", dataset="digits", settings={"knn": {"resize": -1}})

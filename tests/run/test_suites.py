@@ -2,17 +2,18 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ssleval.core import DatasetCard
+from ssleval.core import DatasetCard, DatasetOptions
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import summaries
 from ssleval.results.verify import _agrees
 from ssleval.run.settings import build_task
 from ssleval.run.suites import Measurement, list_suites, read_suite
-from ssleval.run.sweep import Sweep, batches
+from ssleval.run.sweep import Sweep, jobs_of
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.results.test_verify import CARDS, FIGURES, opened
 from tests.train.tiny_training import pictures
@@ -43,11 +44,15 @@ def test_all_has_every_task_that_needs_neither_texts_nor_imagenet() -> None:
     assert {line.dataset.partition(":")[0] for line in SUITES["all"]} == {"scenes"}
 
 
-def test_targets_of_the_same_pictures_are_measured_together() -> None:
-    (together,) = batches(Sweep(models="", suite="all"))
-    assert together == list(SUITES["all"])
-    apart = batches(Sweep(models="", datasets="digits,folder:a,folder:b"))
-    assert [[one.dataset for one in group] for group in apart] == [["digits"], ["folder:a"], ["folder:b"]]
+def test_targets_of_the_same_pictures_are_measured_together(tmp_path: Path) -> None:
+    pictures(tmp_path / "a")
+    pictures(tmp_path / "b")
+    folders = f"folder:{tmp_path / 'a'},folder:{tmp_path / 'b'}"
+    apart = jobs_of(Sweep(models="", tasks="spectrum", datasets=f"digits,{folders}"))
+    assert [len(group) for group in apart.groups] == [1, 1, 1]
+    options = DatasetOptions(cache=tmp_path)
+    together = jobs_of(Sweep(models="", tasks="spectrum", datasets="scenes,scenes:depth", options=options))
+    assert [len(group) for group in together.groups] == [2]
 
 
 def test_all_says_at_which_size_images_are_seen() -> None:

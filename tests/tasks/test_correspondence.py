@@ -14,7 +14,8 @@ from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.core.targets import KeyPoints, Views
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import Job, evaluate, measure
+from ssleval.run.jobs import Job
+from ssleval.run.measure import evaluate, measure
 from ssleval.tasks import correspondence
 from ssleval.tasks.correspondence import Correspondence
 

@@ -13,7 +13,8 @@ from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, S
 from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import Job, evaluate, measure
+from ssleval.run.jobs import Job
+from ssleval.run.measure import evaluate, measure
 from ssleval.run.settings import build_task
 from ssleval.tasks.video_segmentation import VideoSegmentation
 

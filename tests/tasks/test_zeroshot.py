@@ -15,7 +15,8 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
-from ssleval.run.measure import make_job, measure
+from ssleval.run.jobs import make_job
+from ssleval.run.measure import measure
 from ssleval.tasks.zeroshot import Zeroshot
 from tests.tasks.clip_models import tiny_clip
 
