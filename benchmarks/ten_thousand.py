@@ -122,14 +122,22 @@ def measure(command: tuple[str, ...], folder: Path) -> Spent:
     Raises:
         SystemExit: the command failed.
     """
+    return spent_by([sys.executable, "-m", "ssleval", *command], folder)
+
+
+def spent_by(command: list[str], folder: Path) -> Spent:
+    """Run a command in a process of its own, with this checkout on its path.
+
+    Raises:
+        SystemExit: the command failed.
+    """
     started = time.perf_counter()
-    asked = [sys.executable, "-m", "ssleval", *command]
-    process = subprocess.Popen(asked, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"ssleval {' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Spent(round(seconds, 2), round(used.ru_utime + used.ru_stime, 2), used.ru_maxrss * unit / 1e9)
 
