@@ -1,4 +1,4 @@
-"""The example of docs/adding-a-task.md, pasted into a copy of the package, passes what every task must pass."""
+"""The example of docs/adding-a-task.md, pasted into a copy of the package, passes all checks of a task."""
 
 import re
 import shutil
