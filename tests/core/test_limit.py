@@ -14,9 +14,8 @@ def dataset(count: int) -> Dataset:
     ids = [f"{number:03d}" for number in range(count)]
     split = Split(ids, lambda _: Image.new("RGB", (2, 2)), np.arange(count), f"set of {count}")
     names = tuple(map(str, range(count)))
-    return Dataset(
-        DatasetCard("d", class_names=names, lengths={"train": count, "test": count}), lambda _: split
-    )
+    card = DatasetCard("d", class_names=names, lengths={"train": count, "test": count})
+    return Dataset(card, lambda _: split)
 
 
 @given(count=st.integers(1, 60), limit=st.integers(1, 80))

@@ -50,7 +50,7 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
         {
             "s": lambda random, n: random.random((n, 4)),
             "r": lambda random, n: random.random((n, 4)) < 0.5,
-            "n": lambda random, n: np.full(n, 4),
+            "n": lambda _, n: np.full(n, 4),
         },
     ),
     "matched_mean_iou_of": (
@@ -89,7 +89,6 @@ def test_the_order_of_items_does_not_matter(name: str, seed: int, count: int) ->
     order = random.permutation(count)
     ids = [str(item) for item in range(count)]
     straight = statistic(Samples(ids, columns), np.ones((1, count)))
-    turned = statistic(
-        Samples(ids, {name: rows[order] for name, rows in columns.items()}), np.ones((1, count))
-    )
+    moved = Samples(ids, {column: rows[order] for column, rows in columns.items()})
+    turned = statistic(moved, np.ones((1, count)))
     np.testing.assert_allclose(straight, turned, rtol=1e-9)
