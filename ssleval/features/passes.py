@@ -104,25 +104,27 @@ def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomV
     return Column(name, row_shape(readout, card, geometry), dtype)
 
 
-def price_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPrice:
+def price_of(pass_: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPrice:
     """Price a pass by what is stored of it already."""
-    size = stored.batch_size if stored else choose_batch_size(backbone, one.readouts, one.geometry, context)
-    images = len(one.split)
+    size = (
+        stored.batch_size if stored else choose_batch_size(backbone, pass_.readouts, pass_.geometry, context)
+    )
+    images = len(pass_.split)
     every = list(range(-(-images // size)))
     left: dict[int, list[Readout]] = {}
     total = missing = 0
-    for readout in one.readouts:
-        column = column_of(readout, backbone.card, one.geometry)
+    for readout in pass_.readouts:
+        column = column_of(readout, backbone.card, pass_.geometry)
         row_bytes = math.prod(column.row) * np.dtype(column.dtype).itemsize
         total += images * row_bytes
         for batch in stored.pending(column) if stored else every:
             left.setdefault(batch, []).append(readout)
             missing += _count(batch, size, images) * row_bytes
     return PassPrice(
-        dataset=one.dataset,
-        split=one.split_name,
-        geometry=one.geometry,
-        readouts=tuple(map(str, one.readouts)),
+        dataset=pass_.dataset,
+        split=pass_.split_name,
+        geometry=pass_.geometry,
+        readouts=tuple(map(str, pass_.readouts)),
         images=images,
         images_left=sum(_count(batch, size, images) for batch in left),
         forward_passes=sum(len(by_norm(readouts)) for readouts in left.values()),
@@ -133,25 +135,25 @@ def price_of(one: Pass, backbone: Backbone, stored: StoredPass | None, context: 
 
 
 def seconds_per_image(
-    one: Pass, backbone: Backbone, batch_size: int, context: Context, batches: int = 2
+    pass_: Pass, backbone: Backbone, batch_size: int, context: Context, batches: int = 2
 ) -> float:
     """Measure a few batches of real images, after one to warm up; nothing is stored.
 
     Workers decode while the model computes, so the slower of the two counts; without workers both do.
     """
-    decoder = Decoder(one.split, one.geometry, min(batch_size, len(one.split)))
+    decoder = Decoder(pass_.split, pass_.geometry, min(batch_size, len(pass_.split)))
     decoding = computing = images = 0.0
     for turn in range(batches + 1):
         started = time.perf_counter()
         decoded = decoder[turn % len(decoder)]
         between = time.perf_counter()
         if decoded.images is not None:
-            for values in forward(backbone, decoded.images, one.readouts, context).values():
+            for values in forward(backbone, decoded.images, pass_.readouts, context).values():
                 values.cpu()
         if turn:
             decoding += between - started
             computing += time.perf_counter() - between
-            images += _count(turn % len(decoder), decoder.batch_size, len(one.split))
+            images += _count(turn % len(decoder), decoder.batch_size, len(pass_.split))
     if context.num_workers == 0:
         return (decoding + computing) / images
     return max(decoding / context.num_workers, computing) / images

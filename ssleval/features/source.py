@@ -100,10 +100,10 @@ class FeatureSource:
         requests = tuple(requests)
         self.check(requests)
         shard = current_shard()
-        for one in self.passes(requests):
+        for pass_ in self.passes(requests):
             # Several processes must agree on what is missing, so they look together, under the lock.
-            if shard.world > 1 or not self._is_complete(one, StoredPass.open(self._folder(one))):
-                self._fill(one, shard)
+            if shard.world > 1 or not self._is_complete(pass_, StoredPass.open(self._folder(pass_))):
+                self._fill(pass_, shard)
 
     def load(self, request: FeatureRequest) -> FeatureTable:
         """Return the features of one request, extracting them first where they are missing.
@@ -114,21 +114,21 @@ class FeatureSource:
             ContractError: several processes share the work and nobody prepared these features. One of
                 them alone may load, so none can count on the others for extracting now.
         """
-        (one,) = self.passes([request])
+        (pass_,) = self.passes([request])
         # What was prepared needs no other process, which may have gone on to the next dataset.
-        if not self._is_complete(one, StoredPass.open(self._folder(one))):
+        if not self._is_complete(pass_, StoredPass.open(self._folder(pass_))):
             if current_shard().world > 1:
-                raise ContractError(f"{one.label}: a task loads features that its requests did not declare")
+                raise ContractError(f"{pass_.label}: a task loads features that its requests did not declare")
             self.prepare([request])
-        stored = self._stored(one)
+        stored = self._stored(pass_)
         cache.touch(stored)
         valid = stored.valid()
         rows = np.flatnonzero(valid)
         arrays = {
             readout: stored.data(column).read()
-            for readout, column in zip(request.readouts, self._columns(one, request), strict=True)
+            for readout, column in zip(request.readouts, self._columns(pass_, request), strict=True)
         }
-        split = one.split
+        split = pass_.split
         if valid.all():
             return FeatureTable(split.ids, split.targets, arrays, rows)
         return FeatureTable(
@@ -151,29 +151,30 @@ class FeatureSource:
     def prices(self, passes: Iterable[Pass]) -> list[PassPrice]:
         """Return what each pass still costs, doing none of it."""
         return [
-            price_of(one, self._backbone, StoredPass.open(self._folder(one)), self.context) for one in passes
+            price_of(pass_, self._backbone, StoredPass.open(self._folder(pass_)), self.context)
+            for pass_ in passes
         ]
 
     def calibrate(self, passes: Iterable[Pass]) -> float:
         """Return the seconds that unfinished passes would take, from a few batches of each."""
         passes = tuple(passes)
         total = 0.0
-        for one, price in zip(passes, self.prices(passes), strict=True):
+        for pass_, price in zip(passes, self.prices(passes), strict=True):
             if price.images_left:
-                each = seconds_per_image(one, self._backbone, price.batch_size, self.context)
+                each = seconds_per_image(pass_, self._backbone, price.batch_size, self.context)
                 total += each * price.images_left
         return total
 
     def timings(self, passes: Iterable[Pass]) -> dict[str, float]:
         """Return what ``passes`` took in this process, and what was stored already."""
         passes = tuple(passes)
-        counts = [self.counts.get(one.key, Extracted()) for one in passes]
+        counts = [self.counts.get(pass_.key, Extracted()) for pass_ in passes]
         extracted = sum(count.images for count in counts)
         seconds = float(sum(count.seconds for count in counts))
         return {
             "extract_seconds": round(seconds, 3),
             "images_extracted": float(extracted),
-            "images_reused": float(sum(len(one.split) for one in passes) - extracted),
+            "images_reused": float(sum(len(pass_.split) for pass_ in passes) - extracted),
             "images_per_second": round(extracted / seconds, 1) if extracted else 0.0,
         }
 
@@ -183,7 +184,7 @@ class FeatureSource:
         Nothing where sizes vary, from image to image or from pass to pass, or where the task runs
         the model itself: no one number is its cost then.
         """
-        sides = {one.geometry.fixed_size for one in passes}
+        sides = {pass_.geometry.fixed_size for pass_ in passes}
         side = sides.pop() if len(sides) == 1 else None
         if side is None:
             return {}
@@ -194,10 +195,10 @@ class FeatureSource:
     def skipped(self, passes: Iterable[Pass]) -> dict[str, list[str]]:
         """Return the ids of images left out as corrupt, by ``DATASET/SPLIT``; only splits that have some."""
         left_out: dict[str, list[str]] = {}
-        for one in passes:
-            gaps = np.flatnonzero(~self._stored(one).valid()).tolist()
+        for pass_ in passes:
+            gaps = np.flatnonzero(~self._stored(pass_).valid()).tolist()
             if gaps:
-                left_out[one.label] = [one.split.ids[row] for row in gaps]
+                left_out[pass_.label] = [pass_.split.ids[row] for row in gaps]
         return left_out
 
     @cached_property
@@ -221,71 +222,71 @@ class FeatureSource:
         readouts = tuple(canonical(readout, self._backbone) for readout in request.readouts)
         return replace(self._known[key], readouts=readouts)
 
-    def _folder(self, one: Pass) -> Path:
-        return cache.folder_of(self.context.cache, one.key)
+    def _folder(self, pass_: Pass) -> Path:
+        return cache.folder_of(self.context.cache, pass_.key)
 
-    def _columns(self, one: Pass, request: FeatureRequest | None = None) -> tuple[Column, ...]:
-        wanted = one.readouts
+    def _columns(self, pass_: Pass, request: FeatureRequest | None = None) -> tuple[Column, ...]:
+        wanted = pass_.readouts
         if request is not None:
             wanted = tuple(canonical(readout, self._backbone) for readout in request.readouts)
-        return tuple(column_of(readout, self._backbone.card, one.geometry) for readout in wanted)
+        return tuple(column_of(readout, self._backbone.card, pass_.geometry) for readout in wanted)
 
-    def _stored(self, one: Pass) -> StoredPass:
-        stored = StoredPass.open(self._folder(one))
+    def _stored(self, pass_: Pass) -> StoredPass:
+        stored = StoredPass.open(self._folder(pass_))
         if stored is None:
-            raise DataError(f"{one.label}: its features were removed while in use; run again")
+            raise DataError(f"{pass_.label}: its features were removed while in use; run again")
         return stored
 
-    def _is_complete(self, one: Pass, stored: StoredPass | None) -> bool:
-        if stored is None or any(stored.pending(column) for column in self._columns(one)):
+    def _is_complete(self, pass_: Pass, stored: StoredPass | None) -> bool:
+        if stored is None or any(stored.pending(column) for column in self._columns(pass_)):
             return False
         return self.context.skip_corrupt or bool(stored.valid().all())
 
-    def _fill(self, one: Pass, shard: Shard) -> None:
-        columns = dict(zip(one.readouts, self._columns(one), strict=True))
+    def _fill(self, pass_: Pass, shard: Shard) -> None:
+        columns = dict(zip(pass_.readouts, self._columns(pass_), strict=True))
         leads = shard.leads
-        with cache.lock(self.context.cache, one.key) if leads else nullcontext():
+        with cache.lock(self.context.cache, pass_.key) if leads else nullcontext():
             if leads:
-                self._begin(one, tuple(columns.values()))
+                self._begin(pass_, tuple(columns.values()))
             shard.barrier()
             done = extract(
                 backbone=self._backbone,
-                split=one.split,
-                geometry=one.geometry,
-                stored=self._stored(one),
+                split=pass_.split,
+                geometry=pass_.geometry,
+                stored=self._stored(pass_),
                 columns=columns,
                 context=self.context,
                 shard=shard,
-                label=f"{self._backbone.card.name} on {one.label}",
+                label=f"{self._backbone.card.name} on {pass_.label}",
             )
             shard.barrier()
         if done.images:
-            self.counts[one.key] = done + self.counts.get(one.key, Extracted())
+            self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
 
-    def _begin(self, one: Pass, columns: tuple[Column, ...]) -> None:
+    def _begin(self, pass_: Pass, columns: tuple[Column, ...]) -> None:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
-        asked, stored = self.context.batch_size, StoredPass.open(self._folder(one))
+        asked, stored = self.context.batch_size, StoredPass.open(self._folder(pass_))
         if stored is None:
-            stored = StoredPass.begin(self._folder(one), self._description(one))
+            stored = StoredPass.begin(self._folder(pass_), self._description(pass_))
         elif asked not in {0, stored.batch_size} and any(stored.pending(column) for column in columns):
             print(  # noqa: T201
-                f"ssleval: {one.label}: batches of {stored.batch_size}, as this pass began, not {asked}",
+                f"ssleval: {pass_.label}: batches of {stored.batch_size}, as this pass began, not {asked}",
                 file=sys.stderr,
             )
         if not self.context.skip_corrupt:
             _retry_corrupt(stored)
         stored.allocate(columns)
 
-    def _description(self, one: Pass) -> dict[str, Any]:
+    def _description(self, pass_: Pass) -> dict[str, Any]:
         return {
             "model": self._backbone.card.name,
-            "dataset": one.dataset,
-            "split": one.split_name,
-            "images": len(one.split),
-            "batch_size": choose_batch_size(self._backbone, one.readouts, one.geometry, self.context),
+            "dataset": pass_.dataset,
+            "split": pass_.split_name,
+            "images": len(pass_.split),
+            "batch_size": choose_batch_size(self._backbone, pass_.readouts, pass_.geometry, self.context),
             "device": self.context.device,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "identity": one.identity,
+            "identity": pass_.identity,
         }
 
 
