@@ -12,7 +12,7 @@ does not know: finite numbers, different entries, the nearest name.
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -57,6 +57,7 @@ _WORDS = {
     "bool": "true or false",
     "array": "a list",
     "str": "a text",
+    "object": "a mapping",
 }
 """What msgspec calls types, and what messages call them."""
 
@@ -83,9 +84,14 @@ def build(kind: type[S], stated: Mapping[str, Any], owner: str) -> S:
 
     Raises:
         UnknownNameError: there is no such field; the message offers the nearest.
-        ConfigError: a value that its field cannot take.
+        ConfigError: a value that its field cannot take, or a field without default that is not stated.
     """
-    return kind(**_read(kind, stated, owner))
+    values = _read(kind, stated, owner)
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        required = field.default is MISSING and field.default_factory is MISSING and field.init
+        if required and field.name not in values:
+            raise ConfigError(f"{owner} states no {field.name}; known: {', '.join(_hints(kind))}")
+    return kind(**values)
 
 
 def updated(settings: S, stated: Mapping[str, Any], owner: str) -> S:
@@ -166,7 +172,7 @@ def _reason(message: str, value: Any, hint: Any) -> str:
     text = _WHERE.sub("", message).replace("`", "")
     for theirs, plain in _WORDS.items():
         text = text.replace(f"Expected {theirs}", f"expected {plain}")
-    return _WHOLE.sub("", text.partition(", got")[0])
+    return _WHOLE.sub("", text.partition(", got")[0]).replace(" | null", " or none")
 
 
 def _shown(value: Any) -> str:

@@ -12,14 +12,16 @@ measurements:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from msgspec import Meta
 
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import Positive, build
 from ssleval.errors import ConfigError, UnknownNameError
 
 
@@ -29,9 +31,15 @@ class Measurement:
 
     task: str
     dataset: str
-    settings: Mapping[str, Any]
-    margin: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    margin: Positive | None = None
     """How much worse a candidate may be in the leading metric; None: the gate's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    measurements: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
+    description: str = ""
 
 
 def list_suites() -> dict[str, str]:
@@ -46,29 +54,17 @@ def read_suite(name: str) -> list[Measurement]:
     """Return the measurements of a packaged suite, or of a YAML file.
 
     Raises:
-        UnknownNameError: no such suite.
+        UnknownNameError: no such suite, or a field that measurements do not have.
         ConfigError: the file is not a suite.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else packaged("benchmarks") / f"{name}.yaml"
     if not path.exists():
         raise UnknownNameError(f"no suite {name!r}; {suggestion(name, list_suites())}")
-    entries = _content(path).get("measurements")
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"{path}: a suite has a list of `measurements`")
-    return [_measurement(path, entry) for entry in entries]
-
-
-def _measurement(path: Path, entry: Any) -> Measurement:
-    known = {"task", "dataset", "settings", "margin"}
-    if not isinstance(entry, dict) or not {"task", "dataset"} <= set(entry) <= known:
-        raise ConfigError(f"{path}: {entry!r} is not {{task, dataset}} with optional settings and margin")
-    margin = entry.get("margin")
-    if margin is not None and not (isinstance(margin, int | float) and margin > 0):
-        raise ConfigError(f"{path}: margin {margin!r} of {entry['task']}; expected a number above 0")
-    settings = dict(entry.get("settings") or {})
-    return Measurement(
-        str(entry["task"]), str(entry["dataset"]), settings, None if margin is None else float(margin)
-    )
+    lines = build(_Suite, _content(path), str(path)).measurements
+    return [
+        build(Measurement, line, f"{path}: measurement {number}")
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def _content(path: Path) -> dict[str, Any]:
