@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssleval.core.files import write_text_atomically
 from ssleval.results.papers import Figure
 from ssleval.results.ranking import Board, Entry
 from ssleval.results.record import Score
@@ -53,16 +54,13 @@ def markdown(found: Sequence[Board]) -> str:
 
 def write_tables(found: Sequence[Board], folder: Path) -> list[Path]:
     """Write ``leaderboard.csv``, ``leaderboard_long.csv`` and ``leaderboard.md`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "leaderboard.csv": _csv(_wide_rows(found)),
         "leaderboard_long.csv": _csv(_long_rows(found)),
         "leaderboard.md": markdown(found),
     }
     for name, text in texts.items():
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_text_atomically(folder / name, text)
     return [folder / name for name in texts]
 
 

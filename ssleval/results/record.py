@@ -6,10 +6,8 @@ a result whatever happens. Imports no torch: reading results works anywhere.
 """
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssleval.core import Samples, digest
+from ssleval.core.files import write_atomically, write_text_atomically
 from ssleval.errors import ContractError, DataError
 from ssleval.results import samplefiles
 
@@ -126,12 +125,11 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
                 f"{result.task} on {result.dataset}: {name} is {score.value}; nothing is stored"
             )
     path = result.file(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
     text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
     beside = path.with_suffix(samplefiles.SUFFIX)
-    _replace(beside, lambda file: samplefiles.save(file, samples))
-    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_atomically(beside, lambda draft: samplefiles.save(draft, samples))
+    write_text_atomically(path, text)
     samplefiles.remove_older(beside)
     return read(path)
 
@@ -250,17 +248,3 @@ def _file(model: str, task: str, dataset: str, key: str) -> Path:
 def _slug(name: str) -> str:
     # Names may hold paths and colons; the key in the file name keeps shortened ones apart.
     return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).strip("_.")[-80:] or "_"
-
-
-def _replace(path: Path, save: Callable[[Path], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        save(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

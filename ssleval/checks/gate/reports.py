@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ssleval.checks.gate.verdicts import Verdict, overall
+from ssleval.core.files import write_text_atomically
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
 
@@ -65,7 +66,6 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
 
 def write_reports(verdicts: Sequence[Verdict], suite: str, folder: Path) -> list[Path]:
     """Write ``gate.md``, ``gate.json`` and ``gate.xml`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
     declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
     texts = {
         "gate.md": markdown(verdicts),
@@ -73,7 +73,5 @@ def write_reports(verdicts: Sequence[Verdict], suite: str, folder: Path) -> list
         "gate.xml": declaration + junit(verdicts, suite),
     }
     for name, text in texts.items():
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_text_atomically(folder / name, text)
     return [folder / name for name in texts]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssleval import __version__
 from ssleval.core import DatasetOptions
+from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import cycles_left
 from ssleval.core.registry import suggestion
 from ssleval.display.report.contrast import contrast
@@ -54,10 +55,7 @@ def write_report(results: Path, out: Path, options: Options | None = None) -> in
     options = options or Options()
     found = boards_and_details(read_all(results), options)
     page = render(options.title, content(*found, results, options))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(out)
+    write_text_atomically(out, page)
     return sum(len(board.entries) for board in found[0])
 
 
