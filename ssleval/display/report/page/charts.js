@@ -146,5 +146,5 @@ function contrastRow(board) {
     return cell(`${row.label}: ${number(row.scores[0][0], unit)} (of ${count})`, "name");
   };
   return element("tr", {}, cell(board.title, "name"), cell(name), best(own, tried[0]), best(weak, tried[1]),
-    cell(`${number(difference, unit)} [${number(low, unit)}, ${number(high, unit)}]`, "number"), cell(verdict));
+    cell(`${number(difference, unit, 1)} [${number(low, unit, 1)}, ${number(high, unit, 1)}]`, "number"), cell(verdict));
 }

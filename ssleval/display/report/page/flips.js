@@ -40,8 +40,8 @@ function drawFlips() {
   const worse = pairs.filter(({ gain }) => gain < 0);
   const verb = first.binary && second.binary ? "right only for" : "better for";
   byId("flip-summary").textContent =
-    `${board.title}. Of ${pairs.length} shared items, ${better.length} are ${verb} ${two.label} and ${worse.length} for ${one.label}; ` +
-    `${pairs.length - better.length - worse.length} are equal. Whether that is a difference: ` +
+    `${board.title}. Of ${counted(pairs.length, "shared item")}, ${better.length} ${verb} ${two.label} and ${worse.length} for ${one.label}; ` +
+    `${pairs.length - better.length - worse.length} equal. Whether that is a difference: ` +
     `ssleval compare ${quoted(one.model)} ${quoted(two.model)}`;
   const chosen = { both: [...better, ...worse], gained: better, lost: worse }[byId("flip-kind").value];
   const pictured = ({ id }) => (board.pictures[id] === undefined ? 1 : 0);

@@ -31,9 +31,9 @@ const columns = [
   { name: "supervision", title: "Supervision", kind: "wide", key: kindOf, draw: kindOf },
   { name: "n", title: "n", kind: "number wide", key: (row, score) => score.n, draw: (row, score) => String(score.n) },
   { name: "parameters", title: "Params (M)", kind: "number wide", key: parameters,
-    draw: (row) => number(parameters(row), "") },
-  { name: "gflops", title: "GFLOPs", kind: "number wide", key: gflops, draw: (row) => number(gflops(row), "") },
-  { name: "speed", title: "Images/s", kind: "number wide", best: true, key: speed, draw: (row) => number(speed(row), "") },
+    draw: (row) => rounded(parameters(row)) },
+  { name: "gflops", title: "GFLOPs", kind: "number wide", key: gflops, draw: (row) => rounded(gflops(row)) },
+  { name: "speed", title: "Images/s", kind: "number wide", best: true, key: speed, draw: (row) => rounded(speed(row)) },
 ];
 
 function matching() {
@@ -87,7 +87,7 @@ function drawTable() {
   byId("table").tBodies[0].replaceChildren(...found.slice(0, view.shown).map(([row, score]) =>
     element("tr", {}, ...columns.map((column) => cell(column.draw(row, score), column.kind)))));
   const shown = Math.min(view.shown, found.length);
-  byId("count").textContent = `${shown} of ${found.length} matching results shown, ${rows.length} in all.`;
+  byId("count").textContent = `${shown} of ${counted(found.length, "matching result")} shown, ${rows.length} in all.`;
   byId("more").hidden = shown >= found.length;
 }
 
