@@ -105,9 +105,10 @@ def paired_over_seeds(
             f"{counted(resamples, 'resample')}: needs equally many runs, at least one, and resamples"
         )
     ids, runs = _aligned([*firsts, *seconds])
-    ones, others = runs[: len(firsts)], runs[len(firsts) :]
-    by_seed = np.array([metric.score(one) - metric.score(two) for one, two in zip(ones, others, strict=True)])
-    variance, freedom = _scatter(metric, ones, others, resamples, seed)
+    firsts, seconds = runs[: len(firsts)], runs[len(firsts) :]
+    pairs = zip(firsts, seconds, strict=True)
+    by_seed = np.array([metric.score(first) - metric.score(second) for first, second in pairs])
+    variance, freedom = _scatter(metric, firsts, seconds, resamples, seed)
     return Difference(float(by_seed.mean()), *_combined(variance, freedom, by_seed), len(ids))
 
 
@@ -184,17 +185,18 @@ def _rows_of_means(metric: Metric, runs: Sequence[Samples]) -> Float[np.ndarray,
     return None if np.isnan(rows).any() else rows
 
 
-def _scatter(metric: Metric, ones: Runs, others: Runs, resamples: int, seed: int) -> tuple[float, float]:
+def _scatter(metric: Metric, firsts: Runs, seconds: Runs, resamples: int, seed: int) -> tuple[float, float]:
     """Return variance and degrees of freedom over the draw of items; with pseudo-items for outcomes."""
-    column, items = _outcomes(metric, [*ones, *others]), len(ones[0])
+    column, items = _outcomes(metric, [*firsts, *seconds]), len(firsts[0])
     if column is None:
-        return item_scatter(metric, ones, others, resamples, seed)
+        return item_scatter(metric, firsts, seconds, resamples, seed)
     label = describe(metric.statistic)["columns"].get("label")
     if label is None:
-        variance, _ = item_scatter(metric, ones, others, resamples, seed)
+        variance, _ = item_scatter(metric, firsts, seconds, resamples, seed)
         return _with_pseudo_items(variance, items), float(max(1, items - 1))
-    by_seed = [one[column].astype(np.float64) - two[column] for one, two in zip(ones, others, strict=True)]
-    return _over_classes(np.mean(by_seed, axis=0), ones[0][label])
+    pairs = zip(firsts, seconds, strict=True)
+    by_seed = [first[column].astype(np.float64) - second[column] for first, second in pairs]
+    return _over_classes(np.mean(by_seed, axis=0), firsts[0][label])
 
 
 def _over_classes(gaps: Float[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
@@ -255,12 +257,12 @@ def mcnemar_outcomes(metric: Metric, first: Samples, second: Samples) -> tuple[i
 
     None if the metric is not a plain mean of right and wrong, for which McNemar's test is made.
     """
-    _, (one, two) = _aligned([first, second])
-    column = _outcomes(metric, [one, two])
+    _, runs = _aligned([first, second])
+    column = _outcomes(metric, runs)
     if column is None or describe(metric.statistic)["name"] != "mean_of":
         return None
-    right: list[Bool[np.ndarray, " n"]] = [side[column].astype(bool) for side in (one, two)]
-    return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    here, there = (run[column].astype(bool) for run in runs)
+    return int((here & ~there).sum()), int((there & ~here).sum())
 
 
 def _outcomes(metric: Metric, runs: Sequence[Samples]) -> str | None:

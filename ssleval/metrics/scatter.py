@@ -26,21 +26,21 @@ _MOST_GROUPS = 1000
 """With more items than this the jackknife leaves out groups, which costs half as much as the bootstrap."""
 
 
-def item_scatter(metric: Metric, ones: Runs, others: Runs, resamples: int, seed: int) -> tuple[float, float]:
+def item_scatter(metric: Metric, ours: Runs, theirs: Runs, resamples: int, seed: int) -> tuple[float, float]:
     """Return the variance of the difference over the draw of items, and its degrees of freedom.
 
-    ``ones[i]`` is paired with ``others[i]``, all with the same items; the difference is averaged over ``i``.
+    ``ours[i]`` is paired with ``theirs[i]``, all with the same items; the difference is averaged over ``i``.
     With a single item the variance is infinite.
     """
-    items = len(ones[0])
+    items = len(ours[0])
     if items < 2:
         return float("inf"), 1.0
-    by_item = _gaps_of_a_mean(metric, ones, others)
+    by_item = _gaps_of_a_mean(metric, ours, theirs)
     if by_item is not None:
         return float(variance_of_means(by_item[None])[0]), float(freedom_of_means(by_item[None])[0])
     blocks = _draws(items, resamples, seed)
-    drawn = float(np.nanvar(np.concatenate([_gaps(metric, ones, others, weights) for weights in blocks])))
-    freedom = _freedom(_influences(metric, ones, others)[None] ** 2, items)
+    drawn = float(np.nanvar(np.concatenate([_gaps(metric, ours, theirs, weights) for weights in blocks])))
+    freedom = _freedom(_influences(metric, ours, theirs)[None] ** 2, items)
     # The bootstrap draws from the sample, whose variance is too small by a factor of (n - 1) / n.
     return drawn * items / (items - 1), float(freedom[0])
 
@@ -55,19 +55,22 @@ def freedom_of_means(gaps: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
     return _freedom((gaps - gaps.mean(axis=1, keepdims=True)) ** 2, gaps.shape[1])
 
 
-def _gaps(metric: Metric, ones: Runs, others: Runs, weights: Weights) -> Scores:
-    pairs = zip(ones, others, strict=True)
-    by_seed = [metric.statistic(one, weights) - metric.statistic(other, weights) for one, other in pairs]
+def _gaps(metric: Metric, ours: Runs, theirs: Runs, weights: Weights) -> Scores:
+    pairs = zip(ours, theirs, strict=True)
+    by_seed = [
+        metric.statistic(first, weights) - metric.statistic(second, weights) for first, second in pairs
+    ]
     return np.mean(by_seed, axis=0)
 
 
-def _gaps_of_a_mean(metric: Metric, ones: Runs, others: Runs) -> Float[np.ndarray, " n"] | None:
+def _gaps_of_a_mean(metric: Metric, ours: Runs, theirs: Runs) -> Float[np.ndarray, " n"] | None:
     """Return the difference of every item; None if the metric is not the mean of all of them."""
     described = describe(metric.statistic)
     if described["name"] != "mean_of":
         return None
-    first, second = ([run[described["columns"]["column"]] for run in side] for side in (ones, others))
-    by_seed = [one.astype(np.float64) - other for one, other in zip(first, second, strict=True)]
+    column = described["columns"]["column"]
+    pairs = zip(ours, theirs, strict=True)
+    by_seed = [first[column].astype(np.float64) - second[column] for first, second in pairs]
     gaps = by_seed[0] if len(by_seed) == 1 else np.mean(by_seed, axis=0)
     return None if np.isnan(gaps).any() else gaps
 
@@ -87,15 +90,15 @@ def _one_draw(items: int, resamples: int, seed: int) -> Weights:
     return counts
 
 
-def _influences(metric: Metric, ones: Runs, others: Runs) -> Float[np.ndarray, " g"]:
+def _influences(metric: Metric, ours: Runs, theirs: Runs) -> Float[np.ndarray, " g"]:
     """Return the change of the difference when each item, or group of items, is left out (the jackknife)."""
-    items = len(ones[0])
+    items = len(ours[0])
     groups = math.ceil(items / math.ceil(items / _MOST_GROUPS))
     # Interleaved, since in files sorted by class neighbouring items would make a group of one class.
     group_of = np.arange(items) % groups
     parts = np.array_split(np.arange(groups), math.ceil(groups * items / _WEIGHTS_AT_ONCE))
-    left_out = [_gaps(metric, ones, others, (part[:, None] != group_of).astype(np.float64)) for part in parts]
-    full = _gaps(metric, ones, others, np.ones((1, items)))
+    left_out = [_gaps(metric, ours, theirs, (part[:, None] != group_of).astype(np.float64)) for part in parts]
+    full = _gaps(metric, ours, theirs, np.ones((1, items)))
     return np.nan_to_num(full - np.concatenate(left_out))
 
 

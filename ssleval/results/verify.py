@@ -94,15 +94,11 @@ def verify(
 ) -> Iterator[Line]:
     """Yield the lines of all mapped figures of ``models``: one per comparable result, or one why not.
 
-    Args:
-        results: all results at hand.
-        figures: the published figures.
-        cards: the cards of the zoo, which describe the published weights.
-        models: names of the zoo.
+    ``models`` are names of the zoo, and ``cards`` its cards, which describe the published weights.
     """
-    wanted = set(models)
+    names = set(models)
     for figure in figures.mapped:
-        if figure.measured.model in wanted:
+        if figure.measured.model in names:
             yield from _lines(figure, results, cards[figure.measured.model])
 
 

@@ -36,8 +36,8 @@ def contrast(board: Board) -> Contrast | None:
         return None
     own, weak = kinds.index("self"), kinds.index("weak")
     score = board.entries[own].result.metrics[board.headline]
-    sides = headline_samples([board.entries[place].result for place in (own, weak)])
-    gap = paired_bootstrap(score.metric(board.headline), *sides)
+    ours, theirs = headline_samples([board.entries[place].result for place in (own, weak)])
+    gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
     sign = 1 if score.higher_is_better else -1
     low, high = sorted(sign * end for end in gap.interval())
     tried = kinds.count("self"), kinds.count("weak")

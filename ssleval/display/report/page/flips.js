@@ -54,9 +54,9 @@ function drawFlips() {
 function flipCard(board, one, two, first, second, { id, item, other, gain }) {
   const { unit } = board.metrics[0];
   const line = (row, items, place, good) => {
-    const what = items.predicted === null ? (items.binary ? (good ? "right" : "wrong") : number(items.values[place], unit))
-      : said(board, items, place);
-    return element("div", { class: good ? "right" : "wrong" }, `${good ? "✓" : "✗"} ${row.label}: ${what}`);
+    const outcome = items.predicted === null ? (items.binary ? (good ? "right" : "wrong") : number(items.values[place], unit))
+      : predictionOf(board, items, place);
+    return element("div", { class: good ? "right" : "wrong" }, `${good ? "✓" : "✗"} ${row.label}: ${outcome}`);
   };
   const truth = first.labels === null ? [] : [element("div", {}, `true: ${className(board, first.labels[item])}`)];
   return element("li", {}, ...picture(board, id), element("div", {}, id), ...truth,
