@@ -60,8 +60,8 @@ class Difference:
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float:
         """Return the smallest true difference that a two-sided test finds with probability ``power``.
 
-        In standard errors it is the quantile of t at ``1 - level / 2`` plus that at ``power``. NaN if no item
-        differs, since the standard error is then unknown.
+        ``level`` is that of the test. In standard errors the difference is the quantile of t
+        at ``1 - level / 2`` plus that at ``power``. NaN if no item differs: the error is then unknown.
         """
         if self.error == 0:
             return float("nan")

@@ -36,10 +36,12 @@ def costs(board: Board) -> list[Cost]:
     hardware or at different precision are separate costs. A cost without any value is included too.
     """
     results = [entry.result for entry in board.entries]
+    parameters = [_positive(result.backbone.get("parameters")) for result in results]
+    gflops = [_positive(result.cost.get("flops_per_image"), 1e9) for result in results]
     return [
         *_speeds(board, results),
-        _cost(board, "Parameters (millions)", _NO_PARAMETERS, [_parameters(result) for result in results]),
-        _cost(board, "GFLOPs an image", _NO_FLOPS, [_gflops(result) for result in results]),
+        _cost(board, "Parameters (millions)", _NO_PARAMETERS, parameters),
+        _cost(board, "GFLOPs an image", _NO_FLOPS, gflops),
     ]
 
 
@@ -57,29 +59,18 @@ def pareto_front(spent: Sequence[float], gained: Sequence[float]) -> list[int]:
 
 def _speeds(board: Board, results: Sequence[Result]) -> list[Cost]:
     name = "Images per second"
+    speeds = [_positive(result.timings.get("images_per_second")) for result in results]
+    timed = list(zip(speeds, map(_machine, results), strict=True))
     axes = {
-        f"{name} ({machine})": [_speed(result) if _machine(result) == machine else None for result in results]
-        for machine in sorted({_machine(result) for result in results if _speed(result) is not None})
+        f"{name} ({axis})": [speed if machine == axis else None for speed, machine in timed]
+        for axis in sorted({machine for speed, machine in timed if speed})
     }
-    axes = axes or {name: [None] * len(results)}
-    return [_cost(board, axis, _NO_SPEED, speeds, less_is_better=False) for axis, speeds in axes.items()]
+    axes = axes or {name: speeds}
+    return [_cost(board, axis, _NO_SPEED, values, less_is_better=False) for axis, values in axes.items()]
 
 
-def _parameters(result: Result) -> float | None:
-    return _positive(result.backbone.get("parameters"))
-
-
-def _speed(result: Result) -> float | None:
-    return _positive(result.timings.get("images_per_second"))
-
-
-def _gflops(result: Result) -> float | None:
-    flops = _positive(result.cost.get("flops_per_image"))
-    return None if flops is None else flops / 1e9
-
-
-def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+def _positive(value: Any, unit: float = 1.0) -> float | None:
+    return value / unit if isinstance(value, int | float) and value > 0 else None
 
 
 def _machine(result: Result) -> str:
