@@ -120,11 +120,12 @@ def _batch_size(text: str) -> int:
 
 
 def _line(result: "Result") -> str:
+    from ssleval.results.numbers import with_interval
+
     scores = (
-        f"{name} {s.value * 100:.2f} [{s.ci95[0] * 100:.2f}, {s.ci95[1] * 100:.2f}]"
-        if s.unit == "fraction"
-        else f"{name} {s.value:.4g} [{s.ci95[0]:.4g}, {s.ci95[1]:.4g}] {s.unit}"
-        for name, s in result.metrics.items()
+        f"{name} {with_interval(score.value, score.ci95, score.unit)}"
+        f"{'' if score.unit == 'fraction' else f' {score.unit}'}"
+        for name, score in result.metrics.items()
     )
     n = next(iter(result.metrics.values())).n
     kept = "  (stored before; --force measures again)" if result.cached else ""

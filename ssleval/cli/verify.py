@@ -90,6 +90,8 @@ def _others(figures: "Figures", model: str) -> "Iterator[tuple[Row, str, str]]":
 
 
 def _shown(line: "Line") -> str:
+    from ssleval.results.numbers import with_interval
+
     row, figure = line.row, line.figure
     source = f"{row.source}{f' ({row.note})' if row.note else ''}"
     if figure is None:
@@ -98,11 +100,10 @@ def _shown(line: "Line") -> str:
     measured, result = figure.measured, line.result
     name, data = (result.model, result.dataset) if result else (measured.model, measured.test.name)
     head = f"{line.status.upper():<15} {name}  {measured.protocol.task}/{data}  {measured.metric}: "
-    if line.ours is not None and line.interval is not None and line.gap is not None:
-        low, high = line.interval
-        digits = len(row.value.partition(".")[2]) + 1
-        head += f"{line.ours:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}], "
-        source += f"; {'+' if line.gap > 0 else ''}{line.gap:.{digits}f}"
+    if line.score is not None and line.gap is not None:
+        score, places = line.score, figure.decimals + 1
+        head += f"{with_interval(score.value, score.ci95, score.unit, places)}, "
+        source += f"; {'+' if line.gap > 0 else ''}{line.gap:.{places}f}"
     told = [f"published {row.value}, {source}"]
     if line.status in {"match", "drift"}:
         told += [

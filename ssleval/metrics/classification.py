@@ -11,7 +11,7 @@ def top_k_correct(
 ) -> Bool[np.ndarray, " n"]:
     """Return whether the target is among the first ``k`` classes of ``predicted``, best first.
 
-    With fewer columns than ``k`` all of them count: right where they are all the classes there are.
+    If there are fewer than ``k`` columns, all of them count.
 
     Raises:
         ContractError: ``k`` is not positive.

@@ -1,12 +1,12 @@
-"""Errors on corrupted images, each corruption counted by how hard it is for AlexNet."""
+"""Mean corruption error (mCE): errors on corrupted images, relative to those of AlexNet."""
 
 from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
 
 from ssleval.core import Samples, Statistic
+from ssleval.metrics.stats import Scores, Weights
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -27,28 +27,26 @@ ALEXNET_ERRORS: Mapping[str, float] = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""AlexNet's top-1 error on every corruption of ImageNet-C, the mean over its five severities.
+"""AlexNet's top-1 error on every corruption of ImageNet-C, averaged over its five severities.
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, and their ``ImageNet-C/test.py``.
 """
 
 
 def mean_corruption_error_of(wrong: str) -> Statistic:
-    """Return mCE as a fraction: 1.0 is AlexNet's, papers print it times 100.
+    """Return the statistic mCE as a fraction: 1.0 is AlexNet's; papers print 100 times that.
 
-    ``wrong [n 15 5]`` says of every image whether the model erred on it under each corruption, in the
-    order of `ALEXNET_ERRORS`, at each severity. One image, in all its variants, is what is resampled.
+    ``wrong [n 15 5]`` is whether the model errs on each image, by corruption in the order of `ALEXNET_ERRORS`
+    and by severity. Resampling draws images, each with all its variants.
 
     Source:
-        Hendrycks and Dietterich 2019, arXiv:1903.12261, sec. 4.1: CE of a corruption is the sum of the
-        model's errors over severities by the sum of AlexNet's, mCE the mean of CE over corruptions.
+        Hendrycks and Dietterich 2019, arXiv:1903.12261, sec. 4.1: CE is the sum of the model's errors over
+        severities divided by that of AlexNet, and mCE the mean of CE over corruptions.
     """
     return partial(_mean_corruption_error, wrong=wrong)
 
 
-def _mean_corruption_error(
-    samples: Samples, weights: Float[np.ndarray, "r n"], *, wrong: str
-) -> Float[np.ndarray, " r"]:
-    each = samples[wrong].mean(axis=2, dtype=np.float64)
-    errors = weights @ each / weights.sum(axis=1, keepdims=True)
+def _mean_corruption_error(samples: Samples, weights: Weights, *, wrong: str) -> Scores:
+    by_corruption = samples[wrong].mean(axis=2, dtype=np.float64)
+    errors = weights @ by_corruption / weights.sum(axis=1, keepdims=True)
     return (errors / np.array([*ALEXNET_ERRORS.values()])).mean(axis=1)

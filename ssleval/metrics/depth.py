@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 ERRORS = ("rmse", "abs_rel", "log10", "rmse_log", "silog", "sq_rel", "delta1", "delta2", "delta3")
-"""What `depth_errors` returns, in that order."""
+"""The values that `depth_errors` returns, in order."""
 
 
 def depth_errors(
@@ -12,9 +12,9 @@ def depth_errors(
 ) -> tuple[float, ...]:
     """Return the `ERRORS` of one image; NaN where no pixel has a known depth.
 
-    Pixels count where the target lies strictly between ``nearest`` and ``farthest`` metres. ``rmse`` is in
-    metres, ``sq_rel`` too; ``log10`` is in decades, ``rmse_log`` in natural logarithms, ``silog`` in
-    hundredths of them; ``delta1..3`` are the parts of the pixels off by a factor below 1.25, 1.25^2 and
+    Pixels count if the target lies strictly between ``nearest`` and ``farthest`` metres. ``rmse`` and
+    ``sq_rel`` are in metres, ``log10`` in decades, ``rmse_log`` in natural logarithms, ``silog`` in
+    hundredths of them. ``delta1..3`` are the fractions of pixels off by a factor below 1.25, 1.25^2 and
     1.25^3.
 
     Source:
@@ -23,9 +23,9 @@ def depth_errors(
     known = (target > nearest) & (target < farthest)
     if not known.any():
         return (float("nan"),) * len(ERRORS)
-    found, true = predicted[known].astype(np.float64), target[known].astype(np.float64)
-    gap, log = found - true, np.log(found) - np.log(true)
-    factor = np.maximum(found / true, true / found)
+    ours, true = predicted[known].astype(np.float64), target[known].astype(np.float64)
+    gap, log = ours - true, np.log(ours) - np.log(true)
+    factor = np.maximum(ours / true, true / ours)
     return (
         float(np.sqrt((gap**2).mean())),
         float((np.abs(gap) / true).mean()),

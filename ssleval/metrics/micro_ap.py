@@ -1,4 +1,7 @@
-"""One ranking of all pairs of queries and images: are scores comparable from query to query?"""
+"""Average precision of one ranking of the pairs of all queries (micro-AP, GAP).
+
+It is high only if scores are comparable from query to query.
+"""
 
 from functools import partial
 
@@ -6,19 +9,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ssleval.core import Samples, Statistic
+from ssleval.metrics.stats import Scores, Weights, divide
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
 
 
 def micro_average_precision_of(scores: str, right: str, answers: str) -> Statistic:
-    """Return the statistic that ranks the pairs of all queries together, and takes the average precision.
+    """Return the statistic that ranks the pairs of all queries together and takes the average precision.
 
-    Row i of ``scores [n k]`` are the scores of the pairs that query i claims, of ``right [n k]`` whether
-    they are right; NaN claims nothing. ``answers [n]`` counts the right pairs there are, claimed or not.
-    Average precision is the sum of precision over gained recall, equal scores taken together. A query is
-    what is resampled: drawn twice, all its pairs stand in the ranking twice. With a single claim of each
-    query, its predicted class, this is the global average precision (GAP) of recognition.
+    Row i of ``scores [n k]`` holds the scores of the pairs that query i proposes, ``right [n k]`` whether
+    they are right; NaN proposes nothing. ``answers [n]`` counts all right pairs, proposed or not. Average
+    precision is the sum of precision over gained recall, with equal scores taken together. Resampling draws
+    queries: a query drawn twice has all its pairs in the ranking twice. With one proposal per query, its
+    predicted class, this is the global average precision (GAP) of recognition.
 
     Source:
         Douze et al. 2021, arXiv:2106.09672, sec. 5 (micro-AP); Perronnin et al. 2009 (GAP).
@@ -27,54 +31,48 @@ def micro_average_precision_of(scores: str, right: str, answers: str) -> Statist
 
 
 def _micro_average_precision(
-    samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, right: str, answers: str
-) -> Float[np.ndarray, " r"]:
-    claimed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
-    total = weights @ samples[answers].astype(np.float64)
-    areas = _areas_of_one_claim if claimed.shape[1] == 1 else _areas
-    area = areas(claimed, correct, weights)
-    return np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0)
+    samples: Samples, weights: Weights, *, scores: str, right: str, answers: str
+) -> Scores:
+    proposed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
+    areas = _areas_of_one_proposal if proposed.shape[1] == 1 else _areas
+    return divide(areas(proposed, correct, weights), weights @ samples[answers].astype(np.float64))
 
 
-def _areas_of_one_claim(
-    claimed: Float[np.ndarray, "n 1"], correct: Bool[np.ndarray, "n 1"], weights: Float[np.ndarray, "r n"]
-) -> Float[np.ndarray, " r"]:
-    """Return what `_areas` does. One sort serves all draws, where as many cuts as queries would not."""
-    known = np.flatnonzero(~np.isnan(claimed[:, 0]))
-    order = known[np.argsort(-claimed[known, 0], kind="stable")]
-    ordered, drawn = claimed[order, 0], weights[:, order]
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
-    seen = drawn.cumsum(axis=1)[:, last]
-    hits = (drawn * correct[order, 0]).cumsum(axis=1)[:, last]
-    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-    return (precision * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1)
+def _areas_of_one_proposal(
+    proposed: Float[np.ndarray, "n 1"], correct: Bool[np.ndarray, "n 1"], weights: Weights
+) -> Scores:
+    """Do what `_areas` does: one sort serves all resamples, instead of as many cuts as queries."""
+    known = np.flatnonzero(~np.isnan(proposed[:, 0]))
+    order = known[np.argsort(-proposed[known, 0], kind="stable")]
+    ranked, drawn = proposed[order, 0], weights[:, order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])
+    seen = drawn.cumsum(axis=1)[:, ends]
+    hits = (drawn * correct[order, 0]).cumsum(axis=1)[:, ends]
+    return (divide(hits, seen, 0.0) * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1)
 
 
-def _areas(
-    claimed: Float[np.ndarray, "n k"], correct: Bool[np.ndarray, "n k"], weights: Float[np.ndarray, "r n"]
-) -> Float[np.ndarray, " r"]:
-    """Return the sum of precision at every gain of a right pair."""
-    # Precision counts only where recall is gained: at the scores of right pairs, best first.
-    cuts = np.unique(claimed[correct & ~np.isnan(claimed)])[::-1]
+def _areas(proposed: Float[np.ndarray, "n k"], correct: Bool[np.ndarray, "n k"], weights: Weights) -> Scores:
+    """Return, for each row of weights, the sum of precision over gained right pairs."""
+    # Recall is gained only at the scores of right pairs; these are the cuts, best first.
+    cuts = np.unique(proposed[correct & ~np.isnan(proposed)])[::-1]
     area, gained = np.zeros(len(weights)), np.zeros(len(weights))
-    step = max(1, _NUMBERS // max(1, len(claimed)))
-    for first in range(0, len(cuts), step):
-        some = cuts[first : first + step]
-        seen = weights @ _at_least(claimed, np.ones_like(correct), some)
-        hits = weights @ _at_least(claimed, correct, some)
-        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-        area += (precision * np.diff(hits, axis=1, prepend=gained[:, None])).sum(axis=1)
+    step = max(1, _NUMBERS // max(1, len(proposed)))
+    for start in range(0, len(cuts), step):
+        block = cuts[start : start + step]
+        seen = weights @ _at_least(proposed, np.ones_like(correct), block)
+        hits = weights @ _at_least(proposed, correct, block)
+        area += (divide(hits, seen, 0.0) * np.diff(hits, axis=1, prepend=gained[:, None])).sum(axis=1)
         gained = hits[:, -1]
     return area
 
 
 def _at_least(
-    claimed: Float[np.ndarray, "n k"], counted: Bool[np.ndarray, "n k"], cuts: Float[np.ndarray, " c"]
+    proposed: Float[np.ndarray, "n k"], counted: Bool[np.ndarray, "n k"], cuts: Float[np.ndarray, " c"]
 ) -> Float[np.ndarray, "n c"]:
-    """Return how many counted pairs of each query score as high as each cut."""
-    known = counted & ~np.isnan(claimed)
-    found = np.empty((len(claimed), len(cuts)))
-    for row, (own, kept) in enumerate(zip(claimed, known, strict=True)):
-        ordered = np.sort(own[kept])
-        found[row] = len(ordered) - np.searchsorted(ordered, cuts, side="left")
-    return found
+    """Return how many counted pairs of each query score at least each cut."""
+    kept = counted & ~np.isnan(proposed)
+    counts = np.empty((len(proposed), len(cuts)))
+    for row, scores in enumerate(proposed):
+        ranked = np.sort(scores[kept[row]])
+        counts[row] = len(ranked) - np.searchsorted(ranked, cuts, side="left")
+    return counts

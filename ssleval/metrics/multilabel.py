@@ -1,4 +1,4 @@
-"""Ranking of items by class, where an item has several labels."""
+"""Mean average precision of items with several labels, class by class."""
 
 from functools import partial
 
@@ -6,27 +6,28 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ssleval.core import Samples, Statistic
+from ssleval.metrics.stats import Scores, Weights, divide
 
 _VALUES_AT_ONCE = 4_000_000
 
 
 def mean_average_precision_of(scores: str, targets: str) -> Statistic:
-    """Return the statistic that ranks items by each of the columns of ``scores [n c]``, and averages AP.
+    """Return the statistic that averages, over classes, the average precision of ``scores [n c]``.
 
-    ``targets [n c]`` says which items have the label. A class that no item drawn has is left out.
+    ``targets [n c]`` is whether an item has the label. A class without positives in the draw is left out.
     """
-    return partial(_map, scores=scores, targets=targets)
+    return partial(_mean_average_precision, scores=scores, targets=targets)
 
 
 def average_precisions(
-    scores: Float[np.ndarray, "n c"], targets: Bool[np.ndarray, "n c"], weights: Float[np.ndarray, "r n"]
+    scores: Float[np.ndarray, "n c"], targets: Bool[np.ndarray, "n c"], weights: Weights
 ) -> Float[np.ndarray, "r c"]:
-    """Return average precision per class, NaN for a class without positives of any weight.
+    """Return the average precision of every class; NaN for a class without positives of any weight.
 
-    The area under precision over recall without interpolation, equal scores taken together: as
-    scikit-learn's ``average_precision_score``, not the 11 points of VOC 2007.
+    It is the area under the precision-recall curve without interpolation, with equal scores taken together,
+    as scikit-learn's ``average_precision_score``; not the 11-point average of VOC 2007.
     """
-    found = np.full((len(weights), scores.shape[1]), np.nan)
+    precisions = np.full((len(weights), scores.shape[1]), np.nan)
     step = max(1, _VALUES_AT_ONCE // max(1, weights.shape[1]))
     for label in range(scores.shape[1]):
         order = np.argsort(-scores[:, label], kind="stable")
@@ -36,24 +37,12 @@ def average_precisions(
             drawn = weights[start : start + step, order]
             hits = np.cumsum(drawn * targets[order, label], axis=1)[:, ends]
             seen = np.cumsum(drawn, axis=1)[:, ends]
-            gained = np.diff(hits, axis=1, prepend=0.0)
-            precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-            total = hits[:, -1]
-            area = (precision * gained).sum(axis=1)
-            found[start : start + step, label] = np.divide(
-                area, total, out=np.full_like(area, np.nan), where=total > 0
-            )
-    return found
+            area = (divide(hits, seen, 0.0) * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1)
+            precisions[start : start + step, label] = divide(area, hits[:, -1])
+    return precisions
 
 
-def _map(
-    samples: Samples, weights: Float[np.ndarray, "r n"], *, scores: str, targets: str
-) -> Float[np.ndarray, " r"]:
-    found = average_precisions(samples[scores].astype(np.float64), samples[targets].astype(bool), weights)
-    known = ~np.isnan(found)
-    return np.divide(
-        np.where(known, found, 0).sum(axis=1),
-        known.sum(axis=1),
-        out=np.full(len(found), np.nan),
-        where=known.any(1),
-    )
+def _mean_average_precision(samples: Samples, weights: Weights, *, scores: str, targets: str) -> Scores:
+    by_class = average_precisions(samples[scores].astype(np.float64), samples[targets].astype(bool), weights)
+    known = ~np.isnan(by_class)
+    return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))

@@ -27,10 +27,10 @@ FACTORIES: Mapping[str, Callable[..., Statistic]] = {
 
 
 def describe(statistic: Statistic) -> dict[str, Any]:
-    """Return a statistic made by one of the factories as ``{"name": ..., "columns": {...}}``.
+    """Return a statistic made by one of the `FACTORIES` as ``{"name": ..., "columns": {...}}``.
 
     Raises:
-        ContractError: it was made otherwise; comparing stored results would need its code.
+        ContractError: it was made in another way, so comparing stored results would need its code.
     """
     for name, factory in FACTORIES.items():
         if isinstance(statistic, partial):
@@ -47,7 +47,7 @@ def statistic_from(described: Mapping[str, Any]) -> Statistic:
     """Return the statistic that `describe` described.
 
     Raises:
-        DataError: a name or columns this version does not know.
+        DataError: this version does not know the name or its columns.
     """
     name, columns = described.get("name"), described.get("columns")
     factory = FACTORIES.get(str(name))

@@ -1,4 +1,4 @@
-"""Geometry of two views of one place: which points both see, and how far off a match is."""
+"""Geometry of two views of one scene: points that both show, and errors of matches."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ from ssleval.core.targets import Views
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Points of a regular grid on the first image that the second one shows as well."""
+    """Points of a regular grid on the first image that the second image shows too."""
 
     points: Float[np.ndarray, "k 2"]
-    """Column and row in the first image, pixel centres at halves."""
+    """Column and row in the first image; pixel centres are at halves."""
     places: Float[np.ndarray, "k 2"]
-    """Where they are in the second image."""
+    """Column and row of the same points in the second image."""
     surface: Float[np.ndarray, "k 3"]
-    """Where they are in the frame of the second camera, in metres."""
+    """The same points in the frame of the second camera, in metres."""
 
 
 def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
-    """Return the pixels of the first image, ``step`` apart, whose surface the second image shows.
+    """Return the points of the first image, ``step`` pixels apart, that the second image shows.
 
-    A point is shown where it falls into the second image and the depth there agrees with its own to
-    ``tolerance`` metres: where it does not, something hides it.
+    It shows a point that falls inside it and whose depth agrees with the depth map to ``tolerance`` metres;
+    otherwise something occludes the point.
     """
     height, width = views.depths[0].shape
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
@@ -43,9 +43,9 @@ def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
 def errors(
     matched: Float[np.ndarray, "k 2"], seen: Seen, views: Views
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Return how far matches in the second image are off: in pixels, and in metres of the surface.
+    """Return the errors of matches in the second image: in pixels, and in metres on the surface.
 
-    Metres are infinite where the second image has no depth at the match.
+    Metres are infinite if the second image has no depth at the match.
 
     Source:
         El Banani et al. 2024, arXiv:2404.08636, sec. 4.2.
@@ -72,16 +72,16 @@ def lifted(
 def projected(
     surface: Float[np.ndarray, "k 3"], intrinsics: Float[np.ndarray, "3 3"]
 ) -> Float[np.ndarray, "k 2"]:
-    """Return where points before a camera are in its image."""
+    """Return the column and row of points in front of a camera."""
     homogeneous = surface @ intrinsics.T
     return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
 def depth_at(depth: Float[np.ndarray, "H W"], points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " k"]:
-    """Return the depth of the pixel that each point lies in, 0 outside the image."""
+    """Return the depth of the pixel that each point lies in; 0 outside the image."""
     columns, rows = np.floor(points.T)
     height, width = depth.shape
     inside: Bool[np.ndarray, " k"] = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    found = np.zeros(len(points))
-    found[inside] = depth[rows[inside].astype(int), columns[inside].astype(int)]
-    return found
+    depths = np.zeros(len(points))
+    depths[inside] = depth[rows[inside].astype(int), columns[inside].astype(int)]
+    return depths

@@ -1,11 +1,11 @@
-"""How well a ranking finds what shows the same: average precision by trapezoids and by steps."""
+"""Quality of one ranking: average precision, by steps and by trapezoids, and precision at k."""
 
 import numpy as np
 from jaxtyping import Int
 
 
 def ranks_without(right: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]) -> Int[np.ndarray, " p"]:
-    """Return the ranks of the right answers, in increasing order, as if no junk were in the ranking.
+    """Return the ranks of the right answers with junk removed from the ranking, in increasing order.
 
     Both arguments are 0-based ranks in one ranking.
     """
@@ -14,9 +14,9 @@ def ranks_without(right: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]) -> 
 
 
 def average_precision(ranks: Int[np.ndarray, " p"]) -> float:
-    """Return the mean of the precision at every right answer; NaN where there is none.
+    """Return the mean precision at the right answers; NaN if there is none.
 
-    ``ranks`` are 0-based, in increasing order, of all right answers there are.
+    ``ranks`` are the 0-based ranks of all right answers, in increasing order.
     """
     if not len(ranks):
         return float("nan")
@@ -24,24 +24,25 @@ def average_precision(ranks: Int[np.ndarray, " p"]) -> float:
 
 
 def trapezoid_average_precision(ranks: Int[np.ndarray, " p"], count: int) -> float:
-    """Return the area under precision over recall by trapezoids; NaN where nothing is right.
+    """Return the area under the precision-recall curve by trapezoids; NaN if ``count`` is 0.
 
-    ``ranks`` are 0-based, in increasing order; of ``count`` right answers those missing were not found.
+    ``ranks`` are 0-based, in increasing order. There are ``count`` right answers; those without a rank were
+    not found.
 
     Source:
         Philbin et al. 2007's evaluation, as in Radenovic et al. 2018, arXiv:1803.11285, sec. 3.
     """
     if not count:
         return float("nan")
-    found = np.arange(len(ranks))
-    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
-    return float((before + (found + 1) / (ranks + 1)).sum() / (2 * count))
+    above = np.arange(len(ranks))
+    before = np.where(ranks > 0, above / np.maximum(ranks, 1), 1.0)
+    return float((before + (above + 1) / (ranks + 1)).sum() / (2 * count))
 
 
 def precision_at(ranks: Int[np.ndarray, " p"], k: int) -> float:
-    """Return the part of the first k images that is right; NaN where nothing is right.
+    """Return the fraction of the first k images that is right; NaN if there is no right answer.
 
-    Where the last right answer comes before place k, the ranking is taken to end with it.
+    If the last right answer comes before place k, the ranking ends with it.
 
     Source:
         Radenovic et al. 2018, arXiv:1803.11285, sec. 3, mP@k.

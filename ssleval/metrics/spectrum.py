@@ -1,10 +1,9 @@
-"""Label-free numbers of a feature matrix, each as the mean of one contribution per image.
+"""Label-free scores of a feature matrix, each as the mean of one contribution per image.
 
-A spectrum is not a mean over images, but it moves with each of them: a contribution is the number itself
-plus the first-order change (the influence function) when that image gains weight. Influences average to
-zero, so the contributions average to the number exactly, and resampling them gives the interval of the
-delta method. Resampling images and decomposing anew would cost an eigendecomposition per resample, and
-is biased besides: drawing images twice lowers ranks.
+A score of a spectrum is not a mean over images. The contribution of an image is the score plus the image's
+influence: the first-order change of the score as the image gains weight. Influences average to zero, so the
+contributions average to the score, and resampling them gives the interval of the delta method. Resampling
+images instead would cost an eigendecomposition per resample and be biased: repeated images lower ranks.
 """
 
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from ssleval.core.text import counted
 from ssleval.errors import DataError
 
 _ROWS = 8192
 _NEGLIGIBLE = 1e-12
-"""Eigenvalues below this fraction of the largest are rounding, and count as zero."""
+"""Eigenvalues below this fraction of the largest are rounding errors and count as zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +24,23 @@ class Spectrum:
     """Second moments of features along their principal axes."""
 
     values: Float[np.ndarray, " r"]
-    """Mean squared coordinate along each axis, decreasing; axes without any are left out."""
+    """Mean squared coordinate along each axis, decreasing; axes with value zero are left out."""
     squares: Float[np.ndarray, "n r"]
     """Squared coordinate of every image along every axis; columns average to ``values``."""
 
     def contributions(self, number: float, slopes: Float[np.ndarray, " r"]) -> Float[np.ndarray, " n"]:
-        """Return ``number`` plus each image's influence, for ``slopes`` of the number by each value."""
+        """Return ``number`` plus each image's influence; ``slopes`` are its derivatives by ``values``."""
         return number + (self.squares - self.values) @ slopes
 
 
 def eigenspectrum(features: Float[np.ndarray, "n d"], *, centred: bool) -> Spectrum:
-    """Decompose the second moments of features, in float64; ``centred`` subtracts the mean first.
+    """Decompose the second moments of features in float64; ``centred`` subtracts the mean first.
 
     Raises:
         DataError: fewer than two images, or all features are equal (or zero).
     """
     if len(features) < 2:
-        raise DataError(f"spectrum: {len(features)} images; it needs at least 2")
+        raise DataError(f"spectrum: {counted(len(features), 'image')}; it needs at least 2")
     mean = np.mean(features, axis=0, dtype=np.float64) if centred else np.zeros(features.shape[1])
     moments = np.zeros((features.shape[1],) * 2)
     for start in range(0, len(features), _ROWS):
@@ -58,12 +58,12 @@ def eigenspectrum(features: Float[np.ndarray, "n d"], *, centred: bool) -> Spect
 
 
 def effective_rank(spectrum: Spectrum) -> Float[np.ndarray, " n"]:
-    """Return contributions to the exponential of the entropy of normalised singular values.
+    """Return contributions to the exponential of the entropy of the normalised singular values.
 
-    1 when one direction holds everything, the number of dimensions when all hold the same.
+    It is 1 if one direction holds all variance, and the number of dimensions if all hold the same.
 
     Source:
-        RankMe, Garrido et al. 2023, arXiv:2210.02885, eq. 1, on features as they are, not centred.
+        RankMe, Garrido et al. 2023, arXiv:2210.02885, eq. 1, on features that are not centred.
     """
     singular = np.sqrt(spectrum.values)
     share = singular / singular.sum()
@@ -76,8 +76,8 @@ def effective_rank(spectrum: Spectrum) -> Float[np.ndarray, " n"]:
 def alpha_req(spectrum: Spectrum, first: int, last: int) -> Float[np.ndarray, " n"]:
     """Return contributions to the decay exponent of the eigenvalues of the covariance.
 
-    Minus the slope of log eigenvalue on log rank, over ranks ``first`` to ``last`` (from 1), rank j
-    weighted 1 / j; where there are fewer eigenvalues, over those there are.
+    It is minus the slope of log eigenvalue against log rank, over ranks ``first`` (counted from 1) to
+    ``last`` or the last there is; rank j has weight 1 / j.
 
     Raises:
         DataError: fewer than two eigenvalues in that range.
@@ -88,7 +88,7 @@ def alpha_req(spectrum: Spectrum, first: int, last: int) -> Float[np.ndarray, " 
     ranks = np.arange(first, min(last, len(spectrum.values)) + 1)
     if len(ranks) < 2:
         raise DataError(
-            f"spectrum: {len(spectrum.values)} directions hold any variance, alpha-ReQ needs two of "
+            f"spectrum: {counted(len(spectrum.values), 'direction')} with variance, alpha-ReQ needs two of "
             f"{first}..{last}; use more images or a wider range (spectrum.first, spectrum.last)"
         )
     x, weight = np.log(ranks), 1 / ranks
@@ -101,7 +101,7 @@ def alpha_req(spectrum: Spectrum, first: int, last: int) -> Float[np.ndarray, " 
 
 
 def variance_explained(spectrum: Spectrum, components: int) -> Float[np.ndarray, " n"]:
-    """Return contributions to the share of the variance that the first components hold."""
+    """Return contributions to the fraction of the variance in the first ``components``."""
     total = spectrum.values.sum()
     share = float(spectrum.values[:components].sum() / total)
     leading = np.arange(len(spectrum.values)) < components
@@ -113,9 +113,9 @@ def uniformity(
 ) -> Float[np.ndarray, " n"]:
     """Return contributions to the log of the mean Gaussian potential between pairs of unit vectors.
 
-    ``log mean exp(-t ||x - y||^2)`` over pairs of different images: 0 when all features point one way,
-    lower the more evenly they cover the sphere. All pairs among ``limit`` images drawn with ``seed``
-    count; contributions of the others are NaN.
+    It is ``log mean exp(-t ||x - y||^2)`` over pairs of different images: 0 if all features have one
+    direction, and lower the more evenly they cover the sphere. All pairs of ``limit`` images drawn with
+    ``seed`` are used; contributions of the other images are NaN.
 
     Source:
         Wang and Isola 2020, arXiv:2005.10242, eq. 2.
@@ -132,15 +132,12 @@ def uniformity(
         cosines[at, start + at] = -np.inf
         potential[start : start + 1024] = np.exp(2 * t * (cosines - 1)).sum(axis=1) / (len(rows) - 1)
     mean = potential.mean()
-    found = np.full(len(features), np.nan)
-    found[rows] = np.log(mean) + 2 * (potential - mean) / mean
-    return found
+    contributions = np.full(len(features), np.nan)
+    contributions[rows] = np.log(mean) + 2 * (potential - mean) / mean
+    return contributions
 
 
 def dead_dimensions(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Return, for every image, the fraction of dimensions with one value on all images.
-
-    The same for each: which dimensions are dead over all images is not a matter of which are drawn.
-    """
+    """Return the fraction of dimensions with the same value on all images, repeated for every image."""
     low, high = features.min(axis=0), features.max(axis=0)
     return np.full(len(features), float((low == high).mean()))

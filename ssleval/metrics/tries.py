@@ -1,4 +1,4 @@
-"""How much a score varies over repeated draws, as the mean of one contribution per image."""
+"""How much a score varies over repeated draws, as one contribution per image."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 def deviation_contributions(
     correct: Bool[np.ndarray, "n tries"], groups: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Return contributions that average to the standard deviation over tries (divided by tries - 1).
+    """Return contributions whose mean is the standard deviation of the score over tries (``ddof=1``).
 
-    A try's score is the mean of ``correct`` within each group, averaged over groups: one group for
+    The score of a try is the mean of ``correct`` within each group, averaged over groups: one group for
     accuracy, classes for mean per-class accuracy. A contribution is the deviation plus the image's
-    first-order influence on it, so that resampling contributions gives the delta method's interval.
+    first-order influence on it, so resampling contributions gives the interval of the delta method.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     shares = len(correct) / (len(sizes) * sizes[group])

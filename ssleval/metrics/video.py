@@ -1,4 +1,4 @@
-"""How well objects are followed through a video: region similarity J and contour accuracy F."""
+"""Video object segmentation: region similarity J and contour accuracy F."""
 
 import math
 
@@ -9,11 +9,11 @@ from scipy.spatial import KDTree
 from ssleval.errors import ContractError
 
 TOLERANCE = 0.008
-"""How far apart contours may lie and still agree, as a part of the image's diagonal."""
+"""How far apart matching contour pixels may lie, as a fraction of the image's diagonal."""
 
 
 def region_j(predicted: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"]) -> float:
-    """Return intersection over union; 1 where both masks are empty.
+    """Return intersection over union; 1 if both masks are empty.
 
     Source:
         Perazzi et al. 2016, sec. 4; davisvideochallenge/davis2017-evaluation, ``db_eval_iou``.
@@ -25,14 +25,14 @@ def region_j(predicted: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"]
 def contour_f(
     predicted: Bool[np.ndarray, "H W"], target: Bool[np.ndarray, "H W"], tolerance: float = TOLERANCE
 ) -> float:
-    """Return the F-measure of two contours whose pixels agree up to a distance.
+    """Return the F-measure of two contours.
 
-    A pixel of one contour is matched where the other passes within ``tolerance`` times the diagonal,
-    rounded up to whole pixels. One empty contour scores 0, two of them 1.
+    A contour pixel is matched if the other contour passes within ``tolerance`` times the diagonal, rounded up
+    to whole pixels. One empty contour scores 0, two score 1.
 
     Source:
-        Perazzi et al. 2016, sec. 4; davisvideochallenge/davis2017-evaluation, ``f_measure``, whose
-        dilation by a disk is the same test of Euclidean distance.
+        Perazzi et al. 2016, sec. 4; davisvideochallenge/davis2017-evaluation, ``f_measure``, whose dilation
+        by a disk is the same test of Euclidean distance.
     """
     ours, theirs = np.argwhere(boundary(predicted)), np.argwhere(boundary(target))
     if not len(ours) or not len(theirs):
@@ -43,9 +43,9 @@ def contour_f(
 
 
 def boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Return the contour of a mask: pixels unlike their neighbour to the right, below, or both.
+    """Return the contour of a mask: pixels unlike their right, lower or lower right neighbour.
 
-    The image's own edge is no contour.
+    The border of the image is not a contour.
 
     Source:
         davisvideochallenge/davis2017-evaluation, ``_seg2bmap``, after Martin et al. 2004.
@@ -56,21 +56,21 @@ def boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def recall(scores: Float[np.ndarray, " t"]) -> float:
-    """Return the part of frames that score above one half."""
+    """Return the fraction of frames with a score above one half."""
     return float((scores > 0.5).mean())
 
 
 def decay(scores: Float[np.ndarray, " t"]) -> float:
-    """Return how much worse the last quarter of a clip is than the first.
+    """Return the mean score of the first quarter of a clip minus that of the last.
 
-    Quarters share the frame where they meet.
+    Neighbouring quarters share a frame.
 
     Raises:
         ContractError: no frame.
 
     Source:
-        davisvideochallenge/davis2017-evaluation, ``db_statistics``, without its 8-bit frame numbers,
-        which are wrong from frame 256 on.
+        davisvideochallenge/davis2017-evaluation, ``db_statistics``, except for its 8-bit frame numbers, which
+        overflow at frame 256.
     """
     if not len(scores):
         raise ContractError("decay of no frames")

@@ -1,8 +1,8 @@
-"""Two models on the items they share: how much better, how sure, and what could not have been seen.
+"""Compare two models on the items that both were scored on. Imports no torch.
 
-Right-or-wrong samples of one probe seed are tested with exact McNemar, everything else with the paired
-bootstrap; Holm corrects over all rows of a comparison. Results measured with several probe seeds are
-paired seed by seed and averaged. Imports no torch.
+Right-or-wrong samples of one probe seed are tested with the exact McNemar test, everything else with the
+paired bootstrap. Holm's method corrects the p-values over all rows of a comparison. Results measured with
+several probe seeds are paired seed by seed and averaged.
 """
 
 import math
@@ -10,25 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ssleval.core import Metric
+from ssleval.core import Samples
 from ssleval.errors import ConfigError, DataError
-from ssleval.metrics.paired import (
-    Difference,
-    holm,
-    mcnemar_exact,
-    mcnemar_outcomes,
-    paired_over_seeds,
-)
-from ssleval.metrics.recorded import statistic_from
-from ssleval.results.record import Result, Score, comparable, read_samples
+from ssleval.metrics.paired import Difference, holm, mcnemar_exact, mcnemar_outcomes, paired_over_seeds
+from ssleval.results.numbers import decimals, shown, with_interval
+from ssleval.results.record import Result, by_comparable, read_samples
 
 _FEWEST_DISCORDANT = 6
-"""One-sided right-or-wrong differences below which exact McNemar cannot reach p = 0.05."""
+"""With fewer items that only one model gets right, exact McNemar cannot reach p = 0.05."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Results of one task on one dataset that may be compared, seed by seed."""
+    """Comparable results of two models on one task and dataset, seed by seed."""
 
     first: tuple[Result, ...]
     second: tuple[Result, ...]
@@ -41,7 +35,7 @@ class Pairing:
     @property
     def headline(self) -> str:
         """Name of the metric that ranks."""
-        return next(iter(self.first[0].metrics))
+        return self.first[0].headline
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +54,24 @@ class Comparison:
     """Second minus first, on the shared items."""
     ci95: tuple[float, float]
     n: int
-    """Shared items."""
+    """Number of shared items."""
     seeds: int
     test: str
     pvalue: float
     adjusted: float
-    """Holm's correction over all rows of this comparison."""
+    """The p-value after Holm's correction over all rows of the comparison."""
     detectable: float
-    """The smallest true difference this test set could have shown (80 % power, 5 % level)."""
+    """The smallest true difference that this test set would have shown (80 % power, 5 % level)."""
 
     @property
     def verdict(self) -> str:
-        """Return who is better at the 5 % level, after correction."""
+        """Which model is better at the 5 % level, after correction."""
         if self.adjusted >= 0.05:
             return "no difference shown"
         return "second better" if (self.difference > 0) == self.higher_is_better else "first better"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the verdict; numbers that do not exist are None, as JSON wants."""
+        """Return the fields and the verdict; numbers that are not finite are None, for JSON."""
         fields = {**asdict(self), "ci95": [_finite(end) for end in self.ci95], "verdict": self.verdict}
         return {name: _finite(value) for name, value in fields.items()}
 
@@ -85,11 +79,11 @@ class Comparison:
 def compare(
     first: Sequence[Result], second: Sequence[Result], *, every_metric: bool = False
 ) -> list[Comparison]:
-    """Return a row for the leading metric of every task both were measured with, or for every metric.
+    """Return one row per shared task, for its leading metric; or one per metric, with ``every_metric``.
 
     Raises:
-        DataError: they share no task and dataset, or their dataset, split, protocol or data differ.
-        ConfigError: several results of one side fit.
+        DataError: the two share no task and dataset, or differ in dataset, split, protocol or data.
+        ConfigError: one side has several results for one comparison.
     """
     rows = [
         _row(pairing, name)
@@ -101,46 +95,47 @@ def compare(
 
 
 def pairings(first: Sequence[Result], second: Sequence[Result]) -> list[Pairing]:
-    """Match results by task, dataset and everything that must agree, and by seed.
+    """Match results by task, dataset, everything else that must agree, and seed.
 
     Raises:
         DataError: nothing is shared, or what must agree differs; the message names the field.
-        ConfigError: several results of one side fit.
+        ConfigError: one side has several results for one comparison.
     """
-    found: list[Pairing] = []
-    names = [(one.task, one.dataset) for one in first]
-    shared = {(two.task, two.dataset): True for two in second if (two.task, two.dataset) in names}
-    if not shared:
-        here, there = (sorted({f"{r.task}/{r.dataset}" for r in side}) for side in (first, second))
+    ours, theirs = _by_task(first), _by_task(second)
+    if not ours.keys() & theirs.keys():
+        here, there = (", ".join(sorted("/".join(name) for name in side)) for side in (ours, theirs))
         raise DataError(
-            f"nothing to compare: one side has {', '.join(here)}, the other {', '.join(there)}; "
+            f"nothing to compare: one side has {here}, the other {there}; "
             "measure both with one task on one dataset"
         )
-    for name in sorted(shared):
-        ours, theirs = ([r for r in side if (r.task, r.dataset) == name] for side in (first, second))
-        digests = {comparable(one) for one in ours} & {comparable(two) for two in theirs}
-        if not digests:
-            raise DataError(_why_not(ours, theirs))
-        for digest in sorted(digests):
-            sides = [[r for r in side if comparable(r) == digest] for side in (ours, theirs)]
-            found.append(_by_seed(*sides))
-    return found
+    pairs: list[Pairing] = []
+    for name in sorted(ours.keys() & theirs.keys()):
+        here, there = by_comparable(ours[name]), by_comparable(theirs[name])
+        if not here.keys() & there.keys():
+            raise DataError(_why_not(ours[name], theirs[name]))
+        pairs += [_by_seed(here[digest], there[digest]) for digest in sorted(here.keys() & there.keys())]
+    return pairs
 
 
 def mismatches(first: Result, second: Result) -> list[str]:
-    """Return what must agree in two results but does not, as ``field: value against value``."""
-    found = _differing("task", first.task, second.task)
-    for shown, field in (("split", "test_split"), ("fingerprint", "fingerprints")):
-        found += _differing(shown, first.data.get(field), second.data.get(field))
-    found += _differing("protocol", first.protocol, second.protocol)
-    skip = "skip_corrupt"
-    return found + _differing(skip, first.settings.get(skip), second.settings.get(skip))
+    """Return what must agree in two results and does not, as ``field: value against value``."""
+    here, there = (
+        {
+            "task": result.task,
+            "split": result.data.get("test_split"),
+            "fingerprint": result.data.get("fingerprints"),
+            "protocol": result.protocol,
+            "skip_corrupt": result.settings.get("skip_corrupt"),
+        }
+        for result in (first, second)
+    )
+    return [line for name in here for line in _differing(name, here[name], there[name])]
 
 
 def unlike_precision(pair: Pairing) -> str:
-    """Return both sides' precision, as ``fp32 against fp16``, unless all is the same; it need not agree."""
+    """Return the precisions of both sides, as ``fp32 against fp16``; '' where all results have the same."""
     here, there = (
-        sorted({str(one.settings.get("precision", "fp32")) for one in side})
+        sorted({str(result.settings.get("precision", "fp32")) for result in side})
         for side in (pair.first, pair.second)
     )
     same = here == there and len(here) == 1
@@ -149,52 +144,50 @@ def unlike_precision(pair: Pairing) -> str:
 
 def paired_difference(pairing: Pairing, name: str) -> Difference:
     """Return the second minus the first in one metric, over shared items and seeds."""
-    first, second = ([read_samples(one) for one in side] for side in (pairing.first, pairing.second))
-    return paired_over_seeds(_metric(pairing, name), second, first)
+    first, second = _samples(pairing)
+    return paired_over_seeds(pairing.first[0].metrics[name].metric(name), second, first)
 
 
 def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
-    """Return the comparison as a Markdown table, differences in points or the metric's unit."""
+    """Return a Markdown table; ``first`` and ``second`` are the names of the models.
+
+    Fractions and their differences are in percent and percentage points, other scores in their unit.
+    """
     lines = [
         f"| task | metric | {first} | {second} | difference [95 %] | p (Holm) | smallest detectable | n | |",
         "|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
     ]
     for row in rows:
-        scale, digits = (100, 2) if row.unit == "fraction" else (1, 4)
-        numbers = (row.first, row.second, row.difference, *row.ci95, row.detectable)
-        a, b, gap, low, high, least = (f"{number * scale:.{digits}f}" for number in numbers)
+        places = decimals(row.unit, compared=True)
+        here, there = (shown(value, row.unit, places) for value in (row.first, row.second))
         sign = "+" if row.difference > 0 else ""
-        verdict = {"first better": f"{first} better", "second better": f"{second} better"}.get(
-            row.verdict, row.verdict
-        )
+        gap = sign + with_interval(row.difference, row.ci95, row.unit, places)
+        least = shown(row.detectable, row.unit, places) if math.isfinite(row.detectable) else "unknown"
+        verdict = {"first better": f"{first} better", "second better": f"{second} better"}
         lines.append(
-            f"| {row.task}/{row.dataset} | {row.metric} | {a} | {b} | {sign}{gap} [{low}, {high}] | "
-            f"{row.adjusted:.2g} | {least if math.isfinite(row.detectable) else 'unknown'} | {row.n} | "
-            f"{verdict} |"
+            f"| {row.task}/{row.dataset} | {row.metric} | {here} | {there} | {gap} | {row.adjusted:.2g} | "
+            f"{least} | {row.n} | {verdict.get(row.verdict, row.verdict)} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _shared_metrics(pairing: Pairing) -> list[str]:
-    # A result from before the task gave a metric has no score of it.
-    everyone = (*pairing.first, *pairing.second)
-    return [name for name in pairing.first[0].metrics if all(name in one.metrics for one in everyone)]
+    # Results of an earlier version of a task may lack a metric.
+    results = (*pairing.first, *pairing.second)
+    return [name for name in pairing.first[0].metrics if all(name in result.metrics for result in results)]
 
 
 def _row(pairing: Pairing, name: str) -> Comparison:
-    score = pairing.first[0].metrics[name]
-    difference = paired_difference(pairing, name)
-    outcomes = None
-    if len(pairing.first) == 1:
-        one, two = (read_samples(side[0]) for side in (pairing.first, pairing.second))
-        outcomes = mcnemar_outcomes(_metric(pairing, name), one, two)
-    pvalue = difference.pvalue() if outcomes is None else mcnemar_exact(*outcomes)
-    detectable = difference.detectable()
-    if outcomes is not None:
+    result, score = pairing.first[0], pairing.first[0].metrics[name]
+    metric, (first, second) = score.metric(name), _samples(pairing)
+    difference = paired_over_seeds(metric, second, first)
+    pvalue, detectable, test = difference.pvalue(), difference.detectable(), "paired bootstrap"
+    if len(first) == 1 and (outcomes := mcnemar_outcomes(metric, first[0], second[0])) is not None:
+        pvalue, test = mcnemar_exact(*outcomes), "exact McNemar"
         detectable = max(detectable, _FEWEST_DISCORDANT / difference.n)
     return Comparison(
-        task=pairing.first[0].task,
-        dataset=pairing.first[0].dataset,
+        task=result.task,
+        dataset=result.dataset,
         metric=name,
         unit=score.unit,
         higher_is_better=score.higher_is_better,
@@ -203,21 +196,28 @@ def _row(pairing: Pairing, name: str) -> Comparison:
         difference=difference.value,
         ci95=difference.interval(0.95),
         n=difference.n,
-        seeds=len(pairing.first),
-        test="paired bootstrap" if outcomes is None else "exact McNemar",
+        seeds=len(first),
+        test=test,
         pvalue=pvalue,
         adjusted=pvalue,
         detectable=detectable,
     )
 
 
-def _metric(pairing: Pairing, name: str) -> Metric:
-    score: Score = pairing.first[0].metrics[name]
-    return Metric(name, statistic_from(score.statistic), score.higher_is_better, score.unit)
+def _samples(pairing: Pairing) -> tuple[list[Samples], list[Samples]]:
+    first, second = ([read_samples(result) for result in side] for side in (pairing.first, pairing.second))
+    return first, second
 
 
 def _average(side: Sequence[Result], name: str) -> float:
-    return sum(one.metrics[name].value for one in side) / len(side)
+    return sum(result.metrics[name].value for result in side) / len(side)
+
+
+def _by_task(side: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in side:
+        groups.setdefault((result.task, result.dataset), []).append(result)
+    return groups
 
 
 def _by_seed(first: Sequence[Result], second: Sequence[Result]) -> Pairing:
@@ -228,40 +228,41 @@ def _by_seed(first: Sequence[Result], second: Sequence[Result]) -> Pairing:
     if not common:
         raise DataError(
             f"{first[0].task}/{first[0].dataset}: seeds {sorted(ours)} against {sorted(theirs)}; "
-            "measure both with one of them (`ssleval run --seed`)"
+            "measure both with the same seed (`ssleval run --seed`)"
         )
     return Pairing(tuple(ours[seed] for seed in common), tuple(theirs[seed] for seed in common))
 
 
 def _seeds(side: Sequence[Result]) -> dict[int, Result]:
-    found: dict[int, Result] = {}
-    for one in sorted(side, key=lambda one: (one.settings.get("seed", 0), one.created)):
-        seed = int(one.settings.get("seed", 0))
-        if seed in found and found[seed].key != one.key:
-            precisions = (found[seed].settings.get("precision"), one.settings.get("precision"))
+    by_seed: dict[int, Result] = {}
+    for result in sorted(side, key=lambda result: (result.settings.get("seed", 0), result.created)):
+        seed = int(result.settings.get("seed", 0))
+        known = by_seed.setdefault(seed, result)
+        if known.key != result.key:
             raise ConfigError(
-                f"{one.model} has two results of {one.task}/{one.dataset} with seed {seed} "
-                f"(precision {precisions[0]} and {precisions[1]}); name the result files"
+                f"{result.model} has two results of {result.task}/{result.dataset} with seed {seed} "
+                f"(precision {known.settings.get('precision')} and {result.settings.get('precision')}); "
+                "name the result files"
             )
-        found[seed] = one
-    return found
+        by_seed[seed] = result
+    return by_seed
 
 
 def _why_not(ours: Sequence[Result], theirs: Sequence[Result]) -> str:
-    nearest = min((mismatches(one, two) for one in ours for two in theirs), key=len)
+    nearest = min((mismatches(here, there) for here in ours for there in theirs), key=len)
     return (
         f"{ours[0].task}/{ours[0].dataset} cannot be compared: {'; '.join(nearest)}; "
         "measure both the same way"
     )
 
 
-def _differing(name: str, one: Any, two: Any) -> list[str]:
-    if one == two:
+def _differing(name: str, here: Any, there: Any) -> list[str]:
+    if here == there:
         return []
-    if not isinstance(one, Mapping) or not isinstance(two, Mapping):
-        return [f"{name}: {_short(one)} against {_short(two)}"]
-    keys = sorted({*one, *two})
-    return [line for key in keys for line in _differing(f"{name}.{key}", one.get(key), two.get(key))]
+    if not isinstance(here, Mapping) or not isinstance(there, Mapping):
+        return [f"{name}: {_short(here)} against {_short(there)}"]
+    keys = sorted({*here, *there})
+    return [line for key in keys for line in _differing(f"{name}.{key}", here.get(key), there.get(key))]
 
 
 def _short(value: Any) -> str:

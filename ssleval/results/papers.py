@@ -1,12 +1,12 @@
-"""Figures that papers print, and which measurement of ours each one is. Imports no torch.
+"""Figures printed in papers, and which of our measurements corresponds to each. Imports no torch.
 
-``benchmarks/published.csv`` holds the figures as they were published, with their source;
-``benchmarks/published/`` says, row by row and letter by letter, which are of a model of the zoo, by a
-protocol that one of our tasks can follow, on one of our datasets. A row that it does not name has no mapping.
+``benchmarks/published.csv`` holds the figures as published, with their source. ``benchmarks/published/`` maps
+rows, letter by letter, to a model of the zoo, a protocol that one of our tasks can follow and one of our
+datasets. A row that it does not name has no mapping.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,24 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What a figure is scored on, in our names."""
+    """The data that a figure is scored on, in our names."""
 
     name: str
     split: str
     items: int
-    """Rows that the samples of a whole run have."""
+    """Rows of the samples of a complete run."""
     location: str = ""
-    """``any``: ``name`` is a source, and the folder behind its colon is the user's."""
+    """``any``: ``name`` is a source, and what follows its colon is the user's folder."""
 
     def is_of(self, dataset: str) -> bool:
-        """Return whether a result's dataset is this one by name."""
+        """Return whether a result's dataset has this name."""
         source, colon, _ = dataset.partition(":")
         return source == self.name and bool(colon) if self.location == "any" else dataset == self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How the published run was made, as far as our task can say it."""
+    """How the published run was made, as far as the settings of our task can express it."""
 
     name: str
     task: str
@@ -59,18 +59,18 @@ class Protocol:
     """One value, a list of accepted values, or ``{at_least: number}``."""
     precision: str
     tolerance: float
-    """How far a faithful repetition may be off beside rounding: points, or the metric's own unit."""
+    """How far a faithful repetition may differ, beyond rounding: in points, or in the metric's unit."""
     because: str
-    """Where the tolerance comes from."""
+    """The reason for the tolerance."""
     card_geometry: bool = False
-    """Whether images are resized as the model's card says, not as the settings do."""
+    """Whether the model's card decides how images are resized, not the settings."""
     unlike: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What no setting of ours repeats, by field."""
+    """By field, what none of our settings can repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a published row comes to in our names."""
+    """A published row in our names."""
 
     model: str
     also: tuple[str, ...]
@@ -81,13 +81,13 @@ class Measured:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that results may have."""
+        """All names that results of this model may have."""
         return (self.model, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A published number that one of our measurements can be held against."""
+    """A published number, and the measurement of ours that it is compared with."""
 
     row: Row
     measured: Measured
@@ -98,13 +98,18 @@ class Figure:
         return float(self.row.value)
 
     @property
+    def decimals(self) -> int:
+        """Number of printed decimals."""
+        return len(self.row.value.partition(".")[2])
+
+    @property
     def rounding(self) -> float:
         """Half a unit of the last printed digit."""
-        return 0.5 * 10.0 ** -len(self.row.value.partition(".")[2])
+        return 0.5 * 10.0**-self.decimals
 
     @property
     def tolerance(self) -> float:
-        """How far a repetition may be off."""
+        """How far a repetition may differ, with rounding."""
         return self.rounding + self.measured.protocol.tolerance
 
 
@@ -114,12 +119,12 @@ class Figures:
 
     mapped: tuple[Figure, ...]
     unmapped: tuple[tuple[Row, str, str], ...]
-    """The row, the zoo's name of its model ('' where there is none), and what has no counterpart."""
+    """The row, the zoo's name of its model ('' if there is none), and what has no counterpart."""
     models: Mapping[str, tuple[str, ...]]
-    """Models of the zoo that figures are of, with their other names."""
+    """Models of the zoo that have published figures, with their other names."""
 
     def model_called(self, name: str) -> str:
-        """Return the zoo's name of a model by any of its names; '' where no figure is of it."""
+        """Return the zoo's name of the model that has ``name``; '' if no figure is of it."""
         return next((model for model, also in self.models.items() if name in (model, *also)), "")
 
 
@@ -136,47 +141,48 @@ def read_figures(figures: Path | None = None, mapping: Path | None = None) -> Fi
     with (figures or packaged("benchmarks/published.csv")).open(encoding="utf-8", newline="") as file:
         rows = [Row(**line) for line in csv.DictReader(file)]
     folder = mapping or packaged("benchmarks/published")
-    models = {name: _model(entry) for name, entry in _content(folder / "models.yaml").items()}
-    tables = _Tables(_content(folder / "protocols.yaml"), {row: name for name, (row, _) in models.items()})
+    models = _content(folder / "models.yaml")
+    also = {name: tuple(entry.get("also", ())) for name, entry in models.items()}
+    name_of = {tuple(entry["published"]): name for name, entry in models.items()}
+    tables = _Tables(_content(folder / "protocols.yaml"), models)
     mapped: list[Figure] = []
     unmapped: list[tuple[Row, str, str]] = []
     for row in rows:
-        model = tables.zoo.get((row.model, row.arch, row.pretrain_data), "")
-        found = tables.find(row, model)
-        if isinstance(found, str):
-            unmapped.append((row, model, found))
+        model = name_of.get((row.model, row.arch, row.pretrain_data), "")
+        match = tables.find(row, model)
+        if isinstance(match, str):
+            unmapped.append((row, model, match))
         else:
-            metric, protocol = found
-            test = tables.tests[row.dataset]
-            mapped.append(Figure(row, Measured(model, models[model][1], test, metric, protocol)))
-    return Figures(tuple(mapped), tuple(unmapped), {name: also for name, (_, also) in models.items()})
+            mapped.append(Figure(row, Measured(model, also[model], tables.tests[row.dataset], *match)))
+    return Figures(tuple(mapped), tuple(unmapped), also)
 
 
 class _Tables:
-    """``protocols.yaml``, looked up row by row."""
+    """The content of ``protocols.yaml``."""
 
-    def __init__(self, content: Mapping[str, Any], zoo: Mapping[tuple[str, str, str], str]) -> None:
-        self.zoo = zoo
+    def __init__(self, content: Mapping[str, Any], models: Collection[str]) -> None:
         self.tests = {name: Test(**entry) for name, entry in content["datasets"].items()}
-        self.protocols = {name: Protocol(name, **entry) for name, entry in content["protocols"].items()}
-        self._tables = [
-            _table(entry, self.protocols, self.tests, zoo.values()) for entry in content["tables"]
-        ]
+        self._protocols = {name: Protocol(name, **entry) for name, entry in content["protocols"].items()}
+        self._tables: list[dict[str, Any]] = content["tables"]
+        for table in self._tables:
+            _check_names(table, [table["protocol"]], self._protocols)
+            _check_names(table, table["datasets"], self.tests)
+            _check_names(table, table["models"], models)
 
     def find(self, row: Row, model: str) -> tuple[str, Protocol] | str:
-        """Return our metric and the protocol of a row, or what of it has no counterpart."""
+        """Return our metric and the protocol of a row, or what has no counterpart."""
         if not model:
             return f"model: none of the zoo is known to be {row.model} {row.arch} on {row.pretrain_data}"
         if row.dataset not in self.tests:
             return f"dataset: none of ours is {row.dataset}"
-        claims = [one for one in self._tables if _claims(one, row, model)]
+        claims = [table for table in self._tables if _claims(table, row, model)]
         if len(claims) > 1:
             raise ConfigError(f"protocols.yaml: two tables claim {row}")
         if not claims:
             return (
                 f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
             )
-        return claims[0]["metrics"][row.metric], self.protocols[claims[0]["protocol"]]
+        return claims[0]["metrics"][row.metric], self._protocols[claims[0]["protocol"]]
 
 
 def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
@@ -189,21 +195,10 @@ def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
     )
 
 
-def _table(
-    entry: dict[str, Any], protocols: Mapping[str, Any], tests: Mapping[str, Any], models: Sequence[str] | Any
-) -> dict[str, Any]:
-    """Refuse a table that names what is not defined."""
-    known = (([entry["protocol"]], protocols), (entry["datasets"], tests), (entry["models"], set(models)))
-    for names, defined in known:
-        for name in names:
-            if name not in defined:
-                raise ConfigError(f"protocols.yaml: {entry['source']} names {name!r}, which is not defined")
-    return entry
-
-
-def _model(entry: Mapping[str, Any]) -> tuple[tuple[str, str, str], tuple[str, ...]]:
-    model, arch, data = entry["published"]
-    return (model, arch, data), tuple(entry.get("also", ()))
+def _check_names(table: Mapping[str, Any], names: Collection[str], defined: Collection[str]) -> None:
+    for name in names:
+        if name not in defined:
+            raise ConfigError(f"protocols.yaml: {table['source']} names {name!r}, which is not defined")
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,23 +1,23 @@
-"""The record of one measurement: one JSON file, and its samples in a file beside it.
+"""The record of one measurement: a JSON file with the scores, and a file beside it with the samples.
 
-Fields are only ever added: a reader of an old file sees the default of a new field. Both files are
-written under another name and then renamed, the JSON last, so that a results folder never holds half
-a result whatever happens. Imports no torch: reading results works anywhere.
+Fields are only ever added: of an old file, a new field reads as its default. Both files are written
+atomically, the JSON last, so that a results folder never holds half a result. Imports no torch: results can
+be read anywhere.
 """
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ssleval.core import Samples, digest
+from ssleval.core import Metric, Samples, digest
+from ssleval.core.files import write_atomically, write_text_atomically
 from ssleval.errors import ContractError, DataError
+from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
 
 SCHEMA = 1
@@ -26,29 +26,37 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One number and what is needed to weigh it."""
+    """One number, how certain it is, and how it is computed from samples."""
 
     value: float
     """In the metric's own unit; fractions are in [0, 1]."""
     ci95: tuple[float, float]
     """Percentile bootstrap over items."""
     n: int
-    """Items it is a statistic of."""
+    """Number of items."""
     unit: str = "fraction"
     higher_is_better: bool = True
     statistic: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Which statistic of which columns of the samples: enough to resample it without the task."""
 
+    def metric(self, name: str) -> Metric:
+        """Return the metric called ``name`` that this is a score of.
+
+        Raises:
+            DataError: this version does not know the statistic.
+        """
+        return Metric(name, statistic_from(self.statistic), self.higher_is_better, self.unit)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores, and everything needed to reproduce them or to refuse to compare them."""
+    """Scores, and everything needed to reproduce them and to decide what they may be compared with."""
 
     model: str
     task: str
     dataset: str
     key: str
-    """What was measured, apart from when and where: equal keys promise equal scores."""
+    """Digest of what was measured, without when and where: equal keys promise equal scores."""
     metrics: Mapping[str, Score]
     """The first is the one a leaderboard ranks by."""
     protocol: Mapping[str, Any]
@@ -59,7 +67,7 @@ class Result:
     """The dataset's card without its class names, and a fingerprint per split used."""
     weights_sha256: str
     settings: Mapping[str, Any]
-    """What else may move a score: precision, seed, limit, skip_corrupt."""
+    """Everything else that may change a score: precision, seed, limit, skip_corrupt."""
     skipped: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Images that could not be decoded and were left out, by split."""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -74,8 +82,13 @@ class Result:
     cached: bool = False
     """Whether it was read back instead of measured; not part of the file."""
 
+    @property
+    def headline(self) -> str:
+        """Name of the metric that ranks."""
+        return next(iter(self.metrics))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file holds, plus ``path`` and ``cached``."""
+        """Return the content of the file, plus ``path`` and ``cached``."""
         return {**asdict(self), "path": None if self.path is None else str(self.path)}
 
     def to_row(self) -> dict[str, Any]:
@@ -91,31 +104,31 @@ class Result:
         return folder / _file(self.model, self.task, self.dataset, self.key)
 
 
-_SCORE_FIELDS = frozenset(one.name for one in fields(Score))
-_RESULT_FIELDS = frozenset(one.name for one in fields(Result)) - {"metrics", "path", "cached"}
+_SCORE_FIELDS = frozenset(entry.name for entry in fields(Score))
+_RESULT_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"metrics", "path", "cached"}
 
 
-def comparable(one: Result) -> str:
-    """Return eight digits that two results share if task, protocol, scored split and data agree."""
-    data = [one.data.get("fingerprints"), one.data.get("test_split")]
-    return digest([one.task, one.protocol, data, one.settings.get("skip_corrupt")])[:8]
+def comparable(result: Result) -> str:
+    """Return eight digits that are equal if task, protocol, scored split and data of two results agree."""
+    data = [result.data.get("fingerprints"), result.data.get("test_split")]
+    return digest([result.task, result.protocol, data, result.settings.get("skip_corrupt")])[:8]
 
 
-def by_comparable(found: Collection[Result]) -> dict[str, list[Result]]:
-    """Return results by what `comparable` says of them, groups and members in the order given."""
+def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
+    """Group results by `comparable`; groups and their members keep the order given."""
     groups: dict[str, list[Result]] = {}
-    known: dict[tuple[object, ...], str] = {}
-    for one in found:
-        # Results from files share these objects, which `found` keeps: an id is that of one of them.
-        same = one.task, id(one.protocol), id(one.data), one.settings.get("skip_corrupt")
-        if same not in known:
-            known[same] = comparable(one)
-        groups.setdefault(known[same], []).append(one)
+    digests: dict[tuple[object, ...], str] = {}
+    for result in results:
+        # Results from files share these objects, and `results` keeps them alive: ids are unique.
+        parts = result.task, id(result.protocol), id(result.data), result.settings.get("skip_corrupt")
+        if parts not in digests:
+            digests[parts] = comparable(result)
+        groups.setdefault(digests[parts], []).append(result)
     return groups
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
-    """Store a result and its samples below ``folder`` and return it as a later reader will see it.
+    """Store a result and its samples below ``folder``; return the result as `read` returns it.
 
     Raises:
         ContractError: a score is not a finite number.
@@ -126,12 +139,11 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
                 f"{result.task} on {result.dataset}: {name} is {score.value}; nothing is stored"
             )
     path = result.file(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
     text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
     beside = path.with_suffix(samplefiles.SUFFIX)
-    _replace(beside, lambda file: samplefiles.save(file, samples))
-    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_atomically(beside, lambda draft: samplefiles.save(draft, samples))
+    write_text_atomically(path, text)
     samplefiles.remove_older(beside)
     return read(path)
 
@@ -171,31 +183,26 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
     path = folder / _file(model, task, dataset, key)
     if not path.exists():
         return None
-    found = read(path)
-    return replace(found, cached=True) if found.key == key else None
+    result = read(path)
+    return replace(result, cached=True) if result.key == key else None
 
 
 def read_samples(result: Result, columns: Collection[str] | None = None) -> Samples:
-    """Return the per-item samples stored beside a result; of ``columns``, those it has, where they are named.
+    """Return the samples of a result: all columns, or those of ``columns`` that are stored.
 
     Raises:
         DataError: they are missing or unreadable.
     """
-    (samples,) = read_samples_of([result], columns)
-    return samples
+    return read_samples_of([result], columns)[0]
 
 
-def read_samples_of(found: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
-    """Return what `read_samples` does of each, in less time and with all their files in memory.
-
-    Raises:
-        DataError: they are missing or unreadable.
-    """
-    return samplefiles.load([_samples_file(one) for one in found], columns)
+def read_samples_of(results: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
+    """Do `read_samples` for several results: faster, with all their files in memory at once."""
+    return samplefiles.load([_samples_file(result) for result in results], columns)
 
 
 def samples_bytes(result: Result) -> int:
-    """Return how large the file of its samples is; 0 where it is missing, which reading it says."""
+    """Return the size of the file of samples; 0 where it is missing."""
     return samplefiles.bytes_of(_samples_file(result))
 
 
@@ -208,25 +215,25 @@ def _samples_file(result: Result) -> Path:
 
 
 _FIELD = re.compile(r'\n "(\w+)": ')
-"""Where a field of the file itself begins, in a file as `write` indents it; fields of fields stand deeper."""
+"""The start of a top-level field in a file that `write` indented; nested fields are indented deeper."""
 
-_SHARED_FIELDS = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
-"""Those that many results have word for word."""
+SHARED_FIELDS = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
+"""Fields that are word for word the same in many results."""
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Return what the text holds; what results share is parsed once and held once."""
+    """Return the JSON object in ``text``; fields that results share are parsed once and held once."""
     start, *parts = _FIELD.split(text.rstrip().removesuffix("}"))
     try:
         if start != "{":
             return json.loads(text)
         pairs = zip(parts[::2], parts[1::2], strict=True)
         fields_of = {name: part.rstrip().removesuffix(",") for name, part in pairs}
-        shared = {name: _shared(fields_of.pop(name)) for name in _SHARED_FIELDS if name in fields_of}
+        shared = {name: _shared(fields_of.pop(name)) for name in SHARED_FIELDS if name in fields_of}
         own = ",".join([f'"{name}":{part}' for name, part in fields_of.items()])
         return {**json.loads(f"{{{own}}}"), **shared}
     except json.JSONDecodeError:
-        # Indented otherwise, or broken: then the error counts from the start of the file.
+        # Indented otherwise, or broken: then the position in the error counts from the start of the file.
         return json.loads(text)
 
 
@@ -248,19 +255,5 @@ def _file(model: str, task: str, dataset: str, key: str) -> Path:
 
 
 def _slug(name: str) -> str:
-    # Names may hold paths and colons; the key in the file name keeps shortened ones apart.
+    # Names may hold paths and colons; the key in the file name tells shortened ones apart.
     return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).strip("_.")[-80:] or "_"
-
-
-def _replace(path: Path, save: Callable[[Path], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        save(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""The samples of one result as a file: a row for each test item, its id and what happened to it.
+"""Files of samples: one row per test item, with its id and what the task recorded of it. Imports no torch.
 
-Arrow's own file format, with LZ4: what `pandas.read_feather` and every Arrow library open. A report opens
-thousands of small files, and of one of 500 items this takes a fifth of the time that Parquet does, for twice
-the bytes. Parquet, which earlier versions wrote, is read as well. Imports no torch.
+The format is Arrow's file format with LZ4, which `pandas.read_feather` and every Arrow library read. A report
+opens thousands of small files: one of 500 items opens five times as fast as Parquet and takes twice the
+bytes. Parquet files of earlier versions are still read.
 """
 
 from collections import deque
@@ -31,77 +31,77 @@ def save(path: Path, samples: Samples) -> None:
 
 
 def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[Samples]:
-    """Return the samples of each file, all columns or those of ``columns`` that it has.
+    """Return the samples of each file: all columns, or those of ``columns`` that it has.
 
-    A file of an earlier version stands for a missing one.
+    Where a file is missing, the Parquet file of an earlier version is read instead.
 
     Raises:
         DataError: they are missing or unreadable.
     """
     kept = None if columns is None else {"id", *columns}
-    # Step by step, not file by file: what a step works with then stays in a cache.
-    stored = _each(paths, lambda path: _newest(path, Path.read_bytes), paths)
-    batches = _each(paths, partial(_batch, kept=kept), stored)
+    # Step by step, not file by file: code and data of one step then stay in the processor's cache.
+    contents = _each(paths, lambda path: _newest(path, Path.read_bytes), paths)
+    batches = _each(paths, partial(_batch, kept=kept), contents)
     return _each(paths, _samples, batches)
 
 
 def bytes_of(path: Path) -> int:
-    """Return how large the file is; 0 where it is missing, which loading it says."""
+    """Return the size of the file; 0 where it is missing."""
     try:
-        return _newest(path, lambda one: one.stat().st_size)
+        return _newest(path, lambda file: file.stat().st_size)
     except OSError:
         return 0
 
 
 def remove_older(path: Path) -> None:
-    """Remove what an earlier version wrote where ``path`` now is."""
+    """Remove the file that an earlier version wrote in place of ``path``."""
     path.with_suffix(_OLDER_SUFFIX).unlink(missing_ok=True)
 
 
-def _newest(path: Path, what: Callable[[Path], Any]) -> Any:
-    """Return ``what`` of a file, or of that which an earlier version wrote."""
+def _newest(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
-        return what(path)
+        return read(path)
     except FileNotFoundError:
-        return what(path.with_suffix(_OLDER_SUFFIX))
+        return read(path.with_suffix(_OLDER_SUFFIX))
 
 
-def _each(paths: Sequence[Path], step: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
-    done: list[Any] = []
-    for path, one in zip(paths, given, strict=True):
+def _each(paths: Sequence[Path], step: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
+    """Apply ``step`` to the input of every file; errors name the file."""
+    outputs: list[Any] = []
+    for path, value in zip(paths, inputs, strict=True):
         try:
-            done.append(step(one))
+            outputs.append(step(value))
         except (OSError, LookupError, ValueError, MemoryError, pa.ArrowException) as error:
             older = path.with_suffix(_OLDER_SUFFIX)
             named = older if older.exists() and not path.exists() else path
             raise DataError(
                 f"{named}: samples missing or unreadable ({error}); `ssleval run --force` redoes them"
             ) from error
-    return done
+    return outputs
 
 
-def _batch(stored: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
-    if stored.startswith(b"PAR1"):
-        return _batch_of_parquet(stored, kept)
-    file = _opened(stored)
-    chosen = [row for row, name in enumerate(file.schema.names) if kept is None or name in kept]
+def _batch(content: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
+    if content.startswith(b"PAR1"):
+        return _batch_of_parquet(content, kept)
+    file = _opened(content)
+    chosen = [place for place, name in enumerate(file.schema.names) if kept is None or name in kept]
     if len(chosen) < len(file.schema.names):
-        file = _opened(stored, included_fields=chosen)
+        file = _opened(content, included_fields=chosen)
     return file.get_batch(0) if file.num_record_batches == 1 else _joined(file.read_all())
 
 
-def _opened(stored: bytes, **options: Any) -> Any:
-    # Threads cost more than they save in files of a few kilobytes.
+def _opened(content: bytes, **options: Any) -> Any:
+    # For files of a few kilobytes, threads cost more than they save.
     return pa.ipc.open_file(
-        pa.BufferReader(stored), options=pa.ipc.IpcReadOptions(use_threads=False, **options)
+        pa.BufferReader(content), options=pa.ipc.IpcReadOptions(use_threads=False, **options)
     )
 
 
-def _batch_of_parquet(stored: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
+def _batch_of_parquet(content: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
     import pyarrow.parquet as pq
 
     columns = None if kept is None else list(kept)
-    return _joined(pq.ParquetFile(pa.BufferReader(stored)).read(columns, use_threads=False))
+    return _joined(pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False))
 
 
 def _joined(table: pa.Table) -> pa.RecordBatch:
@@ -109,14 +109,14 @@ def _joined(table: pa.Table) -> pa.RecordBatch:
 
 
 def _samples(batch: pa.RecordBatch) -> Samples:
-    # A broken file may say anything of its lengths and places, and Arrow goes there: the process would end.
+    # Arrow trusts the lengths and offsets in a file: without this check, a broken one crashes the process.
     batch.validate(full=True)
     names = [name for name in batch.schema.names if name != "id"]
     return Samples(_ids(batch.column("id")), {name: _array(batch.column(name)) for name in names})
 
 
 def _ids(array: Any) -> tuple[str, ...]:
-    # Results of one board have the same ids: those after the first cost a comparison, and no memory.
+    # Results of one board have the same ids: comparing is cheaper than converting, and takes no memory.
     for known, ids in tuple(_LATEST_IDS):
         if array.equals(known):
             return ids
@@ -143,11 +143,11 @@ def _array(flat: Any) -> np.ndarray:
 
 
 def _flat_array(flat: Any) -> np.ndarray:
-    # As `to_numpy` does, which would import pandas: as long as reading a thousand files.
-    whole = len(flat) and not flat.null_count
-    if whole and isinstance(flat, pa.BooleanArray):
+    # Like `to_numpy`, which would import pandas: that takes as long as reading a thousand files.
+    complete = len(flat) and not flat.null_count
+    if complete and isinstance(flat, pa.BooleanArray):
         bits = np.frombuffer(flat.buffers()[1], np.uint8)
         return np.unpackbits(bits, count=flat.offset + len(flat), bitorder="little")[flat.offset :].view(bool)
-    if whole and isinstance(flat, pa.NumericArray):
+    if complete and isinstance(flat, pa.NumericArray):
         return np.from_dlpack(flat)
     return flat.to_numpy(zero_copy_only=False)

@@ -1,10 +1,10 @@
-"""Our results against the figures that papers print, under the same protocol. Imports no torch.
+"""Compare our results with the figures that papers print, under the same protocol. Imports no torch.
 
-A *match* is within the tolerance of the protocol beside half a unit of the last printed digit; on the whole
-published test set both numbers are of the same images, so that the sampling interval is shown but is no part
-of it. A *drift* is outside, and says what to check first: what the record shows to differ from the published
-run, and other numbers at hand that are the published one. Anything that differs in what was measured makes a
-figure *not comparable*, whatever the numbers are.
+A *match* differs by no more than the tolerance of the protocol plus half a unit of the last printed digit. On
+the whole published test set both numbers are of the same images, so the sampling interval is shown and does
+not count. A *drift* differs by more, and lists what to check first: what the record shows to differ from the
+published run, and other scores at hand that equal the published one. If anything differs in what was
+measured, the figure is *not comparable*, whatever the numbers are.
 """
 
 import math
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from ssleval.core import BackboneCard
+from ssleval.core.text import counted
+from ssleval.results.numbers import decimals, scale, shown
 from ssleval.results.papers import Figure, Figures, Measured, Row
-from ssleval.results.record import Result
+from ssleval.results.record import Result, Score
 
 Status: TypeAlias = Literal["match", "drift", "not comparable", "not mapped"]
 
@@ -24,54 +26,45 @@ _EFFECT = {
     "precision": 0.2, "skipped": 0.2, "interpolation": 0.5, "resize": 0.5, "resize_mode": 1.0,
     "position_embedding": 0.5, "image_size": 2.0, "mean": 5.0, "std": 5.0, "pooling": 10.0, "weights": 20.0,
 }  # fmt: skip
-"""Points by which a difference in this field usually moves an accuracy: orders of magnitude, that rank."""
+"""Points by which a difference in this field usually changes an accuracy: orders of magnitude."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One published figure and what became of it."""
+    """One published figure and how our result compares with it."""
 
     status: Status
     row: Row
     model: str
-    """The zoo's name, '' where no model of the zoo is known to be the published one."""
+    """The zoo's name; '' if no model of the zoo is known to be the published one."""
     figure: Figure | None = None
     result: Result | None = None
     differs: tuple[str, ...] = ()
-    """Why it is not comparable or not mapped, ``field: ...``."""
+    """Why it is not comparable or not mapped, as ``field: ...``."""
     checks: tuple[str, ...] = ()
-    """What to check first where it drifts."""
+    """What to check if it drifts, likeliest first."""
 
     @property
-    def ours(self) -> float | None:
-        """Our score in the printed unit: points, or the metric's own."""
-        score = self._score
-        return None if score is None else score.value * _scale(score.unit)
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Our 95 % interval in the same unit."""
-        score = self._score
-        if score is None:
-            return None
-        low, high = (end * _scale(score.unit) for end in score.ci95)
-        return low, high
-
-    @property
-    def gap(self) -> float | None:
-        """Ours minus published."""
-        return None if self.ours is None or self.figure is None else self.ours - self.figure.value
-
-    @property
-    def _score(self) -> Any:
+    def score(self) -> Score | None:
+        """Our score in the metric of the figure, where there is one."""
         if self.result is None or self.figure is None:
             return None
         return self.result.metrics.get(self.figure.measured.metric)
 
+    @property
+    def ours(self) -> float | None:
+        """Our score in the printed unit: points, or the metric's own."""
+        return None if self.score is None else self.score.value * scale(self.score.unit)
+
+    @property
+    def gap(self) -> float | None:
+        """Ours minus published, in the printed unit."""
+        return None if self.ours is None or self.figure is None else self.ours - self.figure.value
+
     def to_dict(self) -> dict[str, Any]:
-        """Return one flat object for programs; what does not exist is None."""
+        """Return one JSON object; what does not exist is None."""
         measured = self.figure.measured if self.figure else None
-        result, interval = self.result, self.interval
+        result, score = self.result, self.score
         return {
             "status": self.status,
             "model": result.model if result else self.model or None,
@@ -79,7 +72,7 @@ class Line:
             "dataset": result.dataset if result else measured.test.name if measured else None,
             "metric": measured.metric if measured else None,
             "ours": self.ours,
-            "ci95": list(interval) if interval else None,
+            "ci95": [end * scale(score.unit) for end in score.ci95] if score else None,
             "published": float(self.row.value),
             "gap": self.gap,
             "tolerance": self.figure.tolerance if self.figure else None,
@@ -97,85 +90,92 @@ class Line:
 
 
 def verify(
-    found: Sequence[Result], figures: Figures, cards: Mapping[str, BackboneCard], models: Iterable[str]
+    results: Sequence[Result], figures: Figures, cards: Mapping[str, BackboneCard], models: Iterable[str]
 ) -> Iterator[Line]:
-    """Yield lines for every mapped figure of ``models``, names of the zoo: one for each result that it fits.
+    """Yield the lines of all mapped figures of ``models``: one per comparable result, or one why not.
 
-    ``cards`` are the zoo's: what the published weights were made for.
+    ``models`` are names of the zoo, and ``cards`` its cards, which describe the published weights.
     """
-    wanted = set(models)
+    names = set(models)
     for figure in figures.mapped:
-        measured = figure.measured
-        if measured.model in wanted:
-            yield from _lines(figure, found, cards[measured.model])
+        if figure.measured.model in names:
+            yield from _lines(figure, results, cards[figure.measured.model])
 
 
 def differences(result: Result, measured: Measured, card: BackboneCard) -> list[str]:
-    """Return what differs from the figure, the weights included, as ``field: ours, published ...``."""
+    """Return what makes a result not comparable with a figure, as ``field: ours, published ...``."""
     return _weights(result, card) + measured_otherwise(result, measured)
 
 
 def measured_otherwise(result: Result, measured: Measured) -> list[str]:
-    """Return what was measured otherwise than the figure, whatever the model."""
+    """Return how the measurement differs from that of a figure, whatever the model is."""
     test, protocol = measured.test, measured.protocol
-    lines = [f"{name}: {text}" for name, text in protocol.unlike.items()]
+    lines = _unlike(measured)
     if result.data.get("test_split") != test.split:
         lines.append(f"split: {result.data.get('test_split')}, published {test.split}")
     limit = result.settings.get("limit")
     if limit is not None:
-        lines.append(f"limit: {limit} images of every split, published all of them")
+        lines.append(f"limit: {counted(limit, 'image')} of every split, published all of them")
     score = result.metrics.get(measured.metric)
     if score is None:
-        have = ", ".join(list(result.metrics)[:4])
-        lines.append(f"metric: {have}, published {measured.metric}")
+        known = ", ".join(list(result.metrics)[:4])
+        lines.append(f"metric: {known}, published {measured.metric}")
     elif score.n != test.items and limit is None:
         lines.append(f"items: {score.n:,}, published {test.items:,}")
-    for name, asked in protocol.settings.items():
+    for name, accepted in protocol.settings.items():
         value = result.protocol.get(name)
-        if not _agrees(value, asked):
-            lines.append(f"{name}: {_short(value)}, published {_asked(asked)}")
+        if not _agrees(value, accepted):
+            lines.append(f"{name}: {_short(value)}, published {_accepted(accepted)}")
     return lines
 
 
-def _lines(figure: Figure, found: Sequence[Result], card: BackboneCard) -> Iterator[Line]:
+def _lines(figure: Figure, results: Sequence[Result], card: BackboneCard) -> Iterator[Line]:
     measured = figure.measured
-    named = [one for one in found if one.model in measured.names and one.task == measured.protocol.task]
-    here = [one for one in named if measured.test.is_of(one.dataset)]
-    judged = [(one, differences(one, measured, card)) for one in here]
-    comparable = [one for one, differs in judged if not differs]
-    for one in comparable:
-        line = Line("match", figure.row, measured.model, figure, one)
+    here = [
+        result
+        for result in results
+        if result.model in measured.names
+        and result.task == measured.protocol.task
+        and measured.test.is_of(result.dataset)
+    ]
+    judged = [(result, differences(result, measured, card)) for result in here]
+    comparable = [result for result, differs in judged if not differs]
+    for result in comparable:
+        line = Line("match", figure.row, measured.model, figure, result)
         gap = line.gap
         assert gap is not None
         if abs(gap) <= figure.tolerance + 1e-9:
             yield line
         else:
-            checks = tuple(_checks(line, gap, here, card))
-            yield Line("drift", figure.row, measured.model, figure, one, checks=checks)
+            checks = tuple(_checks(figure, result, gap, here, card))
+            yield Line("drift", figure.row, measured.model, figure, result, checks=checks)
     if comparable:
         return
     if judged:
-        one, differs = min(judged, key=lambda pair: len(pair[1]))
-        yield Line("not comparable", figure.row, measured.model, figure, one, tuple(differs))
+        result, differs = min(judged, key=lambda pair: len(pair[1]))
+        yield Line("not comparable", figure.row, measured.model, figure, result, tuple(differs))
         return
     data = f"{measured.test.name}:PATH" if measured.test.location else measured.test.name
-    asked = f"ssleval run --model {measured.model} --task {measured.protocol.task} --dataset {data}"
-    missing = f"dataset: no result on it; `{asked}`"
-    unlike = [f"{name}: {text}" for name, text in measured.protocol.unlike.items()]
-    yield Line("not comparable", figure.row, measured.model, figure, None, (missing, *unlike))
+    command = f"ssleval run --model {measured.model} --task {measured.protocol.task} --dataset {data}"
+    missing = (f"dataset: no result on it; `{command}`", *_unlike(measured))
+    yield Line("not comparable", figure.row, measured.model, figure, None, missing)
 
 
-def _checks(line: Line, gap: float, here: Sequence[Result], card: BackboneCard) -> Iterator[str]:
-    """Yield what to check, likeliest first: numbers at hand that are the published one, then differences.
+def _unlike(measured: Measured) -> list[str]:
+    return [f"{name}: {text}" for name, text in measured.protocol.unlike.items()]
 
-    Of differences those come first whose usual effect is nearest to the gap: a tenth of a point is seldom a
-    wrong pooling, ten points are seldom a rounding.
+
+def _checks(
+    figure: Figure, result: Result, gap: float, here: Sequence[Result], card: BackboneCard
+) -> Iterator[str]:
+    """Yield what to check: first other scores at hand that equal the published one, then differences.
+
+    Differences are sorted by how near their usual effect is to the gap: a tenth of a point is seldom a wrong
+    pooling, ten points are seldom rounding.
     """
-    figure, result = line.figure, line.result
-    assert figure is not None
-    assert result is not None
     yield from _hits(figure, result, here)
-    points = abs(gap) if line._score.unit == "fraction" else 100 * abs(gap) / abs(figure.value)
+    is_fraction = result.metrics[figure.measured.metric].unit == "fraction"
+    points = abs(gap) if is_fraction else 100 * abs(gap) / abs(figure.value)
     differing = list(_recorded(figure, result, card))
     for name, text in sorted(differing, key=lambda pair: abs(math.log(_EFFECT[pair[0]] / points))):
         yield f"{name}: {text}"
@@ -187,33 +187,35 @@ def _checks(line: Line, gap: float, here: Sequence[Result], card: BackboneCard) 
 
 
 def _hits(figure: Figure, result: Result, here: Sequence[Result]) -> Iterator[str]:
-    """Yield other scores of this model on these images that are the published number."""
+    """Yield other scores of this model on these images that equal the published number."""
     metric = figure.measured.metric
-
-    def printed(one: Result, name: str) -> float | None:
-        score = one.metrics.get(name)
-        value = math.inf if score is None else score.value * _scale(score.unit)
-        return value if abs(value - figure.value) <= figure.tolerance else None
-
     base, _, parameter = metric.partition("@")
-    for name in result.metrics:
-        value = printed(result, name)
-        if name != metric and name.partition("@")[0] == base and value is not None:
-            yield f"{parameter}: {name} of the same result is {value:.2f}"
+    for name, score in result.metrics.items():
+        if name != metric and name.partition("@")[0] == base and _equals(score, figure):
+            yield f"{parameter}: {name} of the same result is {_compared(score)}"
     for other in here:
-        value = printed(other, metric)
-        if other is not result and value is not None:
+        score = other.metrics.get(metric)
+        if other is not result and score is not None and _equals(score, figure):
             differing = _contrast(result, other)
-            yield f"{differing}: a result that differs in this is {value:.2f} ({other.key[:12]})"
+            yield f"{differing}: a result that differs in this is {_compared(score)} ({other.key[:12]})"
 
 
-def _contrast(one: Result, two: Result) -> str:
-    sides = [
-        {"weights": r.weights_sha256[:8], "model": r.model, **r.settings, **r.protocol} for r in (one, two)
-    ]
-    names = [name for name in {**sides[0], **sides[1]} if sides[0].get(name) != sides[1].get(name)]
-    shown = [f"{name} {_short(sides[0].get(name))} against {_short(sides[1].get(name))}" for name in names]
-    return ", ".join(shown) or "nothing recorded"
+def _equals(score: Score, figure: Figure) -> bool:
+    return abs(score.value * scale(score.unit) - figure.value) <= figure.tolerance
+
+
+def _compared(score: Score) -> str:
+    return shown(score.value, score.unit, decimals(score.unit, compared=True))
+
+
+def _contrast(result: Result, other: Result) -> str:
+    here, there = (
+        {"weights": r.weights_sha256[:8], "model": r.model, **r.settings, **r.protocol}
+        for r in (result, other)
+    )
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    pairs = [f"{name} {_short(here.get(name))} against {_short(there.get(name))}" for name in names]
+    return ", ".join(pairs) or "nothing recorded"
 
 
 def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tuple[str, str]]:
@@ -227,13 +229,13 @@ def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tu
         yield "precision", f"{result.settings.get('precision')}, published {precision}"
     skipped = sum(len(names) for names in result.skipped.values())
     if skipped:
-        yield "skipped", f"{skipped} images could not be decoded and were left out"
+        yield "skipped", f"{counted(skipped, 'image')} that could not be decoded"
     if set(result.backbone.get("weights", {})) == {"file"}:
         yield "weights", f"a local file, {result.backbone['weights']['file']}, called like the published one"
 
 
 def _weights(result: Result, card: BackboneCard) -> list[str]:
-    """Refuse a local file by another name than the published weights have."""
+    """Return what is wrong with a local file of weights that is not named like the published one."""
     ours: Mapping[str, str] = result.backbone.get("weights") or {}
     if set(ours) != {"file"}:
         return []
@@ -243,27 +245,24 @@ def _weights(result: Result, card: BackboneCard) -> list[str]:
     return [f"weights: the local file {ours['file']}, published {published or card.weights.get('repo')}"]
 
 
-def _agrees(value: Any, asked: Any) -> bool:
-    if isinstance(asked, Mapping):
-        return isinstance(value, int | float) and value >= asked["at_least"]
-    return any(_plain(value) == _plain(one) for one in (asked if isinstance(asked, list) else [asked]))
+def _agrees(value: Any, accepted: Any) -> bool:
+    if isinstance(accepted, Mapping):
+        return isinstance(value, int | float) and value >= accepted["at_least"]
+    choices = accepted if isinstance(accepted, list) else [accepted]
+    return any(_plain(value) == _plain(choice) for choice in choices)
 
 
-def _asked(asked: Any) -> str:
-    if isinstance(asked, Mapping):
-        return f"at least {asked['at_least']}"
-    return " or ".join(_short(one) for one in (asked if isinstance(asked, list) else [asked]))
+def _accepted(accepted: Any) -> str:
+    if isinstance(accepted, Mapping):
+        return f"at least {accepted['at_least']}"
+    return " or ".join(_short(choice) for choice in (accepted if isinstance(accepted, list) else [accepted]))
 
 
 def _plain(value: Any) -> Any:
-    """Return tuples as the lists that JSON makes of them."""
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+    """Return the value with tuples as the lists that JSON makes of them."""
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _short(value: Any) -> str:
     text = "none" if value is None or value == "" else str(_plain(value))
     return f"{text[:40]}..." if len(text) > 40 else text
-
-
-def _scale(unit: str) -> float:
-    return 100.0 if unit == "fraction" else 1.0

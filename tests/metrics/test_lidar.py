@@ -69,7 +69,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_has_no_views_or_no_differences_is_refused() -> None:
-    with pytest.raises(DataError, match="1 views"):
+    with pytest.raises(DataError, match="1 view of"):
         lidar(list(views(q=1)), delta=1e-4)
     with pytest.raises(DataError, match="same features"):
         lidar(list(np.ones((2, 5, 3))), delta=1e-4)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ssleval.core import Metric, Samples, digest
@@ -128,7 +129,7 @@ def test_only_comparable_results_are_ranked_together(tmp_path: Path, other: dict
     store(tmp_path, "b", right(0.6), **other)  # pyright: ignore[reportArgumentType]
     found = ranking.boards(record.read_all(tmp_path))
     assert [len(board.entries) for board in found] == [1, 1]
-    wide = leaderboard.wide_table(found)
+    wide = pd.DataFrame(leaderboard.wide_rows(found))
     assert len(wide.columns) == 4 + 2, "two boards of one name keep their columns apart"
 
 
@@ -152,8 +153,8 @@ def test_twins_are_told_apart_by_what_sets_them_apart(tmp_path: Path) -> None:
 def test_checkpoints_of_one_name_on_different_boards_have_rows_of_their_own(tmp_path: Path) -> None:
     store(tmp_path, "vit", right(0.5), weights="a" * 64)
     store(tmp_path, "vit", right(0.6), weights="b" * 64, fingerprint="g")
-    table = leaderboard.wide_table(ranking.boards(record.read_all(tmp_path)))
-    assert sorted(table["model"]) == ["vit (weights aaaaaaaa)", "vit (weights bbbbbbbb)"]
+    rows = leaderboard.wide_rows(ranking.boards(record.read_all(tmp_path)))
+    assert sorted(str(row["model"]) for row in rows) == ["vit (weights aaaaaaaa)", "vit (weights bbbbbbbb)"]
 
 
 def test_of_equal_keys_the_newest_counts(tmp_path: Path) -> None:
@@ -168,11 +169,10 @@ def test_of_equal_keys_the_newest_counts(tmp_path: Path) -> None:
 def test_tables_hold_every_score_and_are_written_whole(tmp_path: Path) -> None:
     stored = store(tmp_path / "results", "m", right(0.5))
     found = ranking.boards([stored])
-    long = leaderboard.long_table(found)
-    assert long.loc[0, "value"] == stored.metrics["top1"].value
-    assert long.loc[0, "ci95_low"] == stored.metrics["top1"].ci95[0]
-    assert long.loc[0, "key"] == stored.key
-    assert leaderboard.wide_table(found).loc[0, "knn/digits/top1"] == stored.metrics["top1"].value
+    (long,), (wide,) = leaderboard.long_rows(found), leaderboard.wide_rows(found)
+    assert long["value"] == wide["knn/digits/top1"] == stored.metrics["top1"].value
+    assert long["ci95_low"] == stored.metrics["top1"].ci95[0]
+    assert long["key"] == stored.key
     paths = leaderboard.write_tables(found, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
 
@@ -188,8 +188,8 @@ def test_tables_on_disk_are_those_that_pandas_would_write(tmp_path: Path) -> Non
     store(tmp_path, "plain", right(0.7, seed=2), k=5)
     found = ranking.boards(record.read_all(tmp_path))
     wide, long, _ = leaderboard.write_tables(found, tmp_path / "tables")
-    for path, table in ((wide, leaderboard.wide_table(found)), (long, leaderboard.long_table(found))):
-        want = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    for path, rows in ((wide, leaderboard.wide_rows(found)), (long, leaderboard.long_rows(found))):
+        want = pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         assert path.read_text(encoding="utf-8") == want
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ssleval.checks.gate.verdicts import Verdict, overall
+from ssleval.core.files import write_text_atomically
+from ssleval.results.numbers import decimals, shown, with_interval
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
 
@@ -20,14 +22,19 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         "|:---|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
     ]
     for one in sorted(verdicts, key=lambda one: order.index(one.outcome)):
-        scale, digits = (100, 2) if one.unit == "fraction" else (1, 4)
-        numbers = (one.baseline, one.candidate, one.gain, *one.ci90, one.margin)
-        first, second, gain, low, high, margin = (f"{number * scale:.{digits}f}" for number in numbers)
+        places = decimals(one.unit, compared=True)
+        first, second, margin = (
+            shown(value, one.unit, places) for value in (one.baseline, one.candidate, one.margin)
+        )
         lines.append(
             f"| {_SIGNS[one.outcome]} | {one.name} | {one.metric} | {first} | {second} | "
-            f"{gain} [{low}, {high}] | {margin} | {one.n} | {one.seeds} | {one.reason} |"
+            f"{_gain(one)} | {margin} | {one.n} | {one.seeds} | {one.reason} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _gain(one: Verdict) -> str:
+    return with_interval(one.gain, one.ci90, one.unit, decimals(one.unit, compared=True))
 
 
 def to_json(verdicts: Sequence[Verdict]) -> str:
@@ -50,11 +57,8 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
     for one in verdicts:
         name = {"classname": f"ssleval.{one.task}", "name": f"{one.dataset} {one.metric}", "time": "0"}
         case = ElementTree.SubElement(group, "testcase", name)
-        scale = 100 if one.unit == "fraction" else 1
-        low, high = (f"{end * scale:.4g}" for end in one.ci90)
-        message = (
-            f"better by {one.gain * scale:.4g} [{low}, {high}], margin {one.margin * scale:g}: {one.reason}"
-        )
+        margin = shown(one.margin, one.unit, decimals(one.unit, compared=True))
+        message = f"better by {_gain(one)}, margin {margin}: {one.reason}"
         if one.outcome == "fail":
             ElementTree.SubElement(case, "failure", {"type": "inferior", "message": message}).text = message
         elif one.outcome == "inconclusive":
@@ -65,7 +69,6 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
 
 def write_reports(verdicts: Sequence[Verdict], suite: str, folder: Path) -> list[Path]:
     """Write ``gate.md``, ``gate.json`` and ``gate.xml`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
     declaration = '<?xml version="1.0" encoding="utf-8"?>\n'
     texts = {
         "gate.md": markdown(verdicts),
@@ -73,7 +76,5 @@ def write_reports(verdicts: Sequence[Verdict], suite: str, folder: Path) -> list
         "gate.xml": declaration + junit(verdicts, suite),
     }
     for name, text in texts.items():
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_text_atomically(folder / name, text)
     return [folder / name for name in texts]

@@ -1,7 +1,7 @@
-"""Results to one page that people look at: a file that needs no server and asks no network.
+"""Results as one HTML page that needs no server and no network.
 
-Everything a reader can sort, filter or open is computed here and embedded as data; the scripts of the
-page draw and count, and make no statistics of their own.
+Everything a reader can sort, filter or open is computed here and embedded as data. The scripts of the page
+draw and count, and compute no statistics.
 """
 
 from ssleval.display.report.content import Options, write_report

@@ -1,11 +1,8 @@
-"""Self-supervised against weakly supervised, board by board: the best of each, on the items they share."""
+"""The best self-supervised against the best weakly supervised model of a board, on the items they share."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from ssleval.core import Metric
 from ssleval.metrics.paired import paired_bootstrap
-from ssleval.metrics.recorded import statistic_from
 from ssleval.results.ranking import Board, headline_samples
 
 
@@ -17,40 +14,34 @@ class Contrast:
     """Place of the self-supervised entry on the board."""
     weak: int
     difference: float
-    """In the metric's unit; its sign is turned so that more is better for the self-supervised."""
+    """In the metric's unit; positive if the self-supervised entry is better."""
     low: float
-    """Ends of the 95 % interval of the paired difference, sign turned alike."""
+    """Ends of the 95 % interval of the paired difference, with the same sign."""
     high: float
     n: int
-    """Shared items."""
+    """Number of shared items."""
     tried: tuple[int, int]
-    """How many entries of either kind the best was picked from."""
-
-    @property
-    def verdict(self) -> str:
-        """Return which kind is better, if the samples can separate the two."""
-        if self.low > 0:
-            return "self-supervised better"
-        return "weakly supervised better" if self.high < 0 else "no difference shown"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the verdict."""
-        return {**asdict(self), "verdict": self.verdict}
+    """Number of entries of each kind that the best was chosen from."""
+    verdict: str
+    """Which kind is better, if the samples separate the two."""
 
 
 def contrast(board: Board) -> Contrast | None:
-    """Return the contrast of one board; None where either kind is missing.
+    """Return the contrast of a board; None if either kind is missing.
 
-    The interval is of the two that were picked and of nothing else: it does not pay for the picking.
+    The interval is of the two chosen entries; it does not account for choosing the best of several.
     """
     kinds = [entry.result.backbone.get("supervision") for entry in board.entries]
     if "self" not in kinds or "weak" not in kinds:
         return None
     own, weak = kinds.index("self"), kinds.index("weak")
     score = board.entries[own].result.metrics[board.headline]
-    metric = Metric(board.headline, statistic_from(score.statistic), score.higher_is_better, score.unit)
-    sides = headline_samples([board.entries[place].result for place in (own, weak)])
-    found = paired_bootstrap(metric, sides[0], sides[1])
-    low, high = sorted(end if score.higher_is_better else -end for end in found.interval())
-    value = found.value if score.higher_is_better else -found.value
-    return Contrast(own, weak, value, low, high, found.n, (kinds.count("self"), kinds.count("weak")))
+    ours, theirs = headline_samples([board.entries[place].result for place in (own, weak)])
+    gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
+    sign = 1 if score.higher_is_better else -1
+    low, high = sorted(sign * end for end in gap.interval())
+    tried = kinds.count("self"), kinds.count("weak")
+    verdict = "no difference shown"
+    if gap.separable:
+        verdict = "self-supervised better" if low > 0 else "weakly supervised better"
+    return Contrast(own, weak, sign * gap.value, low, high, gap.n, tried, verdict)

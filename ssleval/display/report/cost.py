@@ -1,11 +1,11 @@
-"""What a model costs, and which models no other beats in both accuracy and cost."""
+"""The cost of models, and the Pareto front of accuracy and cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ssleval.results import Result
-from ssleval.results.ranking import Board, Entry
+from ssleval.results.ranking import Board
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,23 +13,12 @@ class Cost:
     """One kind of cost, for the entries of one board in their order."""
 
     name: str
-    less_is_better: bool
     values: tuple[float | None, ...]
-    """None where it was not recorded."""
+    """None if not recorded."""
     front: tuple[int, ...]
-    """Entries that none beats in both, cheapest first."""
+    """Entries that no other entry beats in both accuracy and cost, cheapest first."""
     missing: str
     """Why an entry may have no value."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        return {
-            "name": self.name,
-            "less": self.less_is_better,
-            "values": self.values,
-            "front": self.front,
-            "missing": self.missing,
-        }
 
 
 _NO_SPEED = "features came from the store, or from another machine"
@@ -43,82 +32,58 @@ _NO_FLOPS = (
 def costs(board: Board) -> list[Cost]:
     """Return the speed of the entries on each kind of machine, their parameters and their FLOPs.
 
-    A speed is recorded only by the run that extracted the features, decoding included; speeds on
-    different hardware or at different precision are never on one axis. A kind of cost that no entry has
-    is there all the same, without values.
+    Speed is recorded only by the run that extracted the features, and includes decoding. Speeds on different
+    hardware or at different precision are separate costs. A cost without any value is included too.
     """
-    found = [one.result for one in board.entries]
+    results = [entry.result for entry in board.entries]
+    parameters = [_positive(result.backbone.get("parameters")) for result in results]
+    gflops = [_positive(result.cost.get("flops_per_image"), 1e9) for result in results]
     return [
-        *_speeds(board, found),
-        _cost(board, "Parameters (millions)", _NO_PARAMETERS, [parameters(one) for one in found]),
-        _cost(board, "GFLOPs an image", _NO_FLOPS, [gflops(one) for one in found]),
+        *_speeds(board, results),
+        _cost(board, "Parameters (millions)", _NO_PARAMETERS, parameters),
+        _cost(board, "GFLOPs an image", _NO_FLOPS, gflops),
     ]
 
 
-def _speeds(board: Board, found: Sequence[Result]) -> list[Cost]:
-    name = "Images per second"
-    axes = {
-        f"{name} ({machine})": [speed(one) if _machine(one) == machine else None for one in found]
-        for machine in sorted({_machine(one) for one in found if speed(one) is not None})
-    }
-    axes = axes or {name: [None] * len(found)}
-    return [_cost(board, axis, _NO_SPEED, timed, less_is_better=False) for axis, timed in axes.items()]
-
-
 def pareto_front(spent: Sequence[float], gained: Sequence[float]) -> list[int]:
-    """Return the points than which none spends less and gains as much, or gains more for as little.
-
-    Equal points are both on it. In order of spending.
-    """
+    """Return the points that no other point dominates, in order of spending; equal points are all kept."""
     order = sorted(range(len(spent)), key=lambda place: (spent[place], -gained[place]))
     front: list[int] = []
     for place in order:
-        last = front[-1] if front else None
-        if (
-            last is None
-            or gained[place] > gained[last]
-            or (spent[place], gained[place]) == (spent[last], gained[last])
-        ):
+        last = front[-1] if front else place
+        equal = (spent[place], gained[place]) == (spent[last], gained[last])
+        if equal or gained[place] > gained[last]:
             front.append(place)
     return front
 
 
-def parameters(result: Result) -> float | None:
-    """Return millions of parameters; None where the card does not say."""
-    return _positive(result.backbone.get("parameters"))
+def _speeds(board: Board, results: Sequence[Result]) -> list[Cost]:
+    name = "Images per second"
+    speeds = [_positive(result.timings.get("images_per_second")) for result in results]
+    timed = list(zip(speeds, map(_machine, results), strict=True))
+    axes = {
+        f"{name} ({axis})": [speed if machine == axis else None for speed, machine in timed]
+        for axis in sorted({machine for speed, machine in timed if speed})
+    }
+    axes = axes or {name: speeds}
+    return [_cost(board, axis, _NO_SPEED, values, less_is_better=False) for axis, values in axes.items()]
 
 
-def speed(result: Result) -> float | None:
-    """Return images per second of the extraction; None where the features were in the store already."""
-    return _positive(result.timings.get("images_per_second"))
-
-
-def gflops(result: Result) -> float | None:
-    """Return thousand millions of operations of one image's forward pass; None where not recorded."""
-    flops = _positive(result.cost.get("flops_per_image"))
-    return None if flops is None else flops / 1e9
-
-
-def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+def _positive(value: Any, unit: float = 1.0) -> float | None:
+    return value / unit if isinstance(value, int | float) and value > 0 else None
 
 
 def _machine(result: Result) -> str:
-    parts = [result.hardware.get("gpu") or result.hardware.get("cpu"), result.hardware.get("cores")]
-    name = ", ".join([str(parts[0] or "unknown"), f"{parts[1] or '?'} cores"])
-    return f"{name}, {result.settings.get('precision', 'fp32')}"
+    processor = result.hardware.get("gpu") or result.hardware.get("cpu") or "unknown"
+    cores, precision = result.hardware.get("cores") or "?", result.settings.get("precision", "fp32")
+    return f"{processor}, {cores} cores, {precision}"
 
 
 def _cost(
     board: Board, name: str, missing: str, values: Sequence[float | None], *, less_is_better: bool = True
 ) -> Cost:
     known = [(place, value) for place, value in enumerate(values) if value is not None]
-    sign = 1 if less_is_better else -1
-    gained = [_gain(board, board.entries[place]) for place, _ in known]
-    front = pareto_front([sign * value for _, value in known], gained)
-    return Cost(name, less_is_better, tuple(values), tuple(known[place][0] for place in front), missing)
-
-
-def _gain(board: Board, entry: Entry) -> float:
-    score = entry.result.metrics[board.headline]
-    return score.value if score.higher_is_better else -score.value
+    scores = [board.entries[place].result.metrics[board.headline] for place, _ in known]
+    gained = [score.value if score.higher_is_better else -score.value for score in scores]
+    front = pareto_front([value if less_is_better else -value for _, value in known], gained)
+    return Cost(name, tuple(values), tuple(known[place][0] for place in front), missing)

@@ -1,4 +1,4 @@
-"""Training curves from the logs of `ssleval train`."""
+"""Training curves from the logs of `ssleval train`. Imports no torch."""
 
 import json
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import numpy as np
 from ssleval.errors import DataError
 
 POINTS = 600
-"""Most points of a curve; beyond, each is the mean of as many steps."""
+"""Largest number of points of a curve; in longer logs each point is the mean of several steps."""
 
 
 def training_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the curves of several runs, named so that they can be told apart."""
+    """Return the curves of several runs; runs with equal names are named by their folder's path."""
     runs = [training_curves(folder) for folder in folders]
     names = [run["name"] for run in runs]
     for run, folder in zip(runs, folders, strict=True):
@@ -24,18 +24,18 @@ def training_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def training_curves(folder: Path) -> dict[str, Any]:
-    """Return the curves of one run: a name, steps and values of every term, scores of the evaluations.
+    """Return the name of one run, the curve of every term of its log, and the scores of its evaluations.
 
     Raises:
-        DataError: there is no log, or it is none.
+        DataError: there is no log, or it cannot be read.
     """
     try:
         lines = _lines(folder)
         steps = [line for line in lines if "evaluation" not in line]
-        scored = [line for line in lines if "evaluation" in line]
+        evaluations = [line for line in lines if "evaluation" in line]
         terms = {name: _curve(steps, name) for name in _terms(steps)}
-        names = dict.fromkeys(name for line in scored for name in line["evaluation"])
-        scores = {name: _scores(scored, name) for name in names}
+        names = dict.fromkeys(name for line in evaluations for name in line["evaluation"])
+        scores = {name: _scores(evaluations, name) for name in names}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / 'log.jsonl'} is no log of `ssleval train` ({error})") from error
     if not lines:
@@ -43,23 +43,20 @@ def training_curves(folder: Path) -> dict[str, Any]:
     return {"name": folder.resolve().name, "terms": terms, "scores": scores}
 
 
-def _scores(scored: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
-    """Return one score of every evaluation that has it, with the ends of its 95 % interval."""
-    has = [(line["step"], line["evaluation"][name]) for line in scored if name in line["evaluation"]]
-    ends = [score["ci95"] for _, score in has]
+def _scores(evaluations: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
+    """Return the steps, values and 95 % intervals of one score."""
+    scores = [(line["step"], line["evaluation"][name]) for line in evaluations if name in line["evaluation"]]
+    ends = [score["ci95"] for _, score in scores]
     return {
-        "x": [step for step, _ in has],
-        "y": [score["value"] for _, score in has],
+        "x": [step for step, _ in scores],
+        "y": [score["value"] for _, score in scores],
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
     }
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; a last one without an end was being written when it was read.
-
-    Not by the reader of the trainer, which would import torch.
-    """
+    # The trainer's own reader would import torch. A last line without an end is still being written.
     path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,7 +1,8 @@
-"""Items and classes of every result, packed as its samples are read, up to a limit of size."""
+"""Items and classes of every result, packed for the page up to a limit of size."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssleval.results.record import Result, read_samples_of
 
 
 class Details:
-    """Reads samples for whoever asks, and keeps of each result what the page shows of its items."""
+    """Reads samples for the ranking, and packs what the page shows of them, so that they are read once."""
 
     def __init__(self, pool: Pool, limit: int) -> None:
         """Pack at most ``limit`` characters."""
@@ -23,28 +24,28 @@ class Details:
         self._packed: dict[str, dict[str, Any]] = {}
         self._used = 0
         self.left_out = 0
-        """Results whose items did not fit."""
+        """Number of results whose items did not fit."""
 
-    def read(self, found: Sequence[Result]) -> list[Samples]:
-        """Return those samples of results of one board that are shown or ranked by, packing what is shown.
+    def read(self, results: Sequence[Result]) -> list[Samples]:
+        """Return the columns needed for ranking and display of results of one board, and pack the latter.
 
         Raises:
-            DataError: they are missing, unreadable or not those of the result.
+            DataError: samples are missing, unreadable, or do not belong to their result.
         """
-        samples = read_samples_of(found, columns_of_view(next(iter(found[0].metrics.values()))))
-        for one, own in zip(found, samples, strict=True):
-            if one.key not in self._packed:
-                self._packed[one.key] = self._pack(one, own)
-        return samples
+        all_samples = read_samples_of(results, columns_of_view(results[0].metrics[results[0].headline]))
+        for result, samples in zip(results, all_samples, strict=True):
+            if result.key not in self._packed:
+                self._packed[result.key] = self._pack(result, samples)
+        return all_samples
 
     def of(self, result: Result) -> Mapping[str, Any]:
-        """Return what was packed of a result; ``why`` says why there is nothing."""
+        """Return the packed items and classes of a result; or ``why`` there are none."""
         if result.key not in self._packed:
             self.read([result])
         return self._packed[result.key]
 
     def _pack(self, result: Result, samples: Samples) -> dict[str, Any]:
-        score = next(iter(result.metrics.values()))
+        score = result.metrics[result.headline]
         try:
             view = item_view(samples, score)
         except (DataError, ValueError, TypeError) as error:
@@ -62,7 +63,7 @@ class Details:
     def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
         packed: dict[str, Any] = {}
         if view.classes is not None:
-            packed["classes"] = self._pool.add_shared(_listed(view.classes))
+            packed["classes"] = self._pool.add_shared(_class_lists(view.classes))
             packed["by_class"] = _rounded(view.classes)
         if view.values is None:
             return packed
@@ -76,24 +77,22 @@ class Details:
 
 
 def _size(packed: Mapping[str, Any]) -> int:
-    """Return about how many characters the values take."""
+    """Return the approximate number of characters of the values."""
     arrays = (packed.get(name, ("", "")) for name in ("values", "predicted"))
     return sum(len(text) for _, text in arrays) + 8 * len(packed.get("by_class", ()))
 
 
-def _listed(classes: Classes) -> dict[str, list[int]]:
-    """Return which classes there are, the same object for those just seen: models of a board share them."""
-    labels, counts = (part.astype(np.int64).tobytes() for part in (classes.labels, classes.counts))
-    return _listed_bytes(labels, counts)
+def _class_lists(classes: Classes) -> dict[str, list[int]]:
+    # Models of a board share their classes: the cache returns the same object, which the pool stores once.
+    return _cached_lists(*(part.astype(np.int64).tobytes() for part in (classes.labels, classes.counts)))
 
 
 @lru_cache(maxsize=4)
-def _listed_bytes(labels: bytes, counts: bytes) -> dict[str, list[int]]:
-    return {
-        name: np.frombuffer(one, np.int64).tolist() for name, one in (("labels", labels), ("counts", counts))
-    }
+def _cached_lists(labels: bytes, counts: bytes) -> dict[str, list[int]]:
+    parts = {"labels": labels, "counts": counts}
+    return {name: np.frombuffer(part, np.int64).tolist() for name, part in parts.items()}
 
 
 def _rounded(classes: Classes) -> list[float | None]:
-    found: list[float | None] = np.round(classes.values, 5).tolist()
-    return [None if value != value else value for value in found]  # noqa: PLR0124 - no NaN
+    values: list[float] = np.round(classes.values, 5).tolist()
+    return [None if isnan(value) else value for value in values]

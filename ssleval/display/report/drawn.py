@@ -1,47 +1,55 @@
-"""Pictures of what models see, drawn beforehand by `ssleval show`: found by name, made smaller, embedded."""
+"""Pictures of models that `ssleval show` drew: found by name, scaled down and embedded."""
 
 import base64
 import io
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ssleval.errors import DataError
 
 SIDE = 1000
-"""Most pixels of a picture's longer side."""
+"""Largest length of a picture's longer side, in pixels."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def drawn_pictures(folder: Path, models: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return pictures as ``data:`` addresses by folder of the model, then by what they show.
+    """Return the pictures ``folder/MODEL/WHAT.png`` (or ``.jpg``) as ``data:`` URLs, by MODEL, then WHAT.
 
-    They are the files ``folder/MODEL/WHAT.png`` or ``.jpg`` of ``models``, spelt as in results.
+    Args:
+        folder: a folder with one folder of pictures per model.
+        models: names of the models' folders of results; other folders are ignored.
 
     Raises:
-        DataError: there is none, or a file that is no picture.
+        DataError: there is no such picture, or one cannot be read.
     """
-    found: dict[str, dict[str, str]] = {}
+    pictures: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*/*")):
         if path.suffix.lower() in SUFFIXES and path.parent.name in models:
-            found.setdefault(path.parent.name, {})[path.stem] = _address(path)
-    if not found:
+            pictures.setdefault(path.parent.name, {})[path.stem] = _scaled(path)
+    if not pictures:
         raise DataError(
             f"{folder}: no picture MODEL/WHAT.png of a model with results, say {min(models, default='-')}; "
             "`ssleval show MODEL --what pca --out FILE` draws one"
         )
-    return found
+    return pictures
 
 
-def _address(path: Path) -> str:
+def data_url(image: Image.Image, kind: str, **options: Any) -> str:
+    """Return an image as a ``data:`` URL; ``kind`` is jpeg or png, and ``options`` are Pillow's."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _scaled(path: Path) -> str:
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no picture that can be read ({error})") from error
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "jpeg", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return data_url(image, "jpeg", quality=85)

@@ -1,4 +1,4 @@
-"""What the leading metric says of each test item and of each class, in a few bytes an item."""
+"""The values of the leading metric for each test item and each class, in a few bytes per item."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from ssleval.core import Samples
 from ssleval.errors import DataError
 from ssleval.metrics.multilabel import average_precisions
 from ssleval.metrics.paired import right_or_wrong
+from ssleval.metrics.stats import divide
 from ssleval.results import Score
 
 
@@ -22,9 +23,9 @@ class Classes:
 
     labels: Int[np.ndarray, " c"]
     counts: Int[np.ndarray, " c"]
-    """Items of the class, or items in which it occurs."""
+    """Number of items of the class, or of items in which it occurs."""
     values: Float[np.ndarray, " c"]
-    """NaN where the class has no value."""
+    """NaN if the class has no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class ItemView:
     """One metric, item by item."""
 
     values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"] | None
-    """None where the metric has no value for one item, as with a mean average precision."""
-    labels: Int[np.ndarray, " n"] | None
-    predicted: Int[np.ndarray, " n"] | None
-    classes: Classes | None
+    """None if the metric has no value for single items, as mean average precision."""
+    labels: Int[np.ndarray, " n"] | None = None
+    predicted: Int[np.ndarray, " n"] | None = None
+    classes: Classes | None = None
 
     @property
     def is_right_or_wrong(self) -> bool:
@@ -44,10 +45,10 @@ class ItemView:
 
 
 def item_view(samples: Samples, score: Score) -> ItemView | None:
-    """Return what a score says of each of its items; None for a statistic that has no such view.
+    """Return the values of a score for each item; None for a statistic that has no such view.
 
     Raises:
-        DataError: the samples lack a column that the score is a statistic of.
+        DataError: the samples lack a column of the statistic.
     """
     view = _VIEWS.get(str(score.statistic.get("name")))
     if view is None:
@@ -60,19 +61,19 @@ def item_view(samples: Samples, score: Score) -> ItemView | None:
 
 
 def columns_of_view(score: Score) -> set[str]:
-    """Return the columns that a score is a statistic of, and those that `item_view` shows with it."""
+    """Return the columns of a score's statistic, and those that `item_view` shows with them."""
     columns: Mapping[str, str] = score.statistic.get("columns", {})
     return {*columns.values(), "label", *(_predicted(column) for column in columns.values())}
 
 
 def _predicted(column: str) -> str:
-    # `top1@20` stands beside `predicted@20`, `top1` beside `predicted`.
+    # The column `predicted@20` belongs to `top1@20`, and `predicted` to `top1`.
     _, at, parameter = column.partition("@")
     return f"predicted{at}{parameter}"
 
 
 def encode_labels(labels: Int[np.ndarray, " n"]) -> list[str]:
-    """Return what `encode` does, the same object for labels that it has just seen."""
+    """Do what `encode` does, and return the same object for equal labels."""
     return _encoded(labels.tobytes(), labels.dtype.str)
 
 
@@ -82,7 +83,7 @@ def _encoded(labels: bytes, kind: str) -> list[str]:
 
 
 def encode(values: Shaped[np.ndarray, " n"]) -> list[str]:
-    """Return ``[type, base64]`` of an array: bits for booleans, else the smallest type that holds it."""
+    """Return ``[type, base64]`` of an array: bits for booleans, else the smallest type that fits."""
     if values.dtype == bool:
         return ["bits", _base64(np.packbits(values, bitorder="little"))]
     if values.dtype.kind == "f":
@@ -105,22 +106,24 @@ def _of_mean_per_class(samples: Samples, correct: str, label: str) -> ItemView:
 
 
 def _of_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
-    return ItemView(_divide(samples[numerator], samples[denominator]), None, None, None)
+    above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
+    return ItemView(divide(above, below))
 
 
 def _of_mean_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
     present = below > 0
-    ratios = np.where(present, _divide(above, below), 0.0)
-    per_item = _divide(ratios.sum(axis=1), present.sum(axis=1))
-    whole = _divide(above.sum(axis=0), below.sum(axis=0))
-    return ItemView(per_item, None, None, Classes(np.arange(len(whole)), present.sum(axis=0), whole))
+    ratios = np.where(present, divide(above, below), 0.0)
+    per_item = divide(ratios.sum(axis=1), present.sum(axis=1))
+    per_class = divide(above.sum(axis=0), below.sum(axis=0))
+    classes = Classes(np.arange(len(per_class)), present.sum(axis=0), per_class)
+    return ItemView(per_item, classes=classes)
 
 
 def _of_average_precision(samples: Samples, scores: str, targets: str) -> ItemView:
     has = samples[targets].astype(bool)
-    (found,) = average_precisions(samples[scores].astype(np.float64), has, np.ones((1, len(samples))))
-    return ItemView(None, None, None, Classes(np.arange(len(found)), has.sum(axis=0), found))
+    (values,) = average_precisions(samples[scores].astype(np.float64), has, np.ones((1, len(samples))))
+    return ItemView(None, classes=Classes(np.arange(len(values)), has.sum(axis=0), values))
 
 
 _VIEWS: Mapping[str, Callable[..., ItemView]] = {
@@ -140,7 +143,7 @@ def _labelled(
 ) -> ItemView:
     values = values if values.dtype == bool else values.astype(np.float64)
     if not _is_labels(labels):
-        return ItemView(values, None, None, None)
+        return ItemView(values)
     predicted: Any = samples.columns.get(_predicted(column))
     return ItemView(values, labels, predicted if _is_labels(predicted) else None, _by_label(values, labels))
 
@@ -150,22 +153,17 @@ def _is_labels(column: Shaped[np.ndarray, "n ..."] | None) -> bool:
 
 
 def _by_label(values: Shaped[np.ndarray, " n"], labels: Any) -> Classes:
-    found, place, counts = _places(np.asarray(labels, np.int64).tobytes())
+    classes, class_of, counts = _places(np.asarray(labels, np.int64).tobytes())
     if values.dtype != bool:
         known = ~np.isnan(values)
-        values, counts = np.where(known, values, 0.0), np.bincount(place[known], minlength=len(found))
-    sums = np.bincount(place, weights=values, minlength=len(found))
-    return Classes(found, counts, _divide(sums, counts))
+        values, counts = np.where(known, values, 0.0), np.bincount(class_of[known], minlength=len(classes))
+    sums = np.bincount(class_of, weights=values, minlength=len(classes))
+    return Classes(classes, counts, divide(sums, counts))
 
 
 @lru_cache(maxsize=4)
 def _places(
     labels: bytes,
 ) -> tuple[Int[np.ndarray, " c"], Int[np.ndarray, " n"], Int[np.ndarray, " c"]]:
-    # The models of one board have the same labels; sorting them is dearer than all the rest.
+    # The models of one board have the same labels, and sorting them costs more than all the rest.
     return np.unique(np.frombuffer(labels, np.int64), return_inverse=True, return_counts=True)
-
-
-def _divide(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, "..."]:
-    above, below = above.astype(np.float64), below.astype(np.float64)
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below != 0)

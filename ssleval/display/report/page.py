@@ -1,7 +1,7 @@
-"""The page around the data: one file, whose own policy forbids any request and any foreign script.
+"""The HTML page around the data: one file, whose content security policy forbids requests and other scripts.
 
-Names in results are untrusted: templates escape them, data is embedded so that no tag can end early,
-and the scripts of the page only ever set text, never markup.
+Names in results are untrusted. Templates escape them, data is embedded so that it cannot close its element,
+and the scripts of the page set text, never markup.
 """
 
 import base64
@@ -14,24 +14,14 @@ from plotly.offline import get_plotlyjs
 
 FOLDER = Path(__file__).parent / "page"
 
-SCRIPTS = (
-    "dom.js",
-    "data.js",
-    "table.js",
-    "charts.js",
-    "pictures.js",
-    "details.js",
-    "flips.js",
-    "training.js",
-    "main.js",
-)
-"""In the order in which they need each other; together they are one module."""
+SCRIPTS = ("dom", "data", "table", "charts", "pictures", "details", "flips", "training", "main")
+"""In the order of their dependencies; together they are one module."""
 
 
 def render(title: str, data: str) -> str:
     """Return the page that shows ``data``, a JSON text."""
     charts = get_plotlyjs()
-    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    scripts = "\n".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html.jinja").render(
         title=title,
@@ -44,10 +34,10 @@ def render(title: str, data: str) -> str:
 
 
 def embedded_json(text: str) -> str:
-    """Return JSON of equal meaning that is safe inside a script element.
+    """Return equivalent JSON that is safe inside a script element.
 
     Source:
-        HTML standard, 4.12.1.3: neither ``</script`` nor ``<!--`` may occur.
+        HTML standard, 4.12.1.3: it must contain neither ``</script`` nor ``<!--``.
     """
     escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
     return text.translate(str.maketrans(escapes))
@@ -55,8 +45,8 @@ def embedded_json(text: str) -> str:
 
 def _policy(*scripts: str) -> str:
     """Return a content security policy under which only these scripts run and nothing is fetched."""
-    hashes = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

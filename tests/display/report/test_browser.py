@@ -179,7 +179,7 @@ def test_what_flipped_is_what_the_samples_say(page: Browser) -> None:
     gained = OUTCOMES["own"] & ~OUTCOMES["weak"]
     lost = OUTCOMES["weak"] & ~OUTCOMES["own"]
     said = text(page, "flip-summary")
-    assert f"Of {N} shared items, {gained.sum()} are right only for own and {lost.sum()} for weak" in said
+    assert f"Of {N} shared items, {gained.sum()} right only for own and {lost.sum()} for weak" in said
     choose(page, "flip-kind", "Only the first is right")
     cards = page.ask("[...document.querySelectorAll('#flip-items li')].map((one) => one.innerText)")
     assert len(cards) == min(24, lost.sum())

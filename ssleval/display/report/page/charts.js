@@ -36,14 +36,14 @@ function logAxis(text, values) {
 
 const plot = (id, traces, extra, label) => plotInto(byId(id), traces, extra, label);
 
-function plotInto(box, traces, extra, label, how = {}) {
+function plotInto(box, traces, extra, label, overrides = {}) {
   box.classList.toggle("empty", traces.length === 0);
   box.setAttribute("aria-label", label);
   if (traces.length === 0) {
     Plotly.purge(box);
     box.replaceChildren(label);
   } else {
-    Plotly.react(box, traces, layout(extra), { ...settings, ...how });
+    Plotly.react(box, traces, layout(extra), { ...settings, ...overrides });
   }
 }
 
@@ -53,17 +53,17 @@ const scaled = (value, unit) => (unit === "fraction" ? value * 100 : value);
 
 function costTrace(board, cost, kind) {
   const { unit } = board.metrics[0];
-  const found = board.rows
+  const points = board.rows
     .map((row, place) => ({ row, spent: cost.values[place] }))
     .filter(({ row, spent }) => spent !== null && row.supervision === kind);
-  const part = (index) => found.map(({ row }) => scaled(row.scores[0][index], unit));
+  const part = (index) => points.map(({ row }) => scaled(row.scores[0][index], unit));
   const [middle, low, high] = [0, 1, 2].map(part);
   return {
     type: "scatter", mode: "markers", name: kinds[kind] ?? plain(kind),
-    x: found.map(({ spent }) => spent), y: middle,
+    x: points.map(({ spent }) => spent), y: middle,
     error_y: { type: "data", symmetric: false, thickness: 1, width: 3, color: look(kind).color + "88",
       array: high.map((end, place) => end - middle[place]), arrayminus: low.map((end, place) => middle[place] - end) },
-    text: found.map(({ row }) => plain(row.label)),
+    text: points.map(({ row }) => plain(row.label)),
     hovertemplate: "%{text}<br>%{y:.4g} at %{x:.4g}<extra></extra>",
     marker: { size: 10, color: look(kind).color, symbol: look(kind).symbol },
   };
@@ -115,11 +115,11 @@ function startCost() {
 // Self- against weakly supervised ------------------------------------------------------------------
 
 function startContrast() {
-  const found = boards.filter((board) => board.contrast !== null);
+  const contrasted = boards.filter((board) => board.contrast !== null);
   const head = ["Task / dataset", "Metric", "Best self-supervised", "Best weakly supervised", "Difference [95 %]", "Verdict"];
   byId("contrast-table").tHead.rows[0].replaceChildren(...head.map((text) => element("th", { scope: "col" }, text)));
-  byId("contrast-table").tBodies[0].replaceChildren(...found.map(contrastRow));
-  const drawn = found.filter((board) => board.metrics[0].unit === "fraction");
+  byId("contrast-table").tBodies[0].replaceChildren(...contrasted.map(contrastRow));
+  const drawn = contrasted.filter((board) => board.metrics[0].unit === "fraction");
   const percent = (name) => drawn.map((board) => board.contrast[name] * 100);
   const [middle, low, high] = ["difference", "low", "high"].map(percent);
   const trace = {
@@ -146,5 +146,5 @@ function contrastRow(board) {
     return cell(`${row.label}: ${number(row.scores[0][0], unit)} (of ${count})`, "name");
   };
   return element("tr", {}, cell(board.title, "name"), cell(name), best(own, tried[0]), best(weak, tried[1]),
-    cell(`${number(difference, unit)} [${number(low, unit)}, ${number(high, unit)}]`, "number"), cell(verdict));
+    cell(`${number(difference, unit, 1)} [${number(low, unit, 1)}, ${number(high, unit, 1)}]`, "number"), cell(verdict));
 }

@@ -58,13 +58,13 @@ function classesPart(row, board) {
   if (row.details.classes === undefined) return [];
   const { labels, counts } = pool[row.details.classes];
   const { name, unit } = board.metrics[0];
-  const found = labels.map((label, place) => ({ label, n: counts[place], value: row.details.by_class[place] }));
+  const classes = labels.map((label, place) => ({ label, n: counts[place], value: row.details.by_class[place] }));
   const worst = board.metrics[0].higher ? 1 : -1;
   const missing = (one) => (one.value === null ? 1 : 0);
-  found.sort((one, two) => missing(one) - missing(two) || worst * (one.value - two.value));
+  classes.sort((one, two) => missing(one) - missing(two) || worst * (one.value - two.value));
   return [
     element("h3", {}, `Classes, worst first (${name}, ${shownUnit(unit)})`),
-    paged(found, 20, (part) => tableOf(["Class", "Score", "n"],
+    paged(classes, 20, (part) => tableOf(["Class", "Score", "n"],
       part.map((one) => [className(board, one.label), number(one.value, unit), String(one.n)]))),
   ];
 }
@@ -103,7 +103,7 @@ function picture(board, id) {
   return address === undefined ? [] : [element("img", { src: address, alt: `Item ${id}` })];
 }
 
-const said = (board, items, item) =>
+const predictionOf = (board, items, item) =>
   (items.predicted === null ? "" : className(board, items.predicted[item]));
 
 function itemCard(board, items, item) {
@@ -111,7 +111,7 @@ function itemCard(board, items, item) {
   const { unit } = board.metrics[0];
   const lines = [id];
   if (items.labels !== null) lines.push(`true: ${className(board, items.labels[item])}`);
-  if (items.predicted !== null) lines.push(`said: ${said(board, items, item)}`);
+  if (items.predicted !== null) lines.push(`said: ${predictionOf(board, items, item)}`);
   if (!items.binary) lines.push(`${number(items.values[item], unit)} ${shownUnit(unit)}`);
   return element("li", {}, ...picture(board, id), ...lines.map((line) => element("div", {}, line)));
 }

@@ -19,10 +19,17 @@ function options(select, pairs) {
 // Plotly reads a little markup in its texts.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-function number(value, unit) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  return unit === "fraction" ? (value * 100).toFixed(1) : String(Number(value.toPrecision(4)));
+const absent = (value) => value === null || value === undefined || Number.isNaN(value);
+
+// As `results/numbers.py` writes scores: percent with 1 decimal, other units with 3; one more where scores are compared.
+function number(value, unit, more = 0) {
+  if (absent(value)) return "–";
+  return unit === "fraction" ? (value * 100).toFixed(1 + more) : value.toFixed(3 + more);
 }
+
+const rounded = (value) => (absent(value) ? "–" : String(Number(value.toPrecision(4))));
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 const shownUnit = (unit) => (unit === "fraction" ? "%" : unit);
 

@@ -40,8 +40,8 @@ function drawFlips() {
   const worse = pairs.filter(({ gain }) => gain < 0);
   const verb = first.binary && second.binary ? "right only for" : "better for";
   byId("flip-summary").textContent =
-    `${board.title}. Of ${pairs.length} shared items, ${better.length} are ${verb} ${two.label} and ${worse.length} for ${one.label}; ` +
-    `${pairs.length - better.length - worse.length} are equal. Whether that is a difference: ` +
+    `${board.title}. Of ${counted(pairs.length, "shared item")}, ${better.length} ${verb} ${two.label} and ${worse.length} for ${one.label}; ` +
+    `${pairs.length - better.length - worse.length} equal. Whether that is a difference: ` +
     `ssleval compare ${quoted(one.model)} ${quoted(two.model)}`;
   const chosen = { both: [...better, ...worse], gained: better, lost: worse }[byId("flip-kind").value];
   const pictured = ({ id }) => (board.pictures[id] === undefined ? 1 : 0);
@@ -54,9 +54,9 @@ function drawFlips() {
 function flipCard(board, one, two, first, second, { id, item, other, gain }) {
   const { unit } = board.metrics[0];
   const line = (row, items, place, good) => {
-    const what = items.predicted === null ? (items.binary ? (good ? "right" : "wrong") : number(items.values[place], unit))
-      : said(board, items, place);
-    return element("div", { class: good ? "right" : "wrong" }, `${good ? "✓" : "✗"} ${row.label}: ${what}`);
+    const outcome = items.predicted === null ? (items.binary ? (good ? "right" : "wrong") : number(items.values[place], unit))
+      : predictionOf(board, items, place);
+    return element("div", { class: good ? "right" : "wrong" }, `${good ? "✓" : "✗"} ${row.label}: ${outcome}`);
   };
   const truth = first.labels === null ? [] : [element("div", {}, `true: ${className(board, first.labels[item])}`)];
   return element("li", {}, ...picture(board, id), element("div", {}, id), ...truth,

@@ -3,9 +3,9 @@
 const models = new Set(rows.map((row) => row.model)).size;
 const newest = rows.map((row) => row.own.created).sort().at(-1) ?? "";
 byId("summary").textContent =
-  `${rows.length} results of ${models} models on ${boards.length} boards` + (newest ? `, the newest of ${newest.slice(0, 10)}.` : ".");
+  `${counted(rows.length, "result")} of ${counted(models, "model")} on ${counted(boards.length, "board")}` + (newest ? `, the newest of ${newest.slice(0, 10)}.` : ".");
 byId("made").textContent = `Made by ssleval ${data.version}. One file; it asks no network for anything.` +
-  (data.left_out ? ` Items of ${data.left_out} results were left out to keep it small (--detail-mb).` : "");
+  (data.left_out ? ` Without the items of ${counted(data.left_out, "result")}, to keep it small (--detail-mb).` : "");
 
 startTable();
 startDetails();

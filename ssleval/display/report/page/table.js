@@ -31,9 +31,9 @@ const columns = [
   { name: "supervision", title: "Supervision", kind: "wide", key: kindOf, draw: kindOf },
   { name: "n", title: "n", kind: "number wide", key: (row, score) => score.n, draw: (row, score) => String(score.n) },
   { name: "parameters", title: "Params (M)", kind: "number wide", key: parameters,
-    draw: (row) => number(parameters(row), "") },
-  { name: "gflops", title: "GFLOPs", kind: "number wide", key: gflops, draw: (row) => number(gflops(row), "") },
-  { name: "speed", title: "Images/s", kind: "number wide", best: true, key: speed, draw: (row) => number(speed(row), "") },
+    draw: (row) => rounded(parameters(row)) },
+  { name: "gflops", title: "GFLOPs", kind: "number wide", key: gflops, draw: (row) => rounded(gflops(row)) },
+  { name: "speed", title: "Images/s", kind: "number wide", best: true, key: speed, draw: (row) => rounded(speed(row)) },
 ];
 
 function matching() {
@@ -54,9 +54,9 @@ function compare(left, right) {
   return view.descending ? -order : order;
 }
 
-function sorted(found) {
+function sorted(matches) {
   const column = columns.find((one) => one.name === view.sort);
-  const keyed = found.map((row) => [row, scoreOf(row)]).filter(([, score]) => score !== null);
+  const keyed = matches.map((row) => [row, scoreOf(row)]).filter(([, score]) => score !== null);
   // Rows come ranked within their boards, and sorting is stable: equal keys keep that order.
   return keyed.sort((one, two) => compare(column.key(...one), column.key(...two)));
 }
@@ -82,13 +82,13 @@ function sortBy(column) {
 }
 
 function drawTable() {
-  const found = sorted(matching());
+  const matches = sorted(matching());
   drawHead();
-  byId("table").tBodies[0].replaceChildren(...found.slice(0, view.shown).map(([row, score]) =>
+  byId("table").tBodies[0].replaceChildren(...matches.slice(0, view.shown).map(([row, score]) =>
     element("tr", {}, ...columns.map((column) => cell(column.draw(row, score), column.kind)))));
-  const shown = Math.min(view.shown, found.length);
-  byId("count").textContent = `${shown} of ${found.length} matching results shown, ${rows.length} in all.`;
-  byId("more").hidden = shown >= found.length;
+  const shown = Math.min(view.shown, matches.length);
+  byId("count").textContent = `${shown} of ${counted(matches.length, "matching result")} shown, ${rows.length} in all.`;
+  byId("more").hidden = shown >= matches.length;
 }
 
 function startTable() {

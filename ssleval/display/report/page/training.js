@@ -78,5 +78,5 @@ function startTraining() {
   byId("training-charts").replaceChildren(...parts.map(({ whole }) => whole));
   for (const { draw } of parts) draw();
   const merged = Math.max(1, ...data.runs.flatMap((run) => Object.values(run.terms).map((term) => term.steps_per_point)));
-  byId("training-note").textContent = merged > 1 ? `Each point of a loss is the mean of up to ${merged} steps.` : "";
+  byId("training-note").textContent = merged > 1 ? `Each point of a curve is the mean of up to ${merged} steps.` : "";
 }

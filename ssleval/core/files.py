@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
+    """Have ``save`` write a temporary file beside ``path``, then rename it to ``path``.
+
+    A process killed at any time leaves the old file, or none, at ``path``. The data is on the disk before the
+    rename. Missing parent folders are created; the file is readable by everyone (mode 0644). The temporary
+    name starts with ``.`` and the name of ``path``, and does not end in its suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    draft = Path(name)
+    try:
+        save(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o644)
+        draft.replace(path)
+    finally:
+        # Also after success: renaming a hard link onto another link of the same file leaves both.
+        draft.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, as `write_atomically` does."""
+    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
