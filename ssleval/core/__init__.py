@@ -22,6 +22,7 @@ from ssleval.core.vocabulary import (
     Statistic,
     datasets,
     digest,
+    statistics,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "Statistic",
     "datasets",
     "digest",
+    "statistics",
 ]

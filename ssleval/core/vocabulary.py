@@ -449,6 +449,11 @@ Statistic: TypeAlias = Callable[[Samples, Float[np.ndarray, "r n"]], Float[np.nd
 same call with counts of drawn items, so that no task writes its own interval."""
 
 
+statistics: Registry[Callable[..., Statistic]] = Registry("statistic", package="ssleval.metrics")
+"""Functions from names of columns to a `Statistic`. A result records the name and the columns, so that its
+stored samples can be resampled and compared without the code of its task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """How samples become one number."""

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from ssleval.core import Samples, Statistic
+from ssleval.core import Samples, Statistic, statistics
 from ssleval.metrics.stats import Scores, Weights
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -33,6 +33,7 @@ Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, and their ``ImageNet-C/
 """
 
 
+@statistics.register("mean_corruption_error_of")
 def mean_corruption_error_of(wrong: str) -> Statistic:
     """Return the statistic mCE as a fraction: 1.0 is AlexNet's; papers print 100 times that.
 

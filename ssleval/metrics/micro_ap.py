@@ -8,13 +8,14 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssleval.core import Samples, Statistic
+from ssleval.core import Samples, Statistic, statistics
 from ssleval.metrics.stats import Scores, Weights, divide
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
 
 
+@statistics.register("micro_average_precision_of")
 def micro_average_precision_of(scores: str, right: str, answers: str) -> Statistic:
     """Return the statistic that ranks the pairs of all queries together and takes the average precision.
 

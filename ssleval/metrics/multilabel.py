@@ -5,12 +5,13 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssleval.core import Samples, Statistic
+from ssleval.core import Samples, Statistic, statistics
 from ssleval.metrics.stats import Scores, Weights, divide
 
 _VALUES_AT_ONCE = 4_000_000
 
 
+@statistics.register("mean_average_precision_of")
 def mean_average_precision_of(scores: str, targets: str) -> Statistic:
     """Return the statistic that averages, over classes, the average precision of ``scores [n c]``.
 

@@ -5,41 +5,25 @@ from functools import cache, partial
 from inspect import signature
 from typing import Any
 
-from ssleval.core import Statistic
+from ssleval.core import Statistic, statistics
 from ssleval.core.registry import suggestion
 from ssleval.errors import ContractError, DataError
-from ssleval.metrics.corruption import mean_corruption_error_of
-from ssleval.metrics.micro_ap import micro_average_precision_of
-from ssleval.metrics.multilabel import mean_average_precision_of
-from ssleval.metrics.segmentation import matched_mean_iou_of
-from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
-
-FACTORIES: Mapping[str, Callable[..., Statistic]] = {
-    "mean_of": mean_of,
-    "mean_per_class_of": mean_per_class_of,
-    "mean_ratio_of": mean_ratio_of,
-    "ratio_of": ratio_of,
-    "mean_average_precision_of": mean_average_precision_of,
-    "mean_corruption_error_of": mean_corruption_error_of,
-    "micro_average_precision_of": micro_average_precision_of,
-    "matched_mean_iou_of": matched_mean_iou_of,
-}
 
 
 def describe(statistic: Statistic) -> dict[str, Any]:
-    """Return a statistic made by one of the `FACTORIES` as ``{"name": ..., "columns": {...}}``.
+    """Return a statistic made by one of the registered `statistics` as ``{"name": ..., "columns": {...}}``.
 
     Raises:
         ContractError: it was made in another way, so comparing stored results would need its code.
     """
-    for name, factory in FACTORIES.items():
+    for name, factory in _factories().items():
         if isinstance(statistic, partial):
             columns = dict(statistic.keywords)
             made = factory(**columns) if set(columns) == _arguments(factory) else None
             if isinstance(made, partial) and made.func is statistic.func:
                 return {"name": name, "columns": columns}
     raise ContractError(
-        f"{statistic!r} is none of {', '.join(FACTORIES)}; a stored result could not be compared"
+        f"{statistic!r} is none of {', '.join(statistics)}; a stored result could not be compared"
     )
 
 
@@ -50,10 +34,15 @@ def statistic_from(described: Mapping[str, Any]) -> Statistic:
         DataError: this version does not know the name or its columns.
     """
     name, columns = described.get("name"), described.get("columns")
-    factory = FACTORIES.get(str(name))
+    factory = _factories().get(str(name))
     if factory is None or not isinstance(columns, dict) or set(columns) != _arguments(factory):
-        raise DataError(f"statistic {described!r} is unknown here; {suggestion(str(name), FACTORIES)}")
+        raise DataError(f"statistic {described!r} is unknown here; {suggestion(str(name), statistics)}")
     return factory(**columns)
+
+
+@cache
+def _factories() -> dict[str, Callable[..., Statistic]]:
+    return {name: statistics.get(name) for name in statistics}
 
 
 @cache

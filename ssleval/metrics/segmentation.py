@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
-from ssleval.core import IGNORED, Samples, Statistic
+from ssleval.core import IGNORED, Samples, Statistic, statistics
 from ssleval.errors import ContractError
 from ssleval.metrics.stats import Scores, Weights, divide
 
@@ -58,6 +58,7 @@ def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.
     }
 
 
+@statistics.register("matched_mean_iou_of")
 def matched_mean_iou_of(confusion: str) -> Statistic:
     """Return the statistic that assigns predicted classes to true ones before it averages IoUs.
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Real
 
-from ssleval.core import Metric, Samples, Statistic
+from ssleval.core import Metric, Samples, Statistic, statistics
 from ssleval.core.text import counted
 from ssleval.errors import ContractError
 
@@ -27,16 +27,19 @@ _WEIGHTS_AT_ONCE = 4_000_000
 # Statistics ---------------------------------------------------------------------------------------
 
 
+@statistics.register("mean_of")
 def mean_of(column: str) -> Statistic:
     """Return the statistic that averages a column ``[n]``; NaN rows are left out."""
     return partial(_mean, column=column)
 
 
+@statistics.register("ratio_of")
 def ratio_of(numerator: str, denominator: str) -> Statistic:
     """Return the statistic that divides the sum of one column ``[n]`` by that of another."""
     return partial(_ratio, numerator=numerator, denominator=denominator)
 
 
+@statistics.register("mean_ratio_of")
 def mean_ratio_of(numerator: str, denominator: str) -> Statistic:
     """Return the statistic that divides sums over items class by class, then averages the classes.
 
@@ -46,6 +49,7 @@ def mean_ratio_of(numerator: str, denominator: str) -> Statistic:
     return partial(_mean_ratio, numerator=numerator, denominator=denominator)
 
 
+@statistics.register("mean_per_class_of")
 def mean_per_class_of(correct: str, label: str) -> Statistic:
     """Return the statistic that averages ``correct [n]`` within each ``label [n]``, then over labels.
 

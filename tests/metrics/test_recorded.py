@@ -1,11 +1,9 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
-from ssleval.core import Samples, Statistic
+from ssleval.core import Samples, statistics
 from ssleval.errors import ContractError, DataError
-from ssleval.metrics.recorded import FACTORIES, describe, statistic_from
+from ssleval.metrics.recorded import describe, statistic_from
 
 SAMPLES = Samples(
     [str(i) for i in range(6)],
@@ -31,9 +29,9 @@ COLUMNS = {
 }
 
 
-@pytest.mark.parametrize(("name", "factory"), FACTORIES.items())
-def test_a_statistic_comes_back_from_its_description(name: str, factory: Callable[..., Statistic]) -> None:
-    statistic = factory(*COLUMNS[name])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_statistic_comes_back_from_its_description(name: str) -> None:
+    statistic = statistics.get(name)(*COLUMNS[name])
     described = describe(statistic)
     assert described["name"] == name
     weights = np.random.default_rng(0).integers(1, 4, (5, 6)).astype(float)
@@ -42,7 +40,7 @@ def test_a_statistic_comes_back_from_its_description(name: str, factory: Callabl
 
 
 def test_a_statistic_of_unknown_making_is_refused() -> None:
-    with pytest.raises(ContractError, match="none of mean_of"):
+    with pytest.raises(ContractError, match=r"none of matched_mean_iou_of, mean_average"):
         describe(lambda _, weights: weights.sum(1))
 
 
