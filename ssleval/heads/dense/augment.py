@@ -1,6 +1,7 @@
 """Augmentation of an image and its mask for segmentation: random scale, crop, flip and colours."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,8 +11,11 @@ from ssleval.core import IGNORED, Interpolation
 from ssleval.core.settings import Count, Fraction, Pair, Positive, check
 from ssleval.errors import ConfigError
 
+Pixels: TypeAlias = UInt8[np.ndarray, "H W 3"]
+Mask: TypeAlias = UInt8[np.ndarray, "H W"]
+
 TRIES = 10
-"""How often a crop is drawn anew because one class fills it."""
+"""Largest number of times that a crop is drawn anew because one class fills it."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
 """Largest shift of 8-bit values; ranges of factors; largest rotation of the hue in steps of 2 degrees."""
 HUES = 180
@@ -47,7 +51,7 @@ class Augmentation:
             raise ConfigError(f"augmentation: ratios={self.ratios}; expected the smaller first")
 
     def __call__(
-        self, image: Image.Image, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator
+        self, image: Image.Image, mask: Mask, generator: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "s t 3"], UInt8[np.ndarray, "s t"]]:
         """Return a view of at most ``crop`` pixels a side and its mask."""
         short = max(1, int(self.size * generator.uniform(self.ratios[0], self.ratios[1])))
@@ -59,7 +63,7 @@ class Augmentation:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         return distorted(pixels, self.distortion, generator), np.ascontiguousarray(labels)
 
-    def _window(self, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator) -> tuple[slice, slice]:
+    def _window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
         window = self._any_window(mask, generator)
         for _ in range(TRIES if self.cat_max_ratio < 1 else 0):
             counts = np.bincount(mask[window].ravel(), minlength=IGNORED + 1)[:IGNORED]
@@ -68,9 +72,7 @@ class Augmentation:
             window = self._any_window(mask, generator)
         return window
 
-    def _any_window(
-        self, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator
-    ) -> tuple[slice, slice]:
+    def _any_window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
         top, left = (int(generator.integers(0, max(side - self.crop, 0) + 1)) for side in mask.shape)
         return slice(top, top + self.crop), slice(left, left + self.crop)
 
@@ -82,15 +84,13 @@ def rescaled(image: Image.Image, short: int, interpolation: Interpolation) -> Im
     return image.resize((width, height), Image.Resampling[interpolation.upper()])
 
 
-def distorted(
-    pixels: UInt8[np.ndarray, "H W 3"], probability: float, generator: np.random.Generator
-) -> UInt8[np.ndarray, "H W 3"]:
+def distorted(pixels: Pixels, probability: float, generator: np.random.Generator) -> Pixels:
     """Distort brightness, contrast (second or last), saturation and hue, each with ``probability``."""
 
     def chosen() -> bool:
         return bool(generator.random() < probability)
 
-    def contrasted(values: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def contrasted(values: Pixels) -> Pixels:
         return linear(values, factor=generator.uniform(*CONTRAST)) if chosen() else values
 
     if chosen():
@@ -105,16 +105,12 @@ def distorted(
     return np.ascontiguousarray(pixels if early else contrasted(pixels))
 
 
-def linear(
-    pixels: UInt8[np.ndarray, "H W 3"], *, factor: float = 1.0, shift: float = 0.0
-) -> UInt8[np.ndarray, "H W 3"]:
+def linear(pixels: Pixels, *, factor: float = 1.0, shift: float = 0.0) -> Pixels:
     """Return values times ``factor`` plus ``shift``, clipped to 0..255 and rounded down."""
     return (pixels.astype(np.float32) * factor + shift).clip(0, 255).astype(np.uint8)
 
 
-def coloured(
-    pixels: UInt8[np.ndarray, "H W 3"], saturation: float, turn: float
-) -> UInt8[np.ndarray, "H W 3"]:
+def coloured(pixels: Pixels, saturation: float, turn: float) -> Pixels:
     """Return the image with its HSV saturation multiplied and its hue rotated by a fraction of the circle."""
     hue, strength, value = Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV").split()
     turned = (np.array(hue, dtype=np.int64) + round(turn * 256)) % 256

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -73,7 +74,5 @@ def fit_on_crops(
             logits = resized(head(patches_of(images.to(device))), (masks.shape[1], masks.shape[2]))
             yield pixel_loss(logits, masks.to(device))
 
-    def rate(iteration: int) -> float:
-        return poly(iteration, settings.iterations, warmup)
-
+    rate = partial(poly, iterations=settings.iterations, warmup=warmup)
     return descend(head, losses(), settings, rate, device)

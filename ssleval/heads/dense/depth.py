@@ -1,6 +1,7 @@
 """Linear depth estimation on patch grids: every pixel is a weighted mean of fixed depth bins."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import cos, pi
 
 import numpy as np
@@ -117,10 +118,8 @@ def fit_depth(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    def rate(iteration: int) -> float:
-        return annealed(iteration, settings.iterations, warmup)
-
     channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    rate = partial(annealed, iterations=settings.iterations, warmup=warmup)
     head = LinearHead(channels, bins.count, normalise=False, seed=seed)
     fitted = fit(head, grids, depths, count, settings, rate=rate, loss=loss, seed=seed, device=device)
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """Linear segmentation: batch normalisation and a 1x1 convolution on patch grids, trained on masks."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
@@ -28,11 +30,9 @@ def fit_classes(
     def loss(logits: Tensor, points: Tensor, labels: Tensor, _iteration: int) -> Tensor:
         return pixel_loss(at_points(logits, points), labels)
 
-    def rate(iteration: int) -> float:
-        return poly(iteration, settings.iterations, warmup)
-
     channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
     head = LinearHead(channels, num_classes, normalise=True, seed=seed)
+    rate = partial(poly, iterations=settings.iterations, warmup=warmup)
     return fit(head, grids, masks, count, settings, rate=rate, loss=loss, seed=seed, device=device)
 
 
