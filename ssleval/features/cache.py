@@ -6,7 +6,6 @@ import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +126,7 @@ def prune(cache: Path, max_bytes: int) -> Freed:
     return _remove(cache, folders, sum(_size(folder) for folder in folders) - max_bytes)
 
 
-def _remove(cache: Path, folders: list[Path], excess: float = inf) -> Freed:
+def _remove(cache: Path, folders: list[Path], excess: int = sys.maxsize) -> Freed:
     """Remove passes, in this order, until ``excess`` bytes are freed."""
     passes = size = busy = 0
     for folder in folders:
