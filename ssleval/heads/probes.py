@@ -1,6 +1,7 @@
-"""Classifiers fitted once on clean training features and applied unchanged to several test sets.
+"""Classifiers fitted once on clean training features, and applied unchanged to any other features.
 
-There are two: DINOv2's linear head, chosen on held-out training images, and the zero-shot text classifier.
+What tasks that judge one head on several test sets share: the linear head of `linear`, chosen on
+held-out training images, and the text classifier of `zeroshot`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
-"""A fitted classifier: the logits of every row of a table with the readouts that it was fitted on."""
+"""A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
 
 BLOCKS = (*(Readout("cls", block) for block in (-4, -3, -2, -1)), Readout("mean"))
 """Readouts of DINOv2's linear heads, in the order of their columns."""
@@ -31,7 +32,7 @@ RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2,
 
 @dataclass(frozen=True, slots=True)
 class LinearRecipe:
-    """DINOv2's training of linear heads, the default of the task `linear`."""
+    """How DINOv2 trains its linear heads, as the task `linear` does by default."""
 
     iterations: int = 0
     """0: ten epochs, at least 500 and at most 12,500 iterations."""
@@ -48,7 +49,7 @@ class LinearRecipe:
 def fit_linear(
     train: FeatureTable, recipe: LinearRecipe, *, num_classes: int, seed: int, device: str
 ) -> Scores:
-    """Return the best of DINOv2's 52 heads on held-out images, fitted again on all training images.
+    """Return the head of DINOv2's 52 that is best on held-out images, fitted again on all of them.
 
     Raises:
         ContractError: the table has no labels.
@@ -100,20 +101,20 @@ def table_rows(
     rows: Int[np.ndarray, " n"] | None,
     device: str,
 ) -> Rows:
-    """Return a reader of float32 rows from memory-mapped arrays, which reads only the rows of a batch.
+    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
 
-    ``rows`` of the first table are numbered first, then the same rows of the next table.
+    ``rows`` of the first table come first, then the same of the next.
     """
     arrays = [[table[readout] for readout in readouts] for table in tables]
     rows = np.arange(len(tables[0].ids)) if rows is None else rows
 
     def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
         which, place = np.divmod(index, len(rows))
-        batch = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
+        found = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
         for number in np.unique(which).tolist():
             at = which == number
-            batch[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
-        return torch.from_numpy(batch).to(device)
+            found[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
+        return torch.from_numpy(found).to(device)
 
     return read
 
@@ -121,15 +122,15 @@ def table_rows(
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:
     index, rate = divmod(place, len(heads.grid.rates))
     start, stop = heads.grid.columns[index]
-    chosen = slice(rate * heads.num_classes, (rate + 1) * heads.num_classes)
-    weight, bias = heads.weights[index][chosen].clone(), heads.biases[index][chosen].clone()
+    one = slice(rate * heads.num_classes, (rate + 1) * heads.num_classes)
+    weight, bias = heads.weights[index][one].clone(), heads.biases[index][one].clone()
 
     def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
         read, count = table_rows([table], BLOCKS, None, device), len(table.ids)
-        logits = np.empty((count, heads.num_classes), dtype=np.float32)
+        found = np.empty((count, heads.num_classes), dtype=np.float32)
         for first in range(0, count, 2048):
             inputs = read(np.arange(first, min(first + 2048, count)))[:, start:stop]
-            logits[first : first + 2048] = torch.addmm(bias, inputs, weight.T).cpu().numpy()
-        return logits
+            found[first : first + 2048] = torch.addmm(bias, inputs, weight.T).cpu().numpy()
+        return found
 
     return scores

@@ -1,10 +1,10 @@
-"""Published settings of linear segmentation, and the fields that only the published protocol reads."""
+"""Settings of linear segmentation as it was published, and those that only the published protocol reads."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 Choice: TypeAlias = Literal["protocol", "nearest", "bilinear", "bicubic", "lanczos"]
-"""An interpolation; `protocol` is the published one."""
+"""An interpolation, or that of the protocol."""
 
 _FAST: dict[str, Any] = {"size": 448, "interpolation": "bicubic", "iterations": 1000, "pixels": 2048}
 _PAPER: dict[str, Any] = {"interpolation": "bilinear", "iterations": 40_000}
@@ -20,7 +20,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
         "test_ratios": (1.0, 1.32, 1.73, 2.28, 3.0), "test_flip": "yes",
     },
 }  # fmt: skip
-"""Values that replace 0, () and `protocol`, for every protocol and inputs.
+"""What stands in place of 0, () and `protocol`, for every protocol and inputs.
 
 Source of ("paper", ...): DINOv2's ADE20K configurations, linear and +ms.
 """
@@ -28,14 +28,14 @@ Source of ("paper", ...): DINOv2's ADE20K configurations, linear and +ms.
 
 @dataclass(frozen=True, kw_only=True)
 class PaperFields:
-    """Fields that only ``protocol=paper`` reads. 0, () and `protocol` stand for the published value."""
+    """What ``protocol=paper`` alone has a use for. 0, () and `protocol` stand for the published value."""
 
     crop: int = 0
-    """Side of training crops and of the sliding window on test images."""
+    """Side of training crops and of the window that slides over test images."""
     ratios: tuple[float, ...] = ()
     """Smallest and largest random factor of a training image's short side."""
     cat_max_ratio: float = 0.75
-    """Crops are drawn anew, at most ten times, while one class has this fraction of the labelled pixels."""
+    """Crops are drawn anew, ten times at most, while one class has this part of the labelled pixels."""
     flip: float = 0.5
     """Probability of mirroring a crop."""
     distortion: float = 0.5
@@ -45,4 +45,4 @@ class PaperFields:
     test_ratios: tuple[float, ...] = ()
     """Factors of a test image's short side; probabilities are averaged over them."""
     test_flip: Literal["protocol", "yes", "no"] = "protocol"
-    """Whether every test image is also evaluated mirrored."""
+    """Whether every test image is also seen mirrored."""
