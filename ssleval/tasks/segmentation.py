@@ -22,7 +22,6 @@ from jaxtyping import Int, Int64, UInt8
 
 from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
 from ssleval.core.backbone import Backbone
-from ssleval.core.batches import batches
 from ssleval.core.task import Source, Task, refuse_one_split, tasks
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features.decode import decoded_batches
@@ -31,7 +30,7 @@ from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
 from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.crops import Batch, Crops, fit_on_crops
-from ssleval.heads.dense.grid import Fit, grids_of, outputs_of, targets_of
+from ssleval.heads.dense.grid import Fit, batches, grids_of, outputs_of, targets_of
 from ssleval.heads.dense.recipe import PUBLISHED, Choice, PaperFields
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.heads.dense.windows import classes_of_views
