@@ -1,11 +1,12 @@
-"""Preallocated ``.npy`` files written row by row, so that an unfinished array is a file like any other.
+"""Preallocated ``.npy`` files written row by row; an unfinished array is an ordinary ``.npy`` file too.
 
-Rows are written with positioned writes and never through a memory map: dirty pages of a map count as
-memory of the process, and a full disk then kills it instead of raising.
+Rows are written with positioned writes, never through a memory map: dirty pages of a map count as memory of
+the process, and on a full disk the process is killed instead of getting an error.
 """
 
 import math
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import BytesIO
@@ -18,7 +19,7 @@ from ssleval.errors import DataError
 
 
 class RowFile:
-    """One array on disk: its place, the shape of all of it, and its type."""
+    """One array on disk: its path, full shape and type."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         self.path = path
@@ -29,7 +30,7 @@ class RowFile:
         self.size = len(self.header) + shape[0] * self.row_bytes
 
     def intact_rows(self) -> int:
-        """Return how many leading rows the file has room for; 0 where it is absent or another array."""
+        """Return how many leading rows lie within the file; 0 where it is absent or holds another array."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as file:
@@ -39,7 +40,7 @@ class RowFile:
         return min(self.shape[0], present // self.row_bytes)
 
     def allocate(self) -> None:
-        """Give the file its header and full size; rows it has already are kept, missing ones read zero."""
+        """Give the file its header and full size; rows in it are kept, missing rows read as zero."""
         rows = self.intact_rows()
         if rows == self.shape[0] and self.path.exists() and self.path.stat().st_size == self.size:
             return
@@ -50,30 +51,30 @@ class RowFile:
             file.truncate(self.size)
 
     def write(self, descriptor: int, first: int, rows: Shaped[np.ndarray, "m ..."]) -> None:
-        """Write rows beginning at row ``first`` through an open descriptor of this file."""
-        left = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
-        place = len(self.header) + first * self.row_bytes
-        while left:
-            written = os.pwrite(descriptor, left, place)
-            left, place = left[written:], place + written
+        """Write rows from row ``first`` on through an open descriptor of this file."""
+        rest = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
+        offset = len(self.header) + first * self.row_bytes
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
 
     def read_rows(self, rows: range) -> Shaped[np.ndarray, "m ..."]:
-        """Read some rows into memory; they must be there (`intact_rows`)."""
+        """Read rows, which must lie within the file (`intact_rows`), into memory."""
         count = len(rows) * self.row_bytes // self.dtype.itemsize
-        place = len(self.header) + rows.start * self.row_bytes
-        found = np.fromfile(self.path, self.dtype, count, offset=place)
-        return found.reshape(len(rows), *self.shape[1:])
+        offset = len(self.header) + rows.start * self.row_bytes
+        values = np.fromfile(self.path, self.dtype, count, offset=offset)
+        return values.reshape(len(rows), *self.shape[1:])
 
     def read(self) -> Shaped[np.ndarray, "n ..."]:
-        """Map the array read-only; an empty one, which cannot be mapped, is simply returned."""
+        """Return a read-only memory map; an empty array cannot be mapped and is returned as it is."""
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
 
 @contextmanager
-def disk(path: Path) -> Generator[None, None, None]:
-    """Turn what a disk can refuse (full, quota, read-only) into one line that names the file.
+def disk(path: Path) -> Generator[None]:
+    """Report errors of the disk (full, over quota, read-only) in one line that names the file.
 
     Raises:
         DataError: instead of any OSError.
@@ -83,16 +84,17 @@ def disk(path: Path) -> Generator[None, None, None]:
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror or error}; free space or choose another cache folder and run again: "
-            "what was extracted is kept"
+            "features extracted so far are kept"
         ) from error
 
 
-def fits(folder: Path, size: int, free: int) -> None:
-    """Refuse to begin arrays of ``size`` bytes in ``folder`` where only ``free`` bytes are left.
+def fits(folder: Path, size: int) -> None:
+    """Refuse to allocate ``size`` bytes in ``folder`` where less is free.
 
     Raises:
-        DataError: it would not fit.
+        DataError: the disk has no room for them.
     """
+    free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
             f"{folder}: features need {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; run "

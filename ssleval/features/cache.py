@@ -1,4 +1,4 @@
-"""The folder of all passes: where each one lies, who may write it, how it is checked and thrown away."""
+"""The cache folder: paths and locks of passes, listing, verification and removal."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from ssleval.features.store import Column, StoredPass
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored pass, as listings show it."""
+    """One stored pass, as `ssleval cache info` lists it."""
 
     key: str
     model: str
@@ -26,18 +26,18 @@ class Entry:
     split: str
     images: int
     readouts: Mapping[str, float]
-    """Readout to the part of it that is done, 0 to 1."""
+    """The fraction of every readout that is done."""
     size: int
-    """Bytes of all files, at their full length."""
+    """Bytes of all files, at full length."""
     used: float
     """When it was last read or written, in seconds since the epoch."""
     complete: bool
-    """Whether every readout begun is done."""
+    """Whether every readout is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something `verify` found and dropped: the next run extracts it again."""
+    """A batch that `verify` found damaged and dropped: the next run extracts it again."""
 
     key: str
     column: str
@@ -47,13 +47,13 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What `clear` or `prune` removed."""
+    """The passes that `clear` or `prune` removed."""
 
     passes: int
     size: int
     """Bytes."""
     busy: int
-    """Passes left alone because a process is writing them."""
+    """Passes kept because a process is writing them."""
 
 
 def folder_of(cache: Path, key: str) -> Path:
@@ -62,100 +62,91 @@ def folder_of(cache: Path, key: str) -> Path:
 
 
 @contextmanager
-def lock(cache: Path, key: str) -> Generator[None, None, None]:
-    """Hold a pass for writing; wait, and say so on stderr, while another process has it."""
-    held = _lock(cache, key)
+def lock(cache: Path, key: str) -> Generator[None]:
+    """Lock a pass for writing; while another process has it, wait and report that on stderr."""
+    file_lock = _lock(cache, key)
     try:
-        held.acquire(timeout=0)
+        held = file_lock.acquire(timeout=0)
     except Timeout:
         print(f"ssleval: waiting for another process that extracts pass {key[:12]}", file=sys.stderr)  # noqa: T201
-        held.acquire()
-    try:
+        held = file_lock.acquire()
+    with held:
         yield
-    finally:
-        held.release()
 
 
 def touch(stored: StoredPass) -> None:
-    """Note that a pass was used now; `prune` removes those unused for longest first."""
+    """Record that a pass is used now; `prune` removes the least recently used first."""
     path = stored.folder / "pass.json"
     if os.access(path, os.W_OK):
         os.utime(path)
 
 
 def info(cache: Path) -> list[Entry]:
-    """Return every pass in ``cache``, last used first.
+    """Return every pass in ``cache``, most recently used first.
 
     Raises:
         DataError: a description is damaged; the message names it.
     """
     opened = (StoredPass.open(folder) for folder in _folders(cache))
-    return sorted((_entry(one) for one in opened if one is not None), key=lambda one: -one.used)
+    entries = (_entry(stored) for stored in opened if stored is not None)
+    return sorted(entries, key=lambda entry: -entry.used)
 
 
 def verify(cache: Path) -> list[Damage]:
-    """Compare every finished batch with its checksum and drop the record of those that differ.
+    """Compare every finished batch with its checksum, and drop the records of those that differ.
 
     A pass that is being written is waited for.
 
     Raises:
         DataError: a description is damaged; the message names it.
     """
-    found: list[Damage] = []
+    damages: list[Damage] = []
     for folder in _folders(cache):
         with lock(cache, folder.name):
             stored = StoredPass.open(folder)
             if stored is not None:
-                found += [damage for column in stored.columns() for damage in _damaged(stored, column)]
-    return found
+                damages += [damage for column in stored.columns() for damage in _damaged(stored, column)]
+    return damages
 
 
 def clear(cache: Path) -> Freed:
-    """Remove every pass that nobody is writing."""
+    """Remove every pass that no process is writing."""
     return _remove(cache, _folders(cache))
 
 
 def prune(cache: Path, max_bytes: int) -> Freed:
-    """Remove passes unused for longest until the rest is at most ``max_bytes``.
+    """Remove the least recently used passes until the rest is at most ``max_bytes``.
 
     Raises:
         ConfigError: a negative size.
     """
     if max_bytes < 0:
         raise ConfigError(f"cache size limit {max_bytes}: it must not be negative")
-    ordered = sorted(_folders(cache), key=_used)
-    excess = sum(_size(folder) for folder in ordered) - max_bytes
-    total = Freed(0, 0, 0)
-    for folder in ordered:
-        if total.size >= excess:
-            break
-        freed = _remove(cache, [folder])
-        total = Freed(total.passes + freed.passes, total.size + freed.size, total.busy + freed.busy)
-    return total
+    folders = sorted(_folders(cache), key=_used)
+    return _remove(cache, folders, sum(_size(folder) for folder in folders) - max_bytes)
 
 
-def _remove(cache: Path, folders: list[Path]) -> Freed:
+def _remove(cache: Path, folders: list[Path], excess: int = sys.maxsize) -> Freed:
+    """Remove passes, in this order, until ``excess`` bytes are freed."""
     passes = size = busy = 0
     for folder in folders:
-        held = _lock(cache, folder.name)
+        if size >= excess:
+            break
         try:
-            held.acquire(timeout=0)
+            held = _lock(cache, folder.name).acquire(timeout=0)
         except Timeout:
             busy += 1
             continue
-        try:
-            freed = _size(folder)
-            # Description first: a folder without one is never read, whenever we are stopped.
+        with held:
+            passes, size = passes + 1, size + _size(folder)
+            # The description first: without one, a folder that is only partly removed is never read.
             (folder / "pass.json").unlink(missing_ok=True)
             shutil.rmtree(folder)
-        finally:
-            held.release()
-        passes, size = passes + 1, size + freed
     return Freed(passes, size, busy)
 
 
 def _lock(cache: Path, key: str) -> FileLock:
-    # Beside the passes, not in them: a lock that is deleted while someone waits for it locks nothing.
+    # Outside the folders of passes: a lock file deleted while a process waits for it locks nothing.
     path = cache / "locks" / f"{key}.lock"
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What one image costs a model: the floating-point operations of its forward pass."""
+"""Floating-point operations of a forward pass."""
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -8,14 +8,14 @@ from ssleval.core.backbone import Backbone
 
 
 def forward_flops(backbone: Backbone, side: int, device: str) -> int:
-    """Return the operations of one forward pass of one square image of ``side`` pixels.
+    """Return the FLOPs of one forward pass of one square image of ``side`` pixels.
 
-    Those of matrix products, convolutions and attention, two for a multiplication with its addition;
-    activations, norms and softmax, which take few, do not count. Weights and device change nothing.
+    Matrix products, convolutions and attention count, a multiply-add as two operations. Activations, norms
+    and softmax, which take few, do not. The result depends on neither weights nor device.
     """
     image = torch.zeros(1, 3, side, side, device=device)
     fast = torch.backends.mha.get_fastpath_enabled()
-    # Fused kernels are one operation of which the counter may know nothing: taken apart, all is counted.
+    # The counter may not know fused kernels, so they are replaced by their parts.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

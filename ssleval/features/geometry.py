@@ -1,61 +1,56 @@
-"""From a decoded image to the pixels a model sees: PIL resizing, central or random crops, as torchvision."""
+"""From a decoded image to the pixels of a model: PIL resizing, centre or random crops, as in torchvision."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import center_crop
 
-from ssleval.core import Geometry, RandomView, digest
+from ssleval.core import Geometry, Interpolation, RandomView, digest
 from ssleval.errors import ContractError
 
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
 
 def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Resize, crop and mirror ``image`` as ``geometry`` says.
+    """Resize, crop and flip ``image`` according to ``geometry``.
 
     Raises:
         ContractError: the image is not 8-bit RGB.
 
     Source:
-        torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that is
-        not named by ``mode`` is rounded down, as there; with a ``multiple`` both go to the nearest one.
+        torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that ``mode``
+        does not name is rounded down, as there; with a ``multiple``, both are rounded to the nearest one.
     """
     _refuse_mode(image)
     size = _resized(geometry, *image.size)
     if size != image.size:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:
-        image = _central(image, geometry.crop)
+        image = center_crop(image, [geometry.crop])  # pyright: ignore[reportArgumentType, reportAssignmentType]
     pixels = np.array(image, dtype=np.uint8)
     return np.ascontiguousarray(pixels[:, ::-1]) if geometry.flip else pixels
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:
-    """Crop, resize and flip ``image``, whose id is ``item``, as ``view`` draws it.
+    """Crop, resize and flip ``image`` as ``view`` draws it for the id ``item``.
 
     Raises:
         ContractError: the image is not 8-bit RGB.
     """
     _refuse_mode(image)
-    # Its annotation admits tensors alone.
-    drawn: Any = image
-    # The global generator is torchvision's only source; it is put back, and no accelerator's is touched.
+    untyped: Any = image  # get_params is annotated for tensors alone
+    # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(digest([item, view.index, view.seed])[:15], 16))
-        top, left, height, width = RandomResizedCrop.get_params(drawn, list(view.scale), list(view.ratio))
+        top, left, height, width = RandomResizedCrop.get_params(untyped, list(view.scale), list(view.ratio))
         flipped = float(torch.rand(())) < view.flip
     crop = image.crop((left, top, left + width, top + height))
-    found = np.array(crop.resize((view.size, view.size), FILTERS[view.interpolation]), dtype=np.uint8)
-    return np.ascontiguousarray(found[:, ::-1]) if flipped else found
+    pixels = np.array(crop.resize((view.size, view.size), FILTERS[view.interpolation]), dtype=np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
 
 
 def _refuse_mode(image: Image.Image) -> None:
@@ -71,17 +66,6 @@ def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
     size = named if size is None else size
     if step == 1:
         return max(1, size * width // named), max(1, size * height // named)
-    assert isinstance(step, int), "requests are put on the model's grid before images are read"
+    assert isinstance(step, int), "multiple='patch' is replaced by the patch size before images are read"
     across, down = (max(1, round(size * side / named / step)) * step for side in (width, height))
     return across, down
-
-
-def _central(image: Image.Image, side: int) -> Image.Image:
-    # PIL fills with black whatever a crop takes from outside the image.
-    left, top = (_margin(length - side) for length in image.size)
-    return image.crop((left, top, left + side, top + side))
-
-
-def _margin(excess: int) -> int:
-    """Return where the crop begins: half of the excess to even, of a lack rounded towards zero."""
-    return round(excess / 2) if excess >= 0 else -(-excess // 2)

@@ -1,4 +1,4 @@
-"""A bar on stderr with images per second and time left, where someone may be watching."""
+"""A progress bar on stderr, with images per second and time left."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -15,10 +15,8 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def progress(
-    label: str, total: int, done: int, *, show: bool
-) -> Generator[Callable[[int], None], None, None]:
-    """Show how many of ``total`` images are through, ``done`` of them before we began.
+def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
+    """Show how many of ``total`` images are processed, ``done`` of which were processed before.
 
     Yields a function that adds a number of images. Nothing is shown where stderr is not a terminal.
     """

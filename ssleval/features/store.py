@@ -1,11 +1,12 @@
-"""One pass over one split on disk: an array per readout, and what of it is done.
+"""One pass over one split on disk: an array per readout, and a journal of the batches that are done.
 
-A folder holds ``pass.json`` (what it is), ``valid.npy`` (images that could be decoded) and for every
-readout ``NAME.npy`` with ``NAME.journal.npy``: one record a batch, zero until its rows are written, then
-a flag and their crc32. A second flag says that the disk has them: what a killed process wrote but did not
-flush is compared with its crc32 before it counts, so that neither a kill nor a power cut costs more than
-the batches under way. Batches keep the boundaries the pass began with, so that features extracted with
-interruptions equal uninterrupted ones bit for bit. Rows of images that could not be decoded are NaN.
+A folder holds ``pass.json`` (its description), ``valid.npy`` (which images could be decoded), and for every
+readout ``NAME.npy`` and ``NAME.journal.npy``. The journal has one record per batch: zero until the rows are
+written, then a flag and their crc32. A second flag is set once the rows are flushed to disk. Rows that were
+written but not flushed when a process was killed count only if they match their crc32, so that neither a kill
+nor a power cut costs more than the batches in progress. Batches keep the boundaries that the pass began with,
+so that features of an interrupted pass equal those of an uninterrupted one bit for bit. Rows of images that
+could not be decoded are NaN.
 """
 
 import json
@@ -27,15 +28,15 @@ from ssleval.features.arrays import RowFile, disk, fits
 
 WRITTEN = 1 << 32
 DONE = WRITTEN | 1 << 33
-"""Flags of a journal record, without and with a flush since; the bits below are the crc32 of the batch."""
+"""Flags of a journal record before and after the flush; the lower bits are the crc32 of the batch."""
 
 SYNC_SECONDS = 5.0
-"""How often the disk is waited for: what a resumed pass must read again is no more than this wrote."""
+"""Seconds between flushes: a resumed pass checks again only what was written in so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One stored readout: the stem of its files, and the shape and type of a row."""
+    """One stored readout: stem of its file names, and shape and type of a row."""
 
     name: str
     row: tuple[int, ...]
@@ -43,7 +44,7 @@ class Column:
 
 
 class StoredPass:
-    """A pass that has been begun. Reading takes no lock; `allocate` and `writer` need the pass's."""
+    """A pass on disk. Reading needs no lock; `allocate` and `writer` need the lock of the pass."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -53,7 +54,7 @@ class StoredPass:
 
     @classmethod
     def open(cls, folder: Path) -> "StoredPass | None":
-        """Return the pass in ``folder``, or None where none has been begun.
+        """Return the pass in ``folder``, or None where there is none.
 
         Raises:
             DataError: its description is damaged.
@@ -68,7 +69,7 @@ class StoredPass:
 
     @classmethod
     def begin(cls, folder: Path, description: Mapping[str, Any]) -> "StoredPass":
-        """Describe a new pass; whatever else the folder held is removed."""
+        """Begin a new pass; whatever the folder held is removed."""
         if folder.exists():
             shutil.rmtree(folder)
         with disk(folder):
@@ -88,48 +89,46 @@ class StoredPass:
         return range(batch * self.batch_size, min(self.images, (batch + 1) * self.batch_size))
 
     def columns(self) -> tuple[Column, ...]:
-        """Return what is stored, finished or not."""
-        known = self.description["columns"].items()
-        return tuple(Column(name, tuple(one["row"]), one["dtype"]) for name, one in known)
+        """Return the columns, complete or not."""
+        described = self.description["columns"].items()
+        return tuple(Column(name, tuple(fields["row"]), fields["dtype"]) for name, fields in described)
 
     def data(self, column: Column) -> RowFile:
         """Return the file of the features."""
         return RowFile(self.folder / f"{column.name}.npy", (self.images, *column.row), column.dtype)
 
     def journal(self, column: Column) -> RowFile:
-        """Return the file of the records, ``uint64 [batches]``."""
+        """Return the file of the journal, ``uint64 [batches]``."""
         return RowFile(self.folder / f"{column.name}.journal.npy", (self.batches,), "uint64")
 
     def records(self, column: Column) -> UInt64[np.ndarray, " batches"]:
-        """Return the records; zero where there is none, or where the file ends before the batch does."""
-        journal, data = self.journal(column), self.data(column)
+        """Return the journal records; zero where there is none, or the file of features is too short."""
+        journal, rows = self.journal(column), self.data(column).intact_rows()
         if journal.intact_rows() != self.batches:
             return np.zeros(self.batches, dtype=np.uint64)
         records = np.array(journal.read())
-        whole = data.intact_rows()
-        if whole < self.images:
-            records[whole // self.batch_size :] = 0
+        if rows < self.images:
+            records[rows // self.batch_size :] = 0
         return records
 
     def pending(self, column: Column) -> list[int]:
-        """Return the batches that are not known to be on the disk."""
+        """Return the batches that are not known to be flushed to disk."""
         return np.flatnonzero(self.records(column) < DONE).tolist()
 
     def valid(self) -> Bool[np.ndarray, " n"]:
-        """Return which images could be decoded, as far as is known."""
+        """Return which images could be decoded; images not tried yet count as decodable."""
         return np.array(self._valid_file().read())
 
     def allocate(self, columns: Sequence[Column]) -> None:
-        """Make room for ``columns``, and drop the records of batches a truncated file has lost.
+        """Allocate the files of ``columns``, and drop the records of batches that a truncated file has lost.
 
         Raises:
             DataError: the disk has no room for them.
         """
-        files = [file for one in columns for file in (self.data(one), self.journal(one))]
-        missing = sum(file.size for file in files if not file.path.exists())
-        fits(self.folder, missing, shutil.disk_usage(self.folder).free)
+        files = [file for column in columns for file in (self.data(column), self.journal(column))]
+        fits(self.folder, sum(file.size for file in files if not file.path.exists()))
         self._valid_file().allocate()
-        described = {one.name: {"row": list(one.row), "dtype": one.dtype} for one in columns}
+        described = {column.name: {"row": list(column.row), "dtype": column.dtype} for column in columns}
         self.description = {**self.description, "columns": {**self.description["columns"], **described}}
         self._describe()
         for column in columns:
@@ -137,23 +136,23 @@ class StoredPass:
                 self._resume(column)
 
     def intact(self, column: Column, batch: int, record: int) -> bool:
-        """Return whether the rows of a batch are there and are those its record is about."""
+        """Return whether the rows of a batch are within the file and match the crc32 of its record."""
         data, rows = self.data(column), self.rows(batch)
         if rows.stop > data.intact_rows():
             return False
         return crc32(data.read_rows(rows).data.cast("B")) == record & (WRITTEN - 1)
 
     def forget(self, column: Column, batch: int) -> None:
-        """Drop the record of a batch, so that it is extracted again."""
+        """Clear the record of a batch, so that it is extracted again."""
         self._rewrite(self.journal(column), batch, np.zeros(1, dtype=np.uint64))
 
     def mark(self, row: int, flags: Bool[np.ndarray, " m"]) -> None:
-        """Set which of the images from ``row`` on could be decoded."""
+        """Set which images, from ``row`` on, could be decoded."""
         self._rewrite(self._valid_file(), row, flags)
 
     @contextmanager
-    def writer(self, columns: Sequence[Column]) -> Generator["Writer", None, None]:
-        """Open allocated columns for writing; what was written is committed on leaving, also by an error."""
+    def writer(self, columns: Sequence[Column]) -> Generator["Writer"]:
+        """Open allocated columns for writing; rows are committed on exit, also after an error."""
         with ExitStack() as stack:
             descriptors: dict[Path, int] = {}
             for column in columns:
@@ -167,15 +166,15 @@ class StoredPass:
                 writer.commit()
 
     def _resume(self, column: Column) -> None:
-        """Settle what an interrupted process left: count what it wrote whole, drop the rest."""
+        """Keep the batches that an interrupted process wrote completely, and drop the others."""
         records, data = self.records(column), self.data(column)
         for batch in np.flatnonzero((records >= WRITTEN) & (records < DONE)).tolist():
             record = int(records[batch])
             records[batch] = DONE | record if self.intact(column, batch, record) else 0
         if data.path.exists():
-            with disk(data.path), data.path.open("r+b") as opened:
-                os.fsync(opened.fileno())
-        # Before a truncated file grows back: zeros must never look like features.
+            with disk(data.path), data.path.open("r+b") as file:
+                os.fsync(file.fileno())
+        # Before a truncated file is extended again: its zeros must never count as features.
         self._rewrite(self.journal(column), 0, records)
         data.allocate()
 
@@ -183,7 +182,7 @@ class StoredPass:
         path, draft = self.folder / "pass.json", self.folder / "pass.json.tmp"
         with disk(path):
             draft.write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
-            # Atomic: a reader without the lock sees one version or the other.
+            # Atomic: a reader without the lock sees the old version or the new one.
             draft.replace(path)
 
     def _valid_file(self) -> RowFile:
@@ -191,13 +190,13 @@ class StoredPass:
 
     def _rewrite(self, file: RowFile, first: int, rows: Shaped[np.ndarray, " m"]) -> None:
         file.allocate()
-        with disk(file.path), file.path.open("r+b") as opened:
-            file.write(opened.fileno(), first, rows)
-            os.fsync(opened.fileno())
+        with disk(file.path), file.path.open("r+b") as stream:
+            file.write(stream.fileno(), first, rows)
+            os.fsync(stream.fileno())
 
 
 class Writer:
-    """Writes batches with their records, and from time to time has the disk keep them."""
+    """Writes batches with their records, and flushes them every few seconds."""
 
     def __init__(self, stored: StoredPass, descriptors: Mapping[Path, int]) -> None:
         self._stored = stored
@@ -209,21 +208,21 @@ class Writer:
         """Write all rows of one batch.
 
         Raises:
-            DataError: the disk refused; batches before stay.
+            DataError: the disk refused; earlier batches are kept.
         """
-        file, place = self._stored.data(column), self._stored.rows(batch)
+        file, span = self._stored.data(column), self._stored.rows(batch)
         rows = np.ascontiguousarray(rows, dtype=file.dtype)
-        assert rows.shape == (len(place), *column.row)
+        assert rows.shape == (len(span), *column.row)
         checksum = crc32(rows.data.cast("B"))
         with disk(file.path):
-            file.write(self._descriptors[file.path], place.start, rows)
+            file.write(self._descriptors[file.path], span.start, rows)
         self._record(column, batch, WRITTEN | checksum)
         self._unflushed.setdefault(column, {})[batch] = checksum
         if time.perf_counter() - self._flushed >= SYNC_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Flush what was written, then say so in the records."""
+        """Flush the rows written, then mark their records as flushed."""
         for column, checksums in self._unflushed.items():
             path = self._stored.data(column).path
             with disk(path):
@@ -236,5 +235,4 @@ class Writer:
     def _record(self, column: Column, batch: int, record: int) -> None:
         journal = self._stored.journal(column)
         with disk(journal.path):
-            row = np.array([record], dtype=np.uint64)
-            journal.write(self._descriptors[journal.path], batch, row)
+            journal.write(self._descriptors[journal.path], batch, np.array([record], dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""Attention maps as masks: the patches that hold most of what a head looks at."""
+"""Binary masks of attention maps: the patches with the most attention."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def mass_mask(attention: Float[Tensor, "*b h w"], mass: float) -> Bool[Tensor, "*b h w"]:
-    """Return the fewest patches of every map that together hold ``mass`` of it, a fraction.
+    """Return, for every map, the fewest patches that together hold the fraction ``mass`` of the attention.
 
-    Of equal patches those further down count first.
+    Of patches with equal attention, the later ones (row by row) are taken first.
 
     Source:
         facebookresearch/dino, visualize_attention.py: patches in rising order whose running sum exceeds
         1 - mass.
     """
-    # In float64: running sums of thousands of patches in float32 are off in the fifth digit.
+    # In float64: float32 running sums over thousands of patches have errors in the fifth digit.
     flat = attention.flatten(-2).double()
     rising, order = (flat / flat.sum(-1, keepdim=True)).sort(dim=-1, stable=True)
     kept = rising.cumsum(-1) > 1 - mass

@@ -1,9 +1,9 @@
 """A grid of linear classifiers trained jointly: every set of input columns with every learning rate.
 
 Heads that see the same columns are stacked into one matrix, so that a step is one forward and one
-weight-gradient product per column set, whatever the number of heads. The gradient product adds
-straight into the momentum buffer. What is left beside the products is linear in the logits and the
-weights. Gradients are written out: softmax minus one-hot; nothing is recorded for autograd.
+weight-gradient product per column set, whatever the number of heads. The gradient product adds straight
+into the momentum buffer; all other work is linear in the logits and the weights. Gradients are written
+out (softmax minus one-hot), so that nothing is recorded for autograd.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ssleval.core.batches import batches
+from ssleval.core.settings import Count, Natural, check
 from ssleval.errors import ConfigError, ContractError
 
 Rows: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b d"]]
-"""Reads float32 feature rows by index; whatever they come from stays on disk."""
+"""Reads float32 feature rows by index, from wherever they are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +39,26 @@ class HeadGrid:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How heads are trained."""
+    """Optimiser and schedule of linear heads."""
 
-    iterations: int
-    batch_size: int = 1024
-    """Larger than the training set means that rows repeat within a batch."""
+    iterations: Count
+    batch_size: Count = 1024
+    """Rows repeat within a batch that is larger than the training set."""
     momentum: float = 0.9
-    warmup: int = 0
+    warmup: Natural = 0
     """Iterations of linear warm-up from zero, counted in ``iterations``."""
-    stair: int = 1
+    stair: Count = 1
     """Iterations between changes of the cosine learning rate: 1, or an epoch."""
     optimizer: Literal["sgd", "lars"] = "sgd"
     trust: float = 0.001
-    """Of LARS."""
+    """Trust coefficient of LARS."""
     standardise: bool = False
-    """Inputs pass an affine-free batch normalisation (eps 1e-6) first."""
+    """Whether inputs first pass a batch normalisation without affine parameters (eps 1e-6)."""
 
     def __post_init__(self) -> None:
-        """Refuse schedules that cannot be run."""
-        if min(self.iterations, self.batch_size, self.stair) < 1:
-            raise ConfigError(
-                f"linear heads: {self.iterations} iterations of {self.batch_size} rows, rate changed every "
-                f"{self.stair}; all must be at least 1"
-            )
-        if not 0 <= self.warmup < self.iterations:
+        """Refuse values that their fields cannot take, and a warm-up without an end."""
+        check(self, "linear heads")
+        if self.warmup >= self.iterations:
             raise ConfigError(f"linear heads: warm-up of {self.warmup} in {self.iterations} iterations")
 
     def rate(self, iteration: int) -> float:
@@ -91,7 +89,7 @@ class LinearHeads:
         self.rates = torch.tensor(grid.rates, device=device).repeat_interleave(num_classes)
 
     def logits(self, inputs: Float[Tensor, "b d"], index: int) -> Float[Tensor, "b heads classes"]:
-        """Return the logits of the heads of one column set; inputs are as they enter the product."""
+        """Return the logits of the heads of one column set, for inputs already standardised."""
         start, stop = self.grid.columns[index]
         flat = torch.addmm(self.biases[index], inputs[:, start:stop], self.weights[index].T)
         return flat.view(len(inputs), len(self.grid.rates), self.num_classes)
@@ -100,18 +98,18 @@ class LinearHeads:
     def predict(
         self, rows: Rows, count: int, training: Training, chunk: int = 2048
     ) -> Int[np.ndarray, "count heads"]:
-        """Return the class each head gives to rows 0 .. count - 1; ties go to the smaller class."""
-        found = np.empty((count, len(self.grid)), dtype=np.int32)
+        """Return the class that each head gives to rows 0 .. count - 1; ties go to the smaller class."""
+        classes = np.empty((count, len(self.grid)), dtype=np.int32)
         mean, variance = self.running
-        each = len(self.grid.rates)
+        rates = len(self.grid.rates)
         for start in range(0, count, chunk):
             inputs = rows(np.arange(start, min(start + chunk, count)))
             if training.standardise:
                 inputs = (inputs[:, : len(mean)] - mean) * torch.rsqrt(variance + 1e-6)
             for index in range(len(self.grid.columns)):
                 best = self.logits(inputs, index).argmax(2).cpu().numpy()
-                found[start : start + chunk, index * each : (index + 1) * each] = best
-        return found
+                classes[start : start + chunk, index * rates : (index + 1) * rates] = best
+        return classes
 
     @torch.no_grad()
     def step(
@@ -161,35 +159,21 @@ def fit_heads(
     seed: int = 0,
     device: str = "cpu",
 ) -> Iterator[LinearHeads]:
-    """Train all heads; yield them after each ``every`` iterations and at the end (0: only there).
+    """Train all heads; yield them after each ``every`` iterations and at the end (0: only at the end).
 
-    The object yielded is the same each time and goes on being trained: use it before asking for more.
-    Batches are cut from an endless stream of shuffled passes over the rows, the same for every head.
+    The same object is yielded each time and trained further afterwards: use it before the next one. All
+    heads see the same batches (`batches`).
 
     Raises:
         ConfigError: no rows.
         ContractError: the loss of some head is no longer finite.
     """
-    if not len(labels):
-        raise ConfigError("linear heads: no training rows; they need at least one")
     heads = LinearHeads(grid, num_classes, seed=seed, device=device)
     truth = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
-    for iteration, batch in enumerate(_batches(len(labels), training, seed), start=1):
+    stream = batches(len(labels), training.batch_size, training.iterations, seed)
+    for iteration, batch in enumerate(stream, start=1):
         heads.step(rows(batch), truth[torch.from_numpy(batch).to(device)], training, iteration - 1)
         if iteration == training.iterations or (every and iteration % every == 0):
             if not all(bool(weight.isfinite().all()) for weight in heads.weights):
                 raise ContractError("linear heads: weights are not finite; are the features?")
             yield heads
-
-
-def _batches(count: int, training: Training, seed: int) -> Iterator[Int[np.ndarray, " b"]]:
-    generator = np.random.default_rng(seed)
-    waiting = np.empty(0, dtype=np.int64)
-    for _ in range(training.iterations):
-        parts, found = [waiting], len(waiting)
-        while found < training.batch_size:
-            parts.append(generator.permutation(count))
-            found += count
-        stream = np.concatenate(parts)
-        waiting = stream[training.batch_size :]
-        yield stream[: training.batch_size]

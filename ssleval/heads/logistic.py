@@ -1,17 +1,18 @@
 """L2-regularised logistic regression along a path of strengths, by preconditioned Newton-CG.
 
 For every ``C`` it minimises ``C * sum of cross-entropies + 0.5 * ||W||^2``, the intercept unpenalised:
-the objective of scikit-learn and cuML. One class column with two classes, and one per label where an
-item has several, are sigmoid problems as in those libraries; otherwise softmax.
+the objective of scikit-learn and cuML. As in those libraries, two classes are one sigmoid problem,
+multi-labels are one sigmoid problem per class, and everything else is a softmax.
 
-What bounds the cost is two matrix products with the ``n x d`` features per evaluation, so the method
-spends as few as it can: the features are centred and rotated onto their principal axes, where the
-Hessian is nearly diagonal; each fit starts from the two before it, extrapolated in log C; objective
-and gradient are float64, and only the products inside a Newton step are float32.
+The cost is two matrix products with the ``n x d`` features per evaluation, so the method needs as few
+evaluations as it can. The features are centred and rotated onto their principal axes, where the Hessian is
+nearly diagonal. Each fit starts from the two before it, extrapolated in log C. Objective and gradient are
+float64; only the products inside a Newton step are float32.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import numpy as np
@@ -37,16 +38,16 @@ class Logistic:
     strength: float
     """The C it was fitted with: larger is less regularised."""
     objective: float
-    """Value reached of ``C * sum of cross-entropies + 0.5 * ||W||^2``."""
+    """The value reached of ``C * sum of cross-entropies + 0.5 * ||W||^2``."""
 
     def scores(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
         """Return logits, in float64; for two classes the first column is zero."""
-        found = np.empty((len(features), len(self.weight)))
+        logits = np.empty((len(features), len(self.weight)))
         for start in range(0, len(features), 8192):
             rows = torch.from_numpy(np.asarray(features[start : start + 8192], np.float64))
-            logits = torch.addmm(self.bias, rows.to(self.weight.device), self.weight.T)
-            found[start : start + 8192] = logits.cpu().numpy()
-        return found
+            block = torch.addmm(self.bias, rows.to(self.weight.device), self.weight.T)
+            logits[start : start + 8192] = block.cpu().numpy()
+        return logits
 
 
 def fit_path(
@@ -64,10 +65,9 @@ def fit_path(
     Needs ``4 n (d + 1)`` bytes, and up to 1 GiB more for probabilities. Features and targets may be
     memory-mapped and of any float type.
 
-    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class; ``strengths`` the values
-    of C, increasing. A fit ends with a Newton step whose predicted decrease is under ``tolerance`` times
-    the objective, which leaves less than that. The first fit begins at ``start``,
-    if given, instead of at zero.
+    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class; ``strengths`` are increasing
+    values of C. A fit ends when the decrease predicted for a Newton step is under ``tolerance`` times the
+    objective; what remains is smaller. The first fit begins at ``start`` if given, else at zero.
 
     Raises:
         ConfigError: strengths not positive and increasing, or no feature rows.
@@ -101,26 +101,16 @@ def fit_best(
     tolerance: float = 1e-7,
     device: str = "cpu",
 ) -> Logistic:
-    """Choose C on the rows held out, then fit on all rows with it.
+    """Choose C on held-out rows, then fit on all rows with it.
 
-    ``score`` is of the logits of held-out rows and their targets; higher is better, and of equal scores
-    the smaller C is taken. The rest is as for `fit_path`.
+    ``score`` takes the logits of held-out rows and their targets; higher is better, and of equal scores
+    the smaller C is taken. The other arguments are those of `fit_path`.
     """
     kept, judged = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    path = fit_path(
-        features[kept], targets[kept], strengths, num_classes=num_classes, tolerance=tolerance, device=device
-    )
-    best = max(path, key=lambda model: score(model.scores(features[judged]), targets[judged]))
-    final = fit_path(
-        features,
-        targets,
-        (best.strength,),
-        num_classes=num_classes,
-        tolerance=tolerance,
-        device=device,
-        start=best,
-    )
-    return next(final)
+    path = partial(fit_path, num_classes=num_classes, tolerance=tolerance, device=device)
+    fits = path(features[kept], targets[kept], strengths)
+    best = max(fits, key=lambda model: score(model.scores(features[judged]), targets[judged]))
+    return next(path(features, targets, (best.strength,), start=best))
 
 
 class _Problem:
@@ -133,12 +123,12 @@ class _Problem:
         num_classes: int,
         device: str,
     ) -> None:
-        self.two = targets.ndim == 1 and num_classes == 2
-        self.softmax = targets.ndim == 1 and not self.two
+        self.binary = targets.ndim == 1 and num_classes == 2
+        self.softmax = targets.ndim == 1 and not self.binary
         self.targets = torch.from_numpy(np.array(targets)).to(device)
-        if self.two:
+        if self.binary:
             self.targets = self.targets[:, None].bool()
-        self.columns = 1 if self.two else num_classes
+        self.columns = 1 if self.binary else num_classes
         self.mean, self.axes, self.spread = _principal_axes(features, device)
         self.rows = max(256, _CHUNK_VALUES // max(self.columns, len(self.mean)))
         self.design = self._design(features, device)
@@ -156,12 +146,12 @@ class _Problem:
     def classifier(self, theta: Float[Tensor, "p c"], strength: float, objective: float) -> Logistic:
         weight = (self.axes @ theta[:-1]).T
         bias = theta[-1] - weight @ self.mean
-        if self.two:
+        if self.binary:
             weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
         return Logistic(weight, bias, strength, objective)
 
     def evaluate(self, theta: Float[Tensor, "p c"], strength: float) -> tuple[float, Float[Tensor, "p c"]]:
-        """Return the objective and its gradient in float64, and remember where Hessians are taken."""
+        """Return the objective and its gradient in float64, and keep the point for Hessian products."""
         loss = torch.zeros((), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
         curvature = torch.zeros(self.columns, dtype=torch.float64, device=theta.device)
@@ -181,7 +171,7 @@ class _Problem:
         return float(value), strength * gradient + self.penalty * theta
 
     def curve(self, direction: Float[Tensor, "p c"], strength: float) -> Float[Tensor, "p c"]:
-        """Return the Hessian at the last evaluated point times ``direction``, in float32."""
+        """Return the product of ``direction`` with the Hessian at the last evaluated point, in float32."""
         total = torch.zeros_like(direction)
         for index, part in enumerate(self._parts()):
             rows = self.design[part]
@@ -217,11 +207,11 @@ class _Problem:
         return (slice(at, at + self.rows) for at in range(0, len(self.design), self.rows))
 
     def _design(self, features: Float[np.ndarray, "n d"], device: str) -> Float[Tensor, "n p"]:
-        found = torch.ones(len(features), self.axes.shape[1] + 1, device=device)
+        design = torch.ones(len(features), self.axes.shape[1] + 1, device=device)
         for start in range(0, len(features), self.rows):
             rows = _centred(features[start : start + self.rows], self.mean)
-            found[start : start + self.rows, :-1] = rows @ self.axes
-        return found
+            design[start : start + self.rows, :-1] = rows @ self.axes
+        return design
 
 
 def _centred(features: Float[np.ndarray, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "n d"]:
@@ -231,7 +221,7 @@ def _centred(features: Float[np.ndarray, "n d"], mean: Float[Tensor, " d"]) -> F
 def _principal_axes(
     features: Float[np.ndarray, "n d"], device: str
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d r"], Float[Tensor, " p"]]:
-    """Return the mean, the axes with any spread, and mean squares along them and of the ones column."""
+    """Return the mean, the axes of nonzero variance, and mean squares along them and of the intercept."""
     mean = torch.from_numpy(np.mean(features, axis=0, dtype=np.float64)).to(device)
     scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=device)
     for start in range(0, len(features), 8192):
@@ -275,7 +265,7 @@ def _solve(problem: _Problem, gradient: Float[Tensor, "p c"], strength: float) -
             break
         step.add_(direction, alpha=energy / bend)
         decrease += energy * energy / bend
-        # What the last steps gained tells what is left to gain, whatever the conditioning.
+        # The gain of the last step estimates what is left to gain, whatever the conditioning.
         if taken * energy * energy / bend <= _CG_FRACTION * decrease:
             break
         residual.sub_(curved, alpha=energy / bend)

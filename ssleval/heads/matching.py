@@ -1,5 +1,6 @@
-"""Matching by patch tokens: where in a second image is what a first one shows at some points."""
+"""Dense correspondence by patch tokens: nearest neighbours of given points, and mutual nearest neighbours."""
 
+from itertools import product
 from typing import Literal, TypeAlias
 
 import torch
@@ -8,19 +9,18 @@ from torch import Tensor
 from torch.nn import functional
 
 Positions: TypeAlias = Literal["pixels", "patches"]
-"""What is searched: every pixel, by tokens upsampled bilinearly, or the centres of the patches."""
+"""Where matches are searched: at every pixel, by tokens upsampled bilinearly, or at patch centres."""
 
 CHUNK = 32
-"""Points whose maps of a whole image are held at a time."""
+"""Points whose similarity maps of the whole image are held at a time."""
 
 
 def tokens_at(grid: Float[Tensor, "h w d"], points: Float[Tensor, "k 2"]) -> Float[Tensor, "k d"]:
     """Return tokens interpolated bilinearly at points (x, y), given as fractions of the image."""
     places = points.to(grid)[None, None] * 2 - 1
-    found = functional.grid_sample(
-        grid.permute(2, 0, 1)[None], places, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return found[0, :, 0].T
+    channels_first = grid.permute(2, 0, 1)[None]
+    sampled = functional.grid_sample(channels_first, places, padding_mode="border", align_corners=False)
+    return sampled[0, :, 0].T
 
 
 def match(
@@ -30,11 +30,10 @@ def match(
     size: tuple[int, int],
     positions: Positions,
 ) -> Float[Tensor, "k 2"]:
-    """Return the places of ``second`` whose tokens have the largest cosine with those of ``first``.
+    """Return the nearest neighbours in ``second``, by cosine, of the tokens of ``first`` at ``points``.
 
-    ``points`` are (x, y) in ``first``, as fractions of the image; so are the places returned. ``size`` is the
-    height and width in pixels of the second image, the centres of which ``pixels`` searches. Of equal
-    cosines the first one, row by row, is taken.
+    Points and matches are (x, y) in fractions of their image. ``size`` is the height and width of the second
+    image; ``positions=pixels`` searches the centres of its pixels. Of ties the first, row by row, is taken.
 
     Source:
         Tang et al. 2023, arXiv:2306.03881, upsample tokens before they are compared (``pixels``); El Banani
@@ -53,7 +52,7 @@ def match(
 
 
 def mutual(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Int[Tensor, "k 2"]:
-    """Return the rows of ``first`` and ``second`` each other's nearest by cosine, best first."""
+    """Return the mutual nearest neighbours by cosine: rows of ``first`` and ``second``, best pair first."""
     cosines = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T
     there, back = cosines.argmax(1), cosines.argmax(0)
     rows = torch.arange(len(first), device=first.device)
@@ -65,29 +64,29 @@ def mutual(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Int[Ten
 def _best_pixels(
     tokens: Float[Tensor, "k d"], grid: Float[Tensor, "h w d"], size: tuple[int, int]
 ) -> Int[Tensor, "k 2"]:
-    """Return row and column of the pixel most like each token, by tokens upsampled bilinearly.
+    """Return row and column of the pixel most similar to each token, by tokens upsampled bilinearly.
 
-    Beyond the centres of the outermost patches tokens repeat: of those equals the one at the centre counts.
+    Beyond the outermost patch centres tokens repeat; only the pixels up to the centres are searched.
     """
     (first, rows), (left, columns) = (
-        _between(pixels, cells, grid.device) for pixels, cells in zip(size, grid.shape[:2], strict=True)
+        _between(length, cells, grid.device) for length, cells in zip(size, grid.shape[:2], strict=True)
     )
     lengths = _lengths(grid, rows, columns)
-    found: list[Tensor] = []
-    for some in tokens.split(CHUNK):
-        # A product with a fixed token commutes with interpolation, so no token of a pixel is ever made.
-        products = torch.einsum("kd,hwd->khw", some, grid)
+    pixels: list[Tensor] = []
+    for chunk in tokens.split(CHUNK):
+        # A product with a fixed token commutes with interpolation, so tokens themselves are not upsampled.
+        products = torch.einsum("kd,hwd->khw", chunk, grid)
         fine = functional.interpolate(products[None], size, mode="bilinear", align_corners=False)[0]
-        seen = fine[:, first : first + len(rows), left : left + len(columns)] / lengths
-        best = seen.flatten(1).argmax(1)
-        found.append(torch.stack([first + best // len(columns), left + best % len(columns)], dim=1))
-    return torch.cat(found)
+        cosines = fine[:, first : first + len(rows), left : left + len(columns)] / lengths
+        best = cosines.flatten(1).argmax(1)
+        pixels.append(torch.stack([first + best // len(columns), left + best % len(columns)], dim=1))
+    return torch.cat(pixels)
 
 
 def _lengths(
     grid: Float[Tensor, "h w d"], rows: Float[Tensor, " p"], columns: Float[Tensor, " q"]
 ) -> Float[Tensor, "p q"]:
-    """Return the length of tokens interpolated at places of the grid, from products of neighbours."""
+    """Return the length of the tokens interpolated at (row, column), from products of neighbouring tokens."""
     corners: list[tuple[Tensor, Tensor]] = []
     padded = functional.pad(grid.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")[0]
     down, right = rows - rows.floor(), columns - columns.floor()
@@ -96,14 +95,13 @@ def _lengths(
             near = padded[:, y : padded.shape[1] - 1 + y, x : padded.shape[2] - 1 + x]
             corners.append((near, below[:, None] * beside))
     total = torch.zeros(len(rows), len(columns), device=grid.device)
-    for one, here in corners:
-        for other, there in corners:
-            total += here * there * (one * other).sum(0)[rows.long()][:, columns.long()]
+    for (near, weight), (other, other_weight) in product(corners, corners):
+        total += weight * other_weight * (near * other).sum(0)[rows.long()][:, columns.long()]
     return total.clamp(min=1e-24).sqrt()
 
 
 def _between(pixels: int, cells: int, device: torch.device) -> tuple[int, Float[Tensor, " p"]]:
-    """Return the first pixel that reaches the centre of a cell, and the places of all that do, in cells."""
+    """Return the first pixel between the outermost cell centres, and the positions of all, in cells."""
     first = max(0, -(-pixels // (2 * cells)) - 1)
     last = min(pixels - 1, (2 * cells - 1) * pixels // (2 * cells))
     place = (torch.arange(first, last + 1, device=device) + 0.5) * cells / pixels - 0.5

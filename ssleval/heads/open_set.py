@@ -1,4 +1,4 @@
-"""Class and confidence from the nearest neighbours, where a query may show none of the classes at all."""
+"""Open-set k-NN classification: class and confidence, where a query may belong to no class."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -11,17 +11,17 @@ def classify(
     logit_scale: float,
     num_classes: int,
 ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Return the class of every query and how sure it is, as log odds.
+    """Return the class of every query and its confidence, as log odds.
 
-    A class counts with its nearest neighbour alone, at 0 where that points away, and at 0 without a
-    neighbour. Its probability is the softmax of these similarities times ``logit_scale`` over all classes. Of
-    equally near classes the smaller label wins. Log odds order queries as probabilities do, which reach 1 in
-    float64 and then tell nothing apart; they are infinite only where there is no second class.
+    The similarity of a class is that of its nearest neighbour, or 0 if that is negative or there is none.
+    Probabilities are the softmax over all classes of ``logit_scale`` times these similarities. Of equally
+    near classes the smaller label wins. Log odds order queries as probabilities do, but do not saturate at 1
+    in float64; they are infinite only where there is no second class.
 
     Args:
         similarity: cosines of the nearest neighbours, nearest first.
         labels: their classes.
-        logit_scale: positive; what the authors' code calls t.
+        logit_scale: positive; t in the authors' code.
         num_classes: of the whole database.
 
     Source:
@@ -33,14 +33,14 @@ def classify(
     predicted = np.where(best, labels, np.iinfo(labels.dtype).max).min(axis=1)
     others = np.where(first & (labels != predicted[:, None]), logit_scale * near, -np.inf)
     unseen = (num_classes - first.sum(axis=1)).astype(np.float64)
-    # Each of them adds exp(0).
+    # Each class without a neighbour adds exp(0).
     rest = np.log(unseen, out=np.full(len(unseen), -np.inf), where=unseen > 0)
     against = np.logaddexp.reduce(np.concatenate([others, rest[:, None]], axis=1), axis=1)
     return predicted, logit_scale * near[:, 0] - against
 
 
 def _first_of_class(labels: Int[np.ndarray, "m k"]) -> Bool[np.ndarray, "m k"]:
-    """Return whether no neighbour before has the same class."""
+    """Return whether each neighbour is the first of its class."""
     order = np.argsort(labels, axis=1, kind="stable")
     ordered = np.take_along_axis(labels, order, axis=1)
     first = np.ones(labels.shape, bool)

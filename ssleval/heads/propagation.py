@@ -1,7 +1,7 @@
-"""Labels that travel along a video: every patch takes those of the most similar patches around it.
+"""Label propagation along a video: every patch takes the labels of the most similar patches around it.
 
-Only patches inside the window are ever compared: a tile of patches of the new frame with the part of
-every context frame that their windows cover. Memory is that of one strip of tiles.
+Only patches inside the window are compared: tile by tile, the patches of the new frame with the part of every
+context frame that their windows cover. Memory is that of one strip of tiles.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 from ssleval.errors import ConfigError
 
 TILE = 8
-"""Patches per side of a tile: large enough for a fast product, small against the window."""
+"""Patches per side of a tile: large enough for a fast product, small compared with the window."""
 
 
 def propagate(
@@ -30,11 +30,11 @@ def propagate(
     """Yield the soft labels of every frame after the first.
 
     Args:
-        frames: patch tokens of the frames in order; they need not have length one.
-        first: labels of the first frame, of which every patch's sum to one.
-        context: how many of the frames before are looked at, besides the first.
+        frames: patch tokens of the frames in order, not normalised.
+        first: soft labels of the first frame, which sum to one at every patch.
+        context: number of preceding frames that labels come from, besides the first frame.
         radius: of the square window, in patches.
-        topk: how many patches of the context a patch takes its labels from; more where they tie.
+        topk: number of context patches that a patch takes its labels from; more where they tie.
         temperature: of the weights exp(cosine / temperature).
 
     Raises:
@@ -71,25 +71,19 @@ def carry(
     topk: int,
     temperature: float,
 ) -> Float[Tensor, "h w c"]:
-    """Return labels for one frame: ``tokens`` and those ``seen`` have length one, ``known`` are labels."""
+    """Return one frame's labels from unit tokens ``seen`` in context frames and their labels ``known``."""
     height, width, _ = tokens.shape
     labels = known.new_empty(height, width, known.shape[-1])
     for columns in _tiles(width):
         across = _around(columns, radius, width)
-        # Of a strip by itself, what a tile sees lies in one piece and need not be copied for it.
+        # Copied once per strip, so that the rows that a tile sees are contiguous.
         keys, values = seen[:, :, across].contiguous(), known[:, :, across].contiguous()
         for rows in _tiles(height):
             down = _around(rows, radius, height)
             outside = _outside((rows, columns), (down, across), radius).to(tokens.device)
-            found = _weighted(
-                tokens[rows, columns].flatten(0, 1),
-                keys[:, down],
-                values[:, down],
-                outside,
-                topk,
-                temperature,
-            )
-            labels[rows, columns] = found.unflatten(0, (rows.stop - rows.start, -1))
+            queries = tokens[rows, columns].flatten(0, 1)
+            votes = _weighted(queries, keys[:, down], values[:, down], outside, topk, temperature)
+            labels[rows, columns] = votes.unflatten(0, (rows.stop - rows.start, -1))
     return labels
 
 
@@ -98,9 +92,9 @@ def _tiles(length: int) -> list[slice]:
 
 
 def harden(labels: Float[Tensor, "h w c"], scale: int) -> UInt8[Tensor, "H W"]:
-    """Return the label of every pixel: upsampled ``scale`` times, each channel stretched to [0, 1].
+    """Return the label of every pixel: upsampled ``scale`` times, each channel rescaled to [0, 1].
 
-    Stretching favours objects that have faded. A channel of one value stays as it is, which the published
+    Rescaling favours objects whose labels have faded. A constant channel stays as it is, where the published
     code divides by zero.
 
     Source:
@@ -120,7 +114,7 @@ def _weighted(
     topk: int,
     temperature: float,
 ) -> Float[Tensor, "q c"]:
-    """Return the mean of the values whose keys are most similar, weighted by exp(cosine / temperature)."""
+    """Return the mean of the values of the top-k keys, weighted by exp(cosine / temperature)."""
     cosine = queries.new_empty(len(queries), len(keys), outside.shape[1])
     for place, frame in enumerate(keys):
         torch.mm(queries, frame.flatten(0, 1).T, out=cosine[:, place])
@@ -139,7 +133,7 @@ def _weighted_with_ties(
     values: Float[Tensor, "f y x c"],
     temperature: float,
 ) -> Float[Tensor, "q c"]:
-    """Return the same of all keys that are as similar as the last of the best."""
+    """Return the same mean over all keys that are at least as similar as the last of the ``best``."""
     query, key = (cosine >= best[:, -1:]).nonzero(as_tuple=True)
     weights = ((cosine[query, key] - best[query, 0]) / temperature).exp()
     votes = weights[:, None] * values.flatten(0, 2)[key]
@@ -152,7 +146,7 @@ def _around(part: slice, radius: int, length: int) -> slice:
 
 
 def _outside(tile: tuple[slice, slice], around: tuple[slice, slice], radius: int) -> Bool[Tensor, "q n"]:
-    """Return which patches ``around`` lie outside the window of each patch of the tile, both row by row."""
+    """Return which patches of ``around`` lie outside the window of each patch of the tile, row by row."""
     rows, columns = (
         (torch.arange(own.start, own.stop)[:, None] - torch.arange(far.start, far.stop)).abs() > radius
         for own, far in zip(tile, around, strict=True)

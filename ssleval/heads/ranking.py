@@ -1,35 +1,34 @@
-"""Where given images come in the ranking of a whole gallery: exact, and the same answer everywhere.
+"""Exact ranks of given images in the ranking of a whole gallery, the same on every machine.
 
-Nothing is sorted. A ranking is cut at the similarities of the images asked about, and how many of the gallery
-lie above each cut is counted by the thread that multiplied them, while they are in a cache. Most lie below
-every cut, which one comparison tells. Where many do not, they fall into a few thousand equal bins, and only
-those in a bin with a cut in it are compared with the cuts themselves. The product's float32 digits depend on
-library and block size, so images closer to a cut than those digits reach are compared again in float64.
+Nothing is sorted. A ranking is cut at the similarities of the wanted images, and each thread counts how many
+similarities of its block lie above each cut while they are in a cache. Most lie below every cut, which one
+comparison tells. Where many lie above, they are first counted in a few thousand bins of equal width, and only
+those in a bin that holds a cut are compared with the cuts themselves. The float32 digits of a product depend
+on library and block size, so images within the rounding bound of a cut are compared again in float64.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import product
 from threading import Lock
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from ssleval.errors import ContractError
 
 _ROWS = 32_768
-"""Gallery vectors a thread multiplies at a time: of half as many, each costs half as much again to count."""
+"""Gallery vectors per block: with half as many, counting costs half as much again."""
 _QUERIES = 128
-"""Queries it multiplies them by: 16 MB of similarities."""
+"""Queries per block: 16 MB of similarities."""
 _BINS = 4_096
-"""From the first cut to the last; the counts of one query then take 32 kB, and stay in a cache as well."""
+"""Bins between the first cut and the last: the counts of a query take 32 kB and stay in a cache as well."""
 _FEW = 2_048
-"""Similarities above the first cut that are compared with all cuts; where more are, bins come first."""
+"""Similarities above the first cut that are compared with all cuts; where there are more, bins come first."""
 _SETTLED = 256
-"""Rows that are compared in float64 at a time, so that they stay in a cache."""
+"""Rows per float64 comparison, so that they stay in a cache."""
 NOISE_PER_ROOT = float(np.finfo(np.float32).eps)
 """Rounding of a product of unit vectors, per square root of its channels; a test measures a quarter of it."""
 
@@ -40,18 +39,18 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     Raises:
         ContractError: values that are not finite, or too large to square.
     """
-    found = np.array(vectors, dtype=np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", found, found))
+    rows = np.array(vectors, dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     if not np.isfinite(norms).all():
         raise ContractError(
             "features hold NaN, infinite or huge values; the backbone or its precision is at fault"
         )
-    found /= np.maximum(norms, np.float32(1e-12))[:, None]
-    return found
+    rows /= np.maximum(norms, np.float32(1e-12))[:, None]
+    return rows
 
 
 def unit_sum(scales: Sequence[Float[np.ndarray, "n d"]]) -> Float32[np.ndarray, "n d"]:
-    """Return one vector of length 1 per image: the sum of its vectors of length 1 at every scale.
+    """Return one vector of length 1 per image: the sum of its unit vectors over all scales.
 
     Raises:
         ContractError: values that are not finite, or too large to square.
@@ -69,9 +68,9 @@ def ranks(
 ) -> list[Int[np.ndarray, " _"]]:
     """Return, for each query, the 0-based rank in the gallery of each of its ``wanted`` rows.
 
-    Similarity is the inner product of vectors of length 1; of equal ones the smaller row ranks first.
+    Similarity is the inner product of vectors of length 1; of ties the smaller row ranks first.
     """
-    cuts = [_Cuts.at(query, gallery, rows) for query, rows in zip(queries, wanted, strict=True)]
+    cuts = [_Cuts(query, gallery, rows) for query, rows in zip(queries, wanted, strict=True)]
 
     def count(block: tuple[int, int]) -> None:
         start, first = block
@@ -81,102 +80,60 @@ def ranks(
             cut.count(row, start)
 
     blocks = product(range(0, len(gallery), _ROWS), range(0, len(queries), _QUERIES))
-    # A thread multiplies and counts blocks of its own. After a product that they share, threads of OpenBLAS
+    # Each thread multiplies and counts its own blocks. After a product that they share, threads of OpenBLAS
     # spin for a tenth of a second, on the cores that are to count.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(count, blocks))
     return [cut.ranks(gallery) for cut in cuts]
 
 
-def most_similar(
-    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], count: int
-) -> tuple[Int[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-    """Return the ``count`` most similar rows of the gallery for each query, and their similarities.
-
-    Computed in float64 and rounded to float32: the same digits everywhere. Of equal ones the smaller row
-    comes first. All of a smaller gallery are returned.
-    """
-    count = min(count, len(gallery))
-    rows = np.empty((len(queries), 0), np.int64)
-    kept = np.empty((len(queries), 0), np.float32)
-    exact = queries.astype(np.float64)
-    for start in range(0, len(gallery), _ROWS):
-        block = gallery[start : start + _ROWS].astype(np.float64)
-        here = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
-        rows = np.concatenate([rows, here], axis=1)
-        kept = np.concatenate([kept, (exact @ block.T).astype(np.float32)], axis=1)
-        if kept.shape[1] > count or start + len(block) == len(gallery):
-            # Of equals those kept so far stand first, in order of their rows: stable is enough.
-            order = np.argsort(-kept, axis=1, kind="stable")[:, :count]
-            rows, kept = np.take_along_axis(rows, order, axis=1), np.take_along_axis(kept, order, axis=1)
-    return rows, kept
-
-
-@dataclass(slots=True)
 class _Cuts:
-    """One query's ranking, cut at the similarities of the rows asked about, each cut as wide as the noise."""
+    """One query's cuts, each as wide as the rounding bound, and the counts of similarities between them."""
 
-    query: Float32[np.ndarray, " d"]
-    wanted: Int[np.ndarray, " w"]
-    exact: Float[np.ndarray, " w"]
-    edges: Float32[np.ndarray, " e"]
-    """Both sides of every cut, in order: they part similarities into intervals."""
-    inside: Bool[np.ndarray, " intervals"]
-    """Whether an interval belongs to a cut."""
-    counts: Int[np.ndarray, " intervals"]
-    """How many of the gallery lie in each interval outside the cuts, but for those counted in bins."""
-    scale: float
-    """Bins per unit of similarity."""
-    cut_bins: Bool[np.ndarray, " bins"]
-    """Whether any part of a cut lies in a bin."""
-    binned: Int[np.ndarray, " bins"]
-    """How many of the gallery were counted in each bin."""
-    unsure: list[Int[np.ndarray, " _"]] = field(default_factory=list[np.ndarray])
-    """Rows of the gallery within a cut."""
-    lock: Lock = field(default_factory=Lock)
-    """Held to add to the counts: several threads may have blocks for one query."""
-
-    @classmethod
-    def at(
-        cls,
+    def __init__(
+        self,
         query: Float32[np.ndarray, " d"],
         gallery: Float32[np.ndarray, "n d"],
-        rows: Int[np.ndarray, " w"],
-    ) -> "_Cuts":
-        exact = _exact(query, gallery[rows])
+        wanted: Int[np.ndarray, " w"],
+    ) -> None:
+        self.query, self.wanted = query, wanted
+        self.exact = _exact(query, gallery[wanted])
         noise = NOISE_PER_ROOT * (8 + len(query) ** 0.5)
-        low, high = (exact - noise).astype(np.float32), (exact + noise).astype(np.float32)
+        low, high = (self.exact - noise).astype(np.float32), (self.exact + noise).astype(np.float32)
         edges = np.concatenate([low, high])
         order = np.argsort(edges, kind="stable")
-        opened = np.cumsum(np.where(order < len(rows), 1, -1))
-        inside = np.concatenate([[False], opened > 0])
-        counts = np.zeros(len(edges) + 1, np.int64)
-        # Bins narrower than the noise would tell nothing more.
-        scale = min((_BINS - 4) / float(np.ptp(edges)), 1 / noise) if len(rows) else 1.0
-        cut_bins, binned = np.zeros(_BINS, bool), np.zeros(_BINS, np.int64)
-        made = cls(query, rows, exact, edges[order], inside, counts, scale, cut_bins, binned)
-        for first, last in zip(made._bins(low), made._bins(high), strict=True):
-            cut_bins[first : last + 1] = True
-        return made
+        # Both edges of every cut divide similarities into intervals, some of which lie inside a cut.
+        self.edges = edges[order]
+        self.inside = np.concatenate([[False], np.cumsum(np.where(order < len(wanted), 1, -1)) > 0])
+        # Similarities in each interval outside the cuts, but for those counted in bins.
+        self.counts = np.zeros(len(edges) + 1, np.int64)
+        # Bins per unit of similarity; bins narrower than the noise would tell nothing more.
+        self.scale = min((_BINS - 4) / float(np.ptp(edges)), 1 / noise) if len(wanted) else 1.0
+        self.binned = np.zeros(_BINS, np.int64)
+        self.cut_bins = np.zeros(_BINS, bool)
+        for first, last in zip(self._bins(low), self._bins(high), strict=True):
+            self.cut_bins[first : last + 1] = True
+        self.unsure: list[Int[np.ndarray, " _"]] = []  # gallery rows inside a cut
+        self.lock = Lock()  # held to add to the counts: several threads may have blocks for one query
 
     def count(self, similarity: Float32[np.ndarray, " b"], start: int) -> None:
-        """Sort a block of the gallery, whose first row is ``start``, into the intervals."""
+        """Count a block of similarities, to the gallery rows from ``start`` on, by interval."""
         if not len(self.wanted):
             return
-        asked = similarity > self.edges[0]
-        if np.count_nonzero(asked) > _FEW:
+        near = similarity > self.edges[0]
+        if np.count_nonzero(near) > _FEW:
             bins = self._bins(similarity)
-            asked = self.cut_bins.take(bins)
+            near = self.cut_bins.take(bins)
             binned = np.bincount(bins, minlength=_BINS)
             with self.lock:
                 self.binned += binned
-        near = np.flatnonzero(asked)
-        interval = np.searchsorted(self.edges, similarity[near])
+        places = np.flatnonzero(near)
+        interval = np.searchsorted(self.edges, similarity[places])
         inside = self.inside[interval]
         counts = np.bincount(interval[~inside], minlength=len(self.counts))
         with self.lock:
             self.counts += counts
-            self.unsure.append(near[inside] + start)
+            self.unsure.append(places[inside] + start)
 
     def ranks(self, gallery: Float32[np.ndarray, "n d"]) -> Int[np.ndarray, " w"]:
         """Return how many of the gallery rank before each wanted row."""
@@ -191,13 +148,13 @@ class _Cuts:
         own = place[np.searchsorted(rows, self.wanted)]
         cuts = self.exact.astype(np.float32)
         above = self.counts[::-1].cumsum()[::-1][np.searchsorted(self.edges, cuts)]
-        # What fell into a bin with a cut was counted by interval instead.
+        # Similarities in a bin that holds a cut were counted by interval instead.
         binned = np.where(self.cut_bins, 0, self.binned)
         return own + above + binned[::-1].cumsum()[::-1][self._bins(cuts)]
 
     def _bins(self, similarity: Float32[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
-        """Return bins that never decrease with similarity, which is all that counting relies on."""
-        # What lies below every cut goes into bins before that of the first one.
+        """Return bin numbers, which never decrease with similarity: all that counting relies on."""
+        # Similarities below every cut go into bins before that of the first cut.
         place = similarity - (self.edges[:1] - np.float32(2 / self.scale))
         place *= np.float32(self.scale)
         np.clip(place, 0, _BINS - 1, out=place)

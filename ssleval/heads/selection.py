@@ -1,4 +1,4 @@
-"""Which rows a head is fitted on: what is held out to choose its settings, and few-shot subsets."""
+"""Which rows a head is fitted on: held-out rows to choose its settings on, and few-shot subsets."""
 
 import numpy as np
 import torch
@@ -8,10 +8,10 @@ from ssleval.errors import ConfigError, DataError
 
 
 def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
-    """Return which rows are held out of fitting: ``fraction`` of every class, at least one.
+    """Return which rows are held out: ``fraction`` of every class, at least one row.
 
-    A class with a single row keeps it for fitting. Multi-labels ``[n c]`` have no classes to keep
-    apart; there the rows are drawn from all.
+    A class with a single row keeps it for fitting. For multi-labels ``[n c]``, rows are drawn from all
+    rows together.
 
     Raises:
         ConfigError: a fraction outside (0, 1).
@@ -33,8 +33,8 @@ def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -
 def few_per_class(labels: Int[np.ndarray, " n"], shots: float, seed: int) -> Int[np.ndarray, " m"]:
     """Return the rows of a few-shot training set, class after class.
 
-    ``shots`` is images per class from 1 on; below 1, the fraction of every class, at least one image. A
-    class with no more images than asked for gives them all.
+    ``shots`` of 1 and more are images per class; below 1 they are a fraction of every class, at least one
+    image. A class with fewer images gives all of them.
 
     Source:
         DINOv2 ``eval/knn.py:filter_train`` for whole numbers, DINOv3 ``eval/data.py`` for fractions.

@@ -1,4 +1,4 @@
-"""A linear map that leaves the channels of descriptors uncorrelated and of equal variance."""
+"""PCA whitening of descriptors, with a variance floor or with shrinkage."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -16,32 +16,31 @@ _ROWS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """Subtract, then turn and stretch."""
+    """A learnt map: subtract the mean, then rotate to principal directions and rescale them."""
 
     mean: Float[np.ndarray, " d"]
     matrix: Float[np.ndarray, "k d"]
-    """One principal direction a row, over the root of its variance."""
+    """One principal direction a row, divided by its standard deviation or a power of it."""
 
     def __call__(self, vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n k"]:
-        """Return whitened rows, not of any length."""
-        found = np.empty((len(vectors), len(self.matrix)), np.float32)
+        """Return whitened rows, not normalised."""
+        whitened = np.empty((len(vectors), len(self.matrix)), np.float32)
         for start in range(0, len(vectors), _ROWS):
-            found[start : start + _ROWS] = (vectors[start : start + _ROWS] - self.mean) @ self.matrix.T
-        return found
+            whitened[start : start + _ROWS] = (vectors[start : start + _ROWS] - self.mean) @ self.matrix.T
+        return whitened
 
 
 def learn_whitening(vectors: Float[np.ndarray, "n d"], *, centred: bool, floor: float = 1e-5) -> Whitening:
-    """Learn a whitening of ``vectors``, in float64.
+    """Learn a whitening of all directions, in float64.
 
     Args:
         vectors: descriptors of images that are not scored.
-        centred: take the covariance of what is left when the mean is subtracted. False takes the mean of
-            outer products of the vectors as they are, so that the direction of the mean counts as one of
-            large variance although the mean is subtracted when the map is applied.
-        floor: variances below this part of the largest one are raised to it.
+        centred: use the covariance. False uses the uncentred second moment, in which the mean counts as a
+            direction of large variance; the mean is subtracted all the same when the map is applied.
+        floor: variances below this fraction of the largest are raised to it.
 
     Raises:
-        DataError: fewer vectors than channels: some directions would be known from nothing.
+        DataError: fewer vectors than channels, which leaves the variance of some directions unknown.
 
     Source:
         facebookresearch/dino, eval_copy_detection.py and utils.py, class PCA (``centred=False``).
@@ -62,15 +61,15 @@ def learn_whitening(vectors: Float[np.ndarray, "n d"], *, centred: bool, floor: 
 
 
 def learn_pca_whitening(vectors: Float[np.ndarray, "n d"], *, dim: int, shrinkage: float) -> Whitening:
-    """Learn a whitening that keeps the ``dim`` directions of largest variance, in float64.
+    """Learn a PCA whitening with shrinkage that keeps the ``dim`` directions of largest variance, in float64.
 
     Args:
-        vectors: read in blocks, so that they may be many or memory-mapped.
+        vectors: may be memory-mapped; they are read in blocks.
         dim: at least 1; all channels where there are fewer.
-        shrinkage: directions are divided by their standard deviation to this power: 1 whitens, 0 only turns.
+        shrinkage: power of the standard deviation that directions are divided by: 1 whitens, 0 only rotates.
 
     Raises:
-        DataError: a direction would be divided by a variance of nothing.
+        DataError: a direction would be divided by a variance of zero.
 
     Source:
         Ypsilantis et al. 2021, arXiv:2202.01747; agrees with nikosips/met, code/utils/utils.py.
@@ -85,7 +84,7 @@ def learn_pca_whitening(vectors: Float[np.ndarray, "n d"], *, dim: int, shrinkag
     variances, directions = np.linalg.eigh(scatter / count)
     kept = min(dim, channels)
     variances, directions = variances[::-1], directions[:, ::-1]
-    # A direction that varies by the rounding of float32 vectors, or of the products, does not vary.
+    # Variance within the rounding of float32 vectors, or of the float64 products, is none.
     vectors_round, products_round = np.finfo(np.float32).eps ** 2, channels * np.finfo(np.float64).eps
     least = max(vectors_round * (variances.sum() + mean @ mean), products_round * variances[0])
     rank = int((variances > least).sum())

@@ -1,4 +1,4 @@
-"""Classification by texts: the nearest text embedding of a contrastive model names the image."""
+"""Zero-shot classification: an image belongs to the class with the nearest text embedding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,22 +16,21 @@ _IMAGES_AT_ONCE = 4096
 
 
 def class_embeddings(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Float[Tensor, "c p"]:
-    """Return one unit vector per class: the mean of its prompts' unit embeddings, scaled to length 1.
+    """Return one unit vector per class: the normalised mean of the unit embeddings of its prompts.
 
     Raises:
         NotApplicableError: the model has no text tower.
 
     Source:
         Radford et al. 2021, arXiv:2103.00020, sec. 3.1.4; agrees with ``build_zero_shot_classifier`` of
-        open_clip, classes taken ten at a time as there.
+        open_clip, which encodes ten classes at a time as well.
     """
-    found: list[Tensor] = []
+    means: list[Tensor] = []
     for start in range(0, len(prompts), _CLASSES_AT_ONCE):
         group = prompts[start : start + _CLASSES_AT_ONCE]
         units = text_embeddings(backbone, [text for texts in group for text in texts])
-        parts = units.split([len(texts) for texts in group])
-        found.append(torch.stack([part.mean(dim=0) for part in parts]))
-    return functional.normalize(torch.cat(found), dim=-1)
+        means += [part.mean(dim=0) for part in units.split([len(texts) for texts in group])]
+    return functional.normalize(torch.stack(means), dim=-1)
 
 
 def text_embeddings(backbone: Backbone, texts: Sequence[str]) -> Float[Tensor, "n p"]:
@@ -41,16 +40,16 @@ def text_embeddings(backbone: Backbone, texts: Sequence[str]) -> Float[Tensor, "
         NotApplicableError: the model has no text tower.
         ContractError: one of them is not finite.
     """
-    found = functional.normalize(backbone.encode_text(texts).float(), dim=-1)
-    if not bool(found.isfinite().all()):
+    embeddings = functional.normalize(backbone.encode_text(texts).float(), dim=-1)
+    if not bool(embeddings.isfinite().all()):
         raise ContractError(f"{backbone.card.name}: a text embedding is not finite; are its weights?")
-    return found
+    return embeddings
 
 
 def image_text_logits(
     images: Float[np.ndarray, "n p"], texts: Float[Tensor, "c p"], similarity: Similarity
 ) -> Iterator[Float[Tensor, "b c"]]:
-    """Yield, for blocks of images, scale x cosine + bias with every text.
+    """Yield, for blocks of images, ``scale * cosine + bias`` with every text.
 
     ``images`` are not normalised and may be memory-mapped; ``texts`` have length 1.
     """

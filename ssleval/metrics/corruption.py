@@ -6,28 +6,15 @@ from functools import partial
 import numpy as np
 
 from ssleval.core import Samples, Statistic, statistics
+from ssleval.core.corruptions import CORRUPTIONS
 from ssleval.metrics.stats import Scores, Weights
 
-SEVERITIES = (1, 2, 3, 4, 5)
-
-ALEXNET_ERRORS: Mapping[str, float] = {
-    "gaussian_noise": 0.886428,
-    "shot_noise": 0.894468,
-    "impulse_noise": 0.922640,
-    "defocus_blur": 0.819880,
-    "glass_blur": 0.826268,
-    "motion_blur": 0.785948,
-    "zoom_blur": 0.798360,
-    "snow": 0.866816,
-    "frost": 0.826572,
-    "fog": 0.819324,
-    "brightness": 0.564592,
-    "contrast": 0.853204,
-    "elastic_transform": 0.646056,
-    "pixelate": 0.717840,
-    "jpeg_compression": 0.606500,
-}
-"""AlexNet's top-1 error on every corruption of ImageNet-C, averaged over its five severities.
+_ERRORS = (
+    0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
+    0.564592, 0.853204, 0.646056, 0.717840, 0.606500,
+)  # fmt: skip
+ALEXNET_ERRORS: Mapping[str, float] = dict(zip(CORRUPTIONS, _ERRORS, strict=True))
+"""AlexNet's top-1 error on every corruption of ImageNet-C, the mean over its five severities.
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, and their ``ImageNet-C/test.py``.
 """

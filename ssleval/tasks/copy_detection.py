@@ -33,7 +33,8 @@ from ssleval.core.image_level import answers_of, groups_of, queries_and_gallery
 from ssleval.core.targets import Groups
 from ssleval.core.task import Source, Task, tasks
 from ssleval.errors import ConfigError
-from ssleval.heads.ranking import most_similar, ranks, unit
+from ssleval.heads.knn import most_similar
+from ssleval.heads.ranking import ranks, unit
 from ssleval.heads.whitening import WhiteningKind, learn_whitening
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.retrieval import ranks_without, trapezoid_average_precision

@@ -34,18 +34,19 @@ from ssleval.core import (
     digest,
 )
 from ssleval.core.backbone import Backbone
+from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
 from ssleval.core.image_level import labels_of
 from ssleval.core.task import Source, Task, tasks
 from ssleval.datasets.prompts import class_prompts, templates_for
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifier
-from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
+from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 
 Predict: TypeAlias = Callable[[FeatureTable], Int[np.ndarray, " n"]]
 """Classes, in the numbering of the scored set."""
 
-_VARIANTS = tuple(f"{name}-{severity}" for name, severity in product(ALEXNET_ERRORS, SEVERITIES))
+_VARIANTS = tuple(f"{name}-{severity}" for name, severity in product(CORRUPTIONS, SEVERITIES))
 """Splits of ImageNet-C."""
 
 
@@ -230,7 +231,7 @@ def _by_image(judged: Sequence[Samples], card: DatasetCard) -> Samples:
         raise DataError(f"robustness: no image of {card.name} could be decoded in all its variants")
     places = [np.searchsorted(samples["row"], kept) for samples in judged]
     right = np.stack([samples["top1"][place] for samples, place in zip(judged, places, strict=True)], axis=1)
-    wrong = ~right.reshape(len(kept), len(ALEXNET_ERRORS), len(SEVERITIES))
+    wrong = ~right.reshape(len(kept), len(CORRUPTIONS), len(SEVERITIES))
     first, rows = judged[0], places[0]
     columns = {"label": first["label"][rows], "wrong": wrong, "error": wrong.mean(axis=(1, 2))}
     return Samples([first.ids[int(row)] for row in rows], columns)

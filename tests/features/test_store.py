@@ -142,7 +142,7 @@ def test_a_disk_that_fills_midway_keeps_what_was_written(tmp_path: Path):
     full_disk = os.open("/dev/full", os.O_WRONLY)
     journal = os.open(one.journal(COLUMN).path, os.O_RDWR)
     writer = Writer(one, {one.data(COLUMN).path: full_disk, one.journal(COLUMN).path: journal})
-    with pytest.raises(DataError, match=r"mean.npy: No space left on device; .*what was extracted is kept"):
+    with pytest.raises(DataError, match=r"mean.npy: No space left on device; .*extracted so far are kept"):
         writer.write(COLUMN, 1, ROWS[4:])
     os.close(full_disk)
     os.close(journal)

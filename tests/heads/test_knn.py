@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ssleval.errors import ConfigError, ContractError
 from ssleval.heads import knn
-from ssleval.heads.knn import Search, knn_predict, nearest_neighbours
+from ssleval.heads.knn import Search, knn_predict, most_similar, nearest_neighbours
 
 SEARCHES: tuple[Search, ...] = ("faiss", "torch")
 
@@ -137,8 +137,8 @@ def test_a_class_or_a_neighbour_that_rounding_might_decide_is_doubted(
     nearness: list[float], doubtful: bool
 ) -> None:
     # Five of seven classes have no vote, and tie without leaving a doubt.
-    poll = knn._Poll(np.array([6, 3, 0]), (2,), 0.07, 7, 5)
-    _, got = poll(torch.tensor([nearness]), torch.tensor([[0, 1, 2]]), 1e-5)
+    vote = knn._Vote(np.array([6, 3, 0]), (2,), 0.07, 7, 5)
+    _, got = vote(torch.tensor([nearness]), torch.tensor([[0, 1, 2]]), 1e-5)
     assert got.tolist() == [doubtful]
 
 
@@ -214,10 +214,14 @@ def test_only_doubtful_queries_are_settled(monkeypatch: pytest.MonkeyPatch) -> N
     settle = knn._settle
 
     def counted(
-        train: np.ndarray, vectors: torch.Tensor, index: torch.Tensor, tied: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        settled.append(len(vectors))
-        return settle(train, vectors, index, tied)
+        train: np.ndarray,
+        vectors: torch.Tensor,
+        candidates: tuple[torch.Tensor, torch.Tensor],
+        k: int,
+        doubtful: torch.Tensor,
+    ) -> None:
+        settled.append(int(doubtful.sum()))
+        settle(train, vectors, candidates, k, doubtful)
 
     monkeypatch.setattr(knn, "_settle", counted)
     train, labels, queries = features(5000, 64), labels_of(5000, 50), features(500, 64, seed=1)
@@ -321,3 +325,16 @@ def test_all_vectors_can_be_asked_for_but_no_more() -> None:
     for k in (0, 21):
         with pytest.raises(ConfigError, match=rf"k = {k} of 20 training vectors"):
             nearest_neighbours(train, train, k=k)
+
+
+@pytest.mark.parametrize("count", [1, 7, 150, 500])
+def test_the_most_similar_are_the_first_of_a_sorted_gallery(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    queries, gallery = features(4, 24), np.repeat(features(50, 24, seed=1), 3, axis=0)  # all thrice: ties
+    monkeypatch.setattr(knn, "_TRAIN_ROWS", 40)
+    rows, similarity = most_similar(queries, gallery, count)
+    products = (queries.astype(np.float64) @ gallery.T.astype(np.float64)).astype(np.float32)
+    order = np.argsort(-products, axis=1, kind="stable")[:, :count]
+    assert rows.tolist() == order.tolist()
+    np.testing.assert_array_equal(similarity, np.take_along_axis(products, order, axis=1))

@@ -3,7 +3,7 @@ import pytest
 
 from ssleval.errors import ContractError
 from ssleval.heads import ranking
-from ssleval.heads.ranking import most_similar, ranks, unit
+from ssleval.heads.ranking import ranks, unit
 
 
 def drawn(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -117,17 +117,6 @@ def test_the_noise_of_a_product_is_what_is_allowed_for(width: int) -> None:
 def test_a_query_about_nothing_has_no_ranks() -> None:
     (found,) = ranks(drawn(1), drawn(9), [np.zeros(0, np.int64)])
     assert found.tolist() == []
-
-
-@pytest.mark.parametrize("count", [1, 7, 150, 500])
-def test_the_nearest_are_the_first_of_a_sorted_gallery(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    queries, gallery = drawn(4), np.repeat(drawn(50, seed=1), 3, axis=0)  # every one thrice: ties
-    monkeypatch.setattr(ranking, "_ROWS", 40)
-    rows, similarity = most_similar(queries, gallery, count)
-    assert rows.shape == similarity.shape == (4, min(count, 150))
-    for query, own, close in zip(queries, rows, similarity, strict=True):
-        assert sorted_ranks(query, gallery, own) == list(range(len(own)))
-        np.testing.assert_allclose(close, gallery[own] @ query, atol=1e-6)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ssleval.core import Metric, Samples
-from ssleval.datasets.sets.imagenet import CORRUPTIONS
-from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
+from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
+from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
 from ssleval.metrics.stats import bootstrap
 
 MCE = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)

@@ -148,5 +148,5 @@ def test_only_parts_of_something_are_fractions() -> None:
 
 def test_a_head_that_has_gone_silent_is_refused() -> None:
     constant = tables(TARGETS, lambda depths: ramp(depths * 0 + 2), noise=0.01)
-    with pytest.raises(ContractError, match="no bin answers"):
+    with pytest.raises(ContractError, match="no bin has a positive"):
         scores(replace(QUICK, learning_rate=30.0, iterations=150, flip=False), constant)

@@ -24,9 +24,9 @@ from ssleval.core import (
     datasets,
 )
 from ssleval.core.backbone import Backbone
+from ssleval.core.corruptions import CORRUPTIONS
 from ssleval.datasets.prompts import class_prompts, imagenet_names
 from ssleval.datasets.published import Published
-from ssleval.datasets.sets.imagenet import CORRUPTIONS
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.geometry import apply

@@ -104,7 +104,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         QUICK.requests(data(target="label"))
     with pytest.raises(ConfigError, match="'test' alone"):
         QUICK.requests(data(train_split="test"))
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="pixels=-1: expected a whole number"):
         replace(QUICK, pixels=-1)
     with pytest.raises(ConfigError, match="warmup"):
         replace(QUICK, warmup=1.0)

@@ -14,20 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
 from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.datasets.published import Copy, Published, Reader, read_json
 from ssleval.errors import DataError
 
-CORRUPTIONS = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
-    "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
-    "jpeg_compression",
-)  # fmt: skip
-"""The 15 that count; the four extra ones of the release are for tuning."""
-
 TERMS = "ImageNet's: non-commercial research"
 
-_CORRUPTED = {f"{name}-{severity}": f"{name}/{severity}" for name in CORRUPTIONS for severity in range(1, 6)}
+_CORRUPTED = {f"{name}-{severity}": f"{name}/{severity}" for name in CORRUPTIONS for severity in SEVERITIES}
 
 CARDS: Mapping[str, DatasetCard] = {
     card.name: card

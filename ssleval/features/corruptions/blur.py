@@ -1,4 +1,4 @@
-"""Blur of lenses, of glass and of movement."""
+"""Blur corruptions: defocus, frosted glass, motion and zoom."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,13 +6,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
+from ssleval.features.corruptions.pixels import Pixels
 
-def defocus_blur(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Average over a disk, as a lens out of focus does."""
+
+def defocus_blur(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Convolve with a disk, as a lens out of focus does."""
     radius, smoothing = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
     kernel = _disk(radius, smoothing)
     reach = len(kernel) // 2
@@ -20,10 +18,8 @@ def defocus_blur(
     return fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))
 
 
-def glass_blur(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Swap pixels with near ones, between two slight blurs: frosted glass."""
+def glass_blur(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Swap pixels with neighbours, between two slight Gaussian blurs."""
     sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     height, width, _ = pixels.shape
     blurred = gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest").reshape(-1, 3)
@@ -32,27 +28,21 @@ def glass_blur(
     places = order.reshape(-1).tolist()
     for _ in range(rounds):
         down, right = random.integers(-reach, reach, size=(2, len(inner)))
-        # One after the other, as published: a pixel may travel far. Lists are ten times faster than arrays.
+        # One by one, as published: a pixel may travel far. Lists are ten times faster than arrays.
         for here, there in zip(inner.tolist(), (inner + down * width + right).tolist(), strict=True):
             places[here], places[there] = places[there], places[here]
     shuffled = blurred[places].reshape(pixels.shape)
     return gaussian_filter(shuffled, (sigma, sigma, 0), mode="nearest")
 
 
-def motion_blur(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Move the camera along a line."""
+def motion_blur(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Blur along a line of random direction."""
     radius, sigma = ((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0))[severity - 1]
     return moved(pixels, radius, sigma, random.uniform(-45, 45))
 
 
-def zoom_blur(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Move the camera towards the middle: the mean of the picture and of its enlargements."""
+def zoom_blur(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Average the image and its enlargements about the centre."""
     stop, step = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))[severity - 1]
     factors = np.arange(1, stop, step)
     return (pixels + sum(zoomed(pixels, float(factor)) for factor in factors)) / (len(factors) + 1)
@@ -61,12 +51,12 @@ def zoom_blur(
 def moved(
     pixels: Float[np.ndarray, "H W c"], radius: int, sigma: float, angle: float
 ) -> Float[np.ndarray, "H W c"]:
-    """Average along a line to one side, with the weights of half a normal distribution.
+    """Return the average along a line to one side of every pixel, with half-Gaussian weights.
 
-    ``angle`` is in degrees from the horizontal; ``2 * radius + 1`` pixels count, edges are repeated.
+    ``angle`` is in degrees from the horizontal; the line has ``2 * radius + 1`` pixels, edges are repeated.
 
     Source:
-        ImageMagick's ``-motion-blur``, with which the published pictures were made.
+        ImageMagick's ``-motion-blur``, with which the published images were made.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -83,7 +73,7 @@ def moved(
 
 
 def zoomed(pixels: Float[np.ndarray, "H W c"], factor: float) -> Float[np.ndarray, "H W c"]:
-    """Enlarge the middle by ``factor``, bilinearly, to the size of the whole."""
+    """Return the centre enlarged by ``factor``, bilinearly, at the size of the whole."""
     height, width, _ = pixels.shape
     left, top = width * (1 - 1 / factor) / 2, height * (1 - 1 / factor) / 2
     box = (left, top, width - left, height - top)
@@ -95,7 +85,7 @@ def zoomed(pixels: Float[np.ndarray, "H W c"], factor: float) -> Float[np.ndarra
 
 
 def _disk(radius: int, smoothing: float) -> Float[np.ndarray, "k k"]:
-    """Return a disk of weight 1 whose edge is softened by a small normal kernel."""
+    """Return a disk of weight 1 whose edge is softened by a small Gaussian kernel."""
     reach, side = max(8, radius), 3 if radius <= 8 else 5
     axis = np.arange(-reach, reach + 1)
     disk = (axis**2 + axis[:, None] ** 2 <= radius**2).astype(np.float64)

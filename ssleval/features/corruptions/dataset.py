@@ -1,7 +1,7 @@
-"""A dataset's test images under corruptions: one split that holds every variant of every image.
+"""A dataset's test images under corruptions: one split with every variant of every image.
 
-Images are resized and cropped first and corrupted then, as in ImageNet-C, so that strengths mean the
-same whatever the size of the file.
+Images are resized and cropped before they are corrupted, as in ImageNet-C, so that a severity means the same
+whatever the size of the file.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Variant = tuple[str, int]
 """Name of a corruption and its severity."""
 
 CLEAN: Variant = ("clean", 0)
-"""Resized and cropped, otherwise as it was."""
+"""Resized and cropped only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class _Corrupted:
 def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant], items: int) -> Dataset:
     """Return ``dataset`` with the split ``corrupted``: variant after variant of the same images.
 
-    Images come out at ``geometry``; ids are ``NAME-SEVERITY/ID``. At most ``items`` images are taken, a
-    fixed draw of the scored split; 0 takes all.
+    Images are at ``geometry``; ids are ``NAME-SEVERITY/ID``. At most ``items`` images are taken, a fixed
+    draw from the scored split; 0 takes all.
     """
     card = dataset.card
     count = len(first_items(card.lengths[card.test_split], items))
@@ -60,7 +60,7 @@ def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant],
 
 
 def first_items(count: int, items: int) -> np.ndarray:
-    """Return which of ``count`` rows a fixed draw of ``items`` takes, in increasing order; 0: all."""
+    """Return the rows, in order, of a fixed draw of ``items`` out of ``count``; 0 takes all."""
     if not 0 < items < count:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).permutation(count)[:items])

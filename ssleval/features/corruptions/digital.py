@@ -1,4 +1,4 @@
-"""What processing does to pictures: contrast, warping, coarse pixels and compression."""
+"""Digital corruptions: contrast, elastic transform, pixelation and JPEG compression."""
 
 from io import BytesIO
 
@@ -8,22 +8,18 @@ from PIL import Image
 from scipy.fft import dctn, idctn
 from scipy.ndimage import affine_transform, map_coordinates
 
+from ssleval.features.corruptions.pixels import Pixels
 
-def contrast(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Draw every value towards the mean of its channel."""
+
+def contrast(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Move every value towards the mean of its channel."""
     kept = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = pixels.mean(axis=(0, 1), keepdims=True)
     return (pixels - mean) * kept + mean
 
 
-def elastic_transform(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Warp: a random affine map, then a smooth random displacement of every pixel."""
+def elastic_transform(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Warp by a random affine map, then by a smooth random displacement of every pixel."""
     strength, sigma, jitter = (
         244 * np.array(values)
         for values in ((2, 2, 0.05, 0.07, 0.12), (0.7, 0.08, 0.01, 0.01, 0.01), (0.1, 0.2, 0.02, 0.02, 0.02))
@@ -42,12 +38,8 @@ def elastic_transform(
     return np.stack(planes, axis=2)
 
 
-def pixelate(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Make the picture smaller and large again, with box filters."""
+def pixelate(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Downsample and upsample with box filters."""
     scale = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     image = _image(pixels)
     width, height = image.size
@@ -55,32 +47,26 @@ def pixelate(
     return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / 255
 
 
-def jpeg_compression(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Compress and decode."""
+def jpeg_compression(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Compress as JPEG and decode."""
     quality = (25, 18, 15, 10, 7)[severity - 1]
-    written = BytesIO()
-    _image(pixels).save(written, "JPEG", quality=quality)
-    with Image.open(written) as image:
+    file = BytesIO()
+    _image(pixels).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
         return np.asarray(image) / 255
 
 
-def _image(pixels: Float[np.ndarray, "H W 3"]) -> Image.Image:
+def _image(pixels: Pixels) -> Image.Image:
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
-def _affine(
-    pixels: Float[np.ndarray, "H W 3"], shifts: Float[np.ndarray, "3 2"]
-) -> Float[np.ndarray, "H W 3"]:
-    """Move three points about the middle by ``shifts`` (row, column), and all else with them."""
+def _affine(pixels: Pixels, shifts: Float[np.ndarray, "3 2"]) -> Pixels:
+    """Apply the affine map that moves three points around the centre by ``shifts`` (row, column)."""
     height, width, _ = pixels.shape
     middle, reach = np.array([height, width]) // 2, min(height, width) // 3
     points = middle + reach * np.array([[1, 1], [1, -1], [-1, -1]])
     ones = np.ones((3, 1))
-    # The filter asks where a pixel of the result comes from: the map from the moved points back.
+    # SciPy expects the inverse map: from a pixel of the result to where it comes from.
     back = np.linalg.solve(np.hstack([points + shifts, ones]), points)
     planes = [
         affine_transform(plane, back[:2].T, back[2], order=1, mode="mirror")
@@ -90,6 +76,6 @@ def _affine(
 
 
 def _smooth(field: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
-    """Filter with a normal kernel, edges reflected, in the cosine domain: as fast for any sigma."""
+    """Filter with a Gaussian, edges reflected, by the cosine transform: equally fast for any sigma."""
     bells = [np.exp(-((np.pi * np.arange(side) / side * sigma) ** 2) / 2) for side in field.shape]
     return np.asarray(idctn(np.asarray(dctn(field, norm="ortho")) * np.outer(*bells), norm="ortho"))

@@ -1,18 +1,17 @@
-"""Weather: snow, frost, fog and bright light."""
+"""Weather corruptions: snow, procedural frost, fog and brightness."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 
 from ssleval.features.corruptions.blur import moved, zoomed
+from ssleval.features.corruptions.pixels import Pixels
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def snow(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Pale the picture and let flakes fall across it."""
+def snow(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Whiten the image and add motion-blurred flakes."""
     mean, deviation, size, threshold, radius, sigma, kept = (
         (0.1, 0.3, 3.0, 0.5, 10, 4.0, 0.8),
         (0.2, 0.3, 2.0, 0.5, 12, 4.0, 0.7),
@@ -28,13 +27,11 @@ def snow(
     return pale + flakes + flakes[::-1, ::-1]
 
 
-def procedural_frost(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Lay a veil of ice needles over the picture, in the published proportions.
+def procedural_frost(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Blend the image with a layer of ice needles, in the published proportions.
 
-    The published frost is one of six photographs. Here needles are the crests of noise stretched along
-    three directions, densest towards a random corner, and bluish.
+    The published frost is one of six photographs. Here the needles are the crests of noise stretched along
+    three directions. They are bluish, and densest towards a random corner.
     """
     kept, ice = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width, _ = pixels.shape
@@ -52,10 +49,8 @@ def procedural_frost(
     return kept * pixels + ice * veil[:, :, None] * np.array([0.85, 0.95, 1.0])
 
 
-def fog(
-    pixels: Float[np.ndarray, "H W 3"], severity: int, random: np.random.Generator
-) -> Float[np.ndarray, "H W 3"]:
-    """Add a cloud, and dim the sum to the brightest value there was."""
+def fog(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
+    """Add a cloud, and scale the sum back to the brightest value of the image."""
     amount, roughness = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     height, width, _ = pixels.shape
     cloud = plasma(max(height, width), roughness, random)[:height, :width, None]
@@ -63,21 +58,17 @@ def fog(
     return (pixels + amount * cloud) * brightest / (brightest + amount)
 
 
-def brightness(
-    pixels: Float[np.ndarray, "H W 3"],
-    severity: int,
-    random: np.random.Generator,  # noqa: ARG001
-) -> Float[np.ndarray, "H W 3"]:
-    """Raise the value of hue, saturation and value; the other two stay."""
+def brightness(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
+    """Raise the value channel of HSV; hue and saturation stay."""
     raised = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = pixels.max(axis=2, keepdims=True)
-    # With hue and saturation fixed, all three channels grow in proportion; black becomes grey.
+    # With hue and saturation fixed, all three channels scale in proportion; black becomes grey.
     hue = np.divide(pixels, value, out=np.ones_like(pixels), where=value > 0)
     return hue * (value + raised).clip(0, 1)
 
 
 def plasma(side: int, decay: float, random: np.random.Generator) -> Float[np.ndarray, "s s"]:
-    """Return a cloud in [0, 1] by the diamond-square algorithm, periodic, of a power of two >= ``side``.
+    """Return a periodic cloud in [0, 1] by the diamond-square algorithm, of a power of two >= ``side``.
 
     Source:
         Fournier, Fussell and Carpenter 1982. Each halving divides the amplitude by ``decay`` squared.

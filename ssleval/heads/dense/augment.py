@@ -1,74 +1,69 @@
-"""Random views of an image and its mask, as segmentation heads are trained on: scale, crop, flip, colours."""
+"""Augmentation of an image and its mask for segmentation: random scale, crop, flip and colours."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from ssleval.core import IGNORED, Interpolation
+from ssleval.core.settings import Count, Fraction, Pair, Positive, check
 from ssleval.errors import ConfigError
 
+Pixels: TypeAlias = UInt8[np.ndarray, "H W 3"]
+Mask: TypeAlias = UInt8[np.ndarray, "H W"]
+
 TRIES = 10
-"""Crops rejected at most for one class that fills them."""
+"""Largest number of times that a crop is drawn anew because one class fills it."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, (0.5, 1.5), (0.5, 1.5), 18
-"""Largest shift of 8-bit values; ranges of factors; largest turn of the hue in steps of 2 degrees."""
+"""Largest shift of 8-bit values; ranges of factors; largest rotation of the hue in steps of 2 degrees."""
 HUES = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """A random scale, a crop not filled by one class, a flip, and photometric distortion.
+    """Random scale, random crop not filled by one class, random flip, and photometric distortion.
 
     Source:
-        Resize, RandomCrop, RandomFlip and PhotoMetricDistortion of mmseg 0.x. Two things are PIL's here:
-        resizing is antialiased, and hue and saturation are 8-bit values of its HSV.
+        Resize, RandomCrop, RandomFlip and PhotoMetricDistortion of mmseg 0.x, but for two properties of
+        PIL: resizing is antialiased, and hue and saturation are 8-bit HSV values.
     """
 
-    size: int
+    size: Count
     """Pixels of the short side before a random ratio."""
-    ratios: tuple[float, ...]
+    ratios: Pair
     """Smallest and largest ratio."""
-    crop: int
-    """Largest side of what is cut out; smaller images stay whole."""
-    cat_max_ratio: float
-    """A crop is drawn anew while one class has at least this part of its labelled pixels, or all."""
-    flip: float
-    """Probability of a mirror image."""
-    distortion: float
+    crop: Count
+    """Largest side of a crop; smaller images are not cropped."""
+    cat_max_ratio: Positive
+    """A crop is drawn anew while one class has at least this fraction of its labelled pixels, or all."""
+    flip: Fraction
+    """Probability of a horizontal flip."""
+    distortion: Fraction
     """Probability of each of four distortions: brightness, contrast, saturation, hue."""
     interpolation: Interpolation
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
-        if len(self.ratios) != 2 or not 0 < self.ratios[0] <= self.ratios[1]:
-            raise ConfigError(
-                f"augmentation: ratios={self.ratios}; expected two positive ones, the smaller first"
-            )
-        if min(self.size, self.crop) < 1 or not self.cat_max_ratio > 0:
-            raise ConfigError(
-                f"augmentation: size={self.size}, crop={self.crop}, cat_max_ratio={self.cat_max_ratio}; all "
-                "must be positive"
-            )
-        if not (0 <= self.flip <= 1 and 0 <= self.distortion <= 1):
-            raise ConfigError(
-                f"augmentation: flip={self.flip}, distortion={self.distortion}; expected probabilities"
-            )
+        """Refuse values that their fields cannot take, and ratios in the wrong order."""
+        check(self, "augmentation")
+        if self.ratios[0] > self.ratios[1]:
+            raise ConfigError(f"augmentation: ratios={self.ratios}; expected the smaller first")
 
     def __call__(
-        self, image: Image.Image, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator
+        self, image: Image.Image, mask: Mask, generator: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "s t 3"], UInt8[np.ndarray, "s t"]]:
         """Return a view of at most ``crop`` pixels a side and its mask."""
         short = max(1, int(self.size * generator.uniform(self.ratios[0], self.ratios[1])))
         image = rescaled(image, short, self.interpolation)
-        seen = np.array(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
-        rows, columns = self._window(seen, generator)
-        pixels, seen = np.array(image)[rows, columns], seen[rows, columns]
+        labels = np.array(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+        window = self._window(labels, generator)
+        pixels, labels = np.array(image)[window], labels[window]
         if generator.random() < self.flip:
-            pixels, seen = pixels[:, ::-1], seen[:, ::-1]
-        return distorted(pixels, self.distortion, generator), np.ascontiguousarray(seen)
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        return distorted(pixels, self.distortion, generator), np.ascontiguousarray(labels)
 
-    def _window(self, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator) -> tuple[slice, slice]:
+    def _window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
         window = self._any_window(mask, generator)
         for _ in range(TRIES if self.cat_max_ratio < 1 else 0):
             counts = np.bincount(mask[window].ravel(), minlength=IGNORED + 1)[:IGNORED]
@@ -77,29 +72,25 @@ class Augmentation:
             window = self._any_window(mask, generator)
         return window
 
-    def _any_window(
-        self, mask: UInt8[np.ndarray, "H W"], generator: np.random.Generator
-    ) -> tuple[slice, slice]:
+    def _any_window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
         top, left = (int(generator.integers(0, max(side - self.crop, 0) + 1)) for side in mask.shape)
         return slice(top, top + self.crop), slice(left, left + self.crop)
 
 
 def rescaled(image: Image.Image, short: int, interpolation: Interpolation) -> Image.Image:
-    """Return ``image`` with ``short`` pixels on its short side; both are rounded to the nearest pixel."""
+    """Return ``image`` with ``short`` pixels on its short side; sides are rounded to the nearest pixel."""
     factor = short / min(image.size)
     width, height = (max(1, int(side * factor + 0.5)) for side in image.size)
     return image.resize((width, height), Image.Resampling[interpolation.upper()])
 
 
-def distorted(
-    pixels: UInt8[np.ndarray, "H W 3"], probability: float, generator: np.random.Generator
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Change brightness, contrast, saturation and hue, each with ``probability``; contrast second or last."""
+def distorted(pixels: Pixels, probability: float, generator: np.random.Generator) -> Pixels:
+    """Distort brightness, contrast (second or last), saturation and hue, each with ``probability``."""
 
     def chosen() -> bool:
         return bool(generator.random() < probability)
 
-    def contrasted(values: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def contrasted(values: Pixels) -> Pixels:
         return linear(values, factor=generator.uniform(*CONTRAST)) if chosen() else values
 
     if chosen():
@@ -114,17 +105,13 @@ def distorted(
     return np.ascontiguousarray(pixels if early else contrasted(pixels))
 
 
-def linear(
-    pixels: UInt8[np.ndarray, "H W 3"], *, factor: float = 1.0, shift: float = 0.0
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Return values times ``factor`` plus ``shift``, held to 0..255 and rounded down."""
+def linear(pixels: Pixels, *, factor: float = 1.0, shift: float = 0.0) -> Pixels:
+    """Return values times ``factor`` plus ``shift``, clipped to 0..255 and rounded down."""
     return (pixels.astype(np.float32) * factor + shift).clip(0, 255).astype(np.uint8)
 
 
-def coloured(
-    pixels: UInt8[np.ndarray, "H W 3"], saturation: float, turn: float
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Return the image with its HSV saturation multiplied and its hue turned by a part of the circle."""
+def coloured(pixels: Pixels, saturation: float, turn: float) -> Pixels:
+    """Return the image with its HSV saturation multiplied and its hue rotated by a fraction of the circle."""
     hue, strength, value = Image.fromarray(np.ascontiguousarray(pixels)).convert("HSV").split()
     turned = (np.array(hue, dtype=np.int64) + round(turn * 256)) % 256
     scaled = (np.array(strength) * saturation).clip(0, 255)

@@ -1,7 +1,8 @@
-"""Heads trained on augmented crops, which go through the backbone on the fly."""
+"""Linear segmentation trained on augmented crops, for which the backbone runs at every iteration."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -22,14 +23,14 @@ Batch: TypeAlias = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
 
 @dataclass(frozen=True, slots=True)
 class Crops(Dataset[Batch]):
-    """Batches of augmented crops: item i is batch i, the same in every process. Pickled into workers."""
+    """Batches of augmented crops: item i is batch i, the same in every worker process it is pickled into."""
 
     split: Split
     rows: Int[np.ndarray, "i b"]
-    """Rows of the split in every batch."""
+    """Rows of the split, one batch a line."""
     augmentation: Augmentation
     colour: tuple[float, float, float]
-    """RGB in [0, 1] that crops smaller than the square are filled up with: what the model takes for zero."""
+    """RGB in [0, 1] that pads crops smaller than the square: the colour that normalisation maps to zero."""
     seed: int
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class Crops(Dataset[Batch]):
 def fit_on_crops(
     patches_of: PatchesOf,
     crops: Iterable[Batch],
-    how: Fit,
+    settings: Fit,
     *,
     channels: int,
     num_classes: int,
@@ -62,9 +63,9 @@ def fit_on_crops(
     seed: int,
     device: str,
 ) -> LinearHead:
-    """Train batch normalisation and a 1x1 convolution on one batch of crops for every iteration.
+    """Train batch normalisation and a 1x1 convolution, one batch of crops an iteration.
 
-    Logits are upsampled to the crop; the loss is `pixel_loss`, in which filled pixels are ignored ones.
+    Logits are upsampled to the crop; the loss is `pixel_loss`, which ignores the padding.
     """
     head = LinearHead(channels, num_classes, normalise=True, seed=seed)
 
@@ -73,4 +74,5 @@ def fit_on_crops(
             logits = resized(head(patches_of(images.to(device))), (masks.shape[1], masks.shape[2]))
             yield pixel_loss(logits, masks.to(device))
 
-    return descend(head, losses(), how, lambda iteration: poly(iteration, how.iterations, warmup), device)
+    rate = partial(poly, iterations=settings.iterations, warmup=warmup)
+    return descend(head, losses(), settings, rate, device)

@@ -1,4 +1,4 @@
-"""A bank of patch tokens with soft labels, from which the labels of other patches are read off."""
+"""Dense nearest-neighbour retrieval: a bank of patch tokens with soft labels, and the vote of neighbours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ssleval.heads.dense.grid import Targets
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Patches of training images that are remembered."""
+    """Patch tokens of training images, and their labels."""
 
     keys: Float[np.ndarray, "n d"]
     """Tokens as they are stored, not normalised."""
     labels: Float[Tensor, "n c"]
-    """How a patch's labelled pixels are divided among the classes; rows sum to one."""
+    """The share of each class in a patch's labelled pixels; rows sum to one."""
 
 
 def fill_bank(
@@ -32,10 +32,10 @@ def fill_bank(
     num_classes: int,
     seed: int,
 ) -> Bank:
-    """Remember at most ``memory_size`` patches: equally many of each of ``count`` images.
+    """Fill a bank with at most ``memory_size`` patches, equally many from each of ``count`` images.
 
     Raises:
-        ConfigError: not one patch for every image.
+        ConfigError: room for less than one patch per image.
         DataError: no image has a labelled pixel.
     """
     share = memory_size // max(1, count)
@@ -46,10 +46,10 @@ def fill_bank(
     labels: list[Float[np.ndarray, "k c"]] = []
     for row in range(count):
         grid = tokens(row)
-        described = patch_labels(masks(row), grid.shape[:2], num_classes).reshape(-1, num_classes)
-        kept = rare_patches(described, share, generator)
+        soft = patch_labels(masks(row), grid.shape[:2], num_classes).reshape(-1, num_classes)
+        kept = rare_patches(soft, share, generator)
         keys.append(grid.reshape(-1, grid.shape[2])[kept])
-        labels.append(described[kept])
+        labels.append(soft[kept])
     if not any(len(part) for part in keys):
         raise DataError(f"a bank of patches: not one labelled pixel in {count} training images")
     return Bank(np.concatenate(keys), torch.from_numpy(np.concatenate(labels)))
@@ -58,9 +58,9 @@ def fill_bank(
 def patch_labels(
     mask: Integer[np.ndarray, "H W"], grid: tuple[int, int], num_classes: int
 ) -> Float[np.ndarray, "h w c"]:
-    """Return how the labelled pixels of every patch are divided among the classes.
+    """Return soft labels: the share of each class in the labelled pixels of every patch.
 
-    A pixel belongs to the patch that holds its centre, whatever the sizes of mask and ``grid`` (h, w).
+    A pixel belongs to the patch that contains its centre, whatever the sizes of mask and ``grid`` (h, w).
     A patch without a labelled pixel has zeros.
     """
     rows, columns = (
@@ -77,25 +77,25 @@ def patch_labels(
 def rare_patches(
     labels: Float[np.ndarray, "n c"], count: int, generator: np.random.Generator
 ) -> Int[np.ndarray, " k"]:
-    """Draw ``count`` patches of one image, those of classes that are rare in it more often; all, if fewer.
+    """Draw ``count`` patches of one image, preferring classes that are rare in it; all, if there are fewer.
 
-    The patches drawn have the smallest product of a random number in [0, 1) and the summed frequencies
-    of the classes they hold, where a class is as frequent as there are patches that hold it. Those without
-    a labelled pixel are left out.
+    The patches drawn have the smallest product of a random number in [0, 1) and the summed frequencies of
+    the classes they contain. The frequency of a class is the number of patches that contain it. Patches
+    without a labelled pixel are left out.
 
     Source:
         ``sample_features`` of open-hummingbird-eval.
     """
-    holds = labels > 0
-    scores = (holds * holds.sum(0)).sum(1) * generator.random(len(labels))
-    known = np.flatnonzero(holds.any(axis=1))
+    present = labels > 0
+    scores = (present * present.sum(0)).sum(1) * generator.random(len(labels))
+    known = np.flatnonzero(present.any(axis=1))
     return known[np.argsort(scores[known], kind="stable")[:count]]
 
 
 def soft_votes(
     similarity: Float[Tensor, "m k"], index: Int[Tensor, "m k"], bank: Bank, beta: float
 ) -> Float[Tensor, "m c"]:
-    """Return the labels of neighbours, weighed by the softmax of their cosines over ``beta``.
+    """Return the mean label of the neighbours, weighted by the softmax of their cosines over ``beta``.
 
     Source:
         Balazevic et al. 2023, arXiv:2306.01667, eq. 1 and 2.

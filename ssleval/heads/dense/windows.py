@@ -1,4 +1,4 @@
-"""Logits of whole images from windows slid over them, at several scales, mirrored or not."""
+"""Sliding-window inference: logits of whole images, at several scales, mirrored or not."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssleval.core import Interpolation
 from ssleval.heads.dense.augment import rescaled
 from ssleval.heads.dense.grid import resized
 
 LogitsOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b c h w"]]
-"""Gives the logits of every patch of RGB in [0, 1]."""
+"""Returns the logits of every patch of RGB in [0, 1]."""
 
 
 def starts(length: int, crop: int, stride: int) -> list[int]:
-    """Return where windows begin on one side: every ``stride`` pixels, the last flush with the end.
+    """Return where windows begin along one side: every ``stride`` pixels, the last flush with the end.
 
     Source:
         ``slide_inference`` of mmseg.
@@ -30,7 +30,7 @@ def starts(length: int, crop: int, stride: int) -> list[int]:
 def slid(
     logits_of: LogitsOf, pixels: Float[Tensor, "1 3 H W"], crop: int, stride: int
 ) -> Float[Tensor, "1 c H W"]:
-    """Return the logits of every pixel, averaged over the windows that hold it."""
+    """Return the logits of every pixel, averaged over the windows that contain it."""
     total, height, width = None, *pixels.shape[2:]
     count = torch.zeros(1, 1, height, width, device=pixels.device)
     for top in starts(height, crop, stride):
@@ -60,17 +60,17 @@ def classes_of_views(
 ) -> UInt8[np.ndarray, "H W"]:
     """Return the class of every pixel at ``size`` (H, W).
 
-    The image is seen with each of ``shorts`` pixels on its short side and, if ``mirrored``, both ways
-    round. Logits of a view are upsampled to ``size``; the softmaxes of views are added.
+    There is a view with each of ``shorts`` pixels on the short side and, if ``mirrored``, its mirror image.
+    Logits of a view are upsampled to ``size``; the softmaxes of all views are added.
     """
     total: Tensor | int = 0
     for short in shorts:
-        seen = np.array(rescaled(image, short, interpolation))
-        pixels = torch.from_numpy(seen).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
+        scaled = torch.from_numpy(np.array(rescaled(image, short, interpolation)))
+        pixels = scaled.to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
         for flipped in (False, True) if mirrored else (False,):
             view = pixels.flip(3) if flipped else pixels
             with torch.no_grad():
-                found = nn.functional.softmax(resized(slid(logits_of, view, crop, stride), size), dim=1)
-            total = total + (found.flip(3) if flipped else found)
+                scores = resized(slid(logits_of, view, crop, stride), size).softmax(dim=1)
+            total = total + (scores.flip(3) if flipped else scores)
     assert isinstance(total, Tensor)
     return total[0].argmax(0).to(torch.uint8).cpu().numpy()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
 
-from ssleval.datasets.sets.imagenet import CORRUPTIONS as PUBLISHED
+from ssleval.core.corruptions import CORRUPTIONS as PUBLISHED
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.features.corruptions import CORRUPTIONS, SEVERITIES, blur, corrupt, digital, noise, weather
 
