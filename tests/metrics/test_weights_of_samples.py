@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssleval.core import Samples, Statistic, statistics
-from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES, mean_corruption_error_of
+from ssleval.core.corruptions import SEVERITIES
+from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssleval.core import Context, Dataset, Split
+from ssleval.backbones.zoo import load
+from ssleval.core import Context, Dataset, DatasetOptions, Split
 from ssleval.datasets.catalog import open_dataset
-from ssleval.core import DatasetOptions
 from ssleval.datasets.scenes.store import array, render_split
 from ssleval.datasets.sets.scenes import _Pictures, _Targets
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
-from ssleval.backbones.zoo import load
 
 LENGTHS = {"train": 100, "test": 100}
 
