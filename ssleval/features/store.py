@@ -54,7 +54,7 @@ class StoredPass:
 
     @classmethod
     def open(cls, folder: Path) -> "StoredPass | None":
-        """Return the pass in ``folder``, or None where there is none.
+        """Return the pass in ``folder``, or None where there is none that could be continued.
 
         Raises:
             DataError: its description is damaged.
@@ -63,9 +63,11 @@ class StoredPass:
         if not path.exists():
             return None
         try:
-            return cls(folder, json.loads(path.read_text(encoding="utf-8")))
+            stored = cls(folder, json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: damaged ({error}); remove the folder and run again") from error
+        # Without it nobody knows which rows are of images that could not be decoded.
+        return stored if stored._valid_file().intact_rows() == stored.images else None
 
     @classmethod
     def begin(cls, folder: Path, description: Mapping[str, Any]) -> "StoredPass":

@@ -1,4 +1,4 @@
-"""Scores of the embedded checkpoint on rendered pictures, to the digit: renderer, extraction, heads and metrics.
+"""Scores of the embedded checkpoint on rendered pictures, to the digit, from renderer to metrics.
 
 A hundred pictures of each split are rendered, not the whole set, so that this takes seconds. A change that
 moves one of these numbers moves scores: it belongs under *Scores* in the changelog, with a new task version.
