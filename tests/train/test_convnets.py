@@ -16,7 +16,7 @@ from ssleval.train.config import TrainConfig, read_config
 from ssleval.train.convnet import build_convnet, synchronise
 from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
-from ssleval.train.log import read_log
+from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.optim import optimizer
 from ssleval.train.schedules import Rates

@@ -13,7 +13,7 @@ from torch import distributed
 from ssleval.errors import ConfigError
 from ssleval.train import sharded
 from ssleval.train.learner import Learner
-from ssleval.train.log import read_log
+from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.networks import untrained
 from ssleval.train.state import read_state
@@ -162,7 +162,7 @@ def test_networks_are_shared_out_on_the_device_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(sharded, "init_device_mesh", described)
     monkeypatch.setattr(sharded, "fully_shard", noted)
     monkeypatch.setattr(sharded, "register_fsdp_forward_method", described)
-    sharded.share_out(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
+    sharded.shard(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
     assert parts == [("cuda", (2,))] * 3
 
 
