@@ -13,14 +13,7 @@ from ssleval.core.registry import suggestion
 from ssleval.core.settings import check, updated
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.sections import (
-    HeadConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    ViewsConfig,
-)
+from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
 
 _CONVNET = "timm:"
 """Prefix of the names of convolutional networks."""
@@ -120,6 +113,15 @@ class TrainConfig:
                 "run.batch_size, or --set loss.koleo=0"
             )
 
+    def check_sizes(self, stride: int, names: tuple[str, ...]) -> None:
+        """Refuse crop sizes, given by field name, that are not multiples of the patch size or stride."""
+        for name in names:
+            if (size := getattr(self.views, name)) % stride:
+                raise ConfigError(
+                    f"train: views.{name} is {size}, no multiple of {stride}, the patch size or stride of "
+                    f"{self.model.arch}; --set views.{name}={max(1, round(size / stride)) * stride}"
+                )
+
     def views_at(self, epoch: int) -> ViewsConfig:
         """Return the crops of an epoch; they are larger in the high-resolution epochs at the end."""
         views, run = self.views, self.run
@@ -140,12 +142,7 @@ class TrainConfig:
         """
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
-        for name in ("global_size", "local_size", "high_resolution_size"):
-            if (size := getattr(views, name)) % model.patch_size:
-                raise ConfigError(
-                    f"train: views.{name} is {size}, no multiple of patch {model.patch_size}; "
-                    f"--set views.{name}={max(1, size // model.patch_size) * model.patch_size}"
-                )
+        self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
         return VitConfig(
             model.dim or width,
             model.depth or depth,

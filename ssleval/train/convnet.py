@@ -47,13 +47,7 @@ def build_convnet(config: TrainConfig) -> Convnet:
         raise ConfigError(
             f"train: {arch} is no convolutional network; for a transformer, name a size such as vit_small"
         )
-    stride = backbone.card.patch_size
-    for name in ("global_size", "high_resolution_size"):
-        if (size := getattr(config.views, name)) % stride:
-            raise ConfigError(
-                f"train: {arch} has a stride of {stride} pixels, and crops of {size} are no multiple of it; "
-                f"--set views.{name}={max(1, round(size / stride)) * stride}"
-            )
+    config.check_sizes(backbone.card.patch_size, ("global_size", "high_resolution_size"))
     card = replace(backbone.card, arch=backbone.card.arch.partition(".")[0])
     return Convnet(backbone.model.requires_grad_(True).train(), card)
 

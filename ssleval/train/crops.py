@@ -89,11 +89,7 @@ def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> 
 
 
 def resample(
-    start: Int[np.ndarray, " n"],
-    length: Int[np.ndarray, " n"],
-    full: int,
-    size: int,
-    device: torch.device,
+    start: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"], full: int, size: int, device: torch.device
 ) -> Float[Tensor, "n s f"]:
     """Return the weights that resample ``length`` pixels from ``start`` to ``size`` pixels.
 

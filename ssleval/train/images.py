@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -22,10 +23,10 @@ class Images:
             raise ConfigError(f"train: split {', '.join(twice)} is stated twice; state every split once")
         self._splits = [dataset.split(name) for name in splits]
         self._starts = np.cumsum([0, *(len(split) for split in self._splits)])
-        self._decoded: list[UInt8[np.ndarray, "H W 3"] | None] = [None] * len(self)
         self.fingerprints = dict(zip(splits, (split.fingerprint for split in self._splits), strict=True))
         probe = [self._decode(row).nbytes for row in range(0, len(self), max(1, len(self) // 16))]
-        self.keeps = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
+        fits = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
+        self._image = cache(self._decode) if fits else self._decode
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -40,14 +41,6 @@ class Images:
                     yield [future.result() for future in ahead.pop(0)]
             for futures in ahead:
                 yield [future.result() for future in futures]
-
-    def _image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        image = self._decoded[row]
-        if image is None:
-            image = self._decode(row)
-            if self.keeps:
-                self._decoded[row] = image
-        return image
 
     def _decode(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1

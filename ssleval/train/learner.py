@@ -24,7 +24,7 @@ from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, sh
 from ssleval.train.views import Views
 from ssleval.train.watch import collapse_indicators
 
-_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
@@ -146,8 +146,8 @@ class Learner:
         return network.no_sync() if replicated and not last else nullcontext()
 
     def _autocast(self) -> Any:
-        precision = _PRECISION.get(self.config.run.precision)
-        return nullcontext() if precision is None else torch.autocast(self.device.type, precision)
+        dtype = _AUTOCAST.get(self.config.run.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     def state(self, *, keep: bool = True) -> dict[str, Any]:
         """Return everything that a resumed run needs. Every process must call it; see `sharded.gathered`."""

@@ -16,11 +16,14 @@ from ssleval.train.processes import sum_over_processes, world_size
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Soft cross-entropy that computes its gradient in the forward pass, in one buffer.
+    """Soft cross-entropy, summed over rows, that computes its gradient in the forward pass, in one buffer.
 
     For logits s with lse = log sum exp(s), and targets q that sum to n, the loss of a row is n lse - q.s and
     its gradient n softmax(s) - q. No log-softmax is stored. Two targets of one row are added up first, and
     need one softmax.
+
+    ``logits`` ``[v b k]`` are float32 and already divided by the temperature; ``weights`` ``[b]`` are factors
+    of the rows; ``targets`` are ``v`` tensors ``[b k]`` whose rows sum to ``masses``.
     """
 
     @staticmethod
@@ -54,25 +57,6 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient.mul_(grad_outputs[0]), *([None] * (count - 1))
 
 
-def cross_entropy(
-    logits: Float[Tensor, "v b k"],
-    targets: Sequence[Float[Tensor, "b k"]],
-    masses: Sequence[float],
-    weights: Float[Tensor, " b"] | None = None,
-) -> Float[Tensor, ""]:
-    """Return the cross-entropy between targets and the softmax of logits, summed over rows.
-
-    It is differentiable once, in ``logits`` only.
-
-    Args:
-        logits: already divided by the student's temperature.
-        targets: one tensor for every view; they may be the same object.
-        masses: the sum of each row of that target.
-        weights: a factor for every row.
-    """
-    return _CrossEntropy.apply(logits.float(), weights, tuple(masses), *targets)
-
-
 def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) -> Float[Tensor, ""]:
     """Return the cross-entropy, averaged over images and over pairs of a teacher crop and a different crop.
 
@@ -87,7 +71,7 @@ def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) 
     both = teacher.sum(dim=0) if views > 2 else teacher[0]
     targets = [teacher[1], teacher[0], *[both] * (views - 2)]
     masses = [1.0, 1.0, *[2.0] * (views - 2)]
-    return cross_entropy(student, targets, masses) / (batch * (2 * views - 2))
+    return _CrossEntropy.apply(student.float(), None, masses, *targets) / (batch * (2 * views - 2))
 
 
 def ibot_loss(
@@ -100,7 +84,7 @@ def ibot_loss(
     Source:
         Zhou et al. 2021, eq. 2; weights as in DINOv2's `ibot_patch_loss.py`, over all global crops.
     """
-    return cross_entropy(student.unsqueeze(0), [teacher], [1.0], weights)
+    return _CrossEntropy.apply(student.float().unsqueeze(0), weights, [1.0], teacher)
 
 
 def koleo(features: Float[Tensor, "b d"], eps: float = 1e-8) -> Float[Tensor, ""]:
@@ -113,6 +97,7 @@ def koleo(features: Float[Tensor, "b d"], eps: float = 1e-8) -> Float[Tensor, ""
     with torch.no_grad():
         cosines = unit @ unit.T
         nearest = cosines.fill_diagonal_(-1).argmax(dim=1)
+    # DINOv2 adds eps to the distance too, inside pairwise_distance.
     distance = functional.pairwise_distance(unit, unit[nearest], 2, eps)
     return -(distance + eps).log().mean()
 

@@ -46,7 +46,8 @@ class Network(nn.Module):
         """
         batch = views.globals.shape[1]
         masked = masks if self.masks_patches else None
-        tokens = self.backbone(views.globals.flatten(0, 1), masked, _num_tokens(masks))
+        # Without a patch loss, the backbone need only output the class token.
+        tokens = self.backbone(views.globals.flatten(0, 1), masked, 1 if masks is None else None)
         classes = tokens[:, 0]
         all_classes = [classes]
         if len(views.locals):
@@ -59,7 +60,7 @@ class Network(nn.Module):
         self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "c n"] | None
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "c d"]]:
         """Return the teacher's logits of global crops and of the patches in ``masks``, and class tokens."""
-        tokens = self.backbone(crops.flatten(0, 1), None, _num_tokens(masks))
+        tokens = self.backbone(crops.flatten(0, 1), None, 1 if masks is None else None)
         logits = self.head(tokens[:, 0]).unflatten(0, (2, -1))
         patches = None if masks is None else self._patches(tokens, masks, 1.0)
         return logits, patches, tokens[:, 0]
@@ -67,11 +68,6 @@ class Network(nn.Module):
     def _patches(self, tokens: Tensor, masks: Tensor, temperature: float) -> Tensor:
         patches = tokens[:, cast("Vit", self.backbone).config.num_prefix :][masks]
         return (self.patch_head or self.head)(patches, temperature)
-
-
-def _num_tokens(masks: Tensor | None) -> int | None:
-    """Return how many tokens the backbone must output: the class token, or all for a patch loss."""
-    return 1 if masks is None else None
 
 
 def build_networks(config: TrainConfig) -> tuple[Network, Network]:
@@ -86,12 +82,9 @@ def untrained(config: TrainConfig, *, drop_path: float) -> Network:
     """Return a network initialised with ``config.run.seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.run.seed)
-        backbone = (
-            Vit(replace(config.vit(), drop_path=drop_path))
-            if config.is_transformer
-            else build_convnet(config)
-        )
-        return Network(backbone, config)
+        if config.is_transformer:
+            return Network(Vit(replace(config.vit(), drop_path=drop_path)), config)
+        return Network(build_convnet(config), config)
 
 
 @torch.no_grad()

@@ -66,11 +66,8 @@ def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:
         if by == "module":
             nn.utils.clip_grad_norm_(trained, limit)
         elif trained:
-            _clip_each([parameter.grad for parameter in trained], limit)
-
-
-def _clip_each(gradients: list[Any], limit: float) -> None:
-    # Fused calls: for hundreds of small gradients, launching kernels would dominate.
-    norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
-    factors = (limit / (norms + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, list(factors.unbind()))  # pyright: ignore[reportPrivateImportUsage]
+            # Fused calls: for hundreds of small gradients, launching kernels would dominate.
+            gradients: list[Any] = [parameter.grad for parameter in trained]
+            norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
+            factors = (limit / (norms + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(gradients, list(factors.unbind()))  # pyright: ignore[reportPrivateImportUsage]

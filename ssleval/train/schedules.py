@@ -55,15 +55,13 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
+    temp_warmup = loss.warmup_teacher_temp_epochs * per_epoch
     return Rates(
         lr=cosine(step, steps=steps, base=base, final=optim.min_lr, warmup=warmup),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
         teacher_temp=teacher_temperature(
-            step,
-            warmup_value=loss.warmup_teacher_temp,
-            value=loss.teacher_temp,
-            warmup=loss.warmup_teacher_temp_epochs * per_epoch,
+            step, warmup_value=loss.warmup_teacher_temp, value=loss.teacher_temp, warmup=temp_warmup
         ),
         freeze_last_layer=step < optim.freeze_last_layer_epochs * per_epoch,
     )

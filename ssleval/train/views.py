@@ -93,10 +93,7 @@ def _grouped(
 
 
 def _stacked(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n H W 3"]:
-    sizes = {image.shape[:2] for image in images}
-    if len(sizes) == 1:
-        return np.stack(images)
-    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
     padded = np.zeros((len(images), height, width, 3), np.uint8)
     for place, image in zip(padded, images, strict=True):
         place[: image.shape[0], : image.shape[1]] = image

@@ -74,19 +74,12 @@ def evaluate_teacher(
     """
     training = teacher.training
     backbone = as_backbone(teacher, card)
-    settings = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
+    card_geometry = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
+    data: dict[str, Any] = {"dataset": dataset, "options": options, "limit": limit}
     with alone(), TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
         device = str(next(teacher.parameters()).device)
         context = Context(device=device, cache=Path(cache), progress=False)
-        results = evaluate(
-            backbone,
-            [*settings],
-            dataset=dataset,
-            settings=settings,
-            limit=limit,
-            options=options,
-            context=context,
-        )
+        results = evaluate(backbone, [*card_geometry], settings=card_geometry, context=context, **data)
     teacher.train(training)
     return {
         name: {"value": score.value, "ci95": list(score.ci95), "n": score.n}

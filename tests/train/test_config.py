@@ -59,12 +59,12 @@ def test_values_outside_the_bounds_of_a_setting_are_refused(name: str) -> None:
         assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", HINTS)
-def test_every_number_has_a_lower_bound(name: str) -> None:
-    bare, bounds = parts(HINTS[name])
-    if get_origin(bare) is tuple:
-        bare, bounds = parts(get_args(bare)[0])
-    assert bare not in {int, float} or {"ge", "gt"} & set(bounds)
+def test_every_number_has_a_lower_bound() -> None:
+    for name, hint in HINTS.items():
+        bare, bounds = parts(hint)
+        if get_origin(bare) is tuple:
+            bare, bounds = parts(get_args(bare)[0])
+        assert bare not in {int, float} or {"ge", "gt"} & set(bounds), name
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_a_refusal_is_one_line_with_the_name_as_people_spell_it(setting: str, wo
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["views.global_size=15"], r"no multiple of patch 4; --set views\.global_size=12"),
-        (["views.local_size=2"], r"no multiple of patch 4; --set views\.local_size=4"),
+        (["views.global_size=15"], r"no multiple of 4, .*; --set views\.global_size=16"),
+        (["views.local_size=2"], r"no multiple of 4, .*; --set views\.local_size=4"),
         (["loss.dino=0"], "nothing would be learnt"),
         (["views.ratio=2,1"], "first must not exceed the second"),
         (["optim.momentum=0.9", "optim.momentum_end=0.5"], r"above optim\.momentum_end, 0\.5"),

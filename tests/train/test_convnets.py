@@ -121,7 +121,7 @@ def test_the_class_token_is_what_the_loader_gives_as_pooled() -> None:
         (["loss.ibot=1"], "no patches to mask"),
         (["model.drop_path=0.1"], r"--set model\.drop_path=0"),
         (["optim.layer_decay=0.9"], r"optim\.layer_decay"),
-        (["views.global_size=50"], r"no multiple of it; --set views\.global_size=64"),
+        (["views.global_size=50"], r"no multiple of 32, .*; --set views\.global_size=64"),
         (["model.arch=timm:vit_tiny_patch16_224"], "no convolutional network"),
         (["model.arch=timm:swin_tiny_patch4_window7_224"], "no convolutional network"),
     ],

@@ -70,7 +70,7 @@ def test_local_crops_grow_in_proportion_to_whole_patches() -> None:
         (["run.high_resolution_epochs=1"], "give both or neither"),
         (["views.high_resolution_size=24", "run.high_resolution_epochs=2"], "must be fewer"),
         (["views.high_resolution_size=16", "run.high_resolution_epochs=1"], "must exceed views.global_size"),
-        (["views.high_resolution_size=25", "run.high_resolution_epochs=1"], "no multiple of patch"),
+        (["views.high_resolution_size=25", "run.high_resolution_epochs=1"], "no multiple of 4"),
     ],
 )
 def test_a_phase_that_cannot_be_is_refused(settings: list[str], words: str) -> None:
