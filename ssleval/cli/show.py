@@ -83,7 +83,7 @@ def show_train(
     out: Out = Path("curves.png"),
 ) -> None:
     """Draw the curves of a training: losses, signs of collapse, evaluations, schedules."""
-    from ssleval.train.curves import draw_curves
+    from ssleval.display.training_curves import draw_curves
 
     draw_curves(folder, out)
     typer.echo(str(out))

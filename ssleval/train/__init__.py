@@ -1,9 +1,21 @@
-"""Self-distillation with a mean teacher over random crops: DINO, iBOT and the ingredients of DINOv2.
+"""Self-distillation with an EMA teacher over random crops: DINO, iBOT and the ingredients of DINOv2.
 
-Read `config`, then `loop`. What differs from the published code is in docs/training.md.
+Read `config`, then `loop`. docs/training.md lists the differences from the published code.
 """
 
-from ssleval.train.config import TrainConfig, read_config
-from ssleval.train.loop import Trained, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssleval.train.config import TrainConfig, read_config
+    from ssleval.train.loop import Trained, train
 
 __all__ = ["TrainConfig", "Trained", "read_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: reading a training log then loads no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ssleval.train' has no attribute {name!r}")
+    module = "config" if name in {"TrainConfig", "read_config"} else "loop"
+    return getattr(import_module(f"ssleval.train.{module}"), name)

@@ -1,7 +1,7 @@
-"""Colour distortions of whole batches, each image with strengths of its own.
+"""Colour augmentation of whole batches, with separate parameters for each crop.
 
-They are torchvision's on PIL images (brightness, contrast, saturation and hue in random order, grey,
-blur, solarisation), computed in floating point instead of 8 bits after each step.
+The operations are torchvision's on PIL images (brightness, contrast, saturation and hue in random order,
+grayscale, blur, solarisation), computed in floating point without rounding to 8 bits after each.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.train.chunks import rows_at_once
+from ssleval.train.chunks import rows_per_chunk
 from ssleval.train.sections import ViewsConfig
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -20,24 +20,24 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, slots=True)
 class Colors:
-    """What happens to the colours of each of ``n`` crops."""
+    """The parameters of ``n`` crops."""
 
     jittered: Bool[np.ndarray, " n"]
     order: Int[np.ndarray, "n 4"]
-    """Which of brightness, contrast, saturation, hue comes when."""
+    """The order of brightness (0), contrast (1), saturation (2) and hue (3)."""
     factors: Float[np.ndarray, "n 4"]
-    """Of the same four; the hue's is a shift in turns."""
+    """Factors of the same four; that of hue is a shift in turns."""
     gray: Bool[np.ndarray, " n"]
     sigma: Float[np.ndarray, " n"]
-    """Pixels of blur, 0 for none."""
+    """Standard deviation of the blur in pixels; 0 for none."""
     solarized: Bool[np.ndarray, " n"]
 
     def __getitem__(self, rows: slice | Int[np.ndarray, " m"]) -> "Colors":
-        return Colors(*(getattr(self, one.name)[rows] for one in fields(self)))
+        return Colors(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def draw_colors(random: np.random.Generator, count: int, views: ViewsConfig, kind: int) -> Colors:
-    """Draw distortions; ``kind`` is 0 or 1 for the two global crops, 2 for local ones."""
+    """Draw parameters; ``kind`` is 0 or 1 for the two global crops, 2 for local crops."""
     spans = (views.brightness, views.contrast, views.saturation)
     factors = [random.uniform(max(0.0, 1 - span), 1 + span, count) for span in spans]
     factors.append(random.uniform(-views.hue, views.hue, count))
@@ -53,44 +53,44 @@ def draw_colors(random: np.random.Generator, count: int, views: ViewsConfig, kin
     )
 
 
-def joined(parts: Sequence[Colors]) -> Colors:
-    """Return what happens to the crops of all parts, one part after another."""
-    names = [one.name for one in fields(Colors)]
+def concatenated(parts: Sequence[Colors]) -> Colors:
+    """Return the parameters of the crops of all parts, in order."""
+    names = [field.name for field in fields(Colors)]
     return Colors(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def distort(crops: Float[Tensor, "n 3 s s"], colors: Colors) -> Float[Tensor, "n 3 s s"]:
     """Distort ``crops`` (RGB in [0, 1]) in place and return them."""
-    rows = rows_at_once(crops[0].numel(), crops.device)
+    rows = rows_per_chunk(crops[0].numel(), crops.device)
     for start in range(0, len(crops), rows):
         _distort(crops[start : start + rows], colors[start : start + rows])
     return crops
 
 
 def _distort(crops: Tensor, colors: Colors) -> None:
-    kinds = (_brightness, _contrast, _saturation, hue_shifted)
-    turns = [(turn, kind) for turn in range(len(kinds)) for kind in range(len(kinds))]
-    jittered = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in turns]
-    others = [np.flatnonzero(chosen) for chosen in (colors.gray, colors.sigma, colors.solarized)]
-    *rows, gray, soft, inverted = _placed([*jittered, *others], crops.device)
+    jitters = (_brightness, _contrast, _saturation, hue_shifted)
+    rounds = [(turn, kind) for turn in range(len(jitters)) for kind in range(len(jitters))]
+    jittered = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in rounds]
+    others = [np.flatnonzero(drawn) for drawn in (colors.gray, colors.sigma, colors.solarized)]
+    *rows_of_rounds, gray, soft, inverted = _to_device([*jittered, *others], crops.device)
     strengths = [
-        colors.factors[chosen, kind].astype(np.float32)
-        for chosen, (_, kind) in zip(jittered, turns, strict=True)
+        colors.factors[rows, kind].astype(np.float32)
+        for rows, (_, kind) in zip(jittered, rounds, strict=True)
     ]
-    for chosen, (_, kind), factors in zip(rows, turns, _placed(strengths, crops.device), strict=True):
-        if len(chosen):
-            crops[chosen] = kinds[kind](crops[chosen], factors.view(-1, 1, 1, 1))
+    factors_of_rounds = _to_device(strengths, crops.device)
+    for rows, (_, kind), factors in zip(rows_of_rounds, rounds, factors_of_rounds, strict=True):
+        if len(rows):
+            crops[rows] = jitters[kind](crops[rows], factors.view(-1, 1, 1, 1))
     crops[gray] = _gray(crops[gray]).expand(-1, 3, -1, -1)
     crops[soft] = blurred(crops[soft], colors.sigma[others[1]])
-    bright = crops[inverted]
-    # 127.5 parts the 8-bit levels that solarisation at 128 inverts from those it keeps.
-    crops[inverted] = torch.where(bright > 127.5 / 255, 1 - bright, bright)
+    values = crops[inverted]
+    # 127.5 separates the 8-bit levels that solarisation at 128 inverts from those it keeps.
+    crops[inverted] = torch.where(values > 127.5 / 255, 1 - values, values)
 
 
-def _placed(arrays: Sequence[np.ndarray], device: torch.device) -> Sequence[Tensor]:
-    """Return arrays on a device, to which they go in one piece: it stands still for each."""
-    whole = torch.from_numpy(np.concatenate(arrays)).to(device)
-    return whole.split([len(one) for one in arrays])
+def _to_device(arrays: Sequence[np.ndarray], device: torch.device) -> Sequence[Tensor]:
+    """Return arrays on a device. They are copied together, because every copy is a synchronisation."""
+    return torch.from_numpy(np.concatenate(arrays)).to(device).split([len(array) for array in arrays])
 
 
 def _brightness(crops: Tensor, factors: Tensor) -> Tensor:
@@ -112,14 +112,14 @@ def _gray(crops: Tensor) -> Tensor:
 
 
 def hue_shifted(crops: Float[Tensor, "n 3 s s"], turns: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 s s"]:
-    """Return crops whose hue is moved by ``turns`` (1 is all the way round); value and saturation stay."""
+    """Shift the hue by ``turns`` of the colour circle; value and saturation stay."""
     value, low = crops.amax(dim=1, keepdim=True), crops.amin(dim=1, keepdim=True)
     chroma = value - low
     red, green, blue = crops.split(1, dim=1)
     scale = chroma.clamp(min=1e-12)
     others = torch.where(value == green, (blue - red) / scale + 2, (red - green) / scale + 4)
     sixths = torch.where(value == red, (green - blue) / scale, others)
-    # Red, green and blue are one bump at three places of the circle.
+    # Over the hue circle, red, green and blue are the same trapezoid at three offsets.
     places = torch.tensor([5.0, 3.0, 1.0], device=crops.device).view(1, 3, 1, 1)
     place = (sixths + (turns * 6) + places).remainder_(6)
     bump = torch.minimum(place, 4 - place).clamp_(0, 1)
@@ -127,7 +127,7 @@ def hue_shifted(crops: Float[Tensor, "n 3 s s"], turns: Float[Tensor, "n 1 1 1"]
 
 
 def blurred(crops: Float[Tensor, "n 3 s s"], sigma: Float[np.ndarray, " n"]) -> Float[Tensor, "n 3 s s"]:
-    """Return crops blurred as PIL's GaussianBlur of radius ``sigma`` does, each with its own."""
+    """Blur each crop as PIL's GaussianBlur does at radius ``sigma``."""
     count, _, size, _ = crops.shape
     if not count:
         return crops
@@ -141,8 +141,7 @@ def blurred(crops: Float[Tensor, "n 3 s s"], sigma: Float[np.ndarray, " n"]) -> 
 def _box(sigma: np.ndarray, size: int, device: torch.device) -> Float[Tensor, "n s s"]:
     """Return box filters that, applied three times, have the variance of a Gaussian.
 
-    A box covers ``whole`` pixels to either side and a fraction of the next; edge pixels are repeated
-    outwards.
+    A box covers ``whole`` pixels on either side and the fraction ``part`` of the next. Edges are replicated.
 
     Source:
         Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering",

@@ -1,11 +1,11 @@
-"""Random crops as matrix products: any number of crops, resized with PIL's antialiased bicubic filter.
+"""Random resized crops of whole batches as matrix products, with PIL's antialiased bicubic filter.
 
-Resizing is separable, so that a crop of ``s`` x ``s`` pixels is ``rows @ image @ columns``, where a matrix
-``[s, H]`` holds the filter weights of every output row and zeros outside the crop. A horizontal flip is
-the same matrix read backwards, and costs nothing.
+Resizing is separable: a crop of ``s`` x ``s`` pixels is ``rows @ image @ columns``. The matrix ``rows``
+``[s, H]`` holds the filter weights of every output row, and zeros outside the crop. A horizontal flip
+reverses ``columns`` and costs nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import log
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 _TRIES = 10
-"""Boxes tried before the central one is taken, as in torchvision's RandomResizedCrop."""
+"""Candidates for a random box before the central one is used, as in torchvision's RandomResizedCrop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Boxes:
     flipped: Bool[np.ndarray, " n"]
 
     def __getitem__(self, rows: slice | Int[np.ndarray, " m"]) -> "Boxes":
-        parts = (self.top, self.left, self.height, self.width, self.flipped)
-        return Boxes(*(part[rows] for part in parts))
+        return Boxes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def draw_boxes(
@@ -40,10 +39,10 @@ def draw_boxes(
     ratio: tuple[float, ...],
     flip: float,
 ) -> Boxes:
-    """Draw crops of images of ``sizes`` (height, width): uniform area share, log-uniform aspect ratio.
+    """Draw crops of images of ``sizes`` (height, width), as torchvision's RandomResizedCrop does.
 
-    The distribution is that of torchvision's RandomResizedCrop: the first of ten boxes that fits, else
-    the largest central one whose aspect ratio is allowed.
+    The area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``. The first of ten boxes that
+    fits is used; otherwise the largest central box of an allowed aspect ratio.
     """
     count = len(sizes)
     full_height, full_width = sizes[:, :1], sizes[:, 1:]
@@ -53,14 +52,14 @@ def draw_boxes(
     height = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (width > 0) & (width <= full_width) & (height > 0) & (height <= full_height)
     first = (np.arange(count), fits.argmax(axis=1))
-    found, (place_y, place_x) = fits.any(axis=1), random.random((2, count))
+    any_fits, (place_y, place_x) = fits.any(axis=1), random.random((2, count))
     central_height, central_width = _central(sizes, ratio)
-    height = np.where(found, height[first], central_height)
-    width = np.where(found, width[first], central_width)
+    height = np.where(any_fits, height[first], central_height)
+    width = np.where(any_fits, width[first], central_width)
     free_y, free_x = sizes[:, 0] - height, sizes[:, 1] - width
     return Boxes(
-        top=np.where(found, np.floor(place_y * (free_y + 1)), free_y // 2).astype(np.int64),
-        left=np.where(found, np.floor(place_x * (free_x + 1)), free_x // 2).astype(np.int64),
+        top=np.where(any_fits, np.floor(place_y * (free_y + 1)), free_y // 2).astype(np.int64),
+        left=np.where(any_fits, np.floor(place_x * (free_x + 1)), free_x // 2).astype(np.int64),
         height=height,
         width=width,
         flipped=random.random(count) < flip,
@@ -82,7 +81,7 @@ def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> 
     columns = resample(boxes.left, boxes.width, width, size, images.device)
     flipped = torch.from_numpy(boxes.flipped).to(images.device).view(-1, 1, 1)
     columns = torch.where(flipped, columns.flip(1), columns)
-    # Rows first, while colours still are the last axis of memory: one product for the three of them.
+    # Rows first, while colours are the last axis in memory: one product for all three channels.
     tall = torch.bmm(rows, images.to(torch.float32).flatten(2))
     planes = tall.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
     crops = planes.reshape(len(images), 3 * size, width) @ columns.transpose(1, 2)
@@ -90,19 +89,15 @@ def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> 
 
 
 def resample(
-    start: Int[np.ndarray, " n"],
-    length: Int[np.ndarray, " n"],
-    full: int,
-    size: int,
-    device: torch.device,
+    start: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"], full: int, size: int, device: torch.device
 ) -> Float[Tensor, "n s f"]:
-    """Return the weights with which ``length`` pixels from ``start`` on become ``size`` pixels.
+    """Return the weights that resample ``length`` pixels from ``start`` to ``size`` pixels.
 
     Source:
-        Pillow's Resample.c: a cubic (a = -0.5) as wide as the reduction, cut at the crop's edges, its
-        weights scaled to sum to 1. Pillow rounds to 8 bits after each axis, which is not done here.
+        Pillow's Resample.c: a cubic (a = -0.5) scaled by the reduction, truncated at the crop's edges,
+        normalised to sum to 1. Pillow rounds to 8 bits after each axis; this does not.
     """
-    # One array, as a device stands still for each that comes.
+    # Copied as one array, because every copy to a device is a synchronisation.
     edges = np.stack([start, start + length, length / size]).astype(np.float32)
     first, last, step = torch.from_numpy(edges).to(device).view(3, -1, 1, 1)
     width = step.clamp(min=1.0)

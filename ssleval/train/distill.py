@@ -1,4 +1,4 @@
-"""A larger teacher, trained before and frozen, in place of the student's moving average (DINOv2 sec. 5)."""
+"""Distillation: a larger, frozen teacher in place of the student's moving average (DINOv2 sec. 5)."""
 
 import hashlib
 from pathlib import Path
@@ -15,35 +15,30 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
     """Return the teacher of a training checkpoint, backbone and heads, and the centres of its logits.
 
     Raises:
-        WeightsError: no checkpoint of this program.
-        ConfigError: it assigns to other prototypes or patches than the student.
+        WeightsError: ``path`` is no training checkpoint.
+        ConfigError: its prototypes or patches do not match the student's.
     """
     state = read_state(path)
     theirs = from_dict(state["config"])
     if theirs.head.prototypes != config.head.prototypes:
         raise ConfigError(
-            f"{path}: its teacher assigns to {theirs.head.prototypes} prototypes, the student to "
+            f"{path}: its teacher has {theirs.head.prototypes} prototypes, the student "
             f"{config.head.prototypes}; --set head.prototypes={theirs.head.prototypes}"
         )
-    if config.loss.ibot > 0:
-        _check_patches(path, theirs, config)
+    if config.loss.ibot > 0 and theirs.loss.ibot == 0:
+        raise ConfigError(f"{path}: its teacher was trained without loss.ibot and has no head for patches")
+    if config.loss.ibot > 0 and theirs.model.patch_size != config.model.patch_size:
+        raise ConfigError(
+            f"{path}: its teacher has patches of {theirs.model.patch_size} pixels, the student of "
+            f"{config.model.patch_size}; --set model.patch_size={theirs.model.patch_size}, or loss.ibot=0"
+        )
     network = untrained(theirs, drop_path=0.0)
     network.load_state_dict(state["teacher"])
     centers: Tensor = state["centers"]
     return network.eval().requires_grad_(False), centers
 
 
-def _check_patches(path: Path, theirs: TrainConfig, ours: TrainConfig) -> None:
-    if theirs.loss.ibot <= 0:
-        raise ConfigError(f"{path}: its teacher was trained without loss.ibot and has no head for patches")
-    if theirs.model.patch_size != ours.model.patch_size:
-        raise ConfigError(
-            f"{path}: its teacher has patches of {theirs.model.patch_size} pixels, the student of "
-            f"{ours.model.patch_size}; --set model.patch_size={theirs.model.patch_size}, or loss.ibot=0"
-        )
-
-
 def file_sha256(path: Path) -> str:
-    """Return the hash of a file, by which a run knows its frozen teacher again."""
+    """Return the hash of a file; a resumed run recognises its frozen teacher by it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

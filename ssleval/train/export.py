@@ -1,4 +1,4 @@
-"""What a training leaves behind: an ordinary model, and a checkpoint in the layout of official DINO."""
+"""The products of a training run: a model file, and a checkpoint in the layout of official DINO."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -23,9 +23,9 @@ from ssleval.train.views import MEAN, STD
 
 
 def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -> BackboneCard:
-    """Describe a trained backbone; its own geometry is that of DINO, 256 to 224, at its crop size.
+    """Describe a trained backbone. Its geometry is DINO's resize and crop (256 to 224), at its crop size.
 
-    ``epoch`` is the last one trained, from zero: crops are larger in the last phase.
+    ``epoch`` is the last trained one, from zero: crops are larger in the high-resolution epochs.
     """
     backbone, side = network.backbone, config.views_at(epoch).global_size
     return replace(
@@ -41,7 +41,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
         family="ssleval train",
         license="that of its training images",
         pretraining_data=data,
-        parameters=round(sum(one.numel() for one in backbone.parameters()) / 1e6, 2),
+        parameters=round(sum(weight.numel() for weight in backbone.parameters()) / 1e6, 2),
         source="trained by ssleval",
     )
 
@@ -58,21 +58,21 @@ def _vit_card(vit: Vit) -> BackboneCard:
 
 
 def as_backbone(network: Network, card: BackboneCard) -> Backbone:
-    """Return the backbone of ``network`` behind the contract of all models, sharing its weights."""
+    """Return the backbone of ``network`` as a `Backbone` that shares its weights."""
     if isinstance(network.backbone, Convnet):
         return TimmBackbone(card, network.backbone.model)
     return NativeBackbone(card, network.backbone)
 
 
 def write_teacher(path: Path, network: Network, card: BackboneCard) -> None:
-    """Write the backbone of ``network`` as a file that `ssleval run --model` takes."""
+    """Write the backbone of ``network`` as a file for `ssleval run --model`."""
     backbone = network.backbone
     if isinstance(backbone, Convnet):
         write_weights(path, backbone.model.state_dict(), card, {})
         return
     state = {name: value for name, value in backbone.state_dict().items() if name != "mask_token"}
     shape = asdict(backbone.config) | {"mask_token": False, "drop_path": 0.0}
-    # A model drops nothing, and files are those of before there were rules.
+    # Meaningless without stochastic depth, and absent from older files.
     del shape["drop_path_rule"]
     write_weights(path, state, card, shape)
 
@@ -80,11 +80,11 @@ def write_teacher(path: Path, network: Network, card: BackboneCard) -> None:
 def export_checkpoint(source: Path, out: Path) -> None:
     """Write a training checkpoint in the layout of official DINO: ``student``, ``teacher``, ``epoch``.
 
-    Names are ``backbone.…``, ``head.mlp.…`` and ``head.last_layer.weight_g|v``, the student's behind
-    ``module.``, as DistributedDataParallel left them.
+    Names are ``backbone.…``, ``head.mlp.…`` and ``head.last_layer.weight_g|v``. Those of the student begin
+    with ``module.``, as under DistributedDataParallel.
 
     Raises:
-        WeightsError: ``source`` is no checkpoint of this program, or of a network that the layout lacks.
+        WeightsError: ``source`` is no training checkpoint, or official DINO lacks its architecture.
     """
     state = read_state(source)
     student: Mapping[str, Tensor] = state["student"]

@@ -1,4 +1,4 @@
-"""The projection head: an MLP to a bottleneck, unit length, and prototypes of fixed or trained length."""
+"""The projection head: an MLP to a bottleneck, L2 normalisation, and a weight-normalised last layer."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from ssleval.train.sections import HeadConfig
 
 
 class _Prototypes(nn.Module):
-    """A linear layer without bias whose rows are ``weight_g`` times the direction of ``weight_v``."""
+    """A linear layer without bias, weight-normalised: ``weight_g`` times the direction of ``weight_v``."""
 
     def __init__(self, width: int, count: int, *, fixed_length: bool) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class _Prototypes(nn.Module):
 
 
 class DinoHead(nn.Module):
-    """Features to logits. Parameter names are those of the official code.
+    """Maps features to logits. Parameter names are those of the official code.
 
     Source:
         Caron et al. 2021, appendix C; facebookresearch/dino vision_transformer.py, ``DINOHead``.
@@ -38,15 +38,13 @@ class DinoHead(nn.Module):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
             layers += [linear, *([nn.BatchNorm1d(outputs)] if config.batch_norm else []), nn.GELU()]
-        # Nothing but the linear layer leads to the bottleneck.
+        # The bottleneck has no norm and no activation.
         self.mlp = nn.Sequential(*layers[: -2 if config.batch_norm else -1])
         self.last_layer = _Prototypes(
             config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer
         )
 
     def forward(self, features: Float[Tensor, "n d"], temperature: float = 1.0) -> Float[Tensor, "n k"]:
-        """Return cosines with the prototypes (times their lengths), divided by ``temperature``.
-
-        The division is of the few channels of the bottleneck, not of the many logits.
-        """
+        """Return cosines with the prototypes (times their lengths), divided by ``temperature``."""
+        # Dividing the bottleneck's few channels is cheaper than dividing the many logits.
         return self.last_layer(functional.normalize(self.mlp(features), dim=-1) / temperature)

@@ -1,7 +1,8 @@
-"""The images trained on: decoded once and kept where they fit, and the order they come in."""
+"""The training images, decoded once and kept where they fit in memory, and their order."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -11,10 +12,10 @@ from ssleval.errors import ConfigError
 
 
 class Images:
-    """Decoded images of some splits, one after another.
+    """Decoded images of some splits, concatenated.
 
-    They are kept in memory if the first few suggest that all fit into ``memory_gb``; else every batch is
-    decoded when it is asked for, by threads, the next while this one is trained on.
+    They stay in memory if a sample of them suggests that all fit into ``memory_gb``. Otherwise threads
+    decode each batch while the one before it is trained on.
     """
 
     def __init__(self, dataset: Dataset, splits: Sequence[str], memory_gb: float) -> None:
@@ -22,10 +23,10 @@ class Images:
             raise ConfigError(f"train: split {', '.join(twice)} is stated twice; state every split once")
         self._splits = [dataset.split(name) for name in splits]
         self._starts = np.cumsum([0, *(len(split) for split in self._splits)])
-        self._kept: list[UInt8[np.ndarray, "H W 3"] | None] = [None] * len(self)
-        self.fingerprints = {name: one.fingerprint for name, one in zip(splits, self._splits, strict=True)}
+        self.fingerprints = dict(zip(splits, (split.fingerprint for split in self._splits), strict=True))
         probe = [self._decode(row).nbytes for row in range(0, len(self), max(1, len(self) // 16))]
-        self.keeps = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
+        fits = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
+        self._image = cache(self._decode) if fits else self._decode
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -33,21 +34,13 @@ class Images:
     def batches(self, orders: Iterator[Int[np.ndarray, " b"]]) -> Iterator[list[UInt8[np.ndarray, "H W 3"]]]:
         """Yield the images of each of ``orders``, decoding one batch ahead."""
         with ThreadPoolExecutor() as threads:
-            ahead: list[list] = []
+            ahead: list[list[Future]] = []
             for order in orders:
                 ahead.append([threads.submit(self._image, int(row)) for row in order])
                 if len(ahead) > 1:
-                    yield [one.result() for one in ahead.pop(0)]
+                    yield [future.result() for future in ahead.pop(0)]
             for futures in ahead:
-                yield [one.result() for one in futures]
-
-    def _image(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        image = self._kept[row]
-        if image is None:
-            image = self._decode(row)
-            if self.keeps:
-                self._kept[row] = image
-        return image
+                yield [future.result() for future in futures]
 
     def _decode(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         index = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -56,11 +49,7 @@ class Images:
 
 
 def epoch_order(seed: int, epoch: int, count: int, batch: int) -> Int[np.ndarray, "s b"]:
-    """Return the rows of every full batch of an epoch; what is left over is dropped.
-
-    Raises:
-        ConfigError: there is no full batch.
-    """
+    """Return the shuffled rows of every full batch of an epoch; an incomplete last batch is dropped."""
     steps = count // batch
     if not steps:
         raise ConfigError(f"train: {count} images make no batch of {batch}; --batch-size {count} or fewer")

@@ -1,4 +1,4 @@
-"""One step of training: what the teacher assigns, what the student is charged, how both move."""
+"""One training step: the teacher's targets, the student's losses, and both updates."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ssleval.backbones.vit import Vit
@@ -18,19 +18,20 @@ from ssleval.train.distill import file_sha256, frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates
+from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
-from ssleval.train.sharded import as_placed, optimizer_as_placed, share_out, whole
+from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
 from ssleval.train.views import Views
-from ssleval.train.watch import spread
+from ssleval.train.watch import collapse_indicators
 
-_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """Student, teacher, optimiser and centres.
+    """Student, EMA teacher, optimiser and centres.
 
-    ``teacher`` is the student's moving average and becomes the model; ``guide`` is who assigns: the
-    teacher, or a frozen network that is distilled.
+    ``guide`` gives the targets: it is the teacher, or the frozen network of a distillation. The teacher
+    becomes the model in either case.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
@@ -38,12 +39,12 @@ class Learner:
         self.device = device
         self.student, self.teacher = (self._placed(network) for network in build_networks(config))
         self.guide, self._guide_sha256 = self.teacher, ""
-        trained = self.student.backbone
-        depth = len(trained.blocks) if isinstance(trained, Vit) else 0
+        backbone = self.student.backbone
+        depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0
         self.optimizer = optimizer(parameter_groups(self.student, config.optim, depth), config.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
         self.centers = torch.zeros(2, config.head.prototypes, device=device)
-        """Of class tokens and of patches."""
+        """Centres of the logits of class tokens and of patches."""
         if config.loss.distill:
             path = Path(config.loss.distill)
             guide, centers = frozen_teacher(path, config)
@@ -52,34 +53,32 @@ class Learner:
         if config.run.compile:
             for network in {self.student, self.teacher, self.guide}:
                 network.backbone.compile(dynamic=False)
-        copied = not config.run.shard and distributed.is_initialized() and distributed.get_world_size() > 1
-        self._network = DistributedDataParallel(self.student) if copied else self.student
+        replicated = world_size() > 1 and not config.run.shard
+        self._network = DistributedDataParallel(self.student) if replicated else self.student
 
     def _placed(self, network: Network) -> Network:
         synchronise(network, self.device)
         if self.config.run.shard:
-            share_out(network, self.device)
+            shard(network, self.device)
         return network.to(self.device)
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
-        """Take one step and return the losses of this process, and how spread out the teacher is.
-
-        ``watched`` asks for the latter, which takes another pass over its assignments.
-        """
+        """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
         with self._autocast():
             targets, patch_targets, features = self._targets(views, masks, rates.teacher_temp)
         terms: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self._parts(views.globals.shape[1])
-        for index, rows in enumerate(parts):
-            with self._gradients(reduced=index == len(parts) - 1):
-                charged = self._losses(views, masks, targets, patch_targets, rows)
-                self.scaler.scale(sum(charged.values(), torch.zeros((), device=self.device))).backward()
-            for name, value in charged.items():
+        batch = views.globals.shape[1]
+        size = batch // self.config.run.accumulate
+        for start in range(0, batch, size):
+            with self._reduction(last=start + size == batch):
+                losses = self._losses(views, masks, targets, patch_targets, slice(start, start + size))
+                self.scaler.scale(sum(losses.values(), torch.zeros((), device=self.device))).backward()
+            for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach()
         self._update(rates)
         if watched:
-            terms |= spread(targets, features, terms.get("dino"), self.config.loss.dino)
+            terms |= collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
         return terms
 
     def _update(self, rates: Rates) -> None:
@@ -100,11 +99,13 @@ class Learner:
         self, views: Views, masks: Tensor | None, temperature: float
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
         logits, patches, features = self.guide.assignments(views.globals, masks)
-        assigned = self._assigned(logits.flatten(0, 1), self.centers[0], temperature)
-        hidden = None if patches is None else self._assigned(patches, self.centers[1], temperature)
-        return assigned.unflatten(0, (2, -1)), hidden, features.float()
+        class_targets = self._probabilities(logits.flatten(0, 1), self.centers[0], temperature)
+        patch_targets = (
+            None if patches is None else self._probabilities(patches, self.centers[1], temperature)
+        )
+        return class_targets.unflatten(0, (2, -1)), patch_targets, features.float()
 
-    def _assigned(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+    def _probabilities(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
         loss = self.config.loss
         if loss.centering == "sinkhorn":
             return sinkhorn(logits, temperature, loss.sinkhorn_iterations)
@@ -114,47 +115,42 @@ class Learner:
         return probabilities
 
     def _losses(
-        self, views: Views, masks: Tensor | None, targets: Tensor, hidden: Tensor | None, rows: slice
+        self, views: Views, masks: Tensor | None, targets: Tensor, patch_targets: Tensor | None, rows: slice
     ) -> dict[str, Tensor]:
-        """Return the weighted losses of some images; over all parts they add up to the batch's."""
+        """Return the weighted losses of a micro-batch; over all micro-batches they sum to the batch's."""
         loss, batch = self.config.loss, views.globals.shape[1]
         own = None if masks is None else masks.unflatten(0, (2, batch))[:, rows].flatten(0, 1)
         with self._autocast():
-            logits, patches, classes = self._network(views.part(rows), own, loss.student_temp)
+            logits, patches, classes = self._network(views[rows], own, loss.student_temp)
         share = classes.shape[1] / batch
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if loss.dino > 0:
-            found["dino"] = dino_loss(logits, targets[:, rows]) * (loss.dino * share)
-        if masks is not None and own is not None and patches is not None and hidden is not None:
+            losses["dino"] = dino_loss(logits, targets[:, rows]) * (loss.dino * share)
+        if masks is not None and own is not None and patches is not None and patch_targets is not None:
             owners = masks.nonzero()[:, 0] % batch
             mine = (owners >= rows.start) & (owners < rows.stop)
             counts = own.sum(dim=1, keepdim=True).clamp(min=1).expand_as(own)[own]
-            found["ibot"] = ibot_loss(patches, hidden[mine], 1 / (counts * 2 * batch)) * loss.ibot
+            losses["ibot"] = ibot_loss(patches, patch_targets[mine], 1 / (counts * 2 * batch)) * loss.ibot
         if loss.koleo > 0:
-            found["koleo"] = sum((koleo(one) for one in classes), classes.new_zeros(())) * (
-                loss.koleo * share
-            )
-        return found
+            total = sum((koleo(crop) for crop in classes), classes.new_zeros(()))
+            losses["koleo"] = total * (loss.koleo * share)
+        return losses
 
-    def _parts(self, batch: int) -> list[slice]:
-        size = batch // self.config.run.accumulate
-        return [slice(start, start + size) for start in range(0, batch, size)]
+    def _reduction(self, *, last: bool) -> Any:
+        """Average replicated gradients over processes only after the last micro-batch.
 
-    def _gradients(self, *, reduced: bool) -> Any:
-        """Average gradients over processes after the last part of a batch alone, where each has all of them.
-
-        Networks shared out average those of every part, as no process has room for whole gradients.
+        Sharded gradients are averaged after each, because no process has memory for the full gradients.
         """
         network = self._network
-        copied = isinstance(network, DistributedDataParallel)
-        return network.no_sync() if copied and not reduced else nullcontext()
+        replicated = isinstance(network, DistributedDataParallel)
+        return network.no_sync() if replicated and not last else nullcontext()
 
     def _autocast(self) -> Any:
-        precision = _PRECISION.get(self.config.run.precision)
-        return nullcontext() if precision is None else torch.autocast(self.device.type, precision)
+        dtype = _AUTOCAST.get(self.config.run.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     def state(self, *, keep: bool = True) -> dict[str, Any]:
-        """Return all that later processes need to go on. All processes must ask; see `sharded.whole`."""
+        """Return everything that a resumed run needs. Every process must call it; see `sharded.gathered`."""
         state = {
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
@@ -163,12 +159,12 @@ class Learner:
             "centers": self.centers,
             "guide_sha256": self._guide_sha256,
         }
-        return whole(state, keep=keep)
+        return gathered(state, keep=keep)
 
-    def whole_teacher(self, state: Mapping[str, Any]) -> Network:
-        """Return the teacher as one process can use it, given what `state` returned.
+    def full_teacher(self, state: Mapping[str, Any]) -> Network:
+        """Return the teacher for use by one process, given what `state` returned.
 
-        One that was shared out is on the CPU, for a device may have no room for all of it.
+        A sharded teacher is gathered on the CPU, because a device may lack the memory for it.
         """
         if not self.config.run.shard:
             return self.teacher
@@ -177,18 +173,18 @@ class Learner:
         return teacher.requires_grad_(False)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned.
+        """Load what `state` returned.
 
         Raises:
-            ConfigError: the frozen teacher is another one than before.
+            ConfigError: the frozen teacher is not the one the run began with.
         """
         if state.get("guide_sha256", "") != self._guide_sha256:
             raise ConfigError(
-                f"{self.config.loss.distill}: the frozen teacher has changed since this run began; give back "
+                f"{self.config.loss.distill}: the frozen teacher has changed since this run began; restore "
                 "the one it began with, or start in another folder"
             )
-        self.student.load_state_dict(as_placed(state["student"], self.student))
-        self.teacher.load_state_dict(as_placed(state["teacher"], self.teacher))
-        self.optimizer.load_state_dict(optimizer_as_placed(state["optimizer"], self.optimizer))
+        self.student.load_state_dict(as_sharded(state["student"], self.student))
+        self.teacher.load_state_dict(as_sharded(state["teacher"], self.teacher))
+        self.optimizer.load_state_dict(optimizer_as_sharded(state["optimizer"], self.optimizer))
         self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])

@@ -1,4 +1,4 @@
-"""Which patches of the student's global crops are hidden: blocks, as in BEiT, iBOT and DINOv2."""
+"""Block-wise masks for the patches of the student's global crops, as in BEiT, iBOT and DINOv2."""
 
 import math
 
@@ -16,8 +16,8 @@ def draw_masks(
 ) -> Bool[np.ndarray, "n g"]:
     """Return masks for ``crops`` crops of ``grid`` x ``grid`` patches.
 
-    ``int(crops x probability)`` of them, drawn at random, are masked; the range of ratios is cut into as
-    many parts, and each draws its share from one of them, so that a batch always covers the range.
+    ``int(crops x probability)`` random crops are masked. The range of ratios is divided into as many equal
+    intervals, one for each masked crop, so that every batch covers the range.
 
     Source:
         DINOv2's data/collate.py.
@@ -33,8 +33,8 @@ def draw_masks(
 def block_mask(random: np.random.Generator, grid: int, wanted: int) -> Bool[np.ndarray, "g g"]:
     """Return a mask of at most ``wanted`` patches, made of rectangles.
 
-    A rectangle has between 4 and half the crop's patches (no more than are still wanted) and an aspect
-    ratio between 0.3 and 1 / 0.3; ten misses in a row end it early.
+    The area of a rectangle is between 4 patches and half the crop, or what is still missing if that is less.
+    Its aspect ratio is between 0.3 and 1 / 0.3. Ten failed attempts in a row end the mask early.
 
     Source:
         DINOv2's data/masking.py, after BEiT.

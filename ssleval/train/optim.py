@@ -1,4 +1,4 @@
-"""The optimiser: which parameters decay, how fast each learns, and how gradients are clipped."""
+"""The optimiser: parameter groups, weight decay, layer-wise learning rates, and gradient clipping."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from ssleval.train.sections import OptimConfig
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
-    """Return groups of trained parameters with ``decays``, ``lr_scale`` and ``modules`` of each.
+    """Return groups of trainable parameters, each with ``decays`` and ``lr_scale``.
 
-    Biases, norms and scales do not decay; everything else does, class token and positions included, as
-    in DINO and DINOv2.
+    Weight decay skips biases, norms and LayerScale. It applies to the class token and position embeddings,
+    as in DINO and DINOv2.
     """
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
@@ -27,7 +27,7 @@ def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> lis
 
 
 def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
-    """Return the layer-wise factor: 1 for heads and the final norm, least for the embeddings."""
+    """Return the learning rate factor: 1 for heads and the final norm, smallest for the embeddings."""
     if not name.startswith("backbone."):
         return 1.0
     block = re.match(r"backbone\.blocks\.(\d+)\.", name)
@@ -38,15 +38,15 @@ def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
 
 
 def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """Return AdamW, fused: one pass over the weights a step; or SGD with a momentum of 0.9."""
+    """Return fused AdamW, or SGD with a momentum of 0.9."""
     if config.kind == "sgd":
-        # Fused SGD wants a gradient of every weight from the first step on; prototypes have none at first.
+        # Fused SGD needs a gradient for every weight in the first step; frozen prototypes have none.
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Give every group its learning rate and weight decay of this step."""
+    """Set the learning rate and weight decay of every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
         group["weight_decay"] = weight_decay if group["decays"] else 0.0
@@ -56,21 +56,18 @@ def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:
     """Scale gradients whose L2 norm is above ``limit`` down to it.
 
     Args:
-        modules: the parts that count as wholes where ``by`` is ``module``.
-        limit: largest norm; 0 clips nothing.
-        by: ``tensor`` scales every parameter's gradient by itself (DINO), ``module`` those of a module
-            together (DINOv2).
+        modules: the modules whose gradients are clipped.
+        limit: largest norm; 0 disables clipping.
+        by: ``tensor`` uses the norm of each parameter's gradient (DINO), ``module`` that of all gradients of
+            a module (DINOv2).
     """
     for module in modules if limit > 0 else ():
         trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
         if by == "module":
             nn.utils.clip_grad_norm_(trained, limit)
         elif trained:
-            _clip_each([parameter.grad for parameter in trained], limit)
-
-
-def _clip_each(gradients: list[Any], limit: float) -> None:
-    # All in a few calls: a network has hundreds of gradients, and a call costs more than a small one.
-    norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
-    factors = (limit / (norms + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, list(factors.unbind()))  # pyright: ignore[reportPrivateImportUsage]
+            # Fused calls: for hundreds of small gradients, launching kernels would dominate.
+            gradients: list[Any] = [parameter.grad for parameter in trained]
+            norms = torch.stack(torch._foreach_norm(gradients))  # pyright: ignore[reportPrivateImportUsage]
+            factors = (limit / (norms + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(gradients, list(factors.unbind()))  # pyright: ignore[reportPrivateImportUsage]

@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the step, so that a resumed run needs to restore none of them."""
+"""Schedules as pure functions of the step: resuming restores no scheduler state."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from ssleval.train.config import TrainConfig
 def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0) -> float:
     """Return the value at ``step`` of a linear warm-up from 0, then half a cosine from base to final.
 
-    The warm-up's last step has ``base`` and its first has 0; the cosine's first step has ``base`` again,
-    and ``final`` is where it would be one step after the last.
+    The warm-up goes from 0 at its first step to ``base`` at its last. The cosine starts at ``base`` and would
+    reach ``final`` one step after the end.
 
     Source:
         facebookresearch/dino utils.py, ``cosine_scheduler``.
@@ -22,9 +22,9 @@ def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0)
 
 
 def teacher_temperature(step: int, *, warmup_value: float, value: float, warmup: int) -> float:
-    """Return the temperature at ``step``: linear from the warm-up value over ``warmup`` steps, then constant.
+    """Return the temperature at ``step``: a linear warm-up over ``warmup`` steps, then constant.
 
-    DINO's code moves it once an epoch; iBOT and DINOv2 at every step, as here.
+    It changes every step, as in iBOT and DINOv2; DINO's code changes it once an epoch.
     """
     if step >= warmup:
         return value
@@ -32,38 +32,36 @@ def teacher_temperature(step: int, *, warmup_value: float, value: float, warmup:
 
 
 def scaled_lr(lr: float, batch: int, reference: int, rule: str) -> float:
-    """Return the learning rate for ``batch`` images a step: linear (DINO) or by the root (DINOv2)."""
+    """Scale the learning rate to ``batch`` images a step: linearly (DINO) or by the square root (DINOv2)."""
     ratio = batch / reference
     return lr * (ratio if rule == "linear" else math.sqrt(ratio))
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What the schedules say for one step."""
+    """The scheduled values of one step."""
 
     lr: float
     weight_decay: float
     momentum: float
-    """Of the teacher."""
+    """EMA momentum of the teacher."""
     teacher_temp: float
     freeze_last_layer: bool
 
 
 def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
-    """Return the values at ``step`` of a run of ``per_epoch`` steps an epoch."""
+    """Return the values at ``step``, for ``per_epoch`` steps an epoch."""
     optim, loss, run = config.optim, config.loss, config.run
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
+    temp_warmup = loss.warmup_teacher_temp_epochs * per_epoch
     return Rates(
         lr=cosine(step, steps=steps, base=base, final=optim.min_lr, warmup=warmup),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
         teacher_temp=teacher_temperature(
-            step,
-            warmup_value=loss.warmup_teacher_temp,
-            value=loss.teacher_temp,
-            warmup=loss.warmup_teacher_temp_epochs * per_epoch,
+            step, warmup_value=loss.warmup_teacher_temp, value=loss.teacher_temp, warmup=temp_warmup
         ),
         freeze_last_layer=step < optim.freeze_last_layer_epochs * per_epoch,
     )

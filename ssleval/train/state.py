@@ -1,7 +1,7 @@
-"""Checkpoints of a training: whole or not at all, and enough to go on bit for bit.
+"""Checkpoints of a training run, written atomically, from which it resumes bit for bit.
 
-Sampler, crops, masks and stochastic depth are functions of the seed and the step, so that the step is
-all that must be kept of them.
+Sampler, crops, masks and stochastic depth are functions of the seed and the step, so that a checkpoint
+holds the step in place of their random states.
 """
 
 import os
@@ -14,38 +14,44 @@ from typing import Any
 import torch
 
 from ssleval.errors import ConfigError, WeightsError
-from ssleval.train.config import TrainConfig
+from ssleval.train.config import TrainConfig, from_dict
 
 _FORMAT = "ssleval-training-1"
 _DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
-"""What torch's reader raises on truncated and foreign files."""
+"""Errors that torch raises on truncated and foreign files."""
+_FREE = {
+    "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
+    "run.evaluate_limit", "run.shard",
+}  # fmt: skip
+"""Settings that a resumed run may change, because they do not affect the weights."""
 
 
 class Checkpoints:
-    """The files of one run: ``last.pt``, ``best.pt`` and ``epoch_0010.pt``."""
+    """The checkpoint files of a run: ``last.pt``, ``best.pt`` and ``epoch_0010.pt``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    @property
-    def last(self) -> Path:
-        """The newest."""
-        return self.folder / "last.pt"
+        self.last = folder / "last.pt"
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Write the newest."""
+        """Write ``last.pt``."""
         write_atomically(self.last, lambda path: torch.save({"format": _FORMAT, **content}, path))
 
     def keep(self, name: str) -> None:
-        """Keep the newest under another name too, which takes no room while they are the same."""
-        write_atomically(self.folder / name, lambda path: path.hardlink_to(self.last))
+        """Keep ``last.pt`` under another name, as a hard link: it takes no space at first."""
+
+        def link(path: Path) -> None:
+            path.unlink(missing_ok=True)
+            path.hardlink_to(self.last)
+
+        write_atomically(self.folder / name, link)
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """Return a checkpoint, read with ``weights_only``.
 
     Raises:
-        WeightsError: no such file, a damaged one, or not one of this program.
+        WeightsError: the file is missing, damaged, or no training checkpoint.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such checkpoint")
@@ -59,49 +65,33 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
-    """Refuse to go on with other settings than those of the checkpoint.
-
-    Raises:
-        ConfigError: names the first that differs.
-    """
-    # A setting that is younger than the checkpoint had the value that changes nothing, its default.
-    defaults = TrainConfig().to_dict()
+    """Refuse to resume with other settings than those of the checkpoint; name the first that differs."""
+    # Older checkpoints lack newer settings, whose defaults change nothing.
+    theirs = from_dict(stored).to_dict()
     for section, values in config.to_dict().items():
         for name, value in values.items():
-            theirs = stored.get(section, {}).get(name, defaults[section][name])
-            if _plain(theirs) != _plain(value) and f"{section}.{name}" not in _FREE:
+            if (before := theirs[section][name]) != value and f"{section}.{name}" not in _FREE:
                 raise ConfigError(
-                    f"{path}: made with {section}.{name}={theirs}, now {value}; resume with the settings it "
+                    f"{path}: made with {section}.{name}={before}, now {value}; resume with the settings it "
                     "began with, or start in another folder"
                 )
 
 
-_FREE = {
-    "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
-    "run.evaluate_limit", "run.shard",
-}  # fmt: skip
-"""Settings that change no weight."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path`` and rename it once it is on the disk."""
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have ``write`` write a temporary file beside ``path``, then rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)
-    write(unfinished)
-    with unfinished.open("rb") as file:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    write(draft)
+    with draft.open("rb") as file:
         os.fsync(file.fileno())
-    unfinished.replace(path)
-    # Renaming a link onto another of the same file does nothing, and leaves both.
-    unfinished.unlink(missing_ok=True)
+    draft.replace(path)
+    # Renaming a hard link onto another link of the same file leaves both.
+    draft.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed left of files they had yet to rename."""
+def remove_drafts(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed before they renamed them."""
     for path in sorted(folder.glob(".*")):
-        if re.fullmatch(r"\..+\.(pt|safetensors)\.\d+", path.name):
+        if re.fullmatch(r"\..+\.(pt|safetensors)\.\w+", path.name):
             path.unlink()
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,7 +1,7 @@
-"""Views of a batch: two global crops and some local ones of every image, drawn and made together.
+"""Views of a batch: two global crops and some local crops of every image.
 
-What is drawn depends on the seed, the step and the image's place in the batch of all processes, on
-nothing else: a resumed run, or one on two machines, sees the same crops.
+They depend only on the seed, the step and the position of the image in the batch of all processes. A resumed
+run, or one on two machines, therefore sees the same crops.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ssleval.train.colors import Colors, distort, draw_colors, joined
+from ssleval.train.colors import Colors, concatenated, distort, draw_colors
 from ssleval.train.crops import Boxes, draw_boxes, resized_crops
 from ssleval.train.sections import ViewsConfig
 
@@ -22,12 +22,12 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Normalised crops of ``b`` images, crop by crop."""
+    """Normalised crops of ``b`` images."""
 
     globals: Float[Tensor, "2 b 3 s s"]
     locals: Float[Tensor, "l b 3 t t"]
 
-    def part(self, rows: slice) -> "Views":
+    def __getitem__(self, rows: slice) -> "Views":
         """Return the views of some of the images."""
         return Views(self.globals[:, rows], self.locals[:, rows])
 
@@ -42,9 +42,9 @@ def make_views(
     total: int,
     device: str | torch.device,
 ) -> Views:
-    """Return the views of ``images``, which are rows ``first``... of the ``total`` of this step."""
+    """Return the views of ``images``: rows ``first`` and following of the ``total`` images of this step."""
     rows = slice(first, first + len(images))
-    groups = _alike(images, torch.device(device))
+    groups = _grouped(images, torch.device(device))
     sizes = np.ones((total, 2), np.int64)
     sizes[rows] = [image.shape[:2] for image in images]
     drawn: list[tuple[Boxes, Colors]] = []
@@ -54,35 +54,35 @@ def make_views(
         scale = config.global_scale if kind < 2 else config.local_scale
         boxes = draw_boxes(random, sizes, scale=scale, ratio=config.ratio, flip=config.flip)[rows]
         drawn.append((boxes, draw_colors(random, total, config, kind)[rows]))
-    return Views(_made(groups, drawn[:2], config.global_size), _made(groups, drawn[2:], config.local_size))
+    return Views(_crops(groups, drawn[:2], config.global_size), _crops(groups, drawn[2:], config.local_size))
 
 
-def _made(
+def _crops(
     groups: Sequence[tuple[np.ndarray, Tensor]], drawn: Sequence[tuple[Boxes, Colors]], size: int
 ) -> Float[Tensor, "v b 3 s s"]:
     count = sum(len(rows) for rows, _ in groups)
     device = groups[0][1].device
-    made = torch.empty(len(drawn), count, 3, size, size, device=device)
+    crops = torch.empty(len(drawn), count, 3, size, size, device=device)
     for rows, images in groups:
         places = torch.from_numpy(rows).to(device)
-        for view, (boxes, _) in zip(made, drawn, strict=True):
+        for view, (boxes, _) in zip(crops, drawn, strict=True):
             view[places] = resized_crops(images, boxes[rows], size)
     if drawn:
-        # Of all crops at once: a device takes as long to start a step as to take it.
-        distort(made.flatten(0, 1), joined([colors for _, colors in drawn]))
+        # All views together: on an accelerator, launching a kernel takes as long as running it.
+        distort(crops.flatten(0, 1), concatenated([colors for _, colors in drawn]))
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
-    return made.sub_(mean).div_(std)
+    return crops.sub_(mean).div_(std)
 
 
-_ALIKE_ON_CPU, _ALIKE_ON_DEVICE = 1, 128
-"""Pixels within which sides count as alike: on a device one image costs as much as many."""
+_GROUPED_ON_CPU, _GROUPED_ON_DEVICE = 1, 128
+"""Sides are rounded up to so many pixels for grouping: an accelerator prefers few, large groups."""
 
 
-def _alike(
+def _grouped(
     images: Sequence[np.ndarray], device: torch.device
 ) -> list[tuple[np.ndarray, UInt8[Tensor, "n H W 3"]]]:
-    """Return rows and stacked pixels of images of about one size, black where an image has none."""
-    step = _ALIKE_ON_CPU if device.type == "cpu" else _ALIKE_ON_DEVICE
+    """Group images of about one size; return the rows and the pixels of each group, padded with black."""
+    step = _GROUPED_ON_CPU if device.type == "cpu" else _GROUPED_ON_DEVICE
     by_size: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):
         by_size.setdefault(tuple(-(-side // step) for side in image.shape[:2]), []).append(row)
@@ -93,10 +93,7 @@ def _alike(
 
 
 def _stacked(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n H W 3"]:
-    sizes = {image.shape[:2] for image in images}
-    if len(sizes) == 1:
-        return np.stack(images)
-    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
     padded = np.zeros((len(images), height, width, 3), np.uint8)
     for place, image in zip(padded, images, strict=True):
         place[: image.shape[0], : image.shape[1]] = image

@@ -8,7 +8,7 @@ import pytest
 from ssleval.backbones.zoo import find_card
 from ssleval.errors import ConfigError
 from ssleval.train.learner import Learner
-from ssleval.train.log import read_log
+from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.views import Views
 from tests.train.tiny_training import losses, pictures, tiny
@@ -69,8 +69,8 @@ def test_local_crops_grow_in_proportion_to_whole_patches() -> None:
         (["views.high_resolution_size=24"], "give both or neither"),
         (["run.high_resolution_epochs=1"], "give both or neither"),
         (["views.high_resolution_size=24", "run.high_resolution_epochs=2"], "must be fewer"),
-        (["views.high_resolution_size=16", "run.high_resolution_epochs=1"], "no more than global_size"),
-        (["views.high_resolution_size=25", "run.high_resolution_epochs=1"], "no multiple of patch"),
+        (["views.high_resolution_size=16", "run.high_resolution_epochs=1"], "must exceed views.global_size"),
+        (["views.high_resolution_size=25", "run.high_resolution_epochs=1"], "no multiple of 4"),
     ],
 )
 def test_a_phase_that_cannot_be_is_refused(settings: list[str], words: str) -> None:

@@ -13,7 +13,7 @@ from torch import distributed
 from ssleval.errors import ConfigError
 from ssleval.train import sharded
 from ssleval.train.learner import Learner
-from ssleval.train.log import read_log
+from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.networks import untrained
 from ssleval.train.state import read_state
@@ -124,7 +124,7 @@ def same_files(ours: Path, theirs: Path) -> None:
 def test_a_network_shared_out_is_gone_on_with_by_two_and_by_one(
     data: str, tmp_path: Path, clip_by: str
 ) -> None:
-    settings = (*SHARED, f"optim.clip_by={clip_by}", "optim.clip=0.1")
+    settings = (*SHARED, f"optim.clip_by={clip_by}", "optim.clip=0.1", "run.evaluate_every=0")
     train(tiny(*settings), data, tmp_path / "plain")
     as_two((*settings, "run.shard=true"), data, tmp_path / "whole")
     as_two((*settings, "run.shard=true"), data, tmp_path / "two", until=2)
@@ -162,7 +162,7 @@ def test_networks_are_shared_out_on_the_device_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(sharded, "init_device_mesh", described)
     monkeypatch.setattr(sharded, "fully_shard", noted)
     monkeypatch.setattr(sharded, "register_fsdp_forward_method", described)
-    sharded.share_out(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
+    sharded.shard(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
     assert parts == [("cuda", (2,))] * 3
 
 

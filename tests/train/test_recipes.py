@@ -9,11 +9,11 @@ import torch
 
 from ssleval.backbones.weights.weightfile import read_config
 from ssleval.train.export import teacher_card, write_teacher
-from ssleval.train.log import read_log
+from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.masking import block_mask, draw_masks
 from ssleval.train.networks import build_networks
-from ssleval.train.watch import collapsed, effective_rank, spread
+from ssleval.train.watch import collapse_indicators, collapsed, effective_rank
 from tests.train.tiny_training import losses, pictures, tiny
 
 
@@ -104,7 +104,7 @@ def test_either_kind_of_collapse_is_told_from_health() -> None:
     uniform, constant = torch.full((2, 4, 8), 1 / 8), torch.eye(8)[torch.zeros(2, 4, dtype=torch.long)]
     healthy = torch.eye(8)[torch.arange(8)].unflatten(0, (2, 4))
     told = {
-        name: {key: float(value) for key, value in spread(targets, features, None, 1.0).items()}
+        name: {key: float(value) for key, value in collapse_indicators(targets, features, None, 1.0).items()}
         for name, targets in (("uniform", uniform), ("constant", constant), ("healthy", healthy))
     }
     assert "uniform" in collapsed(told["uniform"], 8)

@@ -137,7 +137,7 @@ def test_views_depend_on_seed_step_and_place_alone() -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "value"),
-    [(views, "_ALIKE_ON_CPU", 16), (chunks, "_ON_CPU", 1), (chunks, "_ON_CPU", 1 << 26)],
+    [(views, "_GROUPED_ON_CPU", 16), (chunks, "_ON_CPU", 1), (chunks, "_ON_CPU", 1 << 26)],
 )
 def test_views_are_those_of_images_and_crops_one_by_one(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssleval.errors import DataError
+from ssleval.train.logfile import read_log
 
 POINTS = 600
 """Largest number of points of a curve; in longer logs each point is the mean of several steps."""
@@ -30,7 +31,7 @@ def training_curves(folder: Path) -> dict[str, Any]:
         DataError: there is no log, or it cannot be read.
     """
     try:
-        lines = _lines(folder)
+        lines = read_log(folder)
         steps = [line for line in lines if "evaluation" not in line]
         evaluations = [line for line in lines if "evaluation" in line]
         terms = {name: _curve(steps, name) for name in _terms(steps)}
@@ -53,13 +54,6 @@ def _scores(evaluations: list[dict[str, Any]], name: str) -> dict[str, list[Any]
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
     }
-
-
-def _lines(folder: Path) -> list[dict[str, Any]]:
-    # The trainer's own reader would import torch. A last line without an end is still being written.
-    path = folder / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _terms(steps: list[dict[str, Any]]) -> list[str]:

@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ssleval.cli.app import app
+from ssleval.display.training_curves import draw_curves
 from ssleval.errors import DataError
-from ssleval.train.curves import draw_curves
 
 
 def log(folder: Path, steps: int, *, evaluated: bool = True) -> Path:
