@@ -20,7 +20,7 @@ import numpy as np
 
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, FeatureRequest, FeatureTable, Split
 from ssleval.core.backbone import Backbone
-from ssleval.core.task import Task
+from ssleval.core.task import Inputs, Task
 from ssleval.tasks.linear import Linear
 from ssleval.tasks.logreg import Logreg
 
@@ -77,7 +77,8 @@ def measure(name: str, folder: Path) -> tuple[float, float]:
     names = tuple(f"class {number}" for number in range(CLASSES))
     data = Dataset(DatasetCard("random", class_names=names, lengths=lengths), _closed)
     started = time.perf_counter()
-    TASKS[name].resolved(data).evaluate(Store(folder), data, Context(progress=False))
+    task = TASKS[name].resolved(data)
+    task.evaluate(Inputs(Store(folder), data, task.requests(data), Context(progress=False)))
     seconds = time.perf_counter() - started
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, seconds

@@ -7,10 +7,19 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
+from ssleval.core import (
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    Interpolation,
+    RandomView,
+    Readout,
+)
 from ssleval.core.settings import Count
 from ssleval.core.targets import Groups
-from ssleval.errors import ContractError, DataError
+from ssleval.errors import ContractError, DataError, NotApplicableError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,20 @@ def train_and_test(
         FeatureRequest(dataset, card.train_split, geometry, readouts),
         FeatureRequest(dataset, card.test_split, geometry, readouts),
     )
+
+
+def accuracy_kind(
+    metric: Literal["card", "top1", "mean_per_class"], card: DatasetCard
+) -> Literal["top1", "mean_per_class"]:
+    """Return which accuracy to score: ``metric``, or the convention of the dataset in place of ``card``.
+
+    Raises:
+        NotApplicableError: that convention is mean average precision.
+    """
+    kind = card.metric if metric == "card" else metric
+    if kind == "map":
+        raise NotApplicableError(f"{card.name} is scored by mAP; use the task logreg")
+    return kind
 
 
 def random_views(

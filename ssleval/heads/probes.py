@@ -1,7 +1,8 @@
 """Classifiers fitted once on clean training features, and applied unchanged to any other features.
 
 What tasks that judge one head on several test sets share: the linear head of `linear`, chosen on
-held-out training images, and the text classifier of `zeroshot`.
+held-out training images, and the text classifier of `zeroshot`. `GridFit` is that of `linear` itself, with
+the predictions of all heads.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +12,19 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.core import FeatureTable, Readout
+from ssleval.core import Context, FeatureTable, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
+from ssleval.heads.linear_recipes import BLOCKS, RATES, RECIPES, Recipe, block_columns
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
-
-BLOCKS = (*(Readout("cls", block) for block in (-4, -3, -2, -1)), Readout("mean"))
-"""Readouts of DINOv2's linear heads, in the order of their columns."""
-RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-"""DINOv2's base learning rates, for a batch of 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +38,8 @@ class LinearRecipe:
 
     def training(self, count: int) -> Training:
         """Return the schedule for ``count`` training images."""
-        batch_size = min(1024, 1 << (max(16, count // 8).bit_length() - 1))
-        steps = min(max(10 * count // batch_size, 500), 12_500)
-        return Training(iterations=self.iterations or steps, batch_size=batch_size)
+        iterations, batch_size = RECIPES["dinov2"].length(count, self.iterations)
+        return Training(iterations=iterations, batch_size=batch_size)
 
 
 def fit_linear(
@@ -86,15 +82,6 @@ def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Sco
     return scores
 
 
-def block_columns(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return DINOv2's column sets in the concatenation of `BLOCKS`, whose widths are ``sizes``.
-
-    One block, the same with the mean patch, four blocks, and those with the mean patch.
-    """
-    edges = [0, *np.cumsum(sizes).tolist()]
-    return (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
-
-
 def table_rows(
     tables: Sequence[FeatureTable],
     readouts: Sequence[Readout],
@@ -117,6 +104,59 @@ def table_rows(
         return torch.from_numpy(found).to(device)
 
     return read
+
+
+@dataclass(frozen=True, slots=True)
+class GridFit:
+    """How all heads of a recipe are trained jointly, ready for any images."""
+
+    recipe: Recipe
+    readouts: tuple[Readout, ...]
+    """What heads see, or part of it: the recipe's, or a single one."""
+    rates: tuple[float, ...]
+    iterations: int
+    batch_size: int
+    width: int
+    """Channels of the model, by which some recipes choose inputs."""
+    num_classes: int
+    context: Context
+
+    def predictions(
+        self,
+        tables: Sequence[FeatureTable],
+        labels: Int[np.ndarray, " n"],
+        rows: Bool[np.ndarray, " n"],
+        judged: FeatureTable,
+        judged_rows: Bool[np.ndarray, " k"],
+    ) -> Int[np.ndarray, "m candidates"]:
+        """Train on some rows of each of the tables; return what every head predicts for rows of ``judged``.
+
+        Where the recipe changes by epoch there are candidates of every epoch, those of the first one first.
+        """
+        recipe, device = self.recipe, self.context.device
+        sizes = [judged[readout].shape[1] for readout in self.readouts]
+        epoch = max(1, self.iterations // recipe.epochs)
+        training = Training(
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+            warmup=self.iterations * recipe.warmup_epochs // recipe.epochs,
+            stair=epoch if recipe.by_epoch else 1,
+            optimizer=recipe.optimizer,
+            standardise=recipe.standardise,
+        )
+        stages = fit_heads(
+            table_rows(tables, self.readouts, np.flatnonzero(rows), device),
+            np.tile(labels[rows], len(tables)),
+            HeadGrid(recipe.columns(self.width, sizes), self.rates),
+            training,
+            num_classes=self.num_classes,
+            every=epoch if recipe.by_epoch else 0,
+            seed=self.context.seed,
+            device=device,
+        )
+        asked = table_rows([judged], self.readouts, np.flatnonzero(judged_rows), device)
+        count = int(judged_rows.sum())
+        return np.concatenate([heads.predict(asked, count, training) for heads in stages], axis=1)
 
 
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:
