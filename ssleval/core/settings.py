@@ -28,6 +28,8 @@ S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 """A whole number from 1."""
+Several: TypeAlias = Annotated[int, Meta(ge=2)]
+"""A whole number from 2."""
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
 """A whole number from 0."""
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]

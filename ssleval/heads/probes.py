@@ -1,8 +1,8 @@
-"""Classifiers fitted once on clean training features, and applied unchanged to any other features.
+"""Classifiers made of several heads: settings chosen on held-out training images, then fitted on all.
 
-What tasks that judge one head on several test sets share: the linear head of `linear`, chosen on
-held-out training images, and the text classifier of `zeroshot`. `GridFit` is that of `linear` itself, with
-the predictions of all heads.
+`fit_linear` and `text_classifier` are fitted once on clean features and applied unchanged to any others, for
+tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads, and
+`FewShotChoice` fits a logistic regression on a few images.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
 from ssleval.heads.linear_recipes import BLOCKS, RATES, RECIPES, Recipe, block_columns
+from ssleval.heads.logistic import Logistic, fit_best, fit_path
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
@@ -65,6 +66,36 @@ def fit_linear(
     place = int(correct.mean(axis=0).argmax())
     (final,) = fit(table_rows([train], BLOCKS, None, device), labels, grid, training)
     return _applied(final, place, device)
+
+
+@dataclass(frozen=True, slots=True)
+class FewShotChoice:
+    """How C of a logistic regression on a few images is chosen."""
+
+    strengths: Sequence[float]
+    """Values of C, increasing."""
+    one_shot: float
+    """C where no class has two images, so that none can be held out."""
+    held_out: float
+    """Fraction of every class that C is chosen on."""
+
+    def fit(
+        self,
+        features: Float[np.ndarray, "n d"],
+        labels: Int[np.ndarray, " n"],
+        *,
+        seed: int,
+        num_classes: int,
+        device: str,
+    ) -> Logistic:
+        """Return the classifier fitted on all rows; ``seed`` decides which are held out."""
+        if np.bincount(labels).max() == 1:
+            (model,) = fit_path(features, labels, (self.one_shot,), num_classes=num_classes, device=device)
+            return model
+        held = hold_out(labels, self.held_out, seed)
+        return fit_best(
+            features, labels, held, self.strengths, _accuracy, num_classes=num_classes, device=device
+        )
 
 
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
@@ -157,6 +188,10 @@ class GridFit:
         asked = table_rows([judged], self.readouts, np.flatnonzero(judged_rows), device)
         count = int(judged_rows.sum())
         return np.concatenate([heads.predict(asked, count, training) for heads in stages], axis=1)
+
+
+def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
+    return float((scores.argmax(axis=1) == labels).mean())
 
 
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:

@@ -13,15 +13,14 @@ Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from msgspec import Meta
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.image_level import VectorPerImage, train_and_test
-from ssleval.core.settings import OpenFraction, Positive
+from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
@@ -39,7 +38,7 @@ class Logreg(VectorPerImage, Task):
     smallest: Positive = 1e-6
     """C, the weight of the data against the penalty: the range tried..."""
     largest: Positive = 1e5
-    count: Annotated[int, Meta(ge=2)] = 45
+    count: Several = 45
     """...and how many values, evenly in log C."""
     held_out: OpenFraction = 0.1
     """Fraction of every training class that C is chosen on."""
