@@ -17,8 +17,9 @@ from ssleval.core import (
     RandomView,
     Readout,
 )
-from ssleval.core.settings import Count
+from ssleval.core.settings import Count, Positives
 from ssleval.core.targets import Groups
+from ssleval.core.task import Inputs
 from ssleval.errors import ContractError, DataError, NotApplicableError
 
 
@@ -50,6 +51,32 @@ class VectorPerImage(ImageGeometry):
     def vector(self) -> Readout:
         """The one readout to request."""
         return Readout(self.readout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorOfScales:
+    """Fields of a task on one vector per image, which is seen whole, at one scale or at several."""
+
+    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
+    """The model's own descriptor, or the last block's class token or pooled patches."""
+    size: Count = 224
+    """Pixels of the long side at scale 1."""
+    scales: Positives = (1.0,)
+    """Factors of ``size``; those of the papers are 1, 0.7071 and 0.5."""
+    interpolation: Interpolation = "lanczos"
+
+    @property
+    def vector(self) -> Readout:
+        """The one readout to request."""
+        return Readout(self.readout)
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """One for every scale: the long side ``size`` times it, the aspect kept, both sides whole patches."""
+        return tuple(
+            Geometry(round(self.size * scale), "long", None, self.interpolation, multiple="patch")
+            for scale in self.scales
+        )
 
 
 def train_and_test(
@@ -98,11 +125,18 @@ def same_rows(tables: Sequence[FeatureTable]) -> None:
         )
 
 
-def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:
-    """Return a geometry for every scale: images whole, the long side ``size`` times it, in whole patches."""
-    return tuple(
-        Geometry(round(size * scale), "long", None, interpolation, multiple="patch") for scale in scales
-    )
+def tables_by_split(inputs: Inputs) -> dict[str, list[FeatureTable]]:
+    """Return the features of every split, one table a geometry, in the order of the requests.
+
+    Raises:
+        ContractError: tables of one split lack different images.
+    """
+    tables: dict[str, list[FeatureTable]] = {}
+    for request, table in zip(inputs.requests, inputs.tables(), strict=True):
+        tables.setdefault(request.split, []).append(table)
+    for same_split in tables.values():
+        same_rows(same_split)
+    return tables
 
 
 def queries_and_gallery(
@@ -136,21 +170,21 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
         ContractError: the dataset's card promises groups that it does not give.
         DataError: no query has an answer.
     """
-    card, asked = dataset.card, list(groups_of(dataset))
+    card, groups = dataset.card, list(groups_of(dataset))
     place = np.full(card.lengths[card.train_split], -1)
     place[gallery.rows] = np.arange(len(gallery.rows))
 
-    def seen(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
-        found = place[rows]
-        return found[found >= 0]
+    def decoded(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+        places = place[rows]
+        return places[places >= 0]
 
-    found: list[Groups] = []
-    for item in queries.rows.tolist():
-        groups = asked[item]
-        found.append(Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group))
-    if not any(len(one.right) for one in found):
+    answers = [
+        Groups(decoded(easy), decoded(hard), decoded(junk), group)
+        for easy, hard, junk, group in (groups[item] for item in queries.rows.tolist())
+    ]
+    if not any(len(answer.right) for answer in answers):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
-    return found
+    return answers
 
 
 def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs

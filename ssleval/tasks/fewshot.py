@@ -47,7 +47,7 @@ class Fewshot(VectorPerImage, Task):
     smallest: Positive = 1e-6
     largest: Positive = 1e5
     count: Count = 45
-    """How many values of C the logistic regression tries, from the smallest to the largest, evenly in log C."""
+    """How many values of C logistic regression tries, from the smallest to the largest, evenly in log C."""
     c_one_shot: Positive = 1.0
     held_out: OpenFraction = 0.1
     metric: Literal["card", "top1", "mean_per_class"] = "card"
