@@ -88,16 +88,14 @@ class Retrieval(VectorOfScales, Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Rank the gallery for every query; one row per query with an answer."""
-        tables = tables_by_split(inputs)
-        queries, gallery = (tables[split] for split in (inputs.card.test_split, inputs.card.train_split))
-        answers = answers_of(inputs.dataset, queries[0], gallery[0])
+        card, tables = inputs.card, tables_by_split(inputs)
+        vectors = {split: unit_sum([one[self.vector] for one in scales]) for split, scales in tables.items()}
+        queries, gallery = tables[card.test_split][0], tables[card.train_split][0]
+        answers = answers_of(inputs.dataset, queries, gallery)
         kept = [row for row, groups in enumerate(answers) if len(groups.right)]
         asked = [answers[row] for row in kept]
-        places = ranks(
-            unit_sum([table[self.vector] for table in queries])[kept],
-            unit_sum([table[self.vector] for table in gallery]),
-            [groups.rows for groups in asked],
-        )
+        rows_asked = [groups.rows for groups in asked]
+        places = ranks(vectors[card.test_split][kept], vectors[card.train_split], rows_asked)
         score = partial(graded_scores, levels=self.levels) if self.levels else plain_scores
         ranked = (groups.renumbered(found) for groups, found in zip(asked, places, strict=True))
         rows = [score(groups, self.ks) for groups in ranked]
@@ -105,4 +103,4 @@ class Retrieval(VectorOfScales, Task):
             name: np.array([row[name] for row in rows]) for name in rows[0]
         }
         columns["group"] = np.array([groups.group for groups in asked])
-        return Samples([queries[0].ids[row] for row in kept], columns)
+        return Samples([queries.ids[row] for row in kept], columns)

@@ -79,9 +79,7 @@ class Spectrum(VectorPerImage, Task):
         columns = {
             "effective_rank": spectrum.effective_rank(spectrum.eigenspectrum(features, centred=False)),
             "alpha_req": spectrum.alpha_req(covariance, self.first, self.last),
-            "uniformity": spectrum.uniformity(
-                features, t=self.t, limit=self.pairs_among, seed=inputs.context.seed
-            ),
+            "uniformity": spectrum.uniformity(features, t=self.t, limit=self.pairs_among, seed=seed),
             "explained": spectrum.variance_explained(covariance, self.components),
             "dead_dimensions": spectrum.dead_dimensions(features),
         }
