@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 
 from ssleval.core import (
     Dataset,
@@ -139,6 +139,11 @@ def tables_by_split(inputs: Inputs) -> dict[str, list[FeatureTable]]:
     return tables
 
 
+def side_by_side(table: FeatureTable, readouts: Sequence[Readout]) -> Float64[np.ndarray, "n d"]:
+    """Return the vectors of several readouts as one vector per image, in float64."""
+    return np.concatenate([np.asarray(table[readout], np.float64) for readout in readouts], axis=1)
+
+
 def queries_and_gallery(
     dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, ...]:
@@ -185,6 +190,23 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
     if not any(len(answer.right) for answer in answers):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
     return answers
+
+
+def group_names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of the groups that queries with an answer are of, where groups have names."""
+    names = dataset.card.class_names
+    numbers = {query.group for query in groups_of(dataset) if len(query.right)} if names else set[int]()
+    return tuple(name for number, name in enumerate(names) if number in numbers)
+
+
+def distractors(answers: Sequence[Groups], count: int) -> Bool[np.ndarray, " n"]:
+    """Return which of ``count`` rows of the gallery are neither right nor junk for a query with an answer."""
+    alone = np.ones(count, bool)
+    for groups in answers:
+        # In a set of groups a distractor is junk to itself, and yet answers nobody.
+        if len(groups.right):
+            alone[groups.rows] = False
+    return alone
 
 
 def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs

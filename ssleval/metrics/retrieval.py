@@ -77,3 +77,12 @@ def graded_scores(ranked: Groups, ks: Sequence[int], levels: Sequence[Level]) ->
         scores[f"ap_{level}"] = trapezoid_average_precision(right, len(right))
         scores |= {f"mp_{level}@{k}": precision_at(right, k) for k in ks}
     return scores
+
+
+def precision_within(ranked: Groups, depth: int) -> float:
+    """Return average precision by trapezoids; answers beyond the first ``depth`` places are missed (0: none).
+
+    ``ranked`` has 0-based ranks in place of rows; junk is taken out of the ranking. NaN without an answer.
+    """
+    right = ranks_without(ranked.right, ranked.junk)
+    return trapezoid_average_precision(right[right < depth] if depth else right, len(right))
