@@ -1,6 +1,6 @@
 """What tasks on one vector per image share: the geometry of images, the two splits, groups of answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -192,6 +192,29 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
     return answers
 
 
+def open_set_labels(
+    inputs: Inputs, tables: Mapping[str, Sequence[FeatureTable]]
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """Return the instance that every image of database and queries shows, below 0 for none.
+
+    Raises:
+        DataError: the database shows one instance alone, or no query of a split shows any.
+    """
+    card = inputs.card
+    labels = {split: inputs.labels(scales[0]) for split, scales in tables.items() if split != "whitening"}
+    if len(np.unique(labels[card.train_split])) < 2:
+        raise DataError(
+            f"{card.name}/{card.train_split} shows one instance alone; it needs two to tell apart"
+        )
+    for split, truth in labels.items():
+        if split != card.train_split and not (truth >= 0).any():
+            raise DataError(
+                f"{card.name}/{split}: none of the {len(truth)} queries shows a known instance; take "
+                "more of them (--limit)"
+            )
+    return labels
+
+
 def group_names(dataset: Dataset) -> tuple[str, ...]:
     """Return the names of the groups that queries with an answer are of, where groups have names."""
     names = dataset.card.class_names
@@ -207,6 +230,30 @@ def distractors(answers: Sequence[Groups], count: int) -> Bool[np.ndarray, " n"]
         if len(groups.right):
             alone[groups.rows] = False
     return alone
+
+
+def captions_of(inputs: Inputs, table: FeatureTable, most: int) -> tuple[list[str], Int[np.ndarray, " t"]]:
+    """Return the captions of all scored images, image after image, and the row of each one's image.
+
+    Args:
+        inputs: of a task on captions.
+        table: features of the scored split.
+        most: so many captions of an image at most, the first ones; 0: all.
+
+    Raises:
+        DataError: an image has none.
+    """
+    split = inputs.test_split
+    assert split.target is not None, "a captions dataset gives captions"
+    captions: list[str] = []
+    owner: list[int] = []
+    for place, row in enumerate(table.rows.tolist()):
+        own = list(split.target(row))[: most or None]
+        if not own:
+            raise DataError(f"{inputs.card.name}: {split.ids[row]} has no caption")
+        captions += own
+        owner += [place] * len(own)
+    return captions, np.array(owner, dtype=np.int64)
 
 
 def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs

@@ -1,8 +1,9 @@
 """Classifiers made of several heads: settings chosen on held-out training images, then fitted on all.
 
 `fit_linear` and `text_classifier` are fitted once on clean features and applied unchanged to any others, for
-tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads, and
-`FewShotChoice` fits a logistic regression on a few images.
+tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads,
+`FewShotChoice` fits a logistic regression on a few images, and `find_neighbours` is what an open-set
+classifier is made of.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +13,17 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from ssleval.core import Context, FeatureTable, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError
+from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
 from ssleval.heads.linear_recipes import BLOCKS, RATES, RECIPES, Recipe, block_columns
 from ssleval.heads.logistic import Logistic, fit_best, fit_path
+from ssleval.heads.open_set import Neighbours
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
@@ -111,6 +114,19 @@ def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Sco
         return torch.cat([block.cpu() for block in blocks]).numpy()
 
     return scores
+
+
+def find_neighbours(
+    database: Float32[np.ndarray, "n d"],
+    shown: Int[np.ndarray, " n"],
+    queries: Float32[np.ndarray, "m d"],
+    *,
+    k: int,
+    device: str,
+) -> Neighbours:
+    """Return the ``k`` nearest vectors of a database whose images are ``shown``, with settled cosines."""
+    similarity, index = nearest_neighbours(database, queries, k=k, device=device, settled=True)
+    return Neighbours(similarity.numpy(), shown[index.numpy()], len(np.unique(shown)))
 
 
 def table_rows(

@@ -16,7 +16,8 @@ from ssleval.datasets.sets.met import CARDS
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import read_samples
-from ssleval.run.measure import make_job, measure
+from ssleval.run.jobs import make_job
+from ssleval.run.measure import measure
 
 Paint = Callable[[Path, int], None]
 Open = Callable[..., Dataset]
