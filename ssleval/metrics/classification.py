@@ -1,7 +1,7 @@
 """Outcomes of classification, item by item, and accuracy over items or over classes."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import Metric
 from ssleval.errors import ContractError
@@ -21,6 +21,16 @@ def top_k_correct(
     if k < 1:
         raise ContractError(f"top-{k}: k must be at least 1")
     return (predicted[:, :k] == target[:, None]).any(axis=1)
+
+
+def classified(
+    scores: Float[np.ndarray, "n c"], targets: Shaped[np.ndarray, "n ..."]
+) -> dict[str, Shaped[np.ndarray, "n ..."]]:
+    """Return the columns that the metrics of labels ``[n]`` or of multi-labels ``[n c]`` are made of."""
+    if targets.ndim > 1:
+        return {"scores": scores, "targets": targets}
+    predicted = scores.argmax(axis=1)
+    return {"label": targets, "predicted": predicted, "correct": predicted == targets}
 
 
 def accuracy(kind: str, correct: str, suffix: str = "") -> Metric:

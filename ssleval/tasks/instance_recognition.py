@@ -2,13 +2,13 @@
 
 The long side has ``size`` pixels (Lanczos), both sides whole patches. Vectors of length 1, summed over
 ``scales`` and scaled to length 1, are whitened to the ``dim`` principal directions of the database (of the
-split ``whitening`` where there is one). A query's class and confidence come from its k nearest images, sought
-exactly: a softmax over all classes of ``logit_scale`` times the largest cosine of each, 0 where it has no
-neighbour or a negative one. k and logit_scale have the best GAP on the split ``val``, of equals the first in
-order of ``ks``, then ``logit_scales``; with one of each none is chosen. ``gap``: all queries ranked by
-confidence, equal ones together, precision summed over the right ones and divided by the number of queries
-that show a known instance. ``gap_minus`` leaves the others out; ``top1`` (ACC) is the part of the known ones
-that is right.
+split ``whitening`` where there is one), and scaled to length 1 again. A query's class and confidence come
+from its k nearest images, sought exactly: a softmax over all classes of ``logit_scale`` times the largest
+cosine of each, 0 where it has no neighbour or a negative one. k and logit_scale have the best GAP on the
+split ``val``, of equals the first in order of ``ks``, then ``logit_scales``; with one of each none is chosen.
+``gap``: all queries ranked by confidence, equal ones together, precision summed over the right ones and
+divided by the number of queries that show a known instance. ``gap_minus`` leaves the others out; ``top1``
+(ACC) is the part of the known ones that is right.
 
 Source: Ypsilantis et al. 2021, arXiv:2202.01747, and nikosips/met; Perronnin et al. 2009 (GAP).
 """

@@ -5,18 +5,15 @@ own descriptor, not normalised. C * sum of cross-entropies + 0.5 * ||W||^2 is mi
 penalised, for 45 values of C from 1e-6 to 1e5, on the training split without a stratified 10 %. The C that
 scores highest on those 10 %, of equals the smallest, is fitted again on the whole training split. With two
 classes the problem is the sigmoid one. Images with several labels: one problem per label, scored by mAP.
-Images at 224 pixels after a bicubic resize of the short side to 256, so that one pass serves every
-classification task; the official code resizes to 224 (``--set logreg.resize=224``).
+Images at 224 pixels after a bicubic resize of the short side to 256; the official code resizes to 224.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.1.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.image_level import VectorPerImage, train_and_test
@@ -25,7 +22,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracy
+from ssleval.metrics.classification import accuracy, classified
 from ssleval.metrics.multilabel import mean_average_precision_of
 
 
@@ -36,10 +33,9 @@ class Logreg(VectorPerImage, Task):
 
     needs: ClassVar[Needs] = Needs(("label", "multilabel"), training_split=True)
     smallest: Positive = 1e-6
-    """C, the weight of the data against the penalty: the range tried..."""
     largest: Positive = 1e5
     count: Several = 45
-    """...and how many values, evenly in log C."""
+    """How many values of C are tried, from the smallest to the largest, evenly in log C."""
     held_out: OpenFraction = 0.1
     """Fraction of every training class that C is chosen on."""
     tolerance: Positive = 1e-7
@@ -85,18 +81,10 @@ class Logreg(VectorPerImage, Task):
             labels,
             hold_out(labels, self.held_out, inputs.context.seed),
             np.geomspace(self.smallest, self.largest, self.count).tolist(),
-            lambda scores, targets: self.metrics[0].score(self._samples([""] * len(scores), scores, targets)),
+            lambda scores, held: self.metrics[0].score(Samples([""] * len(held), classified(scores, held))),
             num_classes=inputs.card.num_classes,
             tolerance=self.tolerance,
             device=inputs.context.device,
         )
-        samples = self._samples(test.ids, model.scores(test[self.vector]), truth)
-        return Samples(test.ids, {**samples.columns, "strength": np.full(len(truth), model.strength)})
-
-    def _samples(
-        self, ids: Sequence[str], scores: Float[np.ndarray, "n c"], targets: Shaped[np.ndarray, "n ..."]
-    ) -> Samples:
-        if self.metric == "map":
-            return Samples(ids, {"scores": scores, "targets": targets})
-        predicted = scores.argmax(axis=1)
-        return Samples(ids, {"label": targets, "predicted": predicted, "correct": predicted == targets})
+        columns = classified(model.scores(test[self.vector]), truth)
+        return Samples(test.ids, {**columns, "strength": np.full(len(truth), model.strength)})

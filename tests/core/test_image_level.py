@@ -55,7 +55,7 @@ def test_distractors_answer_nobody() -> None:
     assert np.flatnonzero(distractors(answers, 6)).tolist() == [0, 3, 5]
     named = changed(target="groups", class_names=("a", "b"))
     split = Split(["x", "y"], closed, None, "f", answers.__getitem__)  # pyright: ignore[reportArgumentType]
-    assert group_names(replace(named, open=lambda _: split)) == ("b",)
+    assert group_names(Dataset(named.card, lambda _: split)) == ("b",)
     assert group_names(changed(target="groups")) == ()
 
 
