@@ -1,16 +1,26 @@
 """What tasks on one vector per image share: the geometry of images, the two splits, groups of answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Interpolation, RandomView, Readout
-from ssleval.core.settings import Count
+from ssleval.core import (
+    Dataset,
+    DatasetCard,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    Interpolation,
+    RandomView,
+    Readout,
+)
+from ssleval.core.settings import Count, Positives
 from ssleval.core.targets import Groups
-from ssleval.errors import ContractError, DataError
+from ssleval.core.task import Inputs
+from ssleval.errors import ContractError, DataError, NotApplicableError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,32 @@ class VectorPerImage(ImageGeometry):
         return Readout(self.readout)
 
 
+@dataclass(frozen=True, kw_only=True)
+class VectorOfScales:
+    """Fields of a task on one vector per image, which is seen whole, at one scale or at several."""
+
+    readout: Literal["pooled", "cls", "mean", "gem"] = "pooled"
+    """The model's own descriptor, or the last block's class token or pooled patches."""
+    size: Count = 224
+    """Pixels of the long side at scale 1."""
+    scales: Positives = (1.0,)
+    """Factors of ``size``; those of the papers are 1, 0.7071 and 0.5."""
+    interpolation: Interpolation = "lanczos"
+
+    @property
+    def vector(self) -> Readout:
+        """The one readout to request."""
+        return Readout(self.readout)
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """One for every scale: the long side ``size`` times it, the aspect kept, both sides whole patches."""
+        return tuple(
+            Geometry(round(self.size * scale), "long", None, self.interpolation, multiple="patch")
+            for scale in self.scales
+        )
+
+
 def train_and_test(
     dataset: Dataset, geometry: Geometry | None, readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, FeatureRequest]:
@@ -52,6 +88,20 @@ def train_and_test(
         FeatureRequest(dataset, card.train_split, geometry, readouts),
         FeatureRequest(dataset, card.test_split, geometry, readouts),
     )
+
+
+def accuracy_kind(
+    metric: Literal["card", "top1", "mean_per_class"], card: DatasetCard
+) -> Literal["top1", "mean_per_class"]:
+    """Return which accuracy to score: ``metric``, or the convention of the dataset in place of ``card``.
+
+    Raises:
+        NotApplicableError: that convention is mean average precision.
+    """
+    kind = card.metric if metric == "card" else metric
+    if kind == "map":
+        raise NotApplicableError(f"{card.name} is scored by mAP; use the task logreg")
+    return kind
 
 
 def random_views(
@@ -75,11 +125,23 @@ def same_rows(tables: Sequence[FeatureTable]) -> None:
         )
 
 
-def long_sides(size: int, scales: Sequence[float], interpolation: Interpolation) -> tuple[Geometry, ...]:
-    """Return a geometry for every scale: images whole, the long side ``size`` times it, in whole patches."""
-    return tuple(
-        Geometry(round(size * scale), "long", None, interpolation, multiple="patch") for scale in scales
-    )
+def tables_by_split(inputs: Inputs) -> dict[str, list[FeatureTable]]:
+    """Return the features of every split, one table a geometry, in the order of the requests.
+
+    Raises:
+        ContractError: tables of one split lack different images.
+    """
+    tables: dict[str, list[FeatureTable]] = {}
+    for request, table in zip(inputs.requests, inputs.tables(), strict=True):
+        tables.setdefault(request.split, []).append(table)
+    for same_split in tables.values():
+        same_rows(same_split)
+    return tables
+
+
+def side_by_side(table: FeatureTable, readouts: Sequence[Readout]) -> Float64[np.ndarray, "n d"]:
+    """Return the vectors of several readouts as one vector per image, in float64."""
+    return np.concatenate([np.asarray(table[readout], np.float64) for readout in readouts], axis=1)
 
 
 def queries_and_gallery(
@@ -113,21 +175,85 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
         ContractError: the dataset's card promises groups that it does not give.
         DataError: no query has an answer.
     """
-    card, asked = dataset.card, list(groups_of(dataset))
+    card, groups = dataset.card, list(groups_of(dataset))
     place = np.full(card.lengths[card.train_split], -1)
     place[gallery.rows] = np.arange(len(gallery.rows))
 
-    def seen(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
-        found = place[rows]
-        return found[found >= 0]
+    def decoded(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+        places = place[rows]
+        return places[places >= 0]
 
-    found: list[Groups] = []
-    for item in queries.rows.tolist():
-        groups = asked[item]
-        found.append(Groups(seen(groups.easy), seen(groups.hard), seen(groups.junk), groups.group))
-    if not any(len(one.right) for one in found):
+    answers = [
+        Groups(decoded(easy), decoded(hard), decoded(junk), group)
+        for easy, hard, junk, group in (groups[item] for item in queries.rows.tolist())
+    ]
+    if not any(len(answer.right) for answer in answers):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
-    return found
+    return answers
+
+
+def open_set_labels(
+    inputs: Inputs, tables: Mapping[str, Sequence[FeatureTable]]
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """Return the instance that every image of database and queries shows, below 0 for none.
+
+    Raises:
+        DataError: the database shows one instance alone, or no query of a split shows any.
+    """
+    card = inputs.card
+    labels = {split: inputs.labels(scales[0]) for split, scales in tables.items() if split != "whitening"}
+    if len(np.unique(labels[card.train_split])) < 2:
+        raise DataError(
+            f"{card.name}/{card.train_split} shows one instance alone; it needs two to tell apart"
+        )
+    for split, truth in labels.items():
+        if split != card.train_split and not (truth >= 0).any():
+            raise DataError(
+                f"{card.name}/{split}: none of the {len(truth)} queries shows a known instance; take "
+                "more of them (--limit)"
+            )
+    return labels
+
+
+def group_names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of the groups that queries with an answer are of, where groups have names."""
+    names = dataset.card.class_names
+    numbers = {query.group for query in groups_of(dataset) if len(query.right)} if names else set[int]()
+    return tuple(name for number, name in enumerate(names) if number in numbers)
+
+
+def distractors(answers: Sequence[Groups], count: int) -> Bool[np.ndarray, " n"]:
+    """Return which of ``count`` rows of the gallery are neither right nor junk for a query with an answer."""
+    alone = np.ones(count, bool)
+    for groups in answers:
+        # In a set of groups a distractor is junk to itself, and yet answers nobody.
+        if len(groups.right):
+            alone[groups.rows] = False
+    return alone
+
+
+def captions_of(inputs: Inputs, table: FeatureTable, most: int) -> tuple[list[str], Int[np.ndarray, " t"]]:
+    """Return the captions of all scored images, image after image, and the row of each one's image.
+
+    Args:
+        inputs: of a task on captions.
+        table: features of the scored split.
+        most: so many captions of an image at most, the first ones; 0: all.
+
+    Raises:
+        DataError: an image has none.
+    """
+    split = inputs.test_split
+    assert split.target is not None, "a captions dataset gives captions"
+    captions: list[str] = []
+    owner: list[int] = []
+    for place, row in enumerate(table.rows.tolist()):
+        own = list(split.target(row))[: most or None]
+        if not own:
+            raise DataError(f"{inputs.card.name}: {split.ids[row]} has no caption")
+        captions += own
+        owner += [place] * len(own)
+    return captions, np.array(owner, dtype=np.int64)
 
 
 def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs

@@ -28,6 +28,8 @@ S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 """A whole number from 1."""
+Several: TypeAlias = Annotated[int, Meta(ge=2)]
+"""A whole number from 2."""
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
 """A whole number from 0."""
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -40,6 +42,10 @@ Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 """A number in [0, 1]."""
 OpenFraction: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
 """A number in (0, 1)."""
+ProperFraction: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+"""A number in [0, 1)."""
+Different = Meta(extra={"distinct": True})
+"""Marks a tuple whose entries differ; it may be empty."""
 Distinct = Meta(min_length=1, extra={"distinct": True})
 """Marks a tuple whose entries differ, and that has some: ``Annotated[tuple[str, ...], Distinct]``."""
 Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]

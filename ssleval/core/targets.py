@@ -5,11 +5,14 @@ any subset of a split keeps its pairs whole.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 from PIL import Image
+
+Level: TypeAlias = Literal["easy", "medium", "hard"]
+"""Which answers count: easy ones, all, or hard ones."""
 
 
 class Groups(NamedTuple):
@@ -21,6 +24,25 @@ class Groups(NamedTuple):
     """Neither right nor wrong: to be left out of a ranking."""
     group: int = 0
     """Which group the query is one of, where scores are also averaged group by group."""
+
+    @property
+    def rows(self) -> Int[np.ndarray, " r"]:
+        """All of them: easy, hard, junk."""
+        return np.concatenate([self.easy, self.hard, self.junk])
+
+    def renumbered(self, numbers: Int[np.ndarray, " r"]) -> "Groups":
+        """Return the same groups with other numbers, such as ranks, in place of `rows`."""
+        parts = np.split(numbers, np.cumsum([len(self.easy), len(self.hard)]))
+        return Groups(*parts, group=self.group)
+
+    def at(self, level: Level) -> "Groups":
+        """Return the groups at a level of the revisited benchmark, where other answers are junk."""
+        nothing = self.easy[:0]
+        if level == "easy":
+            return Groups(self.easy, nothing, np.concatenate([self.junk, self.hard]), self.group)
+        if level == "hard":
+            return Groups(nothing, self.hard, np.concatenate([self.junk, self.easy]), self.group)
+        return self
 
     @property
     def right(self) -> Int[np.ndarray, " r"]:

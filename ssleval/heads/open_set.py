@@ -1,7 +1,25 @@
 """Open-set k-NN classification: class and confidence, where a query may belong to no class."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The nearest vectors of a database to every query, nearest first."""
+
+    similarity: Float32[np.ndarray, "m k"]
+    labels: Int[np.ndarray, "m k"]
+    num_classes: int
+    """Of the whole database."""
+
+    def classified(self, k: int, logit_scale: float) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """Return what `classify` makes of the first ``k``."""
+        return classify(
+            self.similarity[:, :k], self.labels[:, :k], logit_scale=logit_scale, num_classes=self.num_classes
+        )
 
 
 def classify(

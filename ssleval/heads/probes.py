@@ -1,7 +1,9 @@
-"""Classifiers fitted once on clean training features, and applied unchanged to any other features.
+"""Classifiers made of several heads: settings chosen on held-out training images, then fitted on all.
 
-What tasks that judge one head on several test sets share: the linear head of `linear`, chosen on
-held-out training images, and the text classifier of `zeroshot`.
+`fit_linear` and `text_classifier` are fitted once on clean features and applied unchanged to any others, for
+tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads,
+`FewShotChoice` fits a logistic regression on a few images, and `find_neighbours` is what an open-set
+classifier is made of.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +13,22 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from ssleval.core import FeatureTable, Readout
+from ssleval.core import Context, FeatureTable, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError
+from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
+from ssleval.heads.linear_recipes import BLOCKS, RATES, RECIPES, Recipe, block_columns
+from ssleval.heads.logistic import Logistic, fit_best, fit_path
+from ssleval.heads.open_set import Neighbours
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
-
-BLOCKS = (*(Readout("cls", block) for block in (-4, -3, -2, -1)), Readout("mean"))
-"""Readouts of DINOv2's linear heads, in the order of their columns."""
-RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-"""DINOv2's base learning rates, for a batch of 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,8 @@ class LinearRecipe:
 
     def training(self, count: int) -> Training:
         """Return the schedule for ``count`` training images."""
-        batch_size = min(1024, 1 << (max(16, count // 8).bit_length() - 1))
-        steps = min(max(10 * count // batch_size, 500), 12_500)
-        return Training(iterations=self.iterations or steps, batch_size=batch_size)
+        iterations, batch_size = RECIPES["dinov2"].length(count, self.iterations)
+        return Training(iterations=iterations, batch_size=batch_size)
 
 
 def fit_linear(
@@ -71,6 +71,36 @@ def fit_linear(
     return _applied(final, place, device)
 
 
+@dataclass(frozen=True, slots=True)
+class FewShotChoice:
+    """How C of a logistic regression on a few images is chosen."""
+
+    strengths: Sequence[float]
+    """Values of C, increasing."""
+    one_shot: float
+    """C where no class has two images, so that none can be held out."""
+    held_out: float
+    """Fraction of every class that C is chosen on."""
+
+    def fit(
+        self,
+        features: Float[np.ndarray, "n d"],
+        labels: Int[np.ndarray, " n"],
+        *,
+        seed: int,
+        num_classes: int,
+        device: str,
+    ) -> Logistic:
+        """Return the classifier fitted on all rows; ``seed`` decides which are held out."""
+        if np.bincount(labels).max() == 1:
+            (model,) = fit_path(features, labels, (self.one_shot,), num_classes=num_classes, device=device)
+            return model
+        held = hold_out(labels, self.held_out, seed)
+        return fit_best(
+            features, labels, held, self.strengths, _accuracy, num_classes=num_classes, device=device
+        )
+
+
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
     """Return the classifier that compares ``pooled`` with the prompts of every class.
 
@@ -86,13 +116,17 @@ def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Sco
     return scores
 
 
-def block_columns(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return DINOv2's column sets in the concatenation of `BLOCKS`, whose widths are ``sizes``.
-
-    One block, the same with the mean patch, four blocks, and those with the mean patch.
-    """
-    edges = [0, *np.cumsum(sizes).tolist()]
-    return (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
+def find_neighbours(
+    database: Float32[np.ndarray, "n d"],
+    shown: Int[np.ndarray, " n"],
+    queries: Float32[np.ndarray, "m d"],
+    *,
+    k: int,
+    device: str,
+) -> Neighbours:
+    """Return the ``k`` nearest vectors of a database whose images are ``shown``, with settled cosines."""
+    similarity, index = nearest_neighbours(database, queries, k=k, device=device, settled=True)
+    return Neighbours(similarity.numpy(), shown[index.numpy()], len(np.unique(shown)))
 
 
 def table_rows(
@@ -117,6 +151,63 @@ def table_rows(
         return torch.from_numpy(found).to(device)
 
     return read
+
+
+@dataclass(frozen=True, slots=True)
+class GridFit:
+    """How all heads of a recipe are trained jointly, ready for any images."""
+
+    recipe: Recipe
+    readouts: tuple[Readout, ...]
+    """What heads see, or part of it: the recipe's, or a single one."""
+    rates: tuple[float, ...]
+    iterations: int
+    batch_size: int
+    width: int
+    """Channels of the model, by which some recipes choose inputs."""
+    num_classes: int
+    context: Context
+
+    def predictions(
+        self,
+        tables: Sequence[FeatureTable],
+        labels: Int[np.ndarray, " n"],
+        rows: Bool[np.ndarray, " n"],
+        judged: FeatureTable,
+        judged_rows: Bool[np.ndarray, " k"],
+    ) -> Int[np.ndarray, "m candidates"]:
+        """Train on some rows of each of the tables; return what every head predicts for rows of ``judged``.
+
+        Where the recipe changes by epoch there are candidates of every epoch, those of the first one first.
+        """
+        recipe, device = self.recipe, self.context.device
+        sizes = [judged[readout].shape[1] for readout in self.readouts]
+        epoch = max(1, self.iterations // recipe.epochs)
+        training = Training(
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+            warmup=self.iterations * recipe.warmup_epochs // recipe.epochs,
+            stair=epoch if recipe.by_epoch else 1,
+            optimizer=recipe.optimizer,
+            standardise=recipe.standardise,
+        )
+        stages = fit_heads(
+            table_rows(tables, self.readouts, np.flatnonzero(rows), device),
+            np.tile(labels[rows], len(tables)),
+            HeadGrid(recipe.columns(self.width, sizes), self.rates),
+            training,
+            num_classes=self.num_classes,
+            every=epoch if recipe.by_epoch else 0,
+            seed=self.context.seed,
+            device=device,
+        )
+        asked = table_rows([judged], self.readouts, np.flatnonzero(judged_rows), device)
+        count = int(judged_rows.sum())
+        return np.concatenate([heads.predict(asked, count, training) for heads in stages], axis=1)
+
+
+def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
+    return float((scores.argmax(axis=1) == labels).mean())
 
 
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:

@@ -1,9 +1,11 @@
-"""Outcomes of classification, item by item."""
+"""Outcomes of classification, item by item, and accuracy over items or over classes."""
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
+from ssleval.core import Metric
 from ssleval.errors import ContractError
+from ssleval.metrics.stats import mean_of, mean_per_class_of
 
 
 def top_k_correct(
@@ -19,3 +21,32 @@ def top_k_correct(
     if k < 1:
         raise ContractError(f"top-{k}: k must be at least 1")
     return (predicted[:, :k] == target[:, None]).any(axis=1)
+
+
+def classified(
+    scores: Float[np.ndarray, "n c"], targets: Shaped[np.ndarray, "n ..."]
+) -> dict[str, Shaped[np.ndarray, "n ..."]]:
+    """Return the columns that the metrics of labels ``[n]`` or of multi-labels ``[n c]`` are made of."""
+    if targets.ndim > 1:
+        return {"scores": scores, "targets": targets}
+    predicted = scores.argmax(axis=1)
+    return {"label": targets, "predicted": predicted, "correct": predicted == targets}
+
+
+def accuracy(kind: str, correct: str, suffix: str = "") -> Metric:
+    """Return the metric of a column of right and wrong.
+
+    ``mean_per_class`` averages over the classes in the column ``label``; any other kind is ``top1``.
+    """
+    if kind == "mean_per_class":
+        return Metric(f"{kind}{suffix}", mean_per_class_of(correct, "label"))
+    return Metric(f"top1{suffix}", mean_of(correct))
+
+
+def accuracies(
+    kind: str, correct: Bool[np.ndarray, "n heads"], labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " heads"]:
+    """Return the accuracy of every column, of the kinds of `accuracy`."""
+    if kind == "mean_per_class":
+        return np.mean([correct[labels == label].mean(axis=0) for label in np.unique(labels)], axis=0)
+    return correct.mean(axis=0)

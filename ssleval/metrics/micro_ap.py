@@ -3,12 +3,14 @@
 It is high only if scores are comparable from query to query.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import Samples, Statistic, statistics
+from ssleval.core.targets import Groups
 from ssleval.metrics.stats import Scores, Weights, divide
 
 _NUMBERS = 8_000_000
@@ -29,6 +31,21 @@ def micro_average_precision_of(scores: str, right: str, answers: str) -> Statist
         Douze et al. 2021, arXiv:2106.09672, sec. 5 (micro-AP); Perronnin et al. 2009 (GAP).
     """
     return partial(_micro_average_precision, scores=scores, right=right, answers=answers)
+
+
+def claims_of(
+    rows: Int[np.ndarray, "q k"], similarity: Float[np.ndarray, "q k"], answers: Sequence[Groups]
+) -> dict[str, Shaped[np.ndarray, "q ..."]]:
+    """Return columns ``similarity``, ``right`` and ``answers`` of queries that claim ``rows`` of a gallery.
+
+    A pair of a query and its junk claims nothing.
+    """
+    right, scores = np.zeros(rows.shape, bool), similarity.copy()
+    for place, groups in enumerate(answers):
+        right[place] = np.isin(rows[place], groups.right)
+        scores[place, np.isin(rows[place], groups.junk)] = np.nan
+    counts = np.array([len(groups.right) for groups in answers])
+    return {"similarity": scores, "right": right, "answers": counts}
 
 
 def _micro_average_precision(

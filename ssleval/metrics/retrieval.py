@@ -1,7 +1,11 @@
 """Quality of one ranking: average precision, by steps and by trapezoids, and precision at k."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
+
+from ssleval.core.targets import Groups, Level
 
 
 def ranks_without(right: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]) -> Int[np.ndarray, " p"]:
@@ -51,3 +55,35 @@ def precision_at(ranks: Int[np.ndarray, " p"], k: int) -> float:
         return float("nan")
     first = min(k, int(ranks.max()) + 1)
     return float((ranks < first).sum() / first)
+
+
+def plain_scores(ranked: Groups, ks: Sequence[int]) -> dict[str, float]:
+    """Return ``ap`` and ``recall@k`` of a query: is any right answer among the first k?
+
+    ``ranked`` has 0-based ranks in place of rows; junk is taken out of the ranking.
+    """
+    right = ranks_without(ranked.right, ranked.junk)
+    return {"ap": average_precision(right), **{f"recall@{k}": float(right[0] < k) for k in ks}}
+
+
+def graded_scores(ranked: Groups, ks: Sequence[int], levels: Sequence[Level]) -> dict[str, float]:
+    """Return ``ap_LEVEL``, by trapezoids, and ``mp_LEVEL@k`` of a query whose answers are graded.
+
+    ``ranked`` has 0-based ranks in place of rows; junk of a level is taken out of its ranking.
+    """
+    scores: dict[str, float] = {}
+    for level in levels:
+        graded = ranked.at(level)
+        right = ranks_without(graded.right, graded.junk)
+        scores[f"ap_{level}"] = trapezoid_average_precision(right, len(right))
+        scores |= {f"mp_{level}@{k}": precision_at(right, k) for k in ks}
+    return scores
+
+
+def precision_within(ranked: Groups, depth: int) -> float:
+    """Return average precision by trapezoids; answers beyond the first ``depth`` places are missed (0: none).
+
+    ``ranked`` has 0-based ranks in place of rows; junk is taken out of the ranking. NaN without an answer.
+    """
+    right = ranks_without(ranked.right, ranked.junk)
+    return trapezoid_average_precision(right[right < depth] if depth else right, len(right))

@@ -13,34 +13,28 @@ eval_copy_detection.py; Douze et al. 2021, arXiv:2106.09672 (micro-AP).
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
 
-from ssleval.core import (
-    Context,
-    Dataset,
-    FeatureRequest,
-    FeatureTable,
-    Geometry,
-    Interpolation,
-    Metric,
-    Readout,
-    Samples,
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core.image_level import (
+    answers_of,
+    distractors,
+    group_names,
+    queries_and_gallery,
+    side_by_side,
+    tables_by_split,
 )
-from ssleval.core.image_level import answers_of, groups_of, queries_and_gallery
-from ssleval.core.targets import Groups
-from ssleval.core.task import Source, Task, tasks
+from ssleval.core.settings import Count, Distinct, Natural, ProperFraction
+from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import most_similar
 from ssleval.heads.ranking import ranks, unit
 from ssleval.heads.whitening import WhiteningKind, learn_whitening
-from ssleval.metrics.micro_ap import micro_average_precision_of
-from ssleval.metrics.retrieval import ranks_without, trapezoid_average_precision
+from ssleval.metrics.micro_ap import claims_of, micro_average_precision_of
+from ssleval.metrics.retrieval import precision_within
 from ssleval.metrics.stats import mean_of
-
-Part: TypeAlias = Literal["cls", "gem", "mean", "pooled"]
 
 
 @tasks.register("copy_detection")
@@ -48,33 +42,27 @@ Part: TypeAlias = Literal["cls", "gem", "mean", "pooled"]
 class CopyDetection(Task):
     """Average precision of originals of edited copies, query by query and over all pairs."""
 
-    seeded = False
-    version = 2
-
-    readouts: tuple[Part, ...] = ("cls", "gem")
+    version: ClassVar[int] = 2
+    seeded: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(("groups",))
+    readouts: Annotated[tuple[Literal["cls", "gem", "mean", "pooled"], ...], Distinct] = ("cls", "gem")
     """Parts of the descriptor, side by side; a model without class token has ``pooled``."""
-    size: int = 320
+    size: Count = 320
     interpolation: Interpolation = "bicubic"
     whitening: WhiteningKind = "dino"
     """dino: of features as they are; pca: of features without their mean; none: only scaled to length 1."""
-    floor: float = 1e-5
+    floor: ProperFraction = 1e-5
     """Smallest variance of a direction, as a part of the largest one."""
-    depth: int = 20
+    depth: Natural = 20
     """Places of a ranking in which an original counts as found; 0: all of them."""
-    claims: int = 0
+    claims: Natural = 0
     """Nearest images of each query that enter ``micro_ap``; 0: all of the database."""
     kinds: tuple[str, ...] = ()
     """Kinds of edit, filled in from the set: those that it tells apart and has a copy of."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that no dataset could honour."""
-        if not self.readouts or len(set(self.readouts)) < len(self.readouts):
-            raise ConfigError(f"copy_detection: readouts={self.readouts}; expected different ones")
-        if self.size < 1 or min(self.depth, self.claims) < 0 or not 0 <= self.floor < 1:
-            raise ConfigError(
-                f"copy_detection: size={self.size}, depth={self.depth}, claims={self.claims}, "
-                f"floor={self.floor}; expected a size from 1, counts from 0 and a part below 1"
-            )
+        """Refuse a floor of no whitening."""
+        super().__post_init__()
         if self.whitening == "none" and self.floor != CopyDetection.floor:
             raise ConfigError(f"copy_detection: floor={self.floor} has no effect with whitening=none")
 
@@ -91,92 +79,43 @@ class CopyDetection(Task):
         Raises:
             ConfigError: other kinds are asked for.
         """
-        found = _kinds_of(dataset)
-        if self.kinds not in {(), found}:
+        kinds = group_names(dataset)
+        if self.kinds not in {(), kinds}:
             raise ConfigError(
                 f"copy_detection: kinds={','.join(self.kinds)}, but {dataset.card.name} has "
-                f"{','.join(found) or 'none'}; leave kinds out, they are filled in from the set"
+                f"{','.join(kinds) or 'none'}; leave kinds out, they are filled in from the set"
             )
-        return replace(self, kinds=found)
+        return replace(self, kinds=kinds)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return queries, database, and images to learn the whitening on where the set has them.
-
-        Raises:
-            NotApplicableError: nothing says which images belong together.
-        """
+        """Return queries, database, and images to learn the whitening on where the set has them."""
         geometry = Geometry(self.size, "square", None, self.interpolation)
         readouts = tuple(Readout(part) for part in self.readouts)
-        found = queries_and_gallery("copy_detection", dataset, (geometry,), readouts)
+        ranked = queries_and_gallery(dataset, (geometry,), readouts)
         if self.whitening == "none" or "whitening" not in dataset.card.lengths:
-            return found
-        return (*found, FeatureRequest(dataset, "whitening", geometry, readouts))
+            return ranked
+        return (*ranked, FeatureRequest(dataset, "whitening", geometry, readouts))
 
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:  # noqa: ARG002
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Rank the database for every query; one row per query, with an original or without."""
-        card = dataset.card
-        tables = {request.split: source.load(request) for request in self.requests(dataset)}
-        queries, gallery = tables[card.test_split], tables[card.train_split]
-        asked = answers_of(dataset, queries, gallery)
-        outside = self._descriptors(tables["whitening"]) if "whitening" in tables else None
-        copies, images = self._whitened(
-            self._descriptors(queries), self._descriptors(gallery), outside, asked
-        )
-        wanted = [np.concatenate([one.right, one.junk]) for one in asked]
-        found = ranks(copies, images, wanted)
-        aps = np.array([self._precision(one, places) for one, places in zip(asked, found, strict=True)])
-        columns = {"ap": aps, **_claims(copies, images, asked, self.claims or len(images))}
-        kind = np.array([one.group for one in asked])
+        card, tables = inputs.card, tables_by_split(inputs)
+        readouts = inputs.requests[0].readouts
+        vectors = {split: side_by_side(table, readouts) for split, (table,) in tables.items()}
+        copies, images = vectors[card.test_split], vectors[card.train_split]
+        (queries,), (gallery,) = tables[card.test_split], tables[card.train_split]
+        answers = answers_of(inputs.dataset, queries, gallery)
+        if self.whitening != "none":
+            outside = "whitening" in vectors
+            learnt = vectors["whitening"] if outside else images[distractors(answers, len(images))]
+            whiten = learn_whitening(learnt, centred=self.whitening == "pca", floor=self.floor)
+            copies, images = whiten(copies), whiten(images)
+        copies, images = unit(copies), unit(images)
+        places = ranks(copies, images, [groups.rows for groups in answers])
+        ranked = (groups.renumbered(found) for groups, found in zip(answers, places, strict=True))
+        aps = np.array([precision_within(groups, self.depth) for groups in ranked])
+        nearest, similarity = most_similar(copies, images, self.claims or len(images))
+        columns = {"ap": aps, **claims_of(nearest, similarity, answers)}
+        kind = np.array([groups.group for groups in answers])
         for name in self.kinds:
             columns[f"ap_{name}"] = np.where(kind == card.class_names.index(name), aps, np.nan)
         return Samples(queries.ids, columns)
-
-    def _descriptors(self, table: FeatureTable) -> Float[np.ndarray, "n d"]:
-        return np.concatenate(
-            [np.asarray(table[Readout(part)], np.float64) for part in self.readouts], axis=1
-        )
-
-    def _whitened(
-        self,
-        copies: Float[np.ndarray, "q d"],
-        images: Float[np.ndarray, "n d"],
-        outside: Float[np.ndarray, "m d"] | None,
-        asked: list[Groups],
-    ) -> tuple[Float32[np.ndarray, "q d"], Float32[np.ndarray, "n d"]]:
-        if self.whitening == "none":
-            return unit(copies), unit(images)
-        if outside is None:
-            alone = np.ones(len(images), bool)
-            for one in asked:
-                # In a set of groups a distractor is junk to itself, and yet nobody's original.
-                if len(one.right):
-                    alone[np.concatenate([one.right, one.junk])] = False
-            outside = images[alone]
-        whiten = learn_whitening(outside, centred=self.whitening == "pca", floor=self.floor)
-        return unit(whiten(copies)), unit(whiten(images))
-
-    def _precision(self, asked: Groups, places: Int[np.ndarray, " w"]) -> float:
-        count = len(asked.right)
-        right = ranks_without(places[:count], places[count:])
-        return trapezoid_average_precision(right[right < self.depth] if self.depth else right, count)
-
-
-def _kinds_of(dataset: Dataset) -> tuple[str, ...]:
-    names = dataset.card.class_names
-    if dataset.card.target != "groups" or not names:
-        return ()
-    seen = {one.group for one in groups_of(dataset) if len(one.right)}
-    return tuple(name for number, name in enumerate(names) if number in seen)
-
-
-def _claims(
-    copies: Float32[np.ndarray, "q d"], images: Float32[np.ndarray, "n d"], asked: list[Groups], count: int
-) -> dict[str, np.ndarray]:
-    """Return the pairs of every query that enter the common ranking, the most similar first."""
-    rows, similarity = most_similar(copies, images, count)
-    right = np.zeros(rows.shape, bool)
-    for place, one in enumerate(asked):
-        right[place] = np.isin(rows[place], one.right)
-        similarity[place, np.isin(rows[place], one.junk)] = np.nan
-    answers = np.array([len(one.right) for one in asked])
-    return {"similarity": similarity, "right": right, "answers": answers}

@@ -1,28 +1,29 @@
 """Logistic regression: one regularised linear classifier per dataset, solved to convergence.
 
-The protocol of DINOv2's ``eval/log_regression.py``: L2-regularised multinomial regression on vectors that
-are not normalised, C among 45 values from 1e-6 to 1e5. C is chosen on a stratified 10 % of the training
-split, fitted on the rest, then refitted on all of it. Images at 224 pixels after a bicubic resize of the
-short side to 256, so that one pass serves every classification task; the official code resizes to 224
-(``--set logreg.resize=224``). Images with several labels: one problem per label, scored by mAP.
+The protocol of DINOv2's ``eval/log_regression.py``: L2-regularised multinomial regression on the model's
+own descriptor, not normalised. C * sum of cross-entropies + 0.5 * ||W||^2 is minimised, the intercept not
+penalised, for 45 values of C from 1e-6 to 1e5, on the training split without a stratified 10 %. The C that
+scores highest on those 10 %, of equals the smallest, is fitted again on the whole training split. With two
+classes the problem is the sigmoid one. Images with several labels: one problem per label, scored by mAP.
+Images at 224 pixels after a bicubic resize of the short side to 256; the official code resizes to 224.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.1.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
 
-from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import VectorPerImage, labels_of, train_and_test
-from ssleval.core.task import Source, Task, tasks
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import VectorPerImage, train_and_test
+from ssleval.core.settings import OpenFraction, Positive, Several
+from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
+from ssleval.metrics.classification import accuracy, classified
 from ssleval.metrics.multilabel import mean_average_precision_of
-from ssleval.metrics.stats import mean_of, mean_per_class_of
 
 
 @tasks.register("logreg")
@@ -30,36 +31,30 @@ from ssleval.metrics.stats import mean_of, mean_per_class_of
 class Logreg(VectorPerImage, Task):
     """L2-regularised logistic regression, C chosen on held-out training images."""
 
-    smallest: float = 1e-6
-    """C, the weight of the data against the penalty: the range tried..."""
-    largest: float = 1e5
-    count: int = 45
-    """...and how many values, evenly in log C."""
-    held_out: float = 0.1
+    needs: ClassVar[Needs] = Needs(("label", "multilabel"), training_split=True)
+    smallest: Positive = 1e-6
+    largest: Positive = 1e5
+    count: Several = 45
+    """How many values of C are tried, from the smallest to the largest, evenly in log C."""
+    held_out: OpenFraction = 0.1
     """Fraction of every training class that C is chosen on."""
-    tolerance: float = 1e-7
-    """Of the solver, as a fraction of the objective."""
+    tolerance: Positive = 1e-7
+    """A fit ends when a step promises less than this fraction of the objective."""
     metric: Literal["card", "top1", "mean_per_class", "map"] = "card"
     """Card: the convention of the dataset."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that no run could honour."""
-        if not 0 < self.smallest < self.largest or self.count < 2:
-            raise ConfigError(
-                f"logreg: {self.count} values of C in {self.smallest:g}..{self.largest:g}; "
-                "expected at least 2 in a positive range"
-            )
-        if not (0 < self.held_out < 1 and self.tolerance > 0):
-            raise ConfigError("logreg: held_out must lie between 0 and 1, tolerance above 0")
+        """Refuse an empty range."""
+        super().__post_init__()
+        if self.smallest >= self.largest:
+            raise ConfigError(f"logreg: C from {self.smallest:g} to {self.largest:g}; smallest < largest")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The one score of the dataset's convention."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
-        if self.metric == "mean_per_class":
-            return (Metric("mean_per_class", mean_per_class_of("correct", "label")),)
-        return (Metric("top1", mean_of("correct")),)
+        return (accuracy(self.metric, "correct"),)
 
     def resolved(self, dataset: Dataset) -> "Logreg":
         """Return the task with the metric of the dataset filled in.
@@ -74,48 +69,22 @@ class Logreg(VectorPerImage, Task):
         return replace(self, metric=metric)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image.
+        """Return the training and the scored split, one vector per image."""
+        return train_and_test(dataset, self.geometry, (self.vector,))
 
-        Raises:
-            NotApplicableError: images have no labels.
-            ConfigError: the two splits are one.
-        """
-        return train_and_test(
-            "logreg", dataset, self.geometry, (self.vector,), targets=("label", "multilabel")
-        )
-
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Choose C, fit and classify; one row per scored image."""
-        task = self.resolved(dataset)
-        train, test = (source.load(request) for request in self.requests(dataset))
-        labels, truth = (labels_of(table, dataset) for table in (train, test))
+        train, test = inputs.tables()
+        labels, truth = inputs.labels(train), inputs.labels(test)
         model = fit_best(
             train[self.vector],
             labels,
-            hold_out(labels, self.held_out, context.seed),
+            hold_out(labels, self.held_out, inputs.context.seed),
             np.geomspace(self.smallest, self.largest, self.count).tolist(),
-            task._score,
-            num_classes=dataset.card.num_classes,
+            lambda scores, held: self.metrics[0].score(Samples([""] * len(held), classified(scores, held))),
+            num_classes=inputs.card.num_classes,
             tolerance=self.tolerance,
-            device=context.device,
+            device=inputs.context.device,
         )
-        scores = model.scores(test[self.vector])
-        chosen = np.full(len(test.ids), model.strength)
-        if task.metric == "map":
-            return Samples(test.ids, {"scores": scores, "targets": truth, "strength": chosen})
-        predicted = scores.argmax(axis=1)
-        return Samples(
-            test.ids,
-            {
-                "label": truth,
-                "predicted": predicted,
-                "correct": predicted == truth,
-                "strength": chosen,
-            },
-        )
-
-    def _score(self, scores: Float[np.ndarray, "n c"], targets: Shaped[np.ndarray, "n ..."]) -> float:
-        columns = {"scores": scores, "targets": targets, "label": targets}
-        if targets.ndim == 1:
-            columns["correct"] = scores.argmax(axis=1) == targets
-        return self.metrics[0].score(Samples([""] * len(scores), columns))
+        columns = classified(model.scores(test[self.vector]), truth)
+        return Samples(test.ids, {**columns, "strength": np.full(len(truth), model.strength)})

@@ -3,10 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout, Split
-from ssleval.core.image_level import ImageGeometry, VectorPerImage, labels_of, train_and_test
-from ssleval.core.task import Task
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.core import Dataset, DatasetCard, Geometry, Readout, Split
+from ssleval.core.image_level import (
+    ImageGeometry,
+    VectorPerImage,
+    accuracy_kind,
+    distractors,
+    group_names,
+    train_and_test,
+)
+from ssleval.core.targets import Groups
+from ssleval.core.task import Task, refuse_dataset
+from ssleval.errors import NotApplicableError
 from ssleval.tasks.corruptions import Corruptions
 from ssleval.tasks.fewshot import Fewshot
 from ssleval.tasks.knn import Knn
@@ -21,36 +29,34 @@ def closed(split: str) -> Split:
 DATA = Dataset(DatasetCard("d", lengths={"train": 3, "test": 2}), closed)
 
 
-def asked(dataset: Dataset, **more: object) -> list[str]:
-    geometry = Geometry(32, "square")
-    requests = train_and_test("t", dataset, geometry, (Readout("mean"),), **more)  # pyright: ignore[reportArgumentType]
-    assert all(one.geometry == geometry and one.readouts == (Readout("mean"),) for one in requests)
-    return [one.split for one in requests]
-
-
 def changed(**card: object) -> Dataset:
     return replace(DATA, card=replace(DATA.card, **card))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_training_split_comes_first() -> None:
-    assert asked(DATA) == ["train", "test"]
-    assert asked(changed(target="multilabel"), targets=("label", "multilabel")) == ["train", "test"]
+    geometry = Geometry(32, "square")
+    requests = train_and_test(DATA, geometry, (Readout("mean"),))
+    assert all(one.geometry == geometry and one.readouts == (Readout("mean"),) for one in requests)
+    assert [one.split for one in requests] == ["train", "test"]
 
 
-def test_what_cannot_be_fitted_and_scored_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="t needs one label per image; d has target 'mask'"):
-        asked(changed(target="mask"))
-    with pytest.raises(NotApplicableError, match="t needs labels; d has target 'mask'"):
-        asked(changed(target="mask"), targets=("label", "multilabel"))
-    with pytest.raises(ConfigError, match="one split, 'train'"):
-        asked(changed(test_split="train"))
+def test_the_accuracy_is_the_one_asked_for_or_the_datasets() -> None:
+    card = replace(DATA.card, metric="mean_per_class")
+    assert [accuracy_kind(metric, card) for metric in ("card", "top1")] == ["mean_per_class", "top1"]
+    with pytest.raises(NotApplicableError, match="d is scored by mAP"):
+        accuracy_kind("card", replace(card, metric="map"))
 
 
-def test_labels_that_are_not_there_are_the_datasets_fault() -> None:
-    table = FeatureTable(["a"], None, {}, np.arange(1))
-    with pytest.raises(ContractError, match="without the labels"):
-        labels_of(table, DATA)
-    assert labels_of(replace(table, targets=np.array([4])), DATA).tolist() == [4]
+def test_distractors_answer_nobody() -> None:
+    def rows(*numbers: int) -> np.ndarray:
+        return np.array(numbers, np.int64)
+
+    answers = [Groups(rows(1), rows(2), rows(4), group=1), Groups(rows(), rows(), rows(3))]
+    assert np.flatnonzero(distractors(answers, 6)).tolist() == [0, 3, 5]
+    named = changed(target="groups", class_names=("a", "b"))
+    split = Split(["x", "y"], closed, None, "f", answers.__getitem__)  # pyright: ignore[reportArgumentType]
+    assert group_names(Dataset(named.card, lambda _: split)) == ("b",)
+    assert group_names(changed(target="groups")) == ()
 
 
 def test_geometry_and_vector_follow_their_fields() -> None:
@@ -66,4 +72,4 @@ def test_geometry_and_vector_follow_their_fields() -> None:
 def test_data_without_a_training_split_are_refused_by_tasks_that_fit(task: Task) -> None:
     dataset = changed(lengths={"test": 2}, classes=2)
     with pytest.raises(NotApplicableError, match="fits on a training split; d has test"):
-        task.resolved(dataset).requests(dataset)
+        refuse_dataset("t", task.needs, dataset.card)

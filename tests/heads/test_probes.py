@@ -7,7 +7,7 @@ from ssleval.core import FeatureTable
 from ssleval.errors import ContractError
 from ssleval.heads.probes import LinearRecipe, fit_linear
 from ssleval.tasks.linear import Linear
-from tests.tasks.feature_tables import CONTEXT, blobs, dataset
+from tests.tasks.feature_tables import blobs, dataset, evaluated
 
 
 @pytest.mark.parametrize("count", [60, 200])
@@ -19,7 +19,7 @@ def test_the_linear_head_is_the_one_the_linear_task_chooses(count: int) -> None:
     training = recipe.training(count)
     assert (training.iterations, training.batch_size) == (task.iterations, task.batch_size)
     quick = replace(task, iterations=40)
-    expected = quick.evaluate(tables, data, CONTEXT)
+    expected = evaluated(quick, tables, data)
     train, test = (tables.load(request) for request in task.requests(data))
     scores = fit_linear(train, replace(recipe, iterations=40), num_classes=3, seed=0, device="cpu")
     assert scores(test).shape == (150, 3)

@@ -3,8 +3,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from ssleval.core import Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.classification import top_k_correct
+from ssleval.metrics.classification import accuracies, accuracy, top_k_correct
+from ssleval.metrics.recorded import describe
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -25,3 +27,13 @@ def test_k_changes_the_answer() -> None:
 def test_k_of_zero_is_refused() -> None:
     with pytest.raises(ContractError, match="top-0"):
         top_k_correct(np.array([[0]]), np.array([0]), 0)
+
+
+def test_accuracy_of_many_heads_is_the_metrics() -> None:
+    random = np.random.default_rng(0)
+    correct, labels = random.random((50, 4)) < 0.6, np.sort(random.integers(0, 3, 50) ** 2)
+    for kind, recorded in (("top1", "mean_of"), ("mean_per_class", "mean_per_class_of")):
+        metric = accuracy(kind, "right", "@x")
+        assert (metric.name, describe(metric.statistic)["name"]) == (f"{kind}@x", recorded)
+        expected = [metric.score(Samples([""] * 50, {"right": one, "label": labels})) for one in correct.T]
+        assert accuracies(kind, correct, labels) == pytest.approx(expected)

@@ -1,10 +1,11 @@
 """A source of features that were never extracted: class blobs in memory, for tests of tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ssleval.core import (
     BackboneCard,
@@ -18,16 +19,19 @@ from ssleval.core import (
     Samples,
     Split,
 )
-from ssleval.core.backbone import Backbone
+from ssleval.core.backbone import Backbone, Features
 from ssleval.core.task import Inputs, Source, Task, refuse_dataset
 from ssleval.features import FeatureSource
 
 CONTEXT = Context(progress=False)
 
 
-@dataclass
-class _Model:
-    card: BackboneCard
+class _Unrun(Backbone):
+    def __init__(self, width: int) -> None:
+        super().__init__(BackboneCard("m", "test", "m", width, 4), num_blocks=12)
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        raise AssertionError("the model was run")
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Tables:
 
     @property
     def backbone(self) -> Backbone:
-        return cast("Backbone", _Model(BackboneCard("m", "test", "m", self.width, 4)))
+        return _Unrun(self.width)
 
     def load(self, request: FeatureRequest) -> FeatureTable:
         self.asked.append(request)

@@ -14,6 +14,7 @@ from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.tasks.caption_retrieval import CaptionRetrieval
 from tests.tasks.clip_models import tiny_clip
+from tests.tasks.feature_tables import evaluated
 
 WORDS = ("red", "big", "dog", "cat", "tree", "lake", "old", "car", "far", "two")
 
@@ -49,8 +50,7 @@ def described(count: int = 24, said: Callable[[int], tuple[str, ...]] = captions
 def measured(backbone: Backbone, folder: Path, dataset: Dataset, **settings: Any) -> Samples:
     task = CaptionRetrieval(**settings)
     source = FeatureSource(backbone, Context(cache=folder / "cache", progress=False))
-    source.prepare(task.requests(dataset))
-    return task.evaluate(source, dataset, source.context)
+    return evaluated(task, source, dataset, source.context)
 
 
 def test_recalls_are_those_of_the_whole_matrix(tmp_path: Path) -> None:
@@ -95,14 +95,14 @@ def test_of_equal_captions_the_earlier_ranks_first(tmp_path: Path) -> None:
 def test_what_it_has_no_meaning_for_is_refused(tmp_path: Path) -> None:
     labelled = Dataset(DatasetCard("labels", lengths={"test": 1}), described().open)
     with pytest.raises(NotApplicableError, match="has target 'label'"):
-        CaptionRetrieval().requests(labelled)
+        evaluated(CaptionRetrieval(), FeatureSource(load("pixels"), Context(progress=False)), labelled)
     with pytest.raises(NotApplicableError, match="no text tower"):
-        CaptionRetrieval().check(load("pixels"))
+        measured(load("pixels"), tmp_path, described())
     with pytest.raises(DataError, match="noise: 0 has no caption"):
         measured(tiny_clip(tmp_path / "clip"), tmp_path, described(said=nothing))
 
 
 @pytest.mark.parametrize("wrong", [{"ks": ()}, {"ks": (0,)}, {"ks": (1, 1)}, {"captions": -1}], ids=str)
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="caption_retrieval: "):
+    with pytest.raises(ConfigError, match=f"^caption_retrieval.{next(iter(wrong))}="):
         CaptionRetrieval(**wrong)

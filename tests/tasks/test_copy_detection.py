@@ -18,7 +18,7 @@ from ssleval.core import (
 from ssleval.core.targets import Groups
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.tasks.copy_detection import CopyDetection
-from tests.tasks.feature_tables import CONTEXT, Tables
+from tests.tasks.feature_tables import Tables, evaluated
 
 ORIGINALS, DATABASE, KINDS, WIDTH = 20, 60, 3, 4
 COPY_OF = np.repeat(np.arange(ORIGINALS), KINDS)
@@ -82,7 +82,7 @@ def copies(answers: Any = copy_of, *, whitening: bool = True, **card: Any) -> Da
 
 def measured(dataset: Dataset, spread: float = 1.0, **settings: Any) -> Samples:
     task = CopyDetection(**settings).resolved(dataset)
-    samples = task.evaluate(tables(spread), dataset, CONTEXT)
+    samples = evaluated(task, tables(spread), dataset)
     for metric in task.metrics:
         assert 0 <= metric.score(samples) <= 1
     return samples
@@ -197,7 +197,7 @@ def test_kinds_that_a_limited_set_lacks_are_left_out() -> None:
             return FeatureTable([str(row)], None, arrays, np.arange(1))
 
     task = CopyDetection().resolved(few)
-    samples = task.evaluate(Few(source.targets, source.features), few, CONTEXT)
+    samples = evaluated(task, Few(source.targets, source.features), few)
     assert [one.name for one in task.metrics] == ["map", "micro_ap", "map_blur"]
     assert np.isfinite([one.score(samples) for one in task.metrics]).all()
     assert samples["ap_blur"].tolist() == [measured(copies())["ap"][row]]
@@ -207,7 +207,7 @@ def test_kinds_come_from_the_set_and_settings_without_effect_are_refused() -> No
     task = CopyDetection().resolved(copies())
     assert task.kinds == ("crop", "blur", "jpeg")
     assert task.resolved(copies()) == task, "a recorded protocol can be run again"
-    assert CopyDetection().resolved(copies(target="label")).kinds == ()
+    assert CopyDetection().resolved(copies(class_names=())).kinds == ()
     with pytest.raises(ConfigError, match="kinds=crop, but c has crop,blur,jpeg; leave kinds out"):
         CopyDetection(kinds=("crop",)).resolved(copies())
     with pytest.raises(ConfigError, match=r"floor=0\.5 has no effect with whitening=none"):
@@ -223,8 +223,8 @@ def test_requests_are_the_protocols() -> None:
     assert len(CopyDetection(whitening="none").requests(copies())) == 2
     small = CopyDetection(size=64, interpolation="bilinear").requests(copies())
     assert small[0].geometry == Geometry(64, "square", None, "bilinear")
-    with pytest.raises(NotApplicableError, match="copy_detection needs groups of images"):
-        task.requests(copies(target="label"))
+    with pytest.raises(NotApplicableError, match="needs groups of images"):
+        measured(copies(target="label"))
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_requests_are_the_protocols() -> None:
     ids=str,
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="copy_detection: "):
+    with pytest.raises(ConfigError, match=f"^copy_detection.{next(iter(wrong))}="):
         CopyDetection(**wrong)

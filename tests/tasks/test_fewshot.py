@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from ssleval.core import Geometry, Readout, Samples
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.selection import few_per_class
 from ssleval.tasks.fewshot import Fewshot
-from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset
+from tests.tasks.feature_tables import Tables, blobs, dataset, evaluated
 
 QUICK = Fewshot(tries=3, count=5)
 
@@ -16,7 +17,7 @@ QUICK = Fewshot(tries=3, count=5)
 def run(task: Fewshot, tables: Tables, **card: object) -> tuple[dict[str, float], Samples]:
     data = dataset(tables, **card)
     task = task.resolved(data)
-    samples = task.evaluate(tables, data, CONTEXT)
+    samples = evaluated(task, tables, data)
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
 
 
@@ -105,10 +106,30 @@ def test_geometry_is_shared_with_the_other_tasks_unless_set() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(NotApplicableError, match="one label"):
-        Fewshot().requests(dataset(blobs(), target="multilabel"))
+        evaluated(Fewshot(), blobs(), dataset(blobs(), target="multilabel"))
+    with pytest.raises(NotApplicableError, match="scored by mAP; use the task logreg"):
+        Fewshot().resolved(dataset(blobs(), metric="map"))
     with pytest.raises(ConfigError, match="one split"):
-        Fewshot().requests(dataset(blobs(), test_split="train"))
+        evaluated(Fewshot(), blobs(), dataset(blobs(), test_split="train"))
     with pytest.raises(ConfigError, match="whole numbers"):
         Fewshot(shots=(2.5,))
-    with pytest.raises(ConfigError, match="tries"):
-        Fewshot(tries=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shots": ()},
+        {"shots": (0.0,)},
+        {"tries": 1},
+        {"classifiers": ()},
+        {"ks": (0,)},
+        {"temperature": 0.0},
+        {"smallest": 0.0},
+        {"c_one_shot": -1.0},
+        {"held_out": 1.0},
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^fewshot.{next(iter(wrong))}="):
+        Fewshot(**wrong)

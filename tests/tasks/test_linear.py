@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from ssleval.core import FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Samples
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.tasks.linear import Linear
-from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset
+from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset, evaluated
 
 QUICK = Linear(iterations=60, batch_size=16)
 
@@ -14,7 +15,7 @@ QUICK = Linear(iterations=60, batch_size=16)
 def scores(task: Linear, tables: Tables, seed: int = 0) -> tuple[dict[str, float], Samples]:
     data = dataset(tables)
     task = task.resolved(data)
-    samples = task.evaluate(tables, data, replace(CONTEXT, seed=seed))
+    samples = evaluated(task, tables, data, replace(CONTEXT, seed=seed))
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
 
 
@@ -177,7 +178,7 @@ def test_the_metric_is_the_one_of_the_card() -> None:
     tables.targets["test"][:] = np.sort(np.arange(90) % 9 // 7)
     data = dataset(tables, metric="mean_per_class", class_names=("a", "b", "c"))
     task = QUICK.resolved(data)
-    samples = task.evaluate(tables, data, CONTEXT)
+    samples = evaluated(task, tables, data)
     labels, correct = samples["label"], samples["correct@heldout"]
     expected = np.mean([correct[labels == label].mean() for label in np.unique(labels)])
     assert [metric.name for metric in task.metrics] == ["mean_per_class@heldout", "mean_per_class@paper"]
@@ -198,19 +199,23 @@ def test_geometry_is_the_protocols_or_the_cards() -> None:
 
 def test_what_has_no_single_label_is_not_applicable() -> None:
     with pytest.raises(NotApplicableError, match="one label"):
-        Linear().requests(dataset(blobs(), target="multilabel"))
+        evaluated(Linear(), blobs(), dataset(blobs(), target="multilabel"))
     with pytest.raises(NotApplicableError, match="logreg"):
         Linear().resolved(dataset(blobs(), metric="map"))
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="positive"):
-        Linear(iterations=-1)
-    with pytest.raises(ConfigError, match="held_out"):
-        Linear(held_out=1.0)
-    with pytest.raises(ConfigError, match="views=-1"):
-        Linear(views=-1)
-    with pytest.raises(ConfigError, match="preprocessing=card"):
+    wrong: list[dict[str, Any]] = [
+        {"iterations": -1},
+        {"batch_size": -1},
+        {"learning_rates": (0.1, 0.0)},
+        {"held_out": 1.0},
+        {"views": -1},
+    ]
+    for setting in wrong:
+        with pytest.raises(ConfigError, match=f"^linear.{next(iter(setting))}="):
+            Linear(**setting)
+    with pytest.raises(ConfigError, match="views=2 need preprocessing=protocol"):
         Linear(views=2, preprocessing="card")
     with pytest.raises(ConfigError, match="one split"):
-        Linear().requests(dataset(blobs(), test_split="train"))
+        evaluated(Linear(), blobs(), dataset(blobs(), test_split="train"))

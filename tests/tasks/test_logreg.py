@@ -10,7 +10,7 @@ from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.recorded import describe
 from ssleval.tasks.logreg import Logreg
-from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset
+from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset, evaluated
 
 QUICK = Logreg(count=6)
 
@@ -18,7 +18,7 @@ QUICK = Logreg(count=6)
 def run(task: Logreg, tables: Tables, seed: int = 0, **card: object) -> tuple[float, Samples]:
     data = dataset(tables, **card)
     task = task.resolved(data)
-    samples = task.evaluate(tables, data, replace(CONTEXT, seed=seed))
+    samples = evaluated(task, tables, data, replace(CONTEXT, seed=seed))
     return task.metrics[0].score(samples), samples
 
 
@@ -115,13 +115,17 @@ def test_geometry_is_shared_with_the_other_tasks_unless_set() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="needs labels"):
-        Logreg().requests(dataset(blobs(), target="mask"))
+    with pytest.raises(NotApplicableError, match="needs one label per image or several"):
+        evaluated(Logreg(), blobs(), dataset(blobs(), target="mask"))
     with pytest.raises(ConfigError, match="cannot score"):
         Logreg(metric="map").resolved(dataset(blobs()))
     with pytest.raises(ConfigError, match="one split"):
-        Logreg().requests(dataset(blobs(), test_split="train"))
-    with pytest.raises(ConfigError, match="at least 2"):
+        evaluated(Logreg(), blobs(), dataset(blobs(), test_split="train"))
+    with pytest.raises(ConfigError, match=r"logreg\.count=1: expected a whole number >= 2"):
         Logreg(count=1)
-    with pytest.raises(ConfigError, match="held_out"):
+    with pytest.raises(ConfigError, match=r"logreg\.held_out=0\.0"):
         Logreg(held_out=0.0)
+    with pytest.raises(ConfigError, match=r"logreg\.tolerance=0\.0"):
+        Logreg(tolerance=0.0)
+    with pytest.raises(ConfigError, match="smallest < largest"):
+        Logreg(smallest=1.0, largest=1.0)

@@ -9,7 +9,7 @@ from ssleval.core import Dataset, DatasetCard, Geometry, Readout, Samples, Split
 from ssleval.core.targets import Groups, SameGroup
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.tasks.retrieval import Retrieval
-from tests.tasks.feature_tables import CONTEXT, Tables
+from tests.tasks.feature_tables import Tables, evaluated
 
 GROUPS = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, -1, -1, 3])
 
@@ -44,7 +44,7 @@ def grouped(answers: Any = None, **card: Any) -> Dataset:
 
 def measured(dataset: Dataset, spread: float = 1.0, **settings: Any) -> Samples:
     task = Retrieval(**settings).resolved(dataset)
-    samples = task.evaluate(scales_differ(spread), dataset, CONTEXT)
+    samples = evaluated(task, scales_differ(spread), dataset)
     for metric in task.metrics:
         assert 0 <= metric.score(samples) <= 1
     return samples
@@ -177,9 +177,8 @@ def test_scales_are_summed_as_vectors_of_length_one() -> None:
         return pooled + pooled[:, ::-1]
 
     summed = Tables(tables.targets, together)
-    task = Retrieval().resolved(grouped())
-    expected = task.evaluate(summed, grouped(), CONTEXT)["ap"]
-    two = Retrieval(scales=(1.0, 0.5)).resolved(grouped()).evaluate(both, grouped(), CONTEXT)["ap"]
+    expected = evaluated(Retrieval(), summed, grouped())["ap"]
+    two = evaluated(Retrieval(scales=(1.0, 0.5)), both, grouped())["ap"]
     assert two == pytest.approx(expected)
     assert two != pytest.approx(measured(grouped())["ap"])
 
@@ -194,18 +193,18 @@ def test_answers_left_out_as_corrupt_are_not_missed() -> None:
             arrays = {key: array[rows] for key, array in table.arrays.items()}
             return type(table)([str(table.ids[int(row)]) for row in rows], None, arrays, rows)
 
-    samples = Retrieval(levels=()).evaluate(Gaps(tables.targets, tables.features), grouped(), CONTEXT)
+    samples = evaluated(Retrieval(), Gaps(tables.targets, tables.features), grouped())
     whole = np.delete(np.arange(12), 1)
     only = Tables({"images": GROUPS[whole]}, lambda readout, split: tables.features(readout, split)[whole])
     less = grouped(SameGroup(GROUPS[whole]), lengths={"images": 11})
-    expected = Retrieval(levels=()).evaluate(only, less, CONTEXT)
+    expected = evaluated(Retrieval(), only, less)
     assert samples["ap"].tolist() == expected["ap"].tolist()
     assert "images/1" not in samples.ids
 
 
 def test_what_it_has_no_meaning_for_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="retrieval needs groups of images; g has target 'label'"):
-        Retrieval().requests(grouped(target="label"))
+    with pytest.raises(NotApplicableError, match="needs groups of images .*; g has target 'label'"):
+        measured(grouped(target="label"))
     with pytest.raises(DataError, match="no image of 'images' has an answer"):
         measured(grouped(SameGroup(np.arange(12))))
     with pytest.raises(ContractError, match="without the groups"):
@@ -227,5 +226,5 @@ def test_what_it_has_no_meaning_for_is_refused() -> None:
     ids=str,
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="retrieval: "):
+    with pytest.raises(ConfigError, match=f"^retrieval.{next(iter(wrong))}="):
         Retrieval(**wrong)

@@ -7,13 +7,13 @@ from ssleval.core import Geometry, RandomView, Readout
 from ssleval.errors import ConfigError
 from ssleval.metrics.lidar import lidar
 from ssleval.tasks.spectrum import Spectrum
-from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset
+from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset, evaluated
 
 SMALL = Spectrum(first=2, last=7, components=3)
 
 
 def scores(task: Spectrum, tables: Tables, seed: int = 0) -> dict[str, float]:
-    samples = task.evaluate(tables, dataset(tables, target="none"), replace(CONTEXT, seed=seed))
+    samples = evaluated(task, tables, dataset(tables, target="none"), replace(CONTEXT, seed=seed))
     return {metric.name: metric.score(samples) for metric in task.metrics}
 
 
@@ -101,8 +101,10 @@ def test_impossible_settings_are_refused() -> None:
         Spectrum(first=50)
     with pytest.raises(ConfigError, match="pairs_among"):
         Spectrum(pairs_among=1)
-    for change in ({"views": 1}, {"views": -2}, {"views": 2, "delta": 0.0}):
-        with pytest.raises(ConfigError, match="LiDAR"):
+    with pytest.raises(ConfigError, match="LiDAR needs views >= 2"):
+        Spectrum(views=1)
+    for change in ({"views": -2}, {"views": 2, "delta": 0.0}, {"components": 0}, {"t": 0.0}):
+        with pytest.raises(ConfigError, match=rf"^spectrum\.{list(change)[-1]}="):
             Spectrum(**change)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="preprocessing=protocol"):
         Spectrum(views=2, preprocessing="card")

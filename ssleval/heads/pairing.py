@@ -1,0 +1,41 @@
+"""Where the counterpart of a query comes in a ranking: an image of a caption, a caption of an image."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_QUERIES = 256
+"""Queries compared at a time."""
+
+
+def ranks_of(
+    queries: Float[Tensor, "q p"], gallery: Float[Tensor, "g p"], wanted: Int[Tensor, " q"]
+) -> Int[Tensor, " q"]:
+    """Return how many of the gallery rank before the ``wanted`` row of each query, by inner product.
+
+    Of equally near ones the earlier ranks first.
+    """
+    parts: list[Tensor] = []
+    places = torch.arange(len(gallery), device=gallery.device)
+    for first in range(0, len(queries), _QUERIES):
+        scores = queries[first : first + _QUERIES] @ gallery.T
+        right = wanted[first : first + _QUERIES, None]
+        own = scores.gather(1, right)
+        parts.append(((scores > own) | ((scores == own) & (places < right))).sum(dim=1))
+    return torch.cat(parts)
+
+
+def ranks_of_nearest_own(
+    owners: Float[Tensor, "n p"], gallery: Float[Tensor, "g p"], owner: Int[Tensor, " g"]
+) -> Int[Tensor, " n"]:
+    """Return how many of the gallery rank before the nearest of each owner's own rows.
+
+    ``owner`` says which row of ``owners`` each row of the gallery belongs to.
+    """
+    nearest: list[Tensor] = []
+    for first in range(0, len(owners), _QUERIES):
+        scores = owners[first : first + _QUERIES] @ gallery.T
+        numbers = torch.arange(first, first + len(scores), device=scores.device)
+        others = owner[None] != numbers[:, None]
+        nearest.append(scores.masked_fill(others, -torch.inf).argmax(dim=1))
+    return ranks_of(owners, gallery, torch.cat(nearest))

@@ -1,0 +1,34 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ssleval.core import DatasetCard, FeatureTable
+from ssleval.core.task import Inputs, Needs, refuse_dataset
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from tests.tasks.feature_tables import CONTEXT, blobs, dataset
+
+CARD = DatasetCard("d", lengths={"train": 3, "test": 2})
+FITTED = Needs(("label", "multilabel"), training_split=True)
+
+
+def test_what_cannot_be_fitted_and_scored_is_refused() -> None:
+    refuse_dataset("t", FITTED, CARD)
+    refuse_dataset("t", FITTED, replace(CARD, target="multilabel"))
+    with pytest.raises(
+        NotApplicableError, match="t needs one label per image or several .*; d has target 'mask'"
+    ):
+        refuse_dataset("t", FITTED, replace(CARD, target="mask"))
+    with pytest.raises(NotApplicableError, match="fits on a training split; d has test"):
+        refuse_dataset("t", FITTED, replace(CARD, lengths={"test": 2}))
+    with pytest.raises(ConfigError, match="one split, 'train'"):
+        refuse_dataset("t", FITTED, replace(CARD, test_split="train"))
+    refuse_dataset("t", Needs(), replace(CARD, target="mask", lengths={"test": 2}))
+
+
+def test_labels_that_are_not_there_are_the_datasets_fault() -> None:
+    inputs = Inputs(blobs(), dataset(blobs()), (), CONTEXT)
+    table = FeatureTable(["a"], None, {}, np.arange(1))
+    with pytest.raises(ContractError, match="blobs opened without the labels"):
+        inputs.labels(table)
+    assert inputs.labels(replace(table, targets=np.array([4]))).tolist() == [4]
