@@ -23,6 +23,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt64
 
+from ssleval.core.files import write_text_atomically
 from ssleval.errors import DataError
 from ssleval.features.arrays import RowFile, disk, fits
 
@@ -181,11 +182,10 @@ class StoredPass:
         data.allocate()
 
     def _describe(self) -> None:
-        path, draft = self.folder / "pass.json", self.folder / "pass.json.tmp"
+        path = self.folder / "pass.json"
         with disk(path):
-            draft.write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
-            # Atomic: a reader without the lock sees the old version or the new one.
-            draft.replace(path)
+            # A reader without the lock sees the old version or the new one.
+            write_text_atomically(path, json.dumps(self.description, indent=2) + "\n")
 
     def _valid_file(self) -> RowFile:
         return RowFile(self.folder / "valid.npy", (self.images,), "bool")

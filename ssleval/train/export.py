@@ -14,11 +14,12 @@ from ssleval.backbones.vit import Vit
 from ssleval.backbones.weights.weightfile import write_weights
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone
+from ssleval.core.files import write_atomically
 from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet
 from ssleval.train.networks import Network
-from ssleval.train.state import read_state, write_atomically
+from ssleval.train.state import read_state
 from ssleval.train.views import MEAN, STD
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssleval.core.files import write_text_atomically
 from ssleval.errors import DivergedError
 from ssleval.train.logfile import read_log
 from ssleval.train.processes import sum_over_processes, world_size
@@ -28,7 +29,7 @@ class Log:
         if leads:
             # A killed run may have logged steps after its last checkpoint. They are repeated.
             kept = [line for line in read_log(folder) if line["step"] < start]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_text_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
             self._board = _board(folder, start, note)
 
     def record(self, step: int, epoch: int, terms: Mapping[str, Tensor], rates: Rates) -> None:

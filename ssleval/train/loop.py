@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssleval.core import BackboneCard, DatasetOptions
+from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import freed_memory_kept
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError
@@ -178,7 +179,7 @@ class _Run:
         if self.shard.leads:
             self.out.mkdir(parents=True, exist_ok=True)
             settings = json.dumps({**self.config.to_dict(), "data": self.data}, indent=1)
-            (self.out / "config.json").write_text(settings + "\n", encoding="utf-8")
+            write_text_atomically(self.out / "config.json", settings + "\n")
         return 0
 
     def _save(self, step: int, log: Log | None, *, written: bool = False) -> None:

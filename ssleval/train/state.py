@@ -4,15 +4,15 @@ Sampler, crops, masks and stochastic depth are functions of the seed and the ste
 holds the step in place of their random states.
 """
 
-import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssleval.core.files import write_atomically
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.train.config import TrainConfig, from_dict
 
@@ -75,19 +75,6 @@ def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> No
                     f"{path}: made with {section}.{name}={before}, now {value}; resume with the settings it "
                     "began with, or start in another folder"
                 )
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have ``write`` write a temporary file beside ``path``, then rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    write(draft)
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(path)
-    # Renaming a hard link onto another link of the same file leaves both.
-    draft.unlink(missing_ok=True)
 
 
 def remove_drafts(folder: Path) -> None:
