@@ -38,6 +38,8 @@ Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 """A number in [0, 1]."""
 OpenFraction: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
 """A number in (0, 1)."""
+ProperFraction: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
+"""A number in [0, 1)."""
 Distinct = Meta(min_length=1, extra={"distinct": True})
 """Marks a tuple whose entries differ, and that has some: ``Annotated[tuple[str, ...], Distinct]``."""
 Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]

@@ -7,7 +7,7 @@ from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Sample
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.tasks.depth import Depth
 from tests.tasks.dense_tables import WIDTH, dense_dataset, tables
-from tests.tasks.feature_tables import CONTEXT, Tables
+from tests.tasks.feature_tables import CONTEXT, Tables, evaluated
 
 
 def maps(count: int, seed: int = 0, side: int = 16) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ def data(**card: object) -> Dataset:
 
 
 def scores(task: Depth, source: Tables, seed: int = 0) -> tuple[dict[str, float], Samples]:
-    samples = task.evaluate(source, data(), replace(CONTEXT, seed=seed))
+    samples = evaluated(task, source, data(), replace(CONTEXT, seed=seed))
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
 
 
