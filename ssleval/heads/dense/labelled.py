@@ -15,6 +15,11 @@ class Labelled:
     grids: Grids
     targets: Targets
 
+    @property
+    def examples(self) -> tuple[Grids, Targets, int]:
+        """What heads are fitted on: grids, targets and how many images there are."""
+        return self.grids, self.targets, len(self.ids)
+
 
 def labelled(inputs: Inputs) -> Iterator[Labelled]:
     """Yield the patch grids and the targets of every request of a task, in order.
