@@ -22,9 +22,9 @@ from ssleval.core.image_level import train_and_test
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
-from ssleval.heads.dense.depth import UNCENTRED, Bins, depth_maps, fit_depth
+from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_depth
 from ssleval.heads.dense.grid import Fit
-from ssleval.heads.dense.labelled import labelled
+from ssleval.heads.dense.labelled import depth_maps, labelled
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
 

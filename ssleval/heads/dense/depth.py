@@ -1,6 +1,5 @@
 """Metres for every pixel from a linear head on patch grids: a mean over fixed bins of depth."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, pi
 
@@ -10,8 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ssleval.errors import ContractError
-from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, outputs_of, resized
-from ssleval.heads.dense.labelled import Labelled
+from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized
 
 FLOOR = 0.1
 """Added to every bin's rectified logit, so that none ever has weight zero."""
@@ -52,19 +50,6 @@ def depth_map(logits: Float[Tensor, "c h w"], bins: Bins, size: tuple[int, int])
     fine = resized(logits.unsqueeze(0), _fine(logits.shape[1:], bins))
     metres = resized(bins.mix(fine).unsqueeze(1), size)
     return metres[0, 0].clamp(bins.nearest, bins.farthest)
-
-
-def depth_maps(head: LinearHead, views: Sequence[Labelled], bins: Bins) -> Iterator[Float[np.ndarray, "H W"]]:
-    """Yield metres for every image at the size of its target.
-
-    The first of ``views`` are the images, the others their mirror images, whose maps are turned back; the
-    maps of all views are averaged.
-    """
-    outputs = (outputs_of(head, view.grids, len(view.ids)) for view in views)
-    for row, logits in enumerate(zip(*outputs, strict=True)):
-        height, width = views[0].targets(row).shape
-        plain, *mirrored = (depth_map(view, bins, (height, width)).cpu().numpy() for view in logits)
-        yield np.mean([plain, *(metres[:, ::-1] for metres in mirrored)], axis=0)
 
 
 def depth_at(

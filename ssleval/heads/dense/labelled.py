@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from ssleval.core.task import Inputs
-from ssleval.heads.dense.grid import Grids, Targets, grids_of, targets_of
+from ssleval.heads.dense.depth import Bins, depth_map
+from ssleval.heads.dense.grid import Grids, LinearHead, Targets, grids_of, outputs_of, targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,16 @@ def labelled(inputs: Inputs) -> Iterator[Labelled]:
     for request, table in zip(inputs.requests, inputs.tables(), strict=True):
         grids = grids_of(table, request.readouts, inputs.context.device)
         yield Labelled(table.ids, grids, targets_of(request.dataset, request.split, table.rows))
+
+
+def depth_maps(head: LinearHead, views: Sequence[Labelled], bins: Bins) -> Iterator[Float[np.ndarray, "H W"]]:
+    """Yield metres for every image at the size of its target.
+
+    The first of ``views`` are the images, the others their mirror images, whose maps are turned back; the
+    maps of all views are averaged.
+    """
+    outputs = (outputs_of(head, view.grids, len(view.ids)) for view in views)
+    for row, logits in enumerate(zip(*outputs, strict=True)):
+        height, width = views[0].targets(row).shape
+        plain, *mirrored = (depth_map(view, bins, (height, width)).cpu().numpy() for view in logits)
+        yield np.mean([plain, *(metres[:, ::-1] for metres in mirrored)], axis=0)
