@@ -52,6 +52,8 @@ Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]
 """Different whole numbers from 1, at least one."""
 Positives: TypeAlias = Annotated[tuple[Positive, ...], Distinct]
 """Different numbers above 0, at least one."""
+Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Meta(extra={"distinct": True})]
+"""Different numbers above 0, or none."""
 Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 """Two numbers above 0."""
 

@@ -11,6 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from PIL import Image
 
+from ssleval.core.vocabulary import Split
+from ssleval.errors import DataError
+
 Level: TypeAlias = Literal["easy", "medium", "hard"]
 """Which answers count: easy ones, all, or hard ones."""
 
@@ -95,3 +98,21 @@ class Views(NamedTuple):
     """Of each camera, in pixels from the corner of its image."""
     motion: Float64[np.ndarray, "4 4"]
     """Takes points from the frame of the first camera into that of the second, in metres."""
+
+
+def clips_of(split: Split) -> dict[str, list[int]]:
+    """Return the rows of every clip, whose name is the part of an id before the last slash.
+
+    Raises:
+        DataError: a clip has fewer than three frames.
+    """
+    clips: dict[str, list[int]] = {}
+    for row, name in enumerate(split.ids):
+        clips.setdefault(name.rpartition("/")[0], []).append(row)
+    for clip, rows in clips.items():
+        if len(rows) < 3:
+            raise DataError(
+                f"clip {clip}: {len(rows)} frames; the first and the last are not scored, so that it takes "
+                "three: a --limit draws frames from all clips, choose a larger one"
+            )
+    return clips

@@ -2,20 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ssleval.core import Context, Geometry, Interpolation, Readout, Split
 from ssleval.core.backbone import Backbone, PatchesOf
 from ssleval.errors import ConfigError
+from ssleval.features.decode import decoded_batches
 from ssleval.features.extract import choose_batch_size, class_attention, forward, forward_pixels
 from ssleval.features.geometry import apply
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
+
+T = TypeVar("T")
 
 
 class Live:
@@ -40,6 +45,21 @@ class Live:
     def read_image(self, image: Image.Image, geometry: Geometry, readout: Readout) -> Float[Tensor, "..."]:
         """Return one readout of one image in float32, without the axis of the batch."""
         return self.read(pixels_of(image, self.on_grid(geometry)), (readout,))[readout][0].float()
+
+    def read_named(
+        self, geometry: Geometry, readout: Readout, kept: int
+    ) -> Callable[[str, Image.Image], Float[Tensor, "..."]]:
+        """Return `read_image` for images with names, which remembers its last ``kept`` answers."""
+        answers: dict[str, Tensor] = {}
+
+        def read(name: str, image: Image.Image) -> Float[Tensor, "..."]:
+            if name not in answers:
+                if len(answers) == kept:
+                    del answers[next(iter(answers))]
+                answers[name] = self.read_image(image, geometry, readout)
+            return answers[name]
+
+        return read
 
     def attention(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b heads h w"]:
         """Return the last block's attention of the class token.
@@ -70,6 +90,13 @@ class Live:
         for start in range(0, len(split), size):
             rows = range(start, min(start + size, len(split)))
             yield rows, torch.cat([pixels_of(split.image(row), geometry) for row in rows])
+
+    def decoded(self, batches: Dataset[T], count: int, name: str, images: int) -> Iterator[T]:
+        """Yield ``count`` batches of so many ``images``, decoded ahead, under a progress bar for ``name``."""
+        with self.progress(name, count * images) as advance:
+            for batch in decoded_batches(batches, range(count), self.context):
+                yield batch
+                advance(images)
 
     def on_grid(self, geometry: Geometry) -> Geometry:
         """Return the geometry with the model's patch size in place of the word."""

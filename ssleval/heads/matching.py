@@ -1,8 +1,10 @@
 """Dense correspondence by patch tokens: nearest neighbours of given points, and mutual nearest neighbours."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -49,6 +51,22 @@ def match(
         best = _best_pixels(tokens, second, size)
         rows, columns = best.unbind(1)
     return torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=1)
+
+
+def match_pixels(
+    points: Float[np.ndarray, "k 2"],
+    grids: Sequence[Float[Tensor, "h w d"]],
+    sizes: Sequence[tuple[int, int]],
+    positions: Positions,
+) -> Float[np.ndarray, "k 2"]:
+    """Return the `match` of points of the first of two images, both as column and row in pixels.
+
+    ``sizes`` are the width and height of the images.
+    """
+    first, second = grids
+    width, height = sizes[1]
+    places = torch.from_numpy(points / np.array(sizes[0])).to(first)
+    return match(first, second, places, (height, width), positions).cpu().numpy() * np.array(sizes[1])
 
 
 def mutual(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Int[Tensor, "k 2"]:

@@ -6,16 +6,46 @@ context frame that their windows cover. Memory is that of one strip of tiles.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, one_hot
 
 from ssleval.errors import ConfigError
 
 TILE = 8
 """Patches per side of a tile: large enough for a fast product, small compared with the window."""
+
+
+def follow(
+    frames: Iterable[Float[Tensor, "h w d"]],
+    mask: UInt8[np.ndarray, "H W"],
+    scale: int,
+    *,
+    context: int,
+    radius: int,
+    topk: int,
+    temperature: float,
+) -> Iterator[UInt8[np.ndarray, "H W"]]:
+    """Yield the mask of every frame after the first, at the size of ``mask``, which is that of the first.
+
+    Masks are resized by the nearest pixel: the first to the patches, the others from ``scale`` pixels a
+    patch, to which `harden` upsamples labels. The rest is as in `propagate`.
+    """
+    remaining = iter(frames)
+    tokens = next(remaining)
+    height, width = tokens.shape[:2]
+    small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    labels = torch.from_numpy(np.array(small, dtype=np.int64))
+    first = one_hot(labels, int(mask.max()) + 1).float().to(tokens.device)
+    settings = {"context": context, "radius": radius, "topk": topk}
+    for soft in propagate(chain([tokens], remaining), first, temperature=temperature, **settings):
+        hard = Image.fromarray(harden(soft, scale).cpu().numpy())
+        yield np.array(hard.resize(mask.shape[::-1], Image.Resampling.NEAREST))
 
 
 def propagate(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -57,3 +57,18 @@ def image_text_logits(
         rows = torch.from_numpy(np.array(images[start : start + _IMAGES_AT_ONCE], dtype=np.float32))
         units = functional.normalize(rows.to(texts.device), dim=-1)
         yield similarity.scale * units @ texts.T + similarity.bias
+
+
+def ranked_with_loss(
+    logits: Iterator[Float[Tensor, "b c"]], labels: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, " n"]]:
+    """Return the five best classes of every image, of equals the smaller first, and the label's loss in nats."""
+    ranked: list[Tensor] = []
+    losses: list[Tensor] = []
+    seen = 0
+    for block in logits:
+        targets = torch.from_numpy(np.array(labels[seen : seen + len(block)], dtype=np.int64))
+        ranked.append(block.sort(dim=1, descending=True, stable=True).indices[:, :5].cpu())
+        losses.append(functional.cross_entropy(block, targets.to(block.device), reduction="none").cpu())
+        seen += len(block)
+    return torch.cat(ranked).numpy(), torch.cat(losses).numpy()

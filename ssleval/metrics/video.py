@@ -1,9 +1,10 @@
 """Video object segmentation: region similarity J and contour accuracy F."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial import KDTree
 
 from ssleval.errors import ContractError
@@ -81,3 +82,24 @@ def decay(scores: Float[np.ndarray, " t"]) -> float:
 def _near(points: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], radius: int) -> float:
     distance, _ = KDTree(others).query(points)
     return float((distance <= radius).mean())
+
+
+def object_scores(
+    targets: Iterable[UInt8[np.ndarray, "H W"]],
+    predicted: Iterable[UInt8[np.ndarray, "H W"]],
+    objects: Sequence[int],
+    tolerance: float = TOLERANCE,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield every object of a clip with its J, its F, their mean, and how often and how long it is held.
+
+    Frames are scored as far as there are ``targets``; no mask is predicted beyond them.
+    """
+    by_frame: list[list[tuple[float, float]]] = []
+    for target, mask in zip(targets, predicted, strict=False):
+        pairs = [(mask == item, target == item) for item in objects]
+        by_frame.append([(region_j(*pair), contour_f(*pair, tolerance)) for pair in pairs])
+    for item, scores in zip(objects, np.array(by_frame).transpose(1, 2, 0), strict=True):
+        j, f = scores
+        means = {"j_and_f": float(scores.mean()), "j": float(j.mean()), "f": float(f.mean())}
+        held = {"j_recall": recall(j), "f_recall": recall(f), "j_decay": decay(j), "f_decay": decay(f)}
+        yield item, means | held

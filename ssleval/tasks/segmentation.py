@@ -12,30 +12,24 @@ intersections and unions summed over the split, over the classes that occur in m
 Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.4 and app. B; dinov2/eval/segmentation.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
-from jaxtyping import Int, Int64, UInt8
 
-from ssleval.core import Context, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.backbone import Backbone
-from ssleval.core.task import Source, Task, refuse_one_split, tasks
-from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.features.decode import decoded_batches
-from ssleval.features.live import live_patches
-from ssleval.features.progress import progress
-from ssleval.features.readouts import canonical
-from ssleval.heads.dense.augment import Augmentation
-from ssleval.heads.dense.crops import Batch, Crops, fit_on_crops
-from ssleval.heads.dense.grid import Fit, batches, grids_of, outputs_of, targets_of
-from ssleval.heads.dense.recipe import PUBLISHED, Choice, PaperFields
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core.image_level import train_and_test
+from ssleval.core.settings import Count, Natural, NonNegative, Positive, ProperFraction
+from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.features import Live
+from ssleval.heads.dense.crops import Crops, fit_on_crops
+from ssleval.heads.dense.grid import Fit, batches, outputs_of
+from ssleval.heads.dense.labelled import labelled
+from ssleval.heads.dense.recipe import Choice, PaperFields, published
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
-from ssleval.heads.dense.windows import classes_of_views
-from ssleval.metrics.segmentation import confusion, overlap
-from ssleval.metrics.stats import mean_ratio_of, ratio_of
+from ssleval.metrics.pixelwise import OVERLAP_METRICS, confusions
+from ssleval.metrics.segmentation import overlap
 
 
 @tasks.register("segmentation")
@@ -44,177 +38,83 @@ class Segmentation(PaperFields, Task):
     """Linear segmentation on frozen patch tokens."""
 
     version = 2
-
     protocol: Literal["fast", "paper"] = "fast"
     inputs: Literal["lin", "ms"] = "lin"
     """The last block, or the last four, after the model's final norm."""
-    size: int = 0
+    size: Natural = 0
     """Pixels of both sides (fast; 448, a multiple of every usual patch size), or of the short one (paper)."""
     interpolation: Choice = "protocol"
-    iterations: int = 0
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.0375
+    iterations: Natural = 0
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-4
+    warmup: ProperFraction = 0.0375
     """Fraction of the iterations: 1,500 of 40,000 in the paper."""
-    pixels: int = 0
+    pixels: Natural = 0
     """Pixels drawn from every image of a batch (fast; 2,048). The paper's loss takes all of them."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that no run could honour, or that the protocol would not read."""
-        paper = self.protocol == "paper"
-        idle = {"pixels": 0} if paper else {one.name: one.default for one in fields(PaperFields)}
-        for name, default in idle.items():
-            if getattr(self, name) != default:
-                raise ConfigError(
-                    f"segmentation: {name}={getattr(self, name)} has no effect with protocol={self.protocol}"
-                )
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"segmentation: warmup={self.warmup}; expected a fraction from 0 to below 1")
-        full = self._published()
-        full._how()
-        if paper:
-            full._augmentation()
-            if not 1 <= full.stride <= full.crop or min(full.test_ratios) <= 0:
-                raise ConfigError(
-                    f"segmentation: stride={full.stride} for windows of crop={full.crop}, test_ratios="
-                    f"{full.test_ratios}; windows must touch, and ratios be positive"
-                )
+        """Refuse settings that the protocol does not read, or that do not go together."""
+        super().__post_init__()
+        full = published(self, self.protocol, self.inputs)
+        full.refuse_conflicts(self.protocol, full.pixels, full.size)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Mean IoU, mean accuracy of classes, and accuracy of pixels."""
-        return (
-            Metric("mean_iou", mean_ratio_of("intersection", "union")),
-            Metric("mean_accuracy", mean_ratio_of("intersection", "area")),
-            Metric("pixel_accuracy", ratio_of("correct", "labelled")),
-        )
+        return OVERLAP_METRICS
+
+    @property
+    def needs(self) -> Needs:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Masks to fit on and to score, and the blocks that are read."""
+        return Needs(("mask",), training_split=True, readouts=self._readouts)
 
     def resolved(self, dataset: Dataset) -> "Segmentation":  # noqa: ARG002
         """Return the task with the published values where it has none of its own."""
-        return self._published()
-
-    def check(self, backbone: Backbone) -> None:
-        """Refuse a model of fewer blocks."""
-        for readout in self._readouts():
-            canonical(readout, backbone)
+        return published(self, self.protocol, self.inputs)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the patch grids of the training and of the scored split; for the paper the splits alone.
-
-        Raises:
-            NotApplicableError: the target is no mask of classes.
-            ConfigError: the two splits are one.
-        """
-        card = dataset.card
-        if card.target != "mask":
-            raise NotApplicableError(
-                f"segmentation needs a mask of classes; {card.name} has target {card.target!r}"
-            )
-        refuse_one_split("segmentation", card)
-        splits = (card.train_split, card.test_split)
+        """Return the patch grids of the training and of the scored split; for the paper the splits alone."""
         if self.protocol == "paper":
-            return tuple(FeatureRequest(dataset, split, None, ()) for split in splits)
-        full = self._published()
-        geometry = Geometry(full.size, "square", None, full._filter())
-        return tuple(FeatureRequest(dataset, split, geometry, self._readouts()) for split in splits)
+            return train_and_test(dataset, None, ())
+        geometry = Geometry(self.size, "square", None, cast("Interpolation", self.interpolation))
+        return train_and_test(dataset, geometry, self._readouts)
 
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of pixel counts per scored image."""
-        full = self._published()
-        return (full._on_crops if self.protocol == "paper" else full._on_tokens)(source, dataset, context)
+        if self.protocol == "paper":
+            return self._on_crops(inputs)
+        train, test = labelled(inputs)
+        head = fit_classes(*train.examples, **self._fit(inputs))
+        classes = (partial(classes_at, logits) for logits in outputs_of(head, test.grids, len(test.ids)))
+        return Samples(test.ids, overlap(confusions(classes, test.targets, inputs.card.num_classes)))
 
-    def _on_tokens(self, source: Source, dataset: Dataset, context: Context) -> Samples:
-        first, second = self.requests(dataset)
-        train, test = source.load(first), source.load(second)
-        head = fit_classes(
-            grids_of(train, first.readouts, context.device),
-            targets_of(dataset, first.split, train.rows),
-            len(train.ids),
-            self._how(),
-            **self._fitting(dataset, context),
+    def _on_crops(self, inputs: Inputs) -> Samples:
+        train, test = (inputs.dataset.split(request.split) for request in inputs.requests)
+        live, seed = Live(inputs.backbone, inputs.context), inputs.context.seed
+        patches_of, card = live.grids(self._readouts), live.backbone.card
+        rows = np.stack(list(batches(len(train), self.batch_size, self.iterations, seed)))
+        crops = Crops(train, rows, self.augmentation(self.size, self.interpolation), card.mean, seed)
+        head = fit_on_crops(
+            patches_of,
+            live.decoded(crops, len(crops), f"crops of {inputs.card.name}", self.batch_size),
+            channels=card.embed_dim * len(self._readouts),
+            **self._fit(inputs),
         )
-        outputs = outputs_of(head, grids_of(test, second.readouts, context.device), len(test.ids))
-        found = (partial(classes_at, logits) for logits in outputs)
-        return _judged(found, test.ids, test.rows, dataset)
+        classes_of = self.windows(patches_of, head, self.size, self.interpolation, inputs.context.device)
+        classes = (partial(classes_of, test.image(row)) for row in range(len(test)))
+        assert test.target is not None
+        return Samples(test.ids, overlap(confusions(classes, test.target, inputs.card.num_classes)))
 
-    def _on_crops(self, source: Source, dataset: Dataset, context: Context) -> Samples:
-        backbone, card = source.backbone, dataset.card
-        train, test = dataset.split(card.train_split), dataset.split(card.test_split)
-        patches_of = live_patches(backbone, self._readouts(), context)
-        rows = np.stack(list(batches(len(train), self.batch_size, self.iterations, context.seed)))
-        crops = Crops(train, rows, self._augmentation(), backbone.card.mean, context.seed)
-        label = f"{backbone.card.name} on crops of {card.name}"
-        with progress(label, rows.size, 0, show=context.progress) as advance:
-            head = fit_on_crops(
-                patches_of,
-                _counted(decoded_batches(crops, range(len(crops)), context), advance),
-                self._how(),
-                channels=backbone.card.embed_dim * len(self._readouts()),
-                **self._fitting(dataset, context),
-            )
-
-        def classes(row: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
-            return classes_of_views(
-                lambda pixels: head(patches_of(pixels)),
-                test.image(row),
-                size,
-                shorts=[int(self.size * ratio) for ratio in self.test_ratios],
-                mirrored=self.test_flip == "yes",
-                crop=self.crop,
-                stride=self.stride,
-                interpolation=self._filter(),
-                device=context.device,
-            )
-
-        found = (partial(classes, row) for row in range(len(test)))
-        return _judged(found, test.ids, np.arange(len(test)), dataset)
-
-    def _published(self) -> "Segmentation":
-        absent = (0, (), "protocol")
-        published = PUBLISHED[self.protocol, self.inputs].items()
-        changes = {name: value for name, value in published if getattr(self, name) in absent}
-        return replace(self, **changes) if changes else self
-
+    @property
     def _readouts(self) -> tuple[Readout, ...]:
         return tuple(Readout("patches", block) for block in ((-1,) if self.inputs == "lin" else range(-4, 0)))
 
-    def _filter(self) -> Interpolation:
-        return cast("Interpolation", self.interpolation)
-
-    def _how(self) -> Fit:
-        return Fit(self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels)
-
-    def _augmentation(self) -> Augmentation:
-        return Augmentation(
-            self.size, self.ratios, self.crop, self.cat_max_ratio, self.flip, self.distortion, self._filter()
-        )
-
-    def _fitting(self, dataset: Dataset, context: Context) -> dict[str, Any]:
+    def _fit(self, inputs: Inputs) -> dict[str, Any]:
         return {
-            "num_classes": dataset.card.num_classes,
+            "how": Fit(self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels),
+            "num_classes": inputs.card.num_classes,
             "warmup": round(self.warmup * self.iterations),
-            "seed": context.seed,
-            "device": context.device,
+            "seed": inputs.context.seed,
+            "device": inputs.context.device,
         }
-
-
-def _judged(
-    found: Iterable[Callable[[tuple[int, int]], UInt8[np.ndarray, "H W"]]],
-    ids: Sequence[str],
-    rows: Int[np.ndarray, " n"],
-    dataset: Dataset,
-) -> Samples:
-    """Return the pixel counts of images, from functions that give their classes at the size of the mask."""
-    truth = targets_of(dataset, dataset.card.test_split, rows)
-    counts: list[Int64[np.ndarray, "c c"]] = []
-    for row, classes in enumerate(found):
-        mask = truth(row)
-        counts.append(confusion(classes(mask.shape), mask, dataset.card.num_classes))
-    return Samples(ids, overlap(counts))
-
-
-def _counted(stream: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
-    for images, masks in stream:
-        yield images, masks
-        advance(len(images))

@@ -12,25 +12,23 @@ Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.2.1, table 5; Pont-Tuset et 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from ssleval.core import Context, Dataset, FeatureRequest, Interpolation, Metric, Readout, Samples, Split
-from ssleval.core.backbone import Backbone
-from ssleval.core.task import Source, Task, tasks
-from ssleval.errors import ConfigError, DataError, NotApplicableError
-from ssleval.features.extract import forward
-from ssleval.features.geometry import FILTERS
-from ssleval.features.progress import progress
-from ssleval.features.readouts import canonical
-from ssleval.heads.propagation import harden, propagate
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples, Split
+from ssleval.core.rows import samples_of
+from ssleval.core.settings import Count, Natural, Positive
+from ssleval.core.targets import clips_of
+from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.errors import ConfigError, DataError
+from ssleval.features import Live
+from ssleval.heads.propagation import follow
 from ssleval.metrics.stats import mean_of
-from ssleval.metrics.video import contour_f, decay, recall, region_j
+from ssleval.metrics.video import object_scores
 
 LONG_STEP = 64
 """The long side's length in pixels is a multiple of this, or of the patches that fit into it."""
@@ -41,151 +39,80 @@ LONG_STEP = 64
 class VideoSegmentation(Task):
     """Labels of the first frame, carried on by similar patches."""
 
-    size: int = 480
+    seeded: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(("video",))
+    size: Count = 480
     """Short side in pixels; rounded down to whole patches."""
     interpolation: Interpolation = "bilinear"
-    context: int = 7
+    context: Natural = 7
     """Frames looked back at, besides the first."""
-    radius: int = 12
+    radius: Natural = 12
     """Patches from the middle of the square window to its edge."""
-    topk: int = 5
-    temperature: float = 0.1
-    tolerance: float = 0.008
+    topk: Count = 5
+    temperature: Positive = 0.1
+    tolerance: Positive = 0.008
     """Distance at which contours still agree, as a part of the image's diagonal."""
-
-    seeded = False
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no clip could honour."""
-        if self.context < 0 or self.radius < 0 or self.topk < 1:
-            raise ConfigError(
-                f"video_segmentation: context={self.context}, radius={self.radius}, topk={self.topk}; "
-                "expected context and radius from 0 and topk from 1"
-            )
-        if min(self.size, self.temperature, self.tolerance) <= 0:
-            raise ConfigError("video_segmentation: size, temperature and tolerance must be positive")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The mean of J and F first; each of them, and how often and how long objects are held."""
-        better = {"j_and_f": True, "j": True, "f": True, "j_recall": True, "f_recall": True}
-        worse = {"j_decay": False, "f_decay": False}
-        return tuple(
-            Metric(name, mean_of(name), higher_is_better=higher) for name, higher in (better | worse).items()
-        )
+        names = ("j_and_f", "j", "f", "j_recall", "f_recall", "j_decay", "f_decay")
+        return tuple(Metric(name, mean_of(name), not name.endswith("decay")) for name in names)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the scored clips, whose frames go through the model one by one in `evaluate`.
+        """Return the scored clips, whose frames go through the model one by one in `evaluate`."""
+        return (FeatureRequest(dataset, dataset.card.test_split, None, ()),)
 
-        Raises:
-            NotApplicableError: the dataset has no masks of clips.
-        """
-        card = dataset.card
-        if card.target != "video":
-            raise NotApplicableError(
-                f"video_segmentation needs clips with the object of every pixel; {card.name} has target "
-                f"{card.target!r}"
-            )
-        return (FeatureRequest(dataset, card.test_split, None, ()),)
-
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Follow every clip; one row per object."""
-        split = dataset.split(dataset.card.test_split)
-        ids: list[str] = []
-        rows: list[dict[str, float]] = []
-        label = f"{source.backbone.card.name} on {dataset.card.name}"
-        with progress(label, len(split), 0, show=context.progress) as advance:
-            for clip, frames in _clips(split).items():
-                for item, scores in self._clip(source.backbone, split, frames, context):
-                    ids.append(f"{clip}#{item}")
-                    rows.append(scores)
+        split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
+        rows: dict[str, dict[str, float]] = {}
+        with live.progress(inputs.card.name, len(split)) as advance:
+            for clip, frames in clips_of(split).items():
+                scores = self._clip(live, split, frames)
+                rows |= {f"{clip}#{item}": row for item, row in scores}
                 advance(len(frames))
-        return Samples(ids, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+        return samples_of(rows)
 
     def _clip(
-        self, backbone: Backbone, split: Split, frames: Sequence[int], context: Context
+        self, live: Live, split: Split, frames: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield every object of a clip's first mask, and its scores."""
-        objects = [int(value) for value in np.unique(_mask(split, frames[0])) if value]
+        assert split.target is not None
+        mask = split.target(frames[0])
+        objects = [int(value) for value in np.unique(mask) if value]
         if not objects:
             raise DataError(f"{split.ids[frames[0]]}: no object in the mask of the first frame")
-        per_frame: list[list[tuple[float, float]]] = []
-        for row, predicted in zip(frames[1:-1], follow(self, backbone, split, frames, context), strict=False):
-            target = _mask(split, row)
-            pairs = [(predicted == item, target == item) for item in objects]
-            per_frame.append([(region_j(*pair), contour_f(*pair, self.tolerance)) for pair in pairs])
-        for item, scores in zip(objects, np.array(per_frame).transpose(1, 2, 0), strict=True):
-            j, f = scores
-            means = {"j_and_f": float(scores.mean()), "j": float(j.mean()), "f": float(f.mean())}
-            held = {"j_recall": recall(j), "f_recall": recall(f), "j_decay": decay(j), "f_decay": decay(f)}
-            yield item, means | held
+        predicted = follow(
+            self._tokens(live, split, frames),
+            mask,
+            live.backbone.card.patch_size,
+            context=self.context,
+            radius=self.radius,
+            topk=self.topk,
+            temperature=self.temperature,
+        )
+        return object_scores(map(split.target, frames[1:-1]), predicted, objects, self.tolerance)
 
-    def pixels(self, image: Image.Image, patch: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Return a frame as the model sees it, of whole patches of ``patch`` pixels.
+    def _tokens(self, live: Live, split: Split, frames: Sequence[int]) -> Iterator[Float[Tensor, "h w d"]]:
+        first = split.image(frames[0]).size
+        for row in frames:
+            frame = split.image(row)
+            if frame.size != first:
+                raise DataError(f"{split.ids[row]}: {frame.size} pixels, but its clip began with {first}")
+            size = self.frame_size(frame.size, live.backbone.card.patch_size)
+            resized = frame.resize(size, Image.Resampling[self.interpolation.upper()])
+            yield live.read_image(resized, Geometry(None), Readout("patches"))
+
+    def frame_size(self, size: tuple[int, int], patch: int) -> tuple[int, int]:
+        """Return width and height in whole patches of a frame as the model sees it.
 
         Raises:
             ConfigError: it would have no patch.
         """
         step = patch * max(1, LONG_STEP // patch)
-        short, long = self.size // patch * patch, self.size * max(image.size) // min(image.size)
+        short, long = self.size // patch * patch, self.size * max(size) // min(size)
         if not short:
             raise ConfigError(f"video_segmentation: size={self.size} holds no patch of {patch} pixels")
-        sides = (short, max(step, long // step * step))
-        width, height = sides if image.width < image.height else sides[::-1]
-        return np.array(image.resize((width, height), FILTERS[self.interpolation]))
-
-
-def follow(
-    task: VideoSegmentation, backbone: Backbone, split: Split, frames: Sequence[int], context: Context
-) -> Iterator[UInt8[np.ndarray, "H W"]]:
-    """Yield the predicted mask of every frame of a clip after the first, in the size of its images.
-
-    Raises:
-        DataError: frames of one clip differ in size.
-    """
-    patch, readout = backbone.card.patch_size, canonical(Readout("patches"), backbone)
-    image = split.image(frames[0])
-
-    def tokens() -> Iterator[Float[Tensor, "h w d"]]:
-        for row in frames:
-            frame = split.image(row)
-            if frame.size != image.size:
-                raise DataError(
-                    f"{split.ids[row]}: {frame.size} pixels, but its clip began with {image.size}"
-                )
-            pixels = torch.from_numpy(task.pixels(frame, patch))[None]
-            yield forward(backbone, pixels, (readout,), context)[readout][0]
-
-    height, width = (side // patch for side in task.pixels(image, patch).shape[:2])
-    mask = _mask(split, frames[0])
-    small = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST), dtype=np.int64)
-    first = one_hot(torch.from_numpy(small), int(mask.max()) + 1).float().to(context.device)
-    for labels in propagate(
-        tokens(),
-        first,
-        context=task.context,
-        radius=task.radius,
-        topk=task.topk,
-        temperature=task.temperature,
-    ):
-        found = Image.fromarray(harden(labels, patch).cpu().numpy())
-        yield np.array(found.resize(image.size, Image.Resampling.NEAREST))
-
-
-def _clips(split: Split) -> dict[str, list[int]]:
-    """Return the rows of every clip, by the part of their ids before the last slash."""
-    clips: dict[str, list[int]] = {}
-    for row, name in enumerate(split.ids):
-        clips.setdefault(name.rpartition("/")[0], []).append(row)
-    for clip, rows in clips.items():
-        if len(rows) < 3:
-            raise DataError(
-                f"clip {clip}: {len(rows)} frames; the first and the last are not scored, so that it takes "
-                "three: a --limit draws frames from all clips, choose a larger one"
-            )
-    return clips
-
-
-def _mask(split: Split, row: int) -> UInt8[np.ndarray, "H W"]:
-    assert split.target is not None
-    return split.target(row)
+        long = max(step, long // step * step)
+        return (short, long) if size[0] < size[1] else (long, short)

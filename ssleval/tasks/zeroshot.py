@@ -10,22 +10,16 @@ several labels per image, mAP of the logits. Models without a text tower are lef
 Source: Radford et al. 2021, arXiv:2103.00020, sec. 3.1; LAION-AI/CLIP_benchmark, zeroshot_classification.py.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
 
-from ssleval.core import Context, Dataset, FeatureRequest, Metric, Readout, Samples, digest
-from ssleval.core.backbone import Backbone
-from ssleval.core.task import Source, Task, tasks
-from ssleval.datasets.prompts import Prompts, class_prompts, templates_for
-from ssleval.errors import ConfigError, ContractError, NotApplicableError
-from ssleval.heads.zeroshot import class_embeddings, image_text_logits
+from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
+from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.datasets.prompts import class_prompts, pinned
+from ssleval.errors import NotApplicableError
+from ssleval.heads.zeroshot import class_embeddings, image_text_logits, ranked_with_loss
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
@@ -39,6 +33,7 @@ class Zeroshot(Task):
     """Classification by text prompts."""
 
     seeded: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(("label", "multilabel"), text_tower=True)
     templates: str = "dataset"
     """Set of templates, or a file with one a line; ``dataset``: the one it was published with."""
     class_names: str = "dataset"
@@ -69,68 +64,26 @@ class Zeroshot(Task):
             NotApplicableError: the metric asked for is not one of its kind of label.
         """
         card = dataset.card
-        if card.target not in {"label", "multilabel"}:
-            return self
         metric = card.metric if self.metric == "card" else self.metric
         if (metric == "map") != (card.target == "multilabel"):
-            raise NotApplicableError(
-                f"zeroshot: {card.name} has target {card.target!r}, which {metric} cannot score"
-            )
-        templates = templates_for(card) if self.templates == "dataset" else self.templates
-        task = replace(self, templates=templates, metric=metric)
-        found = digest(task._prompts(dataset))
-        if self.prompts_sha256 not in {"", found}:
-            raise ConfigError(
-                f"zeroshot: prompts of {card.name} have sha256 {found}, not {self.prompts_sha256}"
-            )
-        return replace(task, prompts_sha256=found)
-
-    def check(self, backbone: Backbone) -> None:
-        """Refuse a model without a text tower."""
-        backbone.similarity()
+            raise NotApplicableError(f"{card.name} has target {card.target!r}, which {metric} cannot score")
+        prompts = pinned("zeroshot", card, self.templates, self.class_names, self.prompts_sha256)
+        return replace(self, templates=prompts[0], prompts_sha256=prompts[1], metric=metric)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the scored split, at the model's own geometry.
+        """Return the scored split, at the model's own geometry."""
+        return (FeatureRequest(dataset, dataset.card.test_split, None, (_POOLED,)),)
 
-        Raises:
-            NotApplicableError: images have no labels.
-        """
-        card = dataset.card
-        if card.target not in {"label", "multilabel"}:
-            raise NotApplicableError(f"zeroshot needs labels; {card.name} has target {card.target!r}")
-        return (FeatureRequest(dataset, card.test_split, None, (_POOLED,)),)
-
-    def evaluate(self, source: Source, dataset: Dataset, context: Context) -> Samples:  # noqa: ARG002
+    def evaluate(self, inputs: Inputs) -> Samples:
         """Compare every image with every class; one row per image."""
-        task = self.resolved(dataset)
-        (test,) = (source.load(request) for request in self.requests(dataset))
-        if test.targets is None:
-            raise ContractError(f"zeroshot: {dataset.card.name} opened without the labels its card promises")
-        backbone = source.backbone
-        classes = class_embeddings(backbone, task._prompts(dataset))
+        (test,) = inputs.tables()
+        labels, backbone = inputs.labels(test), inputs.backbone
+        classes = class_embeddings(backbone, class_prompts(inputs.card, self.templates, self.class_names))
         logits = image_text_logits(test[_POOLED], classes, backbone.similarity())
-        if task.metric == "map":
+        if self.metric == "map":
             scores = torch.cat([block.cpu() for block in logits]).numpy()
-            return Samples(test.ids, {"scores": scores, "targets": test.targets})
-        ranked, likelihood = _judged(logits, test.targets)
-        columns = {"label": test.targets, "predicted": ranked[:, 0], "nll": likelihood}
-        columns |= {f"top{k}": top_k_correct(ranked, test.targets, k) for k in (1, 5)}
+            return Samples(test.ids, {"scores": scores, "targets": labels})
+        ranked, loss = ranked_with_loss(logits, labels)
+        columns = {"label": labels, "predicted": ranked[:, 0], "nll": loss}
+        columns |= {f"top{k}": top_k_correct(ranked, labels, k) for k in (1, 5)}
         return Samples(test.ids, columns)
-
-    def _prompts(self, dataset: Dataset) -> Prompts:
-        return class_prompts(dataset.card, self.templates, self.class_names)
-
-
-def _judged(
-    logits: Iterator[Float[Tensor, "b c"]], labels: Int[np.ndarray, " n"]
-) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, " n"]]:
-    """Return the five best classes of every image, ties to the smaller, and the label's surprise."""
-    ranked: list[Tensor] = []
-    surprise: list[Tensor] = []
-    seen = 0
-    for block in logits:
-        targets = torch.from_numpy(np.array(labels[seen : seen + len(block)], dtype=np.int64))
-        ranked.append(block.sort(dim=1, descending=True, stable=True).indices[:, :5].cpu())
-        surprise.append(functional.cross_entropy(block, targets.to(block.device), reduction="none").cpu())
-        seen += len(block)
-    return torch.cat(ranked).numpy(), torch.cat(surprise).numpy()

@@ -18,6 +18,7 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.tasks import correspondence
 from ssleval.tasks.correspondence import Correspondence
+from tests.tasks.feature_tables import evaluated
 
 ROOM = Path(__file__).parents[3] / "shared" / "data" / "rgbd_7scenes"
 SMALL = Correspondence(size=64)
@@ -96,9 +97,7 @@ def run(tmp_path: Path) -> Measure:
     def measured(dataset: Dataset, **settings: Any) -> Samples:
         source = FeatureSource(Colours(), Context(cache=tmp_path, progress=False))
         step = STEP if dataset.card.target == "views" else {}
-        task = replace(SMALL, **{**step, **settings}).resolved(dataset)
-        source.prepare(task.requests(dataset))
-        return task.evaluate(source, dataset, source.context)
+        return evaluated(replace(SMALL, **{**step, **settings}), source, dataset, source.context)
 
     return measured
 
@@ -184,9 +183,10 @@ def test_images_pass_the_model_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for kept, passes in ((64, 6), (1, 10)):
         monkeypatch.setattr(correspondence, "KEPT", kept)
         source = FeatureSource(Colours(), context)
-        samples = SMALL.resolved(several).evaluate(source, several, context)
+        samples = evaluated(SMALL, source, several, context)
         assert source.backbone.seen == passes
-        assert samples["pck@0.1"][0] == pytest.approx(SMALL.evaluate(source, made, context)["pck@0.1"][0])
+        apart = evaluated(SMALL, source, made, context)
+        assert samples["pck@0.1"][0] == pytest.approx(apart["pck@0.1"][0])
 
 
 def test_nothing_is_stored_and_the_data_decide_the_key(tmp_path: Path) -> None:
@@ -212,11 +212,11 @@ def test_what_has_no_pairs_is_refused(run: Measure) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alphas": (0.1, 0.1)}, "different positive"),
-        ({"pixels": (0.0,)}, "different positive"),
-        ({"centimetres": (-1.0,)}, "different positive"),
-        ({"step": 0}, "step=0"),
-        ({"tolerance": 0.0}, r"tolerance=0\.0"),
+        ({"alphas": (0.1, 0.1)}, r"alphas=0\.1,0\.1: expected different entries"),
+        ({"pixels": (0.0,)}, r"pixels=0\.0: expected a number > 0"),
+        ({"centimetres": (-1.0,)}, r"centimetres=-1\.0: expected a number > 0"),
+        ({"step": 0}, "step=0: expected a whole number >= 1"),
+        ({"tolerance": 0.0}, r"tolerance=0\.0: expected a number > 0"),
         ({"alphas": ()}, "no score of pairs is left"),
         ({"size": 3}, "size=3 holds no patch of 4"),
     ],

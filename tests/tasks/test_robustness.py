@@ -34,6 +34,7 @@ from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifi
 from ssleval.tasks.robustness import Robustness
 from ssleval.tasks.zeroshot import Zeroshot
 from tests.tasks.clip_models import tiny_clip
+from tests.tasks.feature_tables import evaluated
 
 WNIDS = tuple(imagenet_names())[:12]
 CONTEXT = Context(progress=False)
@@ -121,7 +122,7 @@ class Eyes:
 
 
 def scores(dataset: Dataset, task: Robustness = SMALL) -> dict[str, float]:
-    samples = task.evaluate(Eyes(), dataset, CONTEXT)
+    samples = evaluated(task, Eyes(), dataset, CONTEXT)
     return {metric.name: metric.score(samples) for metric in task.resolved(dataset).metrics}
 
 
@@ -135,7 +136,7 @@ def logits_of_head(dataset_name: str, wnids: tuple[str, ...]) -> np.ndarray:
 
 def test_the_head_is_fitted_on_imagenet_and_applied_unchanged() -> None:
     dataset = relative("imagenet_sketch")
-    samples = SMALL.evaluate(Eyes(), dataset, CONTEXT)
+    samples = evaluated(SMALL, Eyes(), dataset)
     assert samples["predicted"].tolist() == logits_of_head("imagenet_sketch", WNIDS).argmax(1).tolist()
     assert samples["label"].tolist() == [i % 12 for i in range(36)]
     assert 1 / 12 < scores(dataset)["top1"] < 1
@@ -152,7 +153,7 @@ def test_classes_that_the_set_lacks_do_not_compete(name: str) -> None:
     wnids = (WNIDS[9], WNIDS[2], WNIDS[5])
     logits, truth = logits_of_head(name, wnids), np.arange(36) % 3
     masked = logits[:, [9, 2, 5]].argmax(1)
-    assert SMALL.evaluate(Eyes(), relative(name, wnids), CONTEXT)["predicted"].tolist() == masked.tolist()
+    assert evaluated(SMALL, Eyes(), relative(name, wnids), CONTEXT)["predicted"].tolist() == masked.tolist()
     unmasked = (logits.argmax(1) == np.array([9, 2, 5])[truth]).mean()
     assert scores(relative(name, wnids))["top1"] == (masked == truth).mean() > unmasked
 
@@ -160,7 +161,7 @@ def test_classes_that_the_set_lacks_do_not_compete(name: str) -> None:
 def test_the_mask_is_of_the_card_not_of_the_labels_present() -> None:
     listed = (*WNIDS[:3], WNIDS[7])
     dataset = relative("imagenet_a", WNIDS[:3], class_names=listed)
-    predicted = SMALL.evaluate(Eyes(), dataset, CONTEXT)["predicted"]
+    predicted = evaluated(SMALL, Eyes(), dataset)["predicted"]
     logits = logits_of_head("imagenet_a", WNIDS[:3])
     assert predicted.tolist() == logits[:, [0, 1, 2, 7]].argmax(1).tolist()
     assert 3 in predicted
@@ -177,7 +178,7 @@ def test_folders_of_v2_are_numbers() -> None:
 def test_a_class_the_head_lacks_is_refused() -> None:
     dataset = relative("imagenet_r", (WNIDS[0], "n99999999"))
     with pytest.raises(DataError, match="imagenet_r: 'n99999999' is none of the 12 classes of imagenet1k"):
-        SMALL.evaluate(Eyes(), dataset, CONTEXT)
+        evaluated(SMALL, Eyes(), dataset)
 
 
 def test_real_is_right_on_any_of_its_labels() -> None:
@@ -200,7 +201,7 @@ def test_real_is_right_on_any_of_its_labels() -> None:
 
 def test_mce_is_of_all_corruptions_cropped_and_never_resized() -> None:
     dataset, eyes = corrupted(), Eyes()
-    samples = SMALL.evaluate(eyes, dataset, CONTEXT)
+    samples = evaluated(SMALL, eyes, dataset, CONTEXT)
     train, *tested = eyes.asked
     assert train.geometry == Geometry(20, "short", 16, "bicubic")
     assert {request.geometry for request in tested} == {Geometry(None, "short", 16)}
@@ -210,9 +211,8 @@ def test_mce_is_of_all_corruptions_cropped_and_never_resized() -> None:
     assert list(samples.ids) == [f"{WNIDS[i]}/{i}" for i in range(4)]
     assert samples["wrong"].shape == (4, 15, 5)
     for name, severity in (("fog", 3), ("jpeg_compression", 5)):
-        one = replace(SMALL, metric="top1").evaluate(
-            Eyes(), dataset.evaluated_on(f"{name}-{severity}"), CONTEXT
-        )
+        split = dataset.evaluated_on(f"{name}-{severity}")
+        one = evaluated(replace(SMALL, metric="top1"), Eyes(), split, CONTEXT)
         column = samples["wrong"][:, CORRUPTIONS.index(name), severity - 1]
         assert (~column).tolist() == one["top1"].tolist()
     found = scores(dataset)
@@ -233,8 +233,8 @@ def damaged(dataset: Dataset, split: str, rows: tuple[int, ...]) -> Dataset:
 
 
 def test_an_image_damaged_in_one_variant_is_left_out_of_all() -> None:
-    whole = SMALL.evaluate(Eyes(), corrupted(), CONTEXT)
-    left = SMALL.evaluate(Eyes(), damaged(corrupted(), "fog-3", (0, 2)), CONTEXT)
+    whole = evaluated(SMALL, Eyes(), corrupted(), CONTEXT)
+    left = evaluated(SMALL, Eyes(), damaged(corrupted(), "fog-3", (0, 2)), CONTEXT)
     assert list(left.ids) == [whole.ids[1], whole.ids[3]]
     for column in left.columns:
         assert left[column].tolist() == whole[column][[1, 3]].tolist()
@@ -248,7 +248,7 @@ def test_splits_of_other_images_are_refused() -> None:
         return opened if name != "snow-2" else replace(opened, ids=[*opened.ids[:3], "x"])
 
     with pytest.raises(DataError, match="imagenet_c/snow-2: image x where other splits have"):
-        SMALL.evaluate(Eyes(), replace(dataset, open=other), CONTEXT)
+        evaluated(SMALL, Eyes(), replace(dataset, open=other), CONTEXT)
 
 
 def test_one_split_of_c_is_not_taken_for_mce() -> None:
@@ -263,22 +263,22 @@ def test_one_split_of_c_is_not_taken_for_mce() -> None:
 )
 def test_every_setting_changes_what_is_measured(setting: dict[str, Any]) -> None:
     before, after = (
-        task.evaluate(Eyes(), relative("imagenet_r", count=96), CONTEXT)["predicted"].tolist()
+        evaluated(task, Eyes(), relative("imagenet_r", count=96), CONTEXT)["predicted"].tolist()
         for task in (SMALL, replace(SMALL, **setting))
     )
-    again = SMALL.evaluate(Eyes(), relative("imagenet_r", count=96), CONTEXT)
+    again = evaluated(SMALL, Eyes(), relative("imagenet_r", count=96), CONTEXT)
     assert before == again["predicted"].tolist() != after
 
 
 def test_what_it_has_no_meaning_for_is_refused() -> None:
     with pytest.raises(NotApplicableError, match="heads of imagenet1k are fitted on its own images"):
-        SMALL.requests(TRAINED)
-    assert SMALL.resolved(TRAINED) == SMALL
+        SMALL.resolved(TRAINED)
     with pytest.raises(NotApplicableError, match="imagenet_a is scored by top1, not by mce"):
         replace(SMALL, metric="mce").resolved(relative("imagenet_a"))
-    for wrong in ({"iterations": -1}, {"held_out": 1.0}):
-        with pytest.raises(ConfigError, match="robustness: iterations from 0"):
-            replace(SMALL, **cast("Any", wrong))
+    with pytest.raises(ConfigError, match="iterations=-1: expected a whole number >= 0"):
+        replace(SMALL, iterations=-1)
+    with pytest.raises(ConfigError, match=r"held_out=1\.0: expected a number < 1"):
+        replace(SMALL, held_out=1.0)
 
 
 # Texts --------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_what_it_has_no_meaning_for_is_refused() -> None:
 
 def measured(backbone: Backbone, dataset: Dataset, task: Any, cache: Path) -> Any:
     source = FeatureSource(backbone, Context(cache=cache, progress=False))
-    return task.resolved(dataset).evaluate(source, dataset, source.context)
+    return evaluated(task, source, dataset, source.context)
 
 
 def test_texts_compete_among_the_classes_of_the_set(tmp_path: Path) -> None:
@@ -324,16 +324,16 @@ def test_texts_are_recorded_and_pinned() -> None:
     assert resolved.templates == "imagenet"
     assert len(resolved.prompts_sha256) == 64
     assert task.resolved(relative("imagenet_a", WNIDS[:3])).prompts_sha256 != resolved.prompts_sha256
-    with pytest.raises(ConfigError, match=r"texts of imagenet_a have sha256 \w+, not 00"):
+    with pytest.raises(ConfigError, match=r"prompts of imagenet_a have sha256 \w+, not 00"):
         replace(task, prompts_sha256="00").resolved(dataset)
     assert SMALL.resolved(dataset).prompts_sha256 == ""
 
 
 def test_a_model_without_texts_is_left_out() -> None:
-    pixels = load("pixels")
-    SMALL.check(pixels)
+    source = FeatureSource(load("pixels"), CONTEXT)
+    source.check_needs("robustness", SMALL.needs)
     with pytest.raises(NotApplicableError, match="text"):
-        replace(SMALL, head="zeroshot").check(pixels)
+        source.check_needs("robustness", replace(SMALL, head="zeroshot").needs)
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from ssleval.core import Dataset, Geometry, Samples
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.tasks.segmentation import Segmentation
 from tests.tasks.dense_tables import dense_dataset, masks, one_hot, tables
-from tests.tasks.feature_tables import CONTEXT, Tables
+from tests.tasks.feature_tables import CONTEXT, Tables, evaluated
 
 TARGETS = {"train": masks(24), "test": masks(10, seed=1)}
 QUICK = Segmentation(iterations=40, batch_size=8, learning_rate=0.05, pixels=32)
@@ -19,7 +19,7 @@ def data(targets: dict[str, list[np.ndarray]] | None = None, **card: object) -> 
 
 
 def scores(task: Segmentation, source: Tables, seed: int = 0) -> tuple[dict[str, float], Samples]:
-    samples = task.evaluate(source, data(), replace(CONTEXT, seed=seed))
+    samples = evaluated(task, source, data(), replace(CONTEXT, seed=seed))
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
 
 
@@ -40,7 +40,7 @@ def test_without_classes_in_the_tokens_it_is_chance() -> None:
 
 def test_a_target_of_another_resolution_is_the_resolution_scored() -> None:
     targets = {"train": TARGETS["train"], "test": masks(10, scale=12, seed=1)}
-    samples = QUICK.evaluate(tables(targets, one_hot), data(targets), CONTEXT)
+    samples = evaluated(QUICK, tables(targets, one_hot), data(targets))
     assert samples["labelled"].tolist() == [48 * 47] * 10
     assert QUICK.metrics[0].score(samples) > 0.75
 
@@ -65,16 +65,16 @@ def test_every_setting_of_the_fit_changes_the_answer(change: dict[str, object]) 
 
 
 def test_size_and_interpolation_are_the_geometry() -> None:
-    (train, test) = Segmentation().requests(data())
+    (train, test) = Segmentation().resolved(data()).requests(data())
     assert train.geometry == test.geometry == Geometry(448, "square", None, "bicubic")
     (changed, _) = replace(QUICK, size=224, interpolation="bilinear").requests(data())
     assert changed.geometry == Geometry(224, "square", None, "bilinear")
 
 
 def test_blocks_are_the_last_or_the_last_four() -> None:
-    (request, _) = QUICK.requests(data())
+    (request, _) = QUICK.resolved(data()).requests(data())
     assert [str(one) for one in request.readouts] == ["patches[-1]"]
-    (request, _) = replace(QUICK, inputs="ms").requests(data())
+    (request, _) = replace(QUICK, inputs="ms").resolved(data()).requests(data())
     assert [str(one) for one in request.readouts] == [f"patches[{block}]" for block in (-4, -3, -2, -1)]
 
 
@@ -100,11 +100,11 @@ def test_images_left_out_as_corrupt_keep_their_own_masks() -> None:
 
 
 def test_what_it_cannot_do_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="needs a mask"):
-        QUICK.requests(data(target="label"))
+    with pytest.raises(NotApplicableError, match="needs a class for every pixel"):
+        evaluated(QUICK, tables(TARGETS, one_hot), data(target="label"))
     with pytest.raises(ConfigError, match="'test' alone"):
-        QUICK.requests(data(train_split="test"))
-    with pytest.raises(ConfigError, match="pixels=-1: expected a whole number"):
+        evaluated(QUICK, tables(TARGETS, one_hot), data(train_split="test"))
+    with pytest.raises(ConfigError, match=r"segmentation\.pixels=-1: expected a whole number >= 0"):
         replace(QUICK, pixels=-1)
-    with pytest.raises(ConfigError, match="warmup"):
+    with pytest.raises(ConfigError, match=r"segmentation\.warmup=1\.0: expected a number < 1"):
         replace(QUICK, warmup=1.0)

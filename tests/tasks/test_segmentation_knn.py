@@ -7,7 +7,7 @@ from ssleval.core import Dataset, Geometry, Samples
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.tasks.segmentation_knn import SegmentationKnn
 from tests.tasks.dense_tables import dense_dataset, masks, one_hot, tables
-from tests.tasks.feature_tables import CONTEXT, Tables
+from tests.tasks.feature_tables import CONTEXT, Tables, evaluated
 
 TARGETS = {"train": masks(24), "test": masks(10, seed=1)}
 QUICK = SegmentationKnn(k=5, memory_size=24 * 8)
@@ -18,7 +18,7 @@ def data(**card: object) -> Dataset:
 
 
 def scores(task: SegmentationKnn, source: Tables, seed: int = 0) -> tuple[dict[str, float], Samples]:
-    samples = task.evaluate(source, data(), replace(CONTEXT, seed=seed))
+    samples = evaluated(task, source, data(), replace(CONTEXT, seed=seed))
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
 
 
@@ -81,11 +81,12 @@ def test_requests_are_patches_of_squares() -> None:
 
 
 def test_what_it_cannot_do_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="needs a mask"):
-        QUICK.requests(data(target="label"))
+    source = tables(TARGETS, one_hot)
+    with pytest.raises(NotApplicableError, match="needs a class for every pixel"):
+        evaluated(QUICK, source, data(target="label"))
     with pytest.raises(ConfigError, match="'test' alone"):
-        QUICK.requests(data(train_split="test"))
-    with pytest.raises(ConfigError, match="must be positive"):
+        evaluated(QUICK, source, data(train_split="test"))
+    with pytest.raises(ConfigError, match=r"segmentation_knn\.beta=0\.0: expected a number > 0"):
         replace(QUICK, beta=0.0)
     with pytest.raises(ConfigError, match="k = 400 of 192"):
-        scores(replace(QUICK, k=400), tables(TARGETS, one_hot))
+        scores(replace(QUICK, k=400), source)

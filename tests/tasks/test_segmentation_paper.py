@@ -21,6 +21,7 @@ from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.crops import Crops
 from ssleval.run.settings import build_task
 from ssleval.tasks.segmentation import Segmentation
+from tests.tasks.feature_tables import evaluated
 
 QUICK = Segmentation(
     protocol="paper", size=24, crop=24, stride=16, iterations=12, batch_size=4, learning_rate=0.05
@@ -74,10 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Measure:
 
     def measured(task: Segmentation, dataset: Dataset = DATA, patch: int = 5, **context: Any) -> Samples:
         source = FeatureSource(Means(patch), Context(cache=cache, progress=False, **context))
-        task = task.resolved(dataset)
-        task.check(source.backbone)
-        source.prepare(task.requests(dataset))
-        return task.evaluate(source, dataset, source.context)
+        return evaluated(task, source, dataset, source.context)
 
     return measured
 
@@ -183,5 +181,5 @@ def test_what_it_cannot_do_is_refused(run: Measure) -> None:
         replace(QUICK, ratios=(2.0, 1.0))
     with pytest.raises(ConfigError, match="'test' alone"):
         run(QUICK, replace(DATA, card=replace(DATA.card, train_split="test")))
-    with pytest.raises(NotApplicableError, match="needs a mask"):
+    with pytest.raises(NotApplicableError, match="needs a class for every pixel"):
         run(QUICK, replace(DATA, card=replace(DATA.card, target="label")))

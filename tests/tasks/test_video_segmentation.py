@@ -17,6 +17,7 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.run.settings import build_task
 from ssleval.tasks.video_segmentation import VideoSegmentation
+from tests.tasks.feature_tables import evaluated
 
 DAVIS = Path(__file__).parents[3] / "shared" / "data" / "davis2016"
 SMALL = VideoSegmentation(size=64, radius=3, temperature=0.05)
@@ -73,9 +74,7 @@ Measure = Callable[..., Samples]
 def run(tmp_path: Path) -> Measure:
     def measured(dataset: Dataset, **settings: Any) -> Samples:
         source = FeatureSource(Means(), Context(cache=tmp_path, progress=False))
-        task = replace(SMALL, **settings)
-        source.prepare(task.requests(dataset))
-        return task.evaluate(source, dataset, source.context)
+        return evaluated(replace(SMALL, **settings), source, dataset, source.context)
 
     return measured
 
@@ -130,15 +129,14 @@ def test_first_and_last_frame_do_not_score(run: Measure) -> None:
 
 def test_frames_of_the_published_size() -> None:
     def size(width: int, height: int, patch: int) -> tuple[int, int]:
-        pixels = VideoSegmentation().pixels(Image.new("RGB", (width, height)), patch)
-        return pixels.shape[1], pixels.shape[0]
+        return VideoSegmentation().frame_size((width, height), patch)
 
     assert size(854, 480, 16) == size(854, 480, 8) == (832, 480)
     assert size(480, 854, 16) == (480, 832)
     assert size(96, 96, 16) == (448, 480)
     assert size(854, 480, 14) == (840, 476)
     with pytest.raises(ConfigError, match="size=12 holds no patch of 16"):
-        VideoSegmentation(size=12).pixels(Image.new("RGB", (96, 96)), 16)
+        VideoSegmentation(size=12).frame_size((96, 96), 16)
 
 
 def test_what_is_no_clip_is_refused(run: Measure) -> None:
@@ -146,9 +144,9 @@ def test_what_is_no_clip_is_refused(run: Measure) -> None:
         run(drawn(target="instances"))
     with pytest.raises(DataError, match="clip clip0: 2 frames"):
         run(drawn(frames=2))
-    with pytest.raises(ConfigError, match="topk=0"):
+    with pytest.raises(ConfigError, match="topk=0: expected a whole number >= 1"):
         build_task("video_segmentation", {"topk": "0"})
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="tolerance=0: expected a number > 0"):
         build_task("video_segmentation", {"tolerance": "0"})
 
 

@@ -19,6 +19,7 @@ from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
 from ssleval.tasks.zeroshot import Zeroshot
 from tests.tasks.clip_models import tiny_clip
+from tests.tasks.feature_tables import evaluated
 
 NAMES = ("cat", "dog", "car", "tree", "house", "chair", "boat")
 
@@ -47,10 +48,8 @@ def measured(
     backbone: Backbone, tmp_path: Path, dataset: Dataset | None = None, task: Zeroshot | None = None
 ) -> Samples:
     dataset = dataset or noise()
-    task = (task or Zeroshot()).resolved(dataset)
     source = FeatureSource(backbone, Context(cache=tmp_path / "cache", progress=False))
-    source.prepare(task.requests(dataset))
-    return task.evaluate(source, dataset, source.context)
+    return evaluated(task or Zeroshot(), source, dataset, source.context)
 
 
 def test_logits_are_those_of_open_clips_own_classifier(tmp_path: Path) -> None:
@@ -169,7 +168,6 @@ def test_a_model_without_texts_is_left_out_before_anything_is_extracted(tmp_path
     assert notes[0] == f"not applicable: {reason}"
 
 
-def test_data_without_labels_has_no_classes() -> None:
-    dataset = noise(target="depth")
+def test_data_without_labels_has_no_classes(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="has target 'depth'"):
-        Zeroshot().resolved(dataset).requests(dataset)
+        measured(load("pixels"), tmp_path, noise(target="depth"))

@@ -9,7 +9,7 @@ from ssleval.checks.doctor.finding import Finding
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
-from ssleval.features.extract import forward
+from ssleval.features import Live
 
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
@@ -143,7 +143,7 @@ def precision(backbone: Backbone, context: Context) -> Finding:
     vectors: dict[str, Tensor] = {}
     for name in dict.fromkeys(("fp32", context.precision, "bf16")):
         asked = Context(device=context.device, precision=name, progress=False)
-        vectors[name] = forward(backbone, pixels, (Readout("pooled"),), asked)[Readout("pooled")].float()
+        vectors[name] = Live(backbone, asked).read(pixels, (Readout("pooled"),))[Readout("pooled")].float()
     broken = [name for name, vector in vectors.items() if not bool(vector.isfinite().all())]
     cosines = {
         name: float(functional.cosine_similarity(vectors["fp32"], vector).min())

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from ssleval.core import DatasetCard
+from ssleval.core import DatasetCard, digest
 from ssleval.core.registry import suggestion
 from ssleval.datasets.scenes.captions import class_prompts as scene_prompts
 from ssleval.errors import ConfigError, UnknownNameError
 
-__all__ = ["Prompts", "class_prompts", "imagenet_names", "template_sets", "templates_for"]
+__all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
 
 Prompts = tuple[tuple[str, ...], ...]
 """For each class, in label order, its texts."""
@@ -53,6 +53,19 @@ def templates_for(card: DatasetCard) -> str:
         return "imagenet"
     name = _SETS.get(card.name, card.name)
     return name if name == "scenes" or name in template_sets() else "simple"
+
+
+def pinned(task: str, card: DatasetCard, templates: str, class_names: str, sha256: str) -> tuple[str, str]:
+    """Return the set of templates in place of ``dataset``, and the hash of all prompts.
+
+    Raises:
+        ConfigError: the hash is not ``sha256``, which is empty where any will do; or as `class_prompts`.
+    """
+    templates = templates_for(card) if templates == "dataset" else templates
+    actual = digest(class_prompts(card, templates, class_names))
+    if sha256 not in {"", actual}:
+        raise ConfigError(f"{task}: prompts of {card.name} have sha256 {actual}, not {sha256}")
+    return templates, actual
 
 
 @cache

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import TILE, Tile, heat, page, resized
-from ssleval.display.pictures.look import Look, Picture, pixels_of
+from ssleval.display.pictures.look import Look, Picture, whole_patches
 from ssleval.errors import ConfigError
-from ssleval.features.extract import class_attention
+from ssleval.features import Live
 from ssleval.heads.attention import mass_mask
 
 MASS = 0.6
@@ -30,11 +30,11 @@ def draw_attention(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     """
     if look.block != -1:
         raise ConfigError("attention is that of the last block; leave out the block")
-    side = look.side(backbone)
+    side, live = look.side(backbone), Live(backbone, look.context)
     rows: list[list[Tile | None]] = []
     count = 0
     for picture in pictures:
-        heads = class_attention(backbone, pixels_of(backbone, picture, side), look.context)[0].float().cpu()
+        heads = live.attention(whole_patches(backbone, picture, side))[0].float().cpu()
         count = len(heads)
         maps = [heads.mean(0), *heads[:SHOWN]]
         names = ["mean of heads", *(f"head {number}" for number in range(1, len(maps)))]

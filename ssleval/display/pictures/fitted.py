@@ -11,10 +11,7 @@ from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.look import Look
 from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.features import FeatureSource
-from ssleval.features.extract import forward
-from ssleval.features.geometry import apply
-from ssleval.features.readouts import canonical
+from ssleval.features import FeatureSource, Live, pixels_of
 from ssleval.heads.dense.grid import LinearHead
 
 SIDE = 224
@@ -60,11 +57,10 @@ def predictor(
     """Return a function from an image to the outputs of ``head``, seen as the images it was fitted on."""
     geometry = fitted.geometry
     assert isinstance(geometry, Geometry)  # stored grids are of whole images
-    wanted = [canonical(readout, backbone) for readout in fitted.readouts]
+    wanted, live = fitted.readouts, Live(backbone, look.context)
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
-        pixels = torch.from_numpy(apply(geometry, image))[None]
-        found = forward(backbone, pixels, wanted, look.context)
+        found = live.read(pixels_of(image, geometry), wanted)
         grid = next(found[one].shape[1:3] for one in wanted if one.kind == "patches")
         parts = [found[one].float() for one in wanted]
         spread = [part if part.ndim == 4 else part[:, None, None].expand(-1, *grid, -1) for part in parts]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -13,9 +12,7 @@ from torch import Tensor
 from ssleval.core import Context, Dataset, Geometry, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
-from ssleval.features.extract import forward
-from ssleval.features.geometry import apply
-from ssleval.features.readouts import canonical
+from ssleval.features import Live, pixels_of
 
 SIZE = 448
 """Pixels of the long side, where nobody says how many."""
@@ -60,10 +57,10 @@ class Look:
         return self.size or max(1, default // patch) * patch
 
 
-def pixels_of(backbone: Backbone, picture: Picture, side: int) -> Tensor:
+def whole_patches(backbone: Backbone, picture: Picture, side: int) -> Tensor:
     """Return 8-bit pixels ``[1 H W 3]`` of an image in its own aspect, in whole patches."""
     geometry = Geometry(side, "long", multiple="patch").on_grid(backbone.card.patch_size)
-    return torch.from_numpy(apply(geometry, picture.image))[None]
+    return pixels_of(picture.image, geometry)
 
 
 def patch_tokens(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> list[Float[Tensor, "h w d"]]:
@@ -72,11 +69,9 @@ def patch_tokens(backbone: Backbone, pictures: Sequence[Picture], look: Look) ->
     Raises:
         NotApplicableError: the model has no such block.
     """
-    readout, side = canonical(Readout("patches", look.block), backbone), look.side(backbone)
-    return [
-        forward(backbone, pixels_of(backbone, one, side), (readout,), look.context)[readout][0].float().cpu()
-        for one in pictures
-    ]
+    live, geometry = Live(backbone, look.context), Geometry(look.side(backbone), "long", multiple="patch")
+    readout = Readout("patches", look.block)
+    return [live.read_image(picture.image, geometry, readout).cpu() for picture in pictures]
 
 
 def as_image(colours: np.ndarray) -> Image.Image:

@@ -7,13 +7,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ssleval.core import Geometry, Readout
+from ssleval.core import Readout
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, page
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.errors import ConfigError
-from ssleval.features.extract import forward
-from ssleval.features.geometry import apply
+from ssleval.features import Live
 
 SHOWN = 11
 """Of the ranked pictures: two rows of six with the query."""
@@ -34,11 +33,9 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     if look.block != -1 or look.size:
         raise ConfigError("retrieval uses the model's own descriptor and size; leave out block and size")
     geometry, readout = backbone.card.native_geometry(), Readout("pooled")
-    vectors = [
-        forward(backbone, _pixels(geometry, one), (readout,), look.context)[readout].float().cpu()
-        for one in pictures
-    ]
-    unit = normalize(torch.cat(vectors), dim=1)
+    live = Live(backbone, look.context)
+    vectors = [live.read_image(picture.image, geometry, readout).cpu() for picture in pictures]
+    unit = normalize(torch.stack(vectors), dim=1)
     cosines = (unit[1:] @ unit[0]).tolist()
     order = np.argsort(-np.array(cosines), kind="stable").tolist()
     query = pictures[0]
@@ -50,10 +47,6 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     known = any(_frame(query, one) for one in pictures[1:])
     notes = [f"{len(cosines)} pictures ranked by cosine." + (" Green: the query's label." if known else "")]
     return page(f"{backbone.card.name}: nearest by {readout}", rows, notes, 176)
-
-
-def _pixels(geometry: Geometry, picture: Picture) -> torch.Tensor:
-    return torch.from_numpy(apply(geometry, picture.image))[None]
 
 
 def _frame(query: Picture, other: Picture) -> tuple[int, int, int] | None:

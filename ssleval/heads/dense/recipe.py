@@ -1,7 +1,23 @@
 """Settings of linear segmentation as it was published, and those that only the published protocol reads."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssleval.core import Interpolation
+from ssleval.core.backbone import PatchesOf
+from ssleval.core.settings import Fraction, Natural, Positive
+from ssleval.errors import ConfigError
+from ssleval.heads.dense.augment import Augmentation
+from ssleval.heads.dense.grid import LinearHead
+from ssleval.heads.dense.windows import classes_of_views
+
+T = TypeVar("T", bound="PaperFields")
 
 Choice: TypeAlias = Literal["protocol", "nearest", "bilinear", "bicubic", "lanczos"]
 """An interpolation, or that of the protocol."""
@@ -30,19 +46,75 @@ Source of ("paper", ...): DINOv2's ADE20K configurations, linear and +ms.
 class PaperFields:
     """What ``protocol=paper`` alone has a use for. 0, () and `protocol` stand for the published value."""
 
-    crop: int = 0
+    crop: Natural = 0
     """Side of training crops and of the window that slides over test images."""
-    ratios: tuple[float, ...] = ()
+    ratios: tuple[Positive, ...] = ()
     """Smallest and largest random factor of a training image's short side."""
-    cat_max_ratio: float = 0.75
+    cat_max_ratio: Positive = 0.75
     """Crops are drawn anew, ten times at most, while one class has this part of the labelled pixels."""
-    flip: float = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring a crop."""
-    distortion: float = 0.5
+    distortion: Fraction = 0.5
     """Probability of each change of brightness, contrast, saturation and hue."""
-    stride: int = 0
+    stride: Natural = 0
     """Pixels from one window to the next."""
-    test_ratios: tuple[float, ...] = ()
+    test_ratios: tuple[Positive, ...] = ()
     """Factors of a test image's short side; probabilities are averaged over them."""
     test_flip: Literal["protocol", "yes", "no"] = "protocol"
     """Whether every test image is also seen mirrored."""
+
+    def refuse_conflicts(self, protocol: str, pixels: int, size: int) -> None:
+        """Refuse settings that the protocol does not read, or that do not go together.
+
+        Raises:
+            ConfigError: the message says which, and what they are.
+        """
+        paper = {field.name: (getattr(self, field.name), field.default) for field in fields(PaperFields)}
+        unread = {"pixels": (pixels, 0)} if protocol == "paper" else paper
+        for name, (value, default) in unread.items():
+            if value != default:
+                raise ConfigError(f"segmentation: {name}={value} has no effect with protocol={protocol}")
+        if protocol == "paper" and not 1 <= self.stride <= self.crop:
+            raise ConfigError(
+                f"segmentation: stride={self.stride} for windows of crop={self.crop}; windows must touch"
+            )
+        if protocol == "paper":
+            self.augmentation(size, "bilinear")
+
+    def augmentation(self, size: int, interpolation: Choice) -> Augmentation:
+        """Return how training images are drawn whose short side has ``size`` pixels.
+
+        Raises:
+            ConfigError: the smallest ratio is larger than the largest.
+        """
+        return Augmentation(
+            size,
+            self.ratios,
+            self.crop,
+            self.cat_max_ratio,
+            self.flip,
+            self.distortion,
+            cast("Interpolation", interpolation),
+        )
+
+    def windows(
+        self, patches_of: PatchesOf, head: LinearHead, size: int, interpolation: Choice, device: str
+    ) -> Callable[[Image.Image, tuple[int, int]], UInt8[np.ndarray, "H W"]]:
+        """Return what gives the classes of a test image, whose short side becomes ``size``, at (H, W)."""
+        return partial(
+            classes_of_views,
+            lambda pixels: head(patches_of(pixels)),
+            shorts=[int(size * ratio) for ratio in self.test_ratios],
+            mirrored=self.test_flip == "yes",
+            crop=self.crop,
+            stride=self.stride,
+            interpolation=cast("Interpolation", interpolation),
+            device=device,
+        )
+
+
+def published(settings: T, protocol: str, inputs: str) -> T:
+    """Return ``settings`` with the published values in place of 0, () and `protocol`."""
+    values = PUBLISHED[protocol, inputs].items()
+    changes = {name: value for name, value in values if getattr(settings, name) in (0, (), "protocol")}
+    return replace(settings, **changes) if changes else settings
