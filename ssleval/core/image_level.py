@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Shaped
+from jaxtyping import Bool, Float64, Int
 
 from ssleval.core import (
     Dataset,
@@ -254,12 +254,3 @@ def captions_of(inputs: Inputs, table: FeatureTable, most: int) -> tuple[list[st
         captions += own
         owner += [place] * len(own)
     return captions, np.array(owner, dtype=np.int64)
-
-
-def labels_of(table: FeatureTable, dataset: Dataset) -> Shaped[np.ndarray, "n ..."]:  # until tasks use inputs
-    assert table.targets is not None, dataset.card.name
-    return table.targets
-
-
-def all_positive(numbers: Sequence[float]) -> bool:  # until tasks declare bounds
-    return len(numbers) > 0 and all(number > 0 for number in numbers)

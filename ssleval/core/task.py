@@ -178,7 +178,3 @@ def refuse_dataset(name: str, needs: Needs, card: DatasetCard) -> None:
             f"{name}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "
             "image would find itself; choose another with --split"
         )
-
-
-def refuse_one_split(task: str, card: DatasetCard) -> None:  # until every task declares its needs
-    refuse_dataset(task, Needs(training_split=True), card)

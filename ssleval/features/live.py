@@ -141,7 +141,3 @@ def centre_padded(
     top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
     canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
     return canvas
-
-
-def live_patches(backbone: Backbone, readouts: Sequence[Readout], context: Context) -> PatchesOf:
-    return Live(backbone, context).grids(readouts)  # until segmentation uses Live

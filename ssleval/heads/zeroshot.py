@@ -62,7 +62,7 @@ def image_text_logits(
 def ranked_with_loss(
     logits: Iterator[Float[Tensor, "b c"]], labels: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, " n"]]:
-    """Return the five best classes of every image, of equals the smaller first, and the label's loss in nats."""
+    """Return the five best classes of every image (ties: the smaller id first), and its loss in nats."""
     ranked: list[Tensor] = []
     losses: list[Tensor] = []
     seen = 0

@@ -31,7 +31,7 @@ def judged_images(
 ) -> Samples:
     """Return what was predicted for every image, its ``row`` in the split, and whether it is right.
 
-    That is ``top1``, beside the ``label``; or ``real`` where images have several labels, of which any is right.
+    That is ``top1`` beside ``label``, or ``real`` where images have several labels, any of which is right.
     """
     columns = {"row": table.rows, "predicted": predicted}
     if truth.ndim > 1:
@@ -86,7 +86,7 @@ def by_variant(
 def accuracy_columns(
     correct: Float[np.ndarray, "v n"], variants: Sequence[tuple[str, int]]
 ) -> dict[str, Float[np.ndarray, " n"]]:
-    """Return for every image how often it was right among the variants, the first of which is the clean image.
+    """Return how often each image was right among its variants, the first of which is the clean one.
 
     Columns are ``corrupted`` (all but the first), ``clean``, ``lost`` (their difference), one for the name of
     every corruption, and ``severityS`` for every severity.

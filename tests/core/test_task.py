@@ -16,7 +16,7 @@ def test_what_cannot_be_fitted_and_scored_is_refused() -> None:
     refuse_dataset("t", FITTED, CARD)
     refuse_dataset("t", FITTED, replace(CARD, target="multilabel"))
     with pytest.raises(
-        NotApplicableError, match="t needs one label per image or several .*; d has target 'mask'"
+        NotApplicableError, match=r"t needs one label per image or several .*; d has target 'mask'"
     ):
         refuse_dataset("t", FITTED, replace(CARD, target="mask"))
     with pytest.raises(NotApplicableError, match="fits on a training split; d has test"):

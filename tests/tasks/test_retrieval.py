@@ -203,7 +203,7 @@ def test_answers_left_out_as_corrupt_are_not_missed() -> None:
 
 
 def test_what_it_has_no_meaning_for_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="needs groups of images .*; g has target 'label'"):
+    with pytest.raises(NotApplicableError, match=r"needs groups of images .*; g has target 'label'"):
         measured(grouped(target="label"))
     with pytest.raises(DataError, match="no image of 'images' has an answer"):
         measured(grouped(SameGroup(np.arange(12))))
