@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ssleval.cli.options import CacheDir, cache_folder
+from ssleval.cli.options import CacheDir, DataRoot, Limit, notes, say
+from ssleval.core.cachefolder import default_cache
 
 
 def train_command(
@@ -30,12 +31,17 @@ def train_command(
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
-    limit: Annotated[int | None, typer.Option(help="Keep this many images of every split.")] = None,
+    data_root: DataRoot = Path("data"),
+    limit: Limit = None,
     cache: CacheDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
 ) -> None:
-    """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other."""
+    """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other.
+
+    Examples:
+      ssleval train --out run --epochs 10
+      ssleval train --out run --dataset folder:photos --recipe ibot --arch vit_small --device cuda
+    """
     from ssleval.core import DatasetOptions
     from ssleval.train import read_config, train
 
@@ -52,11 +58,11 @@ def train_command(
         resume=resume,
         device=device,
         limit=limit,
-        options=DatasetOptions(data_root, cache=cache_folder(cache)),
+        options=DatasetOptions(data_root, cache=cache or default_cache()),
         show=not quiet,
-        note=lambda text: None if quiet else typer.echo(text, err=True),
+        note=notes(quiet=quiet),
     )
     if not done.finished:
-        typer.echo(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on", err=True)
+        say(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on")
         raise SystemExit(143)
     typer.echo(str(done.teacher))

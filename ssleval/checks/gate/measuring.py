@@ -9,6 +9,7 @@ from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.backbone import Backbone
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
 from ssleval.features import local_device
@@ -77,8 +78,7 @@ def _margins(asked: Gate) -> dict[str, float]:
     for name, margin in asked.margins.items():
         if name not in known:
             raise UnknownNameError(f"--margin {name}: not in {asked.suite.suite}; {suggestion(name, known)}")
-        if not margin > 0:
-            raise ConfigError(f"--margin {name}={margin:g}: how much worse is tolerable, above 0")
+        convert(f"--margin {name}", margin, Positive)
     pinned = {f"{one.task}/{one.dataset}": one.margin for one in measurements if one.margin is not None}
     # A margin given for a task stands before one the suite has for that task on a dataset.
     kept = {name: margin for name, margin in pinned.items() if name.partition("/")[0] not in asked.margins}
