@@ -1,4 +1,4 @@
-"""`retrieval`: the first picture asks, the others are ranked by the cosine of their descriptors."""
+"""`retrieval`: the first picture is the query; the others are ranked by the cosine of their descriptors."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from ssleval.core import Geometry, Readout
+from ssleval.core import Readout
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, page
 from ssleval.display.pictures.look import Look, Picture
@@ -16,9 +16,9 @@ from ssleval.features.extract import forward
 from ssleval.features.geometry import apply
 
 SHOWN = 11
-"""Of the ranked pictures: two rows of six with the query."""
+"""Most ranked pictures that are drawn: two rows of six with the query."""
 ACROSS = 6
-RIGHT, WRONG, QUERY = (46, 160, 67), (207, 70, 60), (60, 90, 200)
+RIGHT, WRONG, QUERY = "#2ea043", "#cf463c", "#3c5ac8"
 
 
 def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
@@ -27,17 +27,15 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     Images go through the model as it was published; the descriptor is ``pooled``.
 
     Raises:
-        ConfigError: fewer than two pictures, or a block or a size, which nothing here has.
+        ConfigError: fewer than two pictures, or `look` names a block or a size.
     """
     if len(pictures) < 2:
         raise ConfigError("retrieval ranks pictures by their likeness to the first; give at least two")
     if look.block != -1 or look.size:
         raise ConfigError("retrieval uses the model's own descriptor and size; leave out block and size")
     geometry, readout = backbone.card.native_geometry(), Readout("pooled")
-    vectors = [
-        forward(backbone, _pixels(geometry, one), (readout,), look.context)[readout].float().cpu()
-        for one in pictures
-    ]
+    pixels = (torch.from_numpy(apply(geometry, picture.image))[None] for picture in pictures)
+    vectors = [forward(backbone, one, (readout,), look.context)[readout].float().cpu() for one in pixels]
     unit = normalize(torch.cat(vectors), dim=1)
     cosines = (unit[1:] @ unit[0]).tolist()
     order = np.argsort(-np.array(cosines), kind="stable").tolist()
@@ -52,11 +50,7 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     return page(f"{backbone.card.name}: nearest by {readout}", rows, notes, 176)
 
 
-def _pixels(geometry: Geometry, picture: Picture) -> torch.Tensor:
-    return torch.from_numpy(apply(geometry, picture.image))[None]
-
-
-def _frame(query: Picture, other: Picture) -> tuple[int, int, int] | None:
+def _frame(query: Picture, other: Picture) -> str | None:
     """Return the colour of right or wrong, None where labels are not known."""
     if not all(isinstance(one.target, int | np.integer) for one in (query, other)):
         return None
