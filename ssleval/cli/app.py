@@ -8,6 +8,7 @@ from traceback import print_exc
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from ssleval.cli.cache import cache_app
 from ssleval.cli.commands import Command, Group
@@ -63,9 +64,9 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
+    traceback: Annotated[bool, Option("--traceback", help="Show where an error arose.")] = False,
 ) -> None:
     # `_version` acts on the one, `main` on the other, which it sees wherever it stands.
     del version, traceback

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.options import CacheDir, Json, print_rows
@@ -49,7 +50,7 @@ def cache_verify(cache: CacheDir = None) -> None:
 
 @cache_app.command(name="clear", cls=Command)
 def cache_clear(
-    cache: CacheDir = None, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    cache: CacheDir = None, yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False
 ) -> None:
     """Remove everything that no process is writing.
 
@@ -67,7 +68,7 @@ def cache_clear(
 
 @cache_app.command(name="prune", cls=Command)
 def cache_prune(
-    max_size: Annotated[str, typer.Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
+    max_size: Annotated[str, Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
 ) -> None:
     """Remove what was unused for longest until the rest fits.
 

@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.options import Json, Results, print_rows, say
 
 
 def compare_(
-    first: Annotated[str, typer.Argument(help="A result file, a folder of one model, or a model's name.")],
-    second: Annotated[str, typer.Argument(help="The same, of the model it is compared with.")],
+    first: Annotated[str, Argument(help="A result file, a folder of one model, or a model's name.")],
+    second: Annotated[str, Argument(help="The same, of the model it is compared with.")],
     results: Results = Path("results"),
     every_metric: Annotated[
-        bool, typer.Option("--every-metric", help="All metrics, not only the one that ranks.")
+        bool, Option("--every-metric", help="All metrics, not only the one that ranks.")
     ] = False,
     as_json: Json = False,
 ) -> None:

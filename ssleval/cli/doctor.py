@@ -5,17 +5,18 @@ from collections import Counter
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A name of `ssleval ls models`, or source:identifier.")],
+    model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
     device: Device = "cpu",
     precision: Precision = "fp32",
-    limit: Annotated[int, typer.Option(min=50, help="Digits of each split that models are scored on.")] = 200,
+    limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 200,
     as_json: Json = False,
 ) -> None:
     """Check whether a checkpoint is wired correctly; exit with 1 when a check fails.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.options import CacheDir
@@ -16,10 +17,8 @@ export_app = typer.Typer(
 
 @export_app.command(name="checkpoint", cls=Command)
 def export_checkpoint(
-    source: Annotated[
-        Path, typer.Argument(help="A checkpoint of ssleval train, such as OUT/checkpoints/last.pt.")
-    ],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    source: Annotated[Path, Argument(help="A checkpoint of ssleval train, such as OUT/checkpoints/last.pt.")],
+    out: Annotated[Path, Option(help="File to write.")],
 ) -> None:
     """Write a training checkpoint in the layout of official DINO: student, teacher and epoch.
 
@@ -35,9 +34,9 @@ def export_checkpoint(
 
 @export_app.command(name="scenes", cls=Command)
 def export_scenes(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    folder: Annotated[Path, Argument(help="A new or empty folder.")],
     pictures: Annotated[
-        Literal["png", "jpg"], typer.Option(help="png is exact; jpg for tools that read nothing else.")
+        Literal["png", "jpg"], Option(help="png is exact; jpg for tools that read nothing else.")
     ] = "png",
     cache: CacheDir = None,
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from ssleval.cli import options
 from ssleval.cli.options import notes, say
@@ -15,22 +16,18 @@ _EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
 def gate_(
-    suite: Annotated[str, typer.Option(help="A suite (ls suites) or YAML file.")],
-    baseline: Annotated[
-        str, typer.Option(help="A result file, a folder of one model's results, or a model.")
-    ],
-    candidate: Annotated[str, typer.Option(help="A checkpoint file, or a model.")],
+    suite: Annotated[str, Option(help="A suite (ls suites) or YAML file.")],
+    baseline: Annotated[str, Option(help="A result file, a folder of one model's results, or a model.")],
+    candidate: Annotated[str, Option(help="A checkpoint file, or a model.")],
     model: Annotated[
-        str, typer.Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
+        str, Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
     ] = "",
     key: options.Key = "teacher",
     margin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."
-        ),
+        Option(help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
+    seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = "cpu",
     precision: options.Precision = "fp32",
@@ -38,9 +35,7 @@ def gate_(
     limit: options.Limit = None,
     results: options.Results = Path("results"),
     cache: options.CacheDir = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write gate.md, gate.json and gate.xml (JUnit) here.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Write gate.md, gate.json and gate.xml (JUnit) here.")] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

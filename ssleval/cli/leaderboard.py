@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.options import Json, print_rows, say
 
 
 def leaderboard_(
-    results: Annotated[Path, typer.Argument(help="Folder of result files.")] = Path("results"),
+    results: Annotated[Path, Argument(help="Folder of result files.")] = Path("results"),
     out: Annotated[
-        Path | None, typer.Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
+        Path | None, Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Add what papers print for the same protocol, unranked.")
+        bool, Option("--published", help="Add what papers print for the same protocol, unranked.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -2,17 +2,17 @@
 
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from ssleval.cli.options import Json, print_rows
 
 
 def ls_(
-    what: Annotated[Literal["models", "tasks", "datasets", "suites"], typer.Argument(help="What to list.")],
-    pattern: Annotated[str, typer.Argument(help="Only names that match this glob: 'dino*'.")] = "",
-    family: Annotated[str, typer.Option(help="Only models of this family, a name or glob.")] = "",
+    what: Annotated[Literal["models", "tasks", "datasets", "suites"], Argument(help="What to list.")],
+    pattern: Annotated[str, Argument(help="Only names that match this glob: 'dino*'.")] = "",
+    family: Annotated[str, Option(help="Only models of this family, a name or glob.")] = "",
     supervision: Annotated[
-        Literal["self", "weak", "full", "none"] | None, typer.Option(help="Only models trained so.")
+        Literal["self", "weak", "full", "none"] | None, Option(help="Only models trained so.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -3,38 +3,29 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from ssleval.core.cachefolder import VARIABLE
 
-Results: TypeAlias = Annotated[Path, typer.Option("--results", help="Folder of result files.")]
-CacheDir: TypeAlias = Annotated[
+Results = Annotated[Path, Option("--results", help="Folder of result files.")]
+CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder."),
+    Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder."),
 ]
-DataRoot: TypeAlias = Annotated[Path, typer.Option("--data-root", help="Folder that holds named datasets.")]
-Checkpoint: TypeAlias = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Local weights for the named architecture.")
+DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
+Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
+Key = Annotated[str, Option("--key", help="Network of a training checkpoint: teacher, student.")]
+Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
 ]
-Key: TypeAlias = Annotated[
-    str, typer.Option("--key", help="Network of a training checkpoint: teacher, student.")
-]
-Device: TypeAlias = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
-Precision: TypeAlias = Annotated[
-    Literal["fp32", "bf16", "fp16"], typer.Option("--precision", help="fp32, bf16 or fp16 forward passes.")
-]
-Workers: TypeAlias = Annotated[
-    int, typer.Option("--num-workers", min=0, help="Processes that decode images.")
-]
-Limit: TypeAlias = Annotated[
-    int | None, typer.Option("--limit", help="Keep this many images of every split.")
-]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-Quiet: TypeAlias = Annotated[
-    bool, typer.Option("--quiet", help="No progress, no notes; what was not measured is still said.")
-]
+Workers = Annotated[int, Option("--num-workers", min=0, help="Processes that decode images.")]
+Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]
 
 NOT_MEASURED = "not applicable:"
 """How a note begins that says why a task was not measured."""

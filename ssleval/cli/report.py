@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from ssleval.cli.options import CacheDir, DataRoot, Results
 from ssleval.core.cachefolder import default_cache
@@ -11,23 +12,22 @@ from ssleval.core.cachefolder import default_cache
 
 def report_(
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option(help="The page, one HTML file.")] = Path("report.html"),
+    out: Annotated[Path, Option(help="The page, one HTML file.")] = Path("report.html"),
     training: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a training run to draw; may be repeated.")
+        list[Path] | None, Option(help="Folder of a training run to draw; may be repeated.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
+        Path | None, Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
     ] = None,
     images: Annotated[
-        list[str] | None,
-        typer.Option(help="Open this dataset for thumbnails and class names; may be repeated."),
+        list[str] | None, Option(help="Open this dataset for thumbnails and class names; may be repeated.")
     ] = None,
-    thumbnails: Annotated[int, typer.Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
+    thumbnails: Annotated[int, Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
     data_root: DataRoot = Path("data"),
     detail_mb: Annotated[
-        float, typer.Option(min=0, help="Megabytes of single items; scores are always kept.")
+        float, Option(min=0, help="Megabytes of single items; scores are always kept.")
     ] = 48.0,
-    title: Annotated[str, typer.Option(help="Headline of the page.")] = "ssleval report",
+    title: Annotated[str, Option(help="Headline of the page.")] = "ssleval report",
     cache: CacheDir = None,
 ) -> None:
     """Write one page that works offline: tables, cost, self- against weakly supervised, single items.

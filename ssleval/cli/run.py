@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from ssleval.cli import options
 from ssleval.cli.options import complain, notes, say
@@ -18,38 +19,34 @@ if TYPE_CHECKING:
 
 
 def run_(
-    model: Annotated[
-        str, typer.Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")
-    ],
-    task: Annotated[str, typer.Option(help="Task names, comma list.")] = "knn",
-    dataset: Annotated[str, typer.Option(help="Names or source:location, comma list.")] = "scenes",
-    split: Annotated[str | None, typer.Option(help="Score this split instead of the usual one.")] = None,
+    model: Annotated[str, Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")],
+    task: Annotated[str, Option(help="Task names, comma list.")] = "knn",
+    dataset: Annotated[str, Option(help="Names or source:location, comma list.")] = "scenes",
+    split: Annotated[str | None, Option(help="Score this split instead of the usual one.")] = None,
     suite: Annotated[
-        str | None, typer.Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
+        str | None, Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
     ] = None,
     data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
     key: options.Key = "teacher",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="TASK.FIELD=VALUE; may be repeated.")
-    ] = None,
+    set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
     device: options.Device = "cpu",
     precision: options.Precision = "fp32",
-    batch_size: Annotated[str, typer.Option(help="Images per forward pass, or auto.")] = "auto",
+    batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
     num_workers: options.Workers = 0,
     limit: options.Limit = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out and count broken images.")
+        bool, Option("--skip-corrupt", help="Leave out and count broken images.")
     ] = False,
     full_hash: Annotated[
-        bool, typer.Option("--full-hash", help="Fingerprint file contents, not only sizes.")
+        bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")
     ] = False,
-    download: Annotated[bool, typer.Option("--download", help="Let libraries download datasets.")] = False,
+    download: Annotated[bool, Option("--download", help="Let libraries download datasets.")] = False,
     results: options.Results = Path("results"),
     cache: options.CacheDir = None,
-    force: Annotated[bool, typer.Option("--force", help="Measure again what is already stored.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    force: Annotated[bool, Option("--force", help="Measure again what is already stored.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and stop.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
@@ -29,27 +30,25 @@ show_app = typer.Typer(
     help="Draw pictures: `ssleval show MODEL IMAGES --what pca`, `ssleval show scenes`.",
 )
 
-Out = Annotated[Path, typer.Option("--out", help="PNG file to write.")]
+Out = Annotated[Path, Option("--out", help="PNG file to write.")]
 
 
 @show_app.command(name="model", cls=Command)
 def show_model(
-    model: Annotated[str, typer.Argument(help="A name of `ssleval ls models`, or source:identifier.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files; none: rows of --dataset.")] = None,
+    model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
+    images: Annotated[list[Path] | None, Argument(help="Image files; none: rows of --dataset.")] = None,
     what: Annotated[
         Literal["pca", "attention", "matches", "retrieval", "segmentation", "depth"],
-        typer.Option(help="pca, attention, matches, retrieval, segmentation or depth."),
+        Option(help="pca, attention, matches, retrieval, segmentation or depth."),
     ] = "pca",
-    out: Annotated[Path | None, typer.Option(help="PNG file to write; default: WHAT.png.")] = None,
+    out: Annotated[Path | None, Option(help="PNG file to write; default: WHAT.png.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Where rows come from, and what a head is fitted on; default: scenes.")
+        str | None, Option(help="Where rows come from, and what a head is fitted on; default: scenes.")
     ] = None,
-    rows: Annotated[str, typer.Option(help="Rows of its scored split to look at: 0,5,9.")] = "",
-    block: Annotated[
-        int, typer.Option(help="Block whose patch tokens are shown, negative from the end.")
-    ] = -1,
-    size: Annotated[int, typer.Option(min=0, help="Pixels of the long side; 0: the kind's own.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Images that a head is fitted on.")] = 500,
+    rows: Annotated[str, Option(help="Rows of its scored split to look at: 0,5,9.")] = "",
+    block: Annotated[int, Option(help="Block whose patch tokens are shown, negative from the end.")] = -1,
+    size: Annotated[int, Option(min=0, help="Pixels of the long side; 0: the kind's own.")] = 0,
+    limit: Annotated[int, Option(min=1, help="Images that a head is fitted on.")] = 500,
     data_root: DataRoot = Path("data"),
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
@@ -92,7 +91,7 @@ def show_scenes(out: Out = Path("scenes.png")) -> None:
 
 @show_app.command(name="train", cls=Command)
 def show_train(
-    folder: Annotated[Path, typer.Argument(help="What ssleval train --out was given.")],
+    folder: Annotated[Path, Argument(help="What ssleval train --out was given.")],
     out: Out = Path("curves.png"),
 ) -> None:
     """Draw the curves of a training: losses, signs of collapse, evaluations, schedules.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from ssleval.cli.options import Json, Results
 from ssleval.core.registry import suggestion, summaries
@@ -19,15 +20,11 @@ if TYPE_CHECKING:
 
 
 def verify_(
-    model: Annotated[
-        str, typer.Argument(help="A model of the zoo; none: every model of the results folder.")
-    ] = "",
+    model: Annotated[str, Argument(help="A model of the zoo; none: every model of the results folder.")] = "",
     results: Results = Path("results"),
-    task: Annotated[str, typer.Option(help="Only this task.")] = "",
-    dataset: Annotated[str, typer.Option(help="Only this dataset.")] = "",
-    every: Annotated[
-        bool, typer.Option("--all", help="List published figures that have no mapping, too.")
-    ] = False,
+    task: Annotated[str, Option(help="Only this task.")] = "",
+    dataset: Annotated[str, Option(help="Only this dataset.")] = "",
+    every: Annotated[bool, Option("--all", help="List published figures that have no mapping, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare results with published figures: exit with 0 if all match, 1 on a drift, 3 if none compares.
