@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssleval.core.cachefolder import default_cache
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.store import VERSION, array, open_split
 
@@ -120,7 +121,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ssleval")
+    parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     (images, labels), (tests, targets) = read(asked.cache, "train"), read(asked.cache, "test")

@@ -8,8 +8,10 @@ from traceback import print_exc
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from ssleval.cli.cache import cache_app
+from ssleval.cli.commands import Command, Group
 from ssleval.cli.compare import compare_
 from ssleval.cli.doctor import doctor
 from ssleval.cli.export import export_app
@@ -26,62 +28,63 @@ from ssleval.errors import SslevalError
 
 _FAULT = 70
 """`EX_SOFTWARE` of sysexits.h."""
+_COMMANDS = {
+    "Measure": {"run": run_, "ls": ls_, "doctor": doctor},
+    "Compare": {"leaderboard": leaderboard_, "compare": compare_, "gate": gate_, "verify": verify_},
+    "Look": {"report": report_},
+    "Train": {"train": train_command},
+}
+"""Commands by the panel of the help that they stand in."""
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare frozen vision backbones on a common footing.",
     epilog="Exit codes: 0 done, 1 a gate failed, 2 you can fix it (one line says how), 3 inconclusive, "
     "70 a fault in ssleval.",
 )
-app.command(name="run")(run_)
-app.command(name="ls")(ls_)
-app.command(name="leaderboard")(leaderboard_)
-app.command(name="compare")(compare_)
-app.command(name="gate")(gate_)
-app.command(name="verify")(verify_)
-app.command(name="report")(report_)
-app.add_typer(show_app, name="show")
-app.command(name="doctor")(doctor)
-app.command(name="train")(train_command)
-app.add_typer(export_app, name="export")
-app.add_typer(cache_app, name="cache")
+for panel, commands in _COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name=name, cls=Command, rich_help_panel=panel)(command)
+app.add_typer(show_app, name="show", rich_help_panel="Look")
+app.add_typer(export_app, name="export", rich_help_panel="Data and cache")
+app.add_typer(cache_app, name="cache", rich_help_panel="Data and cache")
 
 
-def _version(asked: bool) -> bool:
-    if asked:
+def _version(wanted: bool) -> bool:
+    if wanted:
         from ssleval import __version__
 
         typer.echo(f"ssleval {__version__}")
         raise typer.Exit
-    return asked
+    return wanted
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
+    traceback: Annotated[bool, Option("--traceback", help="Show where an error arose.")] = False,
 ) -> None:
     # `_version` acts on the one, `main` on the other, which it sees wherever it stands.
     del version, traceback
 
 
 def main() -> None:
-    """Run the command line; print errors a user can mend as one line and exit with 2."""
+    """Run the command line; print errors that a user can fix as one line and exit with 2."""
     arguments = [_spelling(argument) for argument in sys.argv[1:]]
     traceback = "--traceback" in arguments
     try:
-        app([argument for argument in arguments if argument != "--traceback"])
+        app([argument for argument in arguments if argument != "--traceback"], prog_name="ssleval")
     except (SslevalError, OSError) as error:
         if traceback:
             raise
         complain(error)
         raise SystemExit(2) from None
     except Exception:
-        # Not the 1 that Python has for it, which means that a gate failed.
+        # Python exits with 1 here, which means that a gate failed.
         print_exc()
         raise SystemExit(_FAULT) from None
 

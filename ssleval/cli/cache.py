@@ -1,67 +1,84 @@
 """`ssleval cache`: look after the feature store."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from ssleval.cli.options import CacheDir, Json, cache_folder
+from ssleval.cli.commands import Command, Group
+from ssleval.cli.options import CacheDir, Json, print_rows
+from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError
 
 if TYPE_CHECKING:
     from ssleval.features.cache import Freed
 
-cache_app = typer.Typer(no_args_is_help=True, help="Look after the feature store.")
+cache_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the feature store.")
 
 
-@cache_app.command(name="info")
+@cache_app.command(name="info", cls=Command)
 def cache_info(cache: CacheDir = None, as_json: Json = False) -> None:
-    """List what is stored, last used first."""
+    """List the stored passes, last used first.
+
+    Examples:
+      ssleval cache info
+      ssleval cache info --cache /scratch/ssleval --json
+    """
     from ssleval.cli.tables import stored, table
     from ssleval.features.cache import info
 
-    found = [stored(entry) for entry in info(cache_folder(cache))]
-    if as_json:
-        for row in found:
-            typer.echo(json.dumps(row))
-    else:
-        table(found)
+    rows = [stored(entry) for entry in info(cache or default_cache())]
+    (print_rows if as_json else table)(rows)
 
 
-@cache_app.command(name="verify")
+@cache_app.command(name="verify", cls=Command)
 def cache_verify(cache: CacheDir = None) -> None:
-    """Compare all features with their checksums; damaged batches are extracted again by the next run."""
+    """Compare all features with their checksums; the next run extracts damaged batches again.
+
+    Examples:
+      ssleval cache verify
+      ssleval cache verify --cache /scratch/ssleval
+    """
     from ssleval.features.cache import verify
 
-    damage = verify(cache_folder(cache))
-    for one in damage:
-        typer.echo(
-            f"{one.key[:12]} {one.column}: rows {one.rows.start}..{one.rows.stop - 1} damaged and dropped"
-        )
-    typer.echo(f"{len(damage)} damaged batches")
+    damaged = verify(cache or default_cache())
+    for batch in damaged:
+        rows = f"rows {batch.rows.start}..{batch.rows.stop - 1}"
+        typer.echo(f"{batch.key[:12]} {batch.column}: {rows} damaged and dropped")
+    typer.echo(f"{len(damaged)} damaged batches")
 
 
-@cache_app.command(name="clear")
+@cache_app.command(name="clear", cls=Command)
 def cache_clear(
-    cache: CacheDir = None, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    cache: CacheDir = None, yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Remove everything that no process is writing."""
+    """Remove everything that no process is writing.
+
+    Examples:
+      ssleval cache clear
+      ssleval cache clear --yes
+    """
     from ssleval.features.cache import clear
 
-    folder = cache_folder(cache)
+    folder = cache or default_cache()
     if not yes:
         typer.confirm(f"Remove all features in {folder}?", abort=True, err=True)
     _freed(clear(folder))
 
 
-@cache_app.command(name="prune")
+@cache_app.command(name="prune", cls=Command)
 def cache_prune(
-    max_size: Annotated[str, typer.Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
+    max_size: Annotated[str, Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
 ) -> None:
-    """Remove what was unused for longest until the rest fits."""
+    """Remove what was unused for longest until the rest fits.
+
+    Examples:
+      ssleval cache prune --max-size 20G
+      ssleval cache prune --max-size 0
+    """
     from ssleval.features.cache import prune
 
-    _freed(prune(cache_folder(cache), _bytes(max_size)))
+    _freed(prune(cache or default_cache(), _bytes(max_size)))
 
 
 def _bytes(text: str) -> int:

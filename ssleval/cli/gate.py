@@ -1,83 +1,71 @@
 """`ssleval gate`: may this checkpoint replace the last one?"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+from typer import Option
 
-from ssleval.cli.options import CacheDir, Json, cache_folder
+from ssleval.cli import options
+from ssleval.cli.options import notes, say
+from ssleval.core.cachefolder import default_cache
+from ssleval.core.settings import Positive, convert
 from ssleval.errors import ConfigError
 
 _EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
 def gate_(
-    suite: Annotated[str, typer.Option(help="A suite (ls suites) or YAML file.")],
-    baseline: Annotated[
-        str, typer.Option(help="A result file, a folder of one model's results, or a model.")
-    ],
-    candidate: Annotated[str, typer.Option(help="A checkpoint file, or a model.")],
+    suite: Annotated[str, Option(help="A suite (ls suites) or YAML file.")],
+    baseline: Annotated[str, Option(help="A result file, a folder of one model's results, or a model.")],
+    candidate: Annotated[str, Option(help="A checkpoint file, or a model.")],
     model: Annotated[
-        str, typer.Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
+        str, Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
     ] = "",
-    key: Annotated[str, typer.Option(help="Network of a training checkpoint: teacher, student.")] = "teacher",
+    key: options.Key = "teacher",
     margin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."
-        ),
+        Option(help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="fp32, bf16 or fp16 forward passes.")
-    ] = "fp32",
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Keep this many images of every split.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder for result files.")] = Path("results"),
-    cache: CacheDir = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write gate.md, gate.json and gate.xml (JUnit) here.")
-    ] = None,
-    as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+    seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
+    data_root: options.DataRoot = Path("data"),
+    device: options.Device = "cpu",
+    precision: options.Precision = "fp32",
+    num_workers: options.Workers = 0,
+    limit: options.Limit = None,
+    results: options.Results = Path("results"),
+    cache: options.CacheDir = None,
+    out: Annotated[Path | None, Option(help="Write gate.md, gate.json and gate.xml (JUnit) here.")] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Fail (1) a candidate shown to be worse by more than a margin, pass (0) one shown not to be, else 3."""
+    """Exit with 1 if the candidate is worse by more than a margin, 0 if it is not, 3 if neither is shown.
+
+    Examples:
+      ssleval gate --suite ci --baseline dinov2_vits14 --candidate run/teacher.pth --out gate
+      ssleval gate --suite ci --baseline results/pixels --candidate dino_scenes --margin knn=0.005
+    """
     from ssleval.checks.gate.measuring import Gate, run_gate
     from ssleval.checks.gate.reports import markdown, to_json, write_reports
     from ssleval.checks.gate.verdicts import overall
     from ssleval.core import Context, DatasetOptions
     from ssleval.run.sweep import Sweep
 
+    folder = cache or default_cache()
     context = Context(
-        device=device,
-        precision=precision,
-        num_workers=num_workers,
-        cache=(folder := cache_folder(cache)),
-        progress=not quiet,
+        device=device, precision=precision, num_workers=num_workers, cache=folder, progress=not quiet
     )
-    options = DatasetOptions(data_root, cache=folder)
-    sweep = Sweep(models="", suite=suite, key=key, limit=limit, options=options)
-    asked = Gate(sweep, baseline, candidate, model, dict(_margin(one) for one in margin or ()), seeds)
-    verdicts = run_gate(asked, context, results, note=_silent if quiet else _note)
+    sweep = Sweep("", suite=suite, key=key, limit=limit, options=DatasetOptions(data_root, cache=folder))
+    request = Gate(sweep, baseline, candidate, model, dict(map(_margin, margin or ())), seeds)
+    verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
     typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)
     for path in write_reports(verdicts, suite, out) if out else ():
-        _note(f"wrote {path}")
+        say(f"wrote {path}")
     raise SystemExit(_EXIT[overall(verdicts)])
 
 
 def _margin(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    try:
-        return name.strip(), float(number)
-    except ValueError as error:
-        raise ConfigError(f"--margin {text}: expected TASK=NUMBER, such as knn=0.005") from error
-
-
-def _note(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _silent(text: str) -> None:
-    del text
+    name, equals, number = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--margin {text}: expected TASK=NUMBER, such as knn=0.005")
+    return name.strip(), convert(f"--margin {name.strip()}", number.strip(), Positive)

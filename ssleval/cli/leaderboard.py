@@ -1,39 +1,43 @@
 """`ssleval leaderboard`: results ranked."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from ssleval.cli.options import Json, say
+from ssleval.cli.options import Json, print_rows, say
 
 
 def leaderboard_(
-    results: Annotated[Path, typer.Argument(help="Folder of result files.")] = Path("results"),
+    results: Annotated[Path, Argument(help="Folder of result files.")] = Path("results"),
     out: Annotated[
-        Path | None, typer.Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
+        Path | None, Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Add what papers print for the same protocol, unranked.")
+        bool, Option("--published", help="Add what papers print for the same protocol, unranked.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Rank comparable results together, with intervals and ties; Markdown on stdout."""
+    """Rank comparable results together, with intervals and ties; Markdown on stdout.
+
+    Examples:
+      ssleval leaderboard
+      ssleval leaderboard results --published --out boards
+    """
     from ssleval.core.heap import cycles_left
     from ssleval.results import leaderboard, read_all
     from ssleval.results.ranking import boards
 
     with cycles_left():
-        found = boards(read_all(results))
+        ranked = boards(read_all(results))
     if published:
         from ssleval.results.papers import read_figures
 
-        found = leaderboard.with_published(found, read_figures().mapped)
+        ranked = leaderboard.with_published(ranked, read_figures().mapped)
     if as_json:
-        for row in leaderboard.records(found):
-            typer.echo(json.dumps(row))
+        print_rows(leaderboard.records(ranked))
     else:
-        typer.echo(leaderboard.markdown(found), nl=False)
-    for path in leaderboard.write_tables(found, out) if out else ():
+        typer.echo(leaderboard.markdown(ranked), nl=False)
+    for path in leaderboard.write_tables(ranked, out) if out else ():
         say(f"wrote {path}")

@@ -1,23 +1,28 @@
 """`ssleval ls`: what there is to choose from."""
 
-import json
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from ssleval.cli.options import Json
+from ssleval.cli.options import Json, print_rows
 
 
 def ls_(
-    what: Annotated[Literal["models", "tasks", "datasets", "suites"], typer.Argument(help="What to list.")],
+    what: Annotated[Literal["models", "tasks", "datasets", "suites"], Argument(help="What to list.")],
+    pattern: Annotated[str, Argument(help="Only names that match this glob: 'dino*'.")] = "",
+    family: Annotated[str, Option(help="Only models of this family, a name or glob.")] = "",
+    supervision: Annotated[
+        Literal["self", "weak", "full", "none"] | None, Option(help="Only models trained so.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List models, tasks, datasets or suites, with what there is to know before choosing."""
-    from ssleval.cli.tables import rows, table
+    """List models, tasks, datasets or suites, with what there is to know before choosing.
 
-    found = rows(what)
-    if as_json:
-        for row in found:
-            typer.echo(json.dumps(row))
-    else:
-        table(found)
+    Examples:
+      ssleval ls models 'dino*' --supervision self
+      ssleval ls datasets --json
+    """
+    from ssleval.cli.tables import rows, selected, table
+
+    listed = selected(rows(what), {what[:-1]: pattern, "family": family, "supervision": supervision or ""})
+    (print_rows if as_json else table)(listed)

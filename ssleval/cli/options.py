@@ -1,25 +1,45 @@
 """Options and messages that several commands share."""
 
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Option
 
-Results = Annotated[Path, typer.Option("--results", help="Folder for result files.")]
-CacheDir = Annotated[Path | None, typer.Option("--cache", envvar="SSLEVAL_CACHE", help="Feature store.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+from ssleval.core.cachefolder import VARIABLE
+
+Results = Annotated[Path, Option("--results", help="Folder of result files.")]
+CacheDir = Annotated[
+    Path | None,
+    Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder."),
+]
+DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
+Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
+Key = Annotated[str, Option("--key", help="Network of a training checkpoint: teacher, student.")]
+Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
+]
+Workers = Annotated[int, Option("--num-workers", min=0, help="Processes that decode images.")]
+Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]
+
+NOT_MEASURED = "not applicable:"
+"""How a note begins that says why a task was not measured."""
 
 
-def cache_folder(asked: Path | None) -> Path:
-    """Return the folder asked for, or the user's cache folder."""
-    from ssleval.core import Context
-
-    return asked or Context().cache
+def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows on stdout, one JSON object a line."""
+    for row in rows:
+        typer.echo(json.dumps(row))
 
 
 def complain(error: Exception) -> None:
     """Print an error as one line on stderr."""
-    typer.echo(f"ssleval: {' '.join(str(error).split())}", err=True)
+    say(f"ssleval: {' '.join(str(error).split())}")
 
 
 def say(text: str) -> None:
@@ -27,6 +47,11 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def silent(text: str) -> None:
-    """Print nothing, where notes were declined."""
-    del text
+def notes(*, quiet: bool) -> Callable[[str], None]:
+    """Return a function that prints notes; a quiet one prints only which tasks were not measured."""
+
+    def note(text: str) -> None:
+        if not quiet or text.startswith(NOT_MEASURED):
+            say(text)
+
+    return note

@@ -4,32 +4,38 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from ssleval.cli.options import CacheDir, cache_folder
+from ssleval.cli.options import CacheDir, DataRoot, Results
+from ssleval.core.cachefolder import default_cache
 
 
 def report_(
-    results: Annotated[Path, typer.Option("--results", help="Folder of result files.")] = Path("results"),
-    out: Annotated[Path, typer.Option(help="The page, one HTML file.")] = Path("report.html"),
+    results: Results = Path("results"),
+    out: Annotated[Path, Option(help="The page, one HTML file.")] = Path("report.html"),
     training: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a training run to draw; may be repeated.")
+        list[Path] | None, Option(help="Folder of a training run to draw; may be repeated.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
+        Path | None, Option(help="Folder of pictures of models, MODEL/WHAT.png, as `show` draws them.")
     ] = None,
     images: Annotated[
-        list[str] | None,
-        typer.Option(help="Open this dataset for thumbnails and class names; may be repeated."),
+        list[str] | None, Option(help="Open this dataset for thumbnails and class names; may be repeated.")
     ] = None,
-    thumbnails: Annotated[int, typer.Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
+    thumbnails: Annotated[int, Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
+    data_root: DataRoot = Path("data"),
     detail_mb: Annotated[
-        float, typer.Option(min=0, help="Megabytes of single items; scores are always kept.")
+        float, Option(min=0, help="Megabytes of single items; scores are always kept.")
     ] = 48.0,
-    title: Annotated[str, typer.Option(help="Headline of the page.")] = "ssleval report",
+    title: Annotated[str, Option(help="Headline of the page.")] = "ssleval report",
     cache: CacheDir = None,
 ) -> None:
-    """Write one page that works offline: tables, cost, self- against weakly supervised, single items."""
+    """Write one page that works offline: tables, cost, self- against weakly supervised, single items.
+
+    Examples:
+      ssleval report --out report.html
+      ssleval report --results results --training run --images scenes --title 'Ours against DINOv2'
+    """
     from ssleval.core import DatasetOptions
     from ssleval.display.report import Options, write_report
 
@@ -40,7 +46,6 @@ def report_(
         images=tuple(images or ()),
         thumbnails=thumbnails,
         detail_mb=detail_mb,
-        datasets=DatasetOptions(data_root, cache=cache_folder(cache)),
+        datasets=DatasetOptions(data_root, cache=cache or default_cache()),
     )
-    shown = write_report(results, out, options)
-    typer.echo(f"{out}: {shown} results")
+    typer.echo(f"{out}: {write_report(results, out, options)} results")

@@ -4,11 +4,14 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from ssleval.cli.options import CacheDir, Json, Results, cache_folder, complain, say, silent
+from ssleval.cli import options
+from ssleval.cli.options import complain, notes, say
+from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
@@ -16,48 +19,47 @@ if TYPE_CHECKING:
 
 
 def run_(
-    model: Annotated[
-        str, typer.Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")
-    ],
-    task: Annotated[str, typer.Option(help="Task names, comma list.")] = "knn",
-    dataset: Annotated[str, typer.Option(help="Names or source:location, comma list.")] = "scenes",
-    split: Annotated[str | None, typer.Option(help="Score this split instead of the usual one.")] = None,
+    model: Annotated[str, Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")],
+    task: Annotated[str, Option(help="Task names, comma list.")] = "knn",
+    dataset: Annotated[str, Option(help="Names or source:location, comma list.")] = "scenes",
+    split: Annotated[str | None, Option(help="Score this split instead of the usual one.")] = None,
     suite: Annotated[
-        str | None, typer.Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
+        str | None, Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
     ] = None,
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Local weights for the named architecture.")] = None,
-    key: Annotated[str, typer.Option(help="Network of a training checkpoint: teacher, student.")] = "teacher",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="TASK.FIELD=VALUE; may be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="fp32, bf16 or fp16 forward passes.")
-    ] = "fp32",
-    batch_size: Annotated[str, typer.Option(help="Images per forward pass, or auto.")] = "auto",
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode images.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Keep this many images of every split.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    data_root: options.DataRoot = Path("data"),
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = "teacher",
+    set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
+    device: options.Device = "cpu",
+    precision: options.Precision = "fp32",
+    batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
+    num_workers: options.Workers = 0,
+    limit: options.Limit = None,
+    seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out and count broken images.")
+        bool, Option("--skip-corrupt", help="Leave out and count broken images.")
     ] = False,
     full_hash: Annotated[
-        bool, typer.Option("--full-hash", help="Fingerprint file contents, not only sizes.")
+        bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")
     ] = False,
-    download: Annotated[bool, typer.Option("--download", help="Let libraries download datasets.")] = False,
-    results: Results = Path("results"),
-    cache: CacheDir = None,
-    force: Annotated[bool, typer.Option("--force", help="Measure again what is already stored.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")] = False,
-    as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+    download: Annotated[bool, Option("--download", help="Let libraries download datasets.")] = False,
+    results: options.Results = Path("results"),
+    cache: options.CacheDir = None,
+    force: Annotated[bool, Option("--force", help="Measure again what is already stored.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Measure models with tasks on datasets; print a score with its interval for each."""
+    """Measure models with tasks on datasets; print a score with its interval for each.
+
+    Examples:
+      ssleval run --model pixels,dino_scenes --task knn,linear
+      ssleval run --model dinov2_vits14 --suite dinov2_paper --data-root /data --device cuda
+    """
     from ssleval.core import Context, DatasetOptions
     from ssleval.run.sweep import Sweep, sweep
 
-    folder = cache_folder(cache)
+    folder = cache or default_cache()
     context = Context(
         device=device,
         precision=precision,
@@ -68,7 +70,7 @@ def run_(
         cache=folder,
         progress=not quiet,
     )
-    asked = Sweep(
+    request = Sweep(
         models=model,
         tasks=task,
         datasets=dataset,
@@ -80,16 +82,15 @@ def run_(
         limit=limit,
         options=DatasetOptions(data_root, full_hash, download, folder),
     )
-    note = silent if quiet else say
     if dry_run:
         from ssleval.run.estimate import estimate
 
-        for line in estimate(asked, context, results, force=force):
+        for line in estimate(request, context, results, force=force):
             typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
         return
     failed = 0
     with _interruptible():
-        for outcome in sweep(asked, context, results, force=force, note=note):
+        for outcome in sweep(request, context, results, force=force, note=notes(quiet=quiet)):
             if isinstance(outcome, SslevalError):
                 failed += 1
                 complain(outcome)
@@ -105,9 +106,7 @@ def _interruptible() -> Generator[None]:
         yield
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
-        typer.echo(
-            "ssleval: interrupted; finished work is kept, the same command goes on from there", err=True
-        )
+        say("ssleval: interrupted; finished work is kept, the same command goes on from there")
         raise SystemExit(130) from None
 
 
@@ -133,7 +132,6 @@ def _line(result: "Result") -> str:
 
 
 def _json_line(result: "Result") -> str:
-    everything = result.to_dict()
+    fields: dict[str, Any] = result.to_dict()
     first = ("schema", "model", "task", "dataset", "key", "path", "cached", "metrics")
-    ordered: dict[str, Any] = {name: everything[name] for name in first} | everything
-    return json.dumps(ordered)
+    return json.dumps({name: fields[name] for name in first} | fields)

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer import Argument, Option
 
-from ssleval.cli.options import CacheDir, cache_folder
+from ssleval.cli.commands import Command, Group
+from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
+from ssleval.core.cachefolder import default_cache
 
 
-class ModelGroup(TyperGroup):
-    """Commands by name; anything else begins with a model, and is the command `fallback`."""
+class ModelGroup(Group):
+    """Commands by name; other arguments begin with a model, and belong to the command `fallback`."""
 
     fallback: ClassVar[str] = "model"
 
@@ -28,37 +30,42 @@ show_app = typer.Typer(
     help="Draw pictures: `ssleval show MODEL IMAGES --what pca`, `ssleval show scenes`.",
 )
 
-Out = Annotated[Path, typer.Option("--out", help="PNG file to write.")]
+Out = Annotated[Path, Option("--out", help="PNG file to write.")]
 
 
-@show_app.command(name="model")
+@show_app.command(name="model", cls=Command)
 def show_model(
-    model: Annotated[str, typer.Argument(help="A name of `ssleval ls models`, or source:identifier.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files; none: rows of --dataset.")] = None,
+    model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
+    images: Annotated[list[Path] | None, Argument(help="Image files; none: rows of --dataset.")] = None,
     what: Annotated[
         Literal["pca", "attention", "matches", "retrieval", "segmentation", "depth"],
-        typer.Option(help="pca, attention, matches, retrieval, segmentation or depth."),
+        Option(help="pca, attention, matches, retrieval, segmentation or depth."),
     ] = "pca",
-    out: Annotated[Path | None, typer.Option(help="PNG file to write; default: WHAT.png.")] = None,
+    out: Annotated[Path | None, Option(help="PNG file to write; default: WHAT.png.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Where rows come from, and what a head is fitted on; default: scenes.")
+        str | None, Option(help="Where rows come from, and what a head is fitted on; default: scenes.")
     ] = None,
-    rows: Annotated[str, typer.Option(help="Rows of its scored split to look at: 0,5,9.")] = "",
-    block: Annotated[int, typer.Option(help="Block whose patch tokens are shown.")] = -1,
-    size: Annotated[int, typer.Option(min=0, help="Pixels of the long side; 0: as the kind has it.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Images that a head is fitted on.")] = 500,
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Local weights for the named architecture.")] = None,
-    key: Annotated[str, typer.Option(help="Network of a training checkpoint: teacher, student.")] = "teacher",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    rows: Annotated[str, Option(help="Rows of its scored split to look at: 0,5,9.")] = "",
+    block: Annotated[int, Option(help="Block whose patch tokens are shown, negative from the end.")] = -1,
+    size: Annotated[int, Option(min=0, help="Pixels of the long side; 0: the kind's own.")] = 0,
+    limit: Annotated[int, Option(min=1, help="Images that a head is fitted on.")] = 500,
+    data_root: DataRoot = Path("data"),
+    checkpoint: Checkpoint = None,
+    key: Key = "teacher",
+    device: Device = "cpu",
     cache: CacheDir = None,
 ) -> None:
-    """Draw what a model makes of images: tokens in colours, attention, matches, neighbours, heads."""
+    """Draw what a model makes of images: tokens in colours, attention, matches, neighbours, heads.
+
+    Examples:
+      ssleval show dino_scenes --what pca
+      ssleval show dinov2_vits14 a.jpg b.jpg --what matches --out matches.png
+    """
     from ssleval.backbones.zoo import load
     from ssleval.core import Context, DatasetOptions
     from ssleval.display.pictures import Look, draw, gather
 
-    folder = cache_folder(cache)
+    folder = cache or default_cache()
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
     backbone = load(model, checkpoint=checkpoint, key=key, device=device)
@@ -68,21 +75,31 @@ def show_model(
     typer.echo(str(path))
 
 
-@show_app.command(name="scenes")
+@show_app.command(name="scenes", cls=Command)
 def show_scenes(out: Out = Path("scenes.png")) -> None:
-    """Draw the contact sheet of the embedded set: every kind of picture and of ground truth."""
+    """Draw the contact sheet of the embedded set: every kind of picture and of ground truth.
+
+    Examples:
+      ssleval show scenes
+      ssleval show scenes --out sheet.png
+    """
     from ssleval.datasets.scenes.sheet import draw_sheet
 
     draw_sheet(out)
     typer.echo(str(out))
 
 
-@show_app.command(name="train")
+@show_app.command(name="train", cls=Command)
 def show_train(
-    folder: Annotated[Path, typer.Argument(help="What ssleval train --out was given.")],
+    folder: Annotated[Path, Argument(help="What ssleval train --out was given.")],
     out: Out = Path("curves.png"),
 ) -> None:
-    """Draw the curves of a training: losses, signs of collapse, evaluations, schedules."""
+    """Draw the curves of a training: losses, signs of collapse, evaluations, schedules.
+
+    Examples:
+      ssleval show train run
+      ssleval show train run --out run/curves.png
+    """
     from ssleval.display.training_curves import draw_curves
 
     draw_curves(folder, out)

@@ -1,6 +1,8 @@
 """What `ssleval ls` shows. Imports no torch: tasks are described by their docstrings, unimported."""
 
 import sys
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -8,12 +10,29 @@ from rich.table import Table
 
 from ssleval.backbones.zoo import read_zoo
 from ssleval.core import BackboneCard, DatasetCard
-from ssleval.core.registry import summaries
+from ssleval.core.registry import suggestion, summaries
 from ssleval.datasets.catalog import list_datasets
+from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.suites import list_suites
 
 if TYPE_CHECKING:
     from ssleval.features.cache import Entry
+
+LEADING = {
+    "open_set": "gap",
+    "mask": "mean_iou",
+    "instances": "jaccard",
+    "video": "j_and_f",
+    "depth": "rmse",
+    "normals": "",
+    "pairs": "pck",
+    "views": "recall_px",
+    "groups": "map",
+    "captions": "image_recall",
+    "none": "",
+}
+"""The leading metric of the task that a target is made for; '' where there is none. A set of labels names
+its own metric."""
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -21,10 +40,27 @@ def rows(what: str) -> list[dict[str, Any]]:
     if what == "models":
         return [_model(card) for card in read_zoo().values()]
     if what == "datasets":
-        return [_dataset(name, found) for name, found in list_datasets().items()]
-    if what == "suites":
-        return [{"suite": name, "what": text} for name, text in list_suites().items()]
-    return [{"task": name, "what": text} for name, text in summaries("ssleval.tasks").items()]
+        return [_dataset(name, entry) for name, entry in list_datasets().items()]
+    lines = list_suites() if what == "suites" else summaries("ssleval.tasks")
+    return [{what[:-1]: name, "what": line} for name, line in lines.items()]
+
+
+def selected(rows: list[dict[str, Any]], globs: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the rows whose columns match globs, whatever the case of letters; '' matches everything.
+
+    Raises:
+        ConfigError: the rows have no such column.
+        UnknownNameError: no row matches; the message offers the nearest values.
+    """
+    for column, glob in globs.items():
+        if glob:
+            if rows and column not in rows[0]:
+                raise ConfigError(f"only models have a {column}; leave out --{column}")
+            values = {str(row[column]) for row in rows}
+            rows = [row for row in rows if fnmatchcase(str(row[column]).lower(), glob.lower())]
+            if not rows:
+                raise UnknownNameError(f"no {column} matches {glob!r}; {suggestion(glob, values)}")
+    return rows
 
 
 def stored(entry: "Entry") -> dict[str, Any]:
@@ -42,40 +78,42 @@ def stored(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def table(found: list[dict[str, Any]]) -> None:
+def table(rows: list[dict[str, Any]]) -> None:
     """Print rows as a table."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in found[0] if found else ():
+    for name in rows[0] if rows else ():
         shown.add_column(name, overflow="fold", no_wrap=name in {"model", "task", "dataset", "suite"})
-    for row in found:
+    for row in rows:
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     # Into a pipe a row is a line, whatever its length.
     Console(width=None if sys.stdout.isatty() else 240).print(shown)
 
 
 def _model(card: BackboneCard) -> dict[str, Any]:
-    state = "none" if card.unavailable else "gated" if card.gated else "yes"
     return {
         "model": card.name,
         "family": card.family,
         "supervision": card.supervision,
-        "params_M": card.parameters,
+        "params_M": card.parameters or None,
+        "embed_dim": card.embed_dim,
+        "pooled_dim": card.pooled_dim or card.embed_dim,
         "patch": card.patch_size,
         "size": card.image_size,
-        "weights": state,
+        "tokens": (card.image_size // card.patch_size) ** 2,
+        "weights": "none" if card.unavailable else "gated" if card.gated else "yes",
         "license": card.license,
     }
 
 
-def _dataset(name: str, found: DatasetCard | str) -> dict[str, Any]:
-    if isinstance(found, str):
-        return {"dataset": name, "target": "", "splits": found, "metric": "", "license": ""}
-    splits = ", ".join(f"{split} {length:,}" for split, length in list(found.lengths.items())[:4])
-    splits += f" and {len(found.lengths) - 4} more" if len(found.lengths) > 4 else ""
+def _dataset(name: str, entry: DatasetCard | str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"dataset": name, "target": "", "splits": entry, "metric": "", "license": ""}
+    splits = ", ".join(f"{split} {length:,}" for split, length in list(entry.lengths.items())[:4])
+    splits += f" and {len(entry.lengths) - 4} more" if len(entry.lengths) > 4 else ""
     return {
         "dataset": name,
-        "target": found.target,
+        "target": entry.target,
         "splits": splits,
-        "metric": found.metric,
-        "license": found.license,
+        "metric": LEADING.get(entry.target, entry.metric),
+        "license": entry.license,
     }

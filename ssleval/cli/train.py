@@ -4,38 +4,41 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from ssleval.cli.options import CacheDir, cache_folder
+from ssleval.cli.options import CacheDir, DataRoot, Limit, notes, say
+from ssleval.core.cachefolder import default_cache
 
 
 def train_command(
-    out: Annotated[Path, typer.Option(help="Folder for the model, the log and the checkpoints.")],
-    dataset: Annotated[
-        str, typer.Option(help="Name or source:location; its labels are not used.")
-    ] = "scenes",
-    split: Annotated[str, typer.Option(help="Splits to train on, comma list.")] = "train",
-    recipe: Annotated[str, typer.Option(help="dino, dino_resnet50, ibot, dinov2, or a YAML file.")] = "dino",
+    out: Annotated[Path, Option(help="Folder for the model, the log and the checkpoints.")],
+    dataset: Annotated[str, Option(help="Name or source:location; its labels are not used.")] = "scenes",
+    split: Annotated[str, Option(help="Splits to train on, comma list.")] = "train",
+    recipe: Annotated[str, Option(help="dino, dino_resnet50, ibot, dinov2, or a YAML file.")] = "dino",
     arch: Annotated[
-        str | None, typer.Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")
+        str | None, Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")
     ] = None,
-    patch_size: Annotated[int | None, typer.Option(help="Pixels of a patch's side.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    patch_size: Annotated[int | None, Option(help="Pixels of a patch's side.")] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the images.")] = None,
+    batch_size: Annotated[int | None, Option(help="Images a step, over all processes.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of everything random.")] = None,
+    precision: Annotated[str | None, Option(help="fp32, bf16 or fp16.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
+        list[str] | None, Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    data_root: Annotated[Path, typer.Option(help="Folder that holds named datasets.")] = Path("data"),
-    limit: Annotated[int | None, typer.Option(help="Keep this many images of every split.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    device: Annotated[str, Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    data_root: DataRoot = Path("data"),
+    limit: Limit = None,
     cache: CacheDir = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+    quiet: Annotated[bool, Option("--quiet", help="No progress, no notes.")] = False,
 ) -> None:
-    """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other."""
+    """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other.
+
+    Examples:
+      ssleval train --out run --epochs 10
+      ssleval train --out run --dataset folder:photos --recipe ibot --arch vit_small --device cuda
+    """
     from ssleval.core import DatasetOptions
     from ssleval.train import read_config, train
 
@@ -52,11 +55,11 @@ def train_command(
         resume=resume,
         device=device,
         limit=limit,
-        options=DatasetOptions(data_root, cache=cache_folder(cache)),
+        options=DatasetOptions(data_root, cache=cache or default_cache()),
         show=not quiet,
-        note=lambda text: None if quiet else typer.echo(text, err=True),
+        note=notes(quiet=quiet),
     )
     if not done.finished:
-        typer.echo(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on", err=True)
+        say(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on")
         raise SystemExit(143)
     typer.echo(str(done.teacher))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from ssleval.cli.options import Json
+from ssleval.cli.options import Json, Results
 from ssleval.core.registry import suggestion, summaries
 from ssleval.errors import UnknownNameError
 
@@ -19,74 +20,67 @@ if TYPE_CHECKING:
 
 
 def verify_(
-    model: Annotated[
-        str, typer.Argument(help="A model of the zoo; none: every model of the results folder.")
-    ] = "",
-    results: Annotated[Path, typer.Option(help="Folder of result files.")] = Path("results"),
-    task: Annotated[str, typer.Option(help="Only this task.")] = "",
-    dataset: Annotated[str, typer.Option(help="Only this dataset.")] = "",
-    every: Annotated[
-        bool, typer.Option("--all", help="List published figures that have no mapping, too.")
-    ] = False,
+    model: Annotated[str, Argument(help="A model of the zoo; none: every model of the results folder.")] = "",
+    results: Results = Path("results"),
+    task: Annotated[str, Option(help="Only this task.")] = "",
+    dataset: Annotated[str, Option(help="Only this dataset.")] = "",
+    every: Annotated[bool, Option("--all", help="List published figures that have no mapping, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold results to published figures: exit with 0 where all match, 1 a drift, 3 nothing comparable."""
+    """Compare results with published figures: exit with 0 if all match, 1 on a drift, 3 if none compares.
+
+    Examples:
+      ssleval verify
+      ssleval verify dino_vits16 --task knn --all
+    """
     from ssleval.backbones.zoo import read_zoo
     from ssleval.results import read_all
     from ssleval.results.papers import read_figures
     from ssleval.results.verify import Line, verify
 
-    figures, found = read_figures(), read_all(results)
-    wanted = _wanted(model, found, figures)
-    _refuse("task", task, {*summaries("ssleval.tasks")})
-    _refuse(
-        "dataset",
-        dataset,
-        {one.measured.test.name for one in figures.mapped} | {one.dataset for one in found},
-    )
+    figures, measured = read_figures(), read_all(results)
+    names = _published_names(model, measured, figures)
+    _refuse_unknown("task", task, {*summaries("ssleval.tasks")})
+    datasets = {row.measured.test.name for row in figures.mapped} | {row.dataset for row in measured}
+    _refuse_unknown("dataset", dataset, datasets)
     lines = [
         line
-        for line in verify(found, figures, read_zoo(), wanted)
+        for line in verify(measured, figures, read_zoo(), names)
         if line.figure
         and task in {"", line.figure.measured.protocol.task}
         and (not dataset or line.figure.measured.test.is_of(dataset))
     ]
+    unmapped = list(_unmapped(figures, model))
     if every:
-        lines += [Line("not mapped", row, name, differs=(why,)) for row, name, why in _others(figures, model)]
+        lines += [Line("not mapped", row, name, differs=(why,)) for row, name, why in unmapped]
     for line in lines:
         typer.echo(json.dumps(line.to_dict()) if as_json else _shown(line))
     counts = Counter(line.status for line in lines)
     if not as_json:
-        unknown = sorted(
-            name
-            for name in ({model} if model else {one.model for one in found})
-            if not figures.model_called(name)
-        )
-        unmapped = 0 if every else sum(1 for _ in _others(figures, model))
-        typer.echo(_summary(model or str(results), counts, unmapped, unknown))
+        models = {model} if model else {result.model for result in measured}
+        unknown = sorted(name for name in models if not figures.model_called(name))
+        typer.echo(_summary(model or str(results), counts, 0 if every else len(unmapped), unknown))
     raise SystemExit(1 if counts["drift"] else 0 if counts["match"] else 3)
 
 
-def _wanted(model: str, found: "list[Result]", figures: "Figures") -> list[str]:
-    """Return the names in the zoo of the models asked for.
+def _published_names(model: str, measured: "list[Result]", figures: "Figures") -> list[str]:
+    """Return the names in the zoo of ``model``, or of all models that were measured.
 
     Raises:
-        UnknownNameError: neither published nor measured under this name.
+        UnknownNameError: neither a figure nor a result is of this model.
     """
-    measured = {one.model for one in found}
-    if not model:
-        return [name for one in sorted(measured) if (name := figures.model_called(one))]
-    name = figures.model_called(model)
-    if not name and model not in measured:
-        hint = suggestion(model, {*figures.models, *measured})
+    known = {result.model for result in measured}
+    names = [name for each in ([model] if model else sorted(known)) if (name := figures.model_called(each))]
+    if model and not names and model not in known:
+        hint = suggestion(model, {*figures.models, *known})
         raise UnknownNameError(f"no published figure and no result is of a model {model!r}; {hint}")
-    return [name] if name else []
+    return names
 
 
-def _others(figures: "Figures", model: str) -> "Iterator[tuple[Row, str, str]]":
-    """Yield figures without a mapping: of the model asked for, or all."""
+def _unmapped(figures: "Figures", model: str) -> "Iterator[tuple[Row, str, str]]":
+    """Yield the figures without a mapping: of ``model``, or all."""
     name = figures.model_called(model)
-    return (one for one in figures.unmapped if not model or (name and one[1] == name))
+    return (figure for figure in figures.unmapped if not model or (name and figure[1] == name))
 
 
 def _shown(line: "Line") -> str:
@@ -106,23 +100,21 @@ def _shown(line: "Line") -> str:
         source += f"; {'+' if line.gap > 0 else ''}{line.gap:.{places}f}"
     told = [f"published {row.value}, {source}"]
     if line.status in {"match", "drift"}:
-        told += [
-            f"tolerance {figure.tolerance:.4g}: {figure.rounding:g} for rounding + "
-            f"{measured.protocol.tolerance:g} ({measured.protocol.because})"
-        ]
-    told += [f"check {one}" for one in line.checks]
+        allowed = f"{figure.rounding:g} for rounding + {measured.protocol.tolerance:g}"
+        told.append(f"tolerance {figure.tolerance:.4g}: {allowed} ({measured.protocol.because})")
+    told += [f"check {name}" for name in line.checks]
     return head + "\n  ".join([*told, *line.differs])
 
 
-def _refuse(kind: str, name: str, known: set[str]) -> None:
+def _refuse_unknown(kind: str, name: str, known: set[str]) -> None:
     if name and name not in known:
         raise UnknownNameError(f"no {kind} {name!r}; {suggestion(name, known)}")
 
 
-def _summary(what: str, counts: Counter[str], unmapped: int, unknown: list[str]) -> str:
-    text = ", ".join(f"{counts[one]} {one}" for one in ("match", "drift", "not comparable"))
+def _summary(subject: str, counts: Counter[str], unmapped: int, unknown: list[str]) -> str:
+    text = ", ".join(f"{counts[status]} {status}" for status in ("match", "drift", "not comparable"))
     if unmapped:
         text += f"; {unmapped} published figures have no mapping, --all lists them"
     if unknown:
         text += f"; no published figure is known to be of {', '.join(unknown)}"
-    return f"{what}: {text}"
+    return f"{subject}: {text}"

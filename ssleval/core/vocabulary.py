@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from PIL import Image
 
+from ssleval.core.cachefolder import default_cache
 from ssleval.core.registry import Registry, suggestion
 from ssleval.core.settings import Natural, Seed, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
@@ -382,7 +383,7 @@ class DatasetOptions:
     """Fingerprint the content of every file, not only its path and size."""
     download: bool = False
     """Let libraries that can download a set do so."""
-    cache: Path = Path.home() / ".cache" / "ssleval"
+    cache: Path = field(default_factory=default_cache)
     """Where sets that are made rather than found are kept."""
 
 
@@ -485,7 +486,8 @@ class Context:
     seed: Seed = 0
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, and count them, instead of stopping."""
-    cache: Path = Path.home() / ".cache" / "ssleval"
+    cache: Path = field(default_factory=default_cache)
+    """Where features are kept."""
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Sweep:
     checkpoint: Path | None = None
     key: str = "teacher"
     limit: int | None = None
-    options: DatasetOptions = DatasetOptions()  # noqa: RUF009
+    options: DatasetOptions = field(default_factory=DatasetOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,9 +149,10 @@ def test_the_margin_decides(gate: Gate) -> None:
     assert gate("--candidate", "model.py:noisy", "--margin", "knn=0.9", "--limit", "150")[0] == 0
     assert gate("--candidate", "model.py:noisy", "--margin", "knn/digits=0.001", "--limit", "150")[0] == 1
     for margin, words in (
-        ("knn=x", "expected TASK=NUMBER"),
+        ("knn", "expected TASK=NUMBER"),
+        ("knn=x", "--margin knn=x: expected a number"),
         ("knm=1", "did you mean knn"),
-        ("knn=0", "above 0"),
+        ("knn=0", "--margin knn=0: expected a number > 0"),
     ):
         code, _, err = gate("--candidate", "model.py:noisy", "--margin", margin)
         assert (code, words in err) == (2, True), err

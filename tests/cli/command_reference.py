@@ -1,9 +1,10 @@
 """The command reference, made from the command line itself.
 
-`python tests/command_reference.py > docs/command-line.md` writes the page; a test fails when it is stale.
+`python -m tests.cli.command_reference > docs/command-line.md` writes the page; a test fails when it is stale.
 """
 
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import Any
 
 import typer
@@ -17,8 +18,12 @@ HEAD = """# Command line
 Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted,
 2 you can fix it (one line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive
 or nothing comparable, 70 a fault in ssleval, 130 interrupted.
-`--batch_size` and `--batch-size` are the same. This page is generated:
-`python tests/command_reference.py > docs/command-line.md`.
+`--batch_size` and `--batch-size` are the same. `ssleval --install-completion` teaches the shell to complete
+commands and options. This page is generated: `python -m tests.cli.command_reference > docs/command-line.md`.
+
+The cache folder holds extracted features and rendered data. It is `--cache`, else the environment variable
+`SSLEVAL_CACHE`, else the platform's folder for caches: on Linux `$XDG_CACHE_HOME/ssleval` or
+`~/.cache/ssleval`, on macOS `~/Library/Caches/ssleval`. Python follows the same rule.
 """
 
 
@@ -47,7 +52,9 @@ def options(command: Any) -> list[TyperOption]:
 def _section(name: str, command: Any) -> str:
     arguments = [one for one in command.params if isinstance(one, TyperArgument)]
     usage = " ".join([name, *((one.name or "").upper() for one in arguments)])
-    lines = [f"\n## `ssleval {usage}`\n", f"\n{(command.help or '').strip()}\n"]
+    says, _, examples = (command.help or "").partition("\n\nExamples:\n")
+    lines = [f"\n## `ssleval {usage}`\n", f"\n{says.strip()}\n"]
+    lines.append(f"\n```bash\n{dedent(examples).strip()}\n```\n" if examples else "")
     rows = [_row(option) for option in options(command)]
     if rows:
         lines += ["\n| option | meaning | default |\n", "|:---|:---|:---|\n", *rows]

@@ -5,10 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from ssleval.cli import main
+from ssleval.cli.tables import LEADING
+from ssleval.core import DatasetCard
+from ssleval.core.task import tasks
+from ssleval.tasks.retrieval import Retrieval
 
 FAST = ["--dataset", "digits", "--limit", "60", "--set", "knn.ks=5,1"]
 
@@ -214,6 +219,105 @@ def test_listing(cli: Cli, what: str) -> None:
     code, shown, _ = cli("ls", what)
     assert code == 0
     assert shown.strip()
+
+
+def listed(cli: Cli, *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in cli("ls", *arguments, "--json")[1].splitlines()]
+
+
+def test_models_are_listed_by_glob_family_and_supervision(cli: Cli) -> None:
+    assert {row["family"] for row in listed(cli, "models", "--family", "dinov2")} == {"DINOv2"}
+    assert {row["model"] for row in listed(cli, "models", "dino_vitb*")} == {"dino_vitb16", "dino_vitb8"}
+    assert {row["supervision"] for row in listed(cli, "models", "--supervision", "full")} == {"full"}
+    (row,) = listed(cli, "models", "dinov2_vits14", "--family", "DINO*")
+    assert (row["embed_dim"], row["pooled_dim"], row["tokens"]) == (384, 384, 37 * 37)
+    (clip,) = listed(cli, "models", "openclip_vitb32_laion2b")
+    assert (clip["embed_dim"], clip["pooled_dim"]) == (768, 512)
+    assert [row["task"] for row in listed(cli, "tasks", "seg*")] == ["segmentation", "segmentation_knn"]
+    for arguments, words in (
+        (("models", "dinov2_vits15"), "did you mean"),
+        (("models", "--family", "DINOv4"), "did you mean DINOv"),
+        (("tasks", "--family", "DINO"), "only models have a family"),
+    ):
+        code, out, err = cli("ls", *arguments)
+        assert (code, out, words in err) == (2, "", True), err
+
+
+def test_an_unknown_number_of_parameters_is_no_zero(cli: Cli) -> None:
+    (row,) = listed(cli, "models", "pixels")
+    assert row["params_M"] is None
+    assert " 0.0 " not in cli("ls", "models")[1]
+
+
+def test_datasets_are_listed_with_the_metric_of_the_task_they_are_made_for(cli: Cli) -> None:
+    metrics = {row["dataset"]: row["metric"] for row in listed(cli, "datasets")}
+    expected = {
+        "digits": "top1",
+        "pets": "mean_per_class",
+        "voc2007": "map",
+        "roxford5k": "map",
+        "met": "gap",
+        "ade20k": "mean_iou",
+        "nyuv2": "rmse",
+        "spair71k": "pck",
+        "folder": "",
+    }
+    assert {name: metrics[name] for name in expected} == expected
+
+
+def test_leading_metrics_are_those_of_the_tasks() -> None:
+    made_for = {
+        "open_set": tasks.get("instance_recognition")(),
+        "mask": tasks.get("segmentation")(),
+        "instances": tasks.get("attention")(),
+        "video": tasks.get("video_segmentation")(),
+        "depth": tasks.get("depth")(),
+        "pairs": tasks.get("correspondence")(),
+        "groups": Retrieval(levels=()),
+        "captions": tasks.get("caption_retrieval")(),
+    }
+    for target, task in made_for.items():
+        assert task.metrics[0].name.partition("@")[0] == LEADING[target]
+    assert f"{LEADING['views']}@" in " ".join(one.name for one in made_for["pairs"].metrics)
+    targets = set(get_args(get_type_hints(DatasetCard)["target"]))
+    assert targets - {"label", "multilabel"} == set(LEADING)
+
+
+def test_what_was_not_measured_is_said_even_quietly(cli: Cli) -> None:
+    (cli.folder / "suite.yaml").write_text(
+        "measurements:\n"
+        "  - {task: zeroshot, dataset: digits}\n"
+        "  - {task: knn, dataset: digits, settings: {ks: [5]}}\n"
+    )
+    code, out, err = cli("run", "--model", "pixels", "--suite", "suite.yaml", "--limit", "60", "--quiet")
+    assert (code, "knn/digits" in out) == (0, True)
+    (line,) = err.splitlines()
+    assert line.startswith("not applicable: zeroshot on digits")
+    assert "forward passes" in cli("run", "--model", "pixels", *FAST, "--force", "--limit", "50")[2]
+
+
+@pytest.mark.parametrize("arguments", [["run", "--modle", "x"], ["ruin"], ["ls", "modles"], ["run"]])
+def test_usage_errors_exit_with_2(cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["cache", "clear", "--help"]])
+def test_flags_have_no_type_in_the_help(cli: Cli, command: list[str]) -> None:
+    code, out, _ = cli(*command)
+    assert (code, "--help" in out, "bool" in out.lower()) == (0, True, False)
+
+
+def test_commands_are_grouped_and_completed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = cli("--help")[1]
+    places = [
+        out.index(f"─ {panel} ─") for panel in ("Measure", "Compare", "Look", "Train", "Data and cache")
+    ]
+    assert places == sorted(places)
+    assert "--install-completion" in out
+    monkeypatch.setenv("_SSLEVAL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "ssleval lea")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert cli()[1].split() == ["leaderboard"]
 
 
 def test_cache_commands(cli: Cli) -> None:

@@ -16,20 +16,20 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import SslevalError, WeightsError
 
 _OWN_CODE = ("python_file", "torchhub")
-"""Loaders whose architectures come with their weights, so that none can be built without."""
+"""Loaders whose architectures come with their weights, so that no untrained one can be built."""
 
 
 def examine(
     name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
 ) -> Iterator[Finding]:
-    """Load a model as a run would, and yield what each check finds.
+    """Load a model as a run would, and yield the finding of each check.
 
     Args:
         name: a zoo alias or ``source:identifier``.
-        context: device, precision and seed; nothing is read from or left in its cache.
+        context: device, precision and seed; its cache is not used.
         checkpoint: local weights for the named architecture.
         key: which network of a full training checkpoint.
-        limit: images of each split of the embedded digits that scores are of.
+        limit: images of each split of the embedded digits that the model is scored on.
 
     Raises:
         UnknownNameError: no such model. Weights that cannot be loaded are a finding.
@@ -51,35 +51,28 @@ def diagnose(
     untrained: Callable[[int], Backbone] | None = None,
     limit: int = 200,
 ) -> Iterator[Finding]:
-    """Yield what each check finds in a loaded model.
+    """Yield the finding of each check of a loaded model.
 
     ``untrained`` builds the same architecture with random weights from a seed, where that is possible.
     """
-    yield _said("weights", lambda: weights(backbone, untrained))
-    yield _said("preprocessing", lambda: preprocessing(backbone))
-    for check in (
-        wiring.tokens,
-        wiring.pooling,
-        wiring.patch_order,
-        wiring.mode,
-        wiring.determinism,
-        wiring.batches,
-    ):
-        yield _said(check.__name__.replace("_", " "), lambda check=check: check(backbone))
-    yield _said("precision", lambda: wiring.precision(backbone, context))
+    yield _run("weights", lambda: weights(backbone, untrained))
+    yield _run("preprocessing", lambda: preprocessing(backbone))
+    for name, check in wiring.CHECKS.items():
+        yield _run(name, partial(check, backbone))
+    yield _run("precision", lambda: wiring.precision(backbone, context))
     with TemporaryDirectory() as folder:
-        apart = replace(context, cache=Path(folder), progress=False)
-        for name, check in score_checks(backbone, apart, limit):
-            yield _said(name, check)
+        own_cache = replace(context, cache=Path(folder), progress=False)
+        for name, check in score_checks(backbone, own_cache, limit):
+            yield _run(name, check)
 
 
 def _untrained(name: str, seed: int) -> Backbone:
     return load(f"random:{name}", seed=seed)
 
 
-def _said(name: str, check: Callable[[], Finding]) -> Finding:
-    """Return what a check finds; a refusal by the model or a task is a finding too."""
+def _run(name: str, check: Callable[[], Finding]) -> Finding:
+    """Return the finding of a check; an error of the model or of a task is a failure of the check."""
     try:
         return check()
     except SslevalError as error:
-        return Finding(name, "fail", " ".join(str(error).split()), "mend this first; other checks may follow")
+        return Finding(name, "fail", " ".join(str(error).split()), "fix this first; other checks may follow")

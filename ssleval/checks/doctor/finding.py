@@ -1,5 +1,6 @@
-"""What a check says."""
+"""The outcome of a check."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -13,15 +14,20 @@ class Finding:
     check: str
     status: Status
     evidence: str
-    """One line: what was seen."""
+    """One line: what was measured."""
     advice: str = ""
-    """What to do about it; empty where there is nothing to do."""
+    """What to do about it; empty where nothing is wrong."""
 
     def to_dict(self) -> dict[str, str]:
         """Return the fields."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the finding as people read it: a line, and one with the advice where there is some."""
+        """Return the finding as text: a line, and one with the advice if there is any."""
         advice = f"\n      -> {self.advice}" if self.advice else ""
         return f"{self.status:<5} {self.check:<14} {self.evidence}{advice}"
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

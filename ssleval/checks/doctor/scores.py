@@ -1,4 +1,4 @@
-"""Checks of scores on the embedded digits, by the ordinary tasks: pixel floor, shuffled labels, spectrum."""
+"""Checks of scores on the embedded digits, by the usual tasks: pixel floor, shuffled labels, spectrum."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,87 +19,43 @@ from ssleval.run.measure import measure
 _KNN = {"ks": (10,), "preprocessing": "card"}
 _SPECTRUM = {"first": 1, "last": 50, "preprocessing": "card"}
 _COLLAPSED = 2.0
-"""Effective rank below which features are one direction and some rounding."""
+"""Features of a lower effective rank are one direction and rounding errors."""
 
 
 def score_checks(
     backbone: Backbone, context: Context, limit: int
 ) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield the names of the checks and the checks; features are extracted by the first, for all."""
+    """Yield the names of the checks and the checks; the first one extracts the features for all."""
     digits = open_dataset("digits", DatasetOptions()).limited(limit)
 
-    def scores(task: str, dataset: Dataset, settings: dict[str, Any]) -> dict[str, Score]:
+    def scores(model: Backbone, task: str, settings: dict[str, Any], dataset: Dataset = digits) -> Any:
         job = make_job(task, "digits", dataset, settings, limit)
-        (result,) = measure(backbone, [job], context, None)
-        return dict(result.metrics)
+        (result,) = measure(model, [job], context, None)
+        return result.metrics
 
     def floor() -> Finding:
-        job = make_job("knn", "digits", digits, _KNN, limit)
-        (pixels,) = measure(load("pixels", device=context.device), [job], context, None)
-        found = scores("knn", digits, _KNN)["top1@10"]
+        pixels = scores(load("pixels", device=context.device), "knn", _KNN)["top1@10"]
         untrained = backbone.card.supervision == "none" and not backbone.card.weights
-        return _against_floor(found, pixels.metrics["top1@10"], untrained=untrained)
+        return _against_floor(scores(backbone, "knn", _KNN)["top1@10"], pixels, untrained=untrained)
 
     def permutation() -> Finding:
-        return _against_chance(scores("knn", shuffled(digits), _KNN)["top1@10"], digits.card.num_classes)
+        top1 = scores(backbone, "knn", _KNN, shuffled(digits))["top1@10"]
+        return _against_chance(top1, digits.card.num_classes)
 
     def spectrum() -> Finding:
         try:
-            return _of_spectrum(scores("spectrum", digits, _SPECTRUM), backbone)
+            return _of_spectrum(scores(backbone, "spectrum", _SPECTRUM), backbone)
         except DataError as error:
-            return Finding(
-                "spectrum", "fail", str(error), "features have collapsed: is this the network meant?"
-            )
+            advice = "features have collapsed; check that the right network of the checkpoint was loaded"
+            return Finding("spectrum", "fail", str(error), advice)
 
     yield "pixel floor", floor
     yield "shuffled", permutation
     yield "spectrum", spectrum
 
 
-def _against_floor(found: Score, floor: Score, *, untrained: bool) -> Finding:
-    shown = f"10-NN on {found.n} digits: {_percent(found)}, mean colours {_percent(floor)}"
-    if untrained:
-        return Finding("pixel floor", "skip", f"{shown}; an untrained network is a floor itself")
-    if found.ci95[1] < floor.value / 2:
-        return Finding(
-            "pixel floor",
-            "fail",
-            f"{shown}: not half of the floor",
-            "an untrained network scores so; check the keys of the checkpoint, mean and std, and norm layers",
-        )
-    if found.ci95[1] < floor.ci95[0]:
-        return Finding(
-            "pixel floor", "warn", f"{shown}: below the floor", "digits are easy; check with data of your own"
-        )
-    return Finding("pixel floor", "pass", shown)
-
-
-def _against_chance(found: Score, classes: int) -> Finding:
-    shown = f"10-NN with shuffled labels: {_percent(found)}, chance {100 / classes:.1f}"
-    if found.ci95[0] > 2 / classes:
-        return Finding(
-            "shuffled",
-            "fail",
-            shown,
-            "labels reach the features: does the model keep anything between images?",
-        )
-    return Finding("shuffled", "pass", shown)
-
-
-def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
-    rank, dead = scores["effective_rank"].value, scores["dead_dimensions"].value
-    width = backbone.card.pooled_dim or backbone.card.embed_dim
-    shown = f"effective rank {rank:.1f} of {width}, {100 * dead:.0f} % of dimensions dead"
-    advice = "features lie along few directions: compare with other checkpoints of this model"
-    if rank < _COLLAPSED or dead > 0.5:
-        return Finding("spectrum", "fail", shown, advice)
-    if dead > 0 or rank < 0.02 * width:
-        return Finding("spectrum", "warn", shown, advice)
-    return Finding("spectrum", "pass", shown)
-
-
 def shuffled(dataset: Dataset) -> Dataset:
-    """Return the same images, so that their features are reused, with labels of others."""
+    """Return the same images with permuted labels; their stored features are reused."""
 
     def open_split(name: str) -> Split:
         split = dataset.split(name)
@@ -107,6 +63,39 @@ def shuffled(dataset: Dataset) -> Dataset:
         return replace(split, targets=np.random.default_rng(0).permutation(split.targets))
 
     return replace(dataset, open=open_split)
+
+
+def _against_floor(top1: Score, floor: Score, *, untrained: bool) -> Finding:
+    shown = f"10-NN on {top1.n} digits: {_percent(top1)}, mean colours {_percent(floor)}"
+    if untrained:
+        return Finding("pixel floor", "skip", f"{shown}; an untrained network is a floor itself")
+    if top1.ci95[1] < floor.value / 2:
+        advice = "untrained networks score so; check the checkpoint's keys, mean and std, and norm layers"
+        return Finding("pixel floor", "fail", f"{shown}: less than half of the floor", advice)
+    if top1.ci95[1] < floor.ci95[0]:
+        advice = "colours suffice for digits; check with your own data"
+        return Finding("pixel floor", "warn", f"{shown}: below the floor", advice)
+    return Finding("pixel floor", "pass", shown)
+
+
+def _against_chance(top1: Score, classes: int) -> Finding:
+    shown = f"10-NN with shuffled labels: {_percent(top1)}, chance {100 / classes:.1f}"
+    if top1.ci95[0] > 2 / classes:
+        advice = "labels leak into the features; check whether the model keeps state between images"
+        return Finding("shuffled", "fail", shown, advice)
+    return Finding("shuffled", "pass", shown)
+
+
+def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
+    rank, dead = scores["effective_rank"].value, scores["dead_dimensions"].value
+    width = backbone.card.pooled_dim or backbone.card.embed_dim
+    shown = f"effective rank {rank:.1f} of {width}, {100 * dead:.0f} % of dimensions dead"
+    advice = "features lie along few directions; compare with other checkpoints of this model"
+    if rank < _COLLAPSED or dead > 0.5:
+        return Finding("spectrum", "fail", shown, advice)
+    if dead > 0 or rank < 0.02 * width:
+        return Finding("spectrum", "warn", shown, advice)
+    return Finding("spectrum", "pass", shown)
 
 
 def _percent(score: Score) -> str:

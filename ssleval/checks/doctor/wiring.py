@@ -1,11 +1,13 @@
-"""Checks of the forward pass on made-up images: mode, tokens, pooling, patch order, batches, precision."""
+"""Checks of the forward pass on synthetic images: mode, tokens, pooling, patch order, batches, precision."""
+
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.checks.doctor.finding import Finding
+from ssleval.checks.doctor.finding import Finding, some
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
@@ -14,7 +16,7 @@ from ssleval.features import Live
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
 _AGREEMENT = 0.99
-"""Smallest cosine between a vector in float32 and in half precision that is still the same vector."""
+"""Smallest cosine between a vector in float32 and the same vector in half precision."""
 
 
 def probes(backbone: Backbone, count: int) -> Float[Tensor, "b 3 s s"]:
@@ -26,40 +28,8 @@ def probes(backbone: Backbone, count: int) -> Float[Tensor, "b 3 s s"]:
     return smooth.clamp(0, 1).to(backbone.mean.device)
 
 
-def mode(backbone: Backbone) -> Finding:
-    """Find layers in training mode during a forward pass, and statistics that it changes."""
-    before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    backbone(probes(backbone, 2))
-    training = [name or "the model" for name, module in backbone.named_modules() if module.training]
-    changed = [name for name, buffer in backbone.named_buffers() if not torch.equal(buffer, before[name])]
-    if training or changed:
-        what = f"in training mode: {_some(training)}" if training else f"changed by it: {_some(changed)}"
-        return Finding(
-            "mode",
-            "fail",
-            f"after a forward pass, {what}",
-            "call nothing in extract that switches to train(); dropout and batch statistics move features",
-        )
-    return Finding("mode", "pass", "no layer in training mode, no statistic changed by a forward pass")
-
-
-def determinism(backbone: Backbone) -> Finding:
-    """Compare two forward passes of the same images."""
-    images = probes(backbone, 2)
-    gap = _gap(backbone(images).pooled, backbone(images).pooled)
-    if gap == 0:
-        return Finding("determinism", "pass", "two forward passes agree bit for bit")
-    status = "warn" if gap <= _ROUNDING else "fail"
-    return Finding(
-        "determinism",
-        status,
-        f"two forward passes of one batch differ by {gap:.1e} of the feature norm",
-        "look for dropout, random masking or random numbers in extract",
-    )
-
-
 def tokens(backbone: Backbone) -> Finding:
-    """Compare the tokens of the last block with the patch grid, also off the square where possible."""
+    """Compare the tokens of the last block with the patch grid, also of an image that is not square."""
     card, images = backbone.card, probes(backbone, 2)
     last = backbone(images, (-1,)).blocks[0]
     try:
@@ -75,66 +45,89 @@ def tokens(backbone: Backbone) -> Finding:
 
 
 def pooling(backbone: Backbone) -> Finding:
-    """Compare ``pooled`` with the tokens that the card says it is made of."""
+    """Compare ``pooled`` with the tokens that it is made of according to the card."""
     kind = backbone.card.pooling
     features = backbone(probes(backbone, 2), (-1,))
     last = features.blocks[0]
     expected = last.cls if kind == "cls" else last.patches.mean((1, 2)) if kind == "mean" else None
     if expected is None or expected.shape != features.pooled.shape:
-        return Finding("pooling", "skip", f"pooled is {kind!r}, which no token gives by itself")
+        return Finding("pooling", "skip", f"pooled is {kind!r}, which is not made of tokens alone")
     gap = _gap(features.pooled, expected)
-    what = "class token" if kind == "cls" else "mean patch"
+    token = "class token" if kind == "cls" else "mean patch"
     if gap <= _ROUNDING:
-        return Finding("pooling", "pass", f"pooled is the last block's {what} after the final norm")
-    # Models that normalise after averaging are not the mean of normalised patches, and rightly so.
-    return Finding(
-        "pooling",
-        "fail" if kind == "cls" else "warn",
-        f"pooled differs from the last block's {what} by {gap:.1e} of its norm",
-        "check the final norm, and that token 0 is the class token; or correct `pooling` on the card",
-    )
+        return Finding("pooling", "pass", f"pooled is the last block's {token} after the final norm")
+    evidence = f"pooled differs from the last block's {token} by {gap:.1e} of its norm"
+    advice = "check the final norm, and that token 0 is the class token; or correct `pooling` on the card"
+    # The norm of a mean is not the mean of normalised patches, and some models rightly have the former.
+    return Finding("pooling", "fail" if kind == "cls" else "warn", evidence, advice)
 
 
 def patch_order(backbone: Backbone) -> Finding:
-    """Brighten one patch of an image after another: the tokens that change most must be at their place."""
-    card, image = backbone.card, probes(backbone, 1) * 0.5
+    """Brighten one patch of an image after another: the token at its place must change most."""
+    size, image = backbone.card.patch_size, probes(backbone, 1) * 0.5
     # The first block has mixed patches least; a convolutional network blurs by a patch or so.
     block, reach = (0, 0) if backbone.num_blocks > 1 else (-1, 1)
     plain = backbone(image, (block,)).blocks[0].patches[0]
     h, w = plain.shape[:2]
     for row, column in ((0, w - 1), (h - 1, 0), (h // 3, w - 1 - w // 4)):
         lit = image.clone()
-        top, left = row * card.patch_size, column * card.patch_size
-        lit[..., top : top + card.patch_size, left : left + card.patch_size] = 1
-        moved = (backbone(lit, (block,)).blocks[0].patches[0] - plain).norm(dim=2)
-        found = divmod(int(moved.argmax()), w)
-        if max(abs(found[0] - row), abs(found[1] - column)) > reach or not moved.max() > 0:
-            return Finding(
-                "patch order",
-                "fail",
-                f"a bright patch at row {row}, column {column} moves row {found[0]}, column {found[1]} most",
-                "return patches row by row, [b h w d], without class token and registers before them",
-            )
+        lit[..., row * size : (row + 1) * size, column * size : (column + 1) * size] = 1
+        change = (backbone(lit, (block,)).blocks[0].patches[0] - plain).norm(dim=2)
+        most = divmod(int(change.argmax()), w)
+        if max(abs(most[0] - row), abs(most[1] - column)) > reach or not change.max() > 0:
+            place = f"row {row}, column {column} moves row {most[0]}, column {most[1]} most"
+            advice = "return patches row by row, [b h w d], without class token and registers before them"
+            return Finding("patch order", "fail", f"a bright patch at {place}", advice)
     return Finding("patch order", "pass", f"a bright patch changes its own token most, in a {h}x{w} grid")
 
 
+def mode(backbone: Backbone) -> Finding:
+    """Look for layers in training mode during a forward pass, and for buffers that it changes."""
+    before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    backbone(probes(backbone, 2))
+    training = [name or "the model" for name, module in backbone.named_modules() if module.training]
+    changed = [name for name, buffer in backbone.named_buffers() if not torch.equal(buffer, before[name])]
+    if training or changed:
+        which = f"in training mode: {some(training)}" if training else f"changed by it: {some(changed)}"
+        advice = "never switch to train() in extract; dropout and batch statistics change features"
+        return Finding("mode", "fail", f"after a forward pass, {which}", advice)
+    return Finding("mode", "pass", "no layer in training mode, no statistic changed by a forward pass")
+
+
+def determinism(backbone: Backbone) -> Finding:
+    """Compare two forward passes of the same images."""
+    images = probes(backbone, 2)
+    gap = _gap(backbone(images).pooled, backbone(images).pooled)
+    if gap == 0:
+        return Finding("determinism", "pass", "two forward passes agree bit for bit")
+    evidence = f"two forward passes of one batch differ by {gap:.1e} of the feature norm"
+    advice = "look for dropout, random masking or random numbers in extract"
+    return Finding("determinism", "warn" if gap <= _ROUNDING else "fail", evidence, advice)
+
+
 def batches(backbone: Backbone) -> Finding:
-    """Compare images alone with the same images in a batch."""
+    """Compare single images with the same images in a batch."""
     images = probes(backbone, 3)
     together = backbone(images, (-1,))
     alone = [backbone(image[None], (-1,)) for image in images]
-    gap = max(
-        _gap(together.pooled, torch.cat([one.pooled for one in alone])),
-        _gap(together.blocks[0].patches, torch.cat([one.blocks[0].patches for one in alone])),
-    )
+    pooled = torch.cat([features.pooled for features in alone])
+    patches = torch.cat([features.blocks[0].patches for features in alone])
+    gap = max(_gap(together.pooled, pooled), _gap(together.blocks[0].patches, patches))
     if gap <= _ROUNDING:
         return Finding("batches", "pass", f"an image alone and in a batch agree (difference {gap:.0e})")
-    return Finding(
-        "batches",
-        "fail",
-        f"an image alone and in a batch differ by {gap:.1e} of the feature norm",
-        "look for batch statistics, or a reshape that mixes images",
-    )
+    evidence = f"an image alone and in a batch differ by {gap:.1e} of the feature norm"
+    return Finding("batches", "fail", evidence, "look for batch statistics, or a reshape that mixes images")
+
+
+CHECKS: Mapping[str, Callable[[Backbone], Finding]] = {
+    "tokens": tokens,
+    "pooling": pooling,
+    "patch order": patch_order,
+    "mode": mode,
+    "determinism": determinism,
+    "batches": batches,
+}
+"""Checks that need nothing but the model, in the order they are run."""
 
 
 def precision(backbone: Backbone, context: Context) -> Finding:
@@ -142,14 +135,11 @@ def precision(backbone: Backbone, context: Context) -> Finding:
     pixels = (probes(backbone, 2) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     vectors: dict[str, Tensor] = {}
     for name in dict.fromkeys(("fp32", context.precision, "bf16")):
-        asked = Context(device=context.device, precision=name, progress=False)
-        vectors[name] = Live(backbone, asked).read(pixels, (Readout("pooled"),))[Readout("pooled")].float()
+        lowered = Context(device=context.device, precision=name, progress=False)
+        vectors[name] = Live(backbone, lowered).read(pixels, (Readout("pooled"),))[Readout("pooled")].float()
     broken = [name for name, vector in vectors.items() if not bool(vector.isfinite().all())]
-    cosines = {
-        name: float(functional.cosine_similarity(vectors["fp32"], vector).min())
-        for name, vector in vectors.items()
-        if name != "fp32"
-    }
+    full = vectors.pop("fp32")
+    cosines = {n: float(functional.cosine_similarity(full, v).min()) for n, v in vectors.items()}
     off = [name for name, cosine in cosines.items() if not cosine >= _AGREEMENT]
     shown = ", ".join(f"{name} {cosine:.4f}" for name, cosine in cosines.items())
     evidence = f"features finite; cosine to float32: {shown}"
@@ -157,16 +147,13 @@ def precision(backbone: Backbone, context: Context) -> Finding:
         return Finding("precision", "pass", evidence)
     if broken:
         evidence = f"features that are not finite in {', '.join(broken)}"
-    chosen = {"fp32", context.precision} & {*broken, *off}
+    requested = {"fp32", context.precision} & {*broken, *off}
     advice = "check the weights" if "fp32" in broken else "use --precision fp32"
-    return Finding("precision", "fail" if chosen else "warn", evidence, advice)
+    return Finding("precision", "fail" if requested else "warn", evidence, advice)
 
 
-def _gap(one: Tensor, other: Tensor) -> float:
+def _gap(features: Tensor, reference: Tensor) -> float:
     """Return the largest difference of two vectors, relative to the norm of the second."""
-    gap = (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1).clamp_min(1e-12)
+    norms = reference.flatten(1).norm(dim=1).clamp_min(1e-12)
+    gap = (features - reference).flatten(1).norm(dim=1) / norms
     return float(gap.nan_to_num(torch.inf).max())
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,6 @@
 """Measure baseline and candidate with one suite; only what is not stored yet is computed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.backbone import Backbone
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import Count, Positive, convert
 from ssleval.core.task import tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
 from ssleval.features import local_device
@@ -20,48 +21,49 @@ from ssleval.run.measure import measure
 from ssleval.run.suites import read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
+Note = Callable[[str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What is held against what."""
+    """A candidate, the baseline it is compared with, and the suite that both are measured with."""
 
     suite: Sweep
-    """Suite, datasets, limit and the like; its models and checkpoint are those of baseline and candidate."""
+    """Suite, datasets, limit and the like; the gate fills in models and checkpoint."""
     baseline: str
     """A result file, a folder of one model's results, or a model to measure."""
     candidate: str
-    """A checkpoint file, or a model; a file that says which architecture it holds is a model."""
+    """A checkpoint file or a model; a file that states its architecture is a model."""
     architecture: str = ""
-    """The model whose weights a checkpoint file holds; none: the baseline's."""
+    """The model whose weights a checkpoint file holds; '' is the baseline's model."""
     margins: Mapping[str, float] = field(default_factory=dict[str, float])
-    """By ``task`` or ``task/dataset``; before those of the suite."""
+    """By ``task`` or ``task/dataset``; they take precedence over those of the suite."""
     seeds: int = 3
     """Probe seeds of every task that has any."""
 
 
-def run_gate(asked: Gate, context: Context, folder: Path, *, note: Callable[[str], None]) -> list[Verdict]:
+def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[Verdict]:
     """Return a verdict for every task of the suite.
 
     Raises:
-        SslevalError: a name, margin or file the caller can mend; a baseline without what is needed.
+        SslevalError: a name, margin or file that the caller can correct; a baseline that lacks results.
     """
-    margins = _margins(asked)
+    margins = _margins(gate)
     context = replace(context, device=local_device(context.device))
-    stored = _is_stored(asked.baseline)
+    stored = _is_stored(gate.baseline)
     if stored:
-        baseline = stored_results(asked.baseline, folder)
+        baseline = stored_results(gate.baseline, folder)
     else:
-        baseline = _measured(asked.baseline, None, asked, context, folder, note)
-    file = Path(asked.candidate)
-    if file.is_file() and not (describes_itself(file) and not asked.architecture):
-        name = asked.architecture or baseline[0].model
-        candidate = _measured(name, file, asked, context, folder, note)
+        baseline = _measured(gate.baseline, None, gate, context, folder, note)
+    file = Path(gate.candidate)
+    if file.is_file() and (gate.architecture or not describes_itself(file)):
+        candidate = _measured(gate.architecture or baseline[0].model, file, gate, context, folder, note)
     else:
-        candidate = _measured(asked.candidate, None, asked, context, folder, note)
-    _check_candidate(asked, baseline, candidate)
-    found = pairings(baseline, candidate)
-    _check_baseline(found, candidate, stored=stored)
-    return judge(found, margins)
+        candidate = _measured(gate.candidate, None, gate, context, folder, note)
+    _check_candidate(gate, baseline, candidate)
+    pairs = pairings(baseline, candidate)
+    _check_baseline(pairs, candidate, stored=stored)
+    return judge(pairs, margins)
 
 
 def _is_stored(baseline: str) -> bool:
@@ -70,90 +72,76 @@ def _is_stored(baseline: str) -> bool:
     return baseline.endswith(".json") or Path(baseline).is_dir() or bool(folder and Path(folder).is_dir())
 
 
-def _margins(asked: Gate) -> dict[str, float]:
-    if asked.suite.suite is None or asked.seeds < 1:
-        raise ConfigError(f"gate: suite {asked.suite.suite}, {asked.seeds} seeds; needs a suite and a seed")
-    measurements = read_suite(asked.suite.suite)
-    known = {one.task for one in measurements} | {f"{one.task}/{one.dataset}" for one in measurements}
-    for name, margin in asked.margins.items():
+def _margins(gate: Gate) -> dict[str, float]:
+    if gate.suite.suite is None:
+        raise ConfigError("gate: no suite; name one, such as ci")
+    convert("gate: seeds", gate.seeds, Count)
+    measurements = read_suite(gate.suite.suite)
+    known = {line.task for line in measurements} | {f"{line.task}/{line.dataset}" for line in measurements}
+    for name, margin in gate.margins.items():
         if name not in known:
-            raise UnknownNameError(f"--margin {name}: not in {asked.suite.suite}; {suggestion(name, known)}")
-        if not margin > 0:
-            raise ConfigError(f"--margin {name}={margin:g}: how much worse is tolerable, above 0")
-    pinned = {f"{one.task}/{one.dataset}": one.margin for one in measurements if one.margin is not None}
-    # A margin given for a task stands before one the suite has for that task on a dataset.
-    kept = {name: margin for name, margin in pinned.items() if name.partition("/")[0] not in asked.margins}
-    return {**kept, **asked.margins}
+            raise UnknownNameError(f"--margin {name}: not in {gate.suite.suite}; {suggestion(name, known)}")
+        convert(f"--margin {name}", margin, Positive)
+    # The caller's margin of a task takes precedence over the suite's margin of that task on a dataset.
+    of_suite = {
+        f"{line.task}/{line.dataset}": line.margin
+        for line in measurements
+        if line.margin is not None and line.task not in gate.margins
+    }
+    return {**of_suite, **gate.margins}
 
 
 def _measured(
-    name: str,
-    checkpoint: Path | None,
-    asked: Gate,
-    context: Context,
-    folder: Path,
-    note: Callable[[str], None],
+    name: str, checkpoint: Path | None, gate: Gate, context: Context, folder: Path, note: Note
 ) -> list[Result]:
-    sweep = replace(asked.suite, models=name, checkpoint=checkpoint)
+    sweep = replace(gate.suite, models=name, checkpoint=checkpoint)
     names = models(sweep)
     if len(names) > 1:
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
-    # Once for all probe seeds: the seed of an untrained model is not that of its probes.
+    # Loaded once for all probe seeds: they do not seed an untrained model.
     backbone = load_asked(names[0], sweep, context)
     groups = jobs_of(sweep).applicable(note)
-    found: list[Result] = []
-    for seed in range(context.seed, context.seed + asked.seeds):
-        found += _of_seed(
-            backbone, groups, replace(context, seed=seed), folder, note, every=seed == context.seed
-        )
-    if not found:
-        raise NotApplicableError(f"gate: nothing in {asked.suite.suite} applies to {names[0]}")
-    return found
+    results: list[Result] = []
+    for seed in range(context.seed, context.seed + gate.seeds):
+        # A task that no seed moves runs once.
+        jobs = [[job for job in group if seed == context.seed or job.task.seeded] for group in groups]
+        results += _of_seed(backbone, jobs, replace(context, seed=seed), folder, note)
+    if not results:
+        raise NotApplicableError(f"gate: nothing in {gate.suite.suite} applies to {names[0]}")
+    return results
 
 
 def _of_seed(
-    backbone: Backbone,
-    groups: Sequence[Sequence[Job]],
-    context: Context,
-    folder: Path,
-    note: Callable[[str], None],
-    *,
-    every: bool,
+    backbone: Backbone, groups: list[list[Job]], context: Context, folder: Path, note: Note
 ) -> list[Result]:
-    """Return the results of one probe seed: of every task, or of those that a seed may move."""
-    found: list[Result] = []
-    for group in groups:
-        jobs = [job for job in group if every or job.task.seeded]
+    results: list[Result] = []
+    for jobs in filter(None, groups):
         try:
-            found += measure(backbone, jobs, context, folder, note=note) if jobs else ()
+            results += measure(backbone, jobs, context, folder, note=note)
         except NotApplicableError as error:
             note(f"not applicable: {error}")
-    return found
+    return results
 
 
-def _check_candidate(asked: Gate, baseline: list[Result], candidate: list[Result]) -> None:
-    """Refuse a candidate that cannot be judged by all that the baseline was measured with."""
-    assert asked.suite.suite is not None
-    suite = {(one.task, one.dataset) for one in read_suite(asked.suite.suite)}
-    had = suite & {(one.task, one.dataset) for one in baseline}
-    if lost := sorted(had - {(one.task, one.dataset) for one in candidate}):
+def _check_candidate(gate: Gate, baseline: list[Result], candidate: list[Result]) -> None:
+    """Refuse a candidate that lacks a task of the suite that the baseline was measured with."""
+    assert gate.suite.suite is not None
+    suite = {(line.task, line.dataset) for line in read_suite(gate.suite.suite)}
+    had = suite & {(result.task, result.dataset) for result in baseline}
+    if lost := sorted(had - {(result.task, result.dataset) for result in candidate}):
         raise NotApplicableError(
-            f"gate: {', '.join('/'.join(one) for one in lost)} cannot be measured on the candidate, but was "
-            "on the baseline; use a suite that both can do"
+            f"gate: {', '.join(map('/'.join, lost))} cannot be measured on the candidate, but was on the "
+            "baseline; use a suite that both can do"
         )
 
 
-def _check_baseline(found: list[Pairing], candidate: list[Result], *, stored: bool) -> None:
-    """Refuse to judge by less than was asked for."""
-    paired = {one.key for pair in found for one in pair.second}
-    for one in candidate:
-        if one.key not in paired:
-            seed = f" with seed {one.settings['seed']}" if tasks.get(one.task).seeded else ""
-            mend = (
-                "measure it with the same suite and limit for every probe seed (`ssleval run --seed`), or "
-                "lower --seeds"
-            )
-            raise DataError(
-                f"gate: the baseline has no comparable result of {one.task}/{one.dataset}{seed}; "
-                f"{mend if stored else 'use a suite that both can do'}"
-            )
+def _check_baseline(pairs: list[Pairing], candidate: list[Result], *, stored: bool) -> None:
+    """Refuse a baseline that lacks a comparable result for one of the candidate's."""
+    paired = {result.key for pair in pairs for result in pair.second}
+    again = "measure it with the same suite and limit for every probe seed (`run --seed`), or lower --seeds"
+    advice = again if stored else "use a suite that both can do"
+    for result in candidate:
+        if result.key not in paired:
+            name = f"{result.task}/{result.dataset}"
+            seed = f" with seed {result.settings['seed']}" if tasks.get(result.task).seeded else ""
+            raise DataError(f"gate: the baseline has no comparable result of {name}{seed}; {advice}")

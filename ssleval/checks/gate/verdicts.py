@@ -1,9 +1,9 @@
 """Non-inferiority, task by task: pass, fail or inconclusive. Imports no torch.
 
-A task passes when the candidate is shown to be worse by less than the margin (one-sided, 5 %), and fails
-when it is shown to be worse by more than it (one-sided, 5 % over all tasks together, by Holm). Anything
-between is inconclusive: the test set cannot tell. All tasks must pass, so passing needs no correction.
-The error counts the draw of items and, where probes are trained, their seeds.
+A task passes when a one-sided test at 5 % shows that the candidate is worse by less than the margin. It fails
+when such a test, at 5 % over all tasks together (Holm), shows that it is worse by more than the margin.
+Otherwise it is inconclusive: the test set is too small to tell. All tasks must pass, so passing needs no
+correction. The standard error covers the sampling of items and, where probes are trained, their seeds.
 """
 
 import math
@@ -27,7 +27,7 @@ _OF_THE_NETWORK = (*COMPUTING_FIELDS, "resize", "resize_mode", "interpolation")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says of one task, and why."""
+    """The outcome of one task, and its reason."""
 
     task: str
     dataset: str
@@ -37,15 +37,14 @@ class Verdict:
     """Averaged over seeds."""
     candidate: float
     gain: float
-    """How much better the candidate is on shared items; below 0 it is worse, whichever way the metric
-    points."""
+    """How much better the candidate is on shared items; below 0 it is worse, also for errors."""
     ci90: tuple[float, float]
-    """Its lower end is the one-sided 95 % bound that must lie above minus the margin."""
+    """Interval of the gain; its lower end, the one-sided 95 % bound, must lie above minus the margin."""
     margin: float
     n: int
     seeds: int
     pvalue: float
-    """Of being worse by more than the margin, corrected over tasks: small means it is."""
+    """Of the test for being worse by more than the margin, corrected over tasks; small means it is worse."""
     outcome: Outcome
     reason: str
 
@@ -56,8 +55,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; infinite ends of an interval are None, as JSON wants."""
-        ends = [end if math.isfinite(end) else None for end in self.ci90]
-        return {**asdict(self), "ci90": ends}
+        return {**asdict(self), "ci90": [end if math.isfinite(end) else None for end in self.ci90]}
 
 
 def judge(pairs: Sequence[Pairing], margins: Mapping[str, float]) -> list[Verdict]:
@@ -72,18 +70,15 @@ def judge(pairs: Sequence[Pairing], margins: Mapping[str, float]) -> list[Verdic
     """
     limits = [_margin(pair, margins) for pair in pairs]
     gains = [_gain(pair) for pair in pairs]
-    # Below: that the gain is -margin or more. Its p-value is one minus that of -margin or less.
+    # The null hypothesis is a gain of -margin or more: one minus the p-value of -margin or less.
     worse = holm([1 - gain.pvalue_below(-limit) for gain, limit in zip(gains, limits, strict=True)])
-    return [
-        _verdict(pair, gain, limit, float(p))
-        for pair, gain, limit, p in zip(pairs, gains, limits, worse, strict=True)
-    ]
+    return [_verdict(*row) for row in zip(pairs, gains, limits, map(float, worse), strict=True)]
 
 
 def overall(verdicts: Sequence[Verdict]) -> Outcome:
     """Return fail if any task fails, else inconclusive if any is, else pass."""
-    found = {one.outcome for one in verdicts}
-    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
+    outcomes = {verdict.outcome for verdict in verdicts}
+    return "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
 
 
 def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
@@ -93,16 +88,16 @@ def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
             return margins[name]
     if unit != "fraction":
         raise ConfigError(
-            f"gate: {pair.name} is scored in {unit}, for which there is no usual margin; "
-            f"give one with --margin {task}=NUMBER or in the suite"
+            f"gate: {pair.name} is scored in {unit}, which has no default margin; "
+            f"set one with --margin {task}=NUMBER or in the suite"
         )
     return DEFAULT_MARGIN
 
 
 def _gain(pair: Pairing) -> Difference:
-    found = paired_difference(pair, pair.headline)
+    difference = paired_difference(pair, pair.headline)
     higher = pair.first[0].metrics[pair.headline].higher_is_better
-    return found if higher else replace(found, value=-found.value)
+    return difference if higher else replace(difference, value=-difference.value)
 
 
 def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Verdict:
@@ -133,32 +128,33 @@ def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Ve
 
 
 def _decide(pair: Pairing, gain: Difference, margin: float, worse: float) -> tuple[Outcome, str]:
-    if all(_is_same(one, two) for one, two in zip(pair.first, pair.second, strict=True)):
+    if all(_is_same(*sides) for sides in zip(pair.first, pair.second, strict=True)):
         return "pass", "the same weights under the same protocol"
     if gain.error == 0 and gain.value == 0:
-        return "inconclusive", "no item differs although the weights do; nothing says how much one would"
+        return "inconclusive", "no item differs although the weights do; the noise is unknown"
     if gain.pvalue_below(-margin) <= _LEVEL:
         return "pass", "shown to be worse by less than the margin, if at all"
     if worse <= _LEVEL:
         return "fail", "shown to be worse by more than the margin"
-    return (
-        "inconclusive",
-        f"the interval holds minus the margin; {_what_would_tell(gain, margin, len(pair.first))}",
-    )
+    advice = _advice(gain, margin, len(pair.first))
+    return "inconclusive", f"the interval contains minus the margin; {advice}"
 
 
-def _is_same(one: Result, two: Result) -> bool:
-    """Return whether nothing but the model's name and prose differs; the protocol agrees already."""
-    cards = [[side.backbone.get(name) for name in _OF_THE_NETWORK] for side in (one, two)]
-    alike = one.weights_sha256 == two.weights_sha256 and one.settings == two.settings and cards[0] == cards[1]
-    return one.key == two.key or (alike and one.metrics == two.metrics)
+def _is_same(first: Result, second: Result) -> bool:
+    """Return whether only the model's name and description differ; the protocols are equal already."""
+
+    def decisive(side: Result) -> tuple[Any, ...]:
+        card = [side.backbone.get(name) for name in _OF_THE_NETWORK]
+        return side.weights_sha256, side.settings, card, side.metrics
+
+    return first.key == second.key or decisive(first) == decisive(second)
 
 
-def _what_would_tell(gain: Difference, margin: float, seeds: int) -> str:
+def _advice(gain: Difference, margin: float, seeds: int) -> str:
     if seeds > 1:
-        return "more images or more seeds would tell"
+        return "use more images or more seeds"
     needed = gain.n * (gain.detectable(level=2 * _LEVEL) / margin) ** 2
     if needed <= gain.n:
-        return "it is worse by about the margin, and only far more images or a wider margin would tell"
+        return "it is worse by about the margin; use many more images or a wider margin"
     about = f"about {needed:,.0f}" if math.isfinite(needed) else "many more"
-    return f"passing an equal candidate takes {about} images"
+    return f"to pass, an equal candidate takes {about} images"

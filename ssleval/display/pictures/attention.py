@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssleval.core.backbone import Backbone
-from ssleval.display.pictures.canvas import TILE, Tile, heat, page, resized
+from ssleval.display.pictures.canvas import Tile, heat, page
 from ssleval.display.pictures.look import Look, Picture, whole_patches
 from ssleval.errors import ConfigError
 from ssleval.features import Live
@@ -22,43 +22,40 @@ SHOWN = 6
 
 
 def draw_attention(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw the attention of the class token to the patches, above its masks: the mean, then the heads.
+    """Draw the attention of the class token to the patches: the mean, the heads, and their masks below.
 
     Raises:
-        NotApplicableError: the model has none, or its library hides it.
-        ConfigError: a block is asked for.
+        NotApplicableError: the model has no class-token attention, or its library hides it.
+        ConfigError: `look` names a block.
     """
     if look.block != -1:
-        raise ConfigError("attention is that of the last block; leave out the block")
+        raise ConfigError("attention is drawn of the last block; leave out the block")
     side, live = look.side(backbone), Live(backbone, look.context)
     rows: list[list[Tile | None]] = []
     count = 0
     for picture in pictures:
+        image = picture.image
         heads = live.attention(whole_patches(backbone, picture, side))[0].float().cpu()
         count = len(heads)
-        maps = [heads.mean(0), *heads[:SHOWN]]
-        names = ["mean of heads", *(f"head {number}" for number in range(1, len(maps)))]
-        size = resized(picture.image, TILE).size
-        looks: list[Tile | None] = [
-            Tile(heat(_stretched(one), size), name) for one, name in zip(maps, names, strict=True)
-        ]
-        masks: list[Tile | None] = [
-            Tile(_lit(picture.image, mass_mask(one, MASS)), f"{MASS:.0%} of it") for one in maps
-        ]
-        rows += [[Tile(picture.image, picture.name), *looks], [None, *masks]]
+        maps = {"mean of heads": heads.mean(0)}
+        maps |= {f"head {number}": head for number, head in enumerate(heads[:SHOWN], 1)}
+        coloured = [Tile(heat(_stretched(head), image.size), name) for name, head in maps.items()]
+        masks = [Tile(_lit(image, mass_mask(head, MASS)), f"{MASS:.0%} of it") for head in maps.values()]
+        rows.append([Tile(image, picture.name), *coloured])
+        rows.append([None, *masks])
     more = f"; {SHOWN} of {count} heads" if count > SHOWN else ""
     title = f"{backbone.card.name}: attention of the class token in the last block, {side} px{more}"
     return page(title, rows)
 
 
 def _stretched(attention: Float[Tensor, "h w"]) -> Float[np.ndarray, "h w"]:
-    # Single patches that hold most of it would leave the rest black.
+    # A few patches with most of the attention would leave the others black.
     high = torch.quantile(attention, 0.995)
     return (attention / high.clamp(min=1e-12)).clamp(max=1).numpy()
 
 
 def _lit(image: Image.Image, kept: Bool[Tensor, "h w"]) -> Image.Image:
-    """Return the picture in its own light where patches are kept, dark elsewhere."""
+    """Return the image as it is where patches are kept, grey and dark elsewhere."""
     mask = Image.fromarray(kept.numpy().astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
     dark = Image.blend(Image.new("RGB", image.size), image.convert("L").convert("RGB"), 0.35)
     return Image.composite(image, dark, mask)

@@ -1,25 +1,26 @@
-"""Tiles with captions on a white page, colours for maps and labels."""
+"""A page of tiles with captions, and colours for maps and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import zip_longest
+from textwrap import wrap
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
 
 from ssleval.datasets.scenes.sheet import PALETTE
 
 TILE = 224
 """Pixels of a tile's longer side."""
-GAP = 10
-MARGIN = 18
-LINE = 20
-"""Pixels of a line of text."""
-INK = (34, 34, 34)
-FAINT = (110, 110, 110)
-
-HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
-"""From least to most: dark violet, red, yellow, even in lightness."""
+FAINT = "#6e6e6e"
+_DPI = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,60 +29,56 @@ class Tile:
 
     image: Image.Image
     caption: str = ""
-    frame: tuple[int, int, int] | None = None
+    frame: str | None = None
     """Colour of a frame around it."""
 
 
 def page(
-    title: str, rows: Sequence[Sequence[Tile | None]], notes: Sequence[str] = (), side: int = TILE
+    title: str,
+    rows: Sequence[Sequence[Tile | None]],
+    notes: Sequence[str] = (),
+    side: int = TILE,
+    legend: Mapping[str, str] | None = None,
 ) -> Image.Image:
-    """Return rows of tiles under a title, with lines of text at the foot; None leaves a place empty.
+    """Return rows of tiles under a title, with notes and a legend at the foot; None leaves a place empty.
 
-    ``side`` is the number of pixels of a tile's longer side.
+    Args:
+        title: the first line.
+        rows: tiles, left-aligned.
+        notes: lines at the foot.
+        side: pixels of a tile's longer side, about.
+        legend: colours by name.
     """
-    tiles = [[None if one is None else resized(one.image, side) for one in row] for row in rows]
     columns = max(map(len, rows))
-    widths = [max((_size(row, place)[0] for row in tiles), default=0) for place in range(columns)]
-    heights = [max(_size(row, place)[1] for place in range(len(row))) + LINE for row in tiles]
-    width = 2 * MARGIN + sum(widths) + GAP * (columns - 1)
-    width = max(width, *(2 * MARGIN + _length(line) for line in (title, *notes)))
-    height = 2 * MARGIN + LINE + GAP + sum(heights) + GAP * (len(rows) - 1) + LINE * len(notes)
-    sheet = Image.new("RGB", (width, height), "white")
-    text(sheet, (MARGIN, MARGIN - 4), title, INK, 15)
-    top = MARGIN + LINE + GAP
-    for row, images, tall in zip(rows, tiles, heights, strict=True):
-        left = MARGIN
-        for tile, image, wide in zip(row, images, widths, strict=False):
-            if tile is not None and image is not None:
-                _place(sheet, tile, image, (left, top), wide)
-            left += wide + GAP
-        top += tall + GAP
-    for line, note in enumerate(notes):
-        text(sheet, (MARGIN, top - GAP + 4 + line * LINE), note, FAINT)
-    return sheet
-
-
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """Return an image whose longer side has ``side`` pixels."""
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-
-
-def text(
-    sheet: Image.Image, at: tuple[int, int], line: str, colour: tuple[int, int, int] = INK, size: int = 13
-) -> None:
-    """Write one line, ``at`` being its upper left corner."""
-    ImageDraw.Draw(sheet).text(at, line, fill=colour, font=ImageFont.load_default(size))
+    # As parts of the longer side of a tile.
+    heights = [max(tile.image.height / max(tile.image.size) for tile in row if tile) for row in rows]
+    width = 1.05 * columns * side / _DPI
+    characters = int(width * _DPI / 7)
+    head = wrap(title, characters)
+    foot = [line for note in notes for line in wrap(note, characters)]
+    across = max(1, characters // (8 + max(map(len, legend or [""]))))
+    lines = len(head) + len(rows) + len(foot) + len(legend or ()) / across
+    # A little too high: the width must bound the tiles, which then begin at the left, below the title.
+    figure = Figure((width, 1.05 * sum(heights) * side / _DPI + 0.25 * lines), dpi=_DPI, layout="compressed")
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for row, axes in zip(rows, grid, strict=True):
+        for tile, axis in zip_longest(row, axes):
+            _place(axis, tile, side)
+    figure.suptitle("\n".join(head), x=0.05 / width, ha="left", fontsize=11, parse_math=False)
+    if foot or legend:
+        _add_legend(figure, "\n".join(foot), legend or {}, across)
+    drawn = BytesIO()
+    with catch_warnings():
+        # A letter that the font lacks is drawn as a box.
+        filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(drawn, format="png", bbox_inches="tight")
+    return Image.open(drawn).convert("RGB")
 
 
 def heat(values: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Image.Image:
     """Return a map with values in [0, 1] in colours, upsampled bilinearly to ``size`` (width, height)."""
     fine = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    place = np.asarray(fine).clip(0, 1) * (len(HEAT) - 1)
-    low = np.floor(place).astype(int).clip(0, len(HEAT) - 2)
-    part = (place - low)[..., None]
-    return Image.fromarray((HEAT[low] * (1 - part) + HEAT[low + 1] * part).round().astype(np.uint8))
+    return Image.fromarray(colormaps["inferno"](np.asarray(fine), bytes=True)[..., :3])
 
 
 def blended(image: Image.Image, over: Image.Image, part: float) -> Image.Image:
@@ -91,26 +88,8 @@ def blended(image: Image.Image, over: Image.Image, part: float) -> Image.Image:
 
 
 def label_colours(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
-    """Return a mask of classes in the colours of VOC: class k has colour k + 1, for 0 is black there."""
+    """Return a mask of classes in the colours of VOC: class k has colour k + 1, because 0 is black there."""
     return Image.fromarray(PALETTE[np.where(labels == 255, 0, labels.astype(np.int64) + 1)])
-
-
-def legend(names: Sequence[str], labels: Sequence[int], width: int) -> Image.Image:
-    """Return swatches of classes with their names, in as many lines as ``width`` asks for."""
-    places: list[tuple[int, int]] = []
-    left, line = MARGIN, 0
-    for label in labels:
-        wide = 18 + _length(names[label]) + 16
-        if left > MARGIN and left + wide > width - MARGIN:
-            left, line = MARGIN, line + 1
-        places.append((left, line * LINE))
-        left += wide
-    sheet = Image.new("RGB", (width, (line + 1) * LINE + MARGIN), "white")
-    pen = ImageDraw.Draw(sheet)
-    for (x, y), label in zip(places, labels, strict=True):
-        pen.rectangle((x, y + 2, x + 12, y + 14), fill=tuple(int(value) for value in PALETTE[label + 1]))
-        text(sheet, (x + 18, y), names[label])
-    return sheet
 
 
 def beside(rows: list[list[Tile | None]]) -> list[list[Tile | None]]:
@@ -120,34 +99,31 @@ def beside(rows: list[list[Tile | None]]) -> list[list[Tile | None]]:
     return [[tile for row in rows[start : start + 2] for tile in row] for start in range(0, len(rows), 2)]
 
 
-def stacked(above: Image.Image, below: Image.Image) -> Image.Image:
-    """Return one image with another under it."""
-    sheet = Image.new("RGB", (max(above.width, below.width), above.height + below.height), "white")
-    sheet.paste(above, (0, 0))
-    sheet.paste(below, (0, above.height))
-    return sheet
+def _add_legend(figure: Figure, title: str, colours: Mapping[str, str], columns: int) -> None:
+    # matplotlib leaves out labels that begin with an underscore.
+    patches = [Patch(color=colour, label=f" {name}") for name, colour in colours.items()]
+    legend = figure.legend(
+        handles=patches, title=title, ncols=columns, loc="outside lower left", alignment="left",
+        frameon=False, borderpad=0.2, handlelength=1, fontsize=9, title_fontproperties={"size": 9},
+    )  # fmt: skip
+    for text in (legend.get_title(), *legend.get_texts()):
+        text.set(color=FAINT, parse_math=False)
 
 
-def _place(sheet: Image.Image, tile: Tile, image: Image.Image, at: tuple[int, int], width: int) -> None:
-    sheet.paste(image, at)
-    if tile.frame is not None:
-        box = (at[0], at[1], at[0] + image.width - 1, at[1] + image.height - 1)
-        ImageDraw.Draw(sheet).rectangle(box, outline=tile.frame, width=4)
-    text(sheet, (at[0], at[1] + image.height + 3), _shortened(tile.caption, width), FAINT, 12)
+def _place(axis: Axes, tile: Tile | None, side: int) -> None:
+    axis.set(xticks=[], yticks=[], anchor="NW")
+    for spine in axis.spines.values():
+        spine.set(visible=False)
+    if tile is None:
+        return
+    axis.imshow(tile.image)
+    caption = _shortened(tile.caption, side // 8)
+    axis.set_xlabel(caption, loc="left", labelpad=3, fontsize=9, color=FAINT, parse_math=False)
+    if tile.frame:
+        for spine in axis.spines.values():
+            spine.set(visible=True, linewidth=3, edgecolor=tile.frame)
 
 
-def _size(row: Sequence[Image.Image | None], place: int) -> tuple[int, int]:
-    image = row[place] if place < len(row) else None
-    return (0, 0) if image is None else image.size
-
-
-def _length(line: str, size: int = 15) -> int:
-    return int(ImageFont.load_default(size).getlength(line)) + 1
-
-
-def _shortened(line: str, width: int) -> str:
-    if _length(line, 12) <= width:
-        return line
-    while line and _length(f"...{line}", 12) > width:
-        line = line[1:]
-    return f"...{line}"
+def _shortened(caption: str, most: int) -> str:
+    # The end of a path says more than its beginning.
+    return caption if len(caption) <= most else f"...{caption[3 - most :]}"

@@ -1,4 +1,4 @@
-"""`depth`: metres of all pixels from a linear head, fitted as the task `depth` does."""
+"""`depth`: metres of every pixel by a linear head, fitted as in the task `depth`."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ from ssleval.tasks.depth import Depth
 
 
 def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw every picture, the metres that the head reads from it, and the truth where there is one.
+    """Draw every picture, the predicted metres, and the measured ones where there are any.
 
-    Colours go from near (light) to far (dark), by the logarithm, from the nearest to the farthest of a row.
+    Colours go from near (light) to far (dark), logarithmically, between the 1st and 99th percentile of a row.
 
     Raises:
-        ConfigError: no dataset to fit on.
-        NotApplicableError: it has no depth, or the model no class token.
+        ConfigError: `look` has no dataset.
+        NotApplicableError: the dataset has no depth, or the model no class token.
     """
     dataset = fitting_set(look, "depth", "depth")
     side = look.side(backbone, SIDE)
@@ -30,12 +30,12 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     request, _ = task.requests(dataset)
     train = training_table(backbone, request, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    how = (task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels, task.clip)
+    fit = Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels, task.clip)
     head = fit_depth(
         grids_of(train, request.readouts, look.context.device),
         targets_of(dataset, request.split, train.rows),
         len(train.ids),
-        Fit(*how),
+        fit,
         bins,
         warmup=round(task.warmup * task.iterations),
         seed=look.context.seed,
@@ -59,17 +59,13 @@ def _maps(metres: Float32[np.ndarray, "H W"], truth: object) -> list[Tile]:
     maps = [(metres, "predicted")]
     if isinstance(truth, np.ndarray):
         maps.append((truth, "measured"))
-    known = np.concatenate([one[one > 0] for one, _ in maps])
-    low, high = np.quantile(known, [0.01, 0.99])
-    return [
-        Tile(_coloured(one, float(low), float(high)), f"{name}, {low:.1f} to {high:.1f} m")
-        for one, name in maps
-    ]
+    low, high = map(float, np.quantile(np.concatenate([m[m > 0] for m, _ in maps]), [0.01, 0.99]))
+    return [Tile(_coloured(m, low, high), f"{name}, {low:.1f} to {high:.1f} m") for m, name in maps]
 
 
 def _coloured(metres: Float32[np.ndarray, "H W"], low: float, high: float) -> Image.Image:
     known = np.maximum(metres, 1e-6)
     near = (np.log(high) - np.log(known)) / max(np.log(high) - np.log(low), 1e-6)
-    # The darkest colour is left to what is unknown.
+    # The darkest colour means unknown.
     shown = np.where(metres > 0, 0.1 + 0.9 * near.clip(0, 1), 0)
     return heat(shown, (metres.shape[1], metres.shape[0]))

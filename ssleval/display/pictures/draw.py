@@ -1,4 +1,4 @@
-"""The one door: what to draw, by name."""
+"""Kinds of pictures by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Kind:
 
     draw: Callable[[Backbone, Sequence[Picture], Look], Image.Image]
     dataset: str
-    """Where pictures come from when none are given, and what a head is fitted on."""
+    """The default source of pictures, and what a head is fitted on."""
     rows: tuple[int, ...]
-    """Of its scored split."""
+    """Rows of its scored split that are drawn by default."""
     fits: bool = False
-    """Whether a head is fitted, so that a dataset is needed beside files as well."""
+    """Whether a head is fitted; then image files need a dataset as well."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -46,8 +46,8 @@ def draw(backbone: Backbone, pictures: Sequence[Picture], what: str, look: Look 
 
     Raises:
         UnknownNameError: no such kind.
-        ConfigError: no pictures, or a setting that the kind has no use for.
-        NotApplicableError: the model has not what the kind shows.
+        ConfigError: no pictures, or a setting that the kind does not use.
+        NotApplicableError: the model lacks what the kind shows.
     """
     if what not in KINDS:
         raise UnknownNameError(f"no picture {what!r}; {suggestion(what, KINDS)}")

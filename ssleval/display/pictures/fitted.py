@@ -1,4 +1,4 @@
-"""What the pictures of heads share: a task's features of a limited training split, and of single images."""
+"""What drawings with a fitted head share: training features of a task, and predictions for single images."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ from ssleval.features import FeatureSource, Live, pixels_of
 from ssleval.heads.dense.grid import LinearHead
 
 SIDE = 224
-"""Pixels of both sides where nobody says how many: half of the tasks', a quarter of the time."""
+"""Pixels of both sides by default: half of the tasks' size takes a quarter of the time."""
 ITERATIONS = 500
-"""Of the head's training: half of the tasks'."""
+"""Training steps of a head: half of the tasks'."""
 
 Predictor = Callable[[Image.Image], Float[Tensor, "c h w"]]
 
@@ -26,8 +26,8 @@ def fitting_set(look: Look, what: str, target: str) -> Dataset:
     """Return the dataset that the head is fitted on.
 
     Raises:
-        ConfigError: none is given, or a block, which the task pins.
-        NotApplicableError: its target is of another kind.
+        ConfigError: `look` has no dataset, or names a block; the task pins the blocks.
+        NotApplicableError: the dataset has another target.
     """
     if look.dataset is None:
         raise ConfigError(f"{what} needs a dataset to fit a head on, such as scenes:{target}")
@@ -48,21 +48,16 @@ def training_table(backbone: Backbone, request: FeatureRequest, look: Look) -> F
     return source.load(request)
 
 
-def predictor(
-    backbone: Backbone,
-    head: LinearHead,
-    fitted: FeatureRequest,
-    look: Look,
-) -> Predictor:
-    """Return a function from an image to the outputs of ``head``, seen as the images it was fitted on."""
+def predictor(backbone: Backbone, head: LinearHead, fitted: FeatureRequest, look: Look) -> Predictor:
+    """Return a function from an image to the outputs of ``head``, at the geometry that it was fitted at."""
     geometry = fitted.geometry
     assert isinstance(geometry, Geometry)  # stored grids are of whole images
     wanted, live = fitted.readouts, Live(backbone, look.context)
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
-        found = live.read(pixels_of(image, geometry), wanted)
-        grid = next(found[one].shape[1:3] for one in wanted if one.kind == "patches")
-        parts = [found[one].float() for one in wanted]
+        features = live.read(pixels_of(image, geometry), wanted)
+        grid = next(features[readout].shape[1:3] for readout in wanted if readout.kind == "patches")
+        parts = [features[readout].float() for readout in wanted]
         spread = [part if part.ndim == 4 else part[:, None, None].expand(-1, *grid, -1) for part in parts]
         with torch.no_grad():
             return head(torch.cat(spread, dim=3))[0]

@@ -17,11 +17,11 @@ def gather(
 ) -> tuple[Dataset | None, list[Picture]]:
     """Return the dataset in use, and the pictures: ``files``, else ``rows`` of the dataset, a comma list.
 
-    Without either, the dataset and the rows are those that the kind ``what`` has.
+    Without either, the dataset and the rows are the defaults of the kind ``what``.
 
     Raises:
-        ConfigError: rows beside files, or a dataset that nothing is fitted on; rows that are no numbers
-            or not there.
+        ConfigError: rows beside files, a dataset beside files where no head is fitted, or rows that the
+            dataset does not have.
         DataError: a file is missing or damaged.
     """
     kind = KINDS[what]
@@ -54,15 +54,15 @@ def from_dataset(dataset: Dataset, rows: Sequence[int]) -> list[Picture]:
         ConfigError: the split has no such row.
     """
     split = dataset.split(dataset.card.test_split)
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     for row in rows:
         if not 0 <= row < len(split):
             raise ConfigError(f"{dataset.card.name}: no row {row}; it has 0 to {len(split) - 1}")
         sample = split[row]
-        found.append(Picture(sample.id, sample.image, sample.target))
+        pictures.append(Picture(sample.id, sample.image, sample.target))
         if isinstance(sample.target, KeyPoints | Views):
-            found.append(Picture(sample.target.names[1], sample.target.partner))
-    return found
+            pictures.append(Picture(sample.target.names[1], sample.target.partner))
+    return pictures
 
 
 def _numbers(rows: str) -> list[int]:

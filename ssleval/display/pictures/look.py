@@ -1,4 +1,4 @@
-"""What is looked at, and how."""
+"""What is drawn, and with which settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from ssleval.errors import ConfigError
 from ssleval.features import Live, pixels_of
 
 SIZE = 448
-"""Pixels of the long side, where nobody says how many."""
+"""Pixels of the long side by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +25,28 @@ class Picture:
     name: str
     image: Image.Image
     target: Any = None
-    """What its dataset says of it; None for a file."""
+    """The target that its dataset has for it; None for a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a picture is drawn; what a kind has no use for it refuses where it is not the default."""
+    """Settings of a drawing. A kind refuses a setting that it does not use, unless it has its default."""
 
     block: int = -1
-    """Whose patch tokens are shown, after the model's final norm."""
+    """Index of the block whose patch tokens are shown, after the model's final norm."""
     size: int = 0
-    """Pixels of the long side that the model sees, a multiple of its patch; 0: the kind's own."""
+    """Pixels of the long side that the model sees, a multiple of its patch size; 0: the kind's default."""
     dataset: Dataset | None = None
-    """On whose training split heads are fitted."""
+    """Heads are fitted on its training split."""
     limit: int = 500
-    """Images of it that are fitted on."""
+    """Most images of that split that heads are fitted on."""
     context: Context = field(default_factory=Context)
 
     def side(self, backbone: Backbone, default: int = SIZE) -> int:
         """Return the pixels of the long side.
 
         Raises:
-            ConfigError: they are no multiple of the model's patch.
+            ConfigError: the size is no multiple of the model's patch size.
         """
         patch = backbone.card.patch_size
         if self.size % patch or self.size < 0:

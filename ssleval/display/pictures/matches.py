@@ -1,4 +1,4 @@
-"""`matches`: patches of two images that are each other's nearest by cosine, joined by lines."""
+"""`matches`: mutual nearest patches of two images by cosine, joined by lines."""
 
 import colorsys
 import math
@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from ssleval.core.backbone import Backbone
-from ssleval.display.pictures.canvas import GAP, Tile, page
+from ssleval.display.pictures.canvas import Tile, page
 from ssleval.display.pictures.look import Look, Picture, patch_tokens
 from ssleval.errors import ConfigError
 from ssleval.heads.matching import mutual
 
 HEIGHT = 420
-"""Pixels of both images."""
+"""Pixels of both images' heights."""
 LINES = 40
 APART = 2
-"""Patches between the beginnings of two lines."""
+"""Least distance in patches between the starts of two lines."""
+GAP = 10
 FINE = 2
-"""How much finer lines are drawn, for smooth edges."""
+"""Factor by which lines are drawn larger and then scaled down, for smooth edges."""
 
 
 def draw_matches(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw the most alike of the mutual nearest neighbours of two images.
+    """Draw the mutual nearest patches of two images with the largest cosines.
 
     Raises:
         ConfigError: not two images.
@@ -30,15 +31,15 @@ def draw_matches(backbone: Backbone, pictures: Sequence[Picture], look: Look) ->
     if len(pictures) != 2:
         raise ConfigError(f"matches are between two images; {len(pictures)} given")
     grids = patch_tokens(backbone, pictures, look)
-    found = mutual(*(grid.flatten(0, 1) for grid in grids)).tolist()
+    matched = mutual(*(grid.flatten(0, 1) for grid in grids)).tolist()
     both = [_scaled(picture.image) for picture in pictures]
     left = both[0].width + GAP * FINE
     sheet = Image.new("RGB", (left + both[1].width, HEIGHT * FINE), "white")
     sheet.paste(both[0], (0, 0))
     sheet.paste(both[1], (left, 0))
     pen = ImageDraw.Draw(sheet)
-    # The most alike last, on top of the others.
-    for first, second in reversed(_spread(found, grids[0].shape[1])):
+    # The largest cosines last, on top of the others.
+    for first, second in reversed(_spread(matched, grids[0].shape[1])):
         start = _centre(first, grids[0].shape, both[0].size)
         end = _centre(second, grids[1].shape, both[1].size)
         colour = _colour(start, both[0].size)
@@ -48,14 +49,14 @@ def draw_matches(backbone: Backbone, pictures: Sequence[Picture], look: Look) ->
             pen.ellipse((x - 8, y - 8, x + 8, y + 8), fill=colour, outline="white", width=FINE)
     title = f"{backbone.card.name}: mutual nearest patches, block {look.block}, {look.side(backbone)} px"
     names = f"{pictures[0].name} | {pictures[1].name}"
-    note = f"{len(found)} pairs are each other's nearest; drawn are the most alike that are apart."
+    note = f"{len(matched)} mutual nearest pairs; drawn are those of the largest cosines that are apart."
     return page(title, [[Tile(sheet, names)]], [note], max(sheet.size) // FINE)
 
 
-def _spread(found: Sequence[Sequence[int]], columns: int) -> list[tuple[int, int]]:
-    """Return the most alike pairs, none beginning beside one that is more alike."""
+def _spread(pairs: Sequence[Sequence[int]], columns: int) -> list[tuple[int, int]]:
+    """Return the first pairs, in order, that do not start next to an earlier one."""
     kept: list[tuple[int, int]] = []
-    for first, second in found:
+    for first, second in pairs:
         row, column = divmod(first, columns)
         apart = (max(abs(row - one // columns), abs(column - one % columns)) >= APART for one, _ in kept)
         if len(kept) < LINES and all(apart):
@@ -75,7 +76,7 @@ def _centre(patch: int, grid: Sequence[int], size: tuple[int, int]) -> tuple[int
 
 
 def _colour(place: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int]:
-    """Return a colour that says where a line begins: its hue goes round the middle of the first image."""
+    """Return the colour of a line: its hue is the angle of its start around the middle of the first image."""
     right, down = (2 * at / side - 1 for at, side in zip(place, size, strict=True))
     hue = math.atan2(down, right) / (2 * math.pi) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95)

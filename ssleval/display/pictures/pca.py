@@ -1,9 +1,9 @@
-"""`pca`: the main directions of patch tokens as colours, the same for all images.
+"""`pca`: principal components of patch tokens as colours, the same for all images.
 
-All patch tokens of all images together give one set of principal components. The first tells foreground
-from background, split where the variance within both sides is least (Otsu 1979). Its sign means nothing, so
-the foreground is the side that fewer of the patches at the border of the images lie on, as a part of all of
-that side. The tokens of the foreground alone give three components: red, green and blue, from their 2nd to
+The patch tokens of all images together give one set of principal components. The first one separates
+foreground from background, at the threshold with the least variance within both sides (Otsu 1979). Its
+sign is arbitrary: the foreground is the side with the smaller part of its patches at the borders of the
+images. The tokens of the foreground alone give three components: red, green and blue, from their 2nd to
 their 98th percentile.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.7 and fig. 1, where threshold and sign are set by hand.
@@ -24,10 +24,10 @@ from ssleval.errors import NotApplicableError
 
 NOTES = (
     "One set of colours for all images.",
-    "Foreground: the side of the first component that fewer patches at the borders are on.",
+    "Foreground: the side of the first component with fewer patches at the borders.",
 )
 DARK = 0.12
-"""Of a picture's light that is left in its background."""
+"""Part of its brightness that the background keeps."""
 
 
 def draw_pca(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
@@ -42,7 +42,7 @@ def draw_pca(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Ima
     border = torch.cat([_border(grid).flatten() for grid in grids])
     signed = _oriented(everything[:, 0], border)
     threshold = otsu(signed)
-    inside = foreground(signed, threshold)
+    inside = signed > threshold
     seen = _stretched(everything, torch.ones_like(inside))
     if int(inside.sum()) < 4:
         raise NotApplicableError(f"{backbone.card.name}: all patch tokens are alike, there is no foreground")
@@ -57,14 +57,12 @@ def draw_pca(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Ima
         fine = _upsampled(of_it.view(shape), size)
         mask = _upsampled(depth.view(shape), size) > 0
         dim = np.asarray(picture.image, dtype=np.float32) / 255 * DARK
-        rows.append(
-            [
-                Tile(picture.image, picture.name),
-                Tile(as_image(_upsampled(all_of_it.view(shape), size)), "all patches"),
-                Tile(as_image(np.where(mask, fine, dim)), "foreground"),
-            ]
-        )
-    return page(_title(backbone, look), beside(rows), NOTES)
+        everywhere = Tile(as_image(_upsampled(all_of_it.view(shape), size)), "all patches")
+        masked = Tile(as_image(np.where(mask, fine, dim)), "foreground")
+        rows.append([Tile(picture.image, picture.name), everywhere, masked])
+    side = look.side(backbone)
+    title = f"{backbone.card.name}: principal components of patch tokens, block {look.block}, {side} px"
+    return page(title, beside(rows), NOTES)
 
 
 def components(tokens: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n c"]:
@@ -85,7 +83,7 @@ def components(tokens: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n c"]
 
 
 def otsu(values: Float[Tensor, " n"]) -> float:
-    """Return the value that splits others in two with the least variance within both sides.
+    """Return the threshold that splits values in two with the least variance within both sides.
 
     Source:
         Otsu 1979, over all values in place of a histogram.
@@ -99,13 +97,8 @@ def otsu(values: Float[Tensor, " n"]) -> float:
     return float((ordered[place] + ordered[place + 1]) / 2)
 
 
-def foreground(values: Float[Tensor, " n"], threshold: float) -> Bool[Tensor, " n"]:
-    """Return which patches lie beyond the threshold."""
-    return values > threshold
-
-
 def _oriented(values: Float[Tensor, " n"], border: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return values whose larger ones are on the side that less of the border is on."""
+    """Return values with the sign that puts the smaller part of border patches on the upper side."""
     above = values > otsu(values)
     shares = [float(border[side].float().mean()) if bool(side.any()) else 1.0 for side in (above, ~above)]
     return values if shares[0] <= shares[1] else -values
@@ -130,8 +123,3 @@ def _upsampled(values: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[n
         values.permute(2, 0, 1)[None], size[::-1], mode="bilinear", align_corners=False
     )
     return fine[0].permute(1, 2, 0).numpy()
-
-
-def _title(backbone: Backbone, look: Look) -> str:
-    side = look.side(backbone)
-    return f"{backbone.card.name}: principal components of patch tokens, block {look.block}, {side} px"

@@ -1,4 +1,4 @@
-"""`retrieval`: the first picture asks, the others are ranked by the cosine of their descriptors."""
+"""`retrieval`: the first picture is the query; the others are ranked by the cosine of their descriptors."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ from ssleval.errors import ConfigError
 from ssleval.features import Live
 
 SHOWN = 11
-"""Of the ranked pictures: two rows of six with the query."""
+"""Most ranked pictures that are drawn: two rows of six with the query."""
 ACROSS = 6
-RIGHT, WRONG, QUERY = (46, 160, 67), (207, 70, 60), (60, 90, 200)
+RIGHT, WRONG, QUERY = "#2ea043", "#cf463c", "#3c5ac8"
 
 
 def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
@@ -26,7 +26,7 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     Images go through the model as it was published; the descriptor is ``pooled``.
 
     Raises:
-        ConfigError: fewer than two pictures, or a block or a size, which nothing here has.
+        ConfigError: fewer than two pictures, or `look` names a block or a size.
     """
     if len(pictures) < 2:
         raise ConfigError("retrieval ranks pictures by their likeness to the first; give at least two")
@@ -49,7 +49,7 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     return page(f"{backbone.card.name}: nearest by {readout}", rows, notes, 176)
 
 
-def _frame(query: Picture, other: Picture) -> tuple[int, int, int] | None:
+def _frame(query: Picture, other: Picture) -> str | None:
     """Return the colour of right or wrong, None where labels are not known."""
     if not all(isinstance(one.target, int | np.integer) for one in (query, other)):
         return None

@@ -1,12 +1,14 @@
-"""`segmentation`: classes of all pixels from a linear head, fitted as the task `segmentation` does."""
+"""`segmentation`: classes of every pixel by a linear head, fitted as in the task `segmentation`."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from ssleval.core.backbone import Backbone
-from ssleval.display.pictures.canvas import Tile, beside, blended, label_colours, legend, page, stacked
+from ssleval.datasets.scenes.sheet import PALETTE
+from ssleval.display.pictures.canvas import Tile, beside, blended, label_colours, page
 from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_table
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.heads.dense.grid import Fit, grids_of, targets_of
@@ -14,15 +16,15 @@ from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.tasks.segmentation import Segmentation
 
 SOLID = 0.65
-"""Of a colour over the grey picture."""
+"""Opacity of the colours over the grey picture."""
 
 
 def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw every picture, what the head says of it, and the truth where there is one.
+    """Draw every picture, the predicted classes, and the annotated ones where there are any.
 
     Raises:
-        ConfigError: no dataset to fit on.
-        NotApplicableError: it has no masks of classes.
+        ConfigError: `look` has no dataset.
+        NotApplicableError: the dataset has no masks of classes.
     """
     dataset = fitting_set(look, "segmentation", "mask")
     side = look.side(backbone, SIDE)
@@ -44,8 +46,7 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
     seen: set[int] = set()
     for picture in pictures:
         width, height = picture.image.size
-        found = classes_at(predict(picture.image), (height, width))
-        masks = [(found, "predicted")]
+        masks = [(classes_at(predict(picture.image), (height, width)), "predicted")]
         if isinstance(picture.target, np.ndarray):
             masks.append((picture.target, "annotated"))
         over = [Tile(blended(picture.image, label_colours(mask), SOLID), name) for mask, name in masks]
@@ -53,5 +54,5 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
         seen |= {int(label) for mask, _ in masks for label in np.unique(mask) if label != 255}
     title = f"{backbone.card.name}: linear segmentation, {side} px"
     notes = [f"Fitted on {len(train.ids)} images of {dataset.card.name}, {task.iterations} iterations."]
-    sheet = page(title, beside(rows), notes)
-    return stacked(sheet, legend(dataset.card.class_names, sorted(seen), sheet.width))
+    colours = {dataset.card.class_names[label]: to_hex(PALETTE[label + 1] / 255) for label in sorted(seen)}
+    return page(title, beside(rows), notes, legend=colours)

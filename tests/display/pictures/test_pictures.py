@@ -1,6 +1,7 @@
 """Every kind of picture, with models that say what must be seen."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,18 +54,29 @@ TWO = [picture("a", 16), picture("bb", 48)]
 LOOK = Look(size=96)
 
 
-def panels(sheet: Image.Image, sizes: Sequence[tuple[int, int]], top: int = 0) -> list[np.ndarray]:
-    """Cut the tiles of one row out of a page."""
-    left, found = canvas.MARGIN, []
-    y = canvas.MARGIN + canvas.LINE + canvas.GAP + top
-    for width, height in sizes:
-        found.append(np.asarray(sheet.crop((left, y, left + width, y + height))).astype(float))
-        left += width + canvas.GAP
-    return found
+@dataclass
+class Drawn:
+    """What a kind of picture puts on its page."""
+
+    rows: list[list[Any]]
+    legend: dict[str, str]
+
+    def pixels(self, row: int) -> list[np.ndarray]:
+        return [np.asarray(tile.image).astype(float) for tile in self.rows[row] if tile is not None]
 
 
-def scaled(one: Picture) -> np.ndarray:
-    return np.asarray(canvas.resized(one.image, canvas.TILE)).astype(float)
+def drawn(backbone: Backbone, pictures: Sequence[Picture], what: str, look: Look | None = None) -> Drawn:
+    pages: list[Drawn] = []
+
+    def record(title: str, rows: Any, notes: Any = (), side: int = 0, legend: Any = None) -> Image.Image:
+        pages.append(Drawn(rows, legend or {}))
+        return Image.new("RGB", (8, 8))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"ssleval.display.pictures.{what}.page", record)
+        draw(backbone, pictures, what, look)
+    (page,) = pages
+    return page
 
 
 def inside(one: Picture, shape: tuple[int, ...]) -> np.ndarray:
@@ -97,14 +109,11 @@ def test_the_threshold_leaves_the_least_variance_on_both_sides() -> None:
 
 
 def test_pca_paints_the_same_thing_in_the_same_colour_and_the_background_dark() -> None:
-    sheet = draw(Colours(), TWO, "pca", LOOK)
-    height, width = scaled(TWO[0]).shape[:2]
+    page = drawn(Colours(), TWO, "pca", LOOK)
     means = []
     for row, one in enumerate(TWO):
-        seen, everything, foreground = panels(
-            sheet, [(width, height)] * 3, row * (height + canvas.LINE + canvas.GAP)
-        )
-        assert np.abs(seen - scaled(one)).max() == 0
+        seen, everything, foreground = page.pixels(row)
+        assert np.array_equal(seen, np.asarray(one.image))
         thing = inside(one, seen.shape)
         assert foreground[thing].mean() > 3 * foreground[~thing].mean()
         assert np.abs(everything[thing].mean(0) - everything[~thing].mean(0)).max() > 60
@@ -117,12 +126,10 @@ def test_the_foreground_does_not_depend_on_a_sign(monkeypatch: pytest.MonkeyPatc
     def flipped(tokens: Tensor, count: int) -> Tensor:
         return sign * components(tokens, count)
 
-    before = np.asarray(draw(Colours(), TWO, "pca", LOOK))
+    before = drawn(Colours(), TWO, "pca", LOOK)
     monkeypatch.setattr(pca, "components", flipped)
-    after = np.asarray(draw(Colours(), TWO, "pca", LOOK))
-    tile = canvas.TILE + canvas.GAP
-    left = canvas.MARGIN + 2 * tile
-    dark = [page[:, left : left + canvas.TILE].max(2) < 60 for page in (before, after)]
+    after = drawn(Colours(), TWO, "pca", LOOK)
+    dark = [page.pixels(0)[2].max(2) < 60 for page in (before, after)]
     assert (dark[0] == dark[1]).mean() > 0.97
 
 
@@ -133,15 +140,13 @@ def test_pca_of_one_colour_has_no_foreground() -> None:
 
 
 def test_attention_lights_what_a_head_looks_at() -> None:
-    sheet = draw(Colours(), [TWO[0]], "attention", LOOK)
-    height, width = scaled(TWO[0]).shape[:2]
-    sizes = [(width, height)] * 4
-    maps, masks = (panels(sheet, sizes, row * (height + canvas.LINE + canvas.GAP)) for row in (0, 1))
+    page = drawn(Colours(), [TWO[0]], "attention", LOOK)
+    maps, masks = page.pixels(0), page.pixels(1)
     thing = inside(TWO[0], maps[0].shape)
     assert maps[2][thing].mean() > 5 * maps[2][~thing].mean()
     assert maps[3][thing].mean() < maps[3][~thing].mean()
-    assert masks[2][thing].sum(1).mean() > masks[3][thing].sum(1).mean()
-    assert (masks[0] == 255).all()
+    assert masks[1][thing].sum(1).mean() > masks[2][thing].sum(1).mean()
+    assert page.rows[1][0] is None
 
 
 def test_matches_join_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,16 +165,7 @@ def test_retrieval_ranks_by_likeness_and_frames_labels() -> None:
         Picture(f"p{row}", Image.new("RGB", (40, 40), colour), np.int64(row % 2))
         for row, colour in enumerate(asked)
     ]
-    seen: list[list[Any]] = []
-
-    def record(title: str, rows: Any, notes: Sequence[str] = (), side: int = 0) -> Image.Image:
-        seen.extend(rows)
-        return Image.new("RGB", (8, 8))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssleval.display.pictures.retrieval.page", record)
-        draw(Colours(), pictures, "retrieval")
-    (tiles,) = seen
+    (tiles,) = drawn(Colours(), pictures, "retrieval").rows
     assert [tile.caption.split()[-1] for tile in tiles] == ["p0", "p2", "p3", "p1"]
     assert tiles[1].frame != tiles[2].frame == tiles[3].frame
     assert draw(Colours(), pictures, "retrieval").size[0] > 400
@@ -201,17 +197,16 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
 
 
 def test_segmentation_colours_what_a_head_was_fitted_on(look: Look) -> None:
-    sheet = draw(Colours(), TWO, "segmentation", look)
-    height, width = scaled(TWO[0]).shape[:2]
+    page = drawn(Colours(), TWO, "segmentation", look)
+    assert page.legend == {"ground": "#800000", "box": "#008000"}
     for row, one in enumerate(TWO):
-        _, predicted, annotated = panels(
-            sheet, [(width, height)] * 3, row * (height + canvas.LINE + canvas.GAP)
-        )
+        _, predicted, annotated = page.pixels(row)
         assert np.abs(predicted - annotated).max(2).mean() < 25
         thing = inside(one, predicted.shape)
         assert np.abs(predicted[thing].mean(0) - predicted[~thing].mean(0)).max() > 40
     file = Picture("file", TWO[0].image)
-    assert draw(Colours(), [file], "segmentation", look).width < sheet.width
+    assert len(drawn(Colours(), [file], "segmentation", look).rows[0]) == 2
+    assert draw(Colours(), [file], "segmentation", look).width > 400
 
 
 def test_depth_is_light_where_it_is_near(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,9 +215,7 @@ def test_depth_is_light_where_it_is_near(look: Look, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ssleval.heads.dense.depth.UNCENTRED", 10)
     one = Picture("a", TWO[0].image, np.where(TWO[0].target, 1.5, 4.0).astype(np.float32))
     far = Look(size=64, dataset=boxes("depth"), limit=8, context=look.context)
-    sheet = draw(Colours(), [one], "depth", far)
-    height, width = scaled(TWO[0]).shape[:2]
-    _, predicted, measured = panels(sheet, [(width, height)] * 3)
+    _, predicted, measured = drawn(Colours(), [one], "depth", far).pixels(0)
     thing = inside(TWO[0], predicted.shape)
     for seen in (predicted, measured):
         assert seen[thing].mean() > seen[~thing].mean() + 30
@@ -269,21 +262,42 @@ def test_block_and_size_change_what_is_drawn() -> None:
         assert not np.array_equal(before, np.asarray(draw(Colours(), TWO, "matches", look)))
 
 
+def test_a_page_puts_tiles_in_rows_under_a_title() -> None:
+    red, blue = (canvas.Tile(Image.new("RGB", (60, 40), colour), "name") for colour in ("#f00", "#00f"))
+    framed = canvas.Tile(Image.new("RGB", (60, 40), "#f00"), "name", frame="#0f0")
+    sheet = canvas.page("title", [[red, blue], [None, framed]], ["a note"])
+    pixels = np.asarray(sheet).astype(int)
+
+    def places(*colour: int) -> np.ndarray:
+        return np.argwhere((np.abs(pixels - np.array(colour)) < 8).all(2)).T
+
+    down, right = places(0, 0, 255)
+    assert np.ptp(right) == pytest.approx(canvas.TILE, rel=0.15)
+    assert np.ptp(down) == pytest.approx(canvas.TILE * 40 / 60, rel=0.15)
+    (downs, rights), (green_down, green_right) = places(255, 0, 0), places(0, 255, 0)
+    assert rights[downs < down.max()].max() < right.min(), "red is left of blue"
+    assert green_down.min() > down.max(), "the framed tile is in the second row"
+    assert green_right.min() > rights[downs < down.max()].max(), "whose first place is empty"
+    assert (pixels[: down.min()] < 100).any(), "the title is above"
+    assert (pixels[green_down.max() + 1 :] < 200).any(), "the note is below"
+
+
+def test_names_are_no_formulas_and_a_missing_letter_is_no_warning() -> None:
+    tile = canvas.Tile(Image.new("RGB", (20, 20)), "$_a$.jpg")
+    plain = canvas.page("$_$", [[tile]], ["$_$"])
+    legend = {f"_class $_{number}$ \u6f22": "#ff0000" for number in range(9)}
+    assert canvas.page("$_$", [[tile]], ["$_$"], legend=legend).height > plain.height + 50
+
+
 def test_long_captions_keep_their_end() -> None:
-    tile = canvas.Tile(
-        Image.new("RGB", (20, 20)), "a/very/long/path/that/does/not/fit/into/the/tile/name.jpg"
-    )
-    assert canvas._shortened(tile.caption, 120).endswith("name.jpg")
-    assert canvas._length(canvas._shortened(tile.caption, 120), 12) <= 120
-    page = canvas.page("title", [[tile, None], [tile]], ["a note"])
-    assert page.size[1] > 2 * canvas.TILE
+    caption = "a/very/long/path/that/does/not/fit/into/the/tile/name.jpg"
+    assert canvas._shortened(caption, 20) == "...the/tile/name.jpg"
+    assert canvas._shortened(caption, len(caption)) == caption
 
 
 def test_labels_have_the_colours_of_voc() -> None:
     labels = np.array([[0, 1, 255]], np.uint8)
     assert np.asarray(canvas.label_colours(labels))[0].tolist() == [[128, 0, 0], [0, 128, 0], [0, 0, 0]]
-    names = [f"class {number}" for number in range(12)]
-    assert canvas.legend(names, range(12), 200).height > canvas.legend(names, [3], 200).height
 
 
 def test_heat_rises_from_dark_to_light() -> None:

@@ -1,0 +1,25 @@
+"""Where features and rendered data are kept when the caller names no folder."""
+
+import os
+from pathlib import Path
+from tempfile import gettempdir
+
+from platformdirs import user_cache_path
+
+VARIABLE = "SSLEVAL_CACHE"
+"""Environment variable that names the cache folder."""
+
+
+def default_cache() -> Path:
+    """Return the folder named by ``SSLEVAL_CACHE``, else the user's cache folder of this platform.
+
+    On Linux that is ``$XDG_CACHE_HOME/ssleval`` or ``~/.cache/ssleval``. A user without a home directory,
+    as in some containers, gets a folder of their own in the directory for temporary files.
+    """
+    if stated := os.environ.get(VARIABLE):
+        return Path(stated)
+    folder = user_cache_path("ssleval")
+    if folder.is_absolute():
+        return folder
+    # platformdirs leaves `~` in the path where neither HOME nor the password database names a home.
+    return Path(gettempdir()) / f"ssleval-{os.getuid()}"
