@@ -4,8 +4,9 @@ Mask values are translated as the set publishes them, and a value it does not na
 mask saved as colours, as JPEG or by another numbering would otherwise score as a bad model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from ssleval.core import IGNORED, Split
-from ssleval.datasets.files.images import DAMAGED, ImageFiles, fingerprint, images_below, size_and_hash
+from ssleval.datasets.files.images import DAMAGED, ImageFiles, file_rows, fingerprint, images_below
 from ssleval.errors import DataError
 
 Window: TypeAlias = tuple[float, float, float, float]
@@ -65,19 +66,10 @@ def mask_split(
     Raises:
         DataError: a file is missing.
     """
-    rows = [
-        [name, *size_and_hash(str(root / name), full_hash=full_hash)]
-        for pair in zip(images, masks, strict=True)
-        for name in pair
-    ]
-    rows.append([f"{value}:{label}" for value, label in sorted(classes.items())])
-    return Split(
-        ids=images,
-        image=ImageFiles(root, images),
-        targets=None,
-        fingerprint=fingerprint(rows),
-        target=MaskFiles(root, images, masks, classes),
-    )
+    translation = [f"{value}:{label}" for value, label in sorted(classes.items())]
+    files = file_rows(root, _alternating(images, masks), full_hash=full_hash)
+    mark = fingerprint([*files, translation])
+    return Split(images, ImageFiles(root, images), None, mark, MaskFiles(root, images, masks, classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +155,9 @@ def depth_split(images: ImageFiles, depths: DepthFiles, *, full_hash: bool = Fal
     Raises:
         DataError: a file is missing.
     """
-    rows: list[list[Any]] = [
-        [name, *size_and_hash(str(depths.root / name), full_hash=full_hash)]
-        for pair in zip(depths.images, depths.depths, strict=True)
-        for name in pair
-    ]
-    rows.append([depths.scale, list(depths.invalid), list(depths.window)])
-    return Split(depths.images, images, None, fingerprint(rows), depths)
+    reading = [depths.scale, list(depths.invalid), list(depths.window)]
+    files = file_rows(depths.root, _alternating(depths.images, depths.depths), full_hash=full_hash)
+    return Split(depths.images, images, None, fingerprint([*files, reading]), depths)
 
 
 def named_classes(count: int, *ignored: int) -> dict[int, int]:
@@ -187,7 +175,7 @@ def by_stem(folder: Path) -> dict[str, str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    paths = sorted(path.removeprefix("./") for path in images_below(folder, "."))
+    paths = sorted(path.removeprefix("./") for path in images_below(str(folder), "."))
     found: dict[str, str] = {}
     for path in paths:
         stem = str(PurePosixPath(path).with_suffix(""))
@@ -238,3 +226,7 @@ def _fits(path: Path, shape: tuple[int, ...], image_path: Path) -> None:
         raise DataError(
             f"{path}: {shape[1]}x{shape[0]} pixels for an image of {width}x{height}; the two must fit"
         )
+
+
+def _alternating(images: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    return chain.from_iterable(zip(images, targets, strict=True))

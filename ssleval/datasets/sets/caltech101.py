@@ -34,8 +34,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         Caltech101(str(root.parent), download=True)
     base = root / "101_ObjectCategories"
     names = class_folders(base)
-    paths, labels = class_files(base, names)
-    targets = np.array(labels)
+    paths, targets = class_files(base, names)
     # RandomState, not default_rng: NumPy promises never to change its stream.
     draw = np.random.RandomState(0)
     chosen: list[int] = []

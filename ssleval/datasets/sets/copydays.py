@@ -71,7 +71,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 def _images(root: Path, block: str) -> list[str]:
     if not (root / block).is_dir():
         raise DataError(f"copydays: no folder {root / block}; unpack all four archives there")
-    return class_files(root, (block,))[0]
+    return list(class_files(root, (block,))[0])
 
 
 def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:

@@ -105,7 +105,7 @@ def _clips(root: Path) -> list[str]:
 def _frames(root: Path, clip: str) -> list[tuple[str, str]]:
     """Return the paths of images and masks of one clip, in order of their names."""
     images = _files(root / IMAGES / clip, EXTENSIONS)
-    masks = _files(root / MASKS / clip, frozenset({".png"}))
+    masks = _files(root / MASKS / clip, (".png",))
     if not images or images.keys() != masks.keys():
         lone = sorted(images.keys() ^ masks.keys())
         raise DataError(
@@ -115,7 +115,7 @@ def _frames(root: Path, clip: str) -> list[tuple[str, str]]:
     return [(f"{IMAGES}/{clip}/{images[name]}", f"{MASKS}/{clip}/{masks[name]}") for name in sorted(images)]
 
 
-def _files(folder: Path, endings: frozenset[str]) -> dict[str, str]:
+def _files(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     return {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in endings}

@@ -153,7 +153,7 @@ def _wnids(folder: Path) -> tuple[str, ...]:
 
 def _labelled(folder: Path, names: tuple[str, ...], options: DatasetOptions) -> Split:
     paths, labels = class_files(folder, names)
-    return file_split(folder, paths, np.array(labels), full_hash=options.full_hash)
+    return file_split(folder, paths, labels, full_hash=options.full_hash)
 
 
 _READERS: Mapping[str, Reader] = {

@@ -8,7 +8,6 @@ from it; frames that no later one turns away from are left out. PATH/depth.yaml 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,7 +16,7 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
 from ssleval.datasets.files.dense import DepthFiles, read_format
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, fingerprint, size_and_hash
+from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
@@ -65,11 +64,9 @@ def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         used = sorted({frame for pair in found.pairs for frame in pair})
-        rows: list[list[Any]] = [
-            [name, *size_and_hash(str(root / name), full_hash=options.full_hash), *found.poses[frame].flat]
-            for frame in used
-            for name in (found.images.paths[frame], found.depths.depths[frame])
-        ]
+        names = [name for frame in used for name in (found.images.paths[frame], found.depths.depths[frame])]
+        files = file_rows(root, names, full_hash=options.full_hash)
+        rows = [[*file, *found.poses[used[row // 2]].flat] for row, file in enumerate(files)]
         rows += [[form.scale, *form.invalid], list(found.intrinsics.flat), *map(list, found.pairs)]
         names = [path.rpartition(".color.")[0] for path in found.images.paths]
         return Split(

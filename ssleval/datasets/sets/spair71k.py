@@ -15,7 +15,7 @@ from PIL import Image
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import KeyPoints
-from ssleval.datasets.files.images import decode, fingerprint, size_and_hash
+from ssleval.datasets.files.images import decode, file_rows, fingerprint
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
@@ -85,11 +85,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         if not files:
             raise DataError(f"{folder}: no annotations of pairs; the copy is incomplete")
         pairs = [_read(path) for path in files]
-        sizes = {
-            name: size_and_hash(str(root / name), full_hash=options.full_hash)
-            for name in sorted({name for pair in pairs for name in pair.images})
-        }
-        rows: list[list[Any]] = [[name, *size] for name, size in sizes.items()]
+        names = sorted({name for pair in pairs for name in pair.images})
+        rows = list(file_rows(root, names, full_hash=options.full_hash))
         rows += [
             [pair.category, *pair.images, *(points.tolist() for points in pair.points), list(pair.box)]
             for pair in pairs

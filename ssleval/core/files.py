@@ -1,0 +1,14 @@
+"""Files as wholes."""
+
+import hashlib
+import os
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of the content of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.file_digest(file, "sha256").hexdigest()
