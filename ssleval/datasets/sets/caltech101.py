@@ -1,7 +1,7 @@
 """Caltech-101: 101 object categories and a background class.
 
-The field trains on 30 images of every class and tests on all others (3,060 and 6,084), but nobody
-published which. Ours are fixed: of each class, its files sorted by name, 30 drawn with seed 0.
+The field trains on 30 images of every class and tests on all others (3,060 and 6,084); nobody published which
+30. Ours are fixed: 30 of each class's files, sorted by name, drawn with seed 0.
 """
 
 from pathlib import Path
