@@ -40,10 +40,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         strays = [path for path in images if not path.endswith("_leftImg8bit.png")]
         if strays:
             raise DataError(f"{root / strays[0]}: expected CITY/..._leftImg8bit.png only; remove it")
-        masks = [
-            f"gtFine/{path[len('leftImg8bit/') : -len('_leftImg8bit.png')]}_gtFine_labelIds.png"
-            for path in images
-        ]
+        frames = [path.removesuffix("_leftImg8bit.png").removeprefix("leftImg8bit/") for path in images]
+        masks = [f"gtFine/{frame}_gtFine_labelIds.png" for frame in frames]
         return mask_split(root, images, masks, IDS, full_hash=options.full_hash)
 
     return Copy(CARD.class_names, open_split)

@@ -1,8 +1,8 @@
 """davis:PATH, clips in the layout of DAVIS: the object of every pixel in every frame.
 
-Files are JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png. The split ``val`` holds the clips
-of ImageSets/2017/val.txt, or all annotated clips where that list is absent. Palette masks follow DAVIS-2017: 0
-is background, 1... are objects, 255 is void and counts as background. Grey masks with the values 0 and 255
+Files are JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png. The split ``val`` holds the
+clips of ImageSets/2017/val.txt, or all annotated clips where that list is absent. Palette masks follow
+DAVIS-2017: 0 is background, 1... are objects, 255 is void and counts as background. Grey masks with 0 and 255
 alone follow DAVIS-2016: one object. Grey masks with other values hold indices; 255 beside them is refused.
 
 Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
