@@ -4,7 +4,7 @@ The values of a mask are translated as the set publishes them, and an unknown va
 was saved as colours, as JPEG or with another numbering would otherwise look like a bad model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -221,7 +221,7 @@ def _check_size(path: Path, shape: tuple[int, ...], image_path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Generator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image

@@ -8,7 +8,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ssleval.datasets.scenes.solids import Kind, lowest, reach
-from ssleval.datasets.scenes.vectors import Matrix, Number, Point, identity, multiply, scaled, transposed
+from ssleval.datasets.scenes.vectors import (
+    Matrix,
+    Number,
+    Point,
+    apply,
+    identity,
+    multiply,
+    scaled,
+    transposed,
+)  # fmt: skip
 
 Pattern: TypeAlias = Literal["plain", "stripes", "checks", "dots", "marble", "speckle"]
 Material: TypeAlias = Literal["matte", "glossy", "metal"]
@@ -135,35 +144,16 @@ def place(
 
 def _lowest(part: Part, turn: Matrix) -> float:
     combined = multiply(turn, multiply(part.turn, scaled(part.size)))[2]
-    height = sum(float(turn[2, i]) * part.at[i] for i in range(3))
     axis = (float(combined[0]), float(combined[1]), float(combined[2]))
-    return height + lowest(part.kind, part.shape, axis)
+    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, axis)
 
 
 def _solid(part: Part, turn: Matrix, scale: float, origin: Point) -> Solid:
     rotation = multiply(turn, part.turn)
     size = _times(part.size, scale)
     inverse = multiply(scaled((1 / size[0], 1 / size[1], 1 / size[2])), transposed(rotation))
-    x, y, z = (
-        origin[row] + scale * sum(float(turn[row, i]) * part.at[i] for i in range(3)) for row in range(3)
-    )
+    x, y, z = (start + scale * step for start, step in zip(origin, apply(turn, part.at), strict=True))
     half = reach(part.kind, part.shape)
     corner = sqrt(sum(edge * edge for edge in (half[0] * size[0], half[1] * size[1], half[2] * size[2])))
     radius = max(size) if part.kind == "sphere" else corner
     return Solid(part.kind, part.shape, inverse, (x, y, z), radius)
-
-
-def moved(thing: Thing, offset: Point) -> Thing:
-    """Return the thing translated by ``offset`` metres."""
-    solids = tuple(
-        Solid(solid.kind, solid.shape, solid.inverse, _plus(solid.centre, offset), solid.radius)
-        for solid in thing.solids
-    )
-    centre = _plus(thing.centre, offset)
-    return Thing(
-        thing.category, solids, thing.surface, thing.turn, thing.scale, centre, thing.radius, thing.size
-    )
-
-
-def _plus(a: Point, b: Point) -> Point:
-    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
