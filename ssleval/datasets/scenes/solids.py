@@ -1,8 +1,8 @@
 """Solids at the origin, and where rays enter them.
 
-Each kind has one function: ray origins and directions in the solid's own coordinates go in, the
-distance along the ray (in units of the direction's length, inf for a miss) comes out. Rays start
-outside. Kinds and their extent, before the scale of a `Part`:
+Each kind has one function. It takes ray origins and directions in the solid's own coordinates and returns the
+distance along each ray, in units of the direction's length, inf for a miss. Rays start outside the solid.
+Kinds and their extent, before the scale of a `Part`:
 
     sphere    radius 1
     box       [-1, 1] along every axis
@@ -26,7 +26,7 @@ Shape: TypeAlias = tuple[Number, ...]
 _NEAR = np.float32(1e-4)
 _TINY = np.float32(1e-9)
 _STEPS = 64
-"""Of the march towards a torus; a ray that has not arrived by then grazes it, and misses."""
+"""Steps of the march towards a torus; a ray that has not arrived after them counts as a miss."""
 _TOUCH = np.float32(2e-4)
 _SLOPE = 1 / sqrt(5)
 _FLAT = 2 / sqrt(5)
@@ -46,11 +46,11 @@ _PLANES: Mapping[str, tuple[tuple[Number, Number, Number, Number], ...]] = {
         (0, 0, -1, 1),
     ),
 }
-"""Outward normal and offset of every face: inside is where normal . point <= offset for all."""
+"""Outward normal and offset of every face; a point is inside if normal . point <= offset for all faces."""
 
 
 def enter(kind: Kind, shape: Shape, origin: Vector, direction: Vector) -> Array:
-    """Return the distance to the first point of every ray inside the solid, inf where there is none."""
+    """Return the distance to the first point of every ray inside the solid, inf if there is none."""
     return _ENTER[kind](shape, origin, direction)
 
 
@@ -64,7 +64,7 @@ def reach(kind: Kind, shape: Shape) -> Point:
 
 
 def lowest(kind: Kind, shape: Shape, axis: Point) -> float:
-    """Return the least value of ``axis . point`` over the solid: how deep it reaches along -axis."""
+    """Return the minimum of ``axis . point`` over the solid: minus its extent along -axis."""
     x, y, z = axis
     around, length = sqrt(x * x + y * y), sqrt(x * x + y * y + z * z)
     if kind == "sphere":
@@ -163,8 +163,8 @@ def _frustum(shape: Shape, origin: Vector, direction: Vector) -> Array:
 
 
 def _torus(shape: Shape, origin: Vector, direction: Vector) -> Array:
-    # Marched along its distance field: the closed form of the quartic needs functions that machines
-    # round differently.
+    # Marched along the distance field: the closed form of a quartic needs functions that machines round
+    # differently.
     tube = np.float32(shape[0])
     outer = np.float32(1 + shape[0])
     start = _sphere((), origin / outer, direction / outer)

@@ -1,4 +1,4 @@
-"""Things: solids joined in one body, placed in the world with a surface to look at."""
+"""Things: solids joined to one body, placed in the world with a surface."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,13 +38,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What a thing is made of and painted with; never a function of its category."""
+    """Material and paint of a thing; independent of its category."""
 
     material: Material
     color: int
-    """Index in ``palette.COLORS``: the attribute."""
+    """Index in ``palette.COLORS``."""
     base: Point
-    """Linear RGB of most of it."""
+    """Linear RGB outside the pattern."""
     accent: Point
     """Linear RGB of the pattern."""
     pattern: Pattern
@@ -53,12 +53,12 @@ class Surface:
     period: float
     """Of the pattern, in the body's units."""
     lattice: np.ndarray
-    """4,096 numbers in [0, 1) behind its noise."""
+    """4,096 numbers in [0, 1) that make the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """A part in the world: what rays are tested against."""
+    """A part in the world, which rays are tested against."""
 
     kind: Kind
     shape: tuple[Number, ...]
@@ -90,14 +90,14 @@ class Thing:
 def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
     """Return the body moved and scaled so that a sphere of radius 1 at the origin holds it.
 
-    Sizes of categories are equal in this sense, so that size says nothing about the category.
+    Categories therefore have equal sizes, and size says nothing about the category.
     """
     low, high = [1e9] * 3, [-1e9] * 3
     for part in parts:
         for axis in range(3):
-            down = _extent(part, part.turn[axis])
-            low[axis] = min(low[axis], part.at[axis] - down)
-            high[axis] = max(high[axis], part.at[axis] + down)
+            extent = _extent(part, part.turn[axis])
+            low[axis] = min(low[axis], part.at[axis] - extent)
+            high[axis] = max(high[axis], part.at[axis] + extent)
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     edges = [b - a for a, b in zip(low, high, strict=True)]
     factor = 2 / sqrt(edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2])
@@ -108,7 +108,7 @@ def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def _extent(part: Part, row: np.ndarray) -> float:
-    # Symmetric bound of the part along one axis of the body: its oriented box.
+    # Half-extent of the oriented box of the part along one axis of the body.
     half = reach(part.kind, part.shape)
     return sum(abs(float(row[i])) * half[i] * part.size[i] for i in range(3))
 
