@@ -68,7 +68,10 @@ def _davis(destination: Path, folder: Path, pictures: Pictures) -> Iterator[Path
 
 def _save(image: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    if path.suffix == ".jpg":
+        image.save(path, quality=95, subsampling=0)
+    else:
+        image.save(path)
     return path
 
 

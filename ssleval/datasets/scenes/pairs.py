@@ -65,17 +65,17 @@ def _matched(draw: Draw, pair: int) -> tuple[list[Scene], list[Frame], list[np.n
 def _matches(draw: Draw, camera: Camera, seen: Frame, moved: Camera, again: Frame) -> list[np.ndarray]:
     rows, columns = np.nonzero((seen.instances == 1) & (seen.depth > 0))
     points = [np.full((POINTS, 2), np.nan, np.float32) for _ in range(2)]
-    found = 0
+    count = 0
     for candidate in draw.shuffled(len(rows)):
         row, column = int(rows[candidate]), int(columns[candidate])
-        near = np.abs(points[0][:found] - np.array([column + 0.5, row + 0.5], np.float32)) < _APART
+        near = np.abs(points[0][:count] - np.array([column + 0.5, row + 0.5], np.float32)) < _APART
         if near.all(1).any():
             continue
         match = _match(column, row, camera, seen, moved, again)
         if match is not None:
-            points[0][found], points[1][found] = (column + 0.5, row + 0.5), match
-            found += 1
-        if found == POINTS:
+            points[0][count], points[1][count] = (column + 0.5, row + 0.5), match
+            count += 1
+        if count == POINTS:
             break
     return points
 
