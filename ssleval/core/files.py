@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files as wholes: written completely or not at all, and hashed."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -32,3 +33,13 @@ def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, as `write_atomically` does."""
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of the content of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.file_digest(file, "sha256").hexdigest()

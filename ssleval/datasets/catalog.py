@@ -1,20 +1,23 @@
-"""Names to datasets: registered names, or ``source:location``."""
+"""Datasets by name: registered names, or ``source:location``."""
 
 from importlib.metadata import entry_points
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
 from ssleval.core.registry import suggestion, summaries
+from ssleval.core.settings import check
 from ssleval.datasets.published import Published
 from ssleval.errors import UnknownNameError
 
 
 def open_dataset(name: str, options: DatasetOptions) -> Dataset:
-    """Open ``name``: a registered set, or a source and what stands behind its first colon.
+    """Open ``name``: a registered set, or ``source:location``.
 
     Raises:
-        UnknownNameError: no such set or source; the message offers the nearest ones.
-        DataError: the files are absent or not what was published.
+        UnknownNameError: there is no such set or source; the message offers the nearest names.
+        DataError: the files are absent or not the published ones.
+        ConfigError: an option has a value of another type.
     """
+    check(options, "options")
     source, colon, location = name.partition(":")
     if source not in datasets:
         raise UnknownNameError(f"no dataset {name!r}; {_hint(source, is_source=bool(colon))}")
@@ -22,9 +25,9 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
 
 
 def list_datasets() -> dict[str, DatasetCard | str]:
-    """Return what there is by name: cards of the published sets, one line for each source.
+    """Return for every name the card of the published set, or a line that describes the source.
 
-    Third-party datasets are listed by where they come from, without importing them.
+    Third-party datasets are described by their entry point and are not imported.
     """
     lines = summaries(datasets.group, datasets.package)
     foreign = {point.name for point in entry_points(group=datasets.group)}

@@ -1,4 +1,4 @@
-"""Sets with a published size: the card first, the files when they are asked for."""
+"""Sets with a published size: a card that is always available, and files that are read when asked for."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,40 +12,40 @@ from ssleval.errors import ConfigError, DataError
 
 
 class Copy(NamedTuple):
-    """What a reader found on disk."""
+    """The content of a set as read from disk."""
 
     class_names: tuple[str, ...]
     """In label order."""
     open: Callable[[str], Split]
-    """Opens one of the splits the card names."""
+    """Opens one of the splits of the card."""
     more: Mapping[str, int] = {}
-    """Images that the copy adds to splits, such as distractors of one's own; a split may be all of these."""
+    """Number of images that the copy adds to a split, such as distractors; the split may be new."""
 
 
 Reader: TypeAlias = Callable[[Path, DatasetOptions], Copy]
-"""Reads the copy of a set that lies in one folder."""
+"""Reads the copy of a set in one folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A dataset loader that can be listed before anything is downloaded."""
+    """A dataset loader that can be listed without its files."""
 
     card: DatasetCard
-    """Complete but for class names, which are read from the copy; ``classes`` says how many."""
+    """Complete except for the class names, which are read from the copy; ``classes`` is their number."""
     read: Reader
     downloads: bool = False
     """Whether the reader can fetch the files."""
     embedded: bool = False
-    """Whether the files come with an installed package, so that no folder is needed."""
+    """Whether the files are part of an installed package, so that no folder is needed."""
     fitted_on: "Published | None" = None
-    """The set whose training images heads are fitted on, where this one has none of its own."""
+    """The set whose training images heads are fitted on, if this set has none."""
 
     def __call__(self, location: str, options: DatasetOptions) -> Dataset:
         """Open the copy in ``data_root/<name>``.
 
         Raises:
-            ConfigError: something stands behind the colon.
-            DataError: the files are absent, or have another number of classes than published.
+            ConfigError: a location follows the colon.
+            DataError: the files are absent, or their number of classes is not the published one.
         """
         card = self.card
         if location:
@@ -65,30 +65,30 @@ class Published:
         return Dataset(
             replace(card, class_names=copy.class_names, lengths={**card.lengths, **added}),
             copy.open,
-            # Opened when asked for: classification by texts needs none of its images.
+            # Opened only when asked for: zero-shot classification needs none of its images.
             None if trained is None else cache(lambda: trained("", options)),
         )
 
     def how_to_get(self) -> str:
-        """Return a sentence on where the files come from."""
+        """Return where the files come from."""
         fetch = "--download fetches it; " if self.downloads else ""
         return f"{fetch}set --data-root to the folder that holds {self.card.name}/; {self.card.source}"
 
 
 def read_lines(listed: Path) -> list[str]:
-    """Return the lines of a list that comes with a set, blank ones left out.
+    """Return the lines of a text file of a set, without blank lines.
 
     Raises:
-        DataError: there is no such file.
+        DataError: the file is missing.
     """
     return [line for line in _text(listed).splitlines() if line.strip()]
 
 
 def read_json(table: Path) -> Any:
-    """Return the content of a JSON file that comes with a set.
+    """Return the content of a JSON file of a set.
 
     Raises:
-        DataError: there is no such file, or it is damaged.
+        DataError: the file is missing or damaged.
     """
     try:
         return json.loads(_text(table))

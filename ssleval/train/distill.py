@@ -1,6 +1,5 @@
 """Distillation: a larger, frozen teacher in place of the student's moving average (DINOv2 sec. 5)."""
 
-import hashlib
 from pathlib import Path
 
 from torch import Tensor
@@ -36,9 +35,3 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
     network.load_state_dict(state["teacher"])
     centers: Tensor = state["centers"]
     return network.eval().requires_grad_(False), centers
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file; a resumed run recognises its frozen teacher by it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

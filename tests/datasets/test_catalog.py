@@ -6,7 +6,7 @@ import pytest
 
 from ssleval.core import DatasetCard, DatasetOptions
 from ssleval.datasets.catalog import list_datasets, open_dataset
-from ssleval.errors import UnknownNameError
+from ssleval.errors import ConfigError, DataError, UnknownNameError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,16 @@ def test_listing_gives_cards_and_lines() -> None:
     card = listed["imagenet1k"]
     assert isinstance(card, DatasetCard)
     assert card.num_classes == 1000
+
+
+def test_options_of_another_type_are_refused(tmp_path: Path) -> None:
+    wrong, text = DatasetOptions(), DatasetOptions()
+    object.__setattr__(wrong, "full_hash", "yes")  # as in a program that is not type-checked
+    object.__setattr__(text, "data_root", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"options\.full_hash=yes"):
+        open_dataset("digits", wrong)
+    with pytest.raises(DataError, match=f"pets: no folder {tmp_path}/pets"):
+        open_dataset("pets", text)
 
 
 def test_an_opened_card_is_complete(tmp_path: Path) -> None:

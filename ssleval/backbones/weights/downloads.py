@@ -4,7 +4,6 @@ Files named by URL lie where torch.hub keeps them (``TORCH_HOME``), so that a fi
 used, and one copied there by hand works offline. Files of the Hugging Face hub go through its library.
 """
 
-import hashlib
 import os
 import sys
 from http.client import HTTPException
@@ -20,6 +19,7 @@ from filelock import FileLock
 
 from ssleval.backbones.weights.hub import explained
 from ssleval.core import BackboneCard, digest
+from ssleval.core.files import file_sha256
 from ssleval.core.packaged import packaged_weights
 from ssleval.errors import WeightsError
 
@@ -118,8 +118,8 @@ def _download(url: str, path: Path, sha256: str) -> str:
     received = part.stat().st_size
     if 0 <= total != received:
         return f"the connection broke after {received:,} of {total:,} bytes; run again to go on from there"
-    if not _sha256(part).startswith(sha256):
-        found = _sha256(part)
+    if not file_sha256(part).startswith(sha256):
+        found = file_sha256(part)
         part.unlink()
         return f"the file has sha256 {found[:16]}..., expected {sha256}, and was removed"
     part.replace(path)
@@ -141,14 +141,9 @@ def _save(response: Any, part: Path, mode: str) -> None:
 
 
 def _refuse_other(path: Path, sha256: str, name: str) -> None:
-    if sha256 and not _sha256(path).startswith(sha256):
-        found = _sha256(path)[:16]
+    if sha256 and not file_sha256(path).startswith(sha256):
+        found = file_sha256(path)[:16]
         raise WeightsError(
             f"{name}: {path} has sha256 {found}..., expected {sha256}; remove it to fetch it again, or "
             "pass --checkpoint FILE for weights of your own"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,9 @@
-"""Image files on disk: which ones count, how they decode, and the fingerprint of a list of them.
+"""Image files on disk: which files count, how they decode, and the fingerprint of a list of them.
 
-Decoding is what torchvision's default loader does, to the pixel: PIL, ``convert("RGB")``, the EXIF
-orientation not applied, alpha dropped. It differs where that loader would give a wrong picture in
-silence: 16-bit greyscale keeps its high byte (PIL would clip it to white), as PIL itself does for
-16-bit colour, and pixels without a known range are refused.
+Decoding equals torchvision's default loader to the pixel: PIL, ``convert("RGB")``, the EXIF orientation
+ignored, alpha dropped. There are two exceptions, where that loader silently returns a wrong image. Greyscale
+of 16 bits keeps its high byte, as PIL does for colour of 16 bits; PIL would clip it to white. Pixel types
+without a known range are refused.
 """
 
 import hashlib
@@ -12,28 +12,30 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from PIL import Image, ImageFile
 
 from ssleval.core import Split
+from ssleval.core.files import file_sha256
+from ssleval.datasets.files.names import Names
 from ssleval.errors import ConfigError, DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""Compared in lower case: torchvision's list."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+"""File name extensions of images, as torchvision lists them; compared in lower case."""
 
-IGNORED = frozenset({"thumbs.db", "desktop.ini"})
-"""What file managers leave behind; hidden files are passed over as well."""
+_STRAYS = frozenset({"thumbs.db", "desktop.ini"})
+"""Files that file managers leave behind. They are skipped, as hidden files are."""
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error,
            Image.DecompressionBombError)  # fmt: skip
-"""What PIL's plug-ins raise on files that are cut short, corrupt or no image at all."""
+"""What PIL's plug-ins raise on a file that is truncated, corrupt or no image."""
 
 
 def decode(file: Path | bytes, name: str) -> Image.Image:
@@ -41,16 +43,16 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
 
     Args:
         file: a path, or the encoded bytes.
-        name: what error messages call it.
+        name: what error messages call the image.
 
     Raises:
-        DataError: it is missing, damaged, or of a pixel type without a known range.
-        ConfigError: PIL was told to fill damaged images with grey.
+        DataError: the image is missing, damaged, or of a pixel type without a known range.
+        ConfigError: PIL is set to fill damaged images with grey.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
     try:
-        # PIL warns of palettes with transparency and of large images: neither changes a pixel here.
+        # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image,
@@ -74,13 +76,13 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """Decodes the i-th of a list of files; survives pickling."""
+    """Decodes the i-th file of a list; can be pickled."""
 
     root: Path
     paths: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        """Decode file ``index`` to RGB, or raise DataError naming it."""
+        """Decode file ``index`` to RGB, or raise DataError with its path."""
         path = self.root / self.paths[index]
         return decode(path, str(path))
 
@@ -92,29 +94,27 @@ def file_split(
     *,
     full_hash: bool = False,
 ) -> Split:
-    """Return the split of the files ``root / path``, in the order given.
+    """Return the split of the files ``root / path``, in the given order.
 
     Args:
-        root: folder the paths are relative to; not part of the fingerprint.
-        paths: files in order, with forward slashes; they are the ids.
+        root: folder that the paths are relative to; not part of the fingerprint.
+        paths: files in order, with forward slashes; they become the ids.
         targets: int64 labels ``[n]`` or bool multi-labels ``[n c]``.
         full_hash: fingerprint the content of every file as well.
 
     Raises:
         DataError: a file is missing.
     """
-    rows = (
-        [path, *size_and_hash(os.path.join(root, path), full_hash=full_hash), label]  # noqa: PTH118
-        for path, label in zip(paths, _plain(targets), strict=True)
-    )
+    sizes = file_rows(root, paths, full_hash=full_hash)
+    rows = ([*size, label] for size, label in zip(sizes, _plain(targets), strict=True))
     return Split(paths, ImageFiles(root, paths), targets, fingerprint(rows))
 
 
 def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
     """Return the sha256 of rows of strings and numbers, in their order.
 
-    A row holds the name of an item, the size of its file in bytes, on request the sha256 of its
-    content, and its label: everything that decides a score, and nothing of where the files lie.
+    A row holds what decides the score of an item: its name, the size of its file in bytes, on request the
+    sha256 of the content, and its label. Where the files lie is not part of it.
     """
     total, encode = hashlib.sha256(), json.JSONEncoder().encode
     for row in rows:
@@ -122,26 +122,26 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
     return total.hexdigest()
 
 
-def _plain(targets: Shaped[np.ndarray, "n ..."]) -> list[Any]:
-    """Return labels as JSON can hold them: ints, or the positions of the labels that are set."""
-    return targets.tolist() if targets.ndim == 1 else [np.flatnonzero(row).tolist() for row in targets]
-
-
-def size_and_hash(path: str, *, full_hash: bool) -> list[Any]:
-    """Return what a fingerprint says of a file: its bytes, on request the sha256 of its content.
+def file_rows(root: Path, paths: Iterable[str], *, full_hash: bool) -> Iterator[list[Any]]:
+    """Yield what a fingerprint holds of every file: path, size in bytes, on request the sha256.
 
     Raises:
-        DataError: there is no such file.
+        DataError: a file is missing.
     """
     # Called a million times for ImageNet: os and not pathlib, which takes four times as long.
-    try:
-        size = os.stat(path).st_size  # noqa: PTH116
-        if not full_hash:
-            return [size]
-        with open(path, "rb") as file:  # noqa: PTH123
-            return [size, hashlib.file_digest(file, "sha256").hexdigest()]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; the list of images names it") from error
+    folder = str(root)
+    for name in paths:
+        path = os.path.join(folder, name)  # noqa: PTH118
+        try:
+            size = os.stat(path).st_size  # noqa: PTH116
+            yield [name, size, file_sha256(path)] if full_hash else [name, size]
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; the list of images names it") from error
+
+
+def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
+    """Return labels as JSON can hold them: ints, or the positions of the labels that are set."""
+    return map(int, targets) if targets.ndim == 1 else (np.flatnonzero(row).tolist() for row in targets)
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -159,49 +159,51 @@ def class_folders(root: Path) -> tuple[str, ...]:
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
-            elif Path(entry.name).suffix.lower() in EXTENSIONS:
+            elif entry.name.lower().endswith(EXTENSIONS):
                 raise DataError(f"{entry.path}: an image outside any class folder; put it in one")
     if not folders:
         raise DataError(f"{root}: no class folders; expected one folder of images for every class")
     return tuple(sorted(folders))
 
 
-def class_files(root: Path, names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Return the images of the class folders ``names``, and the position in ``names`` of each.
+def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarray, " n"]]:
+    """Return the images in the class folders ``names``, and the position in ``names`` of each image's class.
 
-    Class by class, within a class by relative path in code-point order: the same on every file
-    system. Images in sub-folders count.
+    Images come class by class, within a class by relative path in code-point order: the same order on every
+    file system. Images in sub-folders count.
 
     Raises:
-        DataError: a class has no image, or a file that is neither an image nor a known stray.
+        DataError: a class has no image, or holds a file that is neither an image nor a known stray.
     """
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        found = sorted(images_below(root / name, name))
-        if not found:
-            raise DataError(f"{root / name}: no images in this class; add some or remove the folder")
-        paths += found
-        labels += [label] * len(found)
-    return paths, labels
+    counts = np.zeros(len(names), np.int64)
+
+    def listed() -> Iterator[str]:
+        for label, name in enumerate(names):
+            paths = sorted(images_below(str(root / name), name))
+            if not paths:
+                raise DataError(f"{root / name}: no images in this class; add some or remove the folder")
+            counts[label] = len(paths)
+            yield from paths
+
+    paths = Names(listed())
+    return paths, np.repeat(np.arange(len(names)), counts)
 
 
-def images_below(folder: Path, prefix: str) -> list[str]:
-    """Return ``prefix/PATH`` of every image in ``folder`` and the folders in it, unsorted.
+def images_below(folder: str, prefix: str) -> Iterator[str]:
+    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
 
     Raises:
         DataError: a file that is neither an image nor a known stray.
     """
-    found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+            name, lower = entry.name, entry.name.lower()
+            if name.startswith(".") or lower in _STRAYS:
                 continue
             if entry.is_dir():
-                found += images_below(folder / entry.name, f"{prefix}/{entry.name}")
-            elif Path(entry.name).suffix.lower() in EXTENSIONS:
-                found.append(f"{prefix}/{entry.name}")
+                yield from images_below(entry.path, f"{prefix}/{name}")
+            elif lower.endswith(EXTENSIONS):
+                yield f"{prefix}/{name}"
             else:
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")
-    return found

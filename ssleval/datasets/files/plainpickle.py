@@ -1,14 +1,13 @@
-"""Read pickles that hold nothing but plain values and number arrays, running none of their code.
+"""Read pickles that hold plain values and arrays of numbers, and run no code of theirs.
 
-A pickle names functions for the reader to call. Here every name but those of NumPy's arrays is refused, and
-those few stand for inert records of our own, from which arrays are made when their type is a plain number:
-no file decides what is called.
+Loading a pickle calls whatever functions it names. Here every name is refused but those that NumPy stores
+arrays and numbers with. These few give inert classes of this module in place of NumPy's own, whose
+``__setstate__`` trusts the offsets and sizes that a file states.
 """
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +15,49 @@ import numpy as np
 
 from ssleval.errors import DataError
 
+_LARGEST = 1 << 26
+"""Bytes of a file that is read; the published annotations have less than a hundredth of it."""
 _DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError,
-            OverflowError, UnicodeError)  # fmt: skip
+            OverflowError, UnicodeError, RecursionError)  # fmt: skip
 
 
 def read_plain_pickle(path: Path) -> Any:
     """Return the dicts, lists, strings, numbers and arrays of numbers that a pickle holds.
 
     Raises:
-        DataError: no such file, a damaged one, or one that names anything else.
+        DataError: the file is missing, damaged or larger than 64 MB, or names anything else.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; it comes with the images")
+    size = path.stat().st_size
     try:
+        if size > _LARGEST:
+            raise ValueError(f"{size:,} bytes, at most {_LARGEST:,} are read")
         with path.open("rb") as file:
             # latin1 is how Python 3 reads the strings and arrays of Python 2.
-            return _plain(_Reader(file, encoding="latin1").load())
+            stored = _Unpickler(file, encoding="latin1").load()
+        return _plain(stored, iter(range(size)))
     except _DAMAGED as error:
         raise DataError(f"{path}: not a whole pickle of plain values ({error}); fetch it again") from error
 
 
-@dataclass
 class _Type:
-    """Stands for ``numpy.dtype``."""
+    """In place of ``numpy.dtype``: the type of a plain number."""
 
-    name: Any
-    align: Any = False
-    copy: Any = False
-    order: str = "<"
+    def __init__(self, name: Any, *_: Any) -> None:
+        if not isinstance(name, str) or not re.fullmatch(r"[biuf][1248]", name):
+            raise ValueError(f"values of type {name!r}, expected numbers")
+        self.numpy = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
-        self.order = ">" if state[1] == ">" else "<"
-
-    def numpy(self) -> np.dtype[Any]:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[biuf][1248]", self.name):
-            raise ValueError(f"values of type {self.name!r}, expected numbers")
-        return np.dtype(self.order + self.name)
+        self.numpy = self.numpy.newbyteorder(">" if state[1] == ">" else "<")
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``."""
+    """In place of ``numpy.ndarray``; made whole by `_frombuffer`, made empty and then filled by others."""
 
-    def __init__(self, *_: Any) -> None:
-        self.value: Any = np.zeros(0)
+    def __init__(self, *parts: Any) -> None:
+        self.value: Any = _shaped(*parts) if len(parts) == 4 else np.zeros(0)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
@@ -66,17 +65,10 @@ class _Array:
 
 
 def _shaped(data: Any, kind: Any, shape: Any, order: Any) -> Any:
-    if isinstance(data, str):
-        data = data.encode("latin1")
-    if not isinstance(kind, _Type) or not isinstance(data, bytes | bytearray):
+    content = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(kind, _Type) or not isinstance(content, bytes | bytearray):
         raise TypeError("an array of objects, expected numbers")
-    return np.frombuffer(bytes(data), kind.numpy()).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> Any:
-    made = _Array()
-    made.value = _shaped(data, kind, shape, order)
-    return made
+    return np.frombuffer(content, kind.numpy).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _scalar(kind: Any, data: Any) -> Any:
@@ -89,41 +81,41 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
-
-
-_KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Type,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("_codecs", "encode"): _encode,
+_ALLOWED: Mapping[str, Callable[..., Any]] = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Type,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _Array,
+    "_codecs.encode": _encode,
     # What old pickles call for an empty array.
-    ("__builtin__", "bytes"): _no_bytes,
+    "__builtin__.bytes": lambda: b"",
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
+        name = f"{module_name}.{global_name}"
         # NumPy 2 calls its core _core.
-        known = _KNOWN.get((module_name.replace("numpy._core", "numpy.core"), global_name))
-        if known is None:
+        allowed = _ALLOWED.get(name.replace("numpy._core", "numpy.core"))
+        if allowed is None:
             raise DataError(
-                f"a pickle asks for {module_name}.{global_name}; only plain values and arrays of numbers are "
-                "read from pickles, since any other could run code"
+                f"a pickle asks for {name}; only plain values and arrays of numbers are read from pickles, "
+                "since any other could run code"
             )
-        return known
+        return allowed
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, left: Iterator[int]) -> Any:
+    """Return ``value`` in plain types. A value takes a byte or more; lists that repeat take fewer bytes."""
+    if next(left, None) is None:
+        raise ValueError("it repeats itself; more values than bytes")
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items()}
+        return {_plain(key, left): _plain(content, left) for key, content in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(content, left) for content in value]
     if value is None or isinstance(value, str | bytes | int | float):
         return value
     raise TypeError(f"a {type(value).__name__}")

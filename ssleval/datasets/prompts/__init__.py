@@ -1,9 +1,9 @@
-"""Prompts for models with a text tower: the texts that stand for each class of a dataset.
+"""Prompts for models with a text tower: the texts that represent each class of a dataset.
 
-A prompt is a template with a class name put in. Templates are OpenAI's for the sets CLIP was published
-on (``templates.yaml``), those of `scenes` for its own pictures, and "a photo of a {}." for all others.
-ImageNet and the sets that reuse its classes have folders called by WordNet id; their names are OpenAI's
-curated ones as OpenCLIP lists them (``imagenet.tsv``). Names that are no words are refused.
+A prompt is a template with a class name inserted. For the sets in CLIP's paper the templates are OpenAI's
+(``templates.yaml``); `scenes` has its own; all other sets use "a photo of a {}.". ImageNet and the sets that
+reuse its classes have folders named by WordNet id; their class names are OpenAI's curated ones as OpenCLIP
+lists them (``imagenet.tsv``). Class names that are no words are refused.
 """
 
 import re
@@ -20,23 +20,23 @@ from ssleval.errors import ConfigError, UnknownNameError
 __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
 
 Prompts = tuple[tuple[str, ...], ...]
-"""For each class, in label order, its texts."""
+"""The texts of each class, in label order."""
 
 _SETS = {"cifar10": "cifar", "cifar100": "cifar"}
-"""Datasets whose templates have another name than theirs."""
+"""Datasets whose templates have another name."""
 
 
 def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset") -> Prompts:
     """Return the texts of every class.
 
     Args:
-        card: of the dataset, opened, so that it has class names.
-        templates: a set of `template_sets`, ``scenes``, or the path of a text file: one template a line.
-        class_names: ``dataset``, or the path of a text file: one name a line, in label order.
+        card: of the opened dataset, which has class names.
+        templates: a set of `template_sets`, ``scenes``, or a text file with one template per line.
+        class_names: ``dataset``, or a text file with one name per line, in label order.
 
     Raises:
-        UnknownNameError: no such set of templates, and no such file.
-        ConfigError: a template without its place for the name, names that are no words, or too few.
+        UnknownNameError: there is neither such a set of templates nor such a file.
+        ConfigError: a template has no place for the name, a name is no word, or there are too few names.
     """
     if templates == "scenes":
         if card.name != "scenes" or class_names != "dataset":
@@ -48,7 +48,7 @@ def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset
 
 
 def templates_for(card: DatasetCard) -> str:
-    """Return the name of the set of templates that a dataset's results are published with."""
+    """Return the name of the set of templates that published results of a dataset use."""
     if card.name.startswith("imagenet"):
         return "imagenet"
     name = _SETS.get(card.name, card.name)
@@ -70,7 +70,7 @@ def pinned(task: str, card: DatasetCard, templates: str, class_names: str, sha25
 
 @cache
 def template_sets() -> dict[str, tuple[str, ...]]:
-    """Return the packaged templates by set; ``{}`` is the class name."""
+    """Return the packaged templates by set; ``{}`` stands for the class name."""
     content = yaml.safe_load(_beside("templates.yaml"))
     return {name: tuple(lines) for name, lines in content.items()}
 
@@ -101,7 +101,7 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
     names = card.class_names
     if card.name.startswith("imagenet"):
         known = imagenet_names()
-        # V2 numbers its folders by ImageNet label; all others call them by WordNet id.
+        # The folders of V2 are named by ImageNet label, all others by WordNet id.
         ids = [list(known)[int(name)] if name.isdigit() else name for name in names]
         strange = [wnid for wnid in ids if wnid not in known]
         if strange:
@@ -117,7 +117,7 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
 
 
 def _is_word(name: str) -> bool:
-    """Refuse numbers, paths and WordNet ids."""
+    """Return whether a name is a word, not a number, a path or a WordNet id."""
     return bool(re.search(r"[^\W\d_]", name)) and not re.fullmatch(r"n\d{8}", name) and "/" not in name
 
 

@@ -1,6 +1,6 @@
-"""`scenes`: pictures of simple things with every kind of ground truth, rendered by this package.
+"""`scenes`: pictures of simple things with every kind of ground truth, rendered with NumPy.
 
-NumPy only. Read `things.py` (what is in a picture), `compose.py` (how it is drawn), `render.py` (how
-it is seen), then `splits.py`. Every number is drawn from named streams and computed by operations
-that IEEE 754 rounds exactly, so that pixels are equal on every machine.
+Read `things.py` (objects), `compose.py` (how a scene is drawn at random), `render.py` (how it is rendered),
+then `items.py` (what each split holds). Random numbers come from named streams, and pixels from operations
+that IEEE 754 rounds exactly; so pixels are equal on every machine.
 """

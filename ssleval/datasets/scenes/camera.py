@@ -4,36 +4,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssleval.datasets.scenes.vectors import Matrix, Point, Vector, cross, subtract, unit
+from ssleval.datasets.scenes.vectors import Matrix, Point, Vector, apply, cross, subtract, unit
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """World: metres, z up. Camera: x right, y down, z forward (as OpenCV has it)."""
+    """World: metres, z up. Camera: x right, y down, z forward, as in OpenCV."""
 
     position: Point
     turn: Matrix
     """World to camera: rows are the camera's right, down and forward."""
     focal: float
-    """In units of the image's side: pixels are ``focal * side * x / z + side / 2``."""
+    """In units of the image's side: a pixel is at ``focal * side * x / z + side / 2``."""
 
     def rays(self, side: int) -> Vector:
-        """Return directions ``[side, side]`` through pixel centres, each of depth 1 along forward.
+        """Return directions ``[3 side side]`` through pixel centres, each of depth 1 along forward.
 
-        So the distance along a ray, in units of its direction, is the depth of the point.
+        The distance along a ray, in units of its direction, is therefore the depth of the point.
         """
         steps = ((np.arange(side, dtype=np.float64) + 0.5) / side - 0.5) / self.focal
         right, down, forward = self.turn
-        x, y, z = (
-            (steps[None, :] * right[axis] + steps[:, None] * down[axis] + forward[axis]).astype(np.float32)
-            for axis in range(3)
-        )
-        return (x, y, z)
+        rays = [
+            steps[None, :] * right[axis] + steps[:, None] * down[axis] + forward[axis] for axis in range(3)
+        ]
+        return np.stack(rays).astype(np.float32)
 
     def project(self, point: Point) -> tuple[float, float, float]:
         """Return column and row in units of the image's side, and depth in metres."""
-        offset = subtract(point, self.position)
-        x, y, z = (sum(float(row[i]) * offset[i] for i in range(3)) for row in self.turn)
+        x, y, z = apply(self.turn, subtract(point, self.position))
         return self.focal * x / z + 0.5, self.focal * y / z + 0.5, z
 
 

@@ -1,4 +1,4 @@
-"""Words for models with a text tower: class prompts and captions, from what is in a picture."""
+"""Texts for models with a text tower: class prompts, and captions of what a picture shows."""
 
 import numpy as np
 
@@ -13,25 +13,14 @@ TEMPLATES: tuple[str, ...] = (
     "a simple scene with {}.",
     "{} on a patterned floor.",
 )
-"""Prompts of a class, with its noun phrase."""
-_NOUNS = {
-    "ball": "a ball",
+"""Prompts of a class; ``{}`` is its noun phrase."""
+_NOUNS = {category: f"a {category}" for category in CATEGORIES} | {
     "block": "a rectangular block",
-    "cylinder": "a cylinder",
-    "cone": "a cone",
-    "pyramid": "a pyramid",
-    "ring": "a ring",
-    "capsule": "a capsule",
     "mug": "a mug with a handle",
-    "table": "a table",
-    "chair": "a chair",
     "car": "a toy car",
     "tree": "a fir tree",
-    "snowman": "a snowman",
-    "dumbbell": "a dumbbell",
     "house": "a small house",
     "lamp": "a table lamp",
-    "bottle": "a bottle",
     "stairs": "a flight of stairs",
     "arch": "an arch",
     "jack": "a toy jack with six arms",
@@ -45,9 +34,9 @@ def class_prompts(category: int) -> tuple[str, ...]:
 
 
 def captions(label: int, attributes: np.ndarray) -> tuple[str, str]:
-    """Return a long and a short description of a picture.
+    """Return a long and a short caption of a picture.
 
-    ``attributes`` is its row of the array of that name: material, colour, size and count.
+    ``attributes`` holds the material, colour, size and count of the picture.
     """
     material, color, size, count = (int(value) for value in attributes)
     noun = _NOUNS[CATEGORIES[label]].split(" ", 1)[1]

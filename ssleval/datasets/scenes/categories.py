@@ -1,14 +1,14 @@
-"""The twenty categories: bodies told apart by their geometry alone.
+"""The twenty categories: bodies that differ in their geometry alone.
 
-Each function draws the proportions of one body, so that no two of a category are alike. All share
-one distribution of colours, textures, materials, sizes and poses.
+Each function draws the proportions of one body, so that no two bodies of a category are alike. All categories
+share one distribution of colours, textures, materials, sizes and poses.
 """
 
 from collections.abc import Callable
 
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.things import Part, centred
-from ssleval.datasets.scenes.vectors import Matrix, Number, Point, about
+from ssleval.datasets.scenes.vectors import Matrix, Number, Point, about, identity
 
 
 def body(category: int, draw: Draw) -> tuple[Part, ...]:
@@ -27,17 +27,15 @@ def _tube(radius: Number, half: Number, at: Point, turn: Matrix | None = None) -
 def _frustum(bottom: Number, top: Number, half: Number, at: Point, turn: Matrix | None = None) -> Part:
     # The larger radius goes into the scale, so that bounds stay tight.
     wide = max(bottom, top)
-    shape = (bottom / wide, top / wide)
-    if turn is None:
-        return Part("frustum", (wide, wide, half), at, shape=shape)
-    return Part("frustum", (wide, wide, half), at, turn, shape)
+    turn = identity() if turn is None else turn
+    return Part("frustum", (wide, wide, half), at, turn, (bottom / wide, top / wide))
 
 
-def _ball(radius: Number, at: Point) -> Part:
+def _round(radius: Number, at: Point) -> Part:
     return Part("sphere", (radius, radius, radius), at)
 
 
-def _sphere(draw: Draw) -> list[Part]:
+def _ball(draw: Draw) -> list[Part]:
     return [Part("sphere", (1.0, draw.uniform(0.92, 1), draw.uniform(0.88, 1)))]
 
 
@@ -58,15 +56,15 @@ def _pyramid(draw: Draw) -> list[Part]:
 
 
 def _ring(draw: Draw) -> list[Part]:
-    turn = _quarter("x") if draw.chance(0.5) else about("z", (1.0, 0.0))
+    turn = _quarter("x") if draw.chance(0.5) else identity()
     return [Part("torus", (1, 1, 1), turn=turn, shape=(draw.uniform(0.2, 0.38),))]
 
 
 def _capsule(draw: Draw) -> list[Part]:
     half = draw.uniform(1.2, 2)
     if draw.chance(0.5):
-        return [_tube(1, half, (0, 0, 0)), _ball(1, (0, 0, -half)), _ball(1, (0, 0, half))]
-    return [_tube(1, half, (0, 0, 0), _quarter("y")), _ball(1, (-half, 0, 0)), _ball(1, (half, 0, 0))]
+        return [_tube(1, half, (0, 0, 0)), _round(1, (0, 0, -half)), _round(1, (0, 0, half))]
+    return [_tube(1, half, (0, 0, 0), _quarter("y")), _round(1, (-half, 0, 0)), _round(1, (half, 0, 0))]
 
 
 def _mug(draw: Draw) -> list[Part]:
@@ -116,16 +114,16 @@ def _snowman(draw: Draw) -> list[Part]:
     ratio = draw.uniform(0.68, 0.78)
     middle, head = ratio, ratio * ratio
     return [
-        _ball(1, (0, 0, 0)),
-        _ball(middle, (0, 0, 0.75 * (1 + middle))),
-        _ball(head, (0, 0, 0.75 * (1 + 2 * middle + head))),
+        _round(1, (0, 0, 0)),
+        _round(middle, (0, 0, 0.75 * (1 + middle))),
+        _round(head, (0, 0, 0.75 * (1 + 2 * middle + head))),
     ]
 
 
 def _dumbbell(draw: Draw) -> list[Part]:
     half = draw.uniform(1.4, 1.9)
     bar = _tube(draw.uniform(0.2, 0.3), half, (0, 0, 0), _quarter("y"))
-    return [bar, _ball(0.8, (-half, 0, 0)), _ball(0.8, (half, 0, 0))]
+    return [bar, _round(0.8, (-half, 0, 0)), _round(0.8, (half, 0, 0))]
 
 
 def _house(draw: Draw) -> list[Part]:
@@ -168,36 +166,18 @@ def _arch(draw: Draw) -> list[Part]:
 def _jack(draw: Draw) -> list[Part]:
     thick = draw.uniform(0.16, 0.24)
     bars = [_tube(thick, 1, (0, 0, 0), turn) for turn in (_quarter("x"), _quarter("y"), None)]
-    tips = [
-        _ball(thick * 1.6, (sign * axis[0], sign * axis[1], sign * axis[2]))
-        for axis in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-        for sign in (-1, 1)
-    ]
+    ends = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+    tips = [_round(thick * 1.6, end) for end in ends]
     return [*bars, *tips]
 
 
 _BODIES: dict[str, Callable[[Draw], list[Part]]] = {
-    "ball": _sphere,
-    "block": _block,
-    "cylinder": _cylinder,
-    "cone": _cone,
-    "pyramid": _pyramid,
-    "ring": _ring,
-    "capsule": _capsule,
-    "mug": _mug,
-    "table": _table,
-    "chair": _chair,
-    "car": _car,
-    "tree": _tree,
-    "snowman": _snowman,
-    "dumbbell": _dumbbell,
-    "house": _house,
-    "lamp": _lamp,
-    "bottle": _bottle,
-    "stairs": _stairs,
-    "arch": _arch,
-    "jack": _jack,
-}
+    maker.__name__.removeprefix("_"): maker
+    for maker in (
+        _ball, _block, _cylinder, _cone, _pyramid, _ring, _capsule, _mug, _table, _chair, _car, _tree,
+        _snowman, _dumbbell, _house, _lamp, _bottle, _stairs, _arch, _jack,
+    )
+}  # fmt: skip
 
 CATEGORIES: tuple[str, ...] = tuple(_BODIES)
 """Class names, in label order."""

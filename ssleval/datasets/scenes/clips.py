@@ -14,11 +14,9 @@ from ssleval.datasets.scenes.vectors import Matrix, about, half_turn, multiply, 
 
 CLIPS, FRAMES = 16, 20
 _ORBIT = 0.012
-"""Half-angle tangent of the camera's step: 1.4 degrees a frame, to either side."""
-
-
+"""Tangent of half the camera's largest step per frame: 1.4 degrees, to either side."""
 _STAGE = 1.6
-"""Metres around the middle that hold every thing of a clip."""
+"""Radius in metres of a disk that holds every thing of a clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,12 @@ class _Actor:
     start: tuple[float, float]
     """Metres."""
     speed: tuple[float, float]
-    """Metres a frame."""
+    """Metres per frame."""
     spin: float
-    """Half-angle tangent of the turn about the vertical, a frame."""
+    """Tangent of half the rotation about the vertical per frame."""
 
     def at(self, frame: int) -> Thing:
-        """Return the thing as it stands at ``frame``."""
+        """Return the thing at ``frame``."""
         turn = multiply(about("z", half_turn(self.spin * frame)), self.turn)
         where = (self.start[0] + self.speed[0] * frame, self.start[1] + self.speed[1] * frame)
         return place(
@@ -47,7 +45,7 @@ class _Actor:
 def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
     """Return frame ``index % FRAMES`` of clip ``index // FRAMES``, with the mask of its instances."""
     clip, frame = divmod(index, FRAMES)
-    own = Draw("scenes@1", "clip", clip)  # one stream a clip: nothing but time passes between frames
+    own = Draw("scenes@1", "clip", clip)  # one stream per clip: frames differ in time alone
     actors = _cast(own, clip)
     things = tuple(actor.at(frame) for actor in actors)
     around = turned(own.child("side").turn(), own.uniform(-_ORBIT, _ORBIT) * (frame - FRAMES // 2))
@@ -59,7 +57,7 @@ def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
 def _cast(draw: Draw, clip: int) -> list[_Actor]:
     count = 2 + clip % 2
     first = draw.child("cast").turn()
-    # Spread over a circle and moving along it, all in the same sense: they pass, and do not collide.
+    # Things start on a circle and move along it in the same sense, so that they do not collide.
     thirds = [turned(first, tangent) for tangent in (0.0, 1.732, -1.732)]
     sense = draw.child("sense").choice((-1.0, 1.0))
     return [_actor(draw.child("actor", k), thirds[k], sense) for k in range(count)]

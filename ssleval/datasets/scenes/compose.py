@@ -13,11 +13,11 @@ from ssleval.datasets.scenes.things import Surface, Thing, place
 from ssleval.datasets.scenes.vectors import Matrix, Point, about, half_turn, multiply, subtract, unit
 
 _TILT = 0.06
-"""Half-angle tangent of the largest tilt of a thing, about 7 degrees."""
+"""Tangent of half the largest tilt of a thing, which is about 7 degrees."""
 _ATTEMPTS = 12
-"""To find a free place for a companion, before it is left out."""
+"""Attempts to find a free place for a companion before it is left out."""
 _OVERLAP = 0.2
-"""Most of the subject's disk, along the line of centres, that one companion in front may cover."""
+"""Largest share of the subject's disk, along the line of centres, that a companion in front may cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ def view(
 ) -> Camera:
     """Return a camera that sees a sphere near the middle of its image.
 
-    It looks from the direction of cosine and sine ``around``, drawn where None, and stands ``far``
-    times as far off as is usual.
+    It looks from the horizontal direction with cosine and sine ``around`` (drawn if None), from ``far`` times
+    the usual distance.
     """
     focal = draw.uniform(0.9, 1.5)
     c, s = around or draw.turn()
     rise = half_turn(draw.uniform(0.09, 0.29))
-    # Not in proportion to the radius: a large thing shall look large.
+    # Not proportional to the radius, so that a large thing looks large.
     distance = focal * draw.uniform(1.75, 2.4) * (0.45 + 0.6 * radius) * far
     x, y, z = centre
     slack = 0.18 * radius
@@ -154,7 +154,7 @@ def _gap(a: Point, b: Point) -> float:
 
 
 def _light(draw: Draw) -> Light:
-    """Return a light from anywhere above, of a slight tint."""
+    """Return a slightly tinted light from a random direction above."""
     c, s = draw.turn()
     high = draw.uniform(0.5, 1.6)
     tint = mixed((1.0, 1.0, 1.0), any_color(draw), draw.uniform(0, 0.25))

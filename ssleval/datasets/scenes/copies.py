@@ -1,6 +1,6 @@
-"""Edited copies, to be found among originals and distractors, in the style of Copydays.
+"""Edited copies, whose originals are to be found among distractors, in the style of Copydays.
 
-The database is 200 originals and 800 distractors. Every original has six copies, one an edit.
+The database holds 200 originals and 800 distractors. Every original has six copies, one for each edit.
 """
 
 import numpy as np
@@ -25,8 +25,4 @@ def copy_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
     source, edit = divmod(index, len(EDITS))
     image = original(Draw("scenes@1", "copies_database", source), source)["image"]
     edited = list(EDITS.values())[edit](draw, image)
-    return {
-        "image": edited,
-        "original": np.array(source, np.int64),
-        "edit": np.array(edit, np.int64),
-    }
+    return {"image": edited, "original": np.array(source, np.int64), "edit": np.array(edit, np.int64)}

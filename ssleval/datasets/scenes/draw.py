@@ -1,7 +1,7 @@
-"""Random numbers that no library version, machine or call order can change.
+"""Random numbers that are equal in every library version, on every machine and in every call order.
 
-Only the raw 64-bit stream of Philox is used, which NumPy promises to keep; the methods of
-``numpy.random.Generator`` are free to change from one release to the next.
+Only the raw 64-bit stream of Philox is used, which NumPy promises to keep. The methods of
+``numpy.random.Generator`` may change from one release to the next.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class Draw:
         self._raw = np.random.Philox(key=int.from_bytes(key[:16], "little")).random_raw
 
     def child(self, *name: str | int) -> "Draw":
-        """Return an independent stream, so that one part of a scene cannot shift another."""
+        """Return an independent stream, so that one part of a scene cannot change another."""
         return Draw(*self.name, *name)
 
     def unit(self) -> float:

@@ -1,4 +1,4 @@
-"""Edits of pictures that leave them copies, in arithmetic that is the same on every machine."""
+"""Edits that turn a picture into a copy of it, in arithmetic that is equal on every machine."""
 
 from collections.abc import Callable, Mapping
 from math import cos, pi, sqrt
@@ -21,7 +21,7 @@ def _round(values: Float64[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
 
 
 def _sampled(image: UInt8[np.ndarray, "H W 3"], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    # Bilinear, with the border repeated; coordinates in pixels, [H W].
+    # Bilinear, border repeated; rows and columns [H W] are in pixels.
     height, width = image.shape[:2]
     r = np.minimum(np.maximum(rows, 0.0), height - 1.001)
     c = np.minimum(np.maximum(columns, 0.0), width - 1.001)
@@ -66,15 +66,14 @@ def _blur(draw: Draw, image: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(draw: Draw, image: np.ndarray) -> np.ndarray:
-    # What JPEG loses, without the file: a codec's rounding is its own business in every version.
+    # The loss of JPEG without its file: codecs round differently from version to version.
     coarse = draw.uniform(1.5, 5.0)
     table = np.array(_LUMINANCE.split(), np.float64).reshape(8, 8, 1) * coarse
     blocks = (
         image.astype(np.float64).reshape(12, 8, 12, 8, 3).transpose(1, 3, 0, 2, 4).reshape(8, 8, -1) - 128
     )
     waves = _cosines()
-    found = _along_both(waves, blocks)
-    kept = np.floor(found / table + 0.5) * table
+    kept = np.floor(_along_both(waves, blocks) / table + 0.5) * table
     back = _along_both(np.ascontiguousarray(waves.T), kept) + 128
     return _round(back.reshape(8, 8, 12, 12, 3).transpose(2, 0, 3, 1, 4).reshape(96, 96, 3))
 
@@ -123,4 +122,4 @@ EDITS: Mapping[str, Callable[[Draw, np.ndarray], np.ndarray]] = {
     "color": _color,
     "rotation": _rotate,
 }
-"""By name: a stream for its strength and an image ``[96 96 3]`` in, the edited image out."""
+"""For every name, a function of a random stream and an image ``[96 96 3]`` that returns the edited image."""

@@ -5,11 +5,12 @@
     DIR/depth/{train,test}/{rgb,depth}/ID.png         16-bit millimetres, 0 unknown
     DIR/davis/JPEGImages/480p/CLIP/FRAME.png, Annotations/480p/..., ImageSets/2017/val.txt
 
-Pictures are PNG, so that every tool sees the same pixels; ``pictures="jpg"`` is for tools that look
-for files of that name only, at the price of what JPEG loses.
+Pictures are PNG, so that every tool reads the same pixels. ``pictures="jpg"`` is for tools that look for
+files of that name only; JPEG changes the pixels.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -28,20 +29,16 @@ _VOC_SPLITS = {"train": "train", "test": "val"}
 
 
 def export(destination: Path, cache: Path, pictures: Pictures = "png") -> int:
-    """Write `train`, `test` and `video` under ``destination`` and return the number of files.
+    """Write `train`, `test` and `video` under ``destination``; return the number of written images.
 
     Raises:
-        ConfigError: the destination holds something already; nothing is ever overwritten.
+        ConfigError: the destination is not empty; nothing is overwritten.
     """
     if destination.exists() and any(destination.iterdir()):
         raise ConfigError(f"{destination}: not empty; export {VERSION} to a new folder")
-    count = 0
-    for split in _VOC_SPLITS:
-        folder = open_split(cache, split)
-        for _ in _labelled(destination, folder, split, pictures):
-            count += 1
-    for _ in _davis(destination / "davis", open_split(cache, "video"), pictures):
-        count += 1
+    written = [_labelled(destination, open_split(cache, split), split, pictures) for split in _VOC_SPLITS]
+    written.append(_davis(destination / "davis", open_split(cache, "video"), pictures))
+    count = sum(1 for _ in chain.from_iterable(written))
     _write_lists(destination)
     return count
 

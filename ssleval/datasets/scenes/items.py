@@ -1,4 +1,4 @@
-"""What one item of every split holds, as arrays."""
+"""The arrays that one item of every split holds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from ssleval.datasets.scenes.retrieval import gallery_item, query_item
 
 Item: TypeAlias = dict[str, np.ndarray]
 _SEEN = 8
-"""Pixels of a thing for it to count as seen."""
+"""Fewest pixels of a thing that counts as visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A split: how many items, and how each is made."""
+    """A split: the number of its items, and the function that makes one."""
 
     length: int
     make: Callable[[Draw, int], Item]
@@ -79,4 +79,4 @@ SPLITS: Mapping[str, Recipe] = {
     "video": Recipe(320, clip_frame),
     "pairs": Recipe(800, pair_item),
 }
-"""Every split by name. `scenes@1` is these names, lengths and bytes."""
+"""Every split by name. `scenes@1` means these names, lengths and bytes."""

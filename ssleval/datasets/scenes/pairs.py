@@ -1,7 +1,8 @@
-"""Two views of one instance, and the points that correspond, in the style of SPair.
+"""Two views of one instance and their corresponding points, in the style of SPair.
 
-Images 2k and 2k + 1 are a pair; row j of their key points is one point of the subject's surface, seen
-in both. Points come from geometry: a pixel of the first view, its depth, the second camera.
+Images 2k and 2k + 1 are a pair. Row j of their key points is one point of the subject's surface that both
+views show. Points come from geometry: a pixel of the first view with its depth, projected by the second
+camera.
 """
 
 from dataclasses import replace
@@ -17,13 +18,13 @@ from ssleval.datasets.scenes.render import SIDE, Frame, render
 from ssleval.datasets.scenes.vectors import Point, turned
 
 POINTS = 12
-"""Most key points of a pair; rows without one are nan."""
+"""Largest number of key points of a pair; rows without one are nan."""
 _FEWEST = 4
-"""Points that a pair must have; with fewer, its second camera is drawn again, nearer to the first."""
+"""Fewest points of a pair; with fewer, the second camera is drawn again, nearer to the first."""
 _APART = 5
-"""Pixels between key points of the first view, along either axis."""
+"""Least pixels between key points of the first view, along one of the axes."""
 _AGREE = 0.03
-"""Metres between the depth of a point and that of the pixel it falls on: more is hidden."""
+"""Metres; a point whose depth differs by more from that of its pixel is hidden."""
 
 
 def pair_item(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
@@ -64,17 +65,17 @@ def _matched(draw: Draw, pair: int) -> tuple[list[Scene], list[Frame], list[np.n
 def _matches(draw: Draw, camera: Camera, seen: Frame, moved: Camera, again: Frame) -> list[np.ndarray]:
     rows, columns = np.nonzero((seen.instances == 1) & (seen.depth > 0))
     points = [np.full((POINTS, 2), np.nan, np.float32) for _ in range(2)]
-    found = 0
+    count = 0
     for candidate in draw.shuffled(len(rows)):
         row, column = int(rows[candidate]), int(columns[candidate])
-        near = np.abs(points[0][:found] - np.array([column + 0.5, row + 0.5], np.float32)) < _APART
+        near = np.abs(points[0][:count] - np.array([column + 0.5, row + 0.5], np.float32)) < _APART
         if near.all(1).any():
             continue
         match = _match(column, row, camera, seen, moved, again)
         if match is not None:
-            points[0][found], points[1][found] = (column + 0.5, row + 0.5), match
-            found += 1
-        if found == POINTS:
+            points[0][count], points[1][count] = (column + 0.5, row + 0.5), match
+            count += 1
+        if count == POINTS:
             break
     return points
 
@@ -89,7 +90,7 @@ def _match(
     there = (int(y * SIDE), int(x * SIDE))
     if again.instances[there] != 1 or abs(int(again.depth[there]) / 1000 - z) > _AGREE:
         return None
-    # To a hundredth of a pixel: nobody needs more, and no machine disagrees.
+    # Rounded to a hundredth of a pixel, so that machines agree.
     return np.array([round(x * SIDE, 2), round(y * SIDE, 2)], np.float32)
 
 

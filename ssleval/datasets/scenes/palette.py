@@ -29,14 +29,14 @@ def mixed(a: Point, b: Point, share: float) -> Point:
 
 
 def any_color(draw: Draw) -> Point:
-    """Return a random colour, for what has no colour attribute: ground, sky, light."""
+    """Return a random colour for the ground, the sky and the light, which have no colour attribute."""
     vivid = draw.choice(list(COLORS.values()))
     grey = draw.uniform(0.05, 0.7)
     return mixed(vivid, (grey, grey, grey), draw.uniform(0.3, 0.9))
 
 
 def surface(draw: Draw) -> Surface:
-    """Return a random surface: every property independent of every other."""
+    """Return a random surface; its properties are independent of each other."""
     color = draw.below(len(COLORS))
     vivid = list(COLORS.values())[color]
     grey = draw.uniform(0.15, 0.6)
@@ -45,7 +45,7 @@ def surface(draw: Draw) -> Surface:
 
 
 def ground(draw: Draw) -> Surface:
-    """Return a ground: any colour, and patterns faint enough for things to stand out from it."""
+    """Return a ground of any colour, with patterns faint enough for things to stand out."""
     vivid, grey = draw.below(len(COLORS)), draw.uniform(0.05, 0.7)
     base = mixed(list(COLORS.values())[vivid], (grey, grey, grey), draw.uniform(0.3, 0.9))
     return _painted(draw, "matte", vivid, base, (0.03, 0.2))
@@ -54,7 +54,7 @@ def ground(draw: Draw) -> Surface:
 def _painted(
     draw: Draw, material: Material, color: int, base: Point, contrast: tuple[float, float]
 ) -> Surface:
-    """Return a surface of this colour whose pattern differs from it by a share between these."""
+    """Return a surface of colour ``base``; the contrast of its pattern is drawn between two shares."""
     towards: Point = (0.9, 0.9, 0.9) if draw.chance(0.5) else (0.02, 0.02, 0.02)
     axis = unit((draw.uniform(-1, 1), draw.uniform(-1, 1), draw.uniform(0.2, 1)))
     return Surface(

@@ -1,4 +1,4 @@
-"""Scene in, picture and ground truth out."""
+"""Render a scene into a picture and its ground truth."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ SIDE = 96
 _SAMPLES = 2
 """Rays along each side of a pixel."""
 IGNORE = 255
-"""Class of pixels that hold more than one: none of them is right."""
+"""Label of pixels that show more than one class."""
 MASK_CLASSES: tuple[str, ...] = (*CATEGORIES, "ground", "sky")
 """Classes of the semantic mask, in label order."""
 
@@ -29,15 +29,15 @@ class Frame:
     mask: UInt8[np.ndarray, "H W"]
     """Index in `MASK_CLASSES`, or IGNORE at mixed pixels."""
     instances: UInt8[np.ndarray, "H W"]
-    """0 background, 1 the subject, 2... its company; at mixed pixels, what most rays meet."""
+    """0 background, 1 the subject, 2... the other things; mixed pixels have the label of most rays."""
     depth: UInt16[np.ndarray, "H W"]
-    """Millimetres along the camera's axis; 0 at the sky and at mixed pixels: not measured."""
+    """Millimetres along the camera's axis; 0 (unknown) at the sky and at mixed pixels."""
     normals: Int8[np.ndarray, "H W 3"]
-    """127 times the unit normal: x right, y down, z forward; 0 where depth is."""
+    """127 times the unit normal: x right, y down, z forward; 0 where depth is 0."""
 
 
 def render(scene: Scene, side: int = SIDE) -> Frame:
-    """Return the picture of a scene, four rays a pixel."""
+    """Return the picture of a scene, with four rays per pixel."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rays = scene.camera.rays(side * _SAMPLES)
         hits = first_hits(scene.things, scene.camera, rays)
@@ -45,7 +45,7 @@ def render(scene: Scene, side: int = SIDE) -> Frame:
 
 
 def _corners(values: np.ndarray) -> list[np.ndarray]:
-    # The four rays of every pixel, in a fixed order: sums of them are the same everywhere.
+    # The four rays of every pixel, in a fixed order, so that their sum is equal on every machine.
     return [values[..., row::_SAMPLES, column::_SAMPLES] for row in range(2) for column in range(2)]
 
 
@@ -58,7 +58,7 @@ def _develop(scene: Scene, hits: Hits, shaded: Shaded) -> Frame:
     owners = [index for index, _ in solids_of(scene.things)]
     instance = np.array([*[owner + 1 for owner in owners], 0, 0], np.uint8)[hits.solid]
     labels = [scene.things[owner].category for owner in owners]
-    # SKY and GROUND are negative: they index the ends of both tables.
+    # SKY and GROUND are negative and index the ends of both tables.
     names = np.array([*labels, MASK_CLASSES.index("sky"), MASK_CLASSES.index("ground")], np.uint8)
     mask, whole = _agreed(names[hits.solid]), _agreed(instance) != IGNORE
     measured = (mask != IGNORE) & (mask != MASK_CLASSES.index("sky")) & whole
@@ -83,22 +83,15 @@ def _most(labels: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def _encode(color: Float32[np.ndarray, "3 S S"]) -> UInt8[np.ndarray, "H W 3"]:
-    # Gamma 2 is near enough to sRGB, and a square root is the same on every machine.
-    linear = np.minimum(_mean(color), np.float32(1))
-    return (
-        np.floor(np.sqrt(linear) * np.float32(255) + np.float32(0.5))
-        .astype(np.uint8)
-        .transpose(1, 2, 0)
-        .copy()
-    )
+    # Gamma 2 is close to sRGB, and a square root is equal on every machine.
+    levels = np.sqrt(np.minimum(_mean(color), np.float32(1))) * np.float32(255)
+    return np.ascontiguousarray(np.floor(levels + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _depth(depth: Float32[np.ndarray, "S S"], measured: np.ndarray) -> UInt16[np.ndarray, "H W"]:
-    # The reciprocal is linear over the image of a plane: its mean is that of the pixel's centre.
-    metres = np.float32(1) / _mean(np.float32(1) / depth)
-    return np.where(measured, np.floor(metres * np.float32(1000) + np.float32(0.5)), np.float32(0)).astype(
-        np.uint16
-    )
+    # The reciprocal of depth is linear over the image of a plane, so its mean is exact at the pixel centre.
+    millimetres = np.float32(1) / _mean(np.float32(1) / depth) * np.float32(1000)
+    return np.where(measured, np.floor(millimetres + np.float32(0.5)), np.float32(0)).astype(np.uint16)
 
 
 def _normals(

@@ -1,4 +1,4 @@
-"""A contact sheet: every kind of picture and of ground truth, to be judged at a glance."""
+"""A contact sheet that shows every kind of picture and of ground truth."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _MARGIN = 16
 
 
 def _palette() -> UInt8[np.ndarray, "256 3"]:
-    # Three bits of the label to the high bits of each channel, then the next three: as VOC has it.
+    # As in VOC: three bits of the label become the high bits of the channels, the next three the next bits.
     labels = np.arange(256)
     colors = np.zeros((256, 3), np.int64)
     for shift in range(3):
@@ -76,16 +76,15 @@ def _categories() -> list[tuple[str, list[Image.Image]]]:
 def _ground_truth(indices: tuple[int, ...]) -> list[Image.Image]:
     pictures = list[Image.Image]()
     for index in indices:
-        found = item("test", index)
-        depth = found["depth"].astype(np.float32)
+        arrays = item("test", index)
+        depth = arrays["depth"].astype(np.float32)
         near = np.where(depth > 0, 255 * depth[depth > 0].min() / np.maximum(depth, 1), 0)
-        normals = np.where(
-            found["normals"].any(-1, keepdims=True), 128 - found["normals"].astype(np.int16), 0
-        )
+        normal = arrays["normals"].astype(np.int16)
+        normals = np.where(normal.any(-1, keepdims=True), 128 - normal, 0)
         pictures += [
-            Image.fromarray(found["image"]),
-            painted(np.where(found["mask"] == IGNORE, IGNORE, found["mask"] + 1).astype(np.uint8)),
-            painted(found["instances"]),
+            Image.fromarray(arrays["image"]),
+            painted(np.where(arrays["mask"] == IGNORE, IGNORE, arrays["mask"] + 1).astype(np.uint8)),
+            painted(arrays["instances"]),
             Image.fromarray(near.astype(np.uint8)),
             Image.fromarray(normals.astype(np.uint8)),
         ]
@@ -115,10 +114,10 @@ def _pairs(pairs: tuple[int, ...]) -> list[Image.Image]:
     pictures = list[Image.Image]()
     for pair in pairs:
         for side in range(2):
-            found = item("pairs", 2 * pair + side)
-            picture = Image.fromarray(found["image"])
+            view = item("pairs", 2 * pair + side)
+            picture = Image.fromarray(view["image"])
             pen = ImageDraw.Draw(picture)
-            for index, (x, y) in enumerate(found["points"]):
+            for index, (x, y) in enumerate(view["points"]):
                 if np.isfinite(x):
                     color = tuple(int(value) for value in PALETTE[index + 1])
                     pen.rectangle((int(x) - 1, int(y) - 1, int(x) + 1, int(y) + 1), fill=color, outline=color)

@@ -1,8 +1,8 @@
 """Solids at the origin, and where rays enter them.
 
-Each kind has one function: ray origins and directions in the solid's own coordinates go in, the
-distance along the ray (in units of the direction's length, inf for a miss) comes out. Rays start
-outside. Kinds and their extent, before the scale of a `Part`:
+Each kind has one function. It takes ray origins and directions in the solid's own coordinates and returns the
+distance along each ray, in units of the direction's length, inf for a miss. Rays start outside the solid.
+Kinds and their extent, before the scale of a `Part`:
 
     sphere    radius 1
     box       [-1, 1] along every axis
@@ -14,7 +14,7 @@ outside. Kinds and their extent, before the scale of a `Part`:
 
 from collections.abc import Callable, Mapping
 from math import sqrt
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,7 @@ Shape: TypeAlias = tuple[Number, ...]
 _NEAR = np.float32(1e-4)
 _TINY = np.float32(1e-9)
 _STEPS = 64
-"""Of the march towards a torus; a ray that has not arrived by then grazes it, and misses."""
+"""Steps of the march towards a torus; a ray that has not arrived after them counts as a miss."""
 _TOUCH = np.float32(2e-4)
 _SLOPE = 1 / sqrt(5)
 _FLAT = 2 / sqrt(5)
@@ -46,11 +46,11 @@ _PLANES: Mapping[str, tuple[tuple[Number, Number, Number, Number], ...]] = {
         (0, 0, -1, 1),
     ),
 }
-"""Outward normal and offset of every face: inside is where normal . point <= offset for all."""
+"""Outward normal and offset of every face; a point is inside if normal . point <= offset for all faces."""
 
 
 def enter(kind: Kind, shape: Shape, origin: Vector, direction: Vector) -> Array:
-    """Return the distance to the first point of every ray inside the solid, inf where there is none."""
+    """Return the distance to the first point of every ray inside the solid, inf if there is none."""
     return _ENTER[kind](shape, origin, direction)
 
 
@@ -64,7 +64,7 @@ def reach(kind: Kind, shape: Shape) -> Point:
 
 
 def lowest(kind: Kind, shape: Shape, axis: Point) -> float:
-    """Return the least value of ``axis . point`` over the solid: how deep it reaches along -axis."""
+    """Return the minimum of ``axis . point`` over the solid: minus its extent along -axis."""
     x, y, z = axis
     around, length = sqrt(x * x + y * y), sqrt(x * x + y * y + z * z)
     if kind == "sphere":
@@ -81,35 +81,30 @@ def lowest(kind: Kind, shape: Shape, axis: Point) -> float:
 
 def surface_normal(kind: Kind, shape: Shape, point: Vector) -> Vector:
     """Return the outward normal, of any length, at points on the surface."""
-    x, y, z = (np.asarray(axis, np.float32) for axis in point)
-    zero = np.zeros_like(x)
     if kind == "sphere":
-        return x, y, z
+        return point
+    x, y, z = point
+    zero = np.zeros_like(x)
     if kind == "torus":
         around = np.sqrt(x * x + y * y) + _TINY
-        return x - x / around, y - y / around, z
+        return np.stack([x - x / around, y - y / around, z])
     if kind == "frustum":
         taper = np.float32((shape[1] - shape[0]) / 2)
         wall = np.float32((shape[0] + shape[1]) / 2) + taper * z
         cap = np.float32(1) - np.abs(z) < np.abs(wall - np.sqrt(x * x + y * y))
-        return np.where(cap, zero, x), np.where(cap, zero, y), np.where(cap, z, -taper * wall)
+        return np.where(cap, [zero, zero, z], [x, y, -taper * wall])
     if kind == "box":
         ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
         first = (ax >= ay) & (ax >= az)
         second = ~first & (ay >= az)
-        return (np.where(first, x, zero), np.where(second, y, zero), np.where(first | second, zero, z))
-    return _nearest_face(_PLANES[kind], (x, y, z))
-
-
-def _nearest_face(planes: tuple[tuple[Number, Number, Number, Number], ...], point: Vector) -> Vector:
-    table = np.array(planes, np.float32)
-    heights = np.stack([np.asarray(dot((p[0], p[1], p[2]), point) - p[3]) for p in table])
-    face = heights.argmax(0)
-    return table[face, 0], table[face, 1], table[face, 2]
+        return np.where([first, second, ~(first | second)], point, np.float32(0))
+    planes = np.array(_PLANES[kind], np.float32)
+    heights = np.stack([dot(plane[:3], point) - plane[3] for plane in planes])
+    return planes[heights.argmax(0), :3].T
 
 
 def _sphere(shape: Shape, origin: Vector, direction: Vector) -> Array:  # noqa: ARG001
-    # Measured from the point nearest the centre: the textbook quadratic loses its digits far away.
+    # Measured from the point nearest the centre: the textbook quadratic loses precision far away.
     squared = dot(direction, direction)
     middle = -dot(origin, direction) / squared
     x, y, z = (o + middle * d for o, d in zip(origin, direction, strict=True))
@@ -137,9 +132,8 @@ def _faces(kind: str) -> Callable[[Shape, Vector, Vector], Array]:
     def between(shape: Shape, origin: Vector, direction: Vector) -> Array:  # noqa: ARG001
         near, far = np.float32(-np.inf), np.float32(np.inf)
         for plane in planes:
-            normal = (plane[0], plane[1], plane[2])
-            slope = _safe(dot(normal, direction))
-            t = (plane[3] - dot(normal, origin)) / slope
+            slope = _safe(dot(plane[:3], direction))
+            t = (plane[3] - dot(plane[:3], origin)) / slope
             inward = slope < 0
             near = np.where(inward, np.maximum(near, t), near)
             far = np.where(inward, far, np.minimum(far, t))
@@ -169,34 +163,28 @@ def _frustum(shape: Shape, origin: Vector, direction: Vector) -> Array:
 
 
 def _torus(shape: Shape, origin: Vector, direction: Vector) -> Array:
-    # Marched along its distance field: the closed form of the quartic needs functions that machines
-    # round differently.
+    # Marched along the distance field: the closed form of a quartic needs functions that machines round
+    # differently.
     tube = np.float32(shape[0])
-    start = _sphere((), *_shrunk(origin, direction, np.float32(1 + shape[0])))
-    inside = np.asarray(dot(origin, origin) < np.float32((1 + shape[0]) ** 2)) & np.isinf(start)
+    outer = np.float32(1 + shape[0])
+    start = _sphere((), origin / outer, direction / outer)
+    inside = (dot(origin, origin) < np.float32((1 + shape[0]) ** 2)) & np.isinf(start)
     start = np.where(inside, _NEAR, start)
     result = np.full(start.shape, np.inf, np.float32)
     alive = np.flatnonzero(np.isfinite(start))
     t = start.reshape(-1)[alive]
-    rays = [np.broadcast_to(axis, start.shape).reshape(-1)[alive] for axis in (*origin, *direction)]
-    norm = np.sqrt(np.asarray(dot(cast("Vector", tuple(rays[3:])), cast("Vector", tuple(rays[3:])))))
+    rays = np.stack([np.broadcast_to(axis, start.shape).reshape(-1)[alive] for axis in (*origin, *direction)])
+    norm = np.sqrt(dot(rays[3:], rays[3:]))
     for _ in range(_STEPS):
-        x, y, z = (rays[i] + t * rays[i + 3] for i in range(3))
+        x, y, z = rays[:3] + t * rays[3:]
         ring = np.sqrt(x * x + y * y) - np.float32(1)
         gap = np.sqrt(ring * ring + z * z) - tube
         result.reshape(-1)[alive[gap < _TOUCH]] = t[gap < _TOUCH]
-        going = (gap >= _TOUCH) & (x * x + y * y + z * z < np.float32((1.01 + shape[0]) ** 2))
-        t, alive, rays = (t + gap / norm)[going], alive[going], [ray[going] for ray in rays]
-        norm = norm[going]
+        going = np.flatnonzero((gap >= _TOUCH) & (x * x + y * y + z * z < np.float32((1.01 + shape[0]) ** 2)))
+        t, alive, rays, norm = (t + gap / norm)[going], alive[going], rays.take(going, 1), norm[going]
         if not len(alive):
             break
     return result
-
-
-def _shrunk(origin: Vector, direction: Vector, radius: np.float32) -> tuple[Vector, Vector]:
-    ox, oy, oz = (axis / radius for axis in origin)
-    dx, dy, dz = (axis / radius for axis in direction)
-    return (ox, oy, oz), (dx, dy, dz)
 
 
 _ENTER: Mapping[Kind, Callable[[Shape, Vector, Vector], Array]] = {

@@ -1,7 +1,8 @@
-"""Rendered splits on disk: each made once, by all cores, then memory-mapped.
+"""Rendered splits on disk: each is rendered once, by all cores, and then memory-mapped.
 
-A split is a folder of ``.npy`` arrays, one row per item. It is rendered beside its place and renamed
-when whole, under a lock, so that no reader meets half of one and no two processes render the same.
+A split is a folder of ``.npy`` arrays with one row per item. It is rendered under a lock into a folder beside
+its own, which is renamed when complete. So no reader sees half a split and no two processes render the same
+one.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,12 @@ from ssleval.errors import DataError, UnknownNameError
 
 VERSION = "scenes@1"
 _CHUNK = 125
-"""Images that one process renders before it makes way for the next."""
+"""Images that one process renders."""
 _DONE = "manifest.json"
 
 
 def open_split(cache: Path, split: str) -> Path:
-    """Return the folder of a rendered split inside ``cache``, rendering it if it is not there.
+    """Return the folder of a split inside ``cache``; render it if it is absent.
 
     Raises:
         UnknownNameError: there is no such split.
@@ -47,9 +47,9 @@ def open_split(cache: Path, split: str) -> Path:
         if not (folder / _DONE).exists():
             unfinished = folder.with_suffix(".partial")
             shutil.rmtree(unfinished, ignore_errors=True)
-            found = render_split(unfinished, split, SPLITS[split].length)
-            _check(split, found)
-            (unfinished / _DONE).write_text(json.dumps({"version": VERSION, "sha256": found}) + "\n")
+            sha256 = render_split(unfinished, split, SPLITS[split].length)
+            _check(split, sha256)
+            (unfinished / _DONE).write_text(json.dumps({"version": VERSION, "sha256": sha256}) + "\n")
             unfinished.rename(folder)
     return folder
 
@@ -67,8 +67,7 @@ def _mapped(path: str) -> np.ndarray:
 def render_split(folder: Path, split: str, length: int, jobs: int | None = None) -> str:
     """Render the first ``length`` items of a split into ``folder`` and return their `digest_of`.
 
-    Chunks go to processes of their own rather than to a pool, which would run the caller's main
-    module again.
+    Chunks go to processes of their own: a pool would run the caller's main module again.
     """
     folder.mkdir(parents=True)
     for name, value in item(split, 0).items():
@@ -90,7 +89,7 @@ def fill(folder: Path, split: str, first: int, last: int) -> None:
 
 
 def digest_of(folder: Path) -> str:
-    """Return the sha256 over the arrays of a split: names, types, shapes and every byte."""
+    """Return the sha256 over the arrays of a split: names, types, shapes and content."""
     total = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -102,15 +101,14 @@ def digest_of(folder: Path) -> str:
 
 @lru_cache(maxsize=1)
 def golden() -> Mapping[str, str]:
-    """Return the sha256 that every split of this version has, on every machine."""
-    text = (resources.files("ssleval.datasets.scenes") / "golden.json").read_text(encoding="utf-8")
-    return json.loads(text)[VERSION]
+    """Return the sha256 of every split of this version, which is the same on every machine."""
+    return json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))[VERSION]
 
 
-def _check(split: str, found: str) -> None:
-    if golden()[split] != found:
+def _check(split: str, sha256: str) -> None:
+    if golden()[split] != sha256:
         raise DataError(
-            f"{VERSION}/{split}: rendered {found[:12]}, expected {golden()[split][:12]}; the NumPy of this "
+            f"{VERSION}/{split}: rendered {sha256[:12]}, expected {golden()[split][:12]}; the NumPy of this "
             "machine computes other pixels: scores would not compare, please report its build"
         )
 

@@ -1,9 +1,9 @@
-"""Targets of rendered splits, in the units that tasks use."""
+"""Targets of rendered splits, in the units of tasks."""
 
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from ssleval.core.targets import Groups, KeyPoints
@@ -15,7 +15,7 @@ from ssleval.datasets.scenes.store import array, open_split
 
 
 def names(split: str, length: int) -> list[str]:
-    """Return the ids of a split: CLIP/FRAME of a video, CLASS/NUMBER where there are labels."""
+    """Return the ids of a split: CLIP/FRAME for video, CLASS/NUMBER for labelled images, else NUMBER."""
     if split == "video":
         return [f"clip{index // FRAMES:02d}/{index % FRAMES:05d}" for index in range(length)]
     if split in {"train", "test"}:
@@ -23,19 +23,9 @@ def names(split: str, length: int) -> list[str]:
     return [f"{index:05d}" for index in range(length)]
 
 
-def labels(folder: Path) -> Int64[np.ndarray, " n"]:
-    """Return the category of every image."""
-    return np.asarray(array(folder, "label"))
-
-
-def mask(folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:
-    """Return the class of every pixel, 255 where it holds several."""
-    return np.array(array(folder, "mask")[index])
-
-
-def instances(folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:
-    """Return the thing of every pixel: 0 background, 1 the subject, 2... the others."""
-    return np.array(array(folder, "instances")[index])
+def stored(name: str, folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:
+    """Return an item of the array ``mask`` or ``instances`` (`render.Frame`)."""
+    return np.array(array(folder, name)[index])
 
 
 def depth(folder: Path, index: int) -> Float32[np.ndarray, "H W"]:
@@ -66,16 +56,16 @@ def originals(folder: Path, index: int) -> Groups:
 
 
 def key_points(folder: Path, index: int) -> KeyPoints:
-    """Return the correspondences of pair ``index``, whose two views are stored one after the other."""
+    """Return the corresponding points of pair ``index``, whose views are rows 2k and 2k + 1."""
     first, second = 2 * index, 2 * index + 1
     points = array(folder, "points")
-    found = np.isfinite(points[first][:, 0])
+    present = np.isfinite(points[first][:, 0])
     rows, columns = np.nonzero(array(folder, "instances")[second] == 1)
     return KeyPoints(
         names=(f"{first:05d}", f"{second:05d}"),
         partner=Image.fromarray(np.array(array(folder, "image")[second])),
-        points=np.array(points[first][found]),
-        partner_points=np.array(points[second][found]),
+        points=np.array(points[first][present]),
+        partner_points=np.array(points[second][present]),
         box=(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1),
         category=int(array(folder, "label")[first]),
     )

@@ -1,20 +1,26 @@
-"""Procedural textures: how much of the accent colour each point shows, in [0, 1].
+"""Procedural textures: the share of the accent colour at each point, in [0, 1].
 
-Solid textures in body coordinates, so that they turn with the body. Lattice noise by table look-up:
-integer arithmetic and multiplications only, equal on every machine.
+Textures are solid and in body coordinates: they turn with the body. Lattice noise is a table look-up with
+integer arithmetic and multiplications only, so that it is equal on every machine.
 """
+
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from ssleval.datasets.scenes.things import Surface
 from ssleval.datasets.scenes.vectors import Array, Vector
 
+Where: TypeAlias = Vector | tuple[Array, Array, np.float32]
+"""Points; the last coordinate may be one number for all of them: a plane, whose noise is two-dimensional."""
+
 _STRIDES = (1, 57, 1171)
 """Steps through the table along x, y and z; odd, so that every entry is used."""
 
 
-def noise(lattice: np.ndarray, point: tuple[Array, ...]) -> Array:
-    """Return smooth value noise in [0, 1) at points of two or three coordinates, one cell per unit."""
+def noise(lattice: np.ndarray, point: Sequence[Array]) -> Array:
+    """Return smooth value noise in [0, 1) at points of two or three coordinates; cells have side 1."""
     size = np.int32(len(lattice) - 1)
     base, fractions = np.int32(0), list[Array]()
     for axis, stride in zip(point, _STRIDES, strict=False):
@@ -39,14 +45,9 @@ def _odd(cell: Array | np.float32) -> Array:
     return np.asarray(half - np.floor(half) >= np.float32(0.5), np.float32)
 
 
-def accent(surface: Surface, point: Vector) -> Array:
-    """Return the share of the accent colour at points in body coordinates (unit sphere).
-
-    The last coordinate may be one number for all points: a plane, whose noise is two-dimensional.
-    """
-    per = np.float32(1 / surface.period)
-    x, y = np.asarray(point[0]) * per, np.asarray(point[1]) * per
-    z = point[2] * per
+def accent(surface: Surface, point: Where) -> Array:
+    """Return the share of the accent colour at points in body coordinates (unit sphere)."""
+    x, y, z = (axis * np.float32(1 / surface.period) for axis in point)
     pattern = surface.pattern
     if pattern == "plain":
         return np.zeros_like(x)
@@ -59,6 +60,5 @@ def accent(surface: Surface, point: Vector) -> Array:
         fx, fy, fz = (axis - np.floor(axis) - np.float32(0.5) for axis in (x, y, z))
         return (fx * fx + fy * fy + fz * fz < np.float32(0.14)).astype(np.float32)
     scale = np.float32(2 if pattern == "marble" else 5)
-    volume = (x * scale, y * scale, z * scale) if isinstance(z, np.ndarray) else (x * scale, y * scale)
-    grain = noise(surface.lattice, volume)
+    grain = noise(surface.lattice, [axis * scale for axis in (x, y, z) if isinstance(axis, np.ndarray)])
     return grain if pattern == "marble" else (grain > np.float32(0.6)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Things: solids joined in one body, placed in the world with a surface to look at."""
+"""Things: solids joined to one body, placed in the world with a surface."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ssleval.datasets.scenes.solids import Kind, lowest, reach
-from ssleval.datasets.scenes.vectors import Matrix, Number, Point, identity, multiply, scaled, transposed
+from ssleval.datasets.scenes.vectors import (
+    Matrix,
+    Number,
+    Point,
+    apply,
+    identity,
+    multiply,
+    scaled,
+    transposed,
+)  # fmt: skip
 
 Pattern: TypeAlias = Literal["plain", "stripes", "checks", "dots", "marble", "speckle"]
 Material: TypeAlias = Literal["matte", "glossy", "metal"]
@@ -29,13 +38,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What a thing is made of and painted with; never a function of its category."""
+    """Material and paint of a thing; independent of its category."""
 
     material: Material
     color: int
-    """Index in ``palette.COLORS``: the attribute."""
+    """Index in ``palette.COLORS``."""
     base: Point
-    """Linear RGB of most of it."""
+    """Linear RGB outside the pattern."""
     accent: Point
     """Linear RGB of the pattern."""
     pattern: Pattern
@@ -44,12 +53,12 @@ class Surface:
     period: float
     """Of the pattern, in the body's units."""
     lattice: np.ndarray
-    """4,096 numbers in [0, 1) behind its noise."""
+    """4,096 numbers in [0, 1) that make the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """A part in the world: what rays are tested against."""
+    """A part in the world, which rays are tested against."""
 
     kind: Kind
     shape: tuple[Number, ...]
@@ -81,14 +90,14 @@ class Thing:
 def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
     """Return the body moved and scaled so that a sphere of radius 1 at the origin holds it.
 
-    Sizes of categories are equal in this sense, so that size says nothing about the category.
+    Categories therefore have equal sizes, and size says nothing about the category.
     """
     low, high = [1e9] * 3, [-1e9] * 3
     for part in parts:
         for axis in range(3):
-            down = _extent(part, part.turn[axis])
-            low[axis] = min(low[axis], part.at[axis] - down)
-            high[axis] = max(high[axis], part.at[axis] + down)
+            extent = _extent(part, part.turn[axis])
+            low[axis] = min(low[axis], part.at[axis] - extent)
+            high[axis] = max(high[axis], part.at[axis] + extent)
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     edges = [b - a for a, b in zip(low, high, strict=True)]
     factor = 2 / sqrt(edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2])
@@ -99,7 +108,7 @@ def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def _extent(part: Part, row: np.ndarray) -> float:
-    # Symmetric bound of the part along one axis of the body: its oriented box.
+    # Half-extent of the oriented box of the part along one axis of the body.
     half = reach(part.kind, part.shape)
     return sum(abs(float(row[i])) * half[i] * part.size[i] for i in range(3))
 
@@ -135,35 +144,16 @@ def place(
 
 def _lowest(part: Part, turn: Matrix) -> float:
     combined = multiply(turn, multiply(part.turn, scaled(part.size)))[2]
-    height = sum(float(turn[2, i]) * part.at[i] for i in range(3))
     axis = (float(combined[0]), float(combined[1]), float(combined[2]))
-    return height + lowest(part.kind, part.shape, axis)
+    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, axis)
 
 
 def _solid(part: Part, turn: Matrix, scale: float, origin: Point) -> Solid:
     rotation = multiply(turn, part.turn)
     size = _times(part.size, scale)
     inverse = multiply(scaled((1 / size[0], 1 / size[1], 1 / size[2])), transposed(rotation))
-    x, y, z = (
-        origin[row] + scale * sum(float(turn[row, i]) * part.at[i] for i in range(3)) for row in range(3)
-    )
+    x, y, z = (start + scale * step for start, step in zip(origin, apply(turn, part.at), strict=True))
     half = reach(part.kind, part.shape)
     corner = sqrt(sum(edge * edge for edge in (half[0] * size[0], half[1] * size[1], half[2] * size[2])))
     radius = max(size) if part.kind == "sphere" else corner
     return Solid(part.kind, part.shape, inverse, (x, y, z), radius)
-
-
-def moved(thing: Thing, offset: Point) -> Thing:
-    """Return the thing translated by ``offset`` metres."""
-    solids = tuple(
-        Solid(solid.kind, solid.shape, solid.inverse, _plus(solid.centre, offset), solid.radius)
-        for solid in thing.solids
-    )
-    centre = _plus(thing.centre, offset)
-    return Thing(
-        thing.category, solids, thing.surface, thing.turn, thing.scale, centre, thing.radius, thing.size
-    )
-
-
-def _plus(a: Point, b: Point) -> Point:
-    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])

@@ -1,4 +1,4 @@
-"""What every ray meets first, and what lies in shadow."""
+"""What every ray hits first, and which points are in shadow."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,20 @@ from ssleval.datasets.scenes.vectors import (
     Matrix,
     Point,
     Vector,
+    apply,
     cross,
     multiply,
+    offset_from,
+    single,
     subtract,
     transform,
     transposed,
     unit,
-)
+)  # fmt: skip
 
 GROUND, SKY = -1, -2
 _HORIZON = np.float32(60)
-"""Metres beyond which the ground is sky; millimetres of what is nearer fit in 16 bits."""
+"""Metres beyond which the ground counts as sky; nearer depths in millimetres fit in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,9 @@ def solids_of(things: tuple[Thing, ...]) -> list[tuple[int, Solid]]:
     return [(index, solid) for index, thing in enumerate(things) for solid in thing.solids]
 
 
-def single(point: Point) -> Vector:
-    """Return a point in single precision."""
-    return np.float32(point[0]), np.float32(point[1]), np.float32(point[2])
-
-
-def offset_from(centre: Point, points: Vector) -> Vector:
-    """Return ``points - centre``."""
-    x, y, z = single(centre)
-    return points[0] - x, points[1] - y, points[2] - z
-
-
 def first_hits(things: tuple[Thing, ...], camera: Camera, rays: Vector) -> Hits:
-    """Trace camera rays ``[S, S]`` against the ground and every solid."""
-    down = np.asarray(rays[2])
-    side = len(down)
+    """Trace camera rays ``[3 S S]`` against the ground and every solid."""
+    down, side = rays[2], rays.shape[1]
     depth = np.where(down < 0, np.float32(-camera.position[2]) / down, np.float32(np.inf))
     depth = np.where(depth < _HORIZON, depth, np.float32(np.inf))
     nearest = np.where(np.isinf(depth), SKY, GROUND).astype(np.int16)
@@ -62,18 +53,13 @@ def first_hits(things: tuple[Thing, ...], camera: Camera, rays: Vector) -> Hits:
         window = _window(solid, camera, side)
         if window is None:
             continue
-        direction = transform(solid.inverse, _cut(rays, window))
+        direction = transform(solid.inverse, np.ascontiguousarray(rays[:, *window]))
         origin = transform(solid.inverse, single(subtract(camera.position, solid.centre)))
         distance = enter(solid.kind, solid.shape, origin, direction)
         closer = distance < depth[window]
         depth[window] = np.where(closer, distance, depth[window])
         nearest[window] = np.where(closer, np.int16(index), nearest[window])
     return Hits(depth, nearest)
-
-
-def _cut(rays: Vector, window: tuple[slice, slice]) -> Vector:
-    x, y, z = (np.ascontiguousarray(np.asarray(axis)[window]) for axis in rays)
-    return (x, y, z)
 
 
 def _window(solid: Solid, camera: Camera, side: int) -> tuple[slice, slice] | None:
@@ -90,20 +76,20 @@ def _window(solid: Solid, camera: Camera, side: int) -> tuple[slice, slice] | No
 
 
 def in_shadow(things: tuple[Thing, ...], points: Vector, light: Point) -> Bool[np.ndarray, " n"]:
-    """Return which points ``[n]`` do not see a lamp infinitely far along ``light``."""
+    """Return which of the points ``[3 n]`` do not see a lamp infinitely far along ``light``."""
     frame = _towards(light)
-    seen = transform(frame, points)  # along the third axis, what stands in the light is a disk
-    dark = np.zeros(np.asarray(points[0]).shape, np.bool_)
+    seen = transform(frame, points)  # seen along the third axis, a sphere in the light is a disk
+    dark = np.zeros(points.shape[1], np.bool_)
     for thing in things:
         rows = _behind(seen, frame, thing.centre, thing.radius)
         if not len(rows):
             continue
-        some = _rows(seen, rows)
+        near = seen.take(rows, 1)
         for solid in thing.solids:
-            aimed = _behind(some, frame, solid.centre, solid.radius)
+            aimed = _behind(near, frame, solid.centre, solid.radius)
             if len(aimed):
                 matrix = multiply(solid.inverse, transposed(frame))
-                offset = offset_from(_apply(frame, solid.centre), _rows(some, aimed))
+                offset = offset_from(apply(frame, solid.centre), near.take(aimed, 1))
                 direction = transform(solid.inverse, single(light))
                 blocked = np.isfinite(enter(solid.kind, solid.shape, transform(matrix, offset), direction))
                 dark[rows[aimed[blocked]]] = True
@@ -115,18 +101,6 @@ def _towards(light: Point) -> Matrix:
     return np.array([side, cross(light, side), light], np.float64)
 
 
-def _apply(matrix: Matrix, point: Point) -> Point:
-    x, y, z = (
-        float(row[0]) * point[0] + float(row[1]) * point[1] + float(row[2]) * point[2] for row in matrix
-    )
-    return (x, y, z)
-
-
 def _behind(seen: Vector, frame: Matrix, centre: Point, radius: float) -> Int[np.ndarray, " m"]:
-    u, v, w = offset_from(_apply(frame, centre), seen)
+    u, v, w = offset_from(apply(frame, centre), seen)
     return np.flatnonzero((u * u + v * v < np.float32(radius * radius)) & (w < np.float32(radius)))
-
-
-def _rows(points: Vector, rows: np.ndarray) -> Vector:
-    x, y, z = (np.asarray(axis)[rows] for axis in points)
-    return (x, y, z)

@@ -1,7 +1,7 @@
-"""Small linear algebra in fixed order of operations.
+"""Small linear algebra in a fixed order of operations.
 
-Only ``+ - * /`` and square roots, which IEEE 754 rounds exactly: a matrix product of a library may
-add in another order on another machine, and then a pixel could differ.
+Only ``+ - * /`` and square roots are used, which IEEE 754 rounds exactly. A library's matrix product may add
+in another order on another machine, and a pixel could differ.
 """
 
 from math import sqrt
@@ -12,18 +12,28 @@ from jaxtyping import Float, Float32
 
 Array: TypeAlias = Float32[np.ndarray, "..."]
 """Numbers of many rays or points."""
-Vector: TypeAlias = tuple[Array | np.float32, Array | np.float32, Array | np.float32]
-"""Three arrays (or scalars that broadcast): one memory block per coordinate is what NumPy is fast at."""
+Vector: TypeAlias = Float32[np.ndarray, "3 ..."]
+"""Points or directions in single precision; the coordinate comes first, so that each has a memory block."""
 Number: TypeAlias = float | int
-"""A plain number. Checkers of types accept an int for a float; those at run time take it literally."""
+"""A plain number: checks at run time do not take an int for a float."""
 Point: TypeAlias = tuple[Number, Number, Number]
 """One point or direction, in double precision."""
 Matrix: TypeAlias = Float[np.ndarray, "3 3"]
 
 
-def dot(a: Vector, b: Vector) -> Array | np.float32:
-    """Return the scalar product."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+def dot(a: Vector, b: Vector) -> Array:
+    """Return the scalar product; one of the two may be a single direction ``[3]``."""
+    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+
+
+def single(point: Point) -> Float32[np.ndarray, "3"]:
+    """Return a point in single precision."""
+    return np.array(point, np.float32)
+
+
+def offset_from(centre: Point, points: Vector) -> Vector:
+    """Return ``points - centre``."""
+    return points - single(centre).reshape(3, *[1] * (points.ndim - 1))
 
 
 def cross(a: Point, b: Point) -> Point:
@@ -44,8 +54,13 @@ def unit(a: Point) -> Point:
 
 def transform(matrix: Matrix, v: Vector) -> Vector:
     """Return ``matrix @ v`` in single precision."""
-    rows = matrix.astype(np.float32)
-    x, y, z = (row[0] * v[0] + row[1] * v[1] + row[2] * v[2] for row in rows)
+    a, b, c = matrix.T.astype(np.float32).reshape(3, 3, *[1] * (v.ndim - 1))
+    return a * v[0] + b * v[1] + c * v[2]
+
+
+def apply(matrix: Matrix, point: Point) -> Point:
+    """Return ``matrix @ point`` in double precision."""
+    x, y, z = (sum(float(row[i]) * point[i] for i in range(3)) for row in matrix)
     return (x, y, z)
 
 
@@ -55,7 +70,7 @@ def multiply(a: Matrix, b: Matrix) -> Matrix:
 
 
 def identity() -> Matrix:
-    """Return the rotation that does nothing."""
+    """Return the identity."""
     return scaled((1.0, 1.0, 1.0))
 
 

@@ -1,10 +1,10 @@
 """AmsterTime: an old photograph and a street view of each of 1,231 places in Amsterdam.
 
-Every image asks for its partner among the images of the other kind; those of its own kind are junk. The split
-``images`` holds both directions, ``old`` and ``new`` the queries of one (``--split old``).
+Every image is a query for its partner among the images of the other kind; those of its own kind are junk.
+The split ``images`` holds queries in both directions, ``old`` and ``new`` those in one (``--split old``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,35 +30,31 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True, slots=True)
 class _Partners:
-    """Old images come first in the gallery, then new ones in the same order."""
+    """In the gallery, all old images come first, then the new ones in the same order of places."""
 
     rows: Int[np.ndarray, " n"]
     places: int
 
     def __call__(self, index: int) -> Groups:
-        row = int(self.rows[index])
-        side, place = divmod(row, self.places)
-        partner, own = (1 - side) * self.places + place, side * self.places + np.arange(self.places)
-        return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), own, group=side)
+        side, place = divmod(int(self.rows[index]), self.places)
+        partner, same_side = (1 - side) * self.places + place, side * self.places + np.arange(self.places)
+        return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read the two folders; partners have one name, whatever its ending."""
-    sides = {name: class_files(root, (name,))[0] for name in ("old", "new")}
-    names = [[Path(path).stem for path in paths] for paths in sides.values()]
-    if names[0] != names[1]:
-        lonely = sorted(set(names[0]) ^ set(names[1]))
-        raise DataError(
-            f"{root}: {(lonely or names[0])[0]} is not once in old/ and once in new/; fetch the set again"
-        )
-    count = len(names[0])
+    """Read the two folders; partners have one name, whatever its extension."""
+    sides = {name: list(class_files(root, (name,))[0]) for name in ("old", "new")}
+    old, new = ([Path(path).stem for path in paths] for paths in sides.values())
+    if old != new:
+        alone = sorted(set(old) ^ set(new)) or old
+        raise DataError(f"{root}: {alone[0]} is not once in old/ and once in new/; fetch the set again")
 
     def open_split(split: str) -> Split:
         paths = [*sides["old"], *sides["new"]] if split == "images" else sides[split]
-        rows = np.arange(len(paths)) + (count if split == "new" else 0)
+        rows = np.arange(len(paths)) + (len(old) if split == "new" else 0)
         files = file_split(root, paths, rows, full_hash=options.full_hash)
-        mark = digest([files.fingerprint, count])
-        return Split(paths, files.image, None, mark, _Partners(rows, count))
+        mark = digest([files.fingerprint, len(old)])
+        return replace(files, targets=None, fingerprint=mark, target=_Partners(rows, len(old)))
 
     return Copy((), open_split)
 

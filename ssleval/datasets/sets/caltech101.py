@@ -1,7 +1,7 @@
 """Caltech-101: 101 object categories and a background class.
 
-The field trains on 30 images of every class and tests on all others (3,060 and 6,084), but nobody
-published which. Ours are fixed: of each class, its files sorted by name, 30 drawn with seed 0.
+The field trains on 30 images of every class and tests on all others (3,060 and 6,084); nobody published which
+30. Ours are fixed: 30 of each class's files, sorted by name, drawn with seed 0.
 """
 
 from pathlib import Path
@@ -34,8 +34,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         Caltech101(str(root.parent), download=True)
     base = root / "101_ObjectCategories"
     names = class_folders(base)
-    paths, labels = class_files(base, names)
-    targets = np.array(labels)
+    paths, targets = class_files(base, names)
     # RandomState, not default_rng: NumPy promises never to change its stream.
     draw = np.random.RandomState(0)
     chosen: list[int] = []

@@ -1,6 +1,6 @@
 """CamVid in SegNet's version: street scenes from a car, 11 classes, 360 x 480.
 
-Value 11 is void: unlabelled, and classes too rare to be scored. Files are paired by name.
+Value 11 is void: pixels without a label, and classes too rare to be scored. Files are paired by name.
 """
 
 from pathlib import Path
@@ -31,13 +31,10 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:
         images, masks = paired(root / split, root / f"{split}annot")
-        return mask_split(
-            root,
-            [f"{split}/{path}" for path in images],
-            [f"{split}annot/{path}" for path in masks],
-            named_classes(len(CLASSES), VOID),
-            full_hash=options.full_hash,
-        )
+        images = [f"{split}/{path}" for path in images]
+        masks = [f"{split}annot/{path}" for path in masks]
+        classes = named_classes(len(CLASSES), VOID)
+        return mask_split(root, images, masks, classes, full_hash=options.full_hash)
 
     return Copy(CLASSES, open_split)
 

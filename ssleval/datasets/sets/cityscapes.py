@@ -1,6 +1,6 @@
 """Cityscapes, fine annotations: 19 of 34 classes of German street scenes, 1024 x 2048.
 
-Masks are the `labelIds` files; ids are translated to train ids, those outside the 19 are ignored.
+Masks are the `labelIds` files. Ids become train ids; ids outside the 19 classes are ignored.
 """
 
 from pathlib import Path
@@ -37,14 +37,11 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:
         images = [f"leftImg8bit/{split}/{path}" for path in by_stem(root / "leftImg8bit" / split).values()]
-        other = [path for path in images if not path.endswith("_leftImg8bit.png")]
-        if other:
-            raise DataError(f"{root / other[0]}: expected CITY/..._leftImg8bit.png only; remove it")
-        masks = [
-            path.replace("leftImg8bit/", "gtFine/", 1).removesuffix("_leftImg8bit.png")
-            + "_gtFine_labelIds.png"
-            for path in images
-        ]
+        strays = [path for path in images if not path.endswith("_leftImg8bit.png")]
+        if strays:
+            raise DataError(f"{root / strays[0]}: expected CITY/..._leftImg8bit.png only; remove it")
+        frames = [path.removesuffix("_leftImg8bit.png").removeprefix("leftImg8bit/") for path in images]
+        masks = [f"gtFine/{frame}_gtFine_labelIds.png" for frame in frames]
         return mask_split(root, images, masks, IDS, full_hash=options.full_hash)
 
     return Copy(CARD.class_names, open_split)

@@ -1,12 +1,13 @@
-"""Copydays, INRIA's holiday pictures and their copies: 157 originals, cropped, compressed, or attacked.
+"""Copydays: 157 holiday pictures of INRIA and their copies, cropped, compressed or strongly edited.
 
-Files as published: original/, strong/, crops/PERCENT/ and jpegqual/QUALITY/ in copydays/, each block a split;
-scored on ``strong`` (``--split crops/50`` for another). The split ``database`` holds the originals and the
-images of a folder distractors/, where there is one; a folder whitening/ holds images to learn a whitening on.
-The paper of DINO took 10,000 and 20,000 images of YFCC100M for these; how many there are is recorded.
+Files as published: original/, strong/, crops/PERCENT/ and jpegqual/QUALITY/ in copydays/. Each folder is a
+split; ``strong`` is the scored one (``--split crops/50`` for another). The split ``database`` holds the
+originals and the images of the optional folder distractors/. The optional folder whitening/ holds images that
+a whitening is fitted on. DINO's paper used 10,000 and 20,000 images of YFCC100M for these; the result records
+how many there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,13 @@ CARD = DatasetCard(
     source="Douze et al. 2009, https://lear.inrialpes.fr/~jegou/data.php: the four archives in copydays/",
 )
 _PREFIX = 4
-"""Characters of a file's name that say which original it is a copy of."""
+"""Leading characters of a file name that identify the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Originals:
     rows: Int[np.ndarray, " n"]
+    """For every copy, the row of its original in the database."""
 
     def __call__(self, index: int) -> Groups:
         none = np.zeros(0, np.int64)
@@ -47,20 +49,19 @@ class _Originals:
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read the blocks, and the two folders of other images where there are any."""
+    """Read the folders of copies, and the two optional folders of other images."""
     others = {name: _images(root, name) for name in ("distractors", "whitening") if (root / name).is_dir()}
     distractors = others.get("distractors", [])
 
     def open_split(split: str) -> Split:
-        if split in {"database", "whitening"}:
-            paths = [*_images(root, "original"), *distractors] if split == "database" else others[split]
-            nothing = np.full(len(paths), -1)
-            files = file_split(root, paths, nothing, full_hash=options.full_hash)
-            return Split(paths, files.image, None, files.fingerprint)
-        paths = _images(root, split)
-        rows = _rows(root, paths)
+        if split == "database":
+            paths = [*_images(root, "original"), *distractors]
+        else:
+            paths = others[split] if split == "whitening" else _images(root, split)
+        queries = split not in {"database", "whitening"}
+        rows = _rows(root, paths) if queries else np.full(len(paths), -1)
         files = file_split(root, paths, rows, full_hash=options.full_hash)
-        return Split(paths, files.image, None, files.fingerprint, _Originals(rows))
+        return replace(files, targets=None, target=_Originals(rows) if queries else None)
 
     more = {"database": len(distractors)}
     if "whitening" in others:
@@ -68,14 +69,14 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     return Copy((), open_split, more)
 
 
-def _images(root: Path, block: str) -> list[str]:
-    if not (root / block).is_dir():
-        raise DataError(f"copydays: no folder {root / block}; unpack all four archives there")
-    return class_files(root, (block,))[0]
+def _images(root: Path, folder: str) -> list[str]:
+    if not (root / folder).is_dir():
+        raise DataError(f"copydays: no folder {root / folder}; unpack all four archives there")
+    return list(class_files(root, (folder,))[0])
 
 
 def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:
-    """Return the place among the originals of what every image is a copy of."""
+    """Return for every copy the position of its original."""
     prefixes = [Path(path).name[:_PREFIX] for path in _images(root, "original")]
     for path in paths:
         if prefixes.count(Path(path).name[:_PREFIX]) != 1:

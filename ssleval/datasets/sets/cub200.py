@@ -19,7 +19,7 @@ CARD = DatasetCard(
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read the numbered lists; every line is a number and a value."""
+    """Read the numbered lists; every line holds a number and a value."""
     base = root / "CUB_200_2011"
     paths = _column(base / "images.txt")
     labels = _column(base / "image_class_labels.txt")

@@ -1,9 +1,9 @@
 """davis:PATH, clips in the layout of DAVIS: the object of every pixel in every frame.
 
-JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png; the clips of the split ``val`` are those
-of ImageSets/2017/val.txt, or else all that are annotated. Palette masks are those of DAVIS-2017: 0
-background, 1... the objects, 255 void, which counts as background. Grey masks with 0 and 255 alone are
-those of DAVIS-2016, one object; grey masks with other values hold indices. Neither may hold both.
+Files are JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png. The split ``val`` holds the
+clips of ImageSets/2017/val.txt, or all annotated clips where that list is absent. Palette masks follow
+DAVIS-2017: 0 is background, 1... are objects, 255 is void and counts as background. Grey masks with 0 and 255
+alone follow DAVIS-2016: one object. Grey masks with other values hold indices; 255 beside them is refused.
 
 Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
 """
@@ -31,7 +31,7 @@ def davis(location: str, options: DatasetOptions) -> Dataset:
     """Open the clips below a folder.
 
     Raises:
-        DataError: no such layout, or a frame without a mask.
+        DataError: the layout is another, or a frame has no mask.
     """
     root = Path(location).expanduser().absolute()
     pairs = [pair for clip in _clips(root) for pair in _frames(root, clip)]
@@ -74,7 +74,7 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
     """Return the object of every pixel, 0 where there is none.
 
     Raises:
-        DataError: it cannot be decoded, has no indices, or holds 255 beside others in grey.
+        DataError: the mask cannot be decoded, has no indices, or is grey with 255 beside other indices.
     """
     try:
         with Image.open(path) as image:
@@ -105,17 +105,17 @@ def _clips(root: Path) -> list[str]:
 def _frames(root: Path, clip: str) -> list[tuple[str, str]]:
     """Return the paths of images and masks of one clip, in order of their names."""
     images = _files(root / IMAGES / clip, EXTENSIONS)
-    masks = _files(root / MASKS / clip, frozenset({".png"}))
+    masks = _files(root / MASKS / clip, (".png",))
     if not images or images.keys() != masks.keys():
-        lone = sorted(images.keys() ^ masks.keys())
+        alone = sorted(images.keys() ^ masks.keys())
         raise DataError(
             f"{root}: clip {clip}: {len(images)} frames, {len(masks)} masks"
-            + (f"; {lone[0]} is only in one of {IMAGES} and {MASKS}" if lone else "")
+            + (f"; {alone[0]} is only in one of {IMAGES} and {MASKS}" if alone else "")
         )
     return [(f"{IMAGES}/{clip}/{images[name]}", f"{MASKS}/{clip}/{masks[name]}") for name in sorted(images)]
 
 
-def _files(folder: Path, endings: frozenset[str]) -> dict[str, str]:
+def _files(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     return {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in endings}

@@ -1,7 +1,7 @@
 """Real handwritten digits, 8 x 8 pixels, inside scikit-learn: nothing to download.
 
-1,797 scans of 10 digits, the test part of the UCI Optical Recognition set. It names no split, so
-ours is fixed: 50 of each digit, drawn with seed 0, are the test set of 500; the other 1,297 train.
+1,797 scans of 10 digits, the test part of the UCI Optical Recognition set. No split is published, so ours is
+fixed: 50 of each digit, drawn with seed 0, are the 500 test images; the other 1,297 are for training.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class _Pixels:
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:  # noqa: ARG001
-    """Return the digits that come with scikit-learn; there are no files."""
+    """Return the digits inside scikit-learn; no file is read."""
     from sklearn.datasets import load_digits
 
     bundled = cast(Any, load_digits())

@@ -1,12 +1,10 @@
 """folder:PATH, one folder of images for every class, under train/ and val/ or test/.
 
-Classes are numbered by folder name, sorted by code point as torchvision's ImageFolder does; files
-come class by class, sorted by path. Scored on test/ where there is one, else on val/.
+Classes are numbered by folder name, sorted by code point as torchvision's ImageFolder does. Files come class
+by class, sorted by path. The scored split is test/ if it exists, else val/.
 """
 
 from pathlib import Path
-
-import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import class_files, class_folders, file_split
@@ -21,8 +19,8 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
 
     Raises:
         ConfigError: no path is given.
-        DataError: no train/ with val/ or test/, classes that differ between them, an empty class,
-            or a file that is no image.
+        DataError: there is no train/ with val/ or test/, their classes differ, a class is empty, or a file
+            is no image.
     """
     if not location:
         raise ConfigError("folder: needs a path; write folder:PATH")
@@ -31,16 +29,16 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
     names = class_folders(root / "train")
     for split in splits[1:]:
         _same_classes(root, split, names)
-    found = {split: class_files(root / split, names) for split in splits}
+    files = {split: class_files(root / split, names) for split in splits}
 
     def open_split(split: str) -> Split:
-        paths, labels = found[split]
-        return file_split(root / split, paths, np.array(labels), full_hash=options.full_hash)
+        paths, labels = files[split]
+        return file_split(root / split, paths, labels, full_hash=options.full_hash)
 
     card = DatasetCard(
         name=f"folder:{location}",
         class_names=names,
-        lengths={split: len(paths) for split, (paths, _) in found.items()},
+        lengths={split: len(paths) for split, (paths, _) in files.items()},
         test_split=splits[-1],
         source=str(root),
     )

@@ -1,15 +1,18 @@
-"""groups:FOLDER or groups:FILE.json, images that show the same: each one asks for the others of its group.
+"""groups:FOLDER or groups:FILE.json, images in groups: every image is a query for the others of its group.
 
-A folder holds one folder of images for every group; one called ``distractors`` holds images of nothing
-else. A JSON file says {"groups": {NAME: [FILE, ...]}, "distractors": [FILE, ...]}, the latter if it likes,
-with paths relative to it. There is one split, ``images``; groups come sorted by name.
+FOLDER holds one folder of images for every group; images in a folder ``distractors`` belong to no group.
+FILE.json holds {"groups": {NAME: [FILE, ...]}, "distractors": [FILE, ...]}, with paths relative to it;
+``distractors`` is optional. There is one split, ``images``; groups come sorted by name.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import SameGroup
@@ -26,19 +29,19 @@ def groups(location: str, options: DatasetOptions) -> Dataset:
 
     Raises:
         ConfigError: no path is given.
-        DataError: no such folder or file, no group, or an image that is listed twice.
+        DataError: the folder or file is missing, there is no group, or an image is listed twice.
     """
     if not location:
         raise ConfigError("groups: needs a path; write groups:FOLDER or groups:FILE.json")
     path = Path(location).expanduser()
-    paths, labels = _listed(path) if path.suffix == ".json" else _found(path)
+    in_file = path.suffix == ".json"
+    root = path.parent if in_file else path
+    paths, group = _groups_of_file(path) if in_file else _groups_of_folder(path)
     if len(set(paths)) < len(paths):
-        twice = [one for one, count in Counter(paths).items() if count > 1]
-        raise DataError(f"groups:{path}: {twice[0]} is listed twice; keep each image in one group")
-    root = path.parent if path.suffix == ".json" else path
+        twice = next(name for name, count in Counter(paths).items() if count > 1)
+        raise DataError(f"groups:{path}: {twice} is listed twice; keep each image in one group")
 
     def open_split(split: str) -> Split:  # noqa: ARG001
-        group = np.array(labels, dtype=np.int64)
         files = file_split(root, paths, group, full_hash=options.full_hash)
         return Split(paths, files.image, None, files.fingerprint, SameGroup(group))
 
@@ -53,14 +56,14 @@ def groups(location: str, options: DatasetOptions) -> Dataset:
     return Dataset(card, open_split)
 
 
-def _found(root: Path) -> tuple[list[str], list[int]]:
+def _groups_of_folder(root: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"]]:
     names = class_folders(root)
-    numbers = {name: number for number, name in enumerate(n for n in names if n != DISTRACTORS)}
     paths, labels = class_files(root, names)
-    return paths, [numbers.get(names[label], -1) for label in labels]
+    numbers = {name: number for number, name in enumerate(name for name in names if name != DISTRACTORS)}
+    return paths, np.array([numbers.get(name, -1) for name in names], np.int64)[labels]
 
 
-def _listed(table: Path) -> tuple[list[str], list[int]]:
+def _groups_of_file(table: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"]]:
     content = read_json(table)
     named: Any = content.get("groups") if isinstance(content, dict) else None
     others: Any = content.get(DISTRACTORS, []) if isinstance(content, dict) else None
@@ -69,10 +72,9 @@ def _listed(table: Path) -> tuple[list[str], list[int]]:
             f'groups:{table}: expected {{"groups": {{NAME: [FILE, ...]}}, "distractors": [FILE, ...]}}'
         )
     lists = [*(named[name] for name in sorted(named)), others]
-    numbers = [*range(len(named)), -1]
-    pairs = [(path, number) for files, number in zip(lists, numbers, strict=True) for path in files]
-    return [path for path, _ in pairs], [number for _, number in pairs]
+    numbers = np.array([*range(len(named)), -1], np.int64)
+    return list(chain.from_iterable(lists)), np.repeat(numbers, [len(files) for files in lists])
 
 
 def _is_paths(files: Any) -> bool:
-    return isinstance(files, list) and all(isinstance(one, str) and one for one in files)
+    return isinstance(files, list) and all(isinstance(path, str) and path for path in files)

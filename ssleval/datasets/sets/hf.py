@@ -1,7 +1,7 @@
 """hf:ORG/NAME@REVISION, a Hugging Face dataset, or hf:DIRECTORY, a local copy of one.
 
-The image column and the label column are found by type; two candidates are refused. The split
-``validation`` is called val here. A set with several configurations is ORG/NAME/CONFIG@REVISION.
+The image column and the label column are recognised by their types; two candidates are refused. The split
+``validation`` is called val. A configuration of a set is written ORG/NAME/CONFIG@REVISION.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ssleval.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """One split of the library, undecoded: rows of ``{"bytes", "path"}``."""
+    """One split as the library holds it, undecoded: rows of ``{"bytes", "path"}``."""
 
     name: str
     rows: Any
@@ -40,19 +40,21 @@ class _Rows:
 
 @datasets.register("hf")
 def hf(location: str, options: DatasetOptions) -> Dataset:
-    """Open a dataset of the hub, or a local one: parquet, image folders, or saved by the library.
+    """Open a dataset of the hub or a local one: parquet, image folders, or saved by the library.
 
     Raises:
-        ConfigError: the library is not installed, or no name or revision is given.
-        DataError: it cannot be had, has no train and test, or its columns are ambiguous.
+        ConfigError: the library is not installed, or the name or the revision is missing.
+        DataError: the set cannot be loaded, has no train and test split, or its columns are ambiguous.
     """
     name = f"hf:{location}"
     if not location:
         raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
-    found = _load(location, name)
-    splits = {{"validation": "val"}.get(split, split): rows for split, rows in found.items()}
+    loaded = _load(location, name)
+    splits = {{"validation": "val"}.get(split, split): rows for split, rows in loaded.items()}
     if "train" not in splits or not {"test", "val"} & set(splits):
-        raise DataError(f"{name}: needs a train split and a test or validation one, found {', '.join(found)}")
+        raise DataError(
+            f"{name}: needs a train split and a test or validation one, found {', '.join(loaded)}"
+        )
     features = splits["train"].features
     differing = [split for split, rows in splits.items() if rows.features != features]
     if differing:
@@ -109,9 +111,9 @@ def _columns(name: str, features: Any) -> tuple[str, str]:
 
     images = [column for column, kind in features.items() if isinstance(kind, hub.Image)]
     labels = [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
-    for kind, found in (("Image", images), ("ClassLabel", labels)):
-        if len(found) != 1:
-            shown = ", ".join(found) or f"none among {', '.join(features)}"
+    for kind, columns in (("Image", images), ("ClassLabel", labels)):
+        if len(columns) != 1:
+            shown = ", ".join(columns) or f"none among {', '.join(features)}"
             raise DataError(f"{name}: needs exactly one {kind} column, found {shown}; select or cast columns")
     return images[0], labels[0]
 
@@ -134,10 +136,10 @@ def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool)
 
     compute = cast(Any, pyarrow.compute)
 
-    # Arrow knows the lengths of its cells without reading them, which would be the whole set.
+    # Arrow knows the lengths of its cells without reading their content.
     cells = compute.struct_field(undecoded.rows.data.column(undecoded.image_column), "bytes")
     sizes = compute.binary_length(cells).to_pylist()
     for index, (size, target) in enumerate(zip(sizes, targets.tolist(), strict=True)):
-        known = len(undecoded.read(index)) if size is None else size
-        hashed = [hashlib.sha256(undecoded.read(index)).hexdigest()] if full_hash else []
-        yield [index, known, *hashed, target]
+        length = len(undecoded.read(index)) if size is None else size
+        content = [hashlib.sha256(undecoded.read(index)).hexdigest()] if full_hash else []
+        yield [index, length, *content, target]

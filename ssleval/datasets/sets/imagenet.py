@@ -1,9 +1,8 @@
 """ImageNet-1k and the sets that reuse its classes: V2, A, R, Sketch, ReaL and C.
 
-Classes are WordNet ids, sorted: label 0 is n01440764. The sets of 200 classes number their own, so
-that a head of 1,000 outputs is read at the positions of their ids among ImageNet's. Sets without
-training images have one split, or one for each corruption, and no ``train``: they name ImageNet-1k as
-the set that heads are fitted on.
+Classes are WordNet ids, sorted: label 0 is n01440764. The sets of 200 classes number their own classes; a
+head of 1,000 outputs is read at the positions of their ids in ImageNet-1k. Sets without training images have
+one split, or one for each corruption. Their heads are fitted on ImageNet-1k.
 """
 
 import re
@@ -90,20 +89,21 @@ CARDS: Mapping[str, DatasetCard] = {
 
 
 def _folders(places: Mapping[str, str], root: Path, options: DatasetOptions) -> Copy:
-    """Read class folders; ``places`` says in which sub-folder each split lies."""
-    names = _wnids(root / next(iter(places.values())))
+    """Read class folders; ``places`` maps each split to its sub-folder."""
+    first = root / next(iter(places.values()))
+    names = _wnids(first)
 
     def open_split(split: str) -> Split:
         folder = root / places[split]
         if class_folders(folder) != names:
-            raise DataError(f"{folder}: other class folders than {root / next(iter(places.values()))}")
+            raise DataError(f"{folder}: other class folders than {first}")
         return _labelled(folder, names, options)
 
     return Copy(names, open_split)
 
 
 def _numbered(root: Path, options: DatasetOptions) -> Copy:
-    """Read folders called by class number: sorted as text, 10 would come before 2."""
+    """Read folders named by class number, in numeric order; as text, 10 would come before 2."""
     names = class_folders(root)
     wrong = [name for name in names if not name.isdigit()]
     if wrong:
@@ -117,22 +117,22 @@ def _numbered(root: Path, options: DatasetOptions) -> Copy:
 
 
 def _reassessed(root: Path, options: DatasetOptions) -> Copy:
-    """Read the label sets of the validation images; images whose set is empty are left out."""
+    """Read the label sets of the validation images; images with an empty set are left out."""
     listed, val = root / "real.json", root.parent / "imagenet1k" / "val"
     names = _wnids(val)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         label_sets: list[list[int]] = read_json(listed)
-        found = {Path(path).stem: path for path in class_files(val, names)[0]}
+        path_of = {Path(path).stem: path for path in class_files(val, names)[0]}
         images = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(label_sets) + 1)]
-        missing = [image for image in images if image not in found]
+        missing = [image for image in images if image not in path_of]
         if missing:
             raise DataError(f"{val}: {len(missing)} images of {listed.name} are absent, such as {missing[0]}")
         kept = [row for row, labels in enumerate(label_sets) if labels]
         targets = np.zeros((len(kept), len(names)), dtype=bool)
         for row, index in enumerate(kept):
             targets[row, label_sets[index]] = True
-        return file_split(val, [found[images[row]] for row in kept], targets, full_hash=options.full_hash)
+        return file_split(val, [path_of[images[row]] for row in kept], targets, full_hash=options.full_hash)
 
     return Copy(names, open_split)
 
@@ -147,7 +147,7 @@ def _wnids(folder: Path) -> tuple[str, ...]:
 
 def _labelled(folder: Path, names: tuple[str, ...], options: DatasetOptions) -> Split:
     paths, labels = class_files(folder, names)
-    return file_split(folder, paths, np.array(labels), full_hash=options.full_hash)
+    return file_split(folder, paths, labels, full_hash=options.full_hash)
 
 
 _READERS: Mapping[str, Reader] = {

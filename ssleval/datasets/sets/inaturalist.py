@@ -33,7 +33,7 @@ CARDS = {
 
 
 def read(year: str, root: Path, options: DatasetOptions) -> Copy:
-    """Read the JSON lists; labels are the category numbers, which must run from 0."""
+    """Read the JSON lists; labels are the category numbers, which must start at 0 without gaps."""
     suffix = "2018" if year == "2018" else ""
     tables = {split: root / f"{split}{suffix}.json" for split in CARDS[year].lengths}
     categories = {row["id"]: str(row["name"]) for row in read_json(tables["val"])["categories"]}

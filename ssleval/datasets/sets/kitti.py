@@ -1,8 +1,8 @@
 """KITTI, Eigen's split with the improved depth: roads from a car, 23,158 to fit on and 652 to score.
 
-The lists of BTS and AdaBins; lines whose depth is None are left out (45 of 697 test images). Image and
-depth are cropped to the lowest 352 rows and the central 1,216 columns; depth is 16 bits, 256 a metre,
-0 unknown, fitted up to 80 m. Test pixels count inside Garg's crop of that.
+The lists are those of BTS and AdaBins; lines whose depth is None are left out (45 of 697 test images). Image
+and depth are cropped to the lowest 352 rows and the central 1,216 columns. Depth has 16 bits, 256 units per
+metre, 0 is unknown; heads are fitted up to 80 m. Test pixels count inside Garg's crop of that crop.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from ssleval.errors import DataError
 
 HEIGHT, WIDTH = 352, 1216
 GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
-"""Of the cropped image: first and last + 1 row and column, as fractions."""
+"""First and last + 1 row and column of the cropped image, as fractions."""
 
 CARD = DatasetCard(
     name="kitti",
@@ -49,9 +49,9 @@ class _Depths:
     window: Window
 
     def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
-        whole = self.files(index)
-        left, top = _corner(whole.shape[1], whole.shape[0], self.files.depths[index])
-        return inside(whole[top : top + HEIGHT, left : left + WIDTH], self.window)
+        depth = self.files(index)
+        left, top = _corner(depth.shape[1], depth.shape[0], self.files.depths[index])
+        return inside(depth[top : top + HEIGHT, left : left + WIDTH], self.window)
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:

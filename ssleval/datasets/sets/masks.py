@@ -1,9 +1,9 @@
-"""masks:IMAGES,MASKS, a folder of images and one of masks: anyone's segmentation data.
+"""masks:IMAGES,MASKS, a folder of images and a folder of masks: your own segmentation data.
 
-Both hold train/ with val/ or test/; a mask has its image's path, whatever the ending, and pixels that
-are class indices of 8 bits (grey or palette). MASKS/classes.txt names them: line 0 is the name of value
-0, and so on. A line `ignore` is a value that counts nowhere, as 255 always is; later classes move up.
-Any other value is refused. Scored on test/ where there is one, else on val/.
+Both hold train/ with val/ or test/. A mask has the path of its image, whatever its extension, and its pixels
+are class indices of 8 bits (grey or palette). MASKS/classes.txt names the classes: the first line is the name
+of value 0, and so on. A line `ignore` is a value that counts nowhere, and the classes after it are numbered
+one lower; 255 never counts. Any other value is refused. The scored split is test/ if it exists, else val/.
 """
 
 from os.path import commonpath, relpath
@@ -20,8 +20,8 @@ def masks(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of images and a folder of masks.
 
     Raises:
-        ConfigError: not two paths.
-        DataError: no such folders, no classes.txt, or files without a partner.
+        ConfigError: the location is not two paths.
+        DataError: a folder or classes.txt is missing, or a file has no partner.
     """
     first, comma, second = location.partition(",")
     if not (first and comma and second):
@@ -34,24 +34,24 @@ def masks(location: str, options: DatasetOptions) -> Dataset:
             f"{targets / 'classes.txt'}: {len(names)} names for {len(classes)} values; needs different "
             f"names, at most {IGNORED}, one a line"
         )
-    values = {v: IGNORED if name == "ignore" else names.index(name) for v, name in enumerate(classes)}
-    found = {split: paired(images / split, targets / split) for split in _splits(images)}
+    values = {value: IGNORED if name == "ignore" else names.index(name) for value, name in enumerate(classes)}
+    files = {split: paired(images / split, targets / split) for split in _splits(images)}
     root = Path(commonpath([images, targets]))
 
     def open_split(split: str) -> Split:
-        here, there = (
+        image_paths, mask_paths = (
             [f"{Path(relpath(folder, root)).as_posix()}/{split}/{path}" for path in paths]
-            for folder, paths in zip((images, targets), found[split], strict=True)
+            for folder, paths in zip((images, targets), files[split], strict=True)
         )
         known = {**values, IGNORED: IGNORED}
-        return mask_split(root, here, there, known, full_hash=options.full_hash)
+        return mask_split(root, image_paths, mask_paths, known, full_hash=options.full_hash)
 
     card = DatasetCard(
         name=f"masks:{location}",
         target="mask",
         class_names=tuple(names),
-        lengths={split: len(paths) for split, (paths, _) in found.items()},
-        test_split=list(found)[-1],
+        lengths={split: len(paths) for split, (paths, _) in files.items()},
+        test_split=list(files)[-1],
         source=f"{images}, {targets}",
     )
     return Dataset(card, open_split)

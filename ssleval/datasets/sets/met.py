@@ -1,9 +1,9 @@
-"""The Met: photographs by visitors of 224,408 exhibits of a museum, and of other art and other things.
+"""The Met: visitors' photographs of 224,408 exhibits of a museum, of other art and of other things.
 
-Files as published: ground_truth/ holds testset.json, valset.json and the list of the database, images/ the
-folders MET/, test_met/, test_other/ and test_noart/. `met` looks exhibits up among all of them, `met_mini` in
-the small database of 33,501; each in a folder of its name, one of which may be a link to the other. A query
-that shows no exhibit has label -1.
+Files as published: ground_truth/ holds testset.json, valset.json and the list of the database; images/ holds
+MET/, test_met/, test_other/ and test_noart/. The database of `met` has all exhibits, that of `met_mini` has
+33,501. Each set has a folder of its name; one folder may be a link to the other. A query that shows no
+exhibit has label -1.
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ CARDS = {
 
 
 def read(name: str, root: Path, options: DatasetOptions) -> Copy:
-    """Read the published lists, in their order; labels are the numbers of the exhibits."""
+    """Read the published lists, in their order; labels are exhibit numbers."""
     lists = {"database": DATABASES[name], "val": "valset.json", "test": "testset.json"}
 
     def open_split(split: str) -> Split:
@@ -48,12 +48,12 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
         content = read_json(table)
         if not isinstance(content, list):
             raise DataError(f"{table}: expected a list of images; fetch the published file again")
-        paths = [_path(table, row, one) for row, one in enumerate(content)]
+        paths = [_path(table, row, entry) for row, entry in enumerate(content)]
         (most, count), *_ = Counter(paths).most_common(1) or [("", 0)]
         if count > 1:
             raise DataError(f"{table}: {most} is listed {count} times; fetch the published file again")
         key = "id" if split == "database" else "MET_id"
-        targets = np.array([_exhibit(table, row, one, key) for row, one in enumerate(content)], np.int64)
+        targets = np.array([_exhibit(table, row, entry, key) for row, entry in enumerate(content)], np.int64)
         return file_split(root / "images", paths, targets, full_hash=options.full_hash)
 
     return Copy((), open_split)

@@ -1,8 +1,8 @@
 """NYU depth v2, 24,231 frames of video to fit on and the 654 labelled test images: rooms, 480 x 640.
 
-The copy that depth papers share (BTS, AdaBins): lists of image, 16-bit depth in millimetres and focal
-length. Test pixels count inside Eigen's crop, rows 45 to 470 and columns 41 to 600; training pixels
-inside the white rim, rows 45 to 471 and columns 43 to 607. Depth is fitted up to 10 m.
+The copy is the one of the depth papers BTS and AdaBins: lists of image, 16-bit depth in millimetres and focal
+length. Test pixels count inside Eigen's crop, rows 45 to 470 and columns 41 to 600. Training pixels count
+inside the white rim, rows 45 to 471 and columns 43 to 607. Heads are fitted up to 10 m.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from ssleval.datasets.files.dense import DepthFiles, depth_split
 from ssleval.datasets.files.images import ImageFiles
 from ssleval.datasets.published import Copy, Published, read_lines
 
-# Half a pixel more than the first row or column outside, so that rounding down is certain.
+# Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
     "train": (45.5 / 480, 472.5 / 480, 43.5 / 640, 608.5 / 640),
     "test": (45.5 / 480, 471.5 / 480, 41.5 / 640, 601.5 / 640),

@@ -22,7 +22,7 @@ CARD = DatasetCard(
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read the lists of ``annotations/``; classes are numbered as there, from 1."""
+    """Read the lists of ``annotations/``, which number classes from 1."""
     if options.download:
         from torchvision.datasets import OxfordIIITPet
 

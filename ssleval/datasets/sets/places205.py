@@ -23,7 +23,7 @@ IMAGES = "data/vision/torralba/deeplearning/images256"
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read the lists, lines of a path and a class number; a class is called by its folder."""
+    """Read lists with lines of a path and a class number; the name of a class is that of its folder."""
     val = _rows(root, "val")
     names = {label: path.rpartition("/")[0] for path, label in val}
     if sorted(names) != list(range(len(names))):

@@ -1,12 +1,13 @@
-"""Revisited Oxford and Paris buildings: a landmark, its easy and hard sightings, and junk.
+"""Revisited Oxford and Paris buildings: landmarks with easy, hard and junk images.
 
-Files as published: jpg/ and gnd_NAME.pkl, or gnd_NAME.json of the same content, in a folder of the set's
-name. The pickle is read without running any of it. The split ``queries`` holds whole query images, as DINO
-uses them; ``boxes`` holds them cut to the published boxes, as the benchmark says (``--split boxes``).
+Files as published: jpg/ and gnd_NAME.pkl, or gnd_NAME.json with the same content, in a folder of the set's
+name. No code in the pickle is run. The split ``queries`` holds whole query images, as DINO uses them. The
+split ``boxes`` holds the queries cropped to the published boxes, as the benchmark defines them (``--split
+boxes``).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,6 @@ CARDS: Mapping[str, DatasetCard] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Sightings:
-    groups: tuple[Groups, ...]
-
-    def __call__(self, index: int) -> Groups:
-        return self.groups[index]
-
-
-@dataclass(frozen=True, slots=True)
 class _Boxes:
     image: Callable[[int], Image.Image]
     boxes: tuple[tuple[float, ...], ...]
@@ -72,11 +65,11 @@ def _reader(name: str) -> Reader:
             paths = [f"jpg/{image}.jpg" for image in names]
             files = file_split(root, paths, np.zeros(len(paths), np.int64), full_hash=options.full_hash)
             if split == "gallery":
-                return Split(paths, files.image, None, files.fingerprint)
+                return replace(files, targets=None)
             image = _Boxes(files.image, boxes) if split == "boxes" else files.image
-            parts = [[part.tolist() for part in one[:3]] for one in groups]
-            mark = digest([files.fingerprint, parts, boxes if split == "boxes" else None])
-            return Split(paths, image, None, mark, _Sightings(groups))
+            rows = [[part.tolist() for part in group[:3]] for group in groups]
+            mark = digest([files.fingerprint, rows, boxes if split == "boxes" else None])
+            return Split(paths, image, None, mark, groups.__getitem__)
 
         return Copy((), open_split)
 
@@ -88,15 +81,14 @@ def _checked(
 ) -> tuple[list[str], list[str], tuple[Groups, ...], tuple[tuple[float, ...], ...]]:
     try:
         gallery, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
-        found = content["gnd"]
-        groups = tuple(_groups(one, row) for row, one in enumerate(found))
-        boxes = tuple(tuple(map(float, one["bbx"])) for one in found)
+        groups = tuple(_groups(entry, row) for row, entry in enumerate(content["gnd"]))
+        boxes = tuple(tuple(map(float, entry["bbx"])) for entry in content["gnd"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(
             f"{table}: expected imlist, qimlist and gnd with easy, hard, junk and bbx ({error!r}); "
             "fetch the file of the revisited annotation"
         ) from error
-    rows = np.concatenate([np.concatenate(one[:3]) for one in groups]) if groups else np.zeros(0, np.int64)
+    rows = np.concatenate([np.zeros(0, np.int64), *(part for group in groups for part in group[:3])])
     outside = len(rows) > 0 and (rows.min() < 0 or rows.max() >= len(gallery))
     if len(groups) != len(queries) or outside or any(len(box) != 4 for box in boxes):
         raise DataError(
@@ -106,8 +98,8 @@ def _checked(
     return gallery, queries, groups, boxes
 
 
-def _groups(one: Mapping[str, Any], row: int) -> Groups:
-    easy, hard, junk = (np.asarray(one[key], np.int64).reshape(-1) for key in ("easy", "hard", "junk"))
+def _groups(entry: Mapping[str, Any], row: int) -> Groups:
+    easy, hard, junk = (np.asarray(entry[key], np.int64).reshape(-1) for key in ("easy", "hard", "junk"))
     return Groups(easy, hard, junk, group=row)
 
 

@@ -1,9 +1,10 @@
-"""rgbd:PATH, colour images with 16-bit depth: anyone's depth data.
+"""rgbd:PATH, colour images with 16-bit depth: your own depth data.
 
-Either PATH/train/ and PATH/test/, each with rgb/ and depth/ (equal names, any ending), or one sequence of
-NAME.color.EXT and NAME.depth.png as 7-Scenes has it; the last fifth of that, in order of names, is then
-the test split, for neighbouring frames are near copies. PATH/depth.yaml may say `scale` (stored units per
-metre, 1000), `invalid` (stored values of unknown depth, 0 and 65535) and `max_depth` (metres, 10).
+There are two layouts. The first is PATH/train/ and PATH/test/, each with rgb/ and depth/, whose files have
+equal names and any extension. The second is one sequence of NAME.color.EXT and NAME.depth.png, as in
+7-Scenes. The test split of a sequence is its last fifth in order of names, because neighbouring frames are
+nearly equal. PATH/depth.yaml may set `scale` (stored units per metre, default 1000), `invalid` (stored values
+of unknown depth, default 0 and 65535) and `max_depth` (metres, default 10).
 """
 
 from pathlib import Path
@@ -20,23 +21,23 @@ def rgbd(location: str, options: DatasetOptions) -> Dataset:
 
     Raises:
         ConfigError: no path is given.
-        DataError: neither layout, files without a partner, or a depth.yaml with other settings.
+        DataError: the layout is another, or a file has no partner.
     """
     if not location:
         raise ConfigError("rgbd: needs a path; write rgbd:PATH")
     root = Path(location).expanduser()
     form = read_format(root / "depth.yaml")
-    found = _folders(root) if (root / "train").is_dir() else _sequence(root)
+    files = _folders(root) if (root / "train").is_dir() else _sequence(root)
 
     def open_split(split: str) -> Split:
-        images, depths = found[split]
+        images, depths = files[split]
         loader = DepthFiles(root, images, depths, form.scale, form.invalid)
         return depth_split(ImageFiles(root, images), loader, full_hash=options.full_hash)
 
     card = DatasetCard(
         name=f"rgbd:{location}",
         target="depth",
-        lengths={split: len(images) for split, (images, _) in found.items()},
+        lengths={split: len(images) for split, (images, _) in files.items()},
         max_depth=form.max_depth,
         source=str(root),
     )
@@ -44,14 +45,14 @@ def rgbd(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _folders(root: Path) -> dict[str, tuple[list[str], list[str]]]:
-    found: dict[str, tuple[list[str], list[str]]] = {}
+    files: dict[str, tuple[list[str], list[str]]] = {}
     for split in ("train", "test"):
         images, depths = paired(root / split / "rgb", root / split / "depth")
-        found[split] = (
+        files[split] = (
             [f"{split}/rgb/{path}" for path in images],
             [f"{split}/depth/{path}" for path in depths],
         )
-    return found
+    return files
 
 
 def _sequence(root: Path) -> dict[str, tuple[list[str], list[str]]]:

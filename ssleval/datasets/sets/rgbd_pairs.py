@@ -1,14 +1,13 @@
 """rgbd_pairs:PATH, pairs of colour images with depth and the pose of their camera.
 
-One sequence of NAME.color.EXT, NAME.depth.png and NAME.pose.txt (4 x 4, camera to world, metres), with
-camera-intrinsics.txt (3 x 3, pixels), as 7-Scenes and ScanNet have them. PATH/pairs.txt may name two frames
-on every line. Without it, every frame goes with the first later one whose camera has turned by 15 degrees
-from it; frames that no later one turns away from are left out. PATH/depth.yaml is that of `rgbd:PATH`.
+PATH holds one sequence of NAME.color.EXT, NAME.depth.png and NAME.pose.txt (4 x 4, camera to world, metres),
+with camera-intrinsics.txt (3 x 3, pixels), as in 7-Scenes and ScanNet. The optional PATH/pairs.txt names two
+frames on every line. Without it, every frame is paired with the first later frame whose camera is rotated by
+15 degrees or more; a frame without such a later frame is left out. PATH/depth.yaml is that of `rgbd:PATH`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,14 +16,14 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
 from ssleval.datasets.files.dense import DepthFiles, read_format
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, fingerprint, size_and_hash
+from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
 DEGREES = 15.0
-"""Rotation between the cameras of a pair, where no list says which frames are one."""
+"""Least rotation between the cameras of a pair, if there is no list of pairs."""
 RIGID = 0.02
-"""Of an entry of the product of a rotation and its transpose: files round, and sensors average."""
+"""Largest deviation from the identity of a rotation times its transpose: files round, and sensors average."""
 UNIT = np.array([0.0, 0.0, 0.0, 1.0])
 
 
@@ -56,32 +55,25 @@ def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
 
     Raises:
         ConfigError: no path is given.
-        DataError: no such layout, a pose that is none, or no pair.
+        DataError: the layout is another, a pose is no rigid motion, or there is no pair.
     """
     if not location:
         raise ConfigError("rgbd_pairs: needs a path; write rgbd_pairs:PATH")
     root = Path(location).expanduser()
-    found, form = _open(root), read_format(root / "depth.yaml")
+    frames, form = _open(root), read_format(root / "depth.yaml")
 
     def open_split(split: str) -> Split:  # noqa: ARG001
-        used = sorted({frame for pair in found.pairs for frame in pair})
-        rows: list[list[Any]] = [
-            [name, *size_and_hash(str(root / name), full_hash=options.full_hash), *found.poses[frame].flat]
-            for frame in used
-            for name in (found.images.paths[frame], found.depths.depths[frame])
-        ]
-        rows += [[form.scale, *form.invalid], list(found.intrinsics.flat), *map(list, found.pairs)]
-        names = [path.rpartition(".color.")[0] for path in found.images.paths]
-        return Split(
-            ids=[f"{names[first]}:{names[second]}" for first, second in found.pairs],
-            image=found.image,
-            targets=None,
-            fingerprint=fingerprint(rows),
-            target=found.views,
-        )
+        used = sorted({frame for pair in frames.pairs for frame in pair})
+        paths = [path for frame in used for path in (frames.images.paths[frame], frames.depths.depths[frame])]
+        files = file_rows(root, paths, full_hash=options.full_hash)
+        rows = [[*file, *frames.poses[used[row // 2]].flat] for row, file in enumerate(files)]
+        rows += [[form.scale, *form.invalid], list(frames.intrinsics.flat), *map(list, frames.pairs)]
+        names = [path.rpartition(".color.")[0] for path in frames.images.paths]
+        ids = [f"{names[first]}:{names[second]}" for first, second in frames.pairs]
+        return Split(ids, frames.image, None, fingerprint(rows), frames.views)
 
     card = DatasetCard(
-        name=f"rgbd_pairs:{location}", target="views", lengths={"test": len(found.pairs)}, source=str(root)
+        name=f"rgbd_pairs:{location}", target="views", lengths={"test": len(frames.pairs)}, source=str(root)
     )
     return Dataset(card, open_split)
 
@@ -119,12 +111,12 @@ def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:
 
 def _matrix(path: Path, side: int) -> Float64[np.ndarray, "s s"]:
     try:
-        found = np.array([line.split() for line in read_lines(path)], dtype=np.float64)
+        matrix = np.array([line.split() for line in read_lines(path)], dtype=np.float64)
     except ValueError as error:
         raise DataError(f"{path}: expected {side} x {side} numbers ({error})") from error
-    if found.shape != (side, side) or not np.isfinite(found).all() or not np.linalg.det(found):
+    if matrix.shape != (side, side) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
         raise DataError(f"{path}: expected {side} x {side} finite numbers, invertible; remove this frame")
-    return found
+    return matrix
 
 
 def _turned(poses: Float64[np.ndarray, "n 4 4"]) -> list[tuple[int, int]]:
@@ -138,10 +130,10 @@ def _turned(poses: Float64[np.ndarray, "n 4 4"]) -> list[tuple[int, int]]:
 def _listed(path: Path, names: list[str]) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for line in read_lines(path):
-        both = line.split()
-        if len(both) != 2 or not set(both) <= set(names):
+        frames = line.split()
+        if len(frames) != 2 or not set(frames) <= set(names):
             raise DataError(f"{path}: {line.strip()!r}; expected the names of two frames of the folder")
-        pairs.append((names.index(both[0]), names.index(both[1])))
+        pairs.append((names.index(frames[0]), names.index(frames[1])))
     if len(set(pairs)) < len(pairs):
         raise DataError(f"{path}: a pair is listed twice; keep one of them")
     return pairs

@@ -1,7 +1,7 @@
-"""Rendered pictures of simple things with every kind of ground truth: the embedded default.
+"""Rendered pictures of simple things with every kind of ground truth: the default dataset.
 
-Twenty categories told apart by geometry, made by `ssleval.datasets.scenes` when first asked for. What stands
-behind the colon of the name says which target is wanted; the pictures are the same.
+Twenty categories that differ in geometry, rendered by `ssleval.datasets.scenes` at first use. The location
+after the colon selects the target; the pictures are the same.
 
     scenes                      category; also the split `unlabelled`
     scenes:material|color|size|count   attributes of the subject, and how many things there are
@@ -9,11 +9,11 @@ behind the colon of the name says which target is wanted; the pictures are the s
     scenes:instances            0 background, 1 the subject, 2... [H W]
     scenes:depth                metres along the camera's axis [H W], 0 unknown
     scenes:normals              unit vectors, x right, y down, z forward [H W 3], 0 unknown
-    scenes:retrieval            of a query, rows of the split `gallery`: `Groups`
-    scenes:exhibits             instance, -1 for none of the hundred of the split `database`
-    scenes:copies               of an edited copy, rows of the split `database`: `Groups`, by kind of edit
+    scenes:retrieval            `Groups`: rows of the split `gallery` that answer a query
+    scenes:exhibits             instance, -1 for none of the hundred in the split `database`
+    scenes:copies               `Groups`: the row of the original in the split `database`, by kind of edit
     scenes:video                instances of every frame; the id is CLIP/FRAME
-    scenes:pairs                of a pair, the second view and the `KeyPoints` that both show
+    scenes:pairs                `KeyPoints`: the second view and the points that both views show
     scenes:captions             a long and a short caption
 """
 
@@ -49,12 +49,12 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One meaning of the pictures."""
+    """One kind of target."""
 
     target: Any
-    """Of the card."""
+    """``target`` of the card."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    """Names that tasks use, to names of `SPLITS`."""
+    """Name of a split for tasks, to its name in `SPLITS`."""
     classes: tuple[str, ...] = ()
     labels: Callable[[Path], np.ndarray] | None = None
     """All labels of a split."""
@@ -65,14 +65,14 @@ class _Kind:
     max_depth: float = 0.0
     graded: bool = False
     views: int = 1
-    """Stored pictures of one item; the first of them is its image."""
+    """Stored pictures per item; the first is the image of the item."""
     parts: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict[str, Any])
-    """Rows of a stored split of so many items, where a split is a part of it."""
+    """For a split that is part of a stored one, the function from its length to the rows."""
 
     def length(self, name: str) -> int:
         """Return the number of items of a split."""
-        whole = SPLITS[self.splits[name]].length // self.views
-        return len(self.parts[name](whole)) if name in self.parts else whole
+        length = SPLITS[self.splits[name]].length // self.views
+        return len(self.parts[name](length)) if name in self.parts else length
 
 
 def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
@@ -80,13 +80,13 @@ def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "": _Kind("label", {name: name for name in CARD.lengths}, CATEGORIES, targets.labels),
+    "": _Kind("label", {name: name for name in CARD.lengths}, CATEGORIES, partial(array, name="label")),
     "material": _attribute(0, MATERIALS),
     "color": _attribute(1, tuple(COLORS)),
     "size": _attribute(2, tuple(SIZES)),
     "count": _attribute(3, ("1", "2", "3", "4")),
-    "mask": _Kind("mask", classes=MASK_CLASSES, dense=targets.mask),
-    "instances": _Kind("instances", dense=targets.instances),
+    "mask": _Kind("mask", classes=MASK_CLASSES, dense=partial(targets.stored, "mask")),
+    "instances": _Kind("instances", dense=partial(targets.stored, "instances")),
     "depth": _Kind("depth", dense=targets.depth, max_depth=10.0),
     "normals": _Kind("normals", dense=targets.normals),
     "retrieval": _Kind(
@@ -99,27 +99,27 @@ _KINDS: Mapping[str, _Kind] = {
     ),
     "exhibits": _Kind(
         "open_set",
-        # One picture of each instance to know it by, as a museum has; others of it, and of others, to ask.
+        # The database has one picture of each instance; queries are other pictures, of these or of others.
         {
             "database": "retrieval_queries",
             "val": "retrieval_gallery",
             "test": "retrieval_gallery",
             "whitening": "train",
         },
-        labels=lambda folder: array(folder, "instance"),
+        labels=partial(array, name="instance"),
         train_split="database",
         parts={name: partial(exhibit_rows, name) for name in ("val", "test")},
     ),
     "copies": _Kind(
         "groups",
-        # Pictures of the same making that are in no database: what descriptors are whitened on.
+        # Descriptors are whitened on pictures that are in no database.
         {"queries": "copies_queries", "database": "copies_database", "whitening": "train"},
         classes=tuple(EDITS),
         dense=targets.originals,
         test_split="queries",
         train_split="database",
     ),
-    "video": _Kind("video", {"test": "video"}, dense=targets.instances),
+    "video": _Kind("video", {"test": "video"}, dense=partial(targets.stored, "instances")),
     "pairs": _Kind("pairs", {"test": "pairs"}, dense=targets.key_points, views=2),
     "captions": _Kind("captions", {"test": "test"}, dense=targets.described),
 }
@@ -147,7 +147,7 @@ class _Targets:
 
 @datasets.register("scenes")
 def scenes(location: str, options: DatasetOptions) -> Dataset:
-    """Open the embedded set; a rendered copy in the data root is used before the cache.
+    """Open the rendered set; a copy in the data root takes precedence over the cache.
 
     Raises:
         UnknownNameError: there is no target of this name.
@@ -177,9 +177,9 @@ def _open(root: Path, name: str, location: str) -> Split:
     split = kind.splits[name]
     folder, length = open_split(root, split), SPLITS[split].length // kind.views
     labelled = kind.labels is not None and name not in {"unlabelled", "whitening"}
-    # Only queries have groups; the images they are looked up in have no target.
+    # Only queries have groups; the images of the gallery have no target.
     dense = kind.dense is not None and (kind.target != "groups" or split.endswith("_queries"))
-    whole = Split(
+    stored = Split(
         ids=targets.names(split, length),
         image=_Pictures(folder, kind.views),
         targets=np.asarray(kind.labels(folder)) if labelled and kind.labels else None,
@@ -187,4 +187,4 @@ def _open(root: Path, name: str, location: str) -> Split:
         target=_Targets(folder, location) if dense else None,
         pictures=digest([VERSION, split, golden()[split]]),
     )
-    return whole.subset(kind.parts[name](length)) if name in kind.parts else whole
+    return stored.subset(kind.parts[name](length)) if name in kind.parts else stored

@@ -1,8 +1,8 @@
-"""SPair-71k: 70,958 pairs of images of one category, with the key points that both show.
+"""SPair-71k: 70,958 pairs of images of one category, with the key points that both images show.
 
-JPEGImages/CATEGORY/NAME.jpg and one file for every pair in PairAnnotation/{trn,val,test}/: NAME.json with
-the images, their key points, boxes and category. ImageAnnotation says the same of single images and is not
-read. Key points are pixels, whose centres are meant; boxes are left, top, right, bottom as published.
+Files are JPEGImages/CATEGORY/NAME.jpg, and PairAnnotation/{trn,val,test}/NAME.json for every pair, with
+images, key points, boxes and category. ImageAnnotation repeats this for single images and is not read. A key
+point is the centre of a pixel; boxes are left, top, right, bottom as published.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import KeyPoints
-from ssleval.datasets.files.images import decode, fingerprint, size_and_hash
+from ssleval.datasets.files.images import decode, file_rows, fingerprint
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
@@ -44,7 +44,7 @@ class _Pair:
     images: tuple[str, str]
     """Paths below the root."""
     points: tuple[Float32[np.ndarray, "k 2"], Float32[np.ndarray, "k 2"]]
-    """Of both images; the centres of the pixels that are meant."""
+    """Key points of both images, at pixel centres."""
     box: tuple[float, float, float, float]
 
 
@@ -85,11 +85,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         if not files:
             raise DataError(f"{folder}: no annotations of pairs; the copy is incomplete")
         pairs = [_read(path) for path in files]
-        sizes = {
-            name: size_and_hash(str(root / name), full_hash=options.full_hash)
-            for name in sorted({name for pair in pairs for name in pair.images})
-        }
-        rows: list[list[Any]] = [[name, *size] for name, size in sizes.items()]
+        names = sorted({name for pair in pairs for name in pair.images})
+        rows = list(file_rows(root, names, full_hash=options.full_hash))
         rows += [
             [pair.category, *pair.images, *(points.tolist() for points in pair.points), list(pair.box)]
             for pair in pairs
@@ -106,31 +103,31 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
 
 def _read(path: Path) -> _Pair:
-    said: Any = read_json(path)
-    missing = [name for name in NEEDED if name not in said]
+    entry: Any = read_json(path)
+    missing = [name for name in NEEDED if name not in entry]
     if missing:
         raise DataError(f"{path}: no {', '.join(missing)}; expected the annotation of a pair")
-    category = said["category"]
+    category = entry["category"]
     if category not in CATEGORIES:
         raise DataError(f"{path}: {category!r} is no category of SPair-71k")
-    images = tuple(f"JPEGImages/{category}/{said[name]}" for name in ("src_imname", "trg_imname"))
-    first, second = (_numbers(path, name, said[name], 2) for name in ("src_kps", "trg_kps"))
+    images = tuple(f"JPEGImages/{category}/{entry[name]}" for name in ("src_imname", "trg_imname"))
+    first, second = (_numbers(path, name, entry[name], 2) for name in ("src_kps", "trg_kps"))
     if len(first) != len(second) or not len(first):
         raise DataError(f"{path}: {len(first)} and {len(second)} key points; expected as many of both")
-    (box,) = _numbers(path, "trg_bndbox", [said["trg_bndbox"]], 4)
+    (box,) = _numbers(path, "trg_bndbox", [entry["trg_bndbox"]], 4)
     left, top, right, bottom = box.tolist()
     half = np.float32(0.5)
     return _Pair(category, (images[0], images[1]), (first + half, second + half), (left, top, right, bottom))
 
 
-def _numbers(path: Path, name: str, said: Any, width: int) -> Float32[np.ndarray, "k w"]:
+def _numbers(path: Path, name: str, stated: Any, width: int) -> Float32[np.ndarray, "k w"]:
     try:
-        found = np.array(said, dtype=np.float32)
+        numbers = np.array(stated, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: {name} holds no numbers ({error})") from error
-    if found.ndim != 2 or found.shape[1] != width or not np.isfinite(found).all():
-        raise DataError(f"{path}: {name} is {said}; expected {width} numbers each")
-    return found
+    if numbers.ndim != 2 or numbers.shape[1] != width or not np.isfinite(numbers).all():
+        raise DataError(f"{path}: {name} is {stated}; expected {width} numbers each")
+    return numbers
 
 
 datasets.register("spair71k")(Published(CARD, read))

@@ -36,7 +36,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         targets = np.array([number[name] for name in classes])
         return file_split(root / "SUN397", paths, targets, full_hash=options.full_hash)
 
-    # /a/abbey, /a/airplane_cabin, /a/apartment_building/outdoor: the first folder is only the initial.
+    # /a/abbey, /a/airplane_cabin, /a/apartment_building/outdoor: the first folder is the initial letter.
     readable = [name.split("/", 2)[-1].replace("_", " ").replace("/", ", ") for name in names]
     return Copy(tuple(readable), open_split)
 

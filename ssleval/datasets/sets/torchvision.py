@@ -1,7 +1,7 @@
 """torchvision:NAME, a classification set of torchvision.datasets, with the data root as its root.
 
-Only classes that take a known split are opened: `FORMS` says how each spells its splits. The sets
-of the usual transfer tables are here by plain name as well, each under its own folder.
+Only the classes in `FORMS` can be opened, for each class spells its splits in its own way. The sets of the
+usual transfer tables also have a plain name, each with a folder of its own.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -23,18 +23,19 @@ from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError, UnknownNameError
 
 Arguments: TypeAlias = Mapping[str, Any]
+Metric: TypeAlias = Literal["top1", "mean_per_class"]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one class of torchvision.datasets is to be called."""
+    """How to call one class of torchvision.datasets."""
 
     splits: Mapping[str, Sequence[Arguments]]
-    """Our name of a split: the arguments that give its parts, in order."""
+    """For our name of a split, the arguments of its parts, in order."""
     labels: str = ""
-    """Attribute with the labels, where images are held in memory; '' where they are files."""
+    """Attribute with the labels of images held in memory; '' where images are files."""
     download: str = ""
-    """Size of the download; '' where torchvision cannot fetch it."""
+    """Size of the download; '' if torchvision cannot fetch it."""
     license: str = "not stated"
 
 
@@ -73,7 +74,7 @@ FORMS: Mapping[str, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """Images held in memory by the library's object; survives pickling."""
+    """Images that the library's object holds in memory; can be pickled."""
 
     data: Any
 
@@ -86,8 +87,8 @@ def torchvision(location: str, options: DatasetOptions) -> Dataset:
     """Open a class of torchvision.datasets by name.
 
     Raises:
-        UnknownNameError: no such class, or none whose splits we know.
-        DataError: the files are absent, and may not or cannot be fetched.
+        UnknownNameError: there is no such class, or its splits are unknown here.
+        DataError: the files are absent, and fetching them is not allowed or not possible.
     """
     if location not in FORMS:
         raise UnknownNameError(
@@ -128,15 +129,12 @@ def _construct(kind: str, name: str, root: Path, options: DatasetOptions, argume
     import torchvision.datasets as library
 
     form = FORMS[kind]
-    chosen = dict(arguments)
-    if options.download and form.download:
-        chosen["download"] = True
-    if not form.labels:
-        # The path itself instead of the image: labels are read without decoding anything.
-        chosen["loader"] = str
+    # The loader returns the path in place of the image: labels are read without decoding anything.
+    loader = {} if form.labels else {"loader": str}
+    download = {"download": True} if options.download and form.download else {}
     try:
         with redirect_stdout(sys.stderr):
-            return getattr(library, kind)(str(root), **chosen)
+            return getattr(library, kind)(str(root), **arguments, **loader, **download)
     except (RuntimeError, OSError) as error:
         get = f"--download fetches it ({form.download})" if form.download else "it must be fetched by hand"
         raise DataError(
@@ -171,63 +169,55 @@ def _from_files(root: Path, parts: Sequence[Any], *, full_hash: bool) -> Split:
     return file_split(root, paths, np.array([int(label) for _, label in items]), full_hash=full_hash)
 
 
+def _card(
+    name: str, classes: int, lengths: Mapping[str, int], source: str, metric: Metric = "top1"
+) -> DatasetCard:
+    train = "trainval" if "trainval" in lengths else "train"
+    return DatasetCard(
+        name, classes=classes, lengths=lengths, train_split=train, metric=metric, source=source
+    )
+
+
+_DTD = {"train": 1_880, "val": 1_880, "test": 1_880, "trainval": 3_760}
+_AIRCRAFT = {"train": 3_334, "val": 3_333, "trainval": 6_667, "test": 3_333}
+_FLOWERS = {"train": 1_020, "val": 1_020, "test": 6_149, "trainval": 2_040}
+_CIFAR, _CIFAR_PAGE = (
+    {"train": 50_000, "test": 10_000},
+    "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+)
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/"
+
 PUBLISHED: Mapping[str, DatasetCard] = {
-    "CIFAR10": DatasetCard(
-        "cifar10",
-        classes=10,
-        lengths={"train": 50_000, "test": 10_000},
-        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "CIFAR10": _card("cifar10", 10, _CIFAR, _CIFAR_PAGE),
+    "CIFAR100": _card("cifar100", 100, _CIFAR, _CIFAR_PAGE),
+    "DTD": _card("dtd", 47, _DTD, f"Cimpoi et al. 2014, partition 1, {_OXFORD}dtd/"),
+    "FGVCAircraft": _card(
+        "aircraft", 100, _AIRCRAFT, f"Maji et al. 2013, variants, {_OXFORD}fgvc-aircraft/", "mean_per_class"
     ),
-    "CIFAR100": DatasetCard(
-        "cifar100",
-        classes=100,
-        lengths={"train": 50_000, "test": 10_000},
-        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "Flowers102": _card(
+        "flowers102", 102, _FLOWERS, f"Nilsback and Zisserman 2008, {_OXFORD}flowers/102/", "mean_per_class"
     ),
-    "DTD": DatasetCard(
-        "dtd",
-        classes=47,
-        lengths={"train": 1_880, "val": 1_880, "test": 1_880, "trainval": 3_760},
-        train_split="trainval",
-        source="Cimpoi et al. 2014, partition 1, https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-    ),
-    "FGVCAircraft": DatasetCard(
-        "aircraft",
-        classes=100,
-        lengths={"train": 3_334, "val": 3_333, "trainval": 6_667, "test": 3_333},
-        train_split="trainval",
-        metric="mean_per_class",
-        source="Maji et al. 2013, variants, https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
-    ),
-    "Flowers102": DatasetCard(
-        "flowers102",
-        classes=102,
-        lengths={"train": 1_020, "val": 1_020, "test": 6_149, "trainval": 2_040},
-        train_split="trainval",
-        metric="mean_per_class",
-        source="Nilsback and Zisserman 2008, https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-    ),
-    "Food101": DatasetCard(
+    "Food101": _card(
         "food101",
-        classes=101,
-        lengths={"train": 75_750, "test": 25_250},
-        source="Bossard et al. 2014, https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        101,
+        {"train": 75_750, "test": 25_250},
+        "Bossard et al. 2014, https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
     ),
-    "StanfordCars": DatasetCard(
+    "StanfordCars": _card(
         "cars",
-        classes=196,
-        lengths={"train": 8_144, "test": 8_041},
-        source="Krause et al. 2013; the first host is gone: put stanford_cars/ of a mirror there, laid out "
-        "as torchvision.datasets.StanfordCars says",
+        196,
+        {"train": 8_144, "test": 8_041},
+        "Krause et al. 2013; the first host is gone: put stanford_cars/ of a mirror there, laid out as "
+        "torchvision.datasets.StanfordCars says",
     ),
 }
-"""Cards of the sets with a plain name, whose folder holds what torchvision would put there."""
+"""Cards of the sets with a plain name, whose folder has the layout that torchvision expects."""
 
-for _kind, _card in PUBLISHED.items():
-    datasets.register(_card.name)(
+for _kind, _described in PUBLISHED.items():
+    datasets.register(_described.name)(
         Published(
-            replace(_card, license=FORMS[_kind].license),
-            partial(_read, _kind, _card.name),
+            replace(_described, license=FORMS[_kind].license),
+            partial(_read, _kind, _described.name),
             downloads=bool(FORMS[_kind].download),
         )
     )

@@ -1,7 +1,7 @@
 """Pascal VOC 2007 classification: which of 20 classes are in the picture.
 
-A class is present where an object of it is not marked difficult (1 in ImageSets/Main). Images where
-all its objects are difficult (0) count as without it; the challenge's own scorer left those out.
+A class is present if one of its objects is not marked difficult (1 in ImageSets/Main). Images in which all
+its objects are difficult (0) count as images without it; the scorer of the challenge left them out.
 """
 
 from pathlib import Path

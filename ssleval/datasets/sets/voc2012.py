@@ -1,7 +1,7 @@
-"""Pascal VOC 2012 segmentation: background and 20 classes; 255, the rim of objects, is ignored.
+"""Pascal VOC 2012 segmentation: background and 20 classes; 255, the border of objects, is ignored.
 
-`voc2012` fits on the 1,464 images of the challenge, `voc2012_aug` on 10,582 with the masks of SBD
-(Hariharan et al. 2011), as papers on frozen backbones do. Both are scored on the same 1,449.
+`voc2012` has the 1,464 training images of the challenge, `voc2012_aug` 10,582 with the masks of SBD
+(Hariharan et al. 2011), as in papers on frozen backbones. Both are scored on the same 1,449 images.
 """
 
 from dataclasses import replace

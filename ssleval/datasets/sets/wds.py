@@ -1,8 +1,8 @@
 """wds:PATTERN, local tar shards of KEY.jpg and KEY.cls, read in place without unpacking.
 
-PATTERN is a folder (then its */*.tar), a glob, or a name with braces: {train,test}/{000..012}.tar.
-The folder of a shard names its split: train, val or test. Class names are the lines of classnames.txt
-in the folder above, else the numbers themselves. Items come shard by shard, in stored order.
+PATTERN is a folder (meaning its */*.tar), a glob, or a name with braces: {train,test}/{000..012}.tar. The
+folder of a shard names its split: train, val or test. Class names are the lines of classnames.txt in the
+folder above; without that file they are the numbers. Items come shard by shard, in stored order.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint
+from ssleval.datasets.files.names import Names
 from ssleval.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -26,33 +27,44 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(slots=True)
 class _Item:
-    """What one key of one shard holds; offsets and sizes in bytes."""
+    """What one key of one shard holds."""
 
-    id: str
     shard: int
     name: str = ""
     offset: int = 0
+    """Bytes, as is ``size``."""
     size: int = 0
     label: int = -1
 
 
 @dataclass(frozen=True, slots=True)
-class _Members:
-    """Reads the bytes of the i-th image out of its shard; survives pickling."""
+class _Shards:
+    """The images in the shards of one split; can be pickled."""
 
-    shards: Sequence[Path]
-    where: Int[np.ndarray, "n 3"]
-    """Shard, offset and size of every image."""
-    names: Sequence[str]
+    paths: Sequence[Path]
+    ids: Names
+    names: Names
+    """File names in the shards."""
+    places: Int[np.ndarray, "n 3"]
+    """Shard, offset and size in bytes of every image."""
+    labels: Int[np.ndarray, " n"]
 
     def read(self, index: int) -> bytes:
-        shard, offset, size = self.where[index].tolist()
-        with self.shards[shard].open("rb") as file:
+        shard, offset, size = self.places[index].tolist()
+        with self.paths[shard].open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def __call__(self, index: int) -> Image.Image:
-        return decode(self.read(index), self.names[index])
+        return decode(self.read(index), f"{self.paths[self.places[index, 0]]}/{self.names[index]}")
+
+    def rows(self, *, full_hash: bool) -> Iterator[list[str | int]]:
+        """Yield what the fingerprint holds: of every shard its size, of every image its size and label."""
+        for path in self.paths:
+            yield [path.name, path.stat().st_size]
+        for index, name in enumerate(self.ids):
+            content = [hashlib.sha256(self.read(index)).hexdigest()] if full_hash else []
+            yield [name, int(self.places[index, 2]), *content, int(self.labels[index])]
 
 
 @datasets.register("wds")
@@ -60,24 +72,29 @@ def wds(location: str, options: DatasetOptions) -> Dataset:
     """Index tar shards by their headers.
 
     Raises:
-        DataError: no shards, shards of other splits, compressed or damaged ones, or a key without
-            an image or a label.
+        DataError: there are no shards, or shards of other splits; a shard is compressed or damaged; or a key
+        has
+            no image or no label.
     """
-    shards = _by_split(location)
-    items = {split: _index(paths) for split, paths in shards.items()}
-    names = _class_names(next(iter(shards.values()))[0].parent.parent, items)
+    shards = {split: _index(paths) for split, paths in _by_split(location).items()}
+
+    def open_split(split: str) -> Split:
+        images = shards[split]
+        mark = fingerprint(images.rows(full_hash=options.full_hash))
+        return Split(images.ids, images, images.labels, mark)
+
     card = DatasetCard(
         name=f"wds:{location}",
-        class_names=names,
-        lengths={split: len(found) for split, found in items.items()},
-        test_split="test" if "test" in items else "val",
+        class_names=_class_names(shards),
+        lengths={split: len(images.ids) for split, images in shards.items()},
+        test_split="test" if "test" in shards else "val",
         source=location,
     )
-    return Dataset(card, lambda split: _split(shards[split], items[split], full_hash=options.full_hash))
+    return Dataset(card, open_split)
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the names ``{a,b}`` and ``{000..012}`` stand for, leftmost slowest."""
+    """Return the names that ``{a,b}`` and ``{000..012}`` stand for; the leftmost varies slowest."""
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices = [_choices(part) if index % 2 else [part] for index, part in enumerate(parts)]
     return ["".join(chosen) for chosen in product(*choices)]
@@ -94,17 +111,15 @@ def _choices(body: str) -> list[str]:
 def _by_split(location: str) -> dict[str, list[Path]]:
     if "://" in location or location.startswith("pipe:"):
         raise DataError(f"wds:{location}: shards are read from local files; download them first")
-    paths = _shards(str(Path(location).expanduser()))
-    found: dict[str, list[Path]] = {}
-    for path in paths:
+    shards: dict[str, list[Path]] = {}
+    for path in _shards(str(Path(location).expanduser())):
         if path.parent.name not in SPLITS:
             raise DataError(f"wds:{path}: its folder must name a split: {', '.join(SPLITS)}")
-        found.setdefault(path.parent.name, []).append(path)
-    if "train" not in found or len(found) < 2:
-        raise DataError(
-            f"wds:{location}: needs shards in train/ and in test/ or val/, found {', '.join(found) or 'none'}"
-        )
-    return {split: found[split] for split in SPLITS if split in found}
+        shards.setdefault(path.parent.name, []).append(path)
+    if "train" not in shards or len(shards) < 2:
+        present = ", ".join(shards) or "none"
+        raise DataError(f"wds:{location}: needs shards in train/ and in test/ or val/, found {present}")
+    return {split: shards[split] for split in SPLITS if split in shards}
 
 
 def _shards(pattern: str) -> list[Path]:
@@ -123,11 +138,11 @@ def _shards(pattern: str) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    # 10.tar after 9.tar: the order the shards were written in.
+    # 10.tar comes after 9.tar: the order in which shards are written.
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
-def _index(shards: Sequence[Path]) -> list[_Item]:
+def _index(shards: Sequence[Path]) -> _Shards:
     items: dict[str, _Item] = {}
     for number, shard in enumerate(shards):
         try:
@@ -136,12 +151,14 @@ def _index(shards: Sequence[Path]) -> list[_Item]:
                 _add(items, number, shard, archive)
         except tarfile.TarError as error:
             raise DataError(f"wds:{shard}: not a whole, uncompressed tar file ({error})") from error
-    for item in items.values():
+    for key, item in items.items():
         if not item.name or item.label < 0:
-            raise DataError(f"wds:{item.id}: has no {'label (.cls)' if item.name else 'image'}")
+            raise DataError(f"wds:{key}: has no {'label (.cls)' if item.name else 'image'}")
     if not items:
         raise DataError(f"wds:{shards[0].parent}: no items in {len(shards)} shards")
-    return list(items.values())
+    places = np.array([(item.shard, item.offset, item.size) for item in items.values()], np.int64)
+    labels = np.array([item.label for item in items.values()], np.int64)
+    return _Shards(shards, Names(items), Names(item.name for item in items.values()), places, labels)
 
 
 def _add(items: dict[str, _Item], number: int, shard: Path, archive: tarfile.TarFile) -> None:
@@ -151,7 +168,7 @@ def _add(items: dict[str, _Item], number: int, shard: Path, archive: tarfile.Tar
         folder, _, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
         key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
-        item = items.setdefault(key, _Item(key, number))
+        item = items.setdefault(key, _Item(number))
         if f".{extension.lower()}" in EXTENSIONS:
             if item.name:
                 raise DataError(f"wds:{shard}: {key} has two images, {item.name} and {member.name}")
@@ -168,31 +185,9 @@ def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> in
     return int(text)
 
 
-def _class_names(folder: Path, items: dict[str, list[_Item]]) -> tuple[str, ...]:
-    listed = folder / "classnames.txt"
+def _class_names(shards: dict[str, _Shards]) -> tuple[str, ...]:
+    listed = next(iter(shards.values())).paths[0].parents[1] / "classnames.txt"
     if listed.is_file():
         return tuple(listed.read_text(encoding="utf-8").splitlines())
-    highest = max(item.label for found in items.values() for item in found)
+    highest = max(int(images.labels.max()) for images in shards.values())
     return tuple(str(number) for number in range(highest + 1))
-
-
-def _split(shards: Sequence[Path], items: Sequence[_Item], *, full_hash: bool) -> Split:
-    where = np.array([(item.shard, item.offset, item.size) for item in items], dtype=np.int64)
-    names = [f"{shards[item.shard]}/{item.name}" for item in items]
-    members = _Members(shards, where, names)
-    return Split(
-        ids=[item.id for item in items],
-        image=members,
-        targets=np.array([item.label for item in items]),
-        fingerprint=fingerprint(_rows(shards, items, members, full_hash=full_hash)),
-    )
-
-
-def _rows(
-    shards: Sequence[Path], items: Sequence[_Item], members: _Members, *, full_hash: bool
-) -> Iterator[list[str | int]]:
-    for shard in shards:
-        yield [shard.name, shard.stat().st_size]
-    for index, item in enumerate(items):
-        content = [hashlib.sha256(members.read(index)).hexdigest()] if full_hash else []
-        yield [item.id, item.size, *content, item.label]

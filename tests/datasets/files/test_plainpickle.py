@@ -57,6 +57,40 @@ def test_what_is_neither_plain_nor_numbers_is_refused(tmp_path: Path, content: A
         read_plain_pickle(stored(tmp_path, content))
 
 
+def test_values_that_multiply_are_refused(tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    doubled: list[Any] = []
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for content in (endless, doubled):
+        with pytest.raises(DataError, match="not a whole pickle of plain values"):
+            read_plain_pickle(stored(tmp_path, content))
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.pkl"
+    with path.open("wb") as file:
+        file.truncate((1 << 26) + 1)
+    with pytest.raises(DataError, match=r"67,108,865 bytes, at most 67,108,864 are read"):
+        read_plain_pickle(path)
+
+
+def test_array_states_cannot_lie(tmp_path: Path) -> None:
+    class Lie:
+        def __init__(self, *parts: Any) -> None:
+            self.parts = parts
+
+        def __reduce__(self) -> Any:
+            return self.parts
+
+    number = Lie(np.dtype, ("i8",), (3, "<", None, ("x",), {"x": (np.dtype("f8"), 1 << 40)}, 8, 1, 0))
+    for shape, kind, data in (((1 << 40,), np.dtype("i8"), b"1"), ((1,), number, b""), ((1,), None, b"1")):
+        array = Lie(np.ndarray, ((0,), "b"), (1, shape, kind, False, data))
+        with pytest.raises(DataError, match="not a whole pickle of plain values"):
+            read_plain_pickle(stored(tmp_path, array))
+
+
 def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = stored(tmp_path, list(range(1000)))
     path.write_bytes(path.read_bytes()[:100])

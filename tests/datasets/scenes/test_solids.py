@@ -45,8 +45,7 @@ def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split(points: np.ndarray) -> Vector:
-    x, y, z = (np.ascontiguousarray(axis, np.float32) for axis in points.T)
-    return (x, y, z)
+    return np.ascontiguousarray(points.T, np.float32)
 
 
 def entries(kind: Kind, shape: tuple[float, ...], origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -91,7 +90,7 @@ def test_surface_normal_is_the_downhill_direction_of_inside(kind: Kind, shape: t
         axis=-1,
     )
 
-    normal = np.stack([np.asarray(axis) for axis in surface_normal(kind, shape, split(points))], axis=-1)
+    normal = np.stack(list(surface_normal(kind, shape, split(points))), axis=-1)
 
     cosine = (normal * gradient).sum(-1) / np.linalg.norm(normal, axis=-1) / np.linalg.norm(gradient, axis=-1)
     assert len(cosine) > 40

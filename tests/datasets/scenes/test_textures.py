@@ -11,9 +11,8 @@ from ssleval.datasets.scenes.things import Pattern
 LATTICE = Draw("lattice").lattice(4096)
 
 
-def points(count: int, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = np.random.default_rng(0).uniform(-spread, spread, (3, count)).astype(np.float32)
-    return (x, y, z)
+def points(count: int, spread: float) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-spread, spread, (3, count)).astype(np.float32)
 
 
 def test_noise_at_corners_is_the_table() -> None:
@@ -27,7 +26,7 @@ def test_noise_is_smooth_and_fills_its_range() -> None:
     here = points(3000, 20)
     step = np.float32(1e-3)
 
-    value = noise(LATTICE, here)
+    value = noise(LATTICE, tuple(here))
     moved = noise(LATTICE, (here[0] + step, here[1], here[2]))
 
     assert 0 <= value.min() < 0.15
@@ -54,9 +53,8 @@ def test_accent_is_a_share_and_plain_has_none(pattern: Pattern) -> None:
 def test_checks_change_sides_at_every_cell() -> None:
     paint = replace(surface(Draw("s")), pattern="checks", period=1.0)
     cells = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [-1, 0, 0]], np.float32) + np.float32(0.5)
-    x, y, z = (np.ascontiguousarray(axis) for axis in cells.T)
 
-    np.testing.assert_array_equal(accent(paint, (x, y, z)), [0, 1, 0, 1, 1])
+    np.testing.assert_array_equal(accent(paint, np.ascontiguousarray(cells.T)), [0, 1, 0, 1, 1])
 
 
 def test_surfaces_draw_every_property_evenly_and_independently() -> None:

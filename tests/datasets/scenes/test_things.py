@@ -5,8 +5,8 @@ from ssleval.datasets.scenes.categories import CATEGORIES, body
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.palette import surface
 from ssleval.datasets.scenes.solids import lowest
-from ssleval.datasets.scenes.things import moved, place
-from ssleval.datasets.scenes.vectors import about, half_turn, identity, multiply, turned
+from ssleval.datasets.scenes.things import place
+from ssleval.datasets.scenes.vectors import about, half_turn, multiply, turned
 
 PAINT = surface(Draw("paint"))
 
@@ -38,16 +38,6 @@ def test_things_stand_on_the_ground(category: int) -> None:
         down.append(solid.centre[2] + lowest(solid.kind, solid.shape, axis))
     assert min(down) == pytest.approx(0, abs=1e-9)
     assert thing.centre[:2] == (1.0, -2.0)
-
-
-def test_moved_moves_everything_by_the_same() -> None:
-    thing = place(body(10, Draw("b")), category=10, surface=PAINT, turn=identity(), scale=1.0, at=(0.0, 0.0))
-
-    there = moved(thing, (1.0, 2.0, 3.0))
-
-    for before, after in zip(thing.solids, there.solids, strict=True):
-        np.testing.assert_allclose(np.subtract(after.centre, before.centre), (1, 2, 3))
-    np.testing.assert_allclose(np.subtract(there.centre, thing.centre), (1, 2, 3))
 
 
 def test_half_turn_and_turned_are_rotations() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetOptions, Split
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ConfigError, DataError
+from ssleval.errors import ConfigError, DataError, SslevalError
 
 OpenReduced = Callable[..., Dataset]
 
@@ -66,9 +66,15 @@ def test_a_format_of_their_own(sequence: Path) -> None:
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
-    (lambda root: (root / "depth.yaml").write_text("scal: 3"), "scal unknown"),
-    (lambda root: (root / "depth.yaml").write_text("scale: 0"), "must be positive"),
-    (lambda root: (root / "depth.yaml").write_text("scale: [3]"), "expected numbers"),
+    (
+        lambda root: (root / "depth.yaml").write_text("scal: 3"),
+        r"depth.yaml has no setting 'scal'; did you mean scale",
+    ),
+    (lambda root: (root / "depth.yaml").write_text("scale: 0"), r"depth.yaml.scale=0: expected a number > 0"),
+    (lambda root: (root / "depth.yaml").write_text("scale: [3]"), r"depth.yaml.scale=3: expected a number"),
+    (lambda root: (root / "depth.yaml").write_text("scale: .inf"), "expected finite numbers"),
+    (lambda root: (root / "depth.yaml").write_text("scale"), "expected lines such as scale: 1000"),
+    (lambda root: (root / "depth.yaml").write_text("a: b: c"), "not a YAML file"),
     (lambda root: (root / "f5.depth.png").unlink(), "f5.depth.png"),
     (lambda root: write(root / "f5.depth.png", np.zeros((4, 6), np.uint8)), "expected depth of 16 bits"),
     (
@@ -83,7 +89,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 @pytest.mark.parametrize(("change", "message"), DAMAGE)
 def test_damage_is_one_line(sequence: Path, change: Callable[[Path], object], message: str) -> None:
     change(sequence)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(SslevalError, match=message):
         depth(open_dataset(f"rgbd:{sequence}", DatasetOptions()).split("test"), 1)
 
 

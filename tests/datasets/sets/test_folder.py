@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,23 @@ def test_class_by_class_then_by_path(folders: Path) -> None:
     assert train.targets.dtype == np.int64
     assert train.targets.tolist() == [0, 0, 1]
     assert [train[i].image.getpixel((0, 0)) for i in range(3)] == [(2, 2, 2), (3, 3, 3), (1, 1, 1)]
+
+
+def test_opening_and_reading_a_split_lists_every_folder_once(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: str | Path) -> object:
+        listed.append(Path(path).relative_to(folders).as_posix())
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    dataset = open_dataset(f"folder:{folders}", OPTIONS)
+    for split in ("train", "test"):
+        dataset.split(split)
+    assert sorted(listed) == ["test", "test/a", "test/b", "train", "train/a", "train/b"]
 
 
 def test_order_is_that_of_torchvision(folders: Path) -> None:

@@ -72,8 +72,21 @@ def test_cards_state_what_was_published(name: str) -> None:
     assert card.source
 
 
-def test_every_published_set_is_checked_here() -> None:
-    assert cards().keys() - PUBLISHED.keys() <= {"imagenet_c", "scenes"}
+@pytest.mark.parametrize("name", sorted(cards()))
+def test_every_card_is_complete(name: str) -> None:
+    card = cards()[name]
+    assert card.name == name
+    assert card.test_split in card.lengths
+    assert all(length > 0 for length in card.lengths.values())
+    assert card.num_classes > 0 or card.target not in {"label", "multilabel", "mask"}
+    assert card.class_names == () or len(card.class_names) == card.num_classes
+    assert card.license
+    assert card.source
+
+
+def test_no_set_loses_its_published_sizes() -> None:
+    assert len(PUBLISHED) == 36
+    assert cards().keys() >= PUBLISHED.keys() | {"imagenet_c"}
 
 
 def test_imagenet_c_has_fifteen_corruptions_at_five_severities() -> None:
