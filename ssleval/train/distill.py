@@ -1,6 +1,5 @@
 """A larger teacher, trained before and frozen, in place of the student's moving average (DINOv2 sec. 5)."""
 
-import hashlib
 from pathlib import Path
 
 from torch import Tensor
@@ -41,9 +40,3 @@ def _check_patches(path: Path, theirs: TrainConfig, ours: TrainConfig) -> None:
             f"{path}: its teacher has patches of {theirs.model.patch_size} pixels, the student of "
             f"{ours.model.patch_size}; --set model.patch_size={theirs.model.patch_size}, or loss.ibot=0"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file, by which a run knows its frozen teacher again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

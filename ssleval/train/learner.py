@@ -11,10 +11,11 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ssleval.backbones.vit import Vit
+from ssleval.core.files import file_sha256
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import synchronise
-from ssleval.train.distill import file_sha256, frozen_teacher
+from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates

@@ -5,7 +5,6 @@ all that must be kept of them.
 """
 
 import os
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 
 import torch
 
+from ssleval.core.files import DAMAGED_PICKLE
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.train.config import TrainConfig
 
 _FORMAT = "ssleval-training-1"
-_DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
-"""What torch's reader raises on truncated and foreign files."""
 
 
 class Checkpoints:
@@ -51,7 +49,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except DAMAGED_PICKLE as error:
         raise WeightsError(f"{path}: it cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise WeightsError(f"{path}: it is no checkpoint of ssleval train")

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ssleval.core.files import DAMAGED_PICKLE
 from ssleval.errors import DataError
-
-_DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError,
-            OverflowError, UnicodeError)  # fmt: skip
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -32,7 +30,7 @@ def read_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             # latin1 is how Python 3 reads the strings and arrays of Python 2.
             return _plain(_Reader(file, encoding="latin1").load())
-    except _DAMAGED as error:
+    except DAMAGED_PICKLE as error:
         raise DataError(f"{path}: not a whole pickle of plain values ({error}); fetch it again") from error
 
 
