@@ -86,7 +86,11 @@ class TimmBackbone(Backbone):
             )
         self._refuse_fixed_size(images)
         inputs: list[Tensor] = []
-        hook = last.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+
+        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs.append(arguments[0])
+
+        hook = last.register_forward_pre_hook(keep)
         try:
             model.forward_features((images - self.mean) / self.std)
         finally:
