@@ -30,12 +30,7 @@ class Tokens:
 
     @classmethod
     def from_sequence(
-        cls,
-        tokens: Float[Tensor, "b t d"],
-        grid: tuple[int, int],
-        *,
-        has_cls: bool = True,
-        registers: int = 0,
+        cls, tokens: Float[Tensor, "b t d"], grid: Sequence[int], *, has_cls: bool = True, registers: int = 0
     ) -> "Tokens":
         """Split a sequence: class token, registers, the patches of ``grid`` (rows, columns) row by row."""
         first = int(has_cls) + registers

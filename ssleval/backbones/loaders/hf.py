@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained
-from ssleval.core import BackboneCard, Interpolation
+from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.errors import ConfigError, WeightsError
 
@@ -57,8 +58,6 @@ _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
 )  # fmt: skip
 """Tensors of heads that a published file may hold beside the backbone."""
-_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""By PIL's number of the filter, which image processors store."""
 
 
 class HfBackbone(Backbone):
@@ -90,12 +89,8 @@ class HfBackbone(Backbone):
                 hooks.callback(handle.remove)
             output = self._tower[0](**self._inputs(images))
         final_norm = getattr(self._tower[0], self.layout.norm) if norm else nn.Identity()
-        split = partial(
-            Tokens.from_sequence,
-            grid=self.patch_grid(images),
-            has_cls=self.layout.cls,
-            registers=self.registers,
-        )
+        kinds = {"has_cls": self.layout.cls, "registers": self.registers}
+        split = partial(Tokens.from_sequence, grid=self.patch_grid(images), **kinds)
         return Features(self._pooled(output), tuple(split(final_norm(states[index])) for index in blocks))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
@@ -249,7 +244,7 @@ def _geometry(card: BackboneCard) -> dict[str, Any]:
         )
     return {
         **sizes,
-        "interpolation": _RESAMPLE[int(settings["resample"])],
+        "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
         "mean": tuple(settings["image_mean"]),
         "std": tuple(settings["image_std"]),
     }

@@ -6,7 +6,6 @@ GELU) than its weights were trained with is refused: it loses accuracy, and open
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
@@ -94,32 +93,9 @@ def _resampled(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]
 
 
 def _card(identifier: str) -> BackboneCard:
-    folder = Path(identifier)
-    if folder.is_dir():
-        config = _folder_config(folder)
-        return _describe(
-            identifier, config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
-        )
-    arch, tag = _split(identifier)
-    from open_clip import get_model_config
-    from open_clip.pretrained import get_pretrained_cfg
-
-    settings: dict[str, Any] = dict(get_pretrained_cfg(arch, tag))
-    model = get_model_config(arch)
-    assert model is not None
-    _refuse_gelu(identifier, model, settings)
-    repo = settings.get("hf_hub", "").rstrip("/")
-    return _describe(identifier, model, settings, {"repo": repo} if repo else {"url": settings["url"]})
-
-
-def _describe(
-    identifier: str, model: dict[str, Any], settings: dict[str, Any], weights: dict[str, str]
-) -> BackboneCard:
-    shape = _create(identifier, device="meta")
-    visual = shape.visual
+    model, settings, weights = _stated(identifier)
+    visual = _create(identifier, device="meta").visual
     trunk = getattr(visual, "trunk", None)
-    _refuse_layout(identifier, visual)
-    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     return BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
@@ -127,7 +103,7 @@ def _describe(
         embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
         patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
-        image_size=size,
+        image_size=visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size,
         resize_mode=_resize_mode(identifier, settings.get("resize_mode", "shortest")),
         interpolation=settings.get("interpolation", "bicubic"),
         mean=tuple(settings.get("mean", (0.48145466, 0.4578275, 0.40821073))),
@@ -147,20 +123,31 @@ def _describe(
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import open_clip
 
-    if not Path(card.arch).is_dir():
-        from open_clip.pretrained import get_pretrained_cfg
-
-        arch, tag = _split(card.arch)
-        _refuse_gelu(card.arch, open_clip.get_model_config(arch) or {}, get_pretrained_cfg(arch, tag))
+    _stated(card.arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _create(card.arch)
-    _refuse_layout(card.arch, model.visual)
     if weights.kind == "published":
         open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
     elif weights.kind == "checkpoint":
         fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
     return OpenClipBackbone(card, model)
+
+
+def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the settings of the model and of its preprocessing, and the source of its weights."""
+    from open_clip import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    folder = Path(identifier)
+    if folder.is_dir():
+        config = _folder_config(folder)
+        return config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
+    arch, tag = _split(identifier)
+    model, settings = get_model_config(arch) or {}, get_pretrained_cfg(arch, tag)
+    _refuse_gelu(identifier, model, settings)
+    repo = settings.get("hf_hub", "").rstrip("/")
+    return model, settings, {"repo": repo} if repo else {"url": settings["url"]}
 
 
 def _published(card: BackboneCard) -> str:
@@ -183,28 +170,29 @@ def _create(identifier: str, device: str = "cpu") -> Any:
     """Build the architecture with random weights; neither tower downloads weights."""
     import open_clip
 
-    name = f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
-    logging.getLogger().addFilter(_is_news)
-    try:
-        with torch.device(device):
-            return open_clip.create_model(
-                name, load_weights=False, pretrained_image=False, pretrained_text=False, device=device
-            )
-    finally:
-        logging.getLogger().removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drop the warning of open_clip that a model built without weights has none."""
-    return "No pretrained weights loaded" not in record.getMessage()
+    # Quiet, because open_clip warns that the model has no weights.
+    with quiet(), torch.device(device):
+        model: Any = open_clip.create_model(
+            _name(identifier),
+            load_weights=False,
+            pretrained_image=False,
+            pretrained_text=False,
+            device=device,
+        )
+    _refuse_layout(identifier, model.visual)
+    return model
 
 
 def _tokenizer(card: BackboneCard) -> Any:
     import open_clip
 
-    folder = Path(card.arch).is_dir()
     with explained(card):
-        return open_clip.get_tokenizer(f"local-dir:{card.arch}" if folder else card.arch.partition("/")[0])
+        return open_clip.get_tokenizer(_name(card.arch))
+
+
+def _name(identifier: str) -> str:
+    """Return the name that open_clip has for an architecture."""
+    return f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
 
 
 def _split(identifier: str) -> tuple[str, str]:

@@ -168,16 +168,12 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         shape = timm.create_model(card.arch.partition(".")[0], num_classes=0)
     _refuse_layout(card.arch, shape)
     options: dict[str, Any] = {"dynamic_img_size": True} if type(shape).__name__ in _DYNAMIC else {}
-    if weights.kind == "published":
-        if not card.weights:
-            raise WeightsError(
-                f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE"
-            )
-        with explained(card):
-            return TimmBackbone(card, timm.create_model(card.arch, pretrained=True, num_classes=0, **options))
-    with torch.random.fork_rng(devices=[]):
+    published = weights.kind == "published"
+    if published and not card.weights:
+        raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
+    with explained(card), torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
-        model = timm.create_model(card.arch, num_classes=0, **options)
+        model = timm.create_model(card.arch, pretrained=published, num_classes=0, **options)
     if weights.kind == "checkpoint":
         fill(model, _to_timm(model, read_checkpoint(weights.file, weights.key)), name=card.name)
     return TimmBackbone(card, model)

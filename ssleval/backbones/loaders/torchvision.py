@@ -79,7 +79,9 @@ def _card(identifier: str) -> BackboneCard:
         supervision="weak" if swag else "full",
         family=type(model).__name__,
         weights={"url": enum.url},
-        sha256=_short_hash(enum.url),
+        sha256=enum.url.rpartition("-")[2].partition(".")[
+            0
+        ],  # torchvision ends file names in its first digits
         license="CC-BY-NC-4.0" if swag else "BSD-3-Clause",
         pretraining_data="3.6B hashtagged images, then ImageNet-1k" if swag else "ImageNet-1k",
         parameters=millions_of_parameters(model),
@@ -139,11 +141,6 @@ def _published(identifier: str) -> tuple[str, Any]:
             f"torchvision:{arch} has no weights {tag!r}; {suggestion(tag, enum.__members__)}"
         )
     return arch, enum[tag or "DEFAULT"]
-
-
-def _short_hash(url: str) -> str:
-    """Return the digits of the sha256 that torchvision writes before the extension of its files."""
-    return url.rpartition("-")[2].partition(".")[0]
 
 
 backbones.register("torchvision")(Loader(_card, _build))

@@ -21,7 +21,7 @@ def explained(card: BackboneCard) -> Generator[None]:
     from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
-        with _quiet():
+        with quiet():
             yield
     except (OSError, HFValidationError) as error:
         chain = _chain(error)
@@ -35,8 +35,8 @@ def is_offline() -> bool:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Suppress the messages that libraries log at each retry."""
+def quiet() -> Generator[None]:
+    """Suppress what libraries log, such as each retry; errors are still logged."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
