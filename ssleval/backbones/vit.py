@@ -80,7 +80,7 @@ class VitConfig:
             raise ConfigError(f"vit: width {self.embed_dim} is no multiple of {self.num_heads} heads")
         if self.stem == "residual" and (self.patch_size < 4 or self.patch_size & (self.patch_size - 1)):
             raise ConfigError(
-                f"vit: a residual stem halves; patch {self.patch_size} is no power of 2 from 4 on"
+                f"vit: a residual stem needs a power of 2 from 4 on as the patch size, got {self.patch_size}"
             )
 
     @property

@@ -212,11 +212,7 @@ class WeightsFrom:
 
     @property
     def file(self) -> Path:
-        """The file of a checkpoint.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The file of a checkpoint; a ConfigError where there is none."""
         if self.path is None:
             raise ConfigError(f"{self.kind} weights were requested without the path of a file")
         return self.path

@@ -60,8 +60,8 @@ def test_no_card_is_named_like_a_path():
 
 
 def test_globs_keep_the_order_given_and_repeat_nothing():
-    found = match_models("pixels, dinov2_vit?14, pixels,timm:test_vit")
-    assert found == ["pixels", *(f"dinov2_vit{size}14" for size in "sblg"), "timm:test_vit"]
+    names = match_models("pixels, dinov2_vit?14, pixels,timm:test_vit")
+    assert names == ["pixels", *(f"dinov2_vit{size}14" for size in "sblg"), "timm:test_vit"]
 
 
 @pytest.mark.parametrize("pattern", ["dinov2_vitb41", "nothing_*"])

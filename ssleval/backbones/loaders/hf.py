@@ -240,7 +240,7 @@ def _geometry(card: BackboneCard) -> dict[str, Any]:
         sizes = {"image_size": size["height"], "resize_mode": "square"}
     else:
         raise ConfigError(
-            f"{card.name}: the processor resizes to {size} and crops to {crop}, which has no equal here"
+            f"{card.name}: the processor resizes to {size} and crops to {crop}; no geometry here does that"
         )
     return {
         **sizes,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
@@ -23,7 +23,9 @@ from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _TRUNKS = {"Eva", "VisionTransformer"}
-"""timm classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
+"""Classes of timm whose sequence is: class token if any, other prefix tokens, patches row by row."""
+_RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
+"""Modes that `BackboneCard` has; it refuses other ones by name."""
 
 
 class OpenClipBackbone(Backbone):
@@ -44,7 +46,8 @@ class OpenClipBackbone(Backbone):
         grid = self.patch_grid(images)
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        positions = _resampled(visual.positional_embedding, visual.grid_size, grid)
+        # Resized as open_clip does when it loads weights of another size.
+        positions = resize_positions(visual.positional_embedding[None], *grid, "size_antialias")
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + positions.to(x.dtype))
         indices = sorted({*blocks, self.num_blocks - 1})
         x, states = visual.transformer.forward_intermediates(x, indices=indices)
@@ -82,20 +85,10 @@ class OpenClipBackbone(Backbone):
         return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in blocks))
 
 
-def _resampled(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Resample the positions of patches as open_clip does when it loads weights of another size."""
-    if tuple(native) == grid:
-        return positions
-    cls, patches = positions[:1], positions[1:]
-    maps = patches.unflatten(0, native).permute(2, 0, 1)[None]
-    maps = functional.interpolate(maps, size=grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([cls, maps[0].permute(1, 2, 0).flatten(0, 1)])
-
-
 def _card(identifier: str) -> BackboneCard:
     model, settings, weights = _stated(identifier)
     visual = _create(identifier, device="meta").visual
-    trunk = getattr(visual, "trunk", None)
+    trunk, mode = getattr(visual, "trunk", None), settings.get("resize_mode", "shortest")
     return BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
@@ -104,7 +97,7 @@ def _card(identifier: str) -> BackboneCard:
         patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
         image_size=visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size,
-        resize_mode=_resize_mode(identifier, settings.get("resize_mode", "shortest")),
+        resize_mode=_RESIZE_MODES.get(mode, mode),
         interpolation=settings.get("interpolation", "bicubic"),
         mean=tuple(settings.get("mean", (0.48145466, 0.4578275, 0.40821073))),
         std=tuple(settings.get("std", (0.26862954, 0.26130258, 0.27577711))),
@@ -232,21 +225,12 @@ def _refuse_gelu(identifier: str, model: dict[str, Any], settings: dict[str, Any
 def _refuse_layout(identifier: str, visual: Any) -> None:
     trunk = getattr(visual, "trunk", None)
     kind = type(visual if trunk is None else trunk).__name__
-    known = kind in _TRUNKS if trunk is not None else kind == "VisionTransformer" and visual.attn_pool is None
-    if not known:
+    plain = kind == "VisionTransformer" and getattr(visual, "attn_pool", None) is None
+    if not (plain if trunk is None else kind in _TRUNKS):
         raise ConfigError(
             f"open_clip:{identifier}: the token layout of {kind} with its pooling is not known to ssleval; "
             "vision transformers with a class token, and timm's Eva and VisionTransformer, are"
         )
-
-
-def _resize_mode(identifier: str, mode: str) -> Any:
-    modes = {"shortest": "short", "squash": "square"}
-    if mode not in modes:
-        raise ConfigError(
-            f"open_clip:{identifier}: resize mode {mode!r} has no equal here; known: shortest, squash"
-        )
-    return modes[mode]
 
 
 backbones.register("open_clip")(Loader(_card, _build))

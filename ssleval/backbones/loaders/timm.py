@@ -129,9 +129,7 @@ def _card(identifier: str) -> BackboneCard:
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
-    with torch.device("meta"):
-        model: Any = timm.create_model(arch, num_classes=0)
-    _refuse_layout(identifier, model)
+    model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     last = model.feature_info[-1]
     size = config.input_size[-1]
@@ -164,10 +162,8 @@ def _card(identifier: str) -> BackboneCard:
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import timm
 
-    with torch.device("meta"):
-        shape = timm.create_model(card.arch.partition(".")[0], num_classes=0)
-    _refuse_layout(card.arch, shape)
-    options: dict[str, Any] = {"dynamic_img_size": True} if type(shape).__name__ in _DYNAMIC else {}
+    kind = type(_shape(card.arch)).__name__
+    options: dict[str, Any] = {"dynamic_img_size": True} if kind in _DYNAMIC else {}
     published = weights.kind == "published"
     if published and not card.weights:
         raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
@@ -192,13 +188,19 @@ def _to_timm(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return convert(kept, model) if convert is not None else kept
 
 
-def _refuse_layout(identifier: str, model: nn.Module) -> None:
+def _shape(identifier: str) -> Any:
+    """Build an architecture without weights, or refuse a class whose token layout is not known."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(identifier.partition(".")[0], num_classes=0)
     kind = type(model).__name__
     if kind not in _TRANSFORMERS | _MAPS:
         raise ConfigError(
             f"timm:{identifier}: the token layout of {kind} is not known to ssleval; "
             f"known: {', '.join(sorted(_TRANSFORMERS | _MAPS))}"
         )
+    return model
 
 
 def _position_embedding(model: Any) -> str:

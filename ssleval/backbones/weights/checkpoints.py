@@ -160,21 +160,14 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def fill(
     module: nn.Module, state: Mapping[str, Tensor], *, name: str, droppable: Sequence[str] = DROPPABLE
 ) -> tuple[str, ...]:
-    """Copy ``state`` into ``module``; all tensors of both sides must match, or nothing is copied.
+    """Copy ``state`` into ``module`` and return the names that were left out.
 
-    Values are converted to the types of the module. A module on the meta device is materialised.
-
-    Args:
-        module: the network to fill.
-        state: tensors under the names of the module.
-        name: the model, for messages.
-        droppable: names, or prefixes ending in a dot, that may be left out where the module lacks them.
-
-    Returns:
-        The names that were left out.
+    Values are converted to the types of the module. A module on the meta device is materialised. Names in
+    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. ``name`` is
+    that of the model, for messages.
 
     Raises:
-        WeightsError: tensors are missing, unexpected, or of another shape or kind.
+        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing is copied.
     """
     targets = module.state_dict()
     extra = [key for key in state if key not in targets]

@@ -59,14 +59,9 @@ def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size:
     """Return the local file of ``url``; download it where it is not in the folder of torch.hub.
 
     The file gets its final name when it is complete and its hash is right. The next call resumes a broken
-    download where the server sends an ETag, by which versions of a file differ.
-
-    Args:
-        url: http or https.
-        name: the model, for messages.
-        sha256: hash of the file or its leading digits; empty where the publisher states none.
-        kept_as: name of the local file, in place of the last part of the URL.
-        size: in words, for messages.
+    download where the server sends an ETag, by which versions of a file differ. The local name is
+    ``kept_as``, or the last part of the URL. ``sha256`` is the hash of the file or its leading digits, empty
+    where the publisher states none. ``name`` of the model and ``size`` in words are for messages.
 
     Raises:
         WeightsError: offline, unreachable, no such file, incomplete, or not the pinned file.

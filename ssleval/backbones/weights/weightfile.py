@@ -52,7 +52,7 @@ def read_card(path: Path) -> BackboneCard:
     try:
         return build(BackboneCard, values, str(path))
     except (TypeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its header holds no whole card ({error})") from error
+        raise WeightsError(f"{path}: its header does not hold a complete card ({error})") from error
 
 
 def describes_itself(path: Path) -> bool:

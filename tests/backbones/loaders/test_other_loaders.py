@@ -23,7 +23,7 @@ def test_pixels_are_mean_colours():
         load("pixels", checkpoint="some.pth")
 
 
-BUILDERS = {
+BUILDERS: dict[str, Any] = {
     "resnet50": partial(models.ResNet, models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=4),
     "vit_b_16": partial(
         models.VisionTransformer, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=48

@@ -45,14 +45,15 @@ if "SMALL_ARCHITECTURES" in os.environ:
     open_clip.add_model_config(os.environ["SMALL_ARCHITECTURES"])
 from ssleval.errors import SslevalError
 from ssleval.backbones.zoo import load
-found = {}
+loaded = {}
 for name in sys.argv[1:]:
     try:
         backbone = load(name)
-        found[name] = {key: float(value.double().sum()) for key, value in backbone.model.state_dict().items()}
+        state = backbone.model.state_dict()
+        loaded[name] = {key: float(value.double().sum()) for key, value in state.items()}
     except SslevalError as error:
-        found[name] = f"{type(error).__name__}: {error}"
-print(json.dumps(found))
+        loaded[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(loaded))
 """
 
 
@@ -81,10 +82,10 @@ def _run(cache: Path, *names: str, **environment: str) -> dict[str, dict[str, fl
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _is_loaded(found: dict[str, dict[str, float] | str]) -> None:
+def _is_loaded(loaded: dict[str, dict[str, float] | str]) -> None:
     for name in NAMES:
-        assert isinstance(found[name], dict), found[name]
-    tiny = found["hf:org/tiny"]
+        assert isinstance(loaded[name], dict), loaded[name]
+    tiny = loaded["hf:org/tiny"]
     assert isinstance(tiny, dict)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -118,7 +119,7 @@ Offline = tuple[dict[str, dict[str, float] | str], dict[str, Tensor]]
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
-    """Load models in a process without network; return what it found, and the tensors of `PINNED`."""
+    """Load models in a process without network; return what it loaded, and the tensors of `PINNED`."""
     folder = tmp_path_factory.mktemp("offline")
     for repository, files in _repositories(folder).items():
         _cached(folder / "cache", repository, COMMIT, files)
@@ -151,9 +152,9 @@ def test_open_clip_weights_come_from_the_cache_at_the_pinned_revision(offline: O
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the repositories the way the hub serves its files, and note what is asked."""
+    """Serve the repositories the way the hub serves its files, and record the requested paths."""
     folders = _repositories(tmp_path)
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -166,7 +167,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
             pass
 
         def _answer(self, *, body: bool) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             repository, _, name = self.path.lstrip("/").partition("/resolve/main/")
             path = folders.get(repository, Path("none")) / name
             if not path.is_file():
@@ -187,20 +188,20 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 def test_files_are_downloaded_from_the_endpoint(tmp_path: Path, hub: tuple[str, list[str]]):
-    endpoint, asked = hub
-    found = _run(tmp_path / "cache", HF_ENDPOINT=endpoint)
-    _is_loaded(found)
-    assert str(found["hf:org/absent"]).startswith("ConfigError: hf:org/absent: transformers finds no model")
-    assert "404 Not Found" in str(found["timm:test_resnet"])
-    assert "/org/tiny/resolve/main/model.safetensors" in asked
-    assert "/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in asked
+    endpoint, requests = hub
+    loaded = _run(tmp_path / "cache", HF_ENDPOINT=endpoint)
+    _is_loaded(loaded)
+    assert str(loaded["hf:org/absent"]).startswith("ConfigError: hf:org/absent: transformers finds no model")
+    assert "404 Not Found" in str(loaded["timm:test_resnet"])
+    assert "/org/tiny/resolve/main/model.safetensors" in requests
+    assert "/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in requests
     assert (tmp_path / "cache" / "hub" / "models--org--tiny" / "snapshots" / COMMIT).is_dir()
 
 
