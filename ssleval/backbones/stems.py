@@ -1,4 +1,4 @@
-"""How a vision transformer gets its patches: one linear map, or a small residual network in front of it."""
+"""Patch embeddings of a vision transformer: a linear map, or a small residual network."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of every patch, as in all published models of this family."""
+    """A linear map of each patch, as in all published models of this family."""
 
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
@@ -21,10 +21,10 @@ class PatchEmbed(nn.Module):
 
 
 class ResidualStem(nn.Module):
-    """The hybrid of Dosovitskiy et al. 2020, arXiv:2010.11929, sec. 3.1: residual blocks make the patches.
+    """Patch embedding by residual blocks: the hybrid of Dosovitskiy et al. 2020, arXiv:2010.11929, sec. 3.1.
 
-    Blocks are those of ResNet-D (He et al. 2018, arXiv:1812.01187, fig. 2c) with two 3 x 3 convolutions:
-    each halves the resolution and doubles the channels, and a last one brings them to ``width``.
+    The blocks are those of ResNet-D (He et al. 2018, arXiv:1812.01187, fig. 2c) with two 3 x 3 convolutions.
+    Each halves the resolution and doubles the channels; the last one maps them to ``width`` channels.
     """
 
     def __init__(self, width: int, patch_size: int) -> None:
@@ -43,7 +43,7 @@ class ResidualStem(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n d"]:
         """Return patches, row-major."""
-        # Channels last is how convolutions of few channels are fastest, on every device.
+        # Convolutions of few channels are fastest in this memory format, on all devices.
         images = images.contiguous(memory_format=torch.channels_last)
         return self.layers(images).flatten(2).transpose(1, 2)
 

@@ -1,33 +1,33 @@
-"""The vision transformer of ssleval: encoders of DINO, DINOv2, iBOT and MAE, exact to the published code.
+"""The vision transformer of ssleval: the encoders of DINO, DINOv2, iBOT and MAE, equal to the official code.
 
-One class covers them all. Parameter names are those of the official DINO and DINOv2 files, so an
-official checkpoint fills it without renaming. It is a plain module that trains; a frozen one behind
-the `Backbone` contract is in ``backbones/native.py``.
-
-Tokens are always ordered class token, registers, patches (row-major).
+One class covers them all. Parameter names are those of the official DINO and DINOv2 files, so that their
+checkpoints load without renaming. `Vit` is a plain module that can be trained; ``loaders/native.py`` makes a
+frozen `Backbone` of it. The order of tokens is class token, registers, patches (row-major).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssleval.backbones.stems import PatchEmbed, ResidualStem
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import Count, Natural, Positive, check
 from ssleval.errors import ConfigError, UnknownNameError
 
 PositionEmbedding: TypeAlias = Literal["dino", "dinov2", "size", "size_antialias"]
-"""How positions are resized off the native resolution; all are bicubic.
+"""How position embeddings are resized to other resolutions than the native one; always bicubic.
 
 ``dino`` and ``dinov2``: by a scale factor of (patches + 0.1) / grid, as in the official DINO, iBOT and
-DINOv2 without registers; the 0.1 was added against rounding and shifts every value, and published
-numbers contain it. ``size_antialias``: to the exact size, antialiased, as in DINOv2 with registers and
-timm. ``size``: to the exact size, not antialiased, as in transformers and MAE's fine-tuning.
+DINOv2 without registers. The 0.1 guards against rounding but shifts every value; published scores include
+it. ``size_antialias``: to the exact size, antialiased, as in DINOv2 with registers and in timm. ``size``: to
+the exact size, not antialiased, as in transformers and in MAE's fine-tuning.
 """
 
 SIZES: dict[str, tuple[int, int, int]] = {
@@ -38,55 +38,54 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "vit_huge": (1280, 32, 16),
     "vit_giant2": (1536, 40, 24),
 }
-"""Width, depth and heads by name; ``vit_giant2`` is DINOv2's giant, narrower than others of that name."""
+"""Width, depth and heads by name. ``vit_giant2`` is DINOv2's giant, which is narrower than other giants."""
 
 
 @dataclass(frozen=True, slots=True)
 class VitConfig:
-    """Everything that decides the shape of a `Vit` and how it computes."""
+    """The architecture of a `Vit`."""
 
-    embed_dim: int
-    depth: int
-    num_heads: int
-    patch_size: int = 16
-    image_size: int = 224
-    """Side of the square whose patch grid the positions were made for."""
+    embed_dim: Count
+    depth: Count
+    num_heads: Count
+    patch_size: Count = 16
+    image_size: Count = 224
+    """Side of the native square image, whose patch grid the position embeddings have."""
     stem: Literal["patch", "residual"] = "patch"
-    """Patches by one linear map, or by a few residual blocks, with which small networks learn in a fraction
+    """Patch embedding by a linear map, or by residual blocks, with which small networks learn in a fraction
     of the steps; see `ssleval.backbones.stems`."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Positive = 4.0
     ffn: Literal["mlp", "swiglu"] = "mlp"
     qkv_bias: bool = True
     layerscale: float | None = None
-    """Initial value of the learned scale of every residual branch; None has no such scale."""
-    num_registers: int = 0
+    """Initial value of the learned scale of each residual branch; None has no such scale."""
+    num_registers: Natural = 0
     mask_token: bool = False
-    """Whether there is a token to stand for masked patches in training."""
-    drop_path: float = 0.0
-    """Rate of stochastic depth of the last block, which only takes part in training."""
+    """Whether there is a token that replaces masked patches in training."""
+    drop_path: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Rate of stochastic depth of the last block, in training only."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
-    """Whether rates grow linearly from 0 at the first block, or are the same for all."""
-    norm_eps: float = 1e-6
+    """Whether rates grow linearly from 0 at the first block, or are the same for all blocks."""
+    norm_eps: Positive = 1e-6
     position_embedding: PositionEmbedding = "dino"
     fixed_positions: bool = False
-    """MAE's sine-cosine positions, which are not trained, instead of learned ones."""
+    """Fixed sine-cosine positions, as in MAE, instead of learned ones."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
+        check(self, "vit")
         if self.image_size % self.patch_size:
             raise ConfigError(f"vit: image size {self.image_size} is no multiple of patch {self.patch_size}")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"vit: width {self.embed_dim} is no multiple of {self.num_heads} heads")
-        if not 0 <= self.drop_path < 1:
-            raise ConfigError(f"vit: drop_path is {self.drop_path}; it must be in [0, 1)")
         if self.stem == "residual" and (self.patch_size < 4 or self.patch_size & (self.patch_size - 1)):
             raise ConfigError(
-                f"vit: a residual stem halves; patch {self.patch_size} is no power of 2 from 4 on"
+                f"vit: a residual stem needs a power of 2 from 4 on as the patch size, got {self.patch_size}"
             )
 
     @property
     def grid(self) -> int:
-        """Patches along one side of the native image."""
+        """Patches along a side of the native image."""
         return self.image_size // self.patch_size
 
     @property
@@ -96,13 +95,13 @@ class VitConfig:
 
     @property
     def ffn_width(self) -> int:
-        """Hidden width: SwiGLU keeps two thirds, rounded up to a multiple of 8, as DINOv2 does."""
+        """Hidden width; a SwiGLU has two thirds of it, rounded up to a multiple of 8, as in DINOv2."""
         hidden = int(self.embed_dim * self.mlp_ratio)
         return hidden if self.ffn == "mlp" else (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
 def sized(name: str) -> tuple[int, int, int]:
-    """Return width, depth and heads of a named size.
+    """Return the width, depth and heads of a size.
 
     Raises:
         UnknownNameError: no such size; the message offers the nearest.
@@ -137,7 +136,7 @@ class Vit(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Initialise as DINO does (convolution and norms: torch's defaults), registers as DINOv2 does."""
+        """Initialise as in DINO (torch's defaults for convolution and norms); registers as in DINOv2."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 for name, parameter in module.named_parameters():
@@ -162,12 +161,12 @@ class Vit(nn.Module):
         masks: Bool[Tensor, "b n"] | None = None,
         first: int | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return the normed tokens of the last block.
+        """Return the tokens of the last block after the final norm.
 
         Args:
             images: normalised; both sides a multiple of the patch size.
-            masks: patches to hide behind the mask token, row-major.
-            first: return so many of the first tokens alone; the last block then spares most of its work.
+            masks: patches to replace by the mask token, row-major.
+            first: return only this number of tokens, which saves most of the last block's work.
         """
         tokens = self.embed(images, masks)
         for block in self.blocks[:-1]:
@@ -177,9 +176,9 @@ class Vit(nn.Module):
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
     ) -> list[Float[Tensor, "b t d"]]:
-        """Return the tokens after the ``blocks`` (indices from zero), in the order asked.
+        """Return the tokens after each of ``blocks`` (indices from zero), in their order.
 
-        ``norm`` applies the final norm to each, as DINO and DINOv2 do for their last-n-blocks features.
+        ``norm`` applies the final norm to each, as DINO and DINOv2 do for features of their last blocks.
         """
         for index in blocks:
             if not 0 <= index < self.config.depth:
@@ -193,9 +192,9 @@ class Vit(nn.Module):
         return [outputs[index] for index in blocks]
 
     def class_attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token to every patch.
+        """Return the last block's attention of the class token to the patches.
 
-        The softmax runs over all tokens, so that a head's map sums to less than 1.
+        The softmax runs over all tokens, so that the map of a head sums to less than 1.
         """
         tokens = self.embed(images)
         for block in self.blocks[:-1]:
@@ -207,7 +206,7 @@ class Vit(nn.Module):
     def embed(
         self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b t d"]:
-        """Return what the first block sees: class token, registers and patches, with positions."""
+        """Return the input of the first block: class token, registers and patches, with positions."""
         height, width = self.patch_grid(images)
         patches = self.patch_embed(images)
         if masks is not None:
@@ -219,12 +218,12 @@ class Vit(nn.Module):
         tokens = tokens + positions.to(tokens.dtype)
         if self.register_tokens is None:
             return tokens
-        # Registers have no position: they go in after the sum.
+        # Registers have no position, so they are inserted after the sum.
         registers = self.register_tokens.expand(len(images), -1, -1).to(tokens.dtype)
         return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
-        """Return rows and columns of patches.
+        """Return the rows and columns of patches.
 
         Raises:
             ConfigError: a side is no multiple of the patch size.
@@ -237,12 +236,12 @@ class Vit(nn.Module):
 
 
 def resize_positions(
-    positions: Float[Tensor, "1 n d"], height: int, width: int, how: PositionEmbedding
+    positions: Float[Tensor, "1 n d"], height: int, width: int, rule: PositionEmbedding
 ) -> Float[Tensor, "1 m d"]:
     """Return position embeddings for a grid of ``height`` x ``width`` patches.
 
-    The class token's position, first, is kept. A grid equal to the native one is left untouched, as in
-    every official code; resizing is in fp32 whatever the parameters are.
+    The position of the class token, which is first, is kept. Positions of the native grid are returned
+    unchanged, as in the official code. Others are resized in fp32, whatever the type of the parameters.
 
     Source:
         facebookresearch/dino vision_transformer.py and facebookresearch/dinov2
@@ -252,21 +251,23 @@ def resize_positions(
     if (height, width) == (grid, grid):
         return positions
     patches = positions[:, 1:].float().unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
-    if how in ("dino", "dinov2"):
+    if rule in ("dino", "dinov2"):
         scale = ((height + 0.1) / grid, (width + 0.1) / grid)
         resized = functional.interpolate(patches, scale_factor=scale, mode="bicubic")
     else:
-        antialias = how == "size_antialias"
+        antialias = rule == "size_antialias"
         resized = functional.interpolate(patches, size=(height, width), mode="bicubic", antialias=antialias)
     flat = resized.permute(0, 2, 3, 1).flatten(1, 2)
     return torch.cat((positions[:, :1], flat.to(positions.dtype)), dim=1)
 
 
 def sincos_positions(width: int, grid: int) -> Float[Tensor, "1 n d"]:
-    """Return MAE's fixed positions: sines and cosines of the column, then of the row; class token zero.
+    """Return the fixed positions of MAE: sines and cosines of the column, then of the row.
+
+    The position of the class token is zero.
 
     Source:
-        He et al. 2021; column before row is how the released weights were trained.
+        He et al. 2021; the released weights were trained with the column before the row.
     """
     if width % 4:
         raise ConfigError(f"vit: sine-cosine positions need a width divisible by 4, got {width}")
@@ -291,7 +292,7 @@ class _Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def first_row(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b heads t"]:
-        """Return the attention weights of the first token, without the other rows' cost."""
+        """Return the attention weights of the first token only."""
         query, key, _ = self._heads(tokens)
         logits = query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
         return logits.float().softmax(dim=-1).squeeze(2)
@@ -332,7 +333,7 @@ class _LayerScale(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-norm attention and feed-forward, each with its scale and stochastic depth."""
+    """Pre-norm attention and feed-forward, each with layer scale and stochastic depth."""
 
     def __init__(self, config: VitConfig, drop_path: float) -> None:
         super().__init__()
@@ -347,13 +348,13 @@ class _Block(nn.Module):
         self.ls2 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
 
     def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
-        """Return the ``first`` tokens, to which the others are only keys and values; None returns all."""
+        """Return the ``first`` tokens, or all; the others then serve only as keys and values."""
         mixed = self.attn(self.norm1(tokens), first)
         tokens = tokens[:, :first] + self._kept(self.ls1(mixed))
         return tokens + self._kept(self.ls2(self.mlp(self.norm2(tokens))))
 
     def _kept(self, branch: Tensor) -> Tensor:
-        """Drop whole branches of random images while training, and scale the others to make up for it."""
+        """Apply stochastic depth in training: drop the branch of random images and rescale the others."""
         if not self.training or self.drop_path == 0:
             return branch
         keep = 1 - self.drop_path

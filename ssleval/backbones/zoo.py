@@ -1,11 +1,11 @@
-"""Names to backbones: aliases of ``model_zoo.yaml``, and ``source:identifier`` for everything else."""
+"""Backbones by name: the aliases of ``model_zoo.yaml``, and ``source:identifier`` for all other models."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,14 +13,17 @@ from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import build
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
 
 _RANDOM = "random:"
-_STATED = ("license", "source", "pretraining_data", "supervision")
-"""Fields with a default in the vocabulary that every card of the zoo must nevertheless state."""
+_REQUIRED = (
+    "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
+)  # fmt: skip
+"""Fields that every entry of the zoo states, also where `BackboneCard` has a default."""
 
 
 def load(
@@ -34,16 +37,16 @@ def load(
     """Build a frozen backbone.
 
     Args:
-        name: what `find_card` understands. ``torchhub:`` and Python files run code of others.
-        checkpoint: a local file whose weights go into the named architecture.
+        name: a name that `find_card` accepts. ``torchhub:`` and Python files run the code of others.
+        checkpoint: a local file of weights for the named architecture.
         key: which network of a full training checkpoint.
-        seed: for ``random:`` names.
-        device: where to put it.
+        seed: the seed of ``random:`` names.
+        device: the device of the backbone.
 
     Raises:
-        UnknownNameError: no such model.
-        WeightsError: its weights cannot be had, or do not fill it.
-        ConfigError: a checkpoint for a random model.
+        UnknownNameError: there is no such model.
+        WeightsError: its weights are out of reach, or do not fill it.
+        ConfigError: a checkpoint was given for a random model.
     """
     from ssleval.core.backbone import WeightsFrom, backbones
 
@@ -67,16 +70,16 @@ def load(
 
 
 def find_card(name: str) -> BackboneCard:
-    """Describe a model by name.
+    """Return the card of a model.
 
-    Known are the aliases of the zoo, ``source:identifier`` for every loader (``timm:…``, ``hf:org/name``
-    or a folder, ``open_clip:ARCH/TAG``, ``torchhub:owner/repo/entry``, ``torchvision:…``),
-    ``path/to/file.py:factory``, ``path/to/teacher.safetensors`` that `ssleval train` wrote, and ``random:``
-    before any of them: the same architecture, untrained.
+    A name is an alias of the zoo, ``source:identifier`` for a loader (``timm:…``, ``hf:org/name`` or a
+    folder, ``open_clip:ARCH/TAG``, ``torchhub:owner/repo/entry``, ``torchvision:…``),
+    ``path/to/file.py:factory``, or ``path/to/teacher.safetensors`` that `ssleval train` wrote. ``random:``
+    before any of them means the same architecture, untrained.
 
     Raises:
-        UnknownNameError: none of these; the message offers the nearest aliases.
-        WeightsError: a file of weights that is absent or does not say which architecture it holds.
+        UnknownNameError: the name is none of these; the message offers the nearest aliases.
+        WeightsError: a file of weights is absent, or does not state its architecture.
     """
     if name.startswith(_RANDOM):
         return _untrained(find_card(name.removeprefix(_RANDOM)), name)
@@ -100,30 +103,31 @@ def find_card(name: str) -> BackboneCard:
 
 
 def match_models(patterns: str) -> list[str]:
-    """Expand a comma list of names and globs over the zoo, in the order given, without repeats.
+    """Expand a comma list of names and globs over the zoo, in the given order and without repeats.
 
     Raises:
         UnknownNameError: a glob matches nothing, or a plain name is unknown.
     """
     zoo = _packaged_zoo()
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         matches = [name for name in zoo if fnmatchcase(name, pattern)] or [pattern]
         named = pattern in zoo or (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if matches == [pattern] and not named:
             raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        names.update(dict.fromkeys(matches))
+    return list(names)
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
-    """Read cards, in the order of the file.
+    """Return the cards of a file by name, in the order of the file; by default of the packaged one.
 
-    The file maps a family to ``shared`` fields and to ``models``, a mapping of name to the fields that
-    are the model's own. ``path`` is the packaged file by default.
+    The file maps each family to the fields that its models share, ``shared``, and to ``models``, which maps
+    names to the other fields of a model.
 
     Raises:
-        ConfigError: an unknown or missing field, a wrong type, or a name given twice.
+        ConfigError: a missing field, a value that its field cannot take, or a repeated name.
+        UnknownNameError: there is no such field; the message offers the nearest.
     """
     path = path or packaged("model_zoo.yaml")
     families = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -144,33 +148,11 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
 
 
 def _entry(name: str, stated: Mapping[str, Any], file: str) -> BackboneCard:
-    """Make a card of one entry, refusing what a typing mistake would lose."""
-    known = {field.name: field for field in fields(BackboneCard)}
-    unknown = sorted(set(stated) - set(known))
-    if unknown:
-        raise ConfigError(f"{file}: {name}: no field {unknown[0]!r}; {suggestion(unknown[0], known)}")
-    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    missing = sorted((required | set(_STATED)) - {"name"} - {n for n, value in stated.items() if value})
-    if missing:
+    missing = [field for field in _REQUIRED if stated.get(field) in (None, "")]
+    # A misspelt name is reported by `build` with the nearest field, rather than as a field that is missing.
+    if missing and {field.name for field in fields(BackboneCard)}.issuperset(stated):
         raise ConfigError(f"{file}: {name}: no {', '.join(missing)}")
-    values: dict[str, Any] = {
-        n: tuple(value) if isinstance(value, list) else value for n, value in stated.items()
-    }
-    for field_name, value in values.items():
-        _refuse_type(f"{file}: {name}: {field_name}", known[field_name], value)
-    return BackboneCard(name=name, **values)
-
-
-def _refuse_type(where: str, field: Any, value: Any) -> None:
-    if get_origin(field.type) is Literal:
-        if value not in get_args(field.type):
-            raise ConfigError(f"{where} is {value!r}; {suggestion(str(value), get_args(field.type))}")
-        return
-    default = field.default_factory() if field.default_factory is not MISSING else field.default
-    wanted = field.type if default is MISSING else type(default)
-    allowed = (int, float) if wanted is float else (wanted,)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-        raise ConfigError(f"{where} is {value!r}, expected {wanted.__name__}")
+    return build(BackboneCard, {"name": name, **stated}, f"{file}: {name}")
 
 
 def _untrained(card: BackboneCard, name: str) -> BackboneCard:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,13 +19,34 @@ from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The output of one block, after the model's final norm unless the caller asked otherwise."""
+    """The output of one block, after the model's final norm unless the caller turned that off."""
 
     patches: Float[Tensor, "b h w d"]
     """Patch tokens, row-major, prefix tokens removed."""
     cls: Float[Tensor, "b d"] | None = None
     """Class token; None where the model has none."""
     registers: Float[Tensor, "b r d"] | None = None
+    """Register tokens; None where the model has none."""
+
+    @classmethod
+    def from_sequence(
+        cls, tokens: Float[Tensor, "b t d"], grid: Sequence[int], *, has_cls: bool = True, registers: int = 0
+    ) -> "Tokens":
+        """Split a sequence: class token, registers, the patches of ``grid`` (rows, columns) row by row."""
+        first = int(has_cls) + registers
+        patches = tokens[:, first:].unflatten(1, grid)
+        between = tokens[:, int(has_cls) : first] if registers else None
+        return cls(patches, tokens[:, 0] if has_cls else None, between)
+
+    @classmethod
+    def from_map(cls, output: Any, *, has_cls: bool) -> "Tokens":
+        """Read a feature map [b d h w], or a pair of such a map and its prefix tokens [b t d]."""
+        maps, prefix = output if isinstance(output, tuple) else (output, None)
+        patches = maps.permute(0, 2, 3, 1)
+        if prefix is None:
+            return cls(patches)
+        registers = prefix[:, int(has_cls) :]
+        return cls(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +56,34 @@ class Features:
     pooled: Float[Tensor, "b p"]
     """The vector the model was trained to give (``pooling`` on its card)."""
     blocks: tuple[Tokens, ...] = ()
-    """One entry per block asked for, in the order asked."""
+    """One entry per requested block, in the order of the request."""
 
 
 class Similarity(NamedTuple):
-    """How a contrastive model turns the cosine of an image and a text into its logit."""
+    """How a contrastive model turns the cosine of an image and a text into a logit."""
 
     scale: float
-    """Factor of the cosine, the exponential of the learnt ``logit_scale``."""
+    """Factor of the cosine: the exponential of the learnt ``logit_scale``."""
     bias: float = 0.0
     """Added after scaling; models trained with a sigmoid loss learn one."""
 
+    @classmethod
+    def of(cls, model: Any) -> "Similarity":
+        """Read ``logit_scale`` and, where the model has one, ``logit_bias``."""
+        bias = getattr(model, "logit_bias", None)
+        return cls(float(model.logit_scale.exp()), 0.0 if bias is None else float(bias))
+
 
 class Backbone(nn.Module, ABC):
-    """A frozen feature extractor. Subclasses write `extract`, and what else the model can do."""
+    """A frozen feature extractor.
+
+    Subclasses implement `extract`, and `attention`, `encode_text` and `similarity` where the model has them.
+    """
 
     mean: Tensor
     std: Tensor
     num_blocks: int
-    """How many block outputs there are to ask for; 1 for a convnet: its last feature map."""
+    """Number of blocks whose output can be requested; 1 for a convnet: its last feature map."""
 
     def __init__(self, card: BackboneCard, *, num_blocks: int) -> None:
         super().__init__()
@@ -64,41 +94,42 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Return the features of normalised ``images``; ``blocks`` are indices from zero.
+        """Return the features of normalised ``images``.
 
-        ``norm`` says whether the final norm is applied to the blocks asked for; ``pooled`` is always
-        as the model was trained to give it.
+        ``blocks`` are indices from zero. ``norm`` says whether the final norm is applied to these blocks;
+        ``pooled`` does not depend on it.
         """
 
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:  # noqa: ARG002
-        """Return the last block's attention of the class token to the patches; rows sum to <= 1.
+        """Return the last block's attention of the class token to the patches.
 
+        The map of a head sums to at most 1, because the class token also attends to the prefix tokens.
         ``images`` are RGB in [0, 1], as for `forward`: an implementation normalises them itself.
         """
         raise NotApplicableError(f"{self.card.name} has no class-token attention")
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:  # noqa: ARG002
-        """Return text embeddings comparable with ``pooled``, not normalised."""
+        """Return text embeddings in the space of ``pooled``, not normalised to unit length."""
         raise NotApplicableError(f"{self.card.name} has no text tower")
 
     def similarity(self) -> Similarity:
-        """Return how cosines of ``pooled`` and `encode_text` become logits; asking costs nothing."""
+        """Return how cosines of ``pooled`` and `encode_text` become logits; runs no tower."""
         raise NotApplicableError(f"{self.card.name} has no text tower")
 
     @torch.no_grad()
     def forward(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int] = (), *, norm: bool = True
     ) -> Features:
-        """Normalise, extract and check the contract.
+        """Normalise the images, extract their features and check the shapes.
 
         Args:
             images: RGB in [0, 1]; both sides a multiple of ``card.patch_size``.
-            blocks: blocks whose tokens are also wanted; negative counts from the last.
-            norm: apply the model's final norm to those blocks.
+            blocks: blocks whose tokens are returned too; negative indices count from the last.
+            norm: apply the model's final norm to the tokens of these blocks.
 
         Raises:
             ConfigError: values outside [0, 1], a partial patch, or no such block.
-            ContractError: `extract` returned other shapes than the card promises.
+            ContractError: `extract` returned other shapes than the card states.
         """
         low, high = (float(value) for value in images.aminmax())
         if low < 0 or high > 1:
@@ -109,18 +140,35 @@ class Backbone(nn.Module, ABC):
             raise ConfigError(
                 f"{self.card.name}: {height}x{width} pixels is not a multiple of its patch size {patch}"
             )
-        wanted = [self._resolve(block) for block in blocks]
-        features = self.extract((images - self.mean) / self.std, wanted, norm=norm)
-        self._check(features, len(images), height // patch, width // patch, len(wanted))
+        indices = [self._resolve(block) for block in blocks]
+        features = self.extract((images - self.mean) / self.std, indices, norm=norm)
+        self._check(features, len(images), self.patch_grid(images), len(indices))
         return features
 
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the rows and columns of patches that ``images`` have."""
+        height, width = images.shape[-2:]
+        return height // self.card.patch_size, width // self.card.patch_size
+
+    def refuse_other_size(self, images: Tensor, size: Sequence[int], library: str) -> None:
+        """Refuse images of another size than (height, width) ``size``, to which ``library`` fixes the model.
+
+        Raises:
+            ConfigError: their size differs.
+        """
+        if tuple(images.shape[-2:]) != tuple(size):
+            raise ConfigError(
+                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but {library} fixes this "
+                f"model to {size[0]}x{size[1]}; use a geometry of that size"
+            )
+
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002
-        """Stay in evaluation mode: a backbone under test never updates its statistics."""
+        """Stay in evaluation mode: no statistics are updated while a backbone is evaluated."""
         return super().train(False)
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of every parameter and buffer as loaded: name, type, shape and bytes, by name."""
+        """Hash of every parameter and buffer as loaded: name, type, shape and bytes, sorted by name."""
         total = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             array = tensor.detach().cpu().contiguous()
@@ -133,7 +181,7 @@ class Backbone(nn.Module, ABC):
             raise ConfigError(f"{self.card.name}: no block {block}; it has {self.num_blocks}")
         return block % self.num_blocks
 
-    def _check(self, features: Features, batch: int, h: int, w: int, count: int) -> None:
+    def _check(self, features: Features, batch: int, grid: tuple[int, int], count: int) -> None:
         card = self.card
         pooled = (batch, card.pooled_dim or card.embed_dim)
         if tuple(features.pooled.shape) != pooled:
@@ -141,9 +189,9 @@ class Backbone(nn.Module, ABC):
         if len(features.blocks) != count:
             raise ContractError(f"{card.name}: {len(features.blocks)} blocks, expected {count}")
         for tokens in features.blocks:
-            got, want = tuple(tokens.patches.shape), (batch, h, w, card.embed_dim)
-            if got != want:
-                raise ContractError(f"{card.name}: patches {got}, expected {want}")
+            returned, promised = tuple(tokens.patches.shape), (batch, *grid, card.embed_dim)
+            if returned != promised:
+                raise ContractError(f"{card.name}: patches {returned}, expected {promised}")
 
 
 PatchesOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b h w d"]]
@@ -152,7 +200,7 @@ PatchesOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b h w
 
 @dataclass(frozen=True, slots=True)
 class WeightsFrom:
-    """Which weights a loader puts into the architecture of a card."""
+    """Which weights a loader fills the architecture of a card with."""
 
     kind: Literal["published", "random", "checkpoint"] = "published"
     path: Path | None = None
@@ -160,18 +208,25 @@ class WeightsFrom:
     key: str = "teacher"
     """Which network of a full training checkpoint."""
     seed: int = 0
-    """For ``random``."""
+    """Seed of ``random`` weights."""
+
+    @property
+    def file(self) -> Path:
+        """The file of a checkpoint; a ConfigError where there is none."""
+        if self.path is None:
+            raise ConfigError(f"{self.kind} weights were requested without the path of a file")
+        return self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """One model library behind two functions."""
+    """One model library, as two functions."""
 
     card: Callable[[str], BackboneCard]
-    """Describe ``identifier`` of ``source:identifier`` by what the library knows of it."""
+    """Describe the ``identifier`` of ``source:identifier`` by what the library states about it."""
     build: Callable[[BackboneCard, WeightsFrom], Backbone]
-    """Construct the backbone and fill every tensor of it, or raise WeightsError."""
+    """Construct the backbone and fill all its tensors, or raise WeightsError."""
 
 
 backbones: Registry[Loader] = Registry("backbone", package="ssleval.backbones.loaders")
-"""Loaders, by the ``loader`` field of a card, which is also the source of ``source:identifier``."""
+"""Loaders by name: the ``loader`` of a card, and the source of ``source:identifier``."""

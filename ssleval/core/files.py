@@ -2,10 +2,18 @@
 
 import hashlib
 import os
+import pickle
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+DAMAGED_PICKLE: tuple[type[Exception], ...] = (
+    pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError,
+    AssertionError, AttributeError, TypeError, OverflowError,
+)  # fmt: skip
+"""All that the readers of pickles and of `torch.save` raise on truncated and altered files."""
 
 
 def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:

@@ -1,9 +1,9 @@
-"""Memory kept or left alone for a while, where giving it back costs more than it brings.
+"""Two savings of time: freed memory is kept for reuse, and the cyclic garbage collector is paused.
 
-The C library gives large blocks back as soon as they are freed. The next batch then asks for the same again,
-and the system clears it page by page: up to a tenth of a batch's time on a CPU. Python looks through all
-objects for cycles whenever there are more of them: an eighth of the time in which thousands of results are
-read, which hold none.
+The C library returns large blocks to the operating system as soon as they are freed. The next batch asks
+for blocks of the same sizes, and the system clears their pages again: up to a tenth of a batch's time on a
+CPU. Python's cyclic garbage collector runs each time enough objects were created: an eighth of the time
+of reading thousands of results, which contain no reference cycles.
 """
 
 import ctypes
@@ -17,56 +17,43 @@ from threading import Lock
 from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of glibc's malloc.h."""
+"""Parameter numbers of ``mallopt`` in glibc's malloc.h."""
 _USUAL = 32 << 20
-"""The largest block that the library comes to reuse by itself; it trims at twice that."""
+"""Bytes: the largest block that glibc adapts itself to keep by default; it trims at twice that."""
 _LARGEST = 1 << 30
 
-
-class _Heap:
-    """The one of this process: a training that evaluates itself asks for it twice."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.users = 0
-
-    def enter(self, library: Any) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users == 1:
-                _reuse(library, _LARGEST)
-
-    def leave(self, library: Any) -> None:
-        with self.lock:
-            self.users -= 1
-            if not self.users:
-                _reuse(library, _USUAL)
-                library.malloc_trim(0)
-
-
-_HEAP = _Heap()
+_lock = Lock()
+_open: list[Any] = []
+"""One entry per use of `freed_memory_kept` that has not ended: a training that evaluates itself has two."""
 
 
 @contextmanager
 def freed_memory_kept() -> Generator[None]:
-    """Keep freed memory inside, and give back what is unused after the outermost use.
+    """Keep freed memory for reuse inside, and return unused memory to the system after the outermost use.
 
-    Other C libraries than glibc go on as they are.
+    Has no effect on other C libraries than glibc.
     """
     library = _glibc()
     if library is None:
         yield
         return
-    _HEAP.enter(library)
+    with _lock:
+        if not _open:
+            _keep_blocks(library, _LARGEST)
+        _open.append(library)
     try:
         yield
     finally:
-        _HEAP.leave(library)
+        with _lock:
+            _open.pop()
+            if not _open:
+                _keep_blocks(library, _USUAL)
+                library.malloc_trim(0)
 
 
 @contextmanager
 def cycles_left() -> Generator[None]:
-    """Look for no cycles of objects inside."""
+    """Pause the cyclic garbage collector inside."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -76,8 +63,8 @@ def cycles_left() -> Generator[None]:
             gc.enable()
 
 
-def _reuse(library: Any, largest: int) -> None:
-    # Some versions refuse more than what is usual, and would then map every block above the smallest size.
+def _keep_blocks(library: Any, largest: int) -> None:
+    # Some versions refuse more than the usual limit, and would then map every block above the smallest size.
     if not library.mallopt(_MMAP_THRESHOLD, largest):
         library.mallopt(_MMAP_THRESHOLD, _USUAL)
     library.mallopt(_TRIM_THRESHOLD, min(2 * largest, (1 << 31) - 1))
@@ -85,7 +72,7 @@ def _reuse(library: Any, largest: int) -> None:
 
 @cache
 def _glibc() -> Any:
-    """Return the C library this process runs on, where it is glibc."""
+    """Return the C library of this process where it is glibc, else None."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     return ctypes.CDLL(None)

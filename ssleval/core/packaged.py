@@ -1,4 +1,4 @@
-"""Data files that travel with the package: the model zoo, the suites, published figures, one checkpoint."""
+"""Data files of the package: the model zoo, the suites, published figures and one checkpoint."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pathlib import Path
 def packaged(name: str) -> Path:
     """Return the path of a packaged file or folder.
 
-    A wheel carries them in ``ssleval/data``; a source checkout has them at its top level.
+    A wheel has them in ``ssleval/data``, a source checkout at its top level.
     """
     package = Path(__file__).parents[1]
     inside = package / "data" / name
@@ -14,5 +14,5 @@ def packaged(name: str) -> Path:
 
 
 def packaged_weights(name: str) -> Path:
-    """Return the path of a checkpoint that is part of the package."""
+    """Return the path of a checkpoint of the package."""
     return Path(__file__).parents[1] / "backbones" / "weights" / name

@@ -1,4 +1,4 @@
-"""Names to objects. The only plug-in mechanism in ssleval."""
+"""The registry, which maps names to objects. It is the only plug-in mechanism of ssleval."""
 
 import ast
 import importlib.util
@@ -17,11 +17,11 @@ S = TypeVar("S")
 
 
 class Registry(Generic[T]):
-    """A write-once mapping from a name to an object.
+    """A mapping from names to objects, where each name is registered once.
 
-    The first access imports every module of ``package``, so a new plug-in is a new file and no edit.
-    Third parties add theirs through the entry-point group ``ssleval.<kind>s``; one of those is
-    imported only when it is asked for. An import error is not caught.
+    The first access imports every module of ``package``, so that a new plug-in is a new file without
+    edits elsewhere. Other packages add plug-ins through the entry-point group ``ssleval.<kind>s``; those
+    are imported when their name is looked up. Import errors are not caught.
     """
 
     def __init__(self, kind: str, package: str = "") -> None:
@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str) -> Callable[[S], S]:
-        """Return a decorator that adds its argument under ``name`` and hands it back unchanged."""
+        """Return a decorator that registers its argument under ``name`` and returns it unchanged."""
 
         def add(item: S) -> S:
             if name in self._items:
@@ -43,10 +43,11 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return the object called ``name``.
+        """Return the object registered under ``name``.
 
         Raises:
-            UnknownNameError: no such name; the message offers the nearest ones.
+            UnknownNameError: the name is not registered; the message offers the nearest ones.
+            DuplicateNameError: several installed packages register the name.
         """
         self._load()
         if name not in self._items:
@@ -74,23 +75,23 @@ class Registry(Generic[T]):
 
 
 def summaries(group: str, package: str = "") -> dict[str, str]:
-    """Return the first docstring line of every plug-in module of ``package``, importing none of them.
+    """Return the first docstring line of every plug-in module of ``package`` without importing any.
 
-    This is how plug-ins that need torch are listed by commands that must not import it.
+    Listing commands use it, because they must not import torch.
     """
-    found = importlib.util.find_spec(package or group)
-    folders = [] if found is None else list(found.submodule_search_locations or [])
+    spec = importlib.util.find_spec(package or group)
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
     ours = {
         module.name: _first_line(Path(folder) / f"{module.name}.py")
         for folder in folders
         for module in pkgutil.iter_modules([folder])
     }
-    third = {point.name: f"from {point.value}" for point in entry_points(group=group)}
-    return dict(sorted({**third, **ours}.items()))
+    theirs = {point.name: f"from {point.value}" for point in entry_points(group=group)}
+    return dict(sorted({**theirs, **ours}.items()))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an error message: the names most like ``name``, else a few of them all."""
+    """Return a hint for an error message: the known names closest to ``name``, else the first twelve."""
     names = sorted(known)
     close = get_close_matches(name, names, n=3)
     if close:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from ssleval.core.cachefolder import default_cache
 from ssleval.core.registry import Registry, suggestion
-from ssleval.core.settings import Natural, Seed, check
+from ssleval.core.settings import Count, Natural, NonNegative, Positive, Seed, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -137,20 +137,20 @@ class BackboneCard:
     """Which module of ``ssleval.backbones`` builds it."""
     arch: str
     """The loader's own name of the architecture."""
-    embed_dim: int
+    embed_dim: Count
     """Channels of a patch token of the last block."""
-    patch_size: int
+    patch_size: Count
     """Pixels of input per step of the last block's patch grid (32 for a ResNet-50)."""
-    pooled_dim: int = 0
+    pooled_dim: Natural = 0
     """Channels of ``pooled``; 0 means ``embed_dim``."""
-    image_size: int = 224
+    image_size: Count = 224
     """Side of the square the model was made for; ``Geometry`` of protocols that say `native`."""
-    resize: int = 0
+    resize: Natural = 0
     """Pixels of the resized side before the central crop to ``image_size``; 0 means no crop."""
     resize_mode: Literal["short", "square"] = "short"
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     pooling: str = "cls"
     """What ``pooled`` is: cls, mean, map, projection, cls+mean, gap..."""
     position_embedding: str = ""
@@ -168,10 +168,14 @@ class BackboneCard:
     pretraining_data: str = ""
     seeded_by: tuple[str, ...] = ()
     """Evaluation sets known to have seeded or been part of the pre-training data."""
-    parameters: float = 0.0
+    parameters: NonNegative = 0.0
     """Millions of parameters of the image tower."""
     source: str = ""
     """Paper and repository."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that a field cannot take, whoever made the card."""
+        check(self, f"{self.name}: card")
 
     def native_geometry(self) -> Geometry:
         """Return the geometry the model was published with."""

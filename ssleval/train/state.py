@@ -4,7 +4,6 @@ Sampler, crops, masks and stochastic depth are functions of the seed and the ste
 holds the step in place of their random states.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 
 import torch
 
-from ssleval.core.files import write_atomically
+from ssleval.core.files import DAMAGED_PICKLE, write_atomically
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.train.config import TrainConfig, from_dict
 
 _FORMAT = "ssleval-training-1"
-_DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError)
-"""Errors that torch raises on truncated and foreign files."""
 _FREE = {
     "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
     "run.evaluate_limit", "run.shard",
@@ -57,7 +54,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except DAMAGED_PICKLE as error:
         raise WeightsError(f"{path}: it cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise WeightsError(f"{path}: it is no checkpoint of ssleval train")

@@ -1,5 +1,7 @@
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +60,8 @@ def test_no_card_is_named_like_a_path():
 
 
 def test_globs_keep_the_order_given_and_repeat_nothing():
-    found = match_models("pixels, dinov2_vit?14, pixels,timm:test_vit")
-    assert found == ["pixels", *(f"dinov2_vit{size}14" for size in "sblg"), "timm:test_vit"]
+    names = match_models("pixels, dinov2_vit?14, pixels,timm:test_vit")
+    assert names == ["pixels", *(f"dinov2_vit{size}14" for size in "sblg"), "timm:test_vit"]
 
 
 @pytest.mark.parametrize("pattern", ["dinov2_vitb41", "nothing_*"])
@@ -78,18 +80,42 @@ def test_unknown_names_offer_the_nearest():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("embed_dim: 192, embed_dims: 3", "no field 'embed_dims'; did you mean embed_dim"),
-        ("embed_dim: wide", "embed_dim is 'wide', expected int"),
-        ("embed_dim: 192, supervision: seff", "supervision is 'seff'; did you mean self"),
-        ("embed_dim: 192, license: ''", "no license"),
-        ("patch_size: 16", "no embed_dim"),
+        (
+            "embed_dim: 192, embed_dims: 3",
+            "zoo.yaml: one has no setting 'embed_dims'; did you mean embed_dim",
+        ),
+        ("embed_dims: 192", "zoo.yaml: one has no setting 'embed_dims'; did you mean embed_dim"),
+        ("embed_dim: wide", "zoo.yaml: one.embed_dim=wide: expected a whole number"),
+        ("embed_dim: 0", "zoo.yaml: one.embed_dim=0: expected a whole number >= 1"),
+        ("embed_dim: true", "zoo.yaml: one.embed_dim=True: expected a whole number"),
+        ("embed_dim: 192, supervision: seff", "zoo.yaml: one.supervision=seff: did you mean self"),
+        ("embed_dim: 192, std: [0.2, 0.2, 0.0]", "zoo.yaml: one.std=0.2,0.2,0.0: expected a number > 0"),
+        ("embed_dim: 192, mean: [0.5, 0.5]", "zoo.yaml: one.mean=0.5,0.5: expected a list of length 3"),
+        ("embed_dim: 192, weights: {url: 3}", "zoo.yaml: one.weights="),
+        ("embed_dim: 192, license: ''", "zoo.yaml: one: no license"),
+        ("patch_size: 16", "zoo.yaml: one: no embed_dim"),
     ],
 )
 def test_mistakes_in_a_card_are_named(tmp_path: Path, change: str, message: str):
     path = tmp_path / "zoo.yaml"
     path.write_text(ENTRY.replace("embed_dim: 192", change))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, UnknownNameError), match=re.escape(message)) as caught:
         read_zoo(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": 0}, "mine: card.patch_size=0: expected a whole number >= 1"),
+        ({"std": (0.2, 0.2, -0.1)}, "mine: card.std=0.2,0.2,-0.1: expected a number > 0"),
+        ({"parameters": float("nan")}, "mine: card.parameters=nan: expected"),
+    ],
+)
+def test_a_card_of_python_code_is_checked_when_it_is_made(change: dict[str, Any], message: str):
+    card = BackboneCard("mine", "python_file", "mine", embed_dim=8, patch_size=4)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        replace(card, **change)
 
 
 def test_own_fields_win_over_shared_ones(tmp_path: Path):

@@ -1,9 +1,11 @@
+import hashlib
+import pickle
 import stat
 from pathlib import Path
 
 import pytest
 
-from ssleval.core.files import write_atomically, write_text_atomically
+from ssleval.core.files import DAMAGED_PICKLE, file_sha256, write_atomically, write_text_atomically
 
 
 def test_a_file_is_written_with_its_folders_and_readable_by_everyone(tmp_path: Path) -> None:
@@ -51,3 +53,18 @@ def test_a_hard_link_to_the_old_file_leaves_no_temporary_file(tmp_path: Path) ->
     write_atomically(path, link)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "same"
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 5000)
+    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(FileNotFoundError):
+        file_sha256(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("length", range(40))
+def test_reading_a_truncated_pickle_raises_an_error_of_the_list(length: int) -> None:
+    content = pickle.dumps({"name": [1.5, (2, "text"), b"bytes"], "other": {3: None}})
+    with pytest.raises(DAMAGED_PICKLE):
+        pickle.loads(content[:length])

@@ -1,4 +1,4 @@
-"""Memory kept between batches, counted in pages that the system had to clear; cycles left alone."""
+"""Reuse of freed memory, measured by page faults, and the pause of the garbage collector."""
 
 import gc
 import platform
@@ -55,7 +55,7 @@ def test_a_use_within_another_ends_nothing() -> None:
 
 
 class Library:
-    """Remembers what it is asked for, and refuses blocks above ``most``."""
+    """Records the calls of ``mallopt`` and ``malloc_trim``, and refuses thresholds above ``most`` bytes."""
 
     def __init__(self, most: int) -> None:
         self.most = most

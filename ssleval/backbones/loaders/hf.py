@@ -1,36 +1,40 @@
-"""Models of Hugging Face transformers, from the hub (``hf:org/name``) or a local folder in its format.
+"""Models of Hugging Face transformers, from the hub (``hf:org/name``) or from a local folder in its format.
 
-Model types below state their token layout, others are refused by name; no repository code is run.
+`_LAYOUTS` states the token layout of each supported model type; other types are refused by name. Code from
+repositories is never run.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import read_checkpoint
+from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained
-from ssleval.core import BackboneCard, Interpolation
+from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
-from ssleval.errors import ConfigError, NotApplicableError, WeightsError
+from ssleval.errors import ConfigError, WeightsError
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are in the output of one model type."""
+    """Which outputs one model type has, and where."""
 
     norm: str = "layernorm"
-    """Attribute of the image tower: its final norm, an identity where it has none."""
+    """Attribute of the image tower that holds its final norm, an identity where the type has none."""
     cls: bool = True
-    """Whether the first token is a class token; registers, if any, follow it."""
+    """Whether the first token is a class token; register tokens follow it."""
     pooled: Literal["cls", "mean", "pooler", "projection"] = "cls"
     size: Literal["flag", "any", "fixed"] = "flag"
-    """Other resolutions: behind ``interpolate_pos_encoding``, always, or never."""
+    """Other resolutions than the native one: with ``interpolate_pos_encoding``, always, or never."""
     padding: bool | Literal["max_length"] | None = None
     """How texts are padded; None where there is no text tower."""
 
@@ -53,9 +57,7 @@ _LAYOUTS = {
 _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
 )  # fmt: skip
-"""Tensors of other heads that a published file may carry beyond the backbone."""
-_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""PIL's filter numbers, as processors store them."""
+"""Tensors of heads that a published file may hold beside the backbone."""
 
 
 class HfBackbone(Backbone):
@@ -64,41 +66,37 @@ class HfBackbone(Backbone):
     def __init__(self, card: BackboneCard, model: Any) -> None:
         self.layout = _LAYOUTS[model.config.model_type]
         if self.layout.pooled != "pooler" and getattr(model, "pooler", None) is not None:
-            model.pooler = None  # unread, and random where the file has none: no part of this backbone
+            model.pooler = None  # Not used, and random where the file has no pooler.
         tower = getattr(model, "vision_model", model)
         config = getattr(model.config, "vision_config", model.config)
         layers = _layers(card.name, tower, config)
         super().__init__(card, num_blocks=len(layers))
         self.model = model
         self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
-        self._layers, self._tower = [layers], [tower]  # in lists, so that tensors are not registered twice
+        self._layers, self._tower = [layers], [tower]  # In lists, so that no tensor is registered twice.
         self._tokenizer: Any = None
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Run once, reading the layers asked for on the way."""
-        height, width = (side // self.card.patch_size for side in images.shape[-2:])
-        found: dict[int, Tensor] = {}
+        """Run the image tower once; forward hooks read the requested layers."""
+        states: dict[int, Tensor] = {}
 
-        def reader(index: int) -> Any:
-            def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                found[index] = output[0] if isinstance(output, tuple) else output
-
-            return read
+        def keep(index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            states[index] = _sequence(output[0] if isinstance(output, tuple) else output)
 
         with ExitStack() as hooks:
             for index in set(blocks):
-                handle = self._layers[0][index].register_forward_hook(reader(index))
+                handle = self._layers[0][index].register_forward_hook(partial(keep, index))
                 hooks.callback(handle.remove)
-            output = self._tower[0](**self._inputs(images, height * width))
-        final_norm = getattr(self._tower[0], self.layout.norm)
-        states = {index: _sequence(state) for index, state in found.items()}
-        wanted = [final_norm(states[index]) if norm else states[index] for index in blocks]
-        return Features(self._pooled(output), tuple(self._tokens(state, height, width) for state in wanted))
+            output = self._tower[0](**self._inputs(images))
+        final_norm = getattr(self._tower[0], self.layout.norm) if norm else nn.Identity()
+        kinds = {"has_cls": self.layout.cls, "registers": self.registers}
+        split = partial(Tokens.from_sequence, grid=self.patch_grid(images), **kinds)
+        return Features(self._pooled(output), tuple(split(final_norm(states[index])) for index in blocks))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
-        """Embed texts with the tokenizer of the same repository, padded as the model was trained."""
+        """Embed texts with the tokenizer of the same repository, padded as in the model's training."""
         if self.layout.padding is None:
-            raise NotApplicableError(f"{self.card.name} has no text tower")
+            return super().encode_text(texts)
         if self._tokenizer is None:
             from transformers import AutoTokenizer
 
@@ -109,28 +107,22 @@ class HfBackbone(Backbone):
             list(texts), padding=self.layout.padding, max_length=length, truncation=True, return_tensors="pt"
         ).to(self.mean.device)
         with torch.no_grad():
-            found = self.model.get_text_features(**tokens)
-        return found if isinstance(found, Tensor) else found.pooler_output
+            output = self.model.get_text_features(**tokens)
+        return output if isinstance(output, Tensor) else output.pooler_output
 
     def similarity(self) -> Similarity:
         """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
-        if self.layout.padding is None:
-            raise NotApplicableError(f"{self.card.name} has no text tower")
-        bias = getattr(self.model, "logit_bias", None)
-        return Similarity(float(self.model.logit_scale.exp()), 0.0 if bias is None else float(bias))
+        return super().similarity() if self.layout.padding is None else Similarity.of(self.model)
 
-    def _inputs(self, images: Tensor, count: int) -> dict[str, Any]:
+    def _inputs(self, images: Tensor) -> dict[str, Any]:
         inputs: dict[str, Any] = {"pixel_values": images}
         if self.layout.size == "flag":
             inputs["interpolate_pos_encoding"] = True
-        elif self.layout.size == "fixed" and set(images.shape[-2:]) != {self.card.image_size}:
-            side = self.card.image_size
-            raise ConfigError(
-                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but transformers fixes "
-                f"this model to {side}x{side}; use a geometry of that size"
-            )
+        elif self.layout.size == "fixed":
+            self.refuse_other_size(images, (self.card.image_size,) * 2, "transformers")
         if self.model.config.model_type == "vit_mae":
-            # Its masking sorts patches by noise: increasing noise keeps all of them in their order.
+            # Its masking sorts patches by noise: increasing noise keeps all of them in order.
+            count = prod(self.patch_grid(images))
             inputs["noise"] = torch.arange(count, device=images.device).expand(len(images), count)
         return inputs
 
@@ -143,30 +135,21 @@ class HfBackbone(Backbone):
             return output.pooler_output
         return output.last_hidden_state[:, int(self.layout.cls) :].mean(1)
 
-    def _tokens(self, state: Tensor, height: int, width: int) -> Tokens:
-        first = int(self.layout.cls) + self.registers
-        return Tokens(
-            state[:, first:].unflatten(1, (height, width)),
-            state[:, 0] if self.layout.cls else None,
-            state[:, 1:first] if self.registers else None,
-        )
-
 
 def _sequence(state: Tensor) -> Tensor:
-    """Return a map ``[b d h w]`` as ``[b h*w d]``; sequences pass unchanged."""
+    """Return a feature map ``[b d h w]`` as a sequence ``[b h*w d]``; sequences are returned unchanged."""
     return state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
 
 
 def _layers(name: str, tower: nn.Module, config: Any) -> Sequence[nn.Module]:
-    """Return the transformer's layers, or the last stage of a convolutional network."""
+    """Return the layers of a transformer, or the last stage of a convolutional network."""
     stages = getattr(config, "num_stages", None)
     count = stages or config.num_hidden_layers
+    names = {"stages"} if stages else {"stages", "layer", "layers"}
     lists = [
         module
         for path, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == count
-        and path.rpartition(".")[2] in {"stages"} | ({"layer", "layers"} if not stages else set())
+        if isinstance(module, nn.ModuleList) and len(module) == count and path.rpartition(".")[2] in names
     ]
     if len(lists) != 1:
         raise ConfigError(
@@ -183,41 +166,39 @@ def _card(identifier: str) -> BackboneCard:
     tower = getattr(config, "vision_config", config)
     with torch.device("meta"):
         model: Any = AutoModel.from_config(config)
-    image_tower = getattr(model, "vision_model", model)
-    layout = _LAYOUTS[config.model_type]
-    dim = tower.hidden_sizes[-1] if hasattr(tower, "num_stages") else tower.hidden_size
-    pooled = config.projection_dim if layout.pooled == "projection" else dim
+    layout, convnet = _LAYOUTS[config.model_type], hasattr(tower, "num_stages")
+    dim = tower.hidden_sizes[-1] if convnet else tower.hidden_size
     return BackboneCard(
         name=stub.name,
         loader="hf",
         arch=stub.arch,
         embed_dim=dim,
-        patch_size=32 if hasattr(tower, "num_stages") else tower.patch_size,
-        pooled_dim=pooled,
+        patch_size=32 if convnet else tower.patch_size,
+        pooled_dim=config.projection_dim if layout.pooled == "projection" else dim,
         pooling=layout.pooled,
         position_embedding="" if config.model_type.startswith("dinov3") else "transformers",
         supervision="weak" if layout.padding is not None else "unknown",
         family=config.model_type,
         weights=stub.weights,
         license="unknown",
-        parameters=round(sum(p.numel() for p in image_tower.parameters()) / 1e6, 2),
+        parameters=millions_of_parameters(getattr(model, "vision_model", model)),
         source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
         **_geometry(stub),
     )
 
 
 def _located(identifier: str) -> BackboneCard:
-    """Return as much of a card as is needed to find the files."""
+    """Return a card that says where the files are; its sizes stand for those not read yet."""
     repo, _, revision = identifier.partition("@")
     folder = Path(identifier)
     weights = {"file": folder.name} if folder.is_dir() else {"repo": repo}
     if revision and not folder.is_dir():
         weights["revision"] = revision
-    return BackboneCard(f"hf:{identifier}", "hf", identifier, embed_dim=0, patch_size=0, weights=weights)
+    return BackboneCard(f"hf:{identifier}", "hf", identifier, embed_dim=1, patch_size=1, weights=weights)
 
 
 def _where(card: BackboneCard) -> dict[str, Any]:
-    """Return what ``from_pretrained`` needs to find the files of a card."""
+    """Return the arguments of ``from_pretrained`` that say where the files of a card are."""
     if Path(card.arch).is_dir():
         return {"pretrained_model_name_or_path": card.arch}
     repo, _, revision = card.arch.partition("@")
@@ -247,23 +228,23 @@ def _config(card: BackboneCard) -> Any:
 
 
 def _geometry(card: BackboneCard) -> dict[str, Any]:
-    """Read the image processor's settings as card fields."""
+    """Return the settings of the image processor as fields of a card."""
     from transformers import AutoImageProcessor
 
     with explained(card):
         settings = AutoImageProcessor.from_pretrained(**_where(card), trust_remote_code=False).to_dict()
     size, crop = settings["size"], settings.get("crop_size") if settings.get("do_center_crop") else None
     if "shortest_edge" in size and crop:
-        found: dict[str, Any] = {"image_size": crop["height"], "resize": size["shortest_edge"]}
+        sizes: dict[str, Any] = {"image_size": crop["height"], "resize": size["shortest_edge"]}
     elif size.get("height") is not None and size["height"] == size.get("width"):
-        found = {"image_size": size["height"], "resize_mode": "square"}
+        sizes = {"image_size": size["height"], "resize_mode": "square"}
     else:
         raise ConfigError(
-            f"{card.name}: the processor resizes to {size} and crops to {crop}, which has no equal here"
+            f"{card.name}: the processor resizes to {size} and crops to {crop}; no geometry here does that"
         )
     return {
-        **found,
-        "interpolation": _RESAMPLE[int(settings["resample"])],
+        **sizes,
+        "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
         "mean": tuple(settings["image_mean"]),
         "std": tuple(settings["image_std"]),
     }
@@ -279,8 +260,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             return HfBackbone(card, AutoModel.from_config(config))
     options: dict[str, Any] = {"config": config, "output_loading_info": True, "dtype": torch.float32}
     if weights.kind == "checkpoint":
-        assert weights.path is not None
-        state = read_checkpoint(weights.path, weights.key)
+        state = read_checkpoint(weights.file, weights.key)
         kind = type(AutoModel.from_config(config))
         model, report = kind.from_pretrained(None, state_dict=state, **options)
     else:
@@ -291,7 +271,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 
 def _refuse_partial(card: BackboneCard, config: Any, report: dict[str, Any]) -> None:
-    """Refuse files that leave a tensor unfilled or hold one that is no known head's."""
+    """Refuse files that lack a tensor of the model, or hold one that belongs to no known head."""
     unread = _LAYOUTS[config.model_type].pooled != "pooler"
     missing = sorted(key for key in report["missing_keys"] if not (unread and key.startswith("pooler.")))
     extra = sorted(key for key in report["unexpected_keys"] if not key.startswith(_HEADS))

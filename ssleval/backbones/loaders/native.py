@@ -1,61 +1,47 @@
-"""The vision transformer of ssleval's own: DINO, DINOv2, iBOT and MAE, exact to their official code.
+"""The vision transformer of `ssleval.backbones.vit`: DINO, DINOv2, iBOT and MAE.
 
-``native:SIZE/FLAVOUR``, such as ``native:vit_small/dinov2``; without a flavour it is DINO's, which is
-also the plain ViT of supervised weights. Sizes are those of `backbones.vit`. A file that `ssleval train`
-wrote describes itself and needs no name: its card's ``arch`` is ``file:PATH``, or ``packaged:NAME`` where it
-is part of the package.
+Names are ``native:SIZE/FLAVOUR``, such as ``native:vit_small/dinov2``. The default flavour is DINO's, which
+is also the plain ViT of supervised weights. A file that `ssleval train` wrote describes itself: the
+``arch`` of its card is ``file:PATH``, or ``packaged:NAME`` where it is part of the package.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbones.vit import PositionEmbedding, Vit, VitConfig, sized
-from ssleval.backbones.weights.checkpoints import fill, read_checkpoint, to_native
+from ssleval.backbones.vit import Vit, VitConfig, sized
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint, to_native
 from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card, read_config
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.packaged import packaged_weights
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import build, updated
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _FILE = "file:"
 _PACKAGED = "packaged:"
 
 
-@dataclass(frozen=True, slots=True)
-class _Flavour:
-    """What a method adds to the size of its transformer.
-
-    There is no mask token: it takes part in training alone, and `fill` leaves it out by name.
-    """
-
-    patch_size: int
-    image_size: int
-    position_embedding: PositionEmbedding
-    layerscale: float | None = None
-    registers: int = 0
-    fixed_positions: bool = False
-    swiglu: tuple[str, ...] = ()
-    """Sizes whose feed-forward is a SwiGLU."""
-
-
-_FLAVOURS = {
-    "dino": _Flavour(16, 224, "dino"),
-    "dinov2": _Flavour(14, 518, "dinov2", layerscale=1.0, swiglu=("vit_giant2",)),
-    "dinov2_reg4": _Flavour(14, 518, "size_antialias", layerscale=1.0, registers=4, swiglu=("vit_giant2",)),
-    "mae": _Flavour(16, 224, "size", fixed_positions=True),
+# Mask tokens are absent: only training uses them, and `fill` leaves them out by name.
+_DINOV2: dict[str, Any] = {"patch_size": 14, "image_size": 518, "layerscale": 1.0}
+_FLAVOURS: dict[str, dict[str, Any]] = {
+    "dino": {"position_embedding": "dino"},
+    "dinov2": {"position_embedding": "dinov2", **_DINOV2},
+    "dinov2_reg4": {"position_embedding": "size_antialias", "num_registers": 4, **_DINOV2},
+    "mae": {"position_embedding": "size", "fixed_positions": True},
 }
+"""The settings of `VitConfig` that a method chooses, apart from the size."""
 
 
 class NativeBackbone(Backbone):
-    """A `Vit` behind the contract."""
+    """A `Vit` as a `Backbone`."""
 
     def __init__(self, card: BackboneCard, vit: Vit) -> None:
         super().__init__(card, num_blocks=vit.config.depth)
@@ -65,25 +51,22 @@ class NativeBackbone(Backbone):
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run all blocks once; ``pooled`` is the class token, or the mean of the patches, after the norm."""
-        *wanted, last = self.vit.intermediate(images, [*blocks, self.num_blocks - 1], norm=False)
+        *states, last = self.vit.intermediate(images, [*blocks, self.num_blocks - 1], norm=False)
         final = self._split(images, self.vit.norm(last))
         pooled = final.patches.mean(dim=(1, 2)) if self.card.pooling == "mean" else final.cls
         assert pooled is not None
-        tokens = [self._split(images, self.vit.norm(item) if norm else item) for item in wanted]
+        tokens = [self._split(images, self.vit.norm(state) if norm else state) for state in states]
         return Features(pooled, tuple(tokens))
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token to the patches; rows sum to <= 1.
-
-        ``images`` are RGB in [0, 1], as for `forward`.
-        """
+        """Return the last block's attention of the class token to the patches, as in `Backbone.attention`."""
         return self.vit.class_attention((images - self.mean) / self.std)
 
     def _split(self, images: Tensor, tokens: Tensor) -> Tokens:
-        first = self.vit.config.num_prefix
-        patches = tokens[:, first:].unflatten(1, self.vit.patch_grid(images))
-        return Tokens(patches, tokens[:, 0], tokens[:, 1:first] if first > 1 else None)
+        return Tokens.from_sequence(
+            tokens, self.vit.patch_grid(images), registers=self.vit.config.num_registers
+        )
 
 
 def _card(identifier: str) -> BackboneCard:
@@ -91,24 +74,24 @@ def _card(identifier: str) -> BackboneCard:
         arch = identifier if identifier.startswith(_PACKAGED) else f"{_FILE}{identifier}"
         return replace(read_card(_described(arch)), arch=arch)
     arch = identifier if "/" in identifier else f"{identifier}/dino"
-    size, flavour = _parse(arch)
+    config = _config(arch)
     with torch.device("meta"):
-        vit = Vit(_config(arch, flavour.patch_size, flavour.image_size, flavour.position_embedding))
+        vit = Vit(config)
     return BackboneCard(
         name=f"native:{identifier}",
         loader="native",
         arch=arch,
-        embed_dim=sized(size)[0],
-        patch_size=flavour.patch_size,
-        image_size=flavour.image_size,
-        resize=256 if flavour.image_size == 224 else 0,
-        position_embedding=flavour.position_embedding,
+        embed_dim=config.embed_dim,
+        patch_size=config.patch_size,
+        image_size=config.image_size,
+        resize=256 if config.image_size == 224 else 0,
+        position_embedding=config.position_embedding,
         supervision="none",
         family="native",
         unavailable="an architecture without weights; put random: before it or pass --checkpoint FILE",
         license="Apache-2.0",
         pretraining_data="none",
-        parameters=round(sum(parameter.numel() for parameter in vit.parameters()) / 1e6, 2),
+        parameters=millions_of_parameters(vit),
         source="this program, after the official DINO, DINOv2 and MAE code",
     )
 
@@ -121,12 +104,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         )
     if weights.kind == "random":
         return NativeBackbone(card, _random(config, weights.seed)).eval()
-    if weights.kind == "published":
-        path = fetch_card(card)
-    else:
-        if weights.path is None:
-            raise ConfigError(f"{card.name}: weights from a checkpoint need its path")
-        path = weights.path
+    path = fetch_card(card) if weights.kind == "published" else weights.file
     with torch.device("meta"):
         vit = Vit(config)
     fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
@@ -134,11 +112,11 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 
 def _stated(card: BackboneCard) -> VitConfig:
-    """Return the architecture that a file states in its header."""
+    """Return the architecture in the header of a file."""
     path = _described(card.arch)
     try:
-        return VitConfig(**read_config(path))
-    except TypeError as error:
+        return build(VitConfig, read_config(path), "vit")
+    except (TypeError, ConfigError, UnknownNameError) as error:
         raise WeightsError(f"{path}: its header states no architecture of this version ({error})") from error
 
 
@@ -150,42 +128,28 @@ def _described(arch: str) -> Path:
 
 
 def _flavoured(card: BackboneCard) -> VitConfig:
-    """Return the architecture of a size and flavour, as far as the card does not say otherwise."""
-    _, flavour = _parse(card.arch)
-    positions = card.position_embedding or flavour.position_embedding
-    if positions not in get_args(PositionEmbedding):
-        known = suggestion(positions, get_args(PositionEmbedding))
-        raise ConfigError(f"{card.name}: no position embedding {positions!r}; {known}")
-    return _config(card.arch, card.patch_size, card.image_size, cast("PositionEmbedding", positions))
+    """Return the architecture of a size and flavour, with the sizes and positions that the card states."""
+    stated: dict[str, Any] = {"patch_size": card.patch_size, "image_size": card.image_size}
+    if card.position_embedding:
+        stated["position_embedding"] = card.position_embedding
+    return updated(_config(card.arch), stated, card.name)
 
 
 def _random(config: VitConfig, seed: int) -> Vit:
-    """Initialise on the CPU, so that a seed means the same everywhere, and disturb no other generator."""
+    """Initialise on the CPU, where a seed gives the same weights everywhere, and restore the generator."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Vit(config)
 
 
-def _parse(arch: str) -> tuple[str, _Flavour]:
+def _config(arch: str) -> VitConfig:
+    """Return the architecture of ``SIZE/FLAVOUR`` at the native size of the flavour."""
     size, _, flavour = arch.partition("/")
-    sized(size)
+    shape = sized(size)
     if flavour not in _FLAVOURS:
         raise UnknownNameError(f"native:{arch}: no flavour {flavour!r}; {suggestion(flavour, _FLAVOURS)}")
-    return size, _FLAVOURS[flavour]
-
-
-def _config(arch: str, patch_size: int, image_size: int, positions: PositionEmbedding) -> VitConfig:
-    size, flavour = _parse(arch)
-    return VitConfig(
-        *sized(size),
-        patch_size=patch_size,
-        image_size=image_size,
-        ffn="swiglu" if size in flavour.swiglu else "mlp",
-        layerscale=flavour.layerscale,
-        num_registers=flavour.registers,
-        position_embedding=positions,
-        fixed_positions=flavour.fixed_positions,
-    )
+    ffn = "swiglu" if size == "vit_giant2" and flavour.startswith("dinov2") else "mlp"
+    return VitConfig(*shape, ffn=ffn, **_FLAVOURS[flavour])
 
 
 backbones.register("native")(Loader(_card, _build))

@@ -1,30 +1,31 @@
-"""Models of OpenCLIP by ``ARCH/TAG`` or by a local folder with open_clip_config.json.
+"""Models of OpenCLIP by ``ARCH/TAG``, or by a local folder with open_clip_config.json.
 
-``pooled`` is the projected image embedding, not normalised. Blocks are those of open_clip's own
-vision transformer, or of the timm trunk it wraps. QuickGELU must be what the weights were trained
-with: open_clip only warns about a mismatch, which costs accuracy, so it is refused here.
+``pooled`` is the projected image embedding, not normalised to unit length. Blocks are those of open_clip's
+vision transformer, or of the timm trunk that it wraps. An architecture with another activation (QuickGELU or
+GELU) than its weights were trained with is refused: it loses accuracy, and open_clip only warns.
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import fill, read_checkpoint
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.vit import resize_positions
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _TRUNKS = {"Eva", "VisionTransformer"}
-"""timm classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
+"""Classes of timm whose sequence is: class token if any, other prefix tokens, patches row by row."""
+_RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
+"""Modes that `BackboneCard` has; it refuses other ones by name."""
 
 
 class OpenClipBackbone(Backbone):
@@ -42,23 +43,22 @@ class OpenClipBackbone(Backbone):
         if hasattr(self.model.visual, "trunk"):
             return self._through_trunk(images, blocks, norm=norm)
         visual = self.model.visual
-        x = visual.conv1(images)
-        height, width = x.shape[-2:]
-        x = x.flatten(2).transpose(1, 2)
+        grid = self.patch_grid(images)
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        positions = _resampled(visual.positional_embedding, visual.grid_size, (height, width))
+        # Resized as open_clip does when it loads weights of another size.
+        positions = resize_positions(visual.positional_embedding[None], *grid, "size_antialias")
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + positions.to(x.dtype))
-        x, found = visual.transformer.forward_intermediates(x, indices=sorted({*blocks, self.num_blocks - 1}))
-        by_index = dict(zip(sorted({*blocks, self.num_blocks - 1}), found, strict=True))
+        indices = sorted({*blocks, self.num_blocks - 1})
+        x, states = visual.transformer.forward_intermediates(x, indices=indices)
+        by_index = dict(zip(indices, states, strict=True))
         pooled, _ = visual._pool(x)
-        states = [visual.ln_post(by_index[index]) if norm else by_index[index] for index in blocks]
-        return Features(
-            pooled @ visual.proj,
-            tuple(Tokens(s[:, 1:].unflatten(1, (height, width)), s[:, 0]) for s in states),
-        )
+        final_norm = visual.ln_post if norm else nn.Identity()
+        tokens = [Tokens.from_sequence(final_norm(by_index[index]), grid) for index in blocks]
+        return Features(pooled @ visual.proj, tuple(tokens))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
-        """Embed texts with the model's own tokenizer; longer texts are cut, as in open_clip."""
+        """Embed texts with the model's own tokenizer, which truncates long texts."""
         if self._tokenizer is None:
             self._tokenizer = _tokenizer(self.card)
         with torch.no_grad():
@@ -66,77 +66,29 @@ class OpenClipBackbone(Backbone):
 
     def similarity(self) -> Similarity:
         """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
-        bias = getattr(self.model, "logit_bias", None)
-        return Similarity(float(self.model.logit_scale.exp()), 0.0 if bias is None else float(bias))
+        return Similarity.of(self.model)
 
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
         trunk, head = self.model.visual.trunk, self.model.visual.head
-        if tuple(images.shape[-2:]) != tuple(trunk.patch_embed.img_size):
-            side = trunk.patch_embed.img_size[0]
-            raise ConfigError(
-                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but open_clip fixes this "
-                f"model to {side}x{side}; use a geometry of that size"
-            )
+        self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
         if not blocks:
             return Features(head(trunk(images)))
         prefix = trunk.num_prefix_tokens
         options = {"return_prefix_tokens": True} if prefix else {}
         indices = sorted(set(blocks))
-        final, found = trunk.forward_intermediates(images, indices=indices, norm=norm, **options)
-        by_index = dict(zip(indices, found, strict=True))
+        final, outputs = trunk.forward_intermediates(images, indices=indices, norm=norm, **options)
         has_cls = getattr(trunk, "cls_token", None) is not None
-        return Features(
-            head(trunk.forward_head(final)),
-            tuple(_trunk_tokens(by_index[index], has_cls=has_cls) for index in blocks),
-        )
-
-
-def _trunk_tokens(item: Any, *, has_cls: bool) -> Tokens:
-    maps, prefix = item if isinstance(item, tuple) else (item, None)
-    patches = maps.permute(0, 2, 3, 1)
-    if prefix is None:
-        return Tokens(patches)
-    registers = prefix[:, 1:] if has_cls else prefix
-    return Tokens(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
-
-
-def _resampled(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Resample patch positions as open_clip does when it loads weights of another size."""
-    if tuple(native) == grid:
-        return positions
-    cls, patches = positions[:1], positions[1:]
-    maps = patches.unflatten(0, native).permute(2, 0, 1)[None]
-    maps = functional.interpolate(maps, size=grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([cls, maps[0].permute(1, 2, 0).flatten(0, 1)])
+        tokens = {
+            index: Tokens.from_map(output, has_cls=has_cls)
+            for index, output in zip(indices, outputs, strict=True)
+        }
+        return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in blocks))
 
 
 def _card(identifier: str) -> BackboneCard:
-    folder = Path(identifier)
-    if folder.is_dir():
-        config = _folder_config(folder)
-        return _describe(
-            identifier, config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
-        )
-    arch, tag = _split(identifier)
-    from open_clip import get_model_config
-    from open_clip.pretrained import get_pretrained_cfg
-
-    settings: dict[str, Any] = dict(get_pretrained_cfg(arch, tag))
-    model = get_model_config(arch)
-    assert model is not None
-    _refuse_gelu(identifier, model, settings)
-    repo = settings.get("hf_hub", "").rstrip("/")
-    return _describe(identifier, model, settings, {"repo": repo} if repo else {"url": settings["url"]})
-
-
-def _describe(
-    identifier: str, model: dict[str, Any], settings: dict[str, Any], weights: dict[str, str]
-) -> BackboneCard:
-    shape = _create(identifier, device="meta")
-    visual = shape.visual
-    trunk = getattr(visual, "trunk", None)
-    _refuse_layout(identifier, visual)
-    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    model, settings, weights = _stated(identifier)
+    visual = _create(identifier, device="meta").visual
+    trunk, mode = getattr(visual, "trunk", None), settings.get("resize_mode", "shortest")
     return BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
@@ -144,8 +96,8 @@ def _describe(
         embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
         patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
-        image_size=size,
-        resize_mode=_resize_mode(identifier, settings.get("resize_mode", "shortest")),
+        image_size=visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size,
+        resize_mode=_RESIZE_MODES.get(mode, mode),
         interpolation=settings.get("interpolation", "bicubic"),
         mean=tuple(settings.get("mean", (0.48145466, 0.4578275, 0.40821073))),
         std=tuple(settings.get("std", (0.26862954, 0.26130258, 0.27577711))),
@@ -156,7 +108,7 @@ def _describe(
         weights=weights,
         license="unknown",
         pretraining_data=identifier.partition("/")[2],
-        parameters=round(sum(p.numel() for p in visual.parameters()) / 1e6, 2),
+        parameters=millions_of_parameters(visual),
         source="https://github.com/mlfoundations/open_clip",
     )
 
@@ -164,33 +116,43 @@ def _describe(
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import open_clip
 
-    if not Path(card.arch).is_dir():
-        from open_clip.pretrained import get_pretrained_cfg
-
-        arch, tag = _split(card.arch)
-        _refuse_gelu(card.arch, open_clip.get_model_config(arch) or {}, get_pretrained_cfg(arch, tag))
+    _stated(card.arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _create(card.arch)
-    _refuse_layout(card.arch, model.visual)
     if weights.kind == "published":
         open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
     elif weights.kind == "checkpoint":
-        assert weights.path is not None
-        fill(model, read_checkpoint(weights.path, weights.key), name=card.name)
+        fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
     return OpenClipBackbone(card, model)
 
 
+def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the settings of the model and of its preprocessing, and the source of its weights."""
+    from open_clip import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    folder = Path(identifier)
+    if folder.is_dir():
+        config = _folder_config(folder)
+        return config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
+    arch, tag = _split(identifier)
+    model, settings = get_model_config(arch) or {}, get_pretrained_cfg(arch, tag)
+    _refuse_gelu(identifier, model, settings)
+    repo = settings.get("hf_hub", "").rstrip("/")
+    return model, settings, {"repo": repo} if repo else {"url": settings["url"]}
+
+
 def _published(card: BackboneCard) -> str:
-    """Return the path of the weights file, downloaded where it is not cached."""
+    """Return the path of the weights file, which is downloaded where it is not cached."""
     from open_clip.factory import _find_checkpoint_in_dir
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
     if Path(card.arch).is_dir():
-        found = _find_checkpoint_in_dir(Path(card.arch))
-        if found is None:
+        path = _find_checkpoint_in_dir(Path(card.arch))
+        if path is None:
             raise WeightsError(f"{card.name}: no weights file beside open_clip_config.json in {card.arch}")
-        return found
+        return path
     with explained(card):
         if "revision" in card.weights:
             return download_pretrained_from_hf(card.weights["repo"], revision=card.weights["revision"])
@@ -198,35 +160,36 @@ def _published(card: BackboneCard) -> str:
 
 
 def _create(identifier: str, device: str = "cpu") -> Any:
-    """Build the architecture with random weights; no tower fetches any of its own."""
+    """Build the architecture with random weights; neither tower downloads weights."""
     import open_clip
 
-    name = f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
-    logging.getLogger().addFilter(_is_news)
-    try:
-        with torch.device(device):
-            return open_clip.create_model(
-                name, load_weights=False, pretrained_image=False, pretrained_text=False, device=device
-            )
-    finally:
-        logging.getLogger().removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drop open_clip's warning that a model built without weights has none."""
-    return "No pretrained weights loaded" not in record.getMessage()
+    # Quiet, because open_clip warns that the model has no weights.
+    with quiet(), torch.device(device):
+        model: Any = open_clip.create_model(
+            _name(identifier),
+            load_weights=False,
+            pretrained_image=False,
+            pretrained_text=False,
+            device=device,
+        )
+    _refuse_layout(identifier, model.visual)
+    return model
 
 
 def _tokenizer(card: BackboneCard) -> Any:
     import open_clip
 
-    folder = Path(card.arch).is_dir()
     with explained(card):
-        return open_clip.get_tokenizer(f"local-dir:{card.arch}" if folder else card.arch.partition("/")[0])
+        return open_clip.get_tokenizer(_name(card.arch))
+
+
+def _name(identifier: str) -> str:
+    """Return the name that open_clip has for an architecture."""
+    return f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
 
 
 def _split(identifier: str) -> tuple[str, str]:
-    """Return architecture and tag, both known to open_clip."""
+    """Return the architecture and the tag; open_clip must know both."""
     import open_clip
 
     arch, _, tag = identifier.partition("/")
@@ -262,21 +225,12 @@ def _refuse_gelu(identifier: str, model: dict[str, Any], settings: dict[str, Any
 def _refuse_layout(identifier: str, visual: Any) -> None:
     trunk = getattr(visual, "trunk", None)
     kind = type(visual if trunk is None else trunk).__name__
-    known = kind in _TRUNKS if trunk is not None else kind == "VisionTransformer" and visual.attn_pool is None
-    if not known:
+    plain = kind == "VisionTransformer" and getattr(visual, "attn_pool", None) is None
+    if not (plain if trunk is None else kind in _TRUNKS):
         raise ConfigError(
             f"open_clip:{identifier}: the token layout of {kind} with its pooling is not known to ssleval; "
             "vision transformers with a class token, and timm's Eva and VisionTransformer, are"
         )
-
-
-def _resize_mode(identifier: str, mode: str) -> Any:
-    modes = {"shortest": "short", "squash": "square"}
-    if mode not in modes:
-        raise ConfigError(
-            f"open_clip:{identifier}: resize mode {mode!r} has no equal here; known: shortest, squash"
-        )
-    return modes[mode]
 
 
 backbones.register("open_clip")(Loader(_card, _build))

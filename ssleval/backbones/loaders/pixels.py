@@ -1,34 +1,17 @@
-"""The floor: an image is its mean colours; no weights."""
+"""The floor of every comparison: an image is described by its mean colours; there are no weights."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from ssleval.backbones.zoo import find_card
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.errors import UnknownNameError, WeightsError
 
 _GRID = 8
-_CARD = BackboneCard(
-    name="pixels",
-    loader="pixels",
-    arch="pixels",
-    embed_dim=3,
-    patch_size=16,
-    pooled_dim=3 * _GRID * _GRID,
-    resize=256,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    pooling="8x8 mean colours",
-    supervision="none",
-    family="pixels",
-    license="Apache-2.0",
-    pretraining_data="none",
-    source="ssleval",
-)
 
 
 class Pixels(Backbone):
@@ -38,7 +21,7 @@ class Pixels(Backbone):
         super().__init__(card, num_blocks=1)
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:  # noqa: ARG002
-        """Average colours; there is nothing to normalise."""
+        """Average colours; there is no norm."""
         patches = functional.avg_pool2d(images, self.card.patch_size).permute(0, 2, 3, 1)
         pooled = functional.adaptive_avg_pool2d(images, _GRID).flatten(1)
         return Features(pooled, tuple(Tokens(patches) for _ in blocks))
@@ -47,7 +30,7 @@ class Pixels(Backbone):
 def _card(identifier: str) -> BackboneCard:
     if identifier not in {"", "pixels"}:
         raise UnknownNameError(f"pixels has one model, got {identifier!r}; say pixels")
-    return replace(_CARD)
+    return find_card("pixels")
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

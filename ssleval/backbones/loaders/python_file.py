@@ -1,7 +1,7 @@
-"""Backbones of your own: ``path/to/file.py:factory``.
+"""Backbones from Python files of the user: ``path/to/file.py:factory``.
 
-Naming a file runs it. ``factory()`` takes nothing and returns a `ssleval.core.backbone.Backbone`, which
-brings its own card and weights.
+The file is run. ``factory()`` takes no arguments and returns a `ssleval.core.backbone.Backbone` with its card
+and weights.
 """
 
 import importlib.util
@@ -15,8 +15,6 @@ from ssleval.core import BackboneCard, digest
 from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
-
-__all__: list[str] = []
 
 
 def _card(identifier: str) -> BackboneCard:
@@ -35,12 +33,12 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 
 def _made(identifier: str) -> Backbone:
-    """Run the file and its factory."""
+    """Run the file and call its factory."""
     location, _, factory = identifier.rpartition(":")
     path = Path(location)
     if not path.is_file():
         raise UnknownNameError(f"{identifier}: no file {location}")
-    # Known by a name of its own, for classes in it say where they are defined by the name alone.
+    # A unique module name: Python finds the module of a class that the file defines by this name.
     name = f"{path.stem}_{digest(str(path.resolve()))[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -1,46 +1,44 @@
-"""Models of timm: vision transformers, with registers or without, and convolutional networks.
+"""Models of timm: vision transformers, with or without registers, and convolutional networks.
 
-``pooled`` is timm's own: `forward_head` before the classifier. Blocks come from
-`forward_intermediates`; models that normalise after pooling (``fc_norm``) have no norm for tokens,
-as in timm. Only classes whose token layout is stated below are accepted.
+``pooled`` is the output of timm's ``forward_head`` before the classifier. Blocks come from
+``forward_intermediates``. As in timm, models that normalise after pooling (``fc_norm``) apply no norm to
+tokens. Classes whose token layout is not stated below are refused.
 """
 
 import sys
 from collections.abc import Sequence
 from math import floor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import fill, read_checkpoint
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
-from ssleval.core import BackboneCard, Interpolation
+from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 
-Supervision: TypeAlias = Literal["self", "weak", "full", "none", "unknown"]
-
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
-"""Classes whose sequence is: class token if any, other prefix tokens, patches row by row."""
+"""Classes whose sequence is: class token if the model has one, other prefix tokens, patches row by row."""
 _CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
 _MAPS = _CONVOLUTIONAL | {"MlpMixer", "SwinTransformer", "SwinTransformerV2"}
-"""Classes whose last intermediate is the last feature map."""
+"""Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
-"""Classes that resample their position embedding when built with ``dynamic_img_size``."""
+"""Classes that resample their position embedding when they are built with ``dynamic_img_size``."""
 _PLAIN = {"VisionTransformer", "VisionTransformerDistilled"}
-"""Classes whose attention is a softmax of query times key, with nothing added or rotated."""
+"""Classes whose attention is a softmax of query times key, without relative or rotary positions."""
 _POOLING = {"token": "cls", "avg": "mean", "map": "map"}
-_SUPERVISION: dict[str, Supervision] = {
+_SUPERVISION: dict[str, Any] = {
     "dino": "self", "lvd142m": "self", "lvd1689m": "self", "sat493m": "self", "mae": "self", "fcmae": "self",
     "in1k_ijepa": "self", "in22k_ijepa": "self", "seer": "self", "openai": "weak", "webli": "weak",
     "v2_webli": "weak", "laion2b": "weak", "merged2b": "weak", "metaclip_400m": "weak", "dfn2b": "weak",
 }  # fmt: skip
-"""By weights tag, where the tag says it; other tags are full where there is a classifier."""
+"""By tag of the weights. Other tags are ``full`` where the weights have a classifier, else ``unknown``."""
 
 
 class TimmBackbone(Backbone):
@@ -53,29 +51,29 @@ class TimmBackbone(Backbone):
         self.model = model
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Run once; the last block, normalised, is what ``pooled`` is made from."""
+        """Run once; ``pooled`` is made from the normalised last block."""
         model: Any = self.model
-        self._refuse_size(images)
+        self._refuse_fixed_size(images)
         if not blocks:
             return Features(model.forward_head(model.forward_features(images), pre_logits=True))
         prefix = getattr(model, "num_prefix_tokens", 0) if self.is_transformer else 0
         indices = sorted(set(blocks)) if self.is_transformer else [len(model.feature_info) - 1]
-        final, found = model.forward_intermediates(
-            images,
-            indices=indices,
-            norm=norm,
-            **({"return_prefix_tokens": True} if prefix else {}),
-        )
-        tokens = {index: self._tokens(item) for index, item in zip(indices, found, strict=True)}
-        wanted = blocks if self.is_transformer else indices * len(blocks)
-        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in wanted))
+        options = {"return_prefix_tokens": True} if prefix else {}
+        final, outputs = model.forward_intermediates(images, indices=indices, norm=norm, **options)
+        has_cls = getattr(model, "cls_token", None) is not None
+        tokens = {
+            index: Tokens.from_map(output, has_cls=has_cls)
+            for index, output in zip(indices, outputs, strict=True)
+        }
+        order = blocks if self.is_transformer else indices * len(blocks)
+        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in order))
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token to the patches; rows sum to <= 1.
+        """Return the last block's attention of the class token to the patches, as in `Backbone.attention`.
 
         Raises:
-            NotApplicableError: no class token, or a block that is not timm's plain attention.
+            NotApplicableError: the model has no class token, or its attention is not timm's plain one.
         """
         model: Any = self.model
         if not self.is_transformer or getattr(model, "cls_token", None) is None:
@@ -86,47 +84,32 @@ class TimmBackbone(Backbone):
                 f"{self.card.name}: how timm's {type(model).__name__} attends ({type(last).__name__}) is not "
                 "known to ssleval"
             )
-        self._refuse_size(images)
-        seen: list[Tensor] = []
+        self._refuse_fixed_size(images)
+        inputs: list[Tensor] = []
 
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.append(inputs[0])
+        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs.append(arguments[0])
 
         hook = last.register_forward_pre_hook(keep)
         try:
             model.forward_features((images - self.mean) / self.std)
         finally:
             hook.remove()
-        query, key, _ = last.qkv(seen[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, _ = last.qkv(inputs[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = last.q_norm(query[:, :, :1]) @ last.k_norm(key).transpose(-2, -1) * last.scale
         weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
-        height, width = (side // self.card.patch_size for side in images.shape[-2:])
-        return weights.unflatten(-1, (height, width))
+        return weights.unflatten(-1, self.patch_grid(images))
 
-    def _tokens(self, item: Any) -> Tokens:
-        maps, prefix = item if isinstance(item, tuple) else (item, None)
-        patches = maps.permute(0, 2, 3, 1)
-        if prefix is None:
-            return Tokens(patches)
-        has_cls = getattr(self.model, "cls_token", None) is not None
-        registers = prefix[:, 1:] if has_cls else prefix
-        return Tokens(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
-
-    def _refuse_size(self, images: Tensor) -> None:
+    def _refuse_fixed_size(self, images: Tensor) -> None:
         embed: Any = getattr(self.model, "patch_embed", None)
-        size = tuple(images.shape[-2:])
-        if getattr(embed, "strict_img_size", False) and size != tuple(embed.img_size):
-            height, width = embed.img_size
-            raise ConfigError(
-                f"{self.card.name}: {size[0]}x{size[1]} pixels, but timm fixes {type(self.model).__name__} "
-                f"to {height}x{width}; use a geometry of that size"
-            )
+        if getattr(embed, "strict_img_size", False):
+            self.refuse_other_size(images, embed.img_size, "timm")
 
 
 def shared_batch_norms(network: nn.Module) -> nn.Module:
-    """Return ``network`` with statistics of batch normalisation shared by all processes.
+    """Return ``network`` with batch normalisation over the batches of all processes.
 
-    timm's batch norms may hold an activation, which torch's own conversion drops.
+    Batch norms of timm may include an activation, which torch's own conversion would drop.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 
@@ -134,7 +117,7 @@ def shared_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _card(identifier: str) -> BackboneCard:
-    """Describe a timm model by its pretrained configuration and its shape, or a file by its header."""
+    """Describe a model by timm's configuration of it, or a file of weights by its header."""
     import timm
 
     if identifier.endswith(SUFFIX):
@@ -146,9 +129,7 @@ def _card(identifier: str) -> BackboneCard:
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
-    with torch.device("meta"):
-        model: Any = timm.create_model(arch, num_classes=0)
-    _refuse_layout(identifier, model)
+    model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     last = model.feature_info[-1]
     size = config.input_size[-1]
@@ -164,7 +145,7 @@ def _card(identifier: str) -> BackboneCard:
         image_size=size,
         resize=0 if squash else floor(size / config.crop_pct),
         resize_mode="square" if squash else "short",
-        interpolation=_interpolation(config.interpolation),
+        interpolation=config.interpolation,
         mean=config.mean,
         std=config.std,
         pooling=_POOLING.get(getattr(model, "global_pool", ""), "timm") if transformer else "mean",
@@ -173,7 +154,7 @@ def _card(identifier: str) -> BackboneCard:
         family=type(model).__name__,
         weights=_origin(config),
         license=config.license or "unknown",
-        parameters=round(sum(p.numel() for p in model.parameters()) / 1e6, 2),
+        parameters=millions_of_parameters(model),
         source=config.origin_url or "https://github.com/huggingface/pytorch-image-models",
     )
 
@@ -181,53 +162,45 @@ def _card(identifier: str) -> BackboneCard:
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import timm
 
-    with torch.device("meta"):
-        shape = timm.create_model(card.arch.partition(".")[0], num_classes=0)
-    _refuse_layout(card.arch, shape)
-    options: dict[str, Any] = {"dynamic_img_size": True} if type(shape).__name__ in _DYNAMIC else {}
-    if weights.kind == "published":
-        if not card.weights:
-            raise WeightsError(
-                f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE"
-            )
-        with explained(card):
-            return TimmBackbone(card, timm.create_model(card.arch, pretrained=True, num_classes=0, **options))
-    with torch.random.fork_rng(devices=[]):
+    kind = type(_shape(card.arch)).__name__
+    options: dict[str, Any] = {"dynamic_img_size": True} if kind in _DYNAMIC else {}
+    published = weights.kind == "published"
+    if published and not card.weights:
+        raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
+    with explained(card), torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
-        model = timm.create_model(card.arch, num_classes=0, **options)
+        model = timm.create_model(card.arch, pretrained=published, num_classes=0, **options)
     if weights.kind == "checkpoint":
-        assert weights.path is not None
-        fill(model, _to_timm(model, read_checkpoint(weights.path, weights.key)), name=card.name)
+        fill(model, _to_timm(model, read_checkpoint(weights.file, weights.key)), name=card.name)
     return TimmBackbone(card, model)
 
 
 def _to_timm(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop classifiers, by the names timm gives them, and let timm rename official layouts."""
+    """Drop classifiers, which timm names, and let timm rename the tensors of official files."""
     config: Any = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    kept = {
-        key: value for key, value in state.items() if not key.startswith(tuple(f"{name}." for name in names))
-    }
+    heads = tuple(f"{name}." for name in names)
+    kept = {key: value for key, value in state.items() if not key.startswith(heads)}
     if kept.keys() == model.state_dict().keys():
         return kept
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     return convert(kept, model) if convert is not None else kept
 
 
-def _refuse_layout(identifier: str, model: nn.Module) -> None:
+def _shape(identifier: str) -> Any:
+    """Build an architecture without weights, or refuse a class whose token layout is not known."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(identifier.partition(".")[0], num_classes=0)
     kind = type(model).__name__
     if kind not in _TRANSFORMERS | _MAPS:
         raise ConfigError(
             f"timm:{identifier}: the token layout of {kind} is not known to ssleval; "
             f"known: {', '.join(sorted(_TRANSFORMERS | _MAPS))}"
         )
-
-
-def _interpolation(name: str) -> Interpolation:
-    if name not in {"bilinear", "bicubic", "nearest"}:
-        raise ConfigError(f"timm states interpolation {name!r}, which no protocol here has")
-    return name  # pyright: ignore[reportReturnType]
+    return model
 
 
 def _position_embedding(model: Any) -> str:

@@ -1,8 +1,8 @@
 """Repositories with a hubconf.py: ``torchhub:owner/repo/entry``, or ``torchhub:owner/repo:ref/entry``.
 
-Naming one downloads and runs its code; no name of the zoo does. Accepted are modules with the
-interface of DINO and DINOv2: ``embed_dim``, ``patch_size`` and ``get_intermediate_layers``, either
-DINOv2's (patches and class token apart) or DINO's (one sequence after a class token).
+Using such a name downloads the repository and runs its code; no name of the zoo does that. Modules need the
+interface of DINO and DINOv2: ``embed_dim``, ``patch_embed``, ``blocks`` and ``get_intermediate_layers``,
+which returns patches and class token apart, as DINOv2's does, or in one sequence, as DINO's does.
 """
 
 import inspect
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbones.weights.checkpoints import fill, read_checkpoint
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -21,7 +21,7 @@ from ssleval.errors import ConfigError, ContractError, UnknownNameError
 
 
 class HubBackbone(Backbone):
-    """A module that gives its intermediate layers."""
+    """A module that has ``get_intermediate_layers``."""
 
     def __init__(self, card: BackboneCard, model: Any) -> None:
         super().__init__(card, num_blocks=len(model.blocks))
@@ -30,29 +30,25 @@ class HubBackbone(Backbone):
         self.splits = {"return_class_token", "norm"} <= set(parameters)
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Ask for all layers from the first one wanted, then keep those wanted."""
-        last = self.num_blocks - 1
-        count = self.num_blocks - min([*blocks, last])
+        """Request all layers from the first of ``blocks`` on, and return those of ``blocks``."""
+        layers = self.model.get_intermediate_layers
+        count = self.num_blocks - min([*blocks, self.num_blocks - 1])
         if self.splits:
-            outputs = self.model.get_intermediate_layers(images, n=count, return_class_token=True, norm=norm)
-            (end,) = (
-                outputs[-1:]
-                if norm
-                else self.model.get_intermediate_layers(images, n=1, return_class_token=True)
-            )
-            return Features(
-                end[1], tuple(self._tokens(images, *outputs[index - self.num_blocks]) for index in blocks)
-            )
-        if not norm:
+            outputs = layers(images, n=count, return_class_token=True, norm=norm)
+            pooled = (outputs if norm else layers(images, n=1, return_class_token=True))[-1][1]
+        elif norm:
+            outputs = [(state[:, 1:], state[:, 0]) for state in layers(images, count)]
+            pooled = outputs[-1][1]
+        else:
             raise ConfigError(
                 f"{self.card.name}: its get_intermediate_layers gives no layer before the final norm"
             )
-        states = self.model.get_intermediate_layers(images, count)
-        wanted = [states[index - self.num_blocks] for index in blocks]
-        return Features(states[-1][:, 0], tuple(self._tokens(images, s[:, 1:], s[:, 0]) for s in wanted))
+        return Features(
+            pooled, tuple(self._tokens(images, *outputs[index - self.num_blocks]) for index in blocks)
+        )
 
     def _tokens(self, images: Tensor, patches: Tensor, cls: Tensor) -> Tokens:
-        height, width = (side // self.card.patch_size for side in images.shape[-2:])
+        height, width = self.patch_grid(images)
         if patches.shape[1] != height * width:
             raise ContractError(
                 f"{self.card.name}: {patches.shape[1]} patch tokens for a {height}x{width} grid; "
@@ -65,7 +61,7 @@ def _card(identifier: str) -> BackboneCard:
     repo, _, entry = identifier.rpartition("/")
     if repo.count("/") != 1 or not entry:
         raise UnknownNameError(f"torchhub:{identifier}: expected torchhub:owner/repo/entry")
-    stub = BackboneCard(f"torchhub:{identifier}", "torchhub", identifier, embed_dim=0, patch_size=0)
+    stub = BackboneCard(f"torchhub:{identifier}", "torchhub", identifier, embed_dim=1, patch_size=1)
     model = _model(stub, pretrained=False)
     return BackboneCard(
         name=f"torchhub:{identifier}",
@@ -79,7 +75,7 @@ def _card(identifier: str) -> BackboneCard:
         family=entry,
         weights={"repo": repo, "entry": entry},
         license="unknown",
-        parameters=round(sum(p.numel() for p in model.parameters()) / 1e6, 2),
+        parameters=millions_of_parameters(model),
         source=f"https://github.com/{repo.partition(':')[0]}",
     )
 
@@ -89,8 +85,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         torch.manual_seed(weights.seed)
         model = _model(card, pretrained=weights.kind == "published")
     if weights.kind == "checkpoint":
-        assert weights.path is not None
-        fill(model, read_checkpoint(weights.path, weights.key), name=card.name)
+        fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
     return HubBackbone(card, model)
 
 

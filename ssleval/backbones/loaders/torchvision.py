@@ -1,7 +1,7 @@
-"""Models of torchvision: residual networks and vision transformers, ``torchvision:resnet50``.
+"""Models of torchvision: residual networks and vision transformers, such as ``torchvision:resnet50``.
 
-A weights enum may follow: ``torchvision:resnet50/IMAGENET1K_V1``; the default is torchvision's own.
-The architecture also serves published files of other methods, such as DINO's or SwAV's ResNet-50.
+The name of the weights may follow, as in ``torchvision:resnet50/IMAGENET1K_V1``; torchvision has a default.
+The ResNet-50s of other methods, such as DINO and SwAV, have the same architecture and load here too.
 """
 
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import fill, read_checkpoint
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.downloads import fetch_card
-from ssleval.core import BackboneCard, Interpolation
+from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
 
 class TorchvisionResnet(Backbone):
-    """A ResNet or RegNet-like network: its last feature map and the mean of it."""
+    """A residual network: its last feature map, and the mean of that map."""
 
     def __init__(self, card: BackboneCard, model: Any) -> None:
         super().__init__(card, num_blocks=1)
         self.model = model
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:  # noqa: ARG002
-        """Run up to the average pooling; a convolutional network has no final norm."""
+        """Run up to the average pooling; these networks have no final norm."""
         model = self.model
         x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
         x = model.layer4(model.layer3(model.layer2(model.layer1(x))))
@@ -35,7 +35,7 @@ class TorchvisionResnet(Backbone):
 
 
 class TorchvisionVit(Backbone):
-    """A vision transformer of fixed size."""
+    """A vision transformer for images of one size."""
 
     def __init__(self, card: BackboneCard, model: Any) -> None:
         super().__init__(card, num_blocks=len(model.encoder.layers))
@@ -44,21 +44,15 @@ class TorchvisionVit(Backbone):
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run all blocks; ``pooled`` is the class token after the final norm."""
         model = self.model
-        if set(images.shape[-2:]) != {model.image_size}:
-            side = model.image_size
-            raise ConfigError(
-                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but torchvision fixes this "
-                f"model to {side}x{side}; use a geometry of that size"
-            )
+        self.refuse_other_size(images, (model.image_size,) * 2, "torchvision")
         x = model._process_input(images)
         x = torch.cat([model.class_token.expand(len(x), -1, -1), x], dim=1) + model.encoder.pos_embedding
         x, states = model.encoder.dropout(x), []
         for layer in model.encoder.layers:
             x = layer(x)
             states.append(x)
-        wanted = [model.encoder.ln(states[index]) if norm else states[index] for index in blocks]
-        side = model.image_size // model.patch_size
-        tokens = tuple(Tokens(state[:, 1:].unflatten(1, (side, side)), state[:, 0]) for state in wanted)
+        final_norm, grid = model.encoder.ln if norm else nn.Identity(), self.patch_grid(images)
+        tokens = tuple(Tokens.from_sequence(final_norm(states[index]), grid) for index in blocks)
         return Features(model.encoder.ln(x)[:, 0], tokens)
 
 
@@ -73,11 +67,11 @@ def _card(identifier: str) -> BackboneCard:
         name=f"torchvision:{identifier}",
         loader="torchvision",
         arch=f"{arch}/{enum.name}",
-        embed_dim=_width(model),
+        embed_dim=model.hidden_dim if vit else model.inplanes,
         patch_size=model.patch_size if vit else 32,
         image_size=settings.crop_size[0],
         resize=settings.resize_size[0],
-        interpolation=_interpolation(settings.interpolation.value),
+        interpolation=settings.interpolation.value,
         mean=tuple(settings.mean),
         std=tuple(settings.std),
         pooling="cls" if vit else "mean",
@@ -85,10 +79,12 @@ def _card(identifier: str) -> BackboneCard:
         supervision="weak" if swag else "full",
         family=type(model).__name__,
         weights={"url": enum.url},
-        sha256=_short_hash(enum.url),
+        sha256=enum.url.rpartition("-")[2].partition(".")[
+            0
+        ],  # torchvision ends file names in its first digits
         license="CC-BY-NC-4.0" if swag else "BSD-3-Clause",
         pretraining_data="3.6B hashtagged images, then ImageNet-1k" if swag else "ImageNet-1k",
-        parameters=round((meta["num_params"] - _classifier_size(meta, model)) / 1e6, 2),
+        parameters=millions_of_parameters(model),
         source=meta.get("recipe", "https://github.com/pytorch/vision"),
     )
 
@@ -99,14 +95,13 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         torch.manual_seed(weights.seed)
         model = _architecture(card.name, arch, image_size=card.image_size)
     if weights.kind != "random":
-        path = fetch_card(card) if weights.kind == "published" else weights.path
-        assert path is not None
+        path = fetch_card(card) if weights.kind == "published" else weights.file
         fill(model, _encoder(read_checkpoint(path, weights.key)), name=card.name)
     return TorchvisionVit(card, model) if hasattr(model, "encoder") else TorchvisionResnet(card, model)
 
 
 def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return MoCo v3's query encoder, which its linear evaluation uses; other files pass unchanged."""
+    """Return MoCo v3's query encoder, as its linear evaluation does; other files are returned unchanged."""
     prefix = "base_encoder."
     if not any(key.startswith(prefix) for key in state):
         return state
@@ -114,12 +109,11 @@ def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _architecture(identifier: str, arch: str, *, image_size: int) -> Any:
-    """Build without classifier, or refuse a class whose layout is not stated here."""
+    """Build a network without its classifier, or refuse a class whose token layout is not known."""
     from torchvision import models
 
-    probe = models.get_model_builder(arch)
     options = {"image_size": image_size} if arch.startswith("vit_") else {}
-    model: Any = probe(weights=None, **options)
+    model: Any = models.get_model_builder(arch)(weights=None, **options)
     kind = type(model).__name__
     if kind == "ResNet":
         model.fc = nn.Identity()
@@ -134,38 +128,19 @@ def _architecture(identifier: str, arch: str, *, image_size: int) -> Any:
 
 
 def _published(identifier: str) -> tuple[str, Any]:
-    """Return architecture and weights enum, both known to torchvision."""
+    """Return the architecture and the weights; torchvision must know both."""
     from torchvision import models
 
-    arch, _, wanted = identifier.partition("/")
+    arch, _, tag = identifier.partition("/")
     known = models.list_models(module=models)
     if arch not in known:
         raise UnknownNameError(f"torchvision has no {arch!r}; {suggestion(arch, known)}")
     enum = models.get_model_weights(arch)
-    if wanted and wanted not in enum.__members__:
+    if tag and tag not in enum.__members__:
         raise UnknownNameError(
-            f"torchvision:{arch} has no weights {wanted!r}; {suggestion(wanted, enum.__members__)}"
+            f"torchvision:{arch} has no weights {tag!r}; {suggestion(tag, enum.__members__)}"
         )
-    return arch, enum[wanted] if wanted else enum["DEFAULT"]
-
-
-def _width(model: Any) -> int:
-    return model.hidden_dim if hasattr(model, "encoder") else model.inplanes
-
-
-def _classifier_size(meta: Any, model: Any) -> int:
-    return len(meta["categories"]) * (_width(model) + 1)
-
-
-def _short_hash(url: str) -> str:
-    """Return the digits torchvision writes before the extension of its files."""
-    return url.rpartition("-")[2].partition(".")[0]
-
-
-def _interpolation(name: str) -> Interpolation:
-    if name not in {"bilinear", "bicubic", "nearest"}:
-        raise ConfigError(f"torchvision states interpolation {name!r}, which no protocol here has")
-    return name  # pyright: ignore[reportReturnType]
+    return arch, enum[tag or "DEFAULT"]
 
 
 backbones.register("torchvision")(Loader(_card, _build))

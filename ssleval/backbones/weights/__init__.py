@@ -1,1 +1,1 @@
-"""Anybody's weights: found, downloaded, read safely, every tensor accounted for."""
+"""Weights from any publisher: located, downloaded, read safely and checked tensor by tensor."""

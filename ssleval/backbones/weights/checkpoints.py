@@ -1,27 +1,26 @@
-"""Read weights somebody else wrote, and put every one of them where it belongs.
+"""Reading of weights that others published, in three steps.
 
-Files are untrusted: safetensors, or pickles read with ``weights_only`` and nothing else. Three steps:
-`read_checkpoint` gives the tensors of one network by the names its authors gave them, `to_native`
-renames timm's and Hugging Face's vision transformers to the official DINO and DINOv2 names of
-`ssleval.backbones.vit`, and `fill` copies, refusing to leave a tensor of either side unaccounted for.
+`read_checkpoint` returns the tensors of one network under the names that their authors chose. `to_native`
+renames the vision transformers of timm and Hugging Face to the official DINO and DINOv2 names of
+`ssleval.backbones.vit`. `fill` copies them, and refuses a tensor of either side that has no counterpart.
+Files are not trusted: they are safetensors, or pickles that are read with ``weights_only``.
 """
 
 import argparse
 import logging
-import pickle
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import isqrt
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ssleval.backbones.weights.weightfile import SUFFIX, UNREADABLE
+from ssleval.core.files import DAMAGED_PICKLE
 from ssleval.errors import WeightsError
 
 HEADS: dict[str, tuple[str, ...]] = {
@@ -34,23 +33,16 @@ HEADS: dict[str, tuple[str, ...]] = {
     "timm": ("head_dist.",),
     "Hugging Face": ("pooler.", "classifier.", "decoder."),
 }
-"""Parts of a training that are no part of a backbone, by who writes them. A name that ends in a dot
-stands for everything below it. They are dropped only where the architecture has no such tensor."""
+"""Tensors of a training that are not part of a backbone, by who writes them. A name that ends in a dot
+includes all names that begin with it. They are left out only where the architecture has no such tensor."""
 
 DROPPABLE: tuple[str, ...] = tuple(name for names in HEADS.values() for name in names)
-"""All names of `HEADS`."""
+"""All names in `HEADS`."""
 
 _NETWORKS = ("teacher", "student")
 _WRAPPERS = ("model", "state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")
-"""Left by DistributedDataParallel, torch.compile, and the multi-crop wrapper of DINO and DINOv2."""
-
-
-_DAMAGE = (
-    pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError,
-    AssertionError, AttributeError, TypeError,
-)  # fmt: skip
-"""All that torch's reader was seen to raise on truncated and altered files."""
+"""Written by DistributedDataParallel, torch.compile, and the multi-crop wrapper of DINO and DINOv2."""
 
 _HF_NAMES = (
     (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
@@ -72,39 +64,38 @@ _HF_NAMES = (
     (r"^(blocks\.\d+)\.mlp\.(?:weights_out|down_proj)\.", r"\1.mlp.w3."),
     (r"^layernorm\.", "norm."),
 )
-"""Patterns and replacements, applied in this order: names of published files and of transformers 5."""
+"""Patterns and replacements, in the order of use: names of published files and of transformers 5."""
 
 _HF_FUSED = {
     "attn.qkv": ("attn.query", "attn.key", "attn.value"),
     "mlp.w12": ("mlp.gate_proj", "mlp.up_proj"),
 }
-"""Matrices that Hugging Face keeps apart, stacked row-wise in this order."""
+"""Matrices that Hugging Face stores separately, in the order in which their rows are stacked."""
 
 
 def read_checkpoint(path: Path, key: str = "teacher") -> dict[str, Tensor]:
-    """Return the tensors of one network, named as its authors named them.
+    """Return the tensors of one network, under the names that its authors chose.
 
     Args:
-        path: safetensors where its name ends so, else a file of `torch.save`.
-        key: which network, where there are several. A file that holds one network unnamed is that
-            network to the default only: another key is a wish that such a file cannot grant.
+        path: a file named ``.safetensors``, or one that `torch.save` wrote.
+        key: which of several networks. A file that holds one unnamed network has the default one only.
 
     Raises:
-        WeightsError: no such file, a damaged one, one that holds other objects than tensors and plain
-            settings, or one without that network.
+        WeightsError: the file is missing or damaged, holds other objects than tensors and plain settings,
+            or lacks that network.
     """
     if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
-        raise WeightsError(f"{path}: {found}; give a .safetensors file or one written by torch.save")
-    content = _safetensors(path) if path.suffix == ".safetensors" else _pickle(path)
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        raise WeightsError(f"{path}: {reason}; give a .safetensors file or one written by torch.save")
+    content = _safetensors(path) if path.suffix == SUFFIX else _pickle(path)
     return strip(_network(content, key, path), str(path))
 
 
 def strip(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers put before every name.
+    """Remove the prefixes that wrappers add to names.
 
     Raises:
-        WeightsError: two tensors would get one name.
+        WeightsError: two tensors would get the same name.
     """
     stripped: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -118,10 +109,10 @@ def strip(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a vision transformer of DINOv2's training, timm or Hugging Face to the names of our own.
+    """Rename a vision transformer of DINOv2's training, timm or Hugging Face to the names of `Vit`.
 
-    Names that belong to no known layout are kept, for `fill` to judge. Values are never changed but for
-    one convention of timm: where its class token already holds its position, that position becomes zero.
+    Names of no known layout are kept, and `fill` refuses them. Values do not change, except that a position
+    of zero is added for the class token where timm has added its position to the token already.
     """
     native = dict(state)
     if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in native):
@@ -151,13 +142,13 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     positions = state.get("pos_embed")
     if positions is not None and positions.ndim == 3 and "cls_token" in state:
         count = positions.shape[1]
-        # A square number leaves no room for the class token: timm has added its position to it.
+        # A square number of positions: timm has added the one of the class token to the token.
         if count == isqrt(count) ** 2:
             state["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
     for key in [key for key in state if key.endswith(".mlp.fc1.weight")]:
         block = key.removesuffix("fc1.weight")
         second = state.get(f"{block}fc2.weight")
-        # Twice as many rows as the second layer reads: gate and value stacked, a SwiGLU.
+        # Twice as many rows as the second layer has inputs: gate and value of a SwiGLU, stacked.
         if second is not None and len(state[key]) == 2 * second.shape[-1]:
             names = {f"{block}fc1.": f"{block}w12.", f"{block}fc2.": f"{block}w3."}
             for old, new in names.items():
@@ -169,21 +160,14 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def fill(
     module: nn.Module, state: Mapping[str, Tensor], *, name: str, droppable: Sequence[str] = DROPPABLE
 ) -> tuple[str, ...]:
-    """Copy ``state`` into ``module``: every tensor of it, and every tensor of the state, or neither.
+    """Copy ``state`` into ``module`` and return the names that were left out.
 
-    A module on the meta device gets its tensors here. Values are converted to the module's types.
-
-    Args:
-        module: what is filled.
-        state: tensors by the module's names.
-        name: who is filled, for the message.
-        droppable: names, or prefixes ending in a dot, that may be left out where the module lacks them.
-
-    Returns:
-        The names left out.
+    Values are converted to the types of the module. A module on the meta device is materialised. Names in
+    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. ``name`` is
+    that of the model, for messages.
 
     Raises:
-        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing was copied.
+        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing is copied.
     """
     targets = module.state_dict()
     extra = [key for key in state if key not in targets]
@@ -193,7 +177,7 @@ def fill(
         "unexpected": [key for key in extra if key not in dropped],
         "misfit": [_misfit(key, state[key], targets[key]) for key in targets if key in state],
     }
-    complaints = [f"{what} {_some(keys)}" for what, keys in problems.items() if any(keys)]
+    complaints = [f"{problem} {_some(keys)}" for problem, keys in problems.items() if any(keys)]
     if complaints:
         raise WeightsError(
             f"{name}: these are not weights of this architecture: {'; '.join(complaints)}; "
@@ -206,12 +190,17 @@ def fill(
     return dropped
 
 
+def millions_of_parameters(module: nn.Module) -> float:
+    """Return the ``parameters`` of a card, rounded to two digits."""
+    return round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 2)
+
+
 def _is_droppable(key: str, droppable: Sequence[str]) -> bool:
     return any(key.startswith(name) if name.endswith(".") else key == name for name in droppable)
 
 
 def _misfit(key: str, given: Tensor, target: Tensor) -> str:
-    """Describe why one tensor cannot become another, or return nothing."""
+    """Return why one tensor cannot be copied to another, or an empty text."""
     if given.shape != target.shape:
         return f"{key} {list(given.shape)} for {list(target.shape)}"
     if given.is_floating_point() != target.is_floating_point():
@@ -228,16 +217,16 @@ def _some(keys: Sequence[str], most: int = 5) -> str:
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path, device="cpu")
-    except (safetensors.SafetensorError, OSError) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
 def _pickle(path: Path) -> Any:
-    # Official DINO and MAE training checkpoints hold their arguments as a Namespace.
+    # Official training checkpoints of DINO and MAE store their arguments as a Namespace.
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except DAMAGED_PICKLE as error:
         raise _unreadable(path, error) from error
 
 
@@ -253,13 +242,14 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
 
 
 def _network(content: Any, key: str, path: Path) -> Mapping[str, Tensor]:
-    """Descend to the tensors of the network called ``key``."""
+    """Return the tensors of the network called ``key``."""
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path}: it holds {type(content).__name__}, expected named tensors")
-    if isinstance(content.get(key), Mapping):
-        return _tensors(_only(content[key], "state_dict"), path)
+    if _holds(content, key):
+        network = content[key]
+        return _tensors(network["state_dict"] if _holds(network, "state_dict") else network, path)
     present = [name for name in _NETWORKS if name in content]
-    inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    inner = [name for name in _WRAPPERS if _holds(content, name)]
     if not present and len(inner) == 1:
         return _network(content[inner[0]], key, path)
     flat = _flat_networks(content)
@@ -272,13 +262,12 @@ def _network(content: Any, key: str, path: Path) -> Mapping[str, Tensor]:
     return _tensors(content, path)
 
 
-def _only(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Unwrap ``name`` where it is all that matters."""
-    return cast("Mapping[str, Any]", content[name]) if isinstance(content.get(name), Mapping) else content
+def _holds(content: Mapping[str, Any], name: str) -> bool:
+    return isinstance(content.get(name), Mapping)
 
 
 def _flat_networks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Split a whole training module, ``teacher.backbone.…`` beside ``student.…``, as DINOv2 saves it."""
+    """Split a training module with ``teacher.backbone.…`` and ``student.…``, as DINOv2 saves it."""
     networks: dict[str, dict[str, Any]] = {}
     for name, value in content.items():
         first, _, rest = str(name).partition(".")

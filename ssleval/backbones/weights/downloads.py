@@ -1,10 +1,9 @@
-"""Fetch published weights into the caches that other programs share, or say in one line why not.
+"""Downloads of published weights into the caches of torch.hub and of the Hugging Face hub.
 
-Files named by URL lie where torch.hub keeps them (``TORCH_HOME``), so that a file it fetched before is
-used, and one copied there by hand works offline. Files of the Hugging Face hub go through its library.
+Files with a URL are kept in the folder of torch.hub (``TORCH_HOME``). A file that torch.hub downloaded, or
+that the user copied there, is used without a connection. The library of the Hugging Face hub gets its files.
 """
 
-import os
 import sys
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -17,25 +16,25 @@ from urllib.request import Request, urlopen
 import torch
 from filelock import FileLock
 
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.hub import explained, is_offline
 from ssleval.core import BackboneCard, digest
 from ssleval.core.files import file_sha256
 from ssleval.core.packaged import packaged_weights
 from ssleval.errors import WeightsError
 
 _TIMEOUT = 60.0
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without data after which a connection counts as broken."""
 
 
 def fetch_card(card: BackboneCard) -> Path:
-    """Return the local file of the published weights of ``card``, fetching it where needed.
+    """Return the local file of the published weights of ``card``; download it where it is missing.
 
-    Its ``weights`` name a file that is ``packaged``, a ``url`` (and the ``file`` it is kept as, where the
-    last part of the URL is too common a name to be alone with it), or a ``repo``, ``file`` and ``revision``
-    of the hub.
+    The card's ``weights`` have one of three forms: ``packaged``, the name of a file of the package; ``url``,
+    with an optional ``file``, the local name where the last part of the URL is not unique; or ``repo``,
+    ``file`` and ``revision`` of the hub.
 
     Raises:
-        WeightsError: the card names no file, or the file cannot be had or is not the pinned one.
+        WeightsError: the card names no file, or the file is out of reach or not the pinned one.
     """
     weights = card.weights
     if "packaged" in weights:
@@ -57,17 +56,12 @@ def fetch_card(card: BackboneCard) -> Path:
 
 
 def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size: str = "") -> Path:
-    """Return the local file of ``url``, downloading it where it is not in torch.hub's folder.
+    """Return the local file of ``url``; download it where it is not in the folder of torch.hub.
 
-    What was downloaded lies under its name only when whole and right; a broken download is resumed by the
-    next call where the server tells one version of the file from another.
-
-    Args:
-        url: http or https.
-        name: whose weights these are, for messages.
-        sha256: hash of the file or its leading digits; empty where the publisher gives none.
-        kept_as: name of the local file, instead of the last part of the URL.
-        size: in words, for messages.
+    The file gets its final name when it is complete and its hash is right. The next call resumes a broken
+    download where the server sends an ETag, by which versions of a file differ. The local name is
+    ``kept_as``, or the last part of the URL. ``sha256`` is the hash of the file or its leading digits, empty
+    where the publisher states none. ``name`` of the model and ``size`` in words are for messages.
 
     Raises:
         WeightsError: offline, unreachable, no such file, incomplete, or not the pinned file.
@@ -88,8 +82,8 @@ def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size:
 
 
 def _get(url: str, path: Path, sha256: str) -> str:
-    """Download, and return why that failed, or nothing."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    """Download, and return the reason of a failure, or an empty text."""
+    if is_offline():
         return "HF_HUB_OFFLINE is set"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
@@ -106,7 +100,7 @@ def _get(url: str, path: Path, sha256: str) -> str:
 def _download(url: str, path: Path, sha256: str) -> str:
     with urlopen(Request(url), timeout=_TIMEOUT) as response:
         tag, total = response.headers.get("ETag", ""), int(response.headers.get("Content-Length", -1))
-        # The version is part of the name: bytes of two versions of a file must not end up in one.
+        # The name depends on the version, so that parts of two versions are never joined.
         part = path.with_name(f"{path.name}.{digest(tag)[:12]}.part")
         done = part.stat().st_size if tag and part.exists() else 0
         if not 0 < done < total:
@@ -118,10 +112,9 @@ def _download(url: str, path: Path, sha256: str) -> str:
     received = part.stat().st_size
     if 0 <= total != received:
         return f"the connection broke after {received:,} of {total:,} bytes; run again to go on from there"
-    if not file_sha256(part).startswith(sha256):
-        found = file_sha256(part)
+    if difference := _difference(part, sha256):
         part.unlink()
-        return f"the file has sha256 {found[:16]}..., expected {sha256}, and was removed"
+        return f"the file {difference}, and was removed"
     part.replace(path)
     return ""
 
@@ -131,19 +124,24 @@ def _save(response: Any, part: Path, mode: str) -> None:
     from rich.progress import wrap_file
 
     length = int(response.headers.get("Content-Length", 0))
-    what = part.name.partition(".")[0]
+    name = part.name.partition(".")[0]
     console, quiet = Console(stderr=True), not sys.stderr.isatty()
     with (
-        wrap_file(response, length, description=what, console=console, disable=quiet) as source,
+        wrap_file(response, length, description=name, console=console, disable=quiet) as source,
         part.open(mode) as file,
     ):
         copyfileobj(source, file, 1 << 20)
 
 
 def _refuse_other(path: Path, sha256: str, name: str) -> None:
-    if sha256 and not file_sha256(path).startswith(sha256):
-        found = file_sha256(path)[:16]
+    if difference := _difference(path, sha256):
         raise WeightsError(
-            f"{name}: {path} has sha256 {found}..., expected {sha256}; remove it to fetch it again, or "
-            "pass --checkpoint FILE for weights of your own"
+            f"{name}: {path} {difference}; remove it to fetch it again, or pass --checkpoint FILE for "
+            "weights of your own"
         )
+
+
+def _difference(path: Path, sha256: str) -> str:
+    """Return how the hash of a file differs from the pinned one, or an empty text."""
+    actual = file_sha256(path) if sha256 else ""
+    return "" if actual.startswith(sha256) else f"has sha256 {actual[:16]}..., expected {sha256}"

@@ -1,4 +1,4 @@
-"""Library downloads that fail in one sentence: what is missing, where it comes from, how to get it."""
+"""Failed downloads by libraries, as one sentence: what is missing, where it comes from, how to get it."""
 
 import logging
 import os
@@ -10,11 +10,10 @@ from ssleval.errors import WeightsError
 
 
 @contextmanager
-def explained(card: BackboneCard, *more: type[Exception]) -> Generator[None]:
-    """Turn a library's failure to get the weights of ``card`` into one line.
+def explained(card: BackboneCard) -> Generator[None]:
+    """Replace the errors that a library raises inside, where it cannot get the weights of ``card``.
 
-    Libraries raise their own errors for the same few causes; everything that is not about
-    reaching a file passes through unchanged. ``more`` names what else a library wraps such failures in.
+    Errors with other causes pass through unchanged.
 
     Raises:
         WeightsError: offline, not found, gated, or damaged on the way.
@@ -22,17 +21,22 @@ def explained(card: BackboneCard, *more: type[Exception]) -> Generator[None]:
     from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
-        with _quiet():
+        with quiet():
             yield
-    except (OSError, HFValidationError, *more) as error:
+    except (OSError, HFValidationError) as error:
         chain = _chain(error)
         gated = card.gated or any(isinstance(cause, GatedRepoError) for cause in chain)
         raise WeightsError(_sentence(card, chain[-1], gated=gated)) from error
 
 
+def is_offline() -> bool:
+    """Return whether ``HF_HUB_OFFLINE`` forbids downloads, by the values that the hub's library knows."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Hold back what libraries log of every retry: the one line says what is wrong."""
+def quiet() -> Generator[None]:
+    """Suppress what libraries log, such as each retry; errors are still logged."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -42,7 +46,7 @@ def _quiet() -> Generator[None]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and its causes, outermost first."""
+    """Return the error and its causes, the outermost first."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
@@ -52,7 +56,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _sentence(card: BackboneCard, cause: BaseException, *, gated: bool) -> str:
     origin = card.weights.get("repo") or card.weights.get("url") or f"{card.loader}:{card.arch}"
     size = f", about {4 * card.parameters:.0f} MB in float32" if card.parameters else ""
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True"} else ""
+    offline = " (HF_HUB_OFFLINE is set)" if is_offline() else ""
     access = (
         f"accept its licence at https://huggingface.co/{card.weights['repo']} and set HF_TOKEN, or "
         if gated and "repo" in card.weights

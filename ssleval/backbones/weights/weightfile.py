@@ -1,7 +1,7 @@
-"""Weights that say what they are: safetensors whose header holds the card and the architecture.
+"""Files of weights that describe themselves: safetensors whose header holds the card and the architecture.
 
-What the trainer writes is an ordinary model: ``ssleval run --model OUT/teacher.safetensors`` needs no
-other file and no name of an architecture.
+The trainer writes such files. ``ssleval run --model OUT/teacher.safetensors`` therefore needs no other file
+and no name of an architecture.
 """
 
 import json
@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from ssleval.core import BackboneCard
-from ssleval.errors import WeightsError
+from ssleval.core.settings import build
+from ssleval.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".safetensors"
+UNREADABLE = (safetensors.SafetensorError, OSError)
+"""What the readers of safetensors raise on damaged files and on files of other formats."""
 _FORMAT = "ssleval-weights-1"
 
 
 def write_weights(
     path: Path, tensors: Mapping[str, "Tensor"], card: BackboneCard, config: Mapping[str, Any]
 ) -> None:
-    """Write ``tensors`` with their card and the settings of their architecture; whole or not at all."""
+    """Write ``tensors`` with their card and the settings of their architecture, atomically."""
     from safetensors.torch import save_file
 
     header = {"format": _FORMAT, "card": json.dumps(asdict(card)), "config": json.dumps(dict(config))}
@@ -37,53 +40,43 @@ def write_weights(
 
 
 def read_card(path: Path) -> BackboneCard:
-    """Return the card in the header, named as the file.
+    """Return the card in the header; its name is the path of the file.
 
     Raises:
-        WeightsError: no such file, or one that does not say what it is.
+        WeightsError: there is no such file, or it does not describe itself.
     """
     stated = _header(path, "card")
-    known = {one.name for one in fields(BackboneCard)}
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stated.items()
-        if name in known
-    }
+    known = {field.name for field in fields(BackboneCard)}
+    values = {name: value for name, value in stated.items() if name in known}
     values |= {"name": str(path), "weights": {"file": path.name}}
     try:
-        return BackboneCard(**values)
-    except TypeError as error:
-        raise WeightsError(f"{path}: its header holds no whole card ({error})") from error
+        return build(BackboneCard, values, str(path))
+    except (TypeError, ConfigError) as error:
+        raise WeightsError(f"{path}: its header does not hold a complete card ({error})") from error
 
 
 def describes_itself(path: Path) -> bool:
-    """Return whether a file is a model of its own, not weights for an architecture that is to be named."""
-    if path.suffix != SUFFIX or not path.is_file():
-        return False
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return (file.metadata() or {}).get("format") == _FORMAT
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: it is damaged or no safetensors ({error})") from error
+    """Return whether a file states its architecture, or holds weights for one that the user must name."""
+    return path.suffix == SUFFIX and path.is_file() and _metadata(path).get("format") == _FORMAT
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the settings of the architecture in the header.
-
-    Raises:
-        WeightsError: no such file, or one that does not say what it is.
-    """
+    """Return the settings of the architecture in the header; errors as in `read_card`."""
     return _header(path, "config")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except UNREADABLE as error:
+        raise WeightsError(f"{path}: it is damaged or no safetensors ({error})") from error
 
 
 def _header(path: Path, part: str) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file; a model file is one that ssleval train wrote")
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            header = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: it is damaged or no safetensors ({error})") from error
+    header = _metadata(path)
     if header.get("format") != _FORMAT:
         raise WeightsError(
             f"{path}: it does not say which architecture it holds; name one with --model and give the file "

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ssleval.core.files import DAMAGED_PICKLE
 from ssleval.errors import DataError
 
 _LARGEST = 1 << 26
 """Bytes of a file that is read; the published annotations have less than a hundredth of it."""
-_DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError,
-            OverflowError, UnicodeError, RecursionError)  # fmt: skip
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -37,7 +36,7 @@ def read_plain_pickle(path: Path) -> Any:
             # latin1 is how Python 3 reads the strings and arrays of Python 2.
             stored = _Unpickler(file, encoding="latin1").load()
         return _plain(stored, iter(range(size)))
-    except _DAMAGED as error:
+    except DAMAGED_PICKLE as error:
         raise DataError(f"{path}: not a whole pickle of plain values ({error}); fetch it again") from error
 
 

@@ -114,8 +114,8 @@ def test_the_card_follows_configuration_and_processor(tmp_path: Path):
     assert (card.interpolation, card.resize_mode, card.supervision) == ("bilinear", "square", "weak")
 
 
-def test_a_processor_without_an_equal_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no equal here"):
+def test_a_processor_that_no_geometry_expresses_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no geometry here does that"):
         find_card(f"hf:{_folder(tmp_path, 'vit', {'height': 32, 'width': 48})}")
 
 

@@ -81,7 +81,7 @@ def test_unknown_names_are_refused(identifier: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"position_embedding": "rope"}, "no position embedding 'rope'"),
+        ({"position_embedding": "rope"}, r"\.position_embedding=rope: known: dino, dinov2"),
         ({"embed_dim": 200}, "says 200 channels, vit_tiny/dino has 192"),
         ({"pooling": "map"}, "pooling is 'map'"),
         ({"image_size": 40, "patch_size": 16}, "no multiple of patch 16"),

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,32 @@ def test_pixels_are_mean_colours():
         load("pixels", checkpoint="some.pth")
 
 
-def test_a_torchvision_resnet_equals_torchvision(tmp_path: Path):
+BUILDERS: dict[str, Any] = {
+    "resnet50": partial(models.ResNet, models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=4),
+    "vit_b_16": partial(
+        models.VisionTransformer, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=48
+    ),
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torchvision build few narrow blocks: what is tested does not depend on the depth and width."""
+
+    def build(arch: str, weights: None, **options: int) -> Any:
+        return BUILDERS[arch](**options)
+
+    monkeypatch.setattr(models, "get_model_builder", lambda arch: partial(build, arch))  # pyright: ignore[reportUnknownLambdaType]
+
+
+def test_a_torchvision_resnet_equals_torchvision(tmp_path: Path, small: None):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = models.resnet50().eval()
+        model: Any = BUILDERS["resnet50"]().eval()
     path = tmp_path / "resnet.pth"
     torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, path)
     backbone: Any = load("dino_resnet50", checkpoint=path)
-    model.fc = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    model.fc = torch.nn.Identity()
     features = backbone(IMAGES, [-1])
     with torch.no_grad():
         expected = model((IMAGES - backbone.mean) / backbone.std)
@@ -37,10 +56,10 @@ def test_a_torchvision_resnet_equals_torchvision(tmp_path: Path):
     assert torch.allclose(features.blocks[0].patches.mean((1, 2)), expected, atol=1e-5)
 
 
-def test_moco_v3_gives_its_query_encoder(tmp_path: Path):
+def test_moco_v3_gives_its_query_encoder(tmp_path: Path, small: None):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        query, momentum = models.resnet50().state_dict(), models.resnet50().state_dict()
+        query, momentum = (BUILDERS["resnet50"]().state_dict() for _ in range(2))
     state = {f"module.base_encoder.{key}": value for key, value in query.items()}
     state |= {f"module.momentum_encoder.{key}": value for key, value in momentum.items()}
     torch.save({"state_dict": state}, tmp_path / "moco.pth")
@@ -48,7 +67,7 @@ def test_moco_v3_gives_its_query_encoder(tmp_path: Path):
     assert torch.equal(backbone.model.conv1.weight, query["conv1.weight"])
 
 
-def test_a_torchvision_vit_equals_torchvision():
+def test_a_torchvision_vit_equals_torchvision(small: None):
     backbone: Any = load("random:torchvision:vit_b_16/IMAGENET1K_V1")
     images = torch.rand(1, 3, 224, 224)
     features = backbone(images, [-1])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,39 @@ def test_pooled_is_timms_own(name: str):
     assert torch.equal(features.pooled, backbone(IMAGES).pooled)
 
 
+def _small(name: str, **shape: Any) -> TimmBackbone:
+    """Build an architecture of timm with a smaller shape; it takes images of any size."""
+    model: Any = timm.create_model(name, num_classes=0, dynamic_img_size=True, **shape)
+    width = model.embed_dim
+    return TimmBackbone(replace(find_card(f"timm:{name}"), embed_dim=width, pooled_dim=width), model).eval()
+
+
+REGISTERS = "vit_small_patch14_reg4_dinov2"
+SHAPE = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
 def test_tokens_of_a_transformer_are_the_sequence_in_order():
-    backbone: Any = load("random:timm:vit_tiny_patch16_224")
-    images = torch.rand(1, 3, 224, 224)
+    backbone: Any = load("random:timm:test_vit")
+    images = torch.rand(1, 3, 48, 64)  # not its own size
     tokens = backbone(images, [-1]).blocks[0]
     with torch.no_grad():
         sequence = backbone.model.forward_features(_normalised(backbone, images))
     assert tokens.cls is not None
     assert torch.allclose(tokens.cls, sequence[:, 0], atol=1e-6)
+    assert tokens.patches.shape[1:3] == (3, 4)
     assert torch.allclose(tokens.patches.flatten(1, 2), sequence[:, 1:], atol=1e-6)
     assert tokens.registers is None
 
 
 def test_registers_are_apart_and_blocks_come_in_the_order_asked():
-    backbone: Any = load("random:timm:vit_small_patch14_reg4_dinov2")
+    backbone = _small(REGISTERS, **SHAPE)
     images = torch.rand(1, 3, 56, 70)
     last, first = backbone(images, [-1, 0]).blocks
     again = backbone(images, [0]).blocks[0]
     unnormed = backbone(images, [0], norm=False).blocks[0]
     assert last.registers is not None
-    assert last.registers.shape == (1, 4, 384)
-    assert last.patches.shape == (1, 4, 5, 384)
+    assert last.registers.shape == (1, 4, 48)
+    assert last.patches.shape == (1, 4, 5, 48)
     assert torch.equal(first.patches, again.patches)
     assert not torch.allclose(first.patches, last.patches)
     assert not torch.allclose(first.patches, unnormed.patches)
@@ -104,7 +117,9 @@ def test_an_unstated_layout_is_refused_by_name():
 
 
 def test_a_fixed_size_is_refused_in_a_sentence():
-    backbone: Any = load("random:timm:swin_tiny_patch4_window7_224")
+    name = "swin_tiny_patch4_window7_224"
+    model = timm.create_model(name, num_classes=0, embed_dim=24, depths=(1, 1), num_heads=(2, 2))
+    backbone = TimmBackbone(find_card(f"timm:{name}"), model)
     with pytest.raises(ConfigError, match="64x64 pixels, but timm fixes"):
         backbone(torch.rand(1, 3, 64, 64))
 
@@ -128,9 +143,11 @@ def test_real_weights_give_what_timm_gives_from_them():
     assert torch.allclose(backbone(images).pooled, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2"])
-def test_attention_is_what_timm_multiplies_values_with(name: str):
-    backbone: Any = load(f"random:timm:{name}")
+@pytest.mark.parametrize(
+    ("name", "shape"), [("test_vit", {}), (REGISTERS, SHAPE)], ids=["plain", "registers"]
+)
+def test_attention_is_what_timm_multiplies_values_with(name: str, shape: dict[str, Any]):
+    backbone: Any = _small(name, **shape)
     patch = backbone.card.patch_size
     images = torch.rand(2, 3, 2 * patch, 3 * patch)
     found = backbone.attention(images)

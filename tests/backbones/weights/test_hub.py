@@ -13,12 +13,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
 from ssleval.backbones.weights.hub import explained
@@ -29,18 +31,29 @@ from ssleval.errors import WeightsError
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAMES = ["hf:org/tiny", "timm:test_vit"]
 ABSENT = ["hf:org/absent", "timm:test_resnet"]
+PINNED = "openclip_vitb32_laion2b"
+SMALL: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 512, "width": 16, "heads": 2, "layers": 1},
+}
+"""Stands for the architecture of `PINNED`, which is too large for a test."""
 CHILD = """
-import json, sys
+import json, os, sys
+if "SMALL_ARCHITECTURES" in os.environ:
+    import open_clip
+    open_clip.add_model_config(os.environ["SMALL_ARCHITECTURES"])
 from ssleval.errors import SslevalError
 from ssleval.backbones.zoo import load
-found = {}
+loaded = {}
 for name in sys.argv[1:]:
     try:
         backbone = load(name)
-        found[name] = {key: float(value.double().sum()) for key, value in backbone.model.state_dict().items()}
+        state = backbone.model.state_dict()
+        loaded[name] = {key: float(value.double().sum()) for key, value in state.items()}
     except SslevalError as error:
-        found[name] = f"{type(error).__name__}: {error}"
-print(json.dumps(found))
+        loaded[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(loaded))
 """
 
 
@@ -69,10 +82,10 @@ def _run(cache: Path, *names: str, **environment: str) -> dict[str, dict[str, fl
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _is_loaded(found: dict[str, dict[str, float] | str]) -> None:
+def _is_loaded(loaded: dict[str, dict[str, float] | str]) -> None:
     for name in NAMES:
-        assert isinstance(found[name], dict), found[name]
-    tiny = found["hf:org/tiny"]
+        assert isinstance(loaded[name], dict), loaded[name]
+    tiny = loaded["hf:org/tiny"]
     assert isinstance(tiny, dict)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -81,17 +94,50 @@ def _is_loaded(found: dict[str, dict[str, float] | str]) -> None:
     assert tiny == pytest.approx({key: float(value.double().sum()) for key, value in expected.items()})
 
 
-def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(tmp_path: Path):
-    for repository, folder in _repositories(tmp_path).items():
-        base = tmp_path / "cache" / "hub" / f"models--{repository.replace('/', '--')}"
-        (base / "refs").mkdir(parents=True)
-        (base / "refs" / "main").write_text(COMMIT)
-        (base / "snapshots").mkdir()
-        folder.rename(base / "snapshots" / COMMIT)
-    found = _run(tmp_path / "cache", HF_HUB_OFFLINE="1")
-    _is_loaded(found)
+def _cached(cache: Path, repository: str, revision: str, folder: Path) -> None:
+    """Move the files of a repository to where the hub's library keeps them."""
+    base = cache / "hub" / f"models--{repository.replace('/', '--')}"
+    (base / "refs").mkdir(parents=True)
+    (base / "refs" / "main").write_text(COMMIT)
+    (base / "snapshots").mkdir()
+    folder.rename(base / "snapshots" / revision)
+
+
+def _contrastive(folder: Path) -> dict[str, Tensor]:
+    """Write the weights of a narrow two-tower model, one value a tensor."""
+    state = {
+        key: torch.full(value.shape, (index + 1) / 512, dtype=torch.float16)
+        for index, (key, value) in enumerate(sorted(open_clip.CLIP(**SMALL).state_dict().items()))
+    }
+    folder.mkdir()
+    save_file(state, folder / "open_clip_model.safetensors")
+    return state
+
+
+Offline = tuple[dict[str, dict[str, float] | str], dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
+    """Load models in a process without network; return what it loaded, and the tensors of `PINNED`."""
+    folder = tmp_path_factory.mktemp("offline")
+    for repository, files in _repositories(folder).items():
+        _cached(folder / "cache", repository, COMMIT, files)
+    card = find_card(PINNED)
+    state = _contrastive(folder / "pinned")
+    _cached(folder / "cache", card.weights["repo"], card.weights["revision"], folder / "pinned")
+    (folder / "small").mkdir()
+    (folder / "small" / f"{card.arch.partition('/')[0]}.json").write_text(json.dumps(SMALL))
+    small = str(folder / "small")
+    names = (*NAMES, *ABSENT, PINNED)
+    return _run(folder / "cache", *names, HF_HUB_OFFLINE="1", SMALL_ARCHITECTURES=small), state
+
+
+def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(offline: Offline):
+    loaded, _ = offline
+    _is_loaded(loaded)
     for name in ABSENT:
-        message = found[name]
+        message = loaded[name]
         assert isinstance(message, str)
         assert message.startswith(f"WeightsError: {name}: ")
         assert "HF_HUB_OFFLINE is set" in message
@@ -99,29 +145,16 @@ def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(tmp_path
         assert "\n" not in message
 
 
-def test_open_clip_weights_come_from_the_cache_at_the_pinned_revision(tmp_path: Path):
-    card = find_card("openclip_vitb32_laion2b")
-    with torch.device("meta"):
-        model = open_clip.create_model(card.arch.partition("/")[0], load_weights=False, device="meta")
-    # One value a tensor: the real file layout at a size a test can write.
-    state = {
-        key: torch.full(value.shape, (index + 1) / 512, dtype=torch.float16)
-        for index, (key, value) in enumerate(sorted(model.state_dict().items()))
-    }
-    base = tmp_path / "hub" / f"models--{card.weights['repo'].replace('/', '--')}"
-    snapshot = base / "snapshots" / card.weights["revision"]
-    snapshot.mkdir(parents=True)
-    save_file(state, snapshot / "open_clip_model.safetensors")
-    found = _run(tmp_path, card.name, HF_HUB_OFFLINE="1")[card.name]
-    assert isinstance(found, dict), found
-    assert found == pytest.approx({key: float(value.double().sum()) for key, value in state.items()})
+def test_open_clip_weights_come_from_the_cache_at_the_pinned_revision(offline: Offline):
+    loaded, state = offline
+    assert loaded[PINNED] == pytest.approx({key: float(value.double().sum()) for key, value in state.items()})
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the repositories the way the hub serves its files, and note what is asked."""
+    """Serve the repositories the way the hub serves its files, and record the requested paths."""
     folders = _repositories(tmp_path)
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -134,7 +167,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
             pass
 
         def _answer(self, *, body: bool) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             repository, _, name = self.path.lstrip("/").partition("/resolve/main/")
             path = folders.get(repository, Path("none")) / name
             if not path.is_file():
@@ -155,20 +188,20 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 def test_files_are_downloaded_from_the_endpoint(tmp_path: Path, hub: tuple[str, list[str]]):
-    endpoint, asked = hub
-    found = _run(tmp_path / "cache", HF_ENDPOINT=endpoint)
-    _is_loaded(found)
-    assert str(found["hf:org/absent"]).startswith("ConfigError: hf:org/absent: transformers finds no model")
-    assert "404 Not Found" in str(found["timm:test_resnet"])
-    assert "/org/tiny/resolve/main/model.safetensors" in asked
-    assert "/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in asked
+    endpoint, requests = hub
+    loaded = _run(tmp_path / "cache", HF_ENDPOINT=endpoint)
+    _is_loaded(loaded)
+    assert str(loaded["hf:org/absent"]).startswith("ConfigError: hf:org/absent: transformers finds no model")
+    assert "404 Not Found" in str(loaded["timm:test_resnet"])
+    assert "/org/tiny/resolve/main/model.safetensors" in requests
+    assert "/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in requests
     assert (tmp_path / "cache" / "hub" / "models--org--tiny" / "snapshots" / COMMIT).is_dir()
 
 
