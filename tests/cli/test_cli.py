@@ -190,7 +190,7 @@ def test_one_line_that_cannot_be_measured_does_not_stop_those_on_the_same_pictur
     code, out, err = cli("run", "--model", "random:vit_tiny", "--suite", "suite.yaml", "--limit", "60")
     assert (code, out.count("knn/digits"), "linear" in out) == (2, 1, False), err
     assert "30 pixels is not a multiple" in err
-    assert "ks=(5000,), but" in err
+    assert "knn: ks=(5000,) among 60 training images" in err
 
 
 def test_data_without_a_training_split_are_not_for_tasks_that_fit(cli: Cli) -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,12 +85,18 @@ def test_an_unknown_field_or_task_offers_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"precision": "bf61"}, {"batch_size": -1}, {"num_workers": -1}, {"seed": -1}, {"seed": 2**32}],
+    [{"batch_size": -1}, {"num_workers": -1}, {"seed": -1}, {"seed": 2**32}],
     ids=str,
 )
 def test_a_context_refuses_what_it_cannot_mean(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"context\.{next(iter(wrong))}="):
         Context(**wrong)
+
+
+def test_a_precision_that_does_not_exist_is_refused_where_no_annotation_is_checked() -> None:
+    code = "from ssleval.core import Context; Context(precision='bf61')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "context.precision=bf61: did you mean bf16" in done.stderr
 
 
 def test_settings_of_a_task_that_was_not_asked_for_are_refused() -> None:
