@@ -2,7 +2,6 @@
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssleval.core.backbone import Backbone
 
@@ -13,6 +12,9 @@ def forward_flops(backbone: Backbone, side: int, device: str) -> int:
     Matrix products, convolutions and attention count, a multiply-add as two operations. Activations, norms
     and softmax, which take few, do not. The result depends on neither weights nor device.
     """
+    # Brings triton and 70 MB, which a run that reads stored results does without.
+    from torch.utils.flop_counter import FlopCounterMode
+
     image = torch.zeros(1, 3, side, side, device=device)
     fast = torch.backends.mha.get_fastpath_enabled()
     # The counter may not know fused kernels, so they are replaced by their parts.

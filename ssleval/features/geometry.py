@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import center_crop
 
 from ssleval.core import Geometry, Interpolation, RandomView, digest
 from ssleval.errors import ContractError
@@ -30,7 +28,7 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if size != image.size:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:
-        image = center_crop(image, [geometry.crop])  # pyright: ignore[reportArgumentType, reportAssignmentType]
+        image = _central(image, geometry.crop)
     pixels = np.array(image, dtype=np.uint8)
     return np.ascontiguousarray(pixels[:, ::-1]) if geometry.flip else pixels
 
@@ -41,6 +39,9 @@ def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.nda
     Raises:
         ContractError: the image is not 8-bit RGB.
     """
+    # Takes seconds and 170 MB to import, which whole images do without.
+    from torchvision.transforms import RandomResizedCrop
+
     _refuse_mode(image)
     untyped: Any = image  # get_params is annotated for tensors alone
     # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.
@@ -69,3 +70,14 @@ def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
     assert isinstance(step, int), "multiple='patch' is replaced by the patch size before images are read"
     across, down = (max(1, round(size * side / named / step)) * step for side in (width, height))
     return across, down
+
+
+def _central(image: Image.Image, side: int) -> Image.Image:
+    # PIL fills with black whatever a crop takes from outside the image.
+    left, top = (_margin(length - side) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _margin(excess: int) -> int:
+    """Return where the crop begins: half of the excess to even, of a lack rounded towards zero."""
+    return round(excess / 2) if excess >= 0 else -(-excess // 2)

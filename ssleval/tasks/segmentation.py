@@ -111,8 +111,9 @@ class Segmentation(PaperFields, Task):
         return tuple(Readout("patches", block) for block in ((-1,) if self.inputs == "lin" else range(-4, 0)))
 
     def _fit(self, inputs: Inputs) -> dict[str, Any]:
+        fields = (self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels)
         return {
-            "settings": Fit(self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels),
+            "settings": Fit(*fields),
             "num_classes": inputs.card.num_classes,
             "warmup": round(self.warmup * self.iterations),
             "seed": inputs.context.seed,

@@ -1,10 +1,9 @@
 """Blur corruptions: defocus, frosted glass, motion and zoom."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from PIL import Image
-from scipy.ndimage import gaussian_filter
-from scipy.signal import fftconvolve
 
 from ssleval.features.corruptions.pixels import Pixels
 
@@ -15,14 +14,14 @@ def defocus_blur(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixel
     kernel = _disk(radius, smoothing)
     reach = len(kernel) // 2
     padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
-    return fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))
+    return scipy.signal.fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))
 
 
 def glass_blur(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
     """Swap pixels with neighbours, between two slight Gaussian blurs."""
     sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     height, width, _ = pixels.shape
-    blurred = gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest").reshape(-1, 3)
+    blurred = scipy.ndimage.gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest").reshape(-1, 3)
     order = np.arange(height * width).reshape(height, width)
     inner = order[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1][::-1, ::-1].reshape(-1)
     places = order.reshape(-1).tolist()
@@ -32,7 +31,7 @@ def glass_blur(pixels: Pixels, severity: int, random: np.random.Generator) -> Pi
         for here, there in zip(inner.tolist(), (inner + down * width + right).tolist(), strict=True):
             places[here], places[there] = places[there], places[here]
     shuffled = blurred[places].reshape(pixels.shape)
-    return gaussian_filter(shuffled, (sigma, sigma, 0), mode="nearest")
+    return scipy.ndimage.gaussian_filter(shuffled, (sigma, sigma, 0), mode="nearest")
 
 
 def motion_blur(pixels: Pixels, severity: int, random: np.random.Generator) -> Pixels:
@@ -90,5 +89,5 @@ def _disk(radius: int, smoothing: float) -> Float[np.ndarray, "k k"]:
     axis = np.arange(-reach, reach + 1)
     disk = (axis**2 + axis[:, None] ** 2 <= radius**2).astype(np.float64)
     bell = np.exp(-(np.arange(-(side // 2), side // 2 + 1) ** 2) / (2 * smoothing**2))
-    soft = fftconvolve(disk, np.outer(bell, bell), mode="same")
+    soft = scipy.signal.fftconvolve(disk, np.outer(bell, bell), mode="same")
     return soft / soft.sum()

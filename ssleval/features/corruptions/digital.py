@@ -3,10 +3,9 @@
 from io import BytesIO
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from PIL import Image
-from scipy.fft import dctn, idctn
-from scipy.ndimage import affine_transform, map_coordinates
 
 from ssleval.features.corruptions.pixels import Pixels
 
@@ -32,7 +31,7 @@ def elastic_transform(pixels: Pixels, severity: int, random: np.random.Generator
     )
     rows, columns = np.mgrid[:height, :width]
     planes = [
-        map_coordinates(plane, (rows + down, columns + right), order=1, mode="reflect")
+        scipy.ndimage.map_coordinates(plane, (rows + down, columns + right), order=1, mode="reflect")
         for plane in np.moveaxis(turned, 2, 0)
     ]
     return np.stack(planes, axis=2)
@@ -69,7 +68,7 @@ def _affine(pixels: Pixels, shifts: Float[np.ndarray, "3 2"]) -> Pixels:
     # SciPy expects the inverse map: from a pixel of the result to where it comes from.
     back = np.linalg.solve(np.hstack([points + shifts, ones]), points)
     planes = [
-        affine_transform(plane, back[:2].T, back[2], order=1, mode="mirror")
+        scipy.ndimage.affine_transform(plane, back[:2].T, back[2], order=1, mode="mirror")
         for plane in np.moveaxis(pixels, 2, 0)
     ]
     return np.stack(planes, axis=2)
@@ -78,4 +77,6 @@ def _affine(pixels: Pixels, shifts: Float[np.ndarray, "3 2"]) -> Pixels:
 def _smooth(field: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
     """Filter with a Gaussian, edges reflected, by the cosine transform: equally fast for any sigma."""
     bells = [np.exp(-((np.pi * np.arange(side) / side * sigma) ** 2) / 2) for side in field.shape]
-    return np.asarray(idctn(np.asarray(dctn(field, norm="ortho")) * np.outer(*bells), norm="ortho"))
+    return np.asarray(
+        scipy.fft.idctn(np.asarray(scipy.fft.dctn(field, norm="ortho")) * np.outer(*bells), norm="ortho")
+    )

@@ -1,8 +1,8 @@
 """Weather corruptions: snow, procedural frost, fog and brightness."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter
 
 from ssleval.features.corruptions.blur import moved, zoomed
 from ssleval.features.corruptions.pixels import Pixels
@@ -38,7 +38,7 @@ def procedural_frost(pixels: Pixels, severity: int, random: np.random.Generator)
     crests = np.zeros((height, width))
     for angle in random.uniform(0, 180, 3):
         noise = random.standard_normal((height, width, 1))
-        needles = gaussian_filter(moved(noise, 12, 6.0, float(angle))[:, :, 0], 0.7)
+        needles = scipy.ndimage.gaussian_filter(moved(noise, 12, 6.0, float(angle))[:, :, 0], 0.7)
         crests = np.maximum(crests, (1 - np.abs(needles) / needles.std()).clip(0, 1) ** 4)
     corner = random.integers(0, 2, 2)
     down, across = (

@@ -104,7 +104,7 @@ def test_glass_swaps_pixels_within_reach(monkeypatch: pytest.MonkeyPatch) -> Non
     def unchanged(pixels: np.ndarray, sigma: object, mode: str) -> np.ndarray:
         return pixels
 
-    monkeypatch.setattr(blur, "gaussian_filter", unchanged)
+    monkeypatch.setattr("scipy.ndimage.gaussian_filter", unchanged)
     pixels = np.arange(24 * 24 * 3, dtype=float).reshape(24, 24, 3)
     found = blur.glass_blur(pixels, 1, rng())
     assert sorted(found[:, :, 0].reshape(-1)) == sorted(pixels[:, :, 0].reshape(-1))
