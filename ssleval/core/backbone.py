@@ -33,20 +33,21 @@ class Tokens:
         cls, tokens: Float[Tensor, "b t d"], grid: Sequence[int], *, has_cls: bool = True, registers: int = 0
     ) -> "Tokens":
         """Split a sequence: class token, registers, the patches of ``grid`` (rows, columns) row by row."""
-        first = int(has_cls) + registers
-        patches = tokens[:, first:].unflatten(1, grid)
-        between = tokens[:, int(has_cls) : first] if registers else None
-        return cls(patches, tokens[:, 0] if has_cls else None, between)
+        prefix, patches = tokens.tensor_split([int(has_cls) + registers], dim=1)
+        return cls(patches.unflatten(1, grid), *_prefix(prefix, has_cls=has_cls))
 
     @classmethod
     def from_map(cls, output: Any, *, has_cls: bool) -> "Tokens":
         """Read a feature map [b d h w], or a pair of such a map and its prefix tokens [b t d]."""
         maps, prefix = output if isinstance(output, tuple) else (output, None)
         patches = maps.permute(0, 2, 3, 1)
-        if prefix is None:
-            return cls(patches)
-        registers = prefix[:, int(has_cls) :]
-        return cls(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
+        return cls(patches) if prefix is None else cls(patches, *_prefix(prefix, has_cls=has_cls))
+
+
+def _prefix(tokens: Float[Tensor, "b t d"], *, has_cls: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return the class token and the register tokens, None where there is none."""
+    registers = tokens[:, int(has_cls) :]
+    return tokens[:, 0] if has_cls else None, registers if registers.shape[1] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,9 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Return the features of normalised ``images``.
+        """Return the features of normalised ``images``; ``blocks`` are indices from zero.
 
-        ``blocks`` are indices from zero. ``norm`` says whether the final norm is applied to these blocks;
-        ``pooled`` does not depend on it.
+        ``norm`` applies the final norm to the tokens of these blocks; ``pooled`` does not depend on it.
         """
 
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:  # noqa: ARG002
@@ -131,7 +131,7 @@ class Backbone(nn.Module, ABC):
             ConfigError: values outside [0, 1], a partial patch, or no such block.
             ContractError: `extract` returned other shapes than the card states.
         """
-        low, high = (float(value) for value in images.aminmax())
+        low, high = map(float, images.aminmax())
         if low < 0 or high > 1:
             raise ConfigError(f"{self.card.name}: images in [{low:.3g}, {high:.3g}], expected RGB in [0, 1]")
         height, width = images.shape[-2:]
@@ -151,15 +151,12 @@ class Backbone(nn.Module, ABC):
         return height // self.card.patch_size, width // self.card.patch_size
 
     def refuse_other_size(self, images: Tensor, size: Sequence[int], library: str) -> None:
-        """Refuse images of another size than (height, width) ``size``, to which ``library`` fixes the model.
-
-        Raises:
-            ConfigError: their size differs.
-        """
-        if tuple(images.shape[-2:]) != tuple(size):
+        """Refuse images of another (height, width) than ``size``, to which ``library`` fixes the model."""
+        height, width = images.shape[-2:]
+        if (height, width) != tuple(size):
             raise ConfigError(
-                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but {library} fixes this "
-                f"model to {size[0]}x{size[1]}; use a geometry of that size"
+                f"{self.card.name}: {height}x{width} pixels, but {library} fixes this model to "
+                f"{size[0]}x{size[1]}; use a geometry of that size"
             )
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002

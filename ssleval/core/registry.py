@@ -64,7 +64,7 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(sorted({*self._items, *(point.name for point in entry_points(group=self.group))}))
+        return iter(sorted({*self._items, *entry_points(group=self.group).names}))
 
     def _load(self) -> None:
         if self._loaded:
@@ -80,14 +80,11 @@ def summaries(group: str, package: str = "") -> dict[str, str]:
     Listing commands use it, because they must not import torch.
     """
     spec = importlib.util.find_spec(package or group)
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    ours = {
-        module.name: _first_line(Path(folder) / f"{module.name}.py")
-        for folder in folders
-        for module in pkgutil.iter_modules([folder])
-    }
-    theirs = {point.name: f"from {point.value}" for point in entry_points(group=group)}
-    return dict(sorted({**theirs, **ours}.items()))
+    lines = {point.name: f"from {point.value}" for point in entry_points(group=group)}
+    for folder in (spec and spec.submodule_search_locations) or ():
+        names = [module.name for module in pkgutil.iter_modules([folder])]
+        lines |= {name: _first_line(Path(folder, f"{name}.py")) for name in names}
+    return dict(sorted(lines.items()))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

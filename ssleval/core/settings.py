@@ -52,7 +52,7 @@ Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]
 """Different whole numbers from 1, at least one."""
 Positives: TypeAlias = Annotated[tuple[Positive, ...], Distinct]
 """Different numbers above 0, at least one."""
-Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Meta(extra={"distinct": True})]
+Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Different]
 """Different numbers above 0, or none."""
 Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 """Two numbers above 0."""
@@ -60,13 +60,9 @@ Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=
 _WHERE = re.compile(r" - at `.*`$")
 _WHOLE = re.compile(r"\.0$")
 _WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "str": "a text",
+    "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list", "str": "a text",
     "object": "a mapping",
-}
+}  # fmt: skip
 """What msgspec calls types, and what messages call them."""
 
 
@@ -114,17 +110,17 @@ def convert(where: str, value: Any, hint: Any) -> Any:
         ConfigError: it cannot be one; the message begins with ``where``.
     """
     read = value
-    if isinstance(value, str) and _plain(hint) is tuple:
+    if isinstance(value, str) and get_origin(_bare(hint)) is tuple:
         read = [part.strip() for part in value.split(",") if part.strip()]
     try:
-        found = msgspec.convert(read, hint, strict=not _is_text(read), dec_hook=_as_is)
+        converted = msgspec.convert(read, hint, strict=not _has_text(read), dec_hook=_as_is)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}={_shown(value)}: {_reason(str(error), read, hint)}") from error
-    if not _finite(found):
+    if not _finite(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected finite numbers")
-    if _marked_distinct(hint) and len(set(found)) < len(found):
+    if _marked_distinct(hint) and len(set(converted)) < len(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected different entries")
-    return found
+    return converted
 
 
 def _read(kind: type, stated: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -141,15 +137,13 @@ def _hints(kind: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind) if field.init}
 
 
-def _plain(hint: Any) -> Any:
-    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    return get_origin(inner) or inner
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
-    )
+def _has_text(value: Any) -> bool:
+    # YAML reads 1e-1 as a text: a list of numbers may hold some.
+    return isinstance(value, str) or (isinstance(value, list) and any(map(_has_text, value)))
 
 
 def _as_is(kind: type, value: Any) -> Any:
@@ -168,15 +162,13 @@ def _finite(value: Any) -> bool:
 
 
 def _marked_distinct(hint: Any) -> bool:
-    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return any(isinstance(mark, Meta) and bool((mark.extra or {}).get("distinct")) for mark in marks)
+    return any(mark in (Different, Distinct) for mark in getattr(hint, "__metadata__", ()))
 
 
 def _reason(message: str, value: Any, hint: Any) -> str:
     """Return msgspec's reason in the words of the message it ends up in."""
-    if _plain(hint) is Literal:
-        inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        return suggestion(str(value), map(str, get_args(inner)))
+    if get_origin(_bare(hint)) is Literal:
+        return suggestion(str(value), map(str, get_args(_bare(hint))))
     text = _WHERE.sub("", message).replace("`", "")
     for theirs, plain in _WORDS.items():
         text = text.replace(f"Expected {theirs}", f"expected {plain}")
@@ -184,6 +176,4 @@ def _reason(message: str, value: Any, hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(str, value))
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
