@@ -15,7 +15,7 @@ from ssleval.core import Context, Geometry, Interpolation, Readout, Split
 from ssleval.core.backbone import Backbone, PatchesOf
 from ssleval.errors import ConfigError
 from ssleval.features.decode import decoded_batches
-from ssleval.features.extract import choose_batch_size, class_attention, forward, forward_pixels
+from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, pixels_on_device
 from ssleval.features.geometry import apply
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
@@ -67,7 +67,8 @@ class Live:
         Raises:
             NotApplicableError: the model has no such attention.
         """
-        return class_attention(self.backbone, images, self.context)
+        with numerics(self.context):
+            return self.backbone.attention(pixels_on_device(images, self.context))
 
     def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
         """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.
@@ -133,11 +134,11 @@ def centre_padded(
     Source:
         CenterPadding of dinov2/eval, which pads normalised images with zeros: the mean colour.
     """
-    height, width = (-(-side // multiple) * multiple for side in pixels.shape[2:])
-    if (height, width) == tuple(pixels.shape[2:]):
+    height, width = pixels.shape[2:]
+    down, across = -height % multiple, -width % multiple
+    if not (down or across):
         return pixels
     canvas = torch.tensor(colour, device=pixels.device).view(1, 3, 1, 1)
-    canvas = canvas.repeat(len(pixels), 1, height, width)
-    top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
-    canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
+    canvas = canvas.repeat(len(pixels), 1, height + down, width + across)
+    canvas[:, :, down // 2 : down // 2 + height, across // 2 : across // 2 + width] = pixels
     return canvas

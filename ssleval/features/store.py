@@ -123,16 +123,12 @@ class StoredPass:
         return np.array(self._valid_file().read())
 
     def allocate(self, columns: Sequence[Column]) -> None:
-        """Allocate the files of ``columns``, and drop the records of batches that a truncated file has lost.
-
-        Raises:
-            DataError: the disk has no room for them.
-        """
+        """Allocate the files of ``columns``, and drop the records of batches that a truncated file has lost."""
         files = [file for column in columns for file in (self.data(column), self.journal(column))]
         fits(self.folder, sum(file.size for file in files if not file.path.exists()))
         self._valid_file().allocate()
         described = {column.name: {"row": list(column.row), "dtype": column.dtype} for column in columns}
-        self.description = {**self.description, "columns": {**self.description["columns"], **described}}
+        self.description["columns"] |= described
         self._describe()
         for column in columns:
             if self.pending(column):
@@ -156,17 +152,12 @@ class StoredPass:
     @contextmanager
     def writer(self, columns: Sequence[Column]) -> Generator["Writer"]:
         """Open allocated columns for writing; rows are committed on exit, also after an error."""
+        paths = [file(column).path for column in columns for file in (self.data, self.journal)]
         with ExitStack() as stack:
-            descriptors: dict[Path, int] = {}
-            for column in columns:
-                for path in (self.data(column).path, self.journal(column).path):
-                    descriptors[path] = os.open(path, os.O_RDWR)
-                    stack.callback(os.close, descriptors[path])
-            writer = Writer(self, descriptors)
-            try:
-                yield writer
-            finally:
-                writer.commit()
+            files = {path: stack.enter_context(path.open("r+b", buffering=0)) for path in paths}
+            writer = Writer(self, {path: file.fileno() for path, file in files.items()})
+            stack.callback(writer.commit)
+            yield writer
 
     def _resume(self, column: Column) -> None:
         """Keep the batches that an interrupted process wrote completely, and drop the others."""
