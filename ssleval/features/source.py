@@ -140,11 +140,11 @@ class FeatureSource:
 
     def calibrate(self, prices: Iterable[PassPrice]) -> float:
         """Return the seconds that unfinished passes would take, from a few batches of each."""
-        left = [price for price in prices if price.images_left]
-        seconds = (
-            seconds_per_image(price, self.backbone, self.context) * price.images_left for price in left
-        )
-        return sum(seconds, 0.0)
+        total = 0.0
+        for price in prices:
+            if price.images_left:
+                total += price.images_left * seconds_per_image(price, self.backbone, self.context)
+        return total
 
     def timings(self, passes: Iterable[Pass]) -> dict[str, float]:
         """Return what ``passes`` took in this process, and what was stored already."""

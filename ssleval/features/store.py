@@ -123,7 +123,7 @@ class StoredPass:
         return np.array(self._valid_file().read())
 
     def allocate(self, columns: Sequence[Column]) -> None:
-        """Allocate the files of ``columns``, and drop the records of batches that a truncated file has lost."""
+        """Allocate the files of ``columns``; drop the records of batches that a truncated file has lost."""
         files = [file for column in columns for file in (self.data(column), self.journal(column))]
         fits(self.folder, sum(file.size for file in files if not file.path.exists()))
         self._valid_file().allocate()

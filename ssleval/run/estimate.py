@@ -65,11 +65,9 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
 def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimate:
     prices = source.prices(source.passes(request for plan in plans for request in plan.requests))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in source.backbone.state_dict().values())
-    sides = [price.priced.geometry.fixed_size or 0 for price in prices]
     # 8-bit as decoded, then float32 as given and as normalised.
-    batches = [
-        price.batch_size * 3 * side**2 * (1 + 4 + 4) for price, side in zip(prices, sides, strict=True)
-    ]
+    pixel_bytes = 3 * (1 + 4 + 4)
+    squares = [price.batch_size * (price.priced.geometry.fixed_size or 0) ** 2 for price in prices]
     rows = [price.bytes_total * price.batch_size // max(1, len(price.priced.split)) for price in prices]
     return Estimate(
         model=source.backbone.card.name,
@@ -79,5 +77,5 @@ def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimat
         forward_passes=sum(price.forward_passes for price in prices),
         seconds=round(source.calibrate(prices), 2),
         disk_bytes=sum(price.bytes_left for price in prices),
-        memory_bytes=weights + max(batches, default=0) + max(rows, default=0),
+        memory_bytes=weights + max(squares, default=0) * pixel_bytes + max(rows, default=0),
     )
