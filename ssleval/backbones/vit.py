@@ -101,11 +101,7 @@ class VitConfig:
 
 
 def sized(name: str) -> tuple[int, int, int]:
-    """Return the width, depth and heads of a size.
-
-    Raises:
-        UnknownNameError: no such size; the message offers the nearest.
-    """
+    """Return the width, depth and heads of a size; an UnknownNameError offers the nearest names."""
     if name not in SIZES:
         raise UnknownNameError(f"no vit size {name!r}; {suggestion(name, SIZES)}")
     return SIZES[name]
@@ -161,17 +157,12 @@ class Vit(nn.Module):
         masks: Bool[Tensor, "b n"] | None = None,
         first: int | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return the tokens of the last block after the final norm.
+        """Return the tokens of the last block after the final norm, for normalised ``images``.
 
-        Args:
-            images: normalised; both sides a multiple of the patch size.
-            masks: patches to replace by the mask token, row-major.
-            first: return only this number of tokens, which saves most of the last block's work.
+        Patches where ``masks`` is set (row-major) become the mask token. ``first`` returns only this number
+        of tokens, which saves most of the last block's work.
         """
-        tokens = self.embed(images, masks)
-        for block in self.blocks[:-1]:
-            tokens = block(tokens)
-        return self.norm(self.blocks[-1](tokens, first))
+        return self.norm(self.blocks[-1](self._before_last(images, masks), first))
 
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
@@ -180,9 +171,8 @@ class Vit(nn.Module):
 
         ``norm`` applies the final norm to each, as DINO and DINOv2 do for features of their last blocks.
         """
-        for index in blocks:
-            if not 0 <= index < self.config.depth:
-                raise ConfigError(f"vit: no block {index}; it has {self.config.depth}")
+        if unknown := [index for index in blocks if not 0 <= index < self.config.depth]:
+            raise ConfigError(f"vit: no block {unknown[0]}; it has {self.config.depth}")
         outputs: dict[int, Tensor] = {}
         tokens = self.embed(images)
         for index, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
@@ -196,12 +186,16 @@ class Vit(nn.Module):
 
         The softmax runs over all tokens, so that the map of a head sums to less than 1.
         """
-        tokens = self.embed(images)
+        last = cast("_Block", self.blocks[-1])
+        weights = last.attn.first_row(last.norm1(self._before_last(images)))[..., self.config.num_prefix :]
+        return weights.unflatten(-1, self.patch_grid(images))
+
+    def _before_last(self, images: Tensor, masks: Tensor | None = None) -> Float[Tensor, "b t d"]:
+        """Return the input of the last block."""
+        tokens = self.embed(images, masks)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        last = cast("_Block", self.blocks[-1])
-        weights = last.attn.first_row(last.norm1(tokens))[..., self.config.num_prefix :]
-        return weights.unflatten(-1, self.patch_grid(images))
+        return tokens
 
     def embed(
         self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
@@ -223,11 +217,7 @@ class Vit(nn.Module):
         return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
-        """Return the rows and columns of patches.
-
-        Raises:
-            ConfigError: a side is no multiple of the patch size.
-        """
+        """Return the rows and columns of patches; refuse a side that is no multiple of their size."""
         height, width = images.shape[-2:]
         patch = self.config.patch_size
         if height % patch or width % patch:

@@ -50,15 +50,15 @@ def load(
     """
     from ssleval.core.backbone import WeightsFrom, backbones
 
-    card = find_card(name)
-    if checkpoint is not None and name.startswith(_RANDOM):
+    card, untrained = find_card(name), name.startswith(_RANDOM)
+    if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        weights = WeightsFrom("checkpoint", path, key)
-        card = replace(card, weights={"file": path.name}, sha256="", unavailable="", gated=False)
-    elif name.startswith(_RANDOM):
+    if untrained:
         weights = WeightsFrom("random", seed=seed)
+    elif checkpoint is not None:
+        weights = WeightsFrom("checkpoint", Path(checkpoint), key)
+        file = {"file": Path(checkpoint).name}
+        card = replace(card, weights=file, sha256="", unavailable="", gated=False)
     elif card.unavailable:
         raise WeightsError(f"{name}: {card.unavailable}")
     elif name.endswith(SUFFIX):
@@ -82,7 +82,11 @@ def find_card(name: str) -> BackboneCard:
         WeightsError: a file of weights is absent, or does not state its architecture.
     """
     if name.startswith(_RANDOM):
-        return _untrained(find_card(name.removeprefix(_RANDOM)), name)
+        card = find_card(name.removeprefix(_RANDOM))
+        return replace(
+            card, name=name, supervision="none", weights={}, sha256="", unavailable="", gated=False,
+            pretraining_data="none", seeded_by=(),
+        )  # fmt: skip
     zoo = _packaged_zoo()
     if name in zoo:
         return zoo[name]
@@ -153,13 +157,6 @@ def _entry(name: str, stated: Mapping[str, Any], file: str) -> BackboneCard:
     if missing and {field.name for field in fields(BackboneCard)}.issuperset(stated):
         raise ConfigError(f"{file}: {name}: no {', '.join(missing)}")
     return build(BackboneCard, {"name": name, **stated}, f"{file}: {name}")
-
-
-def _untrained(card: BackboneCard, name: str) -> BackboneCard:
-    return replace(
-        card, name=name, supervision="none", weights={}, sha256="", unavailable="", gated=False,
-        pretraining_data="none", seeded_by=(),
-    )  # fmt: skip
 
 
 @cache

@@ -34,20 +34,15 @@ class Tokens:
     ) -> "Tokens":
         """Split a sequence: class token, registers, the patches of ``grid`` (rows, columns) row by row."""
         prefix, patches = tokens.tensor_split([int(has_cls) + registers], dim=1)
-        return cls(patches.unflatten(1, grid), *_prefix(prefix, has_cls=has_cls))
+        return cls.from_prefix(patches.unflatten(1, grid), prefix, has_cls=has_cls)
 
     @classmethod
-    def from_map(cls, output: Any, *, has_cls: bool) -> "Tokens":
-        """Read a feature map [b d h w], or a pair of such a map and its prefix tokens [b t d]."""
-        maps, prefix = output if isinstance(output, tuple) else (output, None)
-        patches = maps.permute(0, 2, 3, 1)
-        return cls(patches) if prefix is None else cls(patches, *_prefix(prefix, has_cls=has_cls))
-
-
-def _prefix(tokens: Float[Tensor, "b t d"], *, has_cls: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return the class token and the register tokens, None where there is none."""
-    registers = tokens[:, int(has_cls) :]
-    return tokens[:, 0] if has_cls else None, registers if registers.shape[1] else None
+    def from_prefix(
+        cls, patches: Float[Tensor, "b h w d"], prefix: Float[Tensor, "b t d"], *, has_cls: bool
+    ) -> "Tokens":
+        """Split the tokens before the patches: class token, registers."""
+        registers = prefix[:, int(has_cls) :]
+        return cls(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Decoder(Dataset[Decoded]):
 
 
 def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:
-    """Yield items of ``decoder`` in the order of ``batches``; ``context.num_workers`` processes decode ahead."""
+    """Yield ``batches``, in that order, which ``context.num_workers`` processes decode ahead."""
     if context.num_workers == 0:
         return (decoder[batch] for batch in batches)
     return DataLoader(

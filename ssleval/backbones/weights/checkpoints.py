@@ -87,7 +87,10 @@ def read_checkpoint(path: Path, key: str = "teacher") -> dict[str, Tensor]:
     if not path.is_file():
         reason = "it is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(f"{path}: {reason}; give a .safetensors file or one written by torch.save")
-    content = _safetensors(path) if path.suffix == SUFFIX else _pickle(path)
+    try:
+        content = _safetensors_or_pickle(path)
+    except (*UNREADABLE, *DAMAGED_PICKLE) as error:
+        raise _unreadable(path, error) from error
     return strip(_network(content, key, path), str(path))
 
 
@@ -150,10 +153,9 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
         second = state.get(f"{block}fc2.weight")
         # Twice as many rows as the second layer has inputs: gate and value of a SwiGLU, stacked.
         if second is not None and len(state[key]) == 2 * second.shape[-1]:
-            names = {f"{block}fc1.": f"{block}w12.", f"{block}fc2.": f"{block}w3."}
-            for old, new in names.items():
-                for part in [name for name in state if name.startswith(old)]:
-                    state[new + part.removeprefix(old)] = state.pop(part)
+            for old, new in (("fc1.", "w12."), ("fc2.", "w3.")):
+                for name in [name for name in state if name.startswith(block + old)]:
+                    state[name.replace(old, new)] = state.pop(name)
     return state
 
 
@@ -214,30 +216,22 @@ def _some(keys: Sequence[str], most: int = 5) -> str:
     return ", ".join(named[:most]) + more
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
+def _safetensors_or_pickle(path: Path) -> Any:
+    if path.suffix == SUFFIX:
         return safetensors.torch.load_file(path, device="cpu")
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _pickle(path: Path) -> Any:
     # Official training checkpoints of DINO and MAE store their arguments as a Namespace.
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED_PICKLE as error:
-        raise _unreadable(path, error) from error
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    foreign = "Unsupported global: " in str(error) or "Unsupported class" in str(error)
-    if foreign:
-        reason = str(error)[str(error).index("Unsupported ") :].splitlines()[0]
+    text = str(error).strip()
+    if "Unsupported global: " in text or "Unsupported class" in text:
+        text = text[text.index("Unsupported ") :]
         advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
     else:
         advice = "it is damaged, incomplete or no file of weights; get it again"
+    reason = text.splitlines()[0] if text else type(error).__name__
     return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
 
 
