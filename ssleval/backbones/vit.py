@@ -1,8 +1,8 @@
 """The vision transformer of ssleval: the encoders of DINO, DINOv2, iBOT and MAE, equal to the official code.
 
-One class covers them all. Parameter names are those of the official DINO and DINOv2 files, so that their
-checkpoints load without renaming. `Vit` is a plain module that can be trained; ``loaders/native.py`` makes a
-frozen `Backbone` of it. The order of tokens is class token, registers, patches (row-major).
+One class covers them all. Parameter names are those of the official DINO and DINOv2 files, whose checkpoints
+load without renaming. ``loaders/native.py`` makes a frozen `Backbone` of it. The order of tokens is class
+token, registers, patches (row-major).
 """
 
 import math
@@ -252,9 +252,7 @@ def resize_positions(
 
 
 def sincos_positions(width: int, grid: int) -> Float[Tensor, "1 n d"]:
-    """Return the fixed positions of MAE: sines and cosines of the column, then of the row.
-
-    The position of the class token is zero.
+    """Return the fixed positions of MAE: zero for the class token, then sines and cosines of column and row.
 
     Source:
         He et al. 2021; the released weights were trained with the column before the row.

@@ -107,20 +107,16 @@ def find_card(name: str) -> BackboneCard:
 
 
 def match_models(patterns: str) -> list[str]:
-    """Expand a comma list of names and globs over the zoo, in the given order and without repeats.
-
-    Raises:
-        UnknownNameError: a glob matches nothing, or a plain name is unknown.
-    """
+    """Expand a comma list of names and globs over the zoo, in the given order and without repeats."""
     zoo = _packaged_zoo()
-    names: dict[str, None] = {}
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        matches = [name for name in zoo if fnmatchcase(name, pattern)] or [pattern]
-        named = pattern in zoo or (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
-        if matches == [pattern] and not named:
+    names: list[str] = []
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        matches = [name for name in zoo if fnmatchcase(name, pattern)]
+        named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
+        if not matches and not named:
             raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
-        names.update(dict.fromkeys(matches))
-    return list(names)
+        names += matches or [pattern]
+    return list(dict.fromkeys(names))
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
@@ -131,7 +127,6 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
 
     Raises:
         ConfigError: a missing field, a value that its field cannot take, or a repeated name.
-        UnknownNameError: there is no such field; the message offers the nearest.
     """
     path = path or packaged("model_zoo.yaml")
     families = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -145,18 +140,17 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
         for name, own in block["models"].items():
             if name in cards:
                 raise ConfigError(f"{path.name}: {name} is there twice")
-            cards[name] = _entry(
-                name, {"family": family, **block.get("shared", {}), **(own or {})}, path.name
-            )
+            stated = {"name": name, "family": family, **block.get("shared", {}), **(own or {})}
+            cards[name] = _entry(stated, f"{path.name}: {name}")
     return cards
 
 
-def _entry(name: str, stated: Mapping[str, Any], file: str) -> BackboneCard:
+def _entry(stated: Mapping[str, Any], owner: str) -> BackboneCard:
     missing = [field for field in _REQUIRED if stated.get(field) in (None, "")]
     # A misspelt name is reported by `build` with the nearest field, rather than as a field that is missing.
     if missing and {field.name for field in fields(BackboneCard)}.issuperset(stated):
-        raise ConfigError(f"{file}: {name}: no {', '.join(missing)}")
-    return build(BackboneCard, {"name": name, **stated}, f"{file}: {name}")
+        raise ConfigError(f"{owner}: no {', '.join(missing)}")
+    return build(BackboneCard, stated, owner)
 
 
 @cache

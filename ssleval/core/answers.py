@@ -13,11 +13,7 @@ from ssleval.errors import ContractError, DataError
 
 
 def groups_of(dataset: Dataset) -> Iterator[Groups]:
-    """Return what answers every query, if anything, as rows of the whole gallery, read one by one.
-
-    Raises:
-        ContractError: the dataset's card promises groups that it does not give.
-    """
+    """Return what answers every query, if anything, as rows of the whole gallery, read one by one."""
     split = dataset.split(dataset.card.test_split)
     if split.target is None:
         raise ContractError(f"{dataset.card.name} opened without the groups its card promises")
@@ -25,11 +21,7 @@ def groups_of(dataset: Dataset) -> Iterator[Groups]:
 
 
 def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -> list[Groups]:
-    """Return what answers each row of ``queries``, if anything, as rows of the ``gallery`` table.
-
-    Raises:
-        DataError: no query has an answer.
-    """
+    """Return what answers each row of ``queries``, if anything, as rows of the ``gallery`` table."""
     card, groups = dataset.card, list(groups_of(dataset))
     place = np.full(card.lengths[card.train_split], -1)
     place[gallery.rows] = np.arange(len(gallery.rows))
@@ -50,11 +42,7 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
 def open_set_labels(
     inputs: Inputs, tables: Mapping[str, Sequence[FeatureTable]]
 ) -> dict[str, Int[np.ndarray, " n"]]:
-    """Return the instance that every image of database and queries shows, below 0 for none.
-
-    Raises:
-        DataError: the database shows one instance alone, or no query of a split shows any.
-    """
+    """Return the instance that every image of database and queries shows, below 0 for none, by split."""
     card = inputs.card
     labels = {split: inputs.labels(scales[0]) for split, scales in tables.items() if split != "whitening"}
     if len(np.unique(labels[card.train_split])) < 2:
@@ -91,9 +79,6 @@ def captions_of(inputs: Inputs, table: FeatureTable, most: int) -> tuple[list[st
     """Return the captions of all scored images, image after image, and the row of each one's image.
 
     ``table`` is of the scored split. The first ``most`` captions of an image count; all where it is 0.
-
-    Raises:
-        DataError: an image has none.
     """
     split = inputs.test_split
     assert split.target is not None, "a captions dataset gives captions"

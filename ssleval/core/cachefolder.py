@@ -13,8 +13,7 @@ VARIABLE = "SSLEVAL_CACHE"
 def default_cache() -> Path:
     """Return the folder named by ``SSLEVAL_CACHE``, else the user's cache folder of this platform.
 
-    On Linux that is ``$XDG_CACHE_HOME/ssleval`` or ``~/.cache/ssleval``. A user without a home directory,
-    as in some containers, gets a folder of their own in the directory for temporary files.
+    A user without a home directory, as in some containers, gets a folder in the one for temporary files.
     """
     if stated := os.environ.get(VARIABLE):
         return Path(stated)

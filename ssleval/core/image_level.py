@@ -102,11 +102,7 @@ def random_views(
 def accuracy_kind(
     metric: Literal["card", "top1", "mean_per_class"], card: DatasetCard
 ) -> Literal["top1", "mean_per_class"]:
-    """Return which accuracy to score: ``metric``, or the convention of the dataset in place of ``card``.
-
-    Raises:
-        NotApplicableError: that convention is mean average precision.
-    """
+    """Return which accuracy to score, where ``card`` means the convention of the dataset; refuse mAP."""
     kind = card.metric if metric == "card" else metric
     if kind == "map":
         raise NotApplicableError(f"{card.name} is scored by mAP; use the task logreg")
@@ -114,11 +110,7 @@ def accuracy_kind(
 
 
 def same_rows(tables: Sequence[FeatureTable]) -> None:
-    """Refuse tables of one split that lack different images.
-
-    Raises:
-        ContractError: row i is not the same image in all of them.
-    """
+    """Refuse tables of one split in which row i is not the same image."""
     if any(not np.array_equal(table.rows, tables[0].rows) for table in tables):
         raise ContractError(
             "views of one split lack different images; run `ssleval cache verify`, then again"
@@ -126,11 +118,7 @@ def same_rows(tables: Sequence[FeatureTable]) -> None:
 
 
 def tables_by_split(inputs: Inputs) -> dict[str, list[FeatureTable]]:
-    """Return the features of every split, one table a geometry, in the order of the requests.
-
-    Raises:
-        ContractError: tables of one split lack different images.
-    """
+    """Return the features of every split, one table a geometry, in the order of the requests."""
     tables: dict[str, list[FeatureTable]] = {}
     for request, table in zip(inputs.requests, inputs.tables(), strict=True):
         tables.setdefault(request.split, []).append(table)

@@ -5,9 +5,9 @@ A class of settings is a dataclass whose annotations say what a field may hold::
     k: Count = 20
     temperature: Positive = 0.07
 
-`check` refuses an instance with other values. `build` makes an instance of what a file, a command line or
-a caller states, and reads texts by the type of their field. Both are msgspec's conversion, plus what it
-does not know: finite numbers, different entries, the nearest name.
+`check` refuses an instance with other values. `build` makes one of what a file, a command line or a caller
+states, and reads texts by the type of their field. Both are msgspec's conversion, plus finite numbers,
+different entries and the nearest name.
 """
 
 import re
@@ -27,35 +27,23 @@ from ssleval.errors import ConfigError, UnknownNameError
 S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
-"""A whole number from 1."""
 Several: TypeAlias = Annotated[int, Meta(ge=2)]
-"""A whole number from 2."""
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
-"""A whole number from 0."""
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 """What NumPy and torch both take as a seed."""
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
-"""A number above 0."""
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
-"""A number from 0."""
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-"""A number in [0, 1]."""
 OpenFraction: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
-"""A number in (0, 1)."""
 ProperFraction: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
-"""A number in [0, 1)."""
 Different = Meta(extra={"distinct": True})
 """Marks a tuple whose entries differ; it may be empty."""
 Distinct = Meta(min_length=1, extra={"distinct": True})
 """Marks a tuple whose entries differ, and that has some: ``Annotated[tuple[str, ...], Distinct]``."""
 Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]
-"""Different whole numbers from 1, at least one."""
 Positives: TypeAlias = Annotated[tuple[Positive, ...], Distinct]
-"""Different numbers above 0, at least one."""
 Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Different]
-"""Different numbers above 0, or none."""
 Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
-"""Two numbers above 0."""
 
 _WHERE = re.compile(r" - at `.*`$")
 _WHOLE = re.compile(r"\.0$")
@@ -67,11 +55,9 @@ _WORDS = {
 
 
 def check(settings: object, owner: str) -> None:
-    """Refuse an instance with a value that its field cannot take; lists become tuples.
+    """Refuse a dataclass instance with a value that its field cannot take; lists become tuples.
 
-    Args:
-        settings: a dataclass instance, frozen or not.
-        owner: what the message calls it: the name of a task, of a section.
+    ``owner`` is what the message calls it: the name of a task, of a section.
 
     Raises:
         ConfigError: a value of another type, or outside the bounds of its field.
@@ -142,7 +128,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _has_text(value: Any) -> bool:
-    # YAML reads 1e-1 as a text: a list of numbers may hold some.
+    # YAML reads 1e-1 as a text, so that a list of numbers may hold some.
     return isinstance(value, str) or (isinstance(value, list) and any(map(_has_text, value)))
 
 

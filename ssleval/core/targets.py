@@ -100,11 +100,7 @@ class Views(NamedTuple):
 
 
 def clips_of(split: Split) -> dict[str, list[int]]:
-    """Return the rows of every clip, whose name is the part of an id before the last slash.
-
-    Raises:
-        DataError: a clip has fewer than three frames.
-    """
+    """Return the rows of every clip, whose name is the part of an id before the last slash."""
     clips: dict[str, list[int]] = {}
     for row, name in enumerate(split.ids):
         clips.setdefault(name.rpartition("/")[0], []).append(row)

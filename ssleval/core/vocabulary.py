@@ -179,9 +179,9 @@ class BackboneCard:
 
     def native_geometry(self) -> Geometry:
         """Return the geometry the model was published with."""
-        square = self.resize_mode == "square"
-        side, crop = (self.image_size, None) if square else (self.resize or self.image_size, self.image_size)
-        return Geometry(side, self.resize_mode, crop, self.interpolation)
+        if self.resize_mode == "square":
+            return Geometry(self.image_size, "square", None, self.interpolation)
+        return Geometry(self.resize or self.image_size, "short", self.image_size, self.interpolation)
 
 
 COMPUTING_FIELDS = (
@@ -192,7 +192,6 @@ COMPUTING_FIELDS = (
 
 
 # Datasets -----------------------------------------------------------------------------------------
-
 
 IGNORED = 255
 """The value of a mask's pixels that count nowhere, in training and in scores."""

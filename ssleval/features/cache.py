@@ -82,11 +82,7 @@ def touch(stored: StoredPass) -> None:
 
 
 def info(cache: Path) -> list[Entry]:
-    """Return every pass in ``cache``, most recently used first.
-
-    Raises:
-        DataError: a description is damaged; the message names it.
-    """
+    """Return every pass in ``cache``, most recently used first; refuse a damaged description."""
     opened = map(StoredPass.open, _folders(cache))
     return sorted(map(_entry, filter(None, opened)), key=lambda entry: -entry.used)
 
@@ -94,7 +90,7 @@ def info(cache: Path) -> list[Entry]:
 def verify(cache: Path) -> list[Damage]:
     """Compare every finished batch with its checksum, and drop the records of those that differ.
 
-    A pass that is being written is waited for; errors as in `info`.
+    A pass that is being written is waited for.
     """
     damages: list[Damage] = []
     for folder in _folders(cache):
@@ -111,11 +107,7 @@ def clear(cache: Path) -> Freed:
 
 
 def prune(cache: Path, max_bytes: int) -> Freed:
-    """Remove the least recently used passes until the rest is at most ``max_bytes``.
-
-    Raises:
-        ConfigError: a negative size.
-    """
+    """Remove the least recently used passes until the rest is at most ``max_bytes``."""
     if max_bytes < 0:
         raise ConfigError(f"cache size limit {max_bytes}: it must not be negative")
     folders = sorted(_folders(cache), key=_used)

@@ -88,9 +88,6 @@ def choose_batch_size(
 
     Images whose sizes vary go one by one. On an accelerator a batch of black images is tried, halved
     while memory does not suffice.
-
-    Raises:
-        ConfigError: not even one image fits.
     """
     side = geometry.fixed_size
     if side is None:

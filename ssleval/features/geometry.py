@@ -16,10 +16,7 @@ FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolati
 
 
 def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Resize, crop and flip ``image`` according to ``geometry``.
-
-    Raises:
-        ContractError: the image is not 8-bit RGB.
+    """Resize, crop and flip an 8-bit RGB image according to ``geometry``.
 
     Source:
         torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that ``mode``
@@ -36,11 +33,7 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:
-    """Crop, resize and flip ``image`` as ``view`` draws it for the id ``item``.
-
-    Raises:
-        ContractError: the image is not 8-bit RGB.
-    """
+    """Crop, resize and flip an 8-bit RGB image as ``view`` draws it for the id ``item``."""
     _refuse_mode(image)
     untyped: Any = image  # get_params is annotated for tensors alone
     # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.

@@ -35,8 +35,8 @@ def pass_identity(
 ) -> dict[str, Any]:
     """Return everything that decides the features of one split; ``model`` is a `model_identity`.
 
-    The names of dataset and split are among it: a fingerprint covers the names and sizes of files, and
-    two folders of equally named bitmaps agree in both. Sets that share their images share their features.
+    The names of dataset and split are among it: folders of equally named bitmaps of one size have the same
+    fingerprint. Sets that share their images share their features.
     """
     name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
     return {**model, "geometry": asdict(geometry), "dataset": [name, split_name, images, len(split)]}

@@ -65,11 +65,7 @@ def merge(passes: Iterable[Pass]) -> tuple[Pass, ...]:
 
 
 def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> Column:
-    """Return how a canonical readout is stored: patch grids in half the bytes, all else in float32.
-
-    Raises:
-        ConfigError: a patch grid of images whose sizes vary.
-    """
+    """Return how a canonical readout is stored: patch grids in half the bytes, all else in float32."""
     name = str(readout).replace("[", "-").replace("]", "").replace(":", "-")
     dtype = "float16" if readout.kind == "patches" else "float32"
     return Column(name, row_shape(readout, card, geometry), dtype)

@@ -16,9 +16,9 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
-    """Show how many of ``total`` images are processed, ``done`` of which were processed before.
+    """Show the progress over ``total`` images, ``done`` of them before, where stderr is a terminal.
 
-    Yields a function that adds a number of images. Nothing is shown where stderr is not a terminal.
+    Yields a function that adds a number of images.
     """
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     hidden = not (show and sys.stderr.isatty())

@@ -19,11 +19,7 @@ Source: facebookresearch/dino, eval_copy_detection.py, extract_features.
 
 
 def canonical(readout: Readout, backbone: Backbone) -> Readout:
-    """Return the same readout with its block counted from zero, so that equal ones are stored once.
-
-    Raises:
-        NotApplicableError: the model has no such block.
-    """
+    """Return the same readout with its block counted from zero, so that equal ones are stored once."""
     if readout.kind == "pooled":
         return Readout("pooled")
     count = backbone.num_blocks
@@ -52,10 +48,7 @@ def blocks_of(readouts: Sequence[Readout]) -> tuple[int, ...]:
 
 
 def by_norm(readouts: Sequence[Readout]) -> dict[bool, tuple[Readout, ...]]:
-    """Group readouts by forward pass: blocks with and without the final norm need one each.
-
-    ``pooled`` is the same in both and joins whichever there is.
-    """
+    """Group readouts by forward pass, with or without the final norm; ``pooled`` joins whichever there is."""
     pooled = tuple(readout for readout in readouts if readout.kind == "pooled")
     blocks = [readout for readout in readouts if readout.kind != "pooled"]
     groups = {norm: tuple(readout for readout in blocks if readout.norm is norm) for norm in (True, False)}
@@ -71,9 +64,6 @@ def read(
 
     Means are taken in float32 whatever the precision of the forward pass. ``blocks`` says which blocks
     ``features.blocks`` holds, in that order.
-
-    Raises:
-        NotApplicableError: the class token of a model that has none.
     """
     if readout.kind == "pooled":
         return features.pooled
@@ -91,11 +81,7 @@ def read(
 
 
 def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> tuple[int, ...]:
-    """Return the shape of one image's row, as the card promises it.
-
-    Raises:
-        ConfigError: a patch grid of images whose sizes vary.
-    """
+    """Return the shape of one image's row, as the card promises it; refuse grids of varying sizes."""
     if readout.kind == "pooled":
         return (card.pooled_dim or card.embed_dim,)
     if readout.kind != "patches":

@@ -100,14 +100,10 @@ class FeatureSource:
         """Return the features of one request, extracting them first where they are missing.
 
         Rows of images left out as corrupt are missing; only then are the arrays copies in memory.
-
-        Raises:
-            ContractError: several processes share the work and nobody prepared these features. One of
-                them alone may load, so none can count on the others for extracting now.
         """
         (pass_,) = self.passes([request])
-        # What was prepared needs no other process, which may have gone on to the next dataset.
         if not self._is_complete(pass_):
+            # Other processes may have gone on to the next dataset, so they cannot be counted on to extract.
             if current_shard().world > 1:
                 raise ContractError(f"{pass_.label}: a task loads features that its requests did not declare")
             self.prepare([request])
@@ -160,8 +156,7 @@ class FeatureSource:
     def cost(self, passes: Iterable[Pass]) -> dict[str, float]:
         """Return the FLOPs of one image's forward pass, and its side in pixels.
 
-        Nothing where sizes vary, from image to image or from pass to pass, or where the task runs
-        the model itself: no one number is its cost then.
+        Nothing where sizes vary, or where the task runs the model itself: no one number is its cost then.
         """
         sides = {pass_.geometry.fixed_size for pass_ in passes}
         side = sides.pop() if len(sides) == 1 else None

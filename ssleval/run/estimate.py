@@ -51,10 +51,10 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
     for name in models(asked):
         source = FeatureSource(load_asked(name, asked, context), context)
         for group in groups:
-            try:
-                plans = plan_all(source, group)
-            except NotApplicableError:
-                plans = []
+            plans, errors = plan_all(source, group)
+            for error in errors:
+                if not isinstance(error, NotApplicableError):
+                    raise error
             left = [
                 plan for plan in plans if force or folder is None or find_stored(folder, source, plan) is None
             ]

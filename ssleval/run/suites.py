@@ -51,12 +51,7 @@ def list_suites() -> dict[str, str]:
 
 
 def read_suite(name: str) -> list[Measurement]:
-    """Return the measurements of a packaged suite, or of a YAML file.
-
-    Raises:
-        UnknownNameError: no such suite, or a field that measurements do not have.
-        ConfigError: the file is not a suite.
-    """
+    """Return the measurements of a packaged suite, or of a YAML file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else packaged("benchmarks") / f"{name}.yaml"
     if not path.exists():
         raise UnknownNameError(f"no suite {name!r}; {suggestion(name, list_suites())}")

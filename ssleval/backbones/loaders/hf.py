@@ -1,7 +1,6 @@
 """Models of Hugging Face transformers, from the hub (``hf:org/name``) or from a local folder in its format.
 
-`_LAYOUTS` states the token layout of each supported model type; other types are refused by name. Code from
-repositories is never run.
+Model types whose token layout `_LAYOUTS` does not state are refused. Code from repositories is never run.
 """
 
 from collections.abc import Sequence
@@ -127,13 +126,12 @@ class HfBackbone(Backbone):
         return inputs
 
     def _pooled(self, output: Any) -> Tensor:
-        if self.layout.pooled == "cls":
-            return output.last_hidden_state[:, 0]
         if self.layout.pooled == "projection":
             return self.model.visual_projection(output.pooler_output)
         if self.layout.pooled == "pooler":
             return output.pooler_output
-        return output.last_hidden_state[:, int(self.layout.cls) :].mean(1)
+        tokens = output.last_hidden_state
+        return tokens[:, 0] if self.layout.pooled == "cls" else tokens[:, int(self.layout.cls) :].mean(1)
 
 
 def _sequence(state: Tensor) -> Tensor:
@@ -146,15 +144,11 @@ def _layers(name: str, tower: nn.Module, config: Any) -> Sequence[nn.Module]:
     stages = getattr(config, "num_stages", None)
     count = stages or config.num_hidden_layers
     names = {"stages"} if stages else {"stages", "layer", "layers"}
-    lists = [
-        module
-        for path, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and path.rpartition(".")[2] in names
-    ]
+    modules = [module for path, module in tower.named_modules() if path.rpartition(".")[2] in names]
+    lists = [module for module in modules if isinstance(module, nn.ModuleList) and len(module) == count]
     if len(lists) != 1:
-        raise ConfigError(
-            f"{name}: {len(lists)} lists of {count} layers in {type(tower).__name__}, expected one"
-        )
+        kind = type(tower).__name__
+        raise ConfigError(f"{name}: {len(lists)} lists of {count} layers in {kind}, expected one")
     return [lists[0][-1]] if stages else list(lists[0])
 
 

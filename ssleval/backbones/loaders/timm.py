@@ -1,8 +1,7 @@
 """Models of timm: vision transformers, with or without registers, and convolutional networks.
 
-``pooled`` is the output of timm's ``forward_head`` before the classifier. Blocks come from
-``forward_intermediates``. As in timm, models that normalise after pooling (``fc_norm``) apply no norm to
-tokens. Classes whose token layout is not stated below are refused.
+``pooled`` is the output of timm's ``forward_head`` before the classifier. As in timm, models that normalise
+after pooling (``fc_norm``) apply no norm to tokens. Classes of unknown token layout are refused.
 """
 
 import sys

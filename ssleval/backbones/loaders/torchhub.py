@@ -1,8 +1,7 @@
 """Repositories with a hubconf.py: ``torchhub:owner/repo/entry``, or ``torchhub:owner/repo:ref/entry``.
 
-Using such a name downloads the repository and runs its code; no name of the zoo does that. Modules need the
-interface of DINO and DINOv2: ``embed_dim``, ``patch_embed``, ``blocks`` and ``get_intermediate_layers``,
-which returns patches and class token apart, as DINOv2's does, or in one sequence, as DINO's does.
+Such a name downloads the repository and runs its code. Modules need the interface of DINO and DINOv2, whose
+``get_intermediate_layers`` returns patches and class token in one sequence (DINO) or apart (DINOv2).
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """Downloads of published weights into the caches of torch.hub and of the Hugging Face hub.
 
-Files with a URL are kept in the folder of torch.hub (``TORCH_HOME``). A file that torch.hub downloaded, or
-that the user copied there, is used without a connection. The library of the Hugging Face hub gets its files.
+Files with a URL are kept in the folder of torch.hub (``TORCH_HOME``); one that is there already is used
+without a connection. The library of the Hugging Face hub gets its own files.
 """
 
 import sys
@@ -54,10 +54,9 @@ def fetch_card(card: BackboneCard) -> Path:
 def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size: str = "") -> Path:
     """Return the local file of ``url``; download it where it is not in the folder of torch.hub.
 
-    The file gets its final name when it is complete and its hash is right. The next call resumes a broken
-    download where the server sends an ETag, by which versions of a file differ. The local name is
-    ``kept_as``, or the last part of the URL. ``sha256`` is the hash of the file or its leading digits, empty
-    where the publisher states none. ``name`` of the model and ``size`` in words are for messages.
+    The file gets its final name when it is complete and its hash begins with ``sha256``. The next call
+    resumes a broken download where the server sends an ETag, by which versions of a file differ. The local
+    name is ``kept_as``, or the last part of the URL. ``name`` of the model and ``size`` are for messages.
 
     Raises:
         WeightsError: offline, unreachable, no such file, incomplete, or not the pinned file.

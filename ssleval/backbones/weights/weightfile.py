@@ -1,7 +1,6 @@
 """Files of weights that describe themselves: safetensors whose header holds the card and the architecture.
 
-The trainer writes such files. ``ssleval run --model OUT/teacher.safetensors`` therefore needs no other file
-and no name of an architecture.
+The trainer writes such files, so that ``ssleval run --model OUT/teacher.safetensors`` needs nothing else.
 """
 
 import json
