@@ -123,10 +123,7 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
     """Return the cards of a file by name, in the order of the file; by default of the packaged one.
 
     The file maps each family to the fields that its models share, ``shared``, and to ``models``, which maps
-    names to the other fields of a model.
-
-    Raises:
-        ConfigError: a missing field, a value that its field cannot take, or a repeated name.
+    names to the other fields of a model. Missing fields, wrong values and repeated names are refused.
     """
     path = path or packaged("model_zoo.yaml")
     families = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -153,6 +150,4 @@ def _entry(stated: Mapping[str, Any], owner: str) -> BackboneCard:
     return build(BackboneCard, stated, owner)
 
 
-@cache
-def _packaged_zoo() -> Mapping[str, BackboneCard]:
-    return read_zoo()
+_packaged_zoo = cache(read_zoo)

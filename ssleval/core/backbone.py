@@ -117,10 +117,8 @@ class Backbone(nn.Module, ABC):
     ) -> Features:
         """Normalise the images, extract their features and check the shapes.
 
-        Args:
-            images: RGB in [0, 1]; both sides a multiple of ``card.patch_size``.
-            blocks: blocks whose tokens are returned too; negative indices count from the last.
-            norm: apply the model's final norm to the tokens of these blocks.
+        ``images`` are RGB in [0, 1], both sides a multiple of ``card.patch_size``. Tokens of ``blocks`` are
+        returned too, after the model's final norm with ``norm``; negative indices count from the last.
 
         Raises:
             ConfigError: values outside [0, 1], a partial patch, or no such block.
@@ -135,7 +133,9 @@ class Backbone(nn.Module, ABC):
             raise ConfigError(
                 f"{self.card.name}: {height}x{width} pixels is not a multiple of its patch size {patch}"
             )
-        indices = [self._resolve(block) for block in blocks]
+        if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
+            raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
+        indices = [block % self.num_blocks for block in blocks]
         features = self.extract((images - self.mean) / self.std, indices, norm=norm)
         self._check(features, len(images), self.patch_grid(images), len(indices))
         return features
@@ -167,11 +167,6 @@ class Backbone(nn.Module, ABC):
             total.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
             total.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
         return total.hexdigest()
-
-    def _resolve(self, block: int) -> int:
-        if not -self.num_blocks <= block < self.num_blocks:
-            raise ConfigError(f"{self.card.name}: no block {block}; it has {self.num_blocks}")
-        return block % self.num_blocks
 
     def _check(self, features: Features, batch: int, grid: tuple[int, int], count: int) -> None:
         card = self.card

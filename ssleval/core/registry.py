@@ -43,12 +43,7 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return the object registered under ``name``.
-
-        Raises:
-            UnknownNameError: the name is not registered; the message offers the nearest ones.
-            DuplicateNameError: several installed packages register the name.
-        """
+        """Return the object registered under ``name``; an UnknownNameError offers the nearest names."""
         self._load()
         if name not in self._items:
             points = [point for point in entry_points(group=self.group) if point.name == name]
@@ -75,10 +70,7 @@ class Registry(Generic[T]):
 
 
 def summaries(group: str, package: str = "") -> dict[str, str]:
-    """Return the first docstring line of every plug-in module of ``package`` without importing any.
-
-    Listing commands use it, because they must not import torch.
-    """
+    """Return the first docstring line of every plug-in module; none is imported, and so neither is torch."""
     spec = importlib.util.find_spec(package or group)
     lines = {point.name: f"from {point.value}" for point in entry_points(group=group)}
     for folder in (spec and spec.submodule_search_locations) or ():

@@ -57,10 +57,7 @@ _WORDS = {
 def check(settings: object, owner: str) -> None:
     """Refuse a dataclass instance with a value that its field cannot take; lists become tuples.
 
-    ``owner`` is what the message calls it: the name of a task, of a section.
-
-    Raises:
-        ConfigError: a value of another type, or outside the bounds of its field.
+    ``owner`` is what the message of the ConfigError calls it: the name of a task, of a section.
     """
     for name, hint in _hints(type(settings)).items():
         value = getattr(settings, name)
@@ -92,8 +89,7 @@ def updated(settings: S, stated: Mapping[str, Any], owner: str) -> S:
 def convert(where: str, value: Any, hint: Any) -> Any:
     """Return ``value`` as the type ``hint``; a text is read: numbers, true or false, comma lists.
 
-    Raises:
-        ConfigError: it cannot be one; the message begins with ``where``.
+    Where it cannot be one, the message of the ConfigError begins with ``where``.
     """
     read = value
     if isinstance(value, str) and get_origin(_bare(hint)) is tuple:

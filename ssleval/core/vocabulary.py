@@ -307,12 +307,7 @@ class Dataset:
     _opened: dict[str, Split] = field(default_factory=dict[str, Split], init=False, repr=False, compare=False)
 
     def split(self, name: str) -> Split:
-        """Return a split, opened and checked when it is first asked for and kept from then on.
-
-        Raises:
-            UnknownNameError: there is no such split.
-            DataError: its length or a label is not what the card promises.
-        """
+        """Return a split, opened when it is first asked for; refuse one that breaks the promises of the card."""
         if name not in self._opened:
             self._refuse_unknown(name)
             self._opened[name] = self._checked(name)

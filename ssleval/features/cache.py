@@ -88,10 +88,7 @@ def info(cache: Path) -> list[Entry]:
 
 
 def verify(cache: Path) -> list[Damage]:
-    """Compare every finished batch with its checksum, and drop the records of those that differ.
-
-    A pass that is being written is waited for.
-    """
+    """Drop the records of finished batches that differ from their checksum; wait for passes being written."""
     damages: list[Damage] = []
     for folder in _folders(cache):
         with lock(cache, folder.name):
@@ -159,9 +156,9 @@ def _entry(stored: StoredPass) -> Entry:
     readouts = {
         column.name: 1 - len(stored.pending(column)) / max(1, stored.batches) for column in stored.columns()
     }
-    named = [stored.description[name] for name in ("model", "dataset", "split")]
+    model, dataset, split = (stored.description[name] for name in ("model", "dataset", "split"))
     size, used = _size(stored.folder), _used(stored.folder)
-    return Entry(stored.folder.name, *named, stored.images, readouts, size, used)
+    return Entry(stored.folder.name, model, dataset, split, stored.images, readouts, size, used)
 
 
 def _damaged(stored: StoredPass, column: Column) -> Iterator[Damage]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +27,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 32
 """Caches of a processor hold no more; a fixed number, so that runs agree across machines."""
 
-LARGEST_BATCH = 256
-"""Where halving begins on an accelerator; beyond it throughput no longer grows."""
+LARGEST_BATCHES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Tried in turn on an accelerator; beyond the first throughput no longer grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,7 @@ def choose_batch_size(
 ) -> int:
     """Return how many images go through the model at once: as asked, or what fits.
 
-    Images whose sizes vary go one by one. On an accelerator a batch of black images is tried, halved
-    while memory does not suffice.
+    Images whose sizes vary go one by one. On an accelerator batches of black images are tried, largest first.
     """
     side = geometry.fixed_size
     if side is None:
@@ -96,15 +95,11 @@ def choose_batch_size(
         return context.batch_size
     if not context.device.startswith("cuda"):
         return CPU_BATCH
-    size = LARGEST_BATCH
-    while size:
-        try:
+    for size in LARGEST_BATCHES:
+        with suppress(torch.OutOfMemoryError):
             forward(backbone, torch.zeros(size, side, side, 3, dtype=torch.uint8), readouts, context)
-        except torch.OutOfMemoryError:
-            size //= 2
-            torch.cuda.empty_cache()
-        else:
             return size
+        torch.cuda.empty_cache()
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 

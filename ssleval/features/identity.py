@@ -46,5 +46,5 @@ def _code(backbone: Backbone) -> str:
     """Hash the file of a backbone class that is not ours: its code may change under equal weights."""
     module = type(backbone).__module__
     file = getattr(sys.modules[module], "__file__", None)
-    foreign = not module.startswith("ssleval.") and file is not None and Path(file).exists()
-    return file_sha256(file) if foreign else ""
+    ours = module.startswith("ssleval.")
+    return "" if ours or file is None or not Path(file).exists() else file_sha256(file)

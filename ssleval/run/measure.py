@@ -193,17 +193,15 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
     source.check(requests)
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
     fingerprints = {name: splits[name].fingerprint for name in sorted(splits)}
-    key = digest(
-        {
-            "schema": record.SCHEMA,
-            "model": source.backbone.card.name,
-            "features": source.identity,
-            "task": [job.name, job.task.version, _protocol(job)],
-            "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
-            "settings": {**source.context.recorded(), "limit": job.limit},
-        }
-    )
-    return Plan(job, requests, source.passes(requests), fingerprints, key)
+    decisive = {
+        "schema": record.SCHEMA,
+        "model": source.backbone.card.name,
+        "features": source.identity,
+        "task": [job.name, job.task.version, _protocol(job)],
+        "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
+        "settings": {**source.context.recorded(), "limit": job.limit},
+    }
+    return Plan(job, requests, source.passes(requests), fingerprints, digest(decisive))
 
 
 def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:

@@ -56,10 +56,7 @@ def read_suite(name: str) -> list[Measurement]:
     if not path.exists():
         raise UnknownNameError(f"no suite {name!r}; {suggestion(name, list_suites())}")
     lines = build(_Suite, _content(path), str(path)).measurements
-    return [
-        build(Measurement, line, f"{path}: measurement {number}")
-        for number, line in enumerate(lines, start=1)
-    ]
+    return [build(Measurement, line, f"{path}: measurement {n}") for n, line in enumerate(lines, start=1)]
 
 
 def _content(path: Path) -> dict[str, Any]:

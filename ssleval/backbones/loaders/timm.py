@@ -74,10 +74,14 @@ class TimmBackbone(Backbone):
                 "known to ssleval"
             )
         self._refuse_fixed_size(images)
-        inputs: list[tuple[Tensor, ...]] = []
-        with last.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments)):
+        inputs: list[Tensor] = []
+
+        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs.append(arguments[0])
+
+        with last.register_forward_pre_hook(keep):
             model.forward_features((images - self.mean) / self.std)
-        query, key, _ = last.qkv(inputs[0][0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, _ = last.qkv(inputs[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = last.q_norm(query[:, :, :1]) @ last.k_norm(key).transpose(-2, -1) * last.scale
         weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
         return weights.unflatten(-1, self.patch_grid(images))
@@ -113,6 +117,7 @@ def _card(identifier: str) -> BackboneCard:
     positions = "rope" if getattr(model, "rope", None) is not None else ""
     if getattr(model, "pos_embed", None) is not None:
         positions = "timm"
+    origin = {"repo": config.hf_hub_id, "url": "" if config.hf_hub_id else config.url}
     last, size, squash = model.feature_info[-1], config.input_size[-1], config.crop_mode == "squash"
     return BackboneCard(
         name=f"timm:{identifier}",
@@ -131,7 +136,7 @@ def _card(identifier: str) -> BackboneCard:
         position_embedding=positions,
         supervision=_SUPERVISION.get(config.tag, "full" if config.num_classes else "unknown"),
         family=type(model).__name__,
-        weights={"repo": config.hf_hub_id} if config.hf_hub_id else {"url": config.url} if config.url else {},
+        weights={name: value for name, value in origin.items() if value},
         license=config.license or "unknown",
         parameters=millions_of_parameters(model),
         source=config.origin_url or "https://github.com/huggingface/pytorch-image-models",

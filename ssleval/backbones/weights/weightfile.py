@@ -37,11 +37,7 @@ def write_weights(
 
 
 def read_card(path: Path) -> BackboneCard:
-    """Return the card in the header; its name is the path of the file.
-
-    Raises:
-        WeightsError: there is no such file, or it does not describe itself.
-    """
+    """Return the card in the header, named by the path; refuse a file that does not describe itself."""
     known = {field.name for field in fields(BackboneCard)}
     stated = {name: value for name, value in _header(path, "card").items() if name in known}
     try:
@@ -56,7 +52,7 @@ def describes_itself(path: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the settings of the architecture in the header; errors as in `read_card`."""
+    """Return the settings of the architecture in the header; refuse as `read_card` does."""
     return _header(path, "config")
 
 
