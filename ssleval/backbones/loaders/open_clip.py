@@ -135,7 +135,8 @@ def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         config = _folder_config(folder)
         return config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
     arch, tag = _split(identifier)
-    model, settings = get_model_config(arch) or {}, get_pretrained_cfg(arch, tag)
+    model = get_model_config(arch) or {}
+    settings: dict[str, Any] = dict(get_pretrained_cfg(arch, tag))
     _refuse_gelu(identifier, model, settings)
     repo = settings.get("hf_hub", "").rstrip("/")
     return model, settings, {"repo": repo} if repo else {"url": settings["url"]}
