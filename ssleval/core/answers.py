@@ -76,9 +76,9 @@ def distractors(answers: Sequence[Groups], count: int) -> Bool[np.ndarray, " n"]
 
 
 def captions_of(inputs: Inputs, table: FeatureTable, most: int) -> tuple[list[str], Int[np.ndarray, " t"]]:
-    """Return the captions of all scored images, image after image, and the row of each one's image.
+    """Return the captions of all scored images, and the row of each one's image in ``table``.
 
-    ``table`` is of the scored split. The first ``most`` captions of an image count; all where it is 0.
+    The first ``most`` captions of an image count; all where it is 0.
     """
     split = inputs.test_split
     assert split.target is not None, "a captions dataset gives captions"

@@ -69,6 +69,5 @@ def _keep_blocks(library: Any, largest: int) -> None:
 @cache
 def _glibc() -> Any:
     """Return the C library of this process where it is glibc, else None."""
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return None
-    return ctypes.CDLL(None)
+    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if glibc else None

@@ -307,7 +307,7 @@ class Dataset:
     _opened: dict[str, Split] = field(default_factory=dict[str, Split], init=False, repr=False, compare=False)
 
     def split(self, name: str) -> Split:
-        """Return a split, opened when it is first asked for; refuse one that breaks the promises of the card."""
+        """Return a split, opened when first asked for; refuse one that breaks the promises of the card."""
         if name not in self._opened:
             self._refuse_unknown(name)
             self._opened[name] = self._checked(name)

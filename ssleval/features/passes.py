@@ -44,10 +44,7 @@ def pass_of(
     split: Split,
     geometry: Geometry | RandomView,
 ) -> Pass:
-    """Return the pass over one split at one geometry, without any readout yet.
-
-    ``model`` is the `model_identity` of the backbone, whose patch size takes the place of ``"patch"``.
-    """
+    """Return the pass over one split at one geometry, without a readout; ``model`` is a `model_identity`."""
     if isinstance(geometry, Geometry):
         geometry = geometry.on_grid(backbone.card.patch_size)
     identity = pass_identity(model, dataset, split_name, split, geometry)
@@ -59,8 +56,7 @@ def merge(passes: Iterable[Pass]) -> tuple[Pass, ...]:
     merged: dict[str, Pass] = {}
     for single in passes:
         before = merged[single.key].readouts if single.key in merged else ()
-        readouts = tuple(dict.fromkeys(before + single.readouts))
-        merged[single.key] = replace(single, readouts=readouts)
+        merged[single.key] = replace(single, readouts=tuple(dict.fromkeys(before + single.readouts)))
     return tuple(merged.values())
 
 

@@ -16,10 +16,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
-    """Show the progress over ``total`` images, ``done`` of them before, where stderr is a terminal.
-
-    Yields a function that adds a number of images.
-    """
+    """Yield a function that adds images to a bar of ``total``, ``done`` before; terminals show it."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     hidden = not (show and sys.stderr.isatty())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:

@@ -62,11 +62,7 @@ def make_jobs(
 def with_tasks(
     measurements: Iterable[Measurement], settings: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[Measurement, Task]]:
-    """Return each measurement with its task; ``settings``, by task, take the place of its own.
-
-    Raises:
-        UnknownNameError: settings of a task that is not among the measurements; no such task or setting.
-    """
+    """Return each measurement with its task; ``settings``, by task, take the place of its own."""
     measurements = list(measurements)
     named = {line.task for line in measurements}
     if unused := [name for name in settings if name not in named]:

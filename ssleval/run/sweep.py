@@ -101,7 +101,7 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
-    """Return the measurements that were asked for, each with its task; errors as in `with_tasks`."""
+    """Return the measurements that were asked for, each with its task."""
     if asked.suite is not None:
         lines = read_suite(asked.suite)
     else:
@@ -110,7 +110,7 @@ def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
 
 
 def jobs_of(asked: Sweep) -> Jobs:
-    """Return the jobs that were asked for; errors as in `measurements`."""
+    """Return the jobs that were asked for."""
 
     @cache
     def opened(name: str) -> Dataset:

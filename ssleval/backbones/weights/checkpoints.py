@@ -158,10 +158,8 @@ def fill(
     """Copy ``state`` into a module of the model ``name``, and return the names that were left out.
 
     Values are converted to the types of the module. A module on the meta device is materialised. Names in
-    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them.
-
-    Raises:
-        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing is copied.
+    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. Where others
+    are missing, unexpected, or of another shape or kind, a WeightsError says so and nothing is copied.
     """
     targets = module.state_dict()
     extra = [key for key in state if key not in targets]
