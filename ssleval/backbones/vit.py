@@ -1,8 +1,8 @@
 """The vision transformer of ssleval: the encoders of DINO, DINOv2, iBOT and MAE, equal to the official code.
 
-One class covers them all. Parameter names are those of the official DINO and DINOv2 files, so that their
-checkpoints load without renaming. `Vit` is a plain module that can be trained; ``loaders/native.py`` makes a
-frozen `Backbone` of it. The order of tokens is class token, registers, patches (row-major).
+One class covers them all. Parameter names are those of the official DINO and DINOv2 files, whose checkpoints
+load without renaming. ``loaders/native.py`` makes a frozen `Backbone` of it. The order of tokens is class
+token, registers, patches (row-major).
 """
 
 import math
@@ -101,11 +101,7 @@ class VitConfig:
 
 
 def sized(name: str) -> tuple[int, int, int]:
-    """Return the width, depth and heads of a size.
-
-    Raises:
-        UnknownNameError: no such size; the message offers the nearest.
-    """
+    """Return the width, depth and heads of a size; an UnknownNameError offers the nearest names."""
     if name not in SIZES:
         raise UnknownNameError(f"no vit size {name!r}; {suggestion(name, SIZES)}")
     return SIZES[name]
@@ -161,28 +157,19 @@ class Vit(nn.Module):
         masks: Bool[Tensor, "b n"] | None = None,
         first: int | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return the tokens of the last block after the final norm.
+        """Return the tokens of the last block after the final norm, for normalised ``images``.
 
-        Args:
-            images: normalised; both sides a multiple of the patch size.
-            masks: patches to replace by the mask token, row-major.
-            first: return only this number of tokens, which saves most of the last block's work.
+        Patches where ``masks`` is set (row-major) become the mask token. ``first`` returns only this number
+        of tokens, which saves most of the last block's work.
         """
-        tokens = self.embed(images, masks)
-        for block in self.blocks[:-1]:
-            tokens = block(tokens)
-        return self.norm(self.blocks[-1](tokens, first))
+        return self.norm(self.blocks[-1](self._before_last(images, masks), first))
 
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
     ) -> list[Float[Tensor, "b t d"]]:
-        """Return the tokens after each of ``blocks`` (indices from zero), in their order.
-
-        ``norm`` applies the final norm to each, as DINO and DINOv2 do for features of their last blocks.
-        """
-        for index in blocks:
-            if not 0 <= index < self.config.depth:
-                raise ConfigError(f"vit: no block {index}; it has {self.config.depth}")
+        """Return the tokens after each of ``blocks`` (from zero), in their order, normed or not."""
+        if unknown := [index for index in blocks if not 0 <= index < self.config.depth]:
+            raise ConfigError(f"vit: no block {unknown[0]}; it has {self.config.depth}")
         outputs: dict[int, Tensor] = {}
         tokens = self.embed(images)
         for index, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
@@ -196,12 +183,16 @@ class Vit(nn.Module):
 
         The softmax runs over all tokens, so that the map of a head sums to less than 1.
         """
-        tokens = self.embed(images)
+        last = cast("_Block", self.blocks[-1])
+        weights = last.attn.first_row(last.norm1(self._before_last(images)))[..., self.config.num_prefix :]
+        return weights.unflatten(-1, self.patch_grid(images))
+
+    def _before_last(self, images: Tensor, masks: Tensor | None = None) -> Float[Tensor, "b t d"]:
+        """Return the input of the last block."""
+        tokens = self.embed(images, masks)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        last = cast("_Block", self.blocks[-1])
-        weights = last.attn.first_row(last.norm1(tokens))[..., self.config.num_prefix :]
-        return weights.unflatten(-1, self.patch_grid(images))
+        return tokens
 
     def embed(
         self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
@@ -223,11 +214,7 @@ class Vit(nn.Module):
         return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
-        """Return the rows and columns of patches.
-
-        Raises:
-            ConfigError: a side is no multiple of the patch size.
-        """
+        """Return the rows and columns of patches; refuse a side that is no multiple of their size."""
         height, width = images.shape[-2:]
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -262,9 +249,7 @@ def resize_positions(
 
 
 def sincos_positions(width: int, grid: int) -> Float[Tensor, "1 n d"]:
-    """Return the fixed positions of MAE: sines and cosines of the column, then of the row.
-
-    The position of the class token is zero.
+    """Return the fixed positions of MAE: zero for the class token, then sines and cosines of column and row.
 
     Source:
         He et al. 2021; the released weights were trained with the column before the row.

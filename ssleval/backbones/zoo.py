@@ -50,15 +50,15 @@ def load(
     """
     from ssleval.core.backbone import WeightsFrom, backbones
 
-    card = find_card(name)
-    if checkpoint is not None and name.startswith(_RANDOM):
+    card, untrained = find_card(name), name.startswith(_RANDOM)
+    if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        weights = WeightsFrom("checkpoint", path, key)
-        card = replace(card, weights={"file": path.name}, sha256="", unavailable="", gated=False)
-    elif name.startswith(_RANDOM):
+    if untrained:
         weights = WeightsFrom("random", seed=seed)
+    elif checkpoint is not None:
+        weights = WeightsFrom("checkpoint", Path(checkpoint), key)
+        file = {"file": Path(checkpoint).name}
+        card = replace(card, weights=file, sha256="", unavailable="", gated=False)
     elif card.unavailable:
         raise WeightsError(f"{name}: {card.unavailable}")
     elif name.endswith(SUFFIX):
@@ -82,7 +82,11 @@ def find_card(name: str) -> BackboneCard:
         WeightsError: a file of weights is absent, or does not state its architecture.
     """
     if name.startswith(_RANDOM):
-        return _untrained(find_card(name.removeprefix(_RANDOM)), name)
+        card = find_card(name.removeprefix(_RANDOM))
+        return replace(
+            card, name=name, supervision="none", weights={}, sha256="", unavailable="", gated=False,
+            pretraining_data="none", seeded_by=(),
+        )  # fmt: skip
     zoo = _packaged_zoo()
     if name in zoo:
         return zoo[name]
@@ -103,31 +107,23 @@ def find_card(name: str) -> BackboneCard:
 
 
 def match_models(patterns: str) -> list[str]:
-    """Expand a comma list of names and globs over the zoo, in the given order and without repeats.
-
-    Raises:
-        UnknownNameError: a glob matches nothing, or a plain name is unknown.
-    """
+    """Expand a comma list of names and globs over the zoo, in the given order and without repeats."""
     zoo = _packaged_zoo()
-    names: dict[str, None] = {}
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        matches = [name for name in zoo if fnmatchcase(name, pattern)] or [pattern]
-        named = pattern in zoo or (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
-        if matches == [pattern] and not named:
+    names: list[str] = []
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        matches = [name for name in zoo if fnmatchcase(name, pattern)]
+        named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
+        if not matches and not named:
             raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
-        names.update(dict.fromkeys(matches))
-    return list(names)
+        names += matches or [pattern]
+    return list(dict.fromkeys(names))
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
     """Return the cards of a file by name, in the order of the file; by default of the packaged one.
 
     The file maps each family to the fields that its models share, ``shared``, and to ``models``, which maps
-    names to the other fields of a model.
-
-    Raises:
-        ConfigError: a missing field, a value that its field cannot take, or a repeated name.
-        UnknownNameError: there is no such field; the message offers the nearest.
+    names to the other fields of a model. Missing fields, wrong values and repeated names are refused.
     """
     path = path or packaged("model_zoo.yaml")
     families = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -141,27 +137,17 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
         for name, own in block["models"].items():
             if name in cards:
                 raise ConfigError(f"{path.name}: {name} is there twice")
-            cards[name] = _entry(
-                name, {"family": family, **block.get("shared", {}), **(own or {})}, path.name
-            )
+            stated = {"name": name, "family": family, **block.get("shared", {}), **(own or {})}
+            cards[name] = _entry(stated, f"{path.name}: {name}")
     return cards
 
 
-def _entry(name: str, stated: Mapping[str, Any], file: str) -> BackboneCard:
+def _entry(stated: Mapping[str, Any], owner: str) -> BackboneCard:
     missing = [field for field in _REQUIRED if stated.get(field) in (None, "")]
     # A misspelt name is reported by `build` with the nearest field, rather than as a field that is missing.
     if missing and {field.name for field in fields(BackboneCard)}.issuperset(stated):
-        raise ConfigError(f"{file}: {name}: no {', '.join(missing)}")
-    return build(BackboneCard, {"name": name, **stated}, f"{file}: {name}")
+        raise ConfigError(f"{owner}: no {', '.join(missing)}")
+    return build(BackboneCard, stated, owner)
 
 
-def _untrained(card: BackboneCard, name: str) -> BackboneCard:
-    return replace(
-        card, name=name, supervision="none", weights={}, sha256="", unavailable="", gated=False,
-        pretraining_data="none", seeded_by=(),
-    )  # fmt: skip
-
-
-@cache
-def _packaged_zoo() -> Mapping[str, BackboneCard]:
-    return read_zoo()
+_packaged_zoo = cache(read_zoo)

@@ -26,26 +26,7 @@ from ssleval.core.vocabulary import (
 )
 
 __all__ = [
-    "COMPUTING_FIELDS",
-    "IGNORED",
-    "BackboneCard",
-    "Context",
-    "Dataset",
-    "DatasetCard",
-    "DatasetLoader",
-    "DatasetOptions",
-    "FeatureRequest",
-    "FeatureTable",
-    "Geometry",
-    "Interpolation",
-    "Metric",
-    "RandomView",
-    "Readout",
-    "Sample",
-    "Samples",
-    "Split",
-    "Statistic",
-    "datasets",
-    "digest",
-    "statistics",
-]
+    "COMPUTING_FIELDS", "IGNORED", "BackboneCard", "Context", "Dataset", "DatasetCard", "DatasetLoader",
+    "DatasetOptions", "FeatureRequest", "FeatureTable", "Geometry", "Interpolation", "Metric", "RandomView",
+    "Readout", "Sample", "Samples", "Split", "Statistic", "datasets", "digest", "statistics",
+]  # fmt: skip

@@ -33,18 +33,14 @@ class Tokens:
         cls, tokens: Float[Tensor, "b t d"], grid: Sequence[int], *, has_cls: bool = True, registers: int = 0
     ) -> "Tokens":
         """Split a sequence: class token, registers, the patches of ``grid`` (rows, columns) row by row."""
-        first = int(has_cls) + registers
-        patches = tokens[:, first:].unflatten(1, grid)
-        between = tokens[:, int(has_cls) : first] if registers else None
-        return cls(patches, tokens[:, 0] if has_cls else None, between)
+        prefix, patches = tokens.tensor_split([int(has_cls) + registers], dim=1)
+        return cls.from_prefix(patches.unflatten(1, grid), prefix, has_cls=has_cls)
 
     @classmethod
-    def from_map(cls, output: Any, *, has_cls: bool) -> "Tokens":
-        """Read a feature map [b d h w], or a pair of such a map and its prefix tokens [b t d]."""
-        maps, prefix = output if isinstance(output, tuple) else (output, None)
-        patches = maps.permute(0, 2, 3, 1)
-        if prefix is None:
-            return cls(patches)
+    def from_prefix(
+        cls, patches: Float[Tensor, "b h w d"], prefix: Float[Tensor, "b t d"], *, has_cls: bool
+    ) -> "Tokens":
+        """Split the tokens before the patches: class token, registers."""
         registers = prefix[:, int(has_cls) :]
         return cls(patches, prefix[:, 0] if has_cls else None, registers if registers.shape[1] else None)
 
@@ -94,10 +90,9 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
-        """Return the features of normalised ``images``.
+        """Return the features of normalised ``images``; ``blocks`` are indices from zero.
 
-        ``blocks`` are indices from zero. ``norm`` says whether the final norm is applied to these blocks;
-        ``pooled`` does not depend on it.
+        ``norm`` applies the final norm to the tokens of these blocks; ``pooled`` does not depend on it.
         """
 
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:  # noqa: ARG002
@@ -122,16 +117,14 @@ class Backbone(nn.Module, ABC):
     ) -> Features:
         """Normalise the images, extract their features and check the shapes.
 
-        Args:
-            images: RGB in [0, 1]; both sides a multiple of ``card.patch_size``.
-            blocks: blocks whose tokens are returned too; negative indices count from the last.
-            norm: apply the model's final norm to the tokens of these blocks.
+        ``images`` are RGB in [0, 1], both sides a multiple of ``card.patch_size``. Tokens of ``blocks`` are
+        returned too, after the model's final norm with ``norm``; negative indices count from the last.
 
         Raises:
             ConfigError: values outside [0, 1], a partial patch, or no such block.
             ContractError: `extract` returned other shapes than the card states.
         """
-        low, high = (float(value) for value in images.aminmax())
+        low, high = map(float, images.aminmax())
         if low < 0 or high > 1:
             raise ConfigError(f"{self.card.name}: images in [{low:.3g}, {high:.3g}], expected RGB in [0, 1]")
         height, width = images.shape[-2:]
@@ -140,7 +133,9 @@ class Backbone(nn.Module, ABC):
             raise ConfigError(
                 f"{self.card.name}: {height}x{width} pixels is not a multiple of its patch size {patch}"
             )
-        indices = [self._resolve(block) for block in blocks]
+        if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
+            raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
+        indices = [block % self.num_blocks for block in blocks]
         features = self.extract((images - self.mean) / self.std, indices, norm=norm)
         self._check(features, len(images), self.patch_grid(images), len(indices))
         return features
@@ -151,15 +146,12 @@ class Backbone(nn.Module, ABC):
         return height // self.card.patch_size, width // self.card.patch_size
 
     def refuse_other_size(self, images: Tensor, size: Sequence[int], library: str) -> None:
-        """Refuse images of another size than (height, width) ``size``, to which ``library`` fixes the model.
-
-        Raises:
-            ConfigError: their size differs.
-        """
-        if tuple(images.shape[-2:]) != tuple(size):
+        """Refuse images of another (height, width) than ``size``, to which ``library`` fixes the model."""
+        height, width = images.shape[-2:]
+        if (height, width) != tuple(size):
             raise ConfigError(
-                f"{self.card.name}: {images.shape[-2]}x{images.shape[-1]} pixels, but {library} fixes this "
-                f"model to {size[0]}x{size[1]}; use a geometry of that size"
+                f"{self.card.name}: {height}x{width} pixels, but {library} fixes this model to "
+                f"{size[0]}x{size[1]}; use a geometry of that size"
             )
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002
@@ -175,11 +167,6 @@ class Backbone(nn.Module, ABC):
             total.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
             total.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
         return total.hexdigest()
-
-    def _resolve(self, block: int) -> int:
-        if not -self.num_blocks <= block < self.num_blocks:
-            raise ConfigError(f"{self.card.name}: no block {block}; it has {self.num_blocks}")
-        return block % self.num_blocks
 
     def _check(self, features: Features, batch: int, grid: tuple[int, int], count: int) -> None:
         card = self.card

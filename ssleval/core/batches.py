@@ -11,10 +11,7 @@ from ssleval.errors import ConfigError
 def batches(count: int, size: int, iterations: int, seed: int) -> Iterator[Int[np.ndarray, " b"]]:
     """Yield batches of ``size`` rows, cut from an endless stream of shuffled passes over ``count`` rows.
 
-    A size beyond ``count`` means that rows repeat within a batch.
-
-    Raises:
-        ConfigError: no rows.
+    A size beyond ``count`` repeats rows within a batch.
     """
     if not count:
         raise ConfigError("no training rows: a head needs at least one")

@@ -11,15 +11,11 @@ VARIABLE = "SSLEVAL_CACHE"
 
 
 def default_cache() -> Path:
-    """Return the folder named by ``SSLEVAL_CACHE``, else the user's cache folder of this platform.
-
-    On Linux that is ``$XDG_CACHE_HOME/ssleval`` or ``~/.cache/ssleval``. A user without a home directory,
-    as in some containers, gets a folder of their own in the directory for temporary files.
-    """
+    """Return the folder named by ``SSLEVAL_CACHE``, else the user's cache folder of this platform."""
     if stated := os.environ.get(VARIABLE):
         return Path(stated)
     folder = user_cache_path("ssleval")
     if folder.is_absolute():
         return folder
-    # platformdirs leaves `~` in the path where neither HOME nor the password database names a home.
+    # platformdirs leaves `~` in the path of a user without a home directory, as in some containers.
     return Path(gettempdir()) / f"ssleval-{os.getuid()}"

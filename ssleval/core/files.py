@@ -20,8 +20,8 @@ def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
     """Have ``save`` write a temporary file beside ``path``, then rename it to ``path``.
 
     A process killed at any time leaves the old file, or none, at ``path``. The data is on the disk before the
-    rename. Missing parent folders are created; the file is readable by everyone (mode 0644). The temporary
-    name starts with ``.`` and the name of ``path``, and does not end in its suffix.
+    rename. Missing parent folders are created; the file has mode 0644. The temporary name starts with ``.``
+    and the name of ``path``, and does not end in its suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -44,10 +44,6 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the sha256 of the content of a file, as hexadecimal digits.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return the sha256 of the content of a file, as hexadecimal digits."""
     with open(path, "rb") as file:  # noqa: PTH123
         return hashlib.file_digest(file, "sha256").hexdigest()

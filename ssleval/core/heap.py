@@ -1,9 +1,8 @@
 """Two savings of time: freed memory is kept for reuse, and the cyclic garbage collector is paused.
 
-The C library returns large blocks to the operating system as soon as they are freed. The next batch asks
-for blocks of the same sizes, and the system clears their pages again: up to a tenth of a batch's time on a
-CPU. Python's cyclic garbage collector runs each time enough objects were created: an eighth of the time
-of reading thousands of results, which contain no reference cycles.
+The C library returns large freed blocks to the operating system, which clears their pages again for the next
+batch: up to a tenth of a batch's time on a CPU. The cyclic garbage collector takes an eighth of the time of
+reading thousands of results, which contain no reference cycles.
 """
 
 import ctypes
@@ -29,10 +28,7 @@ _open: list[Any] = []
 
 @contextmanager
 def freed_memory_kept() -> Generator[None]:
-    """Keep freed memory for reuse inside, and return unused memory to the system after the outermost use.
-
-    Has no effect on other C libraries than glibc.
-    """
+    """Keep freed memory for reuse inside, and return it to the system after the outermost use; glibc only."""
     library = _glibc()
     if library is None:
         yield
@@ -73,6 +69,5 @@ def _keep_blocks(library: Any, largest: int) -> None:
 @cache
 def _glibc() -> Any:
     """Return the C library of this process where it is glibc, else None."""
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return None
-    return ctypes.CDLL(None)
+    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if glibc else None

@@ -4,11 +4,9 @@ from pathlib import Path
 
 
 def packaged(name: str) -> Path:
-    """Return the path of a packaged file or folder.
-
-    A wheel has them in ``ssleval/data``, a source checkout at its top level.
-    """
+    """Return the path of a packaged file or folder."""
     package = Path(__file__).parents[1]
+    # A wheel has them in ssleval/data, a source checkout at its top level.
     inside = package / "data" / name
     return inside if inside.exists() else package.parent / name
 

@@ -43,12 +43,7 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return the object registered under ``name``.
-
-        Raises:
-            UnknownNameError: the name is not registered; the message offers the nearest ones.
-            DuplicateNameError: several installed packages register the name.
-        """
+        """Return the object registered under ``name``; an UnknownNameError offers the nearest names."""
         self._load()
         if name not in self._items:
             points = [point for point in entry_points(group=self.group) if point.name == name]
@@ -64,7 +59,7 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(sorted({*self._items, *(point.name for point in entry_points(group=self.group))}))
+        return iter(sorted({*self._items, *entry_points(group=self.group).names}))
 
     def _load(self) -> None:
         if self._loaded:
@@ -75,19 +70,13 @@ class Registry(Generic[T]):
 
 
 def summaries(group: str, package: str = "") -> dict[str, str]:
-    """Return the first docstring line of every plug-in module of ``package`` without importing any.
-
-    Listing commands use it, because they must not import torch.
-    """
+    """Return the first docstring line of every plug-in module; none is imported, and so neither is torch."""
     spec = importlib.util.find_spec(package or group)
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    ours = {
-        module.name: _first_line(Path(folder) / f"{module.name}.py")
-        for folder in folders
-        for module in pkgutil.iter_modules([folder])
-    }
-    theirs = {point.name: f"from {point.value}" for point in entry_points(group=group)}
-    return dict(sorted({**theirs, **ours}.items()))
+    lines = {point.name: f"from {point.value}" for point in entry_points(group=group)}
+    for folder in (spec and spec.submodule_search_locations) or ():
+        names = [module.name for module in pkgutil.iter_modules([folder])]
+        lines |= {name: _first_line(Path(folder, f"{name}.py")) for name in names}
+    return dict(sorted(lines.items()))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -5,9 +5,9 @@ A class of settings is a dataclass whose annotations say what a field may hold::
     k: Count = 20
     temperature: Positive = 0.07
 
-`check` refuses an instance with other values. `build` makes an instance of what a file, a command line or
-a caller states, and reads texts by the type of their field. Both are msgspec's conversion, plus what it
-does not know: finite numbers, different entries, the nearest name.
+`check` refuses an instance with other values. `build` makes one of what a file, a command line or a caller
+states, and reads texts by the type of their field. Both are msgspec's conversion, plus finite numbers,
+different entries and the nearest name.
 """
 
 import re
@@ -27,58 +27,37 @@ from ssleval.errors import ConfigError, UnknownNameError
 S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
-"""A whole number from 1."""
 Several: TypeAlias = Annotated[int, Meta(ge=2)]
-"""A whole number from 2."""
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
-"""A whole number from 0."""
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 """What NumPy and torch both take as a seed."""
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
-"""A number above 0."""
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
-"""A number from 0."""
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-"""A number in [0, 1]."""
 OpenFraction: TypeAlias = Annotated[float, Meta(gt=0, lt=1)]
-"""A number in (0, 1)."""
 ProperFraction: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
-"""A number in [0, 1)."""
 Different = Meta(extra={"distinct": True})
 """Marks a tuple whose entries differ; it may be empty."""
 Distinct = Meta(min_length=1, extra={"distinct": True})
 """Marks a tuple whose entries differ, and that has some: ``Annotated[tuple[str, ...], Distinct]``."""
 Counts: TypeAlias = Annotated[tuple[Count, ...], Distinct]
-"""Different whole numbers from 1, at least one."""
 Positives: TypeAlias = Annotated[tuple[Positive, ...], Distinct]
-"""Different numbers above 0, at least one."""
-Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Meta(extra={"distinct": True})]
-"""Different numbers above 0, or none."""
+Thresholds: TypeAlias = Annotated[tuple[Positive, ...], Different]
 Pair: TypeAlias = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
-"""Two numbers above 0."""
 
 _WHERE = re.compile(r" - at `.*`$")
 _WHOLE = re.compile(r"\.0$")
 _WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "str": "a text",
+    "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list", "str": "a text",
     "object": "a mapping",
-}
+}  # fmt: skip
 """What msgspec calls types, and what messages call them."""
 
 
 def check(settings: object, owner: str) -> None:
-    """Refuse an instance with a value that its field cannot take; lists become tuples.
+    """Refuse a dataclass instance with a value that its field cannot take; lists become tuples.
 
-    Args:
-        settings: a dataclass instance, frozen or not.
-        owner: what the message calls it: the name of a task, of a section.
-
-    Raises:
-        ConfigError: a value of another type, or outside the bounds of its field.
+    ``owner`` is what the message of the ConfigError calls it: the name of a task, of a section.
     """
     for name, hint in _hints(type(settings)).items():
         value = getattr(settings, name)
@@ -110,21 +89,20 @@ def updated(settings: S, stated: Mapping[str, Any], owner: str) -> S:
 def convert(where: str, value: Any, hint: Any) -> Any:
     """Return ``value`` as the type ``hint``; a text is read: numbers, true or false, comma lists.
 
-    Raises:
-        ConfigError: it cannot be one; the message begins with ``where``.
+    Where it cannot be one, the message of the ConfigError begins with ``where``.
     """
     read = value
-    if isinstance(value, str) and _plain(hint) is tuple:
+    if isinstance(value, str) and get_origin(_bare(hint)) is tuple:
         read = [part.strip() for part in value.split(",") if part.strip()]
     try:
-        found = msgspec.convert(read, hint, strict=not _is_text(read), dec_hook=_as_is)
+        converted = msgspec.convert(read, hint, strict=not _has_text(read), dec_hook=_as_is)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}={_shown(value)}: {_reason(str(error), read, hint)}") from error
-    if not _finite(found):
+    if not _finite(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected finite numbers")
-    if _marked_distinct(hint) and len(set(found)) < len(found):
+    if _marked_distinct(hint) and len(set(converted)) < len(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected different entries")
-    return found
+    return converted
 
 
 def _read(kind: type, stated: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -141,15 +119,13 @@ def _hints(kind: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind) if field.init}
 
 
-def _plain(hint: Any) -> Any:
-    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    return get_origin(inner) or inner
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
-    )
+def _has_text(value: Any) -> bool:
+    # YAML reads 1e-1 as a text, so that a list of numbers may hold some.
+    return isinstance(value, str) or (isinstance(value, list) and any(map(_has_text, value)))
 
 
 def _as_is(kind: type, value: Any) -> Any:
@@ -168,15 +144,13 @@ def _finite(value: Any) -> bool:
 
 
 def _marked_distinct(hint: Any) -> bool:
-    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return any(isinstance(mark, Meta) and bool((mark.extra or {}).get("distinct")) for mark in marks)
+    return any(mark in (Different, Distinct) for mark in getattr(hint, "__metadata__", ()))
 
 
 def _reason(message: str, value: Any, hint: Any) -> str:
     """Return msgspec's reason in the words of the message it ends up in."""
-    if _plain(hint) is Literal:
-        inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        return suggestion(str(value), map(str, get_args(inner)))
+    if get_origin(_bare(hint)) is Literal:
+        return suggestion(str(value), map(str, get_args(_bare(hint))))
     text = _WHERE.sub("", message).replace("`", "")
     for theirs, plain in _WORDS.items():
         text = text.replace(f"Expected {theirs}", f"expected {plain}")
@@ -184,6 +158,4 @@ def _reason(message: str, value: Any, hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(str, value))
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -42,9 +42,9 @@ class Groups(NamedTuple):
         """Return the groups at a level of the revisited benchmark, where other answers are junk."""
         nothing = self.easy[:0]
         if level == "easy":
-            return Groups(self.easy, nothing, np.concatenate([self.junk, self.hard]), self.group)
+            return self._replace(hard=nothing, junk=np.concatenate([self.junk, self.hard]))
         if level == "hard":
-            return Groups(nothing, self.hard, np.concatenate([self.junk, self.easy]), self.group)
+            return self._replace(easy=nothing, junk=np.concatenate([self.junk, self.easy]))
         return self
 
     @property
@@ -62,10 +62,9 @@ class SameGroup:
 
     def __call__(self, index: int) -> Groups:
         """Return the answers to image ``index``."""
-        own = int(self.group[index])
-        same = np.flatnonzero(self.group == own) if own >= 0 else np.zeros(0, np.int64)
-        nothing = np.zeros(0, np.int64)
-        return Groups(same[same != index], nothing, np.array([index], np.int64), own)
+        own, rows = int(self.group[index]), np.arange(len(self.group))
+        others = rows[(self.group == own) & (own >= 0) & (rows != index)]
+        return Groups(others, others[:0], rows[index : index + 1], own)
 
 
 class KeyPoints(NamedTuple):
@@ -101,11 +100,7 @@ class Views(NamedTuple):
 
 
 def clips_of(split: Split) -> dict[str, list[int]]:
-    """Return the rows of every clip, whose name is the part of an id before the last slash.
-
-    Raises:
-        DataError: a clip has fewer than three frames.
-    """
+    """Return the rows of every clip, whose name is the part of an id before the last slash."""
     clips: dict[str, list[int]] = {}
     for row, name in enumerate(split.ids):
         clips.setdefault(name.rpartition("/")[0], []).append(row)

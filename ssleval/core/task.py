@@ -85,11 +85,7 @@ class Inputs:
         return map(self.source.load, self.requests)
 
     def labels(self, table: FeatureTable) -> Shaped[np.ndarray, "n ..."]:
-        """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table.
-
-        Raises:
-            ContractError: there are none, although the dataset's card promises them.
-        """
+        """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table, which the card promises."""
         if table.targets is None:
             raise ContractError(f"{self.card.name} opened without the labels its card promises")
         return table.targets
@@ -119,10 +115,10 @@ class Task(ABC):
         """Every score it gives; the first is the one a leaderboard ranks by."""
 
     def resolved(self, dataset: Dataset) -> "Task":  # noqa: ARG002
-        """Return the task as it can run on ``dataset``; that one is run, scored and recorded.
+        """Return the task as it can run on a ``dataset`` that has what it `needs`; that one is recorded.
 
         Most tasks run as they are. Others fill in what they leave to the dataset, or leave out scores that
-        it is too small for. The dataset has what the task `needs`.
+        it is too small for.
         """
         return self
 
@@ -142,28 +138,16 @@ class Task(ABC):
 tasks: Registry[type[Task]] = Registry("task")
 
 _TARGETS = {
-    "label": "one label per image",
-    "multilabel": "several labels per image",
-    "open_set": "labels of a training split",
-    "mask": "a class for every pixel",
-    "instances": "masks of objects",
-    "video": "clips with the object of every pixel",
-    "depth": "metres for every pixel",
-    "normals": "surface normals",
-    "pairs": "pairs with key points",
-    "views": "pairs with depth and cameras",
-    "groups": "groups of images that belong together",
-    "captions": "captions",
-}
+    "label": "one label per image", "multilabel": "several labels per image",
+    "open_set": "labels of a training split", "mask": "a class for every pixel",
+    "instances": "masks of objects", "video": "clips with the object of every pixel",
+    "depth": "metres for every pixel", "normals": "surface normals", "pairs": "pairs with key points",
+    "views": "pairs with depth and cameras", "groups": "groups of images that belong together",
+}  # fmt: skip
 
 
 def refuse_dataset(name: str, needs: Needs, card: DatasetCard) -> None:
-    """Refuse a dataset that lacks what the task ``name`` needs.
-
-    Raises:
-        NotApplicableError: its target is of another kind, or it has no training split.
-        ConfigError: the training split and the scored one are the same.
-    """
+    """Refuse a dataset that lacks what the task ``name`` needs, or would fit and score on one split."""
     if needs.targets and card.target not in needs.targets:
         wanted = " or ".join(_TARGETS.get(target, target) for target in needs.targets)
         raise NotApplicableError(f"{name} needs {wanted}; {card.name} has target {card.target!r}")

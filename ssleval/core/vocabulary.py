@@ -12,8 +12,8 @@ patch, ``p`` channels of the pooled vector, ``r`` resamples, ``n m`` samples, ``
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -193,7 +193,6 @@ COMPUTING_FIELDS = (
 
 # Datasets -----------------------------------------------------------------------------------------
 
-
 IGNORED = 255
 """The value of a mask's pixels that count nowhere, in training and in scores."""
 
@@ -234,10 +233,10 @@ class Split:
 
     def __getitem__(self, index: int) -> Sample:
         if self.target is not None:
-            return Sample(self.ids[index], self.image(index), self.target(index))
-        return Sample(
-            self.ids[index], self.image(index), None if self.targets is None else self.targets[index]
-        )
+            target = self.target(index)
+        else:
+            target = None if self.targets is None else self.targets[index]
+        return Sample(self.ids[index], self.image(index), target)
 
     def subset(self, rows: Int[np.ndarray, " m"]) -> "Split":
         """Return the items at ``rows``, in that order.
@@ -246,21 +245,16 @@ class Split:
         """
         return Split(
             ids=[self.ids[int(row)] for row in rows],
-            image=_Subset(self.image, rows),
+            image=partial(_at_row, self.image, rows),
             targets=None if self.targets is None else self.targets[rows],
             fingerprint=digest([self.fingerprint, rows.tolist()]),
-            target=None if self.target is None else _Subset(self.target, rows),
+            target=None if self.target is None else partial(_at_row, self.target, rows),
             pictures=self.pictures and digest([self.pictures, rows.tolist()]),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Subset:
-    load: Callable[[int], Any]
-    rows: Int[np.ndarray, " m"]
-
-    def __call__(self, index: int) -> Any:
-        return self.load(int(self.rows[index]))
+def _at_row(load: Callable[[int], Any], rows: Int[np.ndarray, " m"], index: int) -> Any:
+    return load(int(rows[index]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,21 +307,19 @@ class Dataset:
     _opened: dict[str, Split] = field(default_factory=dict[str, Split], init=False, repr=False, compare=False)
 
     def split(self, name: str) -> Split:
-        """Return a split, opened and checked when it is first asked for and kept from then on.
-
-        Raises:
-            UnknownNameError: there is no such split.
-            DataError: its length or a label is not what the card promises.
-        """
+        """Return a split, opened when first asked for; refuse one that breaks the promises of the card."""
         if name not in self._opened:
+            self._refuse_unknown(name)
             self._opened[name] = self._checked(name)
         return self._opened[name]
 
+    def _refuse_unknown(self, split: str) -> None:
+        if split not in self.card.lengths:
+            known = suggestion(split, self.card.lengths)
+            raise UnknownNameError(f"{self.card.name}: no split {split!r}; {known}")
+
     def _checked(self, name: str) -> Split:
-        card = self.card
-        if name not in card.lengths:
-            raise UnknownNameError(f"{card.name}: no split {name!r}; {suggestion(name, card.lengths)}")
-        split = self.open(name)
+        card, split = self.card, self.open(name)
         if len(split) != card.lengths[name]:
             raise DataError(
                 f"{card.name}/{name}: {len(split)} items, expected {card.lengths[name]}; "
@@ -341,9 +333,7 @@ class Dataset:
 
     def evaluated_on(self, split: str) -> "Dataset":
         """Return the same data with another split as the one that is scored."""
-        if split not in self.card.lengths:
-            known = suggestion(split, self.card.lengths)
-            raise UnknownNameError(f"{self.card.name}: no split {split!r}; {known}")
+        self._refuse_unknown(split)
         return replace(self, card=replace(self.card, test_split=split))
 
     def limited(self, limit: int) -> "Dataset":
@@ -500,5 +490,4 @@ class Context:
 
     def recorded(self) -> dict[str, Any]:
         """Return the fields that may move a score."""
-        kept = ("precision", "seed", "skip_corrupt")
-        return {name: value for name, value in asdict(self).items() if name in kept}
+        return {name: getattr(self, name) for name in ("precision", "seed", "skip_corrupt")}

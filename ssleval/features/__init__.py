@@ -6,18 +6,10 @@ and the trainer use nothing of this room but what is named here.
 
 from ssleval.features.extract import Extracted
 from ssleval.features.live import Live, pixels_of
-from ssleval.features.passes import Pass, PassPrice
+from ssleval.features.passes import Pass
 from ssleval.features.shard import alone, current_shard, local_device
 from ssleval.features.source import FeatureSource
 
 __all__ = [
-    "Extracted",
-    "FeatureSource",
-    "Live",
-    "Pass",
-    "PassPrice",
-    "alone",
-    "current_shard",
-    "local_device",
-    "pixels_of",
-]
+    "Extracted", "FeatureSource", "Live", "Pass", "alone", "current_shard", "local_device", "pixels_of",
+]  # fmt: skip

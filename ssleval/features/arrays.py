@@ -74,11 +74,7 @@ class RowFile:
 
 @contextmanager
 def disk(path: Path) -> Generator[None]:
-    """Report errors of the disk (full, over quota, read-only) in one line that names the file.
-
-    Raises:
-        DataError: instead of any OSError.
-    """
+    """Turn errors of the disk (full, over quota, read-only) into a DataError that names the file."""
     try:
         yield
     except OSError as error:
@@ -89,11 +85,7 @@ def disk(path: Path) -> Generator[None]:
 
 
 def fits(folder: Path, size: int) -> None:
-    """Refuse to allocate ``size`` bytes in ``folder`` where less is free.
-
-    Raises:
-        DataError: the disk has no room for them.
-    """
+    """Refuse to allocate ``size`` bytes in ``folder`` where less is free."""
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(

@@ -5,8 +5,8 @@ import shutil
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -16,8 +16,7 @@ from ssleval.features.arrays import disk
 from ssleval.features.store import Column, StoredPass
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One stored pass, as `ssleval cache info` lists it."""
 
     key: str
@@ -31,12 +30,14 @@ class Entry:
     """Bytes of all files, at full length."""
     used: float
     """When it was last read or written, in seconds since the epoch."""
-    complete: bool
-    """Whether every readout is done."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every readout is done."""
+        return all(done == 1 for done in self.readouts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(NamedTuple):
     """A batch that `verify` found damaged and dropped: the next run extracts it again."""
 
     key: str
@@ -45,8 +46,7 @@ class Damage:
     rows: range
 
 
-@dataclass(frozen=True, slots=True)
-class Freed:
+class Freed(NamedTuple):
     """The passes that `clear` or `prune` removed."""
 
     passes: int
@@ -82,24 +82,13 @@ def touch(stored: StoredPass) -> None:
 
 
 def info(cache: Path) -> list[Entry]:
-    """Return every pass in ``cache``, most recently used first.
-
-    Raises:
-        DataError: a description is damaged; the message names it.
-    """
-    opened = (StoredPass.open(folder) for folder in _folders(cache))
-    entries = (_entry(stored) for stored in opened if stored is not None)
-    return sorted(entries, key=lambda entry: -entry.used)
+    """Return every pass in ``cache``, most recently used first; refuse a damaged description."""
+    opened = map(StoredPass.open, _folders(cache))
+    return sorted(map(_entry, filter(None, opened)), key=lambda entry: -entry.used)
 
 
 def verify(cache: Path) -> list[Damage]:
-    """Compare every finished batch with its checksum, and drop the records of those that differ.
-
-    A pass that is being written is waited for.
-
-    Raises:
-        DataError: a description is damaged; the message names it.
-    """
+    """Drop the records of finished batches that differ from their checksum; wait for passes being written."""
     damages: list[Damage] = []
     for folder in _folders(cache):
         with lock(cache, folder.name):
@@ -115,11 +104,7 @@ def clear(cache: Path) -> Freed:
 
 
 def prune(cache: Path, max_bytes: int) -> Freed:
-    """Remove the least recently used passes until the rest is at most ``max_bytes``.
-
-    Raises:
-        ConfigError: a negative size.
-    """
+    """Remove the least recently used passes until the rest is at most ``max_bytes``."""
     if max_bytes < 0:
         raise ConfigError(f"cache size limit {max_bytes}: it must not be negative")
     folders = sorted(_folders(cache), key=_used)
@@ -171,17 +156,9 @@ def _entry(stored: StoredPass) -> Entry:
     readouts = {
         column.name: 1 - len(stored.pending(column)) / max(1, stored.batches) for column in stored.columns()
     }
-    return Entry(
-        key=stored.folder.name,
-        model=stored.description["model"],
-        dataset=stored.description["dataset"],
-        split=stored.description["split"],
-        images=stored.images,
-        readouts=readouts,
-        size=_size(stored.folder),
-        used=_used(stored.folder),
-        complete=all(done == 1 for done in readouts.values()),
-    )
+    model, dataset, split = (stored.description[name] for name in ("model", "dataset", "split"))
+    size, used = _size(stored.folder), _used(stored.folder)
+    return Entry(stored.folder.name, model, dataset, split, stored.images, readouts, size, used)
 
 
 def _damaged(stored: StoredPass, column: Column) -> Iterator[Damage]:

@@ -42,10 +42,14 @@ class Decoder(Dataset[Decoded]):
     def __len__(self) -> int:
         return len(range(0, len(self.split), self.batch_size))
 
+    def rows(self, batch: int) -> range:
+        """Return the rows of a batch."""
+        return range(batch * self.batch_size, min(len(self.split), (batch + 1) * self.batch_size))
+
     def __getitem__(self, index: int) -> Decoded:
         images: list[UInt8[np.ndarray, "H W 3"]] = []
         corrupt: dict[int, str] = {}
-        for row in range(index * self.batch_size, min(len(self.split), (index + 1) * self.batch_size)):
+        for row in self.rows(index):
             if row in self.known_corrupt:
                 corrupt[row] = f"{self.split.ids[row]}: could not be decoded before"
                 continue
@@ -64,10 +68,7 @@ class Decoder(Dataset[Decoded]):
 
 
 def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:
-    """Yield ``batches`` in that order, decoded ahead by ``context.num_workers`` processes.
-
-    Item i of ``decoder`` is batch i, a `Decoded` for instance; it must survive pickling.
-    """
+    """Yield ``batches``, in that order, which ``context.num_workers`` processes decode ahead."""
     if context.num_workers == 0:
         return (decoder[batch] for batch in batches)
     return DataLoader(

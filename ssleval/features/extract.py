@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
@@ -26,8 +27,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 32
 """Caches of a processor hold no more; a fixed number, so that runs agree across machines."""
 
-LARGEST_BATCH = 256
-"""Where halving begins on an accelerator; beyond it throughput no longer grows."""
+LARGEST_BATCHES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Tried in turn on an accelerator; beyond the first throughput no longer grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +46,39 @@ class Extracted:
 
 
 def forward(
-    backbone: Backbone,
-    images: UInt8[Tensor, "b H W 3"],
-    readouts: Sequence[Readout],
-    context: Context,
+    backbone: Backbone, images: UInt8[Tensor, "b H W 3"], readouts: Sequence[Readout], context: Context
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
     """Run the model on 8-bit images and return every readout, on ``context.device``."""
-    return forward_pixels(backbone, _pixels(images, context), readouts, context)
+    return forward_pixels(backbone, pixels_on_device(images, context), readouts, context)
 
 
 def forward_pixels(
-    backbone: Backbone,
-    pixels: Float[Tensor, "b 3 H W"],
-    readouts: Sequence[Readout],
-    context: Context,
+    backbone: Backbone, pixels: Float[Tensor, "b 3 H W"], readouts: Sequence[Readout], context: Context
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
     """Run the model on RGB in [0, 1] that lies on ``context.device`` and return every readout."""
-    found: dict[Readout, Tensor] = {}
+    values: dict[Readout, Tensor] = {}
     for norm, group in by_norm(readouts).items():
         blocks = blocks_of(group)
-        with _numerics(context):
+        with numerics(context):
             features = backbone(pixels, blocks, norm=norm)
-        found |= {readout: read(readout, features, blocks, backbone.card) for readout in group}
-    return found
+        values |= {readout: read(readout, features, blocks, backbone.card) for readout in group}
+    return values
 
 
-def class_attention(
-    backbone: Backbone, images: UInt8[Tensor, "b H W 3"], context: Context
-) -> Float[Tensor, "b heads h w"]:
-    """Run the model on 8-bit images and return its last block's attention of the class token.
-
-    Raises:
-        NotApplicableError: it has no such attention.
-    """
-    with _numerics(context):
-        return backbone.attention(_pixels(images, context))
-
-
-def _pixels(images: UInt8[Tensor, "b H W 3"], context: Context) -> Float[Tensor, "b 3 H W"]:
+def pixels_on_device(images: UInt8[Tensor, "b H W 3"], context: Context) -> Float[Tensor, "b 3 H W"]:
+    """Return 8-bit images as RGB in [0, 1] on ``context.device``."""
     pixels = images.to(context.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
     return pixels.float().div_(255)
+
+
+@contextmanager
+def numerics(context: Context) -> Generator[None]:
+    """Compute at ``context.precision`` inside, with convolutions that neither round to TF32 nor vary."""
+    kind, dtype = torch.device(context.device).type, AUTOCAST.get(context.precision)
+    # By default convolutions round to TF32 on recent GPUs, and may choose another algorithm each run.
+    exact = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.autocast(kind, dtype) if dtype else nullcontext(), exact:
+        yield
 
 
 def choose_batch_size(
@@ -92,11 +86,7 @@ def choose_batch_size(
 ) -> int:
     """Return how many images go through the model at once: as asked, or what fits.
 
-    Images whose sizes vary go one by one. On an accelerator a batch of black images is tried, halved
-    while memory does not suffice.
-
-    Raises:
-        ConfigError: not even one image fits.
+    Images whose sizes vary go one by one. On an accelerator batches of black images are tried, largest first.
     """
     side = geometry.fixed_size
     if side is None:
@@ -105,70 +95,45 @@ def choose_batch_size(
         return context.batch_size
     if not context.device.startswith("cuda"):
         return CPU_BATCH
-    size = LARGEST_BATCH
-    while size:
-        try:
+    for size in LARGEST_BATCHES:
+        with suppress(torch.OutOfMemoryError):
             forward(backbone, torch.zeros(size, side, side, 3, dtype=torch.uint8), readouts, context)
-        except torch.OutOfMemoryError:
-            size //= 2
-            torch.cuda.empty_cache()
-        else:
             return size
+        torch.cuda.empty_cache()
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 
-def extract(
-    backbone: Backbone,
-    split: Split,
-    geometry: Geometry | RandomView,
-    stored: StoredPass,
-    columns: Mapping[Readout, Column],
-    context: Context,
-    shard: Shard,
-    label: str = "",
-) -> Extracted:
-    """Extract what ``stored`` still lacks of ``columns``, which must be allocated.
+def extract(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Context, shard: Shard) -> Extracted:
+    """Extract what ``stored`` still lacks of a pass, whose columns must be allocated.
 
     Raises:
         DataError: an image cannot be decoded, unless ``context.skip_corrupt``; the disk is full.
         ContractError: features that are not finite, or too large for the type they are stored in.
     """
     started = time.perf_counter()
+    split, columns = pass_.split, pass_.columns(backbone.card)
     pending = {readout: set(stored.pending(column)) for readout, column in columns.items()}
     batches = sorted(set().union(*pending.values()))[shard.rank :: shard.world]
     corrupt = frozenset(np.flatnonzero(~stored.valid()).tolist())
     # Nobody writes before all have read: what is left decides who takes which batch.
     shard.barrier()
-    decoder = Decoder(split, geometry, stored.batch_size, corrupt)
-    images = sum(len(stored.rows(batch)) for batch in batches)
-    show = context.progress and shard.rank == 0
+    decoder = Decoder(split, pass_.geometry, stored.batch_size, corrupt)
+    images, share = sum(len(stored.rows(batch)) for batch in batches), len(split) // shard.world
+    label, show = f"{backbone.card.name} on {pass_.label}", context.progress and shard.leads
     forwards = 0
     with (
         freed_memory_kept(),
-        stored.writer([columns[one] for one in columns if pending[one]]) as writer,
-        progress(label, len(split) // shard.world, len(split) // shard.world - images, show=show) as advance,
+        stored.writer([column for readout, column in columns.items() if pending[readout]]) as writer,
+        progress(label, share, share - images, show=show) as advance,
     ):
         for decoded in decoded_batches(decoder, batches, context):
-            wanted = tuple(readout for readout in columns if decoded.batch in pending[readout])
             _refuse_corrupt(decoded, context)
+            wanted = [readout for readout in columns if decoded.batch in pending[readout]]
             features = _features(backbone, decoded, wanted, context, stored.batch_size)
-            _write(writer, stored, decoded, {columns[one]: features.get(one) for one in wanted}, split)
+            _write(writer, stored, decoded, {columns[name]: features.get(name) for name in wanted}, split)
             forwards += len(by_norm(wanted)) if features else 0
             advance(len(stored.rows(decoded.batch)))
     return Extracted(images, forwards, time.perf_counter() - started)
-
-
-@contextmanager
-def _numerics(context: Context) -> Generator[None, None, None]:
-    dtype = AUTOCAST.get(context.precision)
-    with ExitStack() as stack:
-        if dtype is not None:
-            stack.enter_context(torch.autocast(torch.device(context.device).type, dtype=dtype))
-        # By default convolutions round to TF32 on recent GPUs, and may choose another algorithm each run.
-        stack.enter_context(
-            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
-        )
-        yield
 
 
 def _refuse_corrupt(decoded: Decoded, context: Context) -> None:
@@ -215,11 +180,10 @@ def _storable(
 ) -> Float[np.ndarray, "b ..."]:
     """Convert to the stored type, and refuse what would be stored as nonsense."""
     converted = values.to(getattr(torch, column.dtype))
-    fine = torch.isfinite(converted).flatten(1).all(dim=1)
-    if not bool(fine.all()):
-        first = int((~fine).nonzero()[0])
-        what = f"a feature beyond the range of {column.dtype}"
-        if not bool(torch.isfinite(values[first]).all()):
-            what = "a feature that is not finite; try --precision bf16 or fp32"
-        raise ContractError(f"{ids[first]}: {column.name} has {what}")
+    bad = (~torch.isfinite(converted)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        reason = f"a feature beyond the range of {column.dtype}"
+        if not bool(torch.isfinite(values[bad[0]]).all()):
+            reason = "a feature that is not finite; try --precision bf16 or fp32"
+        raise ContractError(f"{ids[bad[0]]}: {column.name} has {reason}")
     return converted.cpu().numpy()

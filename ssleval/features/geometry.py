@@ -14,10 +14,7 @@ FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolati
 
 
 def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Resize, crop and flip ``image`` according to ``geometry``.
-
-    Raises:
-        ContractError: the image is not 8-bit RGB.
+    """Resize, crop and flip an 8-bit RGB image according to ``geometry``.
 
     Source:
         torchvision.transforms.Resize and CenterCrop on PIL images, to the last bit. The side that ``mode``
@@ -34,11 +31,7 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:
-    """Crop, resize and flip ``image`` as ``view`` draws it for the id ``item``.
-
-    Raises:
-        ContractError: the image is not 8-bit RGB.
-    """
+    """Crop, resize and flip an 8-bit RGB image as ``view`` draws it for the id ``item``."""
     # Takes seconds and 170 MB to import, which whole images do without.
     from torchvision.transforms import RandomResizedCrop
 

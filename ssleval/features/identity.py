@@ -1,14 +1,14 @@
 """What decides features: stored ones are used only where all of it matches."""
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
+from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split
 from ssleval.core.backbone import Backbone
+from ssleval.core.files import file_sha256
 
 EXTRACTOR_VERSION = 1
 """Raised when a change to this package moves features."""
@@ -33,28 +33,18 @@ def pass_identity(
     split: Split,
     geometry: Geometry | RandomView,
 ) -> dict[str, Any]:
-    """Return everything that decides the features of one split; ``model`` is its `model_identity`.
+    """Return everything that decides the features of one split; ``model`` is a `model_identity`.
 
-    The names of dataset and split are among it: a fingerprint covers the names and sizes of files, and
-    two folders of equally named bitmaps agree in both. Sets that share their images share their features.
+    The names of dataset and split are among it: folders of equally named bitmaps of one size have the same
+    fingerprint. Sets that share their images share their features.
     """
-    images = [dataset, split.fingerprint] if not split.pictures else ["", split.pictures]
-    return {
-        **model,
-        "geometry": asdict(geometry),
-        "dataset": [images[0], split_name, images[1], len(split)],
-    }
-
-
-def pass_key(identity: dict[str, Any]) -> str:
-    """Return the name of the folder for features of that identity."""
-    return digest(identity)[:40]
+    name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
+    return {**model, "geometry": asdict(geometry), "dataset": [name, split_name, images, len(split)]}
 
 
 def _code(backbone: Backbone) -> str:
     """Hash the file of a backbone class that is not ours: its code may change under equal weights."""
     module = type(backbone).__module__
     file = getattr(sys.modules[module], "__file__", None)
-    if module.startswith("ssleval.") or file is None or not Path(file).exists():
-        return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    ours = module.startswith("ssleval.")
+    return "" if ours or file is None or not Path(file).exists() else file_sha256(file)

@@ -15,7 +15,7 @@ from ssleval.core import Context, Geometry, Interpolation, Readout, Split
 from ssleval.core.backbone import Backbone, PatchesOf
 from ssleval.errors import ConfigError
 from ssleval.features.decode import decoded_batches
-from ssleval.features.extract import choose_batch_size, class_attention, forward, forward_pixels
+from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, pixels_on_device
 from ssleval.features.geometry import apply
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
@@ -33,18 +33,15 @@ class Live:
     def read(
         self, images: UInt8[Tensor, "b H W 3"], readouts: Sequence[Readout]
     ) -> dict[Readout, Float[Tensor, "b ..."]]:
-        """Return every readout of 8-bit images, on ``context.device``, under the names asked for.
-
-        Raises:
-            NotApplicableError: the model has no such block or token.
-        """
+        """Return every readout of 8-bit images, on ``context.device``, under the names asked for."""
         canonicals = {readout: canonical(readout, self.backbone) for readout in readouts}
         values = forward(self.backbone, images, tuple(dict.fromkeys(canonicals.values())), self.context)
         return {readout: values[known] for readout, known in canonicals.items()}
 
     def read_image(self, image: Image.Image, geometry: Geometry, readout: Readout) -> Float[Tensor, "..."]:
         """Return one readout of one image in float32, without the axis of the batch."""
-        return self.read(pixels_of(image, self.on_grid(geometry)), (readout,))[readout][0].float()
+        pixels = pixels_of(image, geometry.on_grid(self.backbone.card.patch_size))
+        return self.read(pixels, (readout,))[readout][0].float()
 
     def read_named(
         self, geometry: Geometry, readout: Readout, kept: int
@@ -62,12 +59,9 @@ class Live:
         return read
 
     def attention(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token.
-
-        Raises:
-            NotApplicableError: the model has no such attention.
-        """
-        return class_attention(self.backbone, images, self.context)
+        """Return the last block's attention of the class token, as `Backbone.attention` does."""
+        with numerics(self.context):
+            return self.backbone.attention(pixels_on_device(images, self.context))
 
     def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
         """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.
@@ -98,18 +92,8 @@ class Live:
                 yield batch
                 advance(images)
 
-    def on_grid(self, geometry: Geometry) -> Geometry:
-        """Return the geometry with the model's patch size in place of the word."""
-        return geometry.on_grid(self.backbone.card.patch_size)
-
     def square(self, name: str, size: int, interpolation: Interpolation) -> Geometry:
-        """Return the square of ``size`` pixels, rounded down to whole patches, that images are squashed to.
-
-        ``name`` is the task, for the message.
-
-        Raises:
-            ConfigError: it holds no patch.
-        """
+        """Return the square of ``size`` pixels, rounded down to whole patches; ``name`` is the task."""
         patch = self.backbone.card.patch_size
         if size < patch:
             raise ConfigError(f"{name}: size={size} holds no patch of {patch} pixels")
@@ -133,11 +117,11 @@ def centre_padded(
     Source:
         CenterPadding of dinov2/eval, which pads normalised images with zeros: the mean colour.
     """
-    height, width = (-(-side // multiple) * multiple for side in pixels.shape[2:])
-    if (height, width) == tuple(pixels.shape[2:]):
+    height, width = pixels.shape[2:]
+    down, across = -height % multiple, -width % multiple
+    if not (down or across):
         return pixels
     canvas = torch.tensor(colour, device=pixels.device).view(1, 3, 1, 1)
-    canvas = canvas.repeat(len(pixels), 1, height, width)
-    top, left = (height - pixels.shape[2]) // 2, (width - pixels.shape[3]) // 2
-    canvas[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]] = pixels
+    canvas = canvas.repeat(len(pixels), 1, height + down, width + across)
+    canvas[:, :, down // 2 : down // 2 + height, across // 2 : across // 2 + width] = pixels
     return canvas

@@ -16,10 +16,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
-    """Show how many of ``total`` images are processed, ``done`` of which were processed before.
-
-    Yields a function that adds a number of images. Nothing is shown where stderr is not a terminal.
-    """
+    """Yield a function that adds images to a bar of ``total``, ``done`` before; terminals show it."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     hidden = not (show and sys.stderr.isatty())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:

@@ -19,34 +19,27 @@ Source: facebookresearch/dino, eval_copy_detection.py, extract_features.
 
 
 def canonical(readout: Readout, backbone: Backbone) -> Readout:
-    """Return the same readout with its block counted from zero, so that equal ones are stored once.
-
-    Raises:
-        NotApplicableError: the model has no such block.
-    """
+    """Return the same readout with its block counted from zero, so that equal ones are stored once."""
     if readout.kind == "pooled":
         return Readout("pooled")
     count = backbone.num_blocks
     if readout.quarter:
-        return replace(readout, block=_quarter(readout, backbone), quarter=0)
-    if not -count <= readout.block < count:
+        known, block = count >= 4 and readout.quarter in range(1, 5), _end_of_quarter(readout.quarter, count)
+    else:
+        known, block = -count <= readout.block < count, readout.block % count
+    if not known:
         raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
-    return replace(readout, block=readout.block % count)
+    return replace(readout, block=block, quarter=0)
 
 
-def _quarter(readout: Readout, backbone: Backbone) -> int:
-    """Return the block, from zero, that ends a quarter of the model.
+def _end_of_quarter(quarter: int, count: int) -> int:
+    """Return the block, of ``count`` from zero, that ends a quarter of the model.
 
     Source:
         facebookresearch/dinov2, hub/depthers.py: 2, 5, 8, 11 of 12 blocks, 9, 19, 29, 39 of 40; of 24
         it takes 4, 11, 17, 23, the first one too early.
     """
-    count = backbone.num_blocks
-    if not 1 <= readout.quarter <= 4 or count < 4:
-        raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
-    if count == 24 and readout.quarter == 1:
-        return 4
-    return count * readout.quarter // 4 - 1
+    return 4 if (quarter, count) == (1, 24) else count * quarter // 4 - 1
 
 
 def blocks_of(readouts: Sequence[Readout]) -> tuple[int, ...]:
@@ -55,18 +48,13 @@ def blocks_of(readouts: Sequence[Readout]) -> tuple[int, ...]:
 
 
 def by_norm(readouts: Sequence[Readout]) -> dict[bool, tuple[Readout, ...]]:
-    """Group readouts by forward pass: blocks with and without the final norm need one each.
-
-    ``pooled`` is the same in both and joins whichever there is.
-    """
-    found = {
-        norm: tuple(one for one in readouts if one.kind != "pooled" and one.norm is norm)
-        for norm in (True, False)
-    }
-    groups = {norm: group for norm, group in found.items() if group} or {True: ()}
-    pooled = tuple(one for one in readouts if one.kind == "pooled")
-    first = next(iter(groups))
-    return {**groups, first: pooled + groups[first]} if readouts else {}
+    """Group readouts by forward pass, with or without the final norm; ``pooled`` joins whichever there is."""
+    pooled = tuple(readout for readout in readouts if readout.kind == "pooled")
+    blocks = [readout for readout in readouts if readout.kind != "pooled"]
+    groups = {norm: tuple(readout for readout in blocks if readout.norm is norm) for norm in (True, False)}
+    joined = bool(groups[True]) or not groups[False]
+    groups[joined] = pooled + groups[joined]
+    return {norm: group for norm, group in groups.items() if group}
 
 
 def read(
@@ -74,12 +62,8 @@ def read(
 ) -> Float[Tensor, "b ..."]:
     """Return what ``readout`` keeps of ``features``: ``[b p]``, ``[b d]`` or ``[b h w d]``.
 
-    Means are taken in float32 whatever the precision of the forward pass.
-
-    ``blocks`` says which blocks ``features.blocks`` holds, in that order.
-
-    Raises:
-        NotApplicableError: the class token of a model that has none.
+    Means are taken in float32 whatever the precision of the forward pass. ``blocks`` says which blocks
+    ``features.blocks`` holds, in that order.
     """
     if readout.kind == "pooled":
         return features.pooled
@@ -97,11 +81,7 @@ def read(
 
 
 def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> tuple[int, ...]:
-    """Return the shape of one image's row, as the card promises it.
-
-    Raises:
-        ConfigError: a patch grid of images whose sizes vary.
-    """
+    """Return the shape of one image's row, as the card promises it; refuse grids of varying sizes."""
     if readout.kind == "pooled":
         return (card.pooled_dim or card.embed_dim,)
     if readout.kind != "patches":
@@ -109,4 +89,4 @@ def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry | RandomV
     if geometry.fixed_size is None:
         raise ConfigError(f"{readout} needs images of one size; this geometry keeps their aspect: {geometry}")
     side = geometry.fixed_size // card.patch_size
-    return (side, side, card.embed_dim)
+    return side, side, card.embed_dim

@@ -46,10 +46,8 @@ def current_shard() -> Shard:
 
 
 def _leave() -> None:
-    """Leave the group while the interpreter still runs: gloo's threads drop tensors, which needs Python.
-
-    A group that is alive when the interpreter ends can abort the process after its work is done.
-    """
+    # While the interpreter still runs: gloo's threads drop tensors, which needs Python, and a group that is
+    # alive when the interpreter ends can abort the process after its work is done.
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

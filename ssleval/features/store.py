@@ -2,11 +2,10 @@
 
 A folder holds ``pass.json`` (its description), ``valid.npy`` (which images could be decoded), and for every
 readout ``NAME.npy`` and ``NAME.journal.npy``. The journal has one record per batch: zero until the rows are
-written, then a flag and their crc32. A second flag is set once the rows are flushed to disk. Rows that were
+written, then a flag and their crc32; a second flag is set once the rows are flushed to disk. Rows that were
 written but not flushed when a process was killed count only if they match their crc32, so that neither a kill
-nor a power cut costs more than the batches in progress. Batches keep the boundaries that the pass began with,
-so that features of an interrupted pass equal those of an uninterrupted one bit for bit. Rows of images that
-could not be decoded are NaN.
+nor a power cut costs more than the batches in progress. Batches keep the boundaries that the pass began with:
+an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN.
 """
 
 import json
@@ -55,11 +54,7 @@ class StoredPass:
 
     @classmethod
     def open(cls, folder: Path) -> "StoredPass | None":
-        """Return the pass in ``folder``, or None where there is none that could be continued.
-
-        Raises:
-            DataError: its description is damaged.
-        """
+        """Return the pass in ``folder``, or None where there is none that could be continued."""
         path = folder / "pass.json"
         if not path.exists():
             return None
@@ -123,16 +118,12 @@ class StoredPass:
         return np.array(self._valid_file().read())
 
     def allocate(self, columns: Sequence[Column]) -> None:
-        """Allocate the files of ``columns``, and drop the records of batches that a truncated file has lost.
-
-        Raises:
-            DataError: the disk has no room for them.
-        """
+        """Allocate the files of ``columns``; drop the records of batches that a truncated file has lost."""
         files = [file for column in columns for file in (self.data(column), self.journal(column))]
         fits(self.folder, sum(file.size for file in files if not file.path.exists()))
         self._valid_file().allocate()
         described = {column.name: {"row": list(column.row), "dtype": column.dtype} for column in columns}
-        self.description = {**self.description, "columns": {**self.description["columns"], **described}}
+        self.description["columns"] |= described
         self._describe()
         for column in columns:
             if self.pending(column):
@@ -156,17 +147,12 @@ class StoredPass:
     @contextmanager
     def writer(self, columns: Sequence[Column]) -> Generator["Writer"]:
         """Open allocated columns for writing; rows are committed on exit, also after an error."""
+        paths = [file(column).path for column in columns for file in (self.data, self.journal)]
         with ExitStack() as stack:
-            descriptors: dict[Path, int] = {}
-            for column in columns:
-                for path in (self.data(column).path, self.journal(column).path):
-                    descriptors[path] = os.open(path, os.O_RDWR)
-                    stack.callback(os.close, descriptors[path])
-            writer = Writer(self, descriptors)
-            try:
-                yield writer
-            finally:
-                writer.commit()
+            files = {path: stack.enter_context(path.open("r+b", buffering=0)) for path in paths}
+            writer = Writer(self, {path: file.fileno() for path, file in files.items()})
+            stack.callback(writer.commit)
+            yield writer
 
     def _resume(self, column: Column) -> None:
         """Keep the batches that an interrupted process wrote completely, and drop the others."""
@@ -207,11 +193,7 @@ class Writer:
         self._flushed = time.perf_counter()
 
     def write(self, column: Column, batch: int, rows: Shaped[np.ndarray, "b ..."]) -> None:
-        """Write all rows of one batch.
-
-        Raises:
-            DataError: the disk refused; earlier batches are kept.
-        """
+        """Write all rows of one batch; where the disk refuses, earlier batches are kept."""
         file, span = self._stored.data(column), self._stored.rows(batch)
         rows = np.ascontiguousarray(rows, dtype=file.dtype)
         assert rows.shape == (len(span), *column.row)

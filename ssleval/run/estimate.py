@@ -51,10 +51,10 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
     for name in models(asked):
         source = FeatureSource(load_asked(name, asked, context), context)
         for group in groups:
-            try:
-                plans = plan_all(source, group)
-            except NotApplicableError:
-                plans = []
+            plans, errors = plan_all(source, group)
+            for error in errors:
+                if not isinstance(error, NotApplicableError):
+                    raise error
             left = [
                 plan for plan in plans if force or folder is None or find_stored(folder, source, plan) is None
             ]
@@ -63,23 +63,19 @@ def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool
 
 
 def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimate:
-    passes = source.passes(request for plan in plans for request in plan.requests)
-    prices = source.prices(passes)
+    prices = source.prices(source.passes(request for plan in plans for request in plan.requests))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in source.backbone.state_dict().values())
-    batch = max((_batch_bytes(price.batch_size, price.geometry.fixed_size) for price in prices), default=0)
-    rows = max((price.bytes_total * price.batch_size // max(1, price.images) for price in prices), default=0)
+    # 8-bit as decoded, then float32 as given and as normalised.
+    pixel_bytes = 3 * (1 + 4 + 4)
+    squares = [price.batch_size * (price.priced.geometry.fixed_size or 0) ** 2 for price in prices]
+    rows = [price.bytes_total * price.batch_size // max(1, len(price.priced.split)) for price in prices]
     return Estimate(
         model=source.backbone.card.name,
         dataset=dataset,
         tasks=tuple(plan.job.name for plan in plans),
         images=sum(price.images_left for price in prices),
         forward_passes=sum(price.forward_passes for price in prices),
-        seconds=round(source.calibrate(passes), 2),
+        seconds=round(source.calibrate(prices), 2),
         disk_bytes=sum(price.bytes_left for price in prices),
-        memory_bytes=weights + batch + rows,
+        memory_bytes=weights + max(squares, default=0) * pixel_bytes + max(rows, default=0),
     )
-
-
-def _batch_bytes(images: int, side: int | None) -> int:
-    # 8-bit as decoded, then float32 as given and as normalised.
-    return images * 3 * (side or 0) ** 2 * (1 + 4 + 4)

@@ -30,13 +30,7 @@ class Job:
 def make_job(
     task: str, dataset_name: str, dataset: Dataset, settings: Mapping[str, Any] | None, limit: int | None
 ) -> Job:
-    """Return one task on one opened dataset.
-
-    Raises:
-        UnknownNameError: no such task or setting.
-        ConfigError: a value its setting cannot take, or none that fits the dataset.
-        NotApplicableError: the dataset lacks what the task needs.
-    """
+    """Return one task on one opened dataset; errors as in `build_task`, and NotApplicableError."""
     return _job(task, build_task(task, settings), dataset_name, dataset, limit)
 
 
@@ -68,23 +62,14 @@ def make_jobs(
 def with_tasks(
     measurements: Iterable[Measurement], settings: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[Measurement, Task]]:
-    """Return each measurement with its task; ``settings``, by task, take the place of its own.
-
-    Raises:
-        UnknownNameError: settings of a task that is not among the measurements; no such task or setting.
-        ConfigError: a value its setting cannot take.
-    """
+    """Return each measurement with its task; ``settings``, by task, take the place of its own."""
     measurements = list(measurements)
-    named = dict.fromkeys(line.task for line in measurements)
-    for name in settings:
-        if name not in named:
-            raise UnknownNameError(
-                f"settings of {name!r}: that task is not among those asked for; {suggestion(name, named)}"
-            )
-    return [
-        (line, build_task(line.task, {**line.settings, **settings.get(line.task, {})}))
-        for line in measurements
-    ]
+    named = {line.task for line in measurements}
+    if unused := [name for name in settings if name not in named]:
+        known = suggestion(unused[0], named)
+        raise UnknownNameError(f"settings of {unused[0]!r}: that task is not among those asked for; {known}")
+    stated = [{**line.settings, **settings.get(line.task, {})} for line in measurements]
+    return [(line, build_task(line.task, own)) for line, own in zip(measurements, stated, strict=True)]
 
 
 def _job(name: str, task: Task, dataset_name: str, dataset: Dataset, limit: int | None) -> Job:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs
+from ssleval.core.text import counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, Pass, current_shard
@@ -28,6 +29,9 @@ from ssleval.results import Result, Score, record
 from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
+
+Note: TypeAlias = Callable[[str], None]
+"""Takes what is said to people beside the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Plan:
     """By ``DATASET/SPLIT``, of all data the score depends on."""
     key: str
     """Digest of all that decides a score: equal keys promise equal scores."""
+
+
+def unheard(_: str) -> None:
+    """Hear what is said to nobody."""
 
 
 def evaluate(
@@ -97,54 +105,67 @@ def measure(
     folder: Path | None,
     *,
     force: bool = False,
-    note: Callable[[str], None] | None = None,
-    failed: Callable[[SslevalError], None] | None = None,
+    note: Note = unheard,
 ) -> Iterator[Result]:
-    """Yield the result of every job, in order; what is stored already is read back.
+    """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
+    for outcome in outcomes(backbone, jobs, context, folder, force=force, note=note, spare=False):
+        if isinstance(outcome, SslevalError):
+            raise outcome
+        yield outcome
 
-    Under ``torchrun`` all processes extract, each its share, and the first evaluates and records.
-    A job that has no meaning for the model is skipped and said to ``note``; where no job has one, a
-    NotApplicableError is raised. Any other error of a job is told to ``failed``, and the others go on;
-    without ``failed`` it is raised.
+
+def outcomes(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    spare: bool = True,
+) -> Iterator[Result | SslevalError]:
+    """Yield the result of every job, in order, or its error; what is stored already is read back.
+
+    Under ``torchrun`` all processes extract, each its share, and the first evaluates and records. A job that
+    has no meaning for the model is skipped and said to ``note``. ``spare`` goes on with the other jobs where
+    images of one cannot be read.
     """
     source = FeatureSource(backbone, context)
-    plans = plan_all(source, jobs, note, failed)
-    done = {} if folder is None or force else _stored(folder, source, plans)
+    plans, errors = plan_all(source, jobs, note)
+    yield from errors
+    stored = [] if folder is None or force else [find_stored(folder, source, plan) for plan in plans]
+    done = {result.key: result for result in stored if result is not None}
     left = [plan for plan in plans if plan.key not in done]
-    _prepare(source, left, spare=failed is not None)
+    try:
+        source.prepare([request for plan in left for request in plan.requests])
+    except SslevalError:
+        # The job whose images they are meets the error again by itself, unless it needs other processes.
+        if not spare or current_shard().world > 1:
+            raise
     if not current_shard().leads:
         return
-    if note is not None and source.counts:
+    if source.counts:
         total = sum(source.counts.values(), Extracted())
         note(
             f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
-            f"for {_counted(len(left))}"
+            f"for {counted(len(left), 'task')}"
         )
     for plan in plans:
         try:
-            result = done.get(plan.key) or _measured(source, plan, folder)
+            yield done.get(plan.key) or _measured(source, plan, folder)
         except SslevalError as error:
-            if failed is None:
-                raise
-            failed(error)
-        else:
-            yield result
+            yield error
 
 
 def plan_all(
-    source: FeatureSource,
-    jobs: Sequence[Job],
-    note: Callable[[str], None] | None = None,
-    failed: Callable[[SslevalError], None] | None = None,
-) -> list[Plan]:
-    """Return a plan for every job that has a meaning for the model.
+    source: FeatureSource, jobs: Sequence[Job], note: Note = unheard
+) -> tuple[list[Plan], list[SslevalError]]:
+    """Return a plan for every job that has a meaning for the model, and the errors of other jobs.
 
-    Those without are said to ``note``; any other error is told to ``failed`` or raised.
-
-    Raises:
-        NotApplicableError: no job has a meaning for the model.
+    Jobs without a meaning are said to ``note``; where no job has one, that is an error as well.
     """
     plans: list[Plan] = []
+    errors: list[SslevalError] = []
     left_out: list[str] = []
     for job in jobs:
         try:
@@ -152,15 +173,12 @@ def plan_all(
         except NotApplicableError as error:
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
         except SslevalError as error:
-            if failed is None:
-                raise
-            failed(error)
+            errors.append(error)
     if left_out and not plans:
-        raise NotApplicableError("; ".join(left_out))
-    if note is not None:
-        for line in left_out:
-            note(f"not applicable: {line}")
-    return plans
+        return [], [*errors, NotApplicableError("; ".join(left_out))]
+    for line in left_out:
+        note(f"not applicable: {line}")
+    return plans, errors
 
 
 def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | None:
@@ -173,37 +191,17 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
     source.check_needs(job.name, job.task.needs)
     requests = job.task.requests(job.dataset)
     source.check(requests)
-    fingerprints = {
-        f"{request.dataset.card.name}/{request.split}": request.dataset.split(request.split).fingerprint
-        for request in requests
+    splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
+    fingerprints = {name: splits[name].fingerprint for name in sorted(splits)}
+    decisive = {
+        "schema": record.SCHEMA,
+        "model": source.backbone.card.name,
+        "features": source.identity,
+        "task": [job.name, job.task.version, _protocol(job)],
+        "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
+        "settings": {**source.context.recorded(), "limit": job.limit},
     }
-    fingerprints = dict(sorted(fingerprints.items()))
-    key = digest(
-        {
-            "schema": record.SCHEMA,
-            "model": source.backbone.card.name,
-            "features": source.identity,
-            "task": [job.name, job.task.version, _protocol(job)],
-            "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
-            "settings": _settings(source.context, job),
-        }
-    )
-    return Plan(job, requests, source.passes(requests), fingerprints, key)
-
-
-def _prepare(source: FeatureSource, plans: Sequence[Plan], *, spare: bool) -> None:
-    """Extract for all jobs in as few passes as there can be."""
-    try:
-        source.prepare([request for plan in plans for request in plan.requests])
-    except SslevalError:
-        # The job whose images they are meets the error again by itself, unless it needs other processes.
-        if not spare or current_shard().world > 1:
-            raise
-
-
-def _stored(folder: Path, source: FeatureSource, plans: Sequence[Plan]) -> dict[str, Result]:
-    results = {plan.key: find_stored(folder, source, plan) for plan in plans}
-    return {key: result for key, result in results.items() if result is not None}
+    return Plan(job, requests, source.passes(requests), fingerprints, digest(decisive))
 
 
 def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
@@ -225,7 +223,7 @@ def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
         backbone=asdict(source.backbone.card),
         data=_data(plan),
         weights_sha256=source.backbone.weights_sha256,
-        settings=_settings(context, job),
+        settings={**context.recorded(), "limit": job.limit},
         skipped=source.skipped(plan.passes),
         versions=versions(),
         hardware=hardware(context.device),
@@ -259,19 +257,7 @@ def _protocol(job: Job) -> dict[str, Any]:
     return {**fields, "version": job.task.version}
 
 
-def _settings(context: Context, job: Job) -> dict[str, Any]:
-    return {**context.recorded(), "limit": job.limit}
-
-
 def _data(plan: Plan) -> dict[str, Any]:
     card = asdict(replace(plan.job.dataset.card, class_names=()))
     del card["class_names"]
-    return {
-        **card,
-        "num_classes": plan.job.dataset.card.num_classes,
-        "fingerprints": dict(plan.fingerprints),
-    }
-
-
-def _counted(tasks: int) -> str:
-    return f"{tasks} task" if tasks == 1 else f"{tasks} tasks"
+    return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}

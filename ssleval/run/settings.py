@@ -9,23 +9,12 @@ from ssleval.errors import ConfigError
 
 
 def build_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
-    """Return the task called ``name`` with ``settings`` in place of its defaults.
-
-    Text values are read as the type of their field: numbers, true/false, comma lists.
-
-    Raises:
-        UnknownNameError: no such task or no such field.
-        ConfigError: a value its field cannot take.
-    """
+    """Return the task called ``name`` with ``settings`` in place of its defaults; errors as in `build`."""
     return build(tasks.get(name), settings or {}, name)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Split ``TASK.FIELD=VALUE`` texts into a mapping of task to fields.
-
-    Raises:
-        ConfigError: a text of another form.
-    """
+    """Split ``TASK.FIELD=VALUE`` texts into a mapping of task to fields."""
     parsed: dict[str, dict[str, str]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

@@ -51,20 +51,12 @@ def list_suites() -> dict[str, str]:
 
 
 def read_suite(name: str) -> list[Measurement]:
-    """Return the measurements of a packaged suite, or of a YAML file.
-
-    Raises:
-        UnknownNameError: no such suite, or a field that measurements do not have.
-        ConfigError: the file is not a suite.
-    """
+    """Return the measurements of a packaged suite, or of a YAML file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else packaged("benchmarks") / f"{name}.yaml"
     if not path.exists():
         raise UnknownNameError(f"no suite {name!r}; {suggestion(name, list_suites())}")
     lines = build(_Suite, _content(path), str(path)).measurements
-    return [
-        build(Measurement, line, f"{path}: measurement {number}")
-        for number, line in enumerate(lines, start=1)
-    ]
+    return [build(Measurement, line, f"{path}: measurement {n}") for n, line in enumerate(lines, start=1)]
 
 
 def _content(path: Path) -> dict[str, Any]:

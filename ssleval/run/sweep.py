@@ -1,6 +1,6 @@
 """Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
-from ssleval.run.measure import measure
+from ssleval.run.measure import Note, outcomes, unheard
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
 
@@ -47,27 +47,17 @@ class Jobs:
     errors: tuple[SslevalError, ...]
     """Why other measurements are no jobs."""
 
-    def applicable(self, note: Callable[[str], None] | None = None) -> tuple[tuple[Job, ...], ...]:
-        """Return the groups; measurements without a meaning are said to ``note``.
-
-        Raises:
-            SslevalError: the first other reason why a measurement is no job.
-        """
+    def applicable(self, note: Note = unheard) -> tuple[tuple[Job, ...], ...]:
+        """Return the groups; measurements without a meaning are said to ``note``, other errors raised."""
         for error in self.errors:
             if not isinstance(error, NotApplicableError):
                 raise error
-            if note is not None:
-                note(f"not applicable: {error}")
+            note(f"not applicable: {error}")
         return self.groups
 
 
 def sweep(
-    asked: Sweep,
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool = False,
-    note: Callable[[str], None],
+    asked: Sweep, context: Context, folder: Path | None, *, force: bool = False, note: Note
 ) -> Iterator[Result | SslevalError]:
     """Yield a result for every model, dataset and task, or the error that stood in its way.
 
@@ -98,11 +88,7 @@ def sweep(
 
 
 def models(asked: Sweep) -> list[str]:
-    """Return the names of the models, globs expanded.
-
-    Raises:
-        ConfigError: one checkpoint for several models.
-    """
+    """Return the names of the models, globs expanded; one checkpoint is refused for several."""
     names = match_models(asked.models)
     if asked.checkpoint is not None and len(names) > 1:
         raise ConfigError(f"--checkpoint fits one model, not {len(names)}: {', '.join(names[:4])}")
@@ -115,22 +101,16 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
-    """Return the measurements that were asked for, each with its task.
-
-    Raises:
-        UnknownNameError: no such suite, task or setting.
-        ConfigError: a value its setting cannot take, or nothing was named.
-    """
+    """Return the measurements that were asked for, each with its task."""
     if asked.suite is not None:
         lines = read_suite(asked.suite)
     else:
-        pairs = [(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
-        lines = [Measurement(task, data, {}) for task, data in pairs]
+        lines = [Measurement(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
     return with_tasks(lines, parse_settings(asked.settings))
 
 
 def jobs_of(asked: Sweep) -> Jobs:
-    """Return the jobs that were asked for; errors as in `measurements`."""
+    """Return the jobs that were asked for."""
 
     @cache
     def opened(name: str) -> Dataset:
@@ -146,32 +126,14 @@ def jobs_of(asked: Sweep) -> Jobs:
 
 
 def _outcomes(
-    backbone: Backbone,
-    jobs: Jobs,
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Callable[[str], None],
+    backbone: Backbone, jobs: Jobs, context: Context, folder: Path | None, *, force: bool, note: Note
 ) -> Iterator[Result | SslevalError]:
     yield from jobs.errors
-    failures: list[SslevalError] = []
     for group in jobs.groups:
         try:
-            for result in measure(
-                backbone, group, context, folder, force=force, note=note, failed=failures.append
-            ):
-                yield from _taken(failures)
-                yield result
-            yield from _taken(failures)
+            yield from outcomes(backbone, group, context, folder, force=force, note=note)
         except SslevalError as error:
-            yield from _taken(failures)
             yield error
-
-
-def _taken(errors: list[SslevalError]) -> Iterator[SslevalError]:
-    while errors:
-        yield errors.pop(0)
 
 
 def _listed(text: str) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
-from ssleval.core.image_level import captions_of
+from ssleval.core.answers import captions_of
 from ssleval.core.settings import Counts, Natural
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.heads.pairing import ranks_of, ranks_of_nearest_own

@@ -18,14 +18,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import (
-    answers_of,
-    distractors,
-    group_names,
-    queries_and_gallery,
-    side_by_side,
-    tables_by_split,
-)
+from ssleval.core.answers import answers_of, distractors, group_names
+from ssleval.core.image_level import queries_and_gallery, tables_by_split
 from ssleval.core.settings import Count, Distinct, Natural, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
@@ -100,7 +94,10 @@ class CopyDetection(Task):
         """Rank the database for every query; one row per query, with an original or without."""
         card, tables = inputs.card, tables_by_split(inputs)
         readouts = inputs.requests[0].readouts
-        vectors = {split: side_by_side(table, readouts) for split, (table,) in tables.items()}
+        vectors = {
+            split: np.concatenate([table[part].astype(np.float64) for part in readouts], axis=1)
+            for split, (table,) in tables.items()
+        }
         copies, images = vectors[card.test_split], vectors[card.train_split]
         (queries,), (gallery,) = tables[card.test_split], tables[card.train_split]
         answers = answers_of(inputs.dataset, queries, gallery)

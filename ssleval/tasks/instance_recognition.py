@@ -21,7 +21,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import VectorOfScales, open_set_labels, tables_by_split
+from ssleval.core.answers import open_set_labels
+from ssleval.core.image_level import VectorOfScales, tables_by_split
 from ssleval.core.settings import Count, Counts, Fraction, Positives
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, NotApplicableError

@@ -20,13 +20,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import (
-    VectorOfScales,
-    answers_of,
-    groups_of,
-    queries_and_gallery,
-    tables_by_split,
-)
+from ssleval.core.answers import answers_of, groups_of
+from ssleval.core.image_level import VectorOfScales, queries_and_gallery, tables_by_split
 from ssleval.core.settings import Count, Different
 from ssleval.core.targets import Level
 from ssleval.core.task import Inputs, Needs, Task, tasks

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from ssleval.core import Dataset, DatasetCard, Geometry, Readout, Split
@@ -8,11 +7,8 @@ from ssleval.core.image_level import (
     ImageGeometry,
     VectorPerImage,
     accuracy_kind,
-    distractors,
-    group_names,
     train_and_test,
 )
-from ssleval.core.targets import Groups
 from ssleval.core.task import Task, refuse_dataset
 from ssleval.errors import NotApplicableError
 from ssleval.tasks.corruptions import Corruptions
@@ -45,18 +41,6 @@ def test_the_accuracy_is_the_one_asked_for_or_the_datasets() -> None:
     assert [accuracy_kind(metric, card) for metric in ("card", "top1")] == ["mean_per_class", "top1"]
     with pytest.raises(NotApplicableError, match="d is scored by mAP"):
         accuracy_kind("card", replace(card, metric="map"))
-
-
-def test_distractors_answer_nobody() -> None:
-    def rows(*numbers: int) -> np.ndarray:
-        return np.array(numbers, np.int64)
-
-    answers = [Groups(rows(1), rows(2), rows(4), group=1), Groups(rows(), rows(), rows(3))]
-    assert np.flatnonzero(distractors(answers, 6)).tolist() == [0, 3, 5]
-    named = changed(target="groups", class_names=("a", "b"))
-    split = Split(["x", "y"], closed, None, "f", answers.__getitem__)  # pyright: ignore[reportArgumentType]
-    assert group_names(Dataset(named.card, lambda _: split)) == ("b",)
-    assert group_names(changed(target="groups")) == ()
 
 
 def test_geometry_and_vector_follow_their_fields() -> None:

@@ -3,8 +3,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 
-from ssleval.core.settings import Count, Counts, Fraction, OpenFraction, Pair, Positive, build, check, updated
+from ssleval.core.settings import (
+    Count,
+    Counts,
+    Fraction,
+    OpenFraction,
+    Pair,
+    Positive,
+    Positives,
+    build,
+    check,
+    updated,
+)
 from ssleval.errors import ConfigError, UnknownNameError
 
 
@@ -16,6 +28,7 @@ class Fields:
     flip: Fraction = 0.5
     ks: Counts = (20, 10)
     scale: Pair = (0.5, 1.0)
+    rates: Positives = (0.1,)
     kind: Literal["linear", "cosine"] = "linear"
     folder: Path = Path("data")
     quick: bool = False
@@ -35,6 +48,7 @@ class Fields:
         ({"ks": "5, 1"}, {"ks": (5, 1)}),
         ({"ks": [7]}, {"ks": (7,)}),
         ({"ks": ["7", "8"]}, {"ks": (7, 8)}),
+        ({"rates": yaml.safe_load("[1e-1, 2.0, 3]")}, {"rates": (0.1, 2.0, 3.0)}),
         ({"quick": "true"}, {"quick": True}),
         ({"folder": "a/b"}, {"folder": Path("a/b")}),
         ({"limit": None}, {"limit": None}),
@@ -62,6 +76,9 @@ def test_values_are_read_by_the_type_of_their_field(stated: dict[str, Any], expe
         ({"ks": "1,1"}, "fields.ks=1,1: expected different entries"),
         ({"ks": "1,x"}, "fields.ks=1,x: expected a whole number"),
         ({"ks": [1, 0]}, "expected a whole number >= 1"),
+        ({"rates": ["1e-1", "x", 2.0]}, "fields.rates=1e-1,x,2.0: expected a number"),
+        ({"rates": ["1", True]}, "fields.rates=1,True: expected a number"),
+        ({"rates": ["-1e-1", 2.0]}, "expected a number > 0"),
         ({"scale": "1"}, "expected a list of length"),
         ({"kind": "cosin"}, "fields.kind=cosin: did you mean cosine"),
         ({"quick": "maybe"}, "expected true or false"),

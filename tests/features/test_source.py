@@ -194,10 +194,10 @@ def test_a_plan_prices_what_is_left(tmp_path: Path):
     source = FeatureSource(backbone, context_of(tmp_path))
     request = request_of(dataset, POOLED, PATCHES)
     (price,) = source.prices(source.passes([request]))
-    assert (price.images, price.images_left, price.forward_passes, price.batch_size) == (10, 10, 3, 4)
+    assert (price.images_left, price.forward_passes, price.batch_size) == (10, 3, 4)
     assert price.bytes_total == price.bytes_left == 10 * (8 * 4 + 16 * 8 * 2)
-    assert price.readouts == ("pooled", "patches[2]")
-    assert source.calibrate(source.passes([request])) > 0
+    assert list(map(str, price.priced.readouts)) == ["pooled", "patches[2]"]
+    assert source.calibrate(source.prices(source.passes([request]))) > 0
     assert not (tmp_path / "features").exists()
     source.prepare([request_of(dataset, POOLED)])
     (price,) = source.prices(source.passes([request]))
@@ -205,14 +205,14 @@ def test_a_plan_prices_what_is_left(tmp_path: Path):
     source.prepare([request])
     (price,) = source.prices(source.passes([request]))
     assert (price.images_left, price.forward_passes, price.bytes_left) == (0, 0, 0)
-    assert source.calibrate(source.passes([request])) == 0
+    assert source.calibrate(source.prices(source.passes([request]))) == 0
     assert price.bytes_total == 10 * (8 * 4 + 16 * 8 * 2)
 
 
 def test_calibration_grows_with_the_work(tmp_path: Path):
     def seconds(delay: float, n: int) -> float:
         source = FeatureSource(Tiny(delay=delay), context_of(tmp_path))
-        return source.calibrate(source.passes([request_of(dataset_of(split_of(n)), POOLED)]))
+        return source.calibrate(source.prices(source.passes([request_of(dataset_of(split_of(n)), POOLED)])))
 
     # A sleep lasts at least as long as it says, so only lower bounds hold on every machine.
     assert seconds(0.05, 1000) >= 0.05 * 250

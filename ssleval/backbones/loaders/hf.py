@@ -1,13 +1,12 @@
 """Models of Hugging Face transformers, from the hub (``hf:org/name``) or from a local folder in its format.
 
-`_LAYOUTS` states the token layout of each supported model type; other types are refused by name. Code from
-repositories is never run.
+Model types whose token layout `_LAYOUTS` does not state are refused. Code from repositories is never run.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +73,6 @@ class HfBackbone(Backbone):
         self.model = model
         self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
         self._layers, self._tower = [layers], [tower]  # In lists, so that no tensor is registered twice.
-        self._tokenizer: Any = None
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run the image tower once; forward hooks read the requested layers."""
@@ -85,23 +83,17 @@ class HfBackbone(Backbone):
 
         with ExitStack() as hooks:
             for index in set(blocks):
-                handle = self._layers[0][index].register_forward_hook(partial(keep, index))
-                hooks.callback(handle.remove)
+                hooks.enter_context(self._layers[0][index].register_forward_hook(partial(keep, index)))
             output = self._tower[0](**self._inputs(images))
         final_norm = getattr(self._tower[0], self.layout.norm) if norm else nn.Identity()
-        kinds = {"has_cls": self.layout.cls, "registers": self.registers}
-        split = partial(Tokens.from_sequence, grid=self.patch_grid(images), **kinds)
+        layout = {"has_cls": self.layout.cls, "registers": self.registers}
+        split = partial(Tokens.from_sequence, grid=self.patch_grid(images), **layout)
         return Features(self._pooled(output), tuple(split(final_norm(states[index])) for index in blocks))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
         """Embed texts with the tokenizer of the same repository, padded as in the model's training."""
         if self.layout.padding is None:
             return super().encode_text(texts)
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            with explained(self.card):
-                self._tokenizer = AutoTokenizer.from_pretrained(**_where(self.card), trust_remote_code=False)
         length = self.model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(
             list(texts), padding=self.layout.padding, max_length=length, truncation=True, return_tensors="pt"
@@ -113,6 +105,13 @@ class HfBackbone(Backbone):
     def similarity(self) -> Similarity:
         """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
         return super().similarity() if self.layout.padding is None else Similarity.of(self.model)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        with explained(self.card):
+            return AutoTokenizer.from_pretrained(**_where(self.card), trust_remote_code=False)
 
     def _inputs(self, images: Tensor) -> dict[str, Any]:
         inputs: dict[str, Any] = {"pixel_values": images}
@@ -127,13 +126,12 @@ class HfBackbone(Backbone):
         return inputs
 
     def _pooled(self, output: Any) -> Tensor:
-        if self.layout.pooled == "cls":
-            return output.last_hidden_state[:, 0]
         if self.layout.pooled == "projection":
             return self.model.visual_projection(output.pooler_output)
         if self.layout.pooled == "pooler":
             return output.pooler_output
-        return output.last_hidden_state[:, int(self.layout.cls) :].mean(1)
+        tokens = output.last_hidden_state
+        return tokens[:, 0] if self.layout.pooled == "cls" else tokens[:, int(self.layout.cls) :].mean(1)
 
 
 def _sequence(state: Tensor) -> Tensor:
@@ -146,15 +144,11 @@ def _layers(name: str, tower: nn.Module, config: Any) -> Sequence[nn.Module]:
     stages = getattr(config, "num_stages", None)
     count = stages or config.num_hidden_layers
     names = {"stages"} if stages else {"stages", "layer", "layers"}
-    lists = [
-        module
-        for path, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and path.rpartition(".")[2] in names
-    ]
+    modules = [module for path, module in tower.named_modules() if path.rpartition(".")[2] in names]
+    lists = [module for module in modules if isinstance(module, nn.ModuleList) and len(module) == count]
     if len(lists) != 1:
-        raise ConfigError(
-            f"{name}: {len(lists)} lists of {count} layers in {type(tower).__name__}, expected one"
-        )
+        kind = type(tower).__name__
+        raise ConfigError(f"{name}: {len(lists)} lists of {count} layers in {kind}, expected one")
     return [lists[0][-1]] if stages else list(lists[0])
 
 
@@ -168,10 +162,8 @@ def _card(identifier: str) -> BackboneCard:
         model: Any = AutoModel.from_config(config)
     layout, convnet = _LAYOUTS[config.model_type], hasattr(tower, "num_stages")
     dim = tower.hidden_sizes[-1] if convnet else tower.hidden_size
-    return BackboneCard(
-        name=stub.name,
-        loader="hf",
-        arch=stub.arch,
+    return replace(
+        stub,
         embed_dim=dim,
         patch_size=32 if convnet else tower.patch_size,
         pooled_dim=config.projection_dim if layout.pooled == "projection" else dim,
@@ -179,7 +171,6 @@ def _card(identifier: str) -> BackboneCard:
         position_embedding="" if config.model_type.startswith("dinov3") else "transformers",
         supervision="weak" if layout.padding is not None else "unknown",
         family=config.model_type,
-        weights=stub.weights,
         license="unknown",
         parameters=millions_of_parameters(getattr(model, "vision_model", model)),
         source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
@@ -202,10 +193,8 @@ def _where(card: BackboneCard) -> dict[str, Any]:
     if Path(card.arch).is_dir():
         return {"pretrained_model_name_or_path": card.arch}
     repo, _, revision = card.arch.partition("@")
-    return {
-        "pretrained_model_name_or_path": repo,
-        "revision": card.weights.get("revision", revision) or "main",
-    }
+    revision = card.weights.get("revision", revision) or "main"
+    return {"pretrained_model_name_or_path": repo, "revision": revision}
 
 
 def _config(card: BackboneCard) -> Any:

@@ -27,8 +27,6 @@ from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _FILE = "file:"
 _PACKAGED = "packaged:"
-
-
 # Mask tokens are absent: only training uses them, and `fill` leaves them out by name.
 _DINOV2: dict[str, Any] = {"patch_size": 14, "image_size": 518, "layerscale": 1.0}
 _FLAVOURS: dict[str, dict[str, Any]] = {
@@ -60,7 +58,7 @@ class NativeBackbone(Backbone):
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token to the patches, as in `Backbone.attention`."""
+        """Attend as in `Backbone.attention`."""
         return self.vit.class_attention((images - self.mean) / self.std)
 
     def _split(self, images: Tensor, tokens: Tensor) -> Tokens:
@@ -102,12 +100,14 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         raise ConfigError(
             f"{card.name}: its card says {card.embed_dim} channels, {card.arch} has {config.embed_dim}"
         )
-    if weights.kind == "random":
-        return NativeBackbone(card, _random(config, weights.seed)).eval()
-    path = fetch_card(card) if weights.kind == "published" else weights.file
-    with torch.device("meta"):
+    untrained = weights.kind == "random"
+    # Random weights are drawn on the CPU, where a seed gives the same ones everywhere.
+    with torch.device("cpu" if untrained else "meta"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(weights.seed)
         vit = Vit(config)
-    fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
+    if not untrained:
+        path = fetch_card(card) if weights.kind == "published" else weights.file
+        fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
     return NativeBackbone(card, vit).eval()
 
 
@@ -122,9 +122,8 @@ def _stated(card: BackboneCard) -> VitConfig:
 
 def _described(arch: str) -> Path:
     """Return the file that ``file:PATH`` or ``packaged:NAME`` means."""
-    if arch.startswith(_PACKAGED):
-        return packaged_weights(arch.removeprefix(_PACKAGED))
-    return Path(arch.removeprefix(_FILE))
+    kind, _, name = arch.partition(":")
+    return packaged_weights(name) if f"{kind}:" == _PACKAGED else Path(name)
 
 
 def _flavoured(card: BackboneCard) -> VitConfig:
@@ -135,21 +134,13 @@ def _flavoured(card: BackboneCard) -> VitConfig:
     return updated(_config(card.arch), stated, card.name)
 
 
-def _random(config: VitConfig, seed: int) -> Vit:
-    """Initialise on the CPU, where a seed gives the same weights everywhere, and restore the generator."""
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return Vit(config)
-
-
 def _config(arch: str) -> VitConfig:
     """Return the architecture of ``SIZE/FLAVOUR`` at the native size of the flavour."""
     size, _, flavour = arch.partition("/")
-    shape = sized(size)
     if flavour not in _FLAVOURS:
         raise UnknownNameError(f"native:{arch}: no flavour {flavour!r}; {suggestion(flavour, _FLAVOURS)}")
     ffn = "swiglu" if size == "vit_giant2" and flavour.startswith("dinov2") else "mlp"
-    return VitConfig(*shape, ffn=ffn, **_FLAVOURS[flavour])
+    return VitConfig(*sized(size), ffn=ffn, **_FLAVOURS[flavour])
 
 
 backbones.register("native")(Loader(_card, _build))

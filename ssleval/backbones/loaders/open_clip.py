@@ -7,6 +7,7 @@ GELU) than its weights were trained with is refused: it loses accuracy, and open
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained, quiet
@@ -36,7 +38,6 @@ class OpenClipBackbone(Backbone):
         blocks = model.visual.transformer.resblocks if trunk is None else trunk.blocks
         super().__init__(card, num_blocks=len(blocks))
         self.model = model
-        self._tokenizer: Any = None
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run the image tower once."""
@@ -50,17 +51,15 @@ class OpenClipBackbone(Backbone):
         positions = resize_positions(visual.positional_embedding[None], *grid, "size_antialias")
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + positions.to(x.dtype))
         indices = sorted({*blocks, self.num_blocks - 1})
-        x, states = visual.transformer.forward_intermediates(x, indices=indices)
-        by_index = dict(zip(indices, states, strict=True))
+        x, outputs = visual.transformer.forward_intermediates(x, indices=indices)
+        states = dict(zip(indices, outputs, strict=True))
         pooled, _ = visual._pool(x)
         final_norm = visual.ln_post if norm else nn.Identity()
-        tokens = [Tokens.from_sequence(final_norm(by_index[index]), grid) for index in blocks]
+        tokens = [Tokens.from_sequence(final_norm(states[index]), grid) for index in blocks]
         return Features(pooled @ visual.proj, tuple(tokens))
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
         """Embed texts with the model's own tokenizer, which truncates long texts."""
-        if self._tokenizer is None:
-            self._tokenizer = _tokenizer(self.card)
         with torch.no_grad():
             return self.model.encode_text(self._tokenizer(list(texts)).to(self.mean.device))
 
@@ -68,20 +67,19 @@ class OpenClipBackbone(Backbone):
         """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
         return Similarity.of(self.model)
 
+    @cached_property
+    def _tokenizer(self) -> Any:
+        import open_clip
+
+        with explained(self.card):
+            return open_clip.get_tokenizer(_name(self.card.arch))
+
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
         trunk, head = self.model.visual.trunk, self.model.visual.head
         self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
         if not blocks:
             return Features(head(trunk(images)))
-        prefix = trunk.num_prefix_tokens
-        options = {"return_prefix_tokens": True} if prefix else {}
-        indices = sorted(set(blocks))
-        final, outputs = trunk.forward_intermediates(images, indices=indices, norm=norm, **options)
-        has_cls = getattr(trunk, "cls_token", None) is not None
-        tokens = {
-            index: Tokens.from_map(output, has_cls=has_cls)
-            for index, output in zip(indices, outputs, strict=True)
-        }
+        final, tokens = final_and_blocks(trunk, images, blocks, norm=norm)
         return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in blocks))
 
 
@@ -137,7 +135,8 @@ def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         config = _folder_config(folder)
         return config["model_cfg"], config.get("preprocess_cfg", {}), {"file": folder.name}
     arch, tag = _split(identifier)
-    model, settings = get_model_config(arch) or {}, get_pretrained_cfg(arch, tag)
+    model = get_model_config(arch) or {}
+    settings: dict[str, Any] = dict(get_pretrained_cfg(arch, tag))
     _refuse_gelu(identifier, model, settings)
     repo = settings.get("hf_hub", "").rstrip("/")
     return model, settings, {"repo": repo} if repo else {"url": settings["url"]}
@@ -174,13 +173,6 @@ def _create(identifier: str, device: str = "cpu") -> Any:
         )
     _refuse_layout(identifier, model.visual)
     return model
-
-
-def _tokenizer(card: BackboneCard) -> Any:
-    import open_clip
-
-    with explained(card):
-        return open_clip.get_tokenizer(_name(card.arch))
 
 
 def _name(identifier: str) -> str:

@@ -1,7 +1,6 @@
 """Backbones from Python files of the user: ``path/to/file.py:factory``.
 
-The file is run. ``factory()`` takes no arguments and returns a `ssleval.core.backbone.Backbone` with its card
-and weights.
+The file is run. ``factory()`` returns a `ssleval.core.backbone.Backbone` with its card and weights.
 """
 
 import importlib.util

@@ -1,8 +1,7 @@
 """Models of timm: vision transformers, with or without registers, and convolutional networks.
 
-``pooled`` is the output of timm's ``forward_head`` before the classifier. Blocks come from
-``forward_intermediates``. As in timm, models that normalise after pooling (``fc_norm``) apply no norm to
-tokens. Classes whose token layout is not stated below are refused.
+``pooled`` is the output of timm's ``forward_head`` before the classifier. As in timm, models that normalise
+after pooling (``fc_norm``) apply no norm to tokens. Classes of unknown token layout are refused.
 """
 
 import sys
@@ -15,18 +14,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
 from ssleval.backbones.weights.hub import explained
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
-from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
+from ssleval.core.backbone import Backbone, Features, Loader, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if the model has one, other prefix tokens, patches row by row."""
-_CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
-_MAPS = _CONVOLUTIONAL | {"MlpMixer", "SwinTransformer", "SwinTransformerV2"}
+_MAPS = {
+    "ConvNeXt", "EfficientNet", "MlpMixer", "RegNet", "ResNet", "ResNetV2", "SwinTransformer",
+    "SwinTransformerV2",
+}  # fmt: skip
 """Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when they are built with ``dynamic_img_size``."""
@@ -46,7 +48,6 @@ class TimmBackbone(Backbone):
 
     def __init__(self, card: BackboneCard, model: nn.Module) -> None:
         self.is_transformer = type(model).__name__ in _TRANSFORMERS
-        self.is_convolutional = type(model).__name__ in _CONVOLUTIONAL
         super().__init__(card, num_blocks=len(model.blocks) if self.is_transformer else 1)  # pyright: ignore[reportArgumentType]
         self.model = model
 
@@ -56,25 +57,13 @@ class TimmBackbone(Backbone):
         self._refuse_fixed_size(images)
         if not blocks:
             return Features(model.forward_head(model.forward_features(images), pre_logits=True))
-        prefix = getattr(model, "num_prefix_tokens", 0) if self.is_transformer else 0
-        indices = sorted(set(blocks)) if self.is_transformer else [len(model.feature_info) - 1]
-        options = {"return_prefix_tokens": True} if prefix else {}
-        final, outputs = model.forward_intermediates(images, indices=indices, norm=norm, **options)
-        has_cls = getattr(model, "cls_token", None) is not None
-        tokens = {
-            index: Tokens.from_map(output, has_cls=has_cls)
-            for index, output in zip(indices, outputs, strict=True)
-        }
-        order = blocks if self.is_transformer else indices * len(blocks)
-        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in order))
+        indices = blocks if self.is_transformer else [len(model.feature_info) - 1] * len(blocks)
+        final, tokens = final_and_blocks(model, images, indices, norm=norm)
+        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in indices))
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
-        """Return the last block's attention of the class token to the patches, as in `Backbone.attention`.
-
-        Raises:
-            NotApplicableError: the model has no class token, or its attention is not timm's plain one.
-        """
+        """Attend as in `Backbone.attention`, where the attention of the model is timm's plain one."""
         model: Any = self.model
         if not self.is_transformer or getattr(model, "cls_token", None) is None:
             return super().attention(images)
@@ -90,11 +79,8 @@ class TimmBackbone(Backbone):
         def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             inputs.append(arguments[0])
 
-        hook = last.register_forward_pre_hook(keep)
-        try:
+        with last.register_forward_pre_hook(keep):
             model.forward_features((images - self.mean) / self.std)
-        finally:
-            hook.remove()
         query, key, _ = last.qkv(inputs[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = last.q_norm(query[:, :, :1]) @ last.k_norm(key).transpose(-2, -1) * last.scale
         weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
@@ -107,17 +93,14 @@ class TimmBackbone(Backbone):
 
 
 def shared_batch_norms(network: nn.Module) -> nn.Module:
-    """Return ``network`` with batch normalisation over the batches of all processes.
-
-    Batch norms of timm may include an activation, which torch's own conversion would drop.
-    """
+    """Return ``network`` with batch normalisation over the batches of all processes."""
+    # Batch norms of timm may include an activation, which torch's own conversion would drop.
     from timm.layers.norm_act import convert_sync_batchnorm
 
     return convert_sync_batchnorm(network)
 
 
 def _card(identifier: str) -> BackboneCard:
-    """Describe a model by timm's configuration of it, or a file of weights by its header."""
     import timm
 
     if identifier.endswith(SUFFIX):
@@ -131,14 +114,15 @@ def _card(identifier: str) -> BackboneCard:
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
     model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
-    last = model.feature_info[-1]
-    size = config.input_size[-1]
-    squash = config.crop_mode == "squash"
-    tag = f".{config.tag}" if config.tag else ""
+    positions = "rope" if getattr(model, "rope", None) is not None else ""
+    if getattr(model, "pos_embed", None) is not None:
+        positions = "timm"
+    origin = {"repo": config.hf_hub_id, "url": "" if config.hf_hub_id else config.url}
+    last, size, squash = model.feature_info[-1], config.input_size[-1], config.crop_mode == "squash"
     return BackboneCard(
         name=f"timm:{identifier}",
         loader="timm",
-        arch=f"{arch}{tag}",
+        arch=f"{arch}.{config.tag}" if config.tag else arch,
         embed_dim=last["num_chs"],
         patch_size=last["reduction"],
         pooled_dim=model.head_hidden_size,
@@ -149,10 +133,10 @@ def _card(identifier: str) -> BackboneCard:
         mean=config.mean,
         std=config.std,
         pooling=_POOLING.get(getattr(model, "global_pool", ""), "timm") if transformer else "mean",
-        position_embedding=_position_embedding(model),
+        position_embedding=positions,
         supervision=_SUPERVISION.get(config.tag, "full" if config.num_classes else "unknown"),
         family=type(model).__name__,
-        weights=_origin(config),
+        weights={name: value for name, value in origin.items() if value},
         license=config.license or "unknown",
         parameters=millions_of_parameters(model),
         source=config.origin_url or "https://github.com/huggingface/pytorch-image-models",
@@ -179,8 +163,7 @@ def _to_timm(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop classifiers, which timm names, and let timm rename the tensors of official files."""
     config: Any = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    heads = tuple(f"{name}." for name in names)
+    heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(heads)}
     if kept.keys() == model.state_dict().keys():
         return kept
@@ -201,18 +184,6 @@ def _shape(identifier: str) -> Any:
             f"known: {', '.join(sorted(_TRANSFORMERS | _MAPS))}"
         )
     return model
-
-
-def _position_embedding(model: Any) -> str:
-    if getattr(model, "pos_embed", None) is not None:
-        return "timm"
-    return "rope" if getattr(model, "rope", None) is not None else ""
-
-
-def _origin(config: Any) -> dict[str, str]:
-    if config.hf_hub_id:
-        return {"repo": config.hf_hub_id}
-    return {"url": config.url} if config.url else {}
 
 
 backbones.register("timm")(Loader(_card, _build))

@@ -1,12 +1,12 @@
 """Repositories with a hubconf.py: ``torchhub:owner/repo/entry``, or ``torchhub:owner/repo:ref/entry``.
 
-Using such a name downloads the repository and runs its code; no name of the zoo does that. Modules need the
-interface of DINO and DINOv2: ``embed_dim``, ``patch_embed``, ``blocks`` and ``get_intermediate_layers``,
-which returns patches and class token apart, as DINOv2's does, or in one sequence, as DINO's does.
+Such a name downloads the repository and runs its code. Modules need the interface of DINO and DINOv2, whose
+``get_intermediate_layers`` returns patches and class token in one sequence (DINO) or apart (DINOv2).
 """
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,9 +43,8 @@ class HubBackbone(Backbone):
             raise ConfigError(
                 f"{self.card.name}: its get_intermediate_layers gives no layer before the final norm"
             )
-        return Features(
-            pooled, tuple(self._tokens(images, *outputs[index - self.num_blocks]) for index in blocks)
-        )
+        tokens = [self._tokens(images, *outputs[index - self.num_blocks]) for index in blocks]
+        return Features(pooled, tuple(tokens))
 
     def _tokens(self, images: Tensor, patches: Tensor, cls: Tensor) -> Tokens:
         height, width = self.patch_grid(images)
@@ -63,12 +62,11 @@ def _card(identifier: str) -> BackboneCard:
         raise UnknownNameError(f"torchhub:{identifier}: expected torchhub:owner/repo/entry")
     stub = BackboneCard(f"torchhub:{identifier}", "torchhub", identifier, embed_dim=1, patch_size=1)
     model = _model(stub, pretrained=False)
-    return BackboneCard(
-        name=f"torchhub:{identifier}",
-        loader="torchhub",
-        arch=identifier,
+    side = model.patch_embed.patch_size
+    return replace(
+        stub,
         embed_dim=model.embed_dim,
-        patch_size=_side(model.patch_embed.patch_size),
+        patch_size=side if isinstance(side, int) else side[0],
         resize=256,
         position_embedding="its own code",
         supervision="unknown",
@@ -92,13 +90,8 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 def _model(card: BackboneCard, *, pretrained: bool) -> Any:
     repo, _, entry = card.arch.rpartition("/")
     with explained(card):
-        model: Any = torch.hub.load(
-            repo,
-            entry,
-            pretrained=pretrained,
-            trust_repo=True,  # pyright: ignore[reportArgumentType]
-            verbose=False,
-        )
+        options: dict[str, Any] = {"trust_repo": True, "verbose": False}
+        model: Any = torch.hub.load(repo, entry, pretrained=pretrained, **options)
     needed = ("embed_dim", "patch_embed", "blocks", "get_intermediate_layers")
     absent = [name for name in needed if not hasattr(model, name)]
     if absent:
@@ -107,10 +100,6 @@ def _model(card: BackboneCard, *, pretrained: bool) -> Any:
             "wrap it in a file of your own (path/to/file.py:factory)"
         )
     return model
-
-
-def _side(size: int | Sequence[int]) -> int:
-    return size if isinstance(size, int) else size[0]
 
 
 backbones.register("torchhub")(Loader(_card, _build))

@@ -58,10 +58,11 @@ class TorchvisionVit(Backbone):
 
 def _card(identifier: str) -> BackboneCard:
     arch, enum = _published(identifier)
-    settings, meta = enum.transforms(), enum.meta
+    settings = enum.transforms()
     with torch.device("meta"):
         model = _architecture(identifier, arch, image_size=settings.crop_size[0])
     vit = hasattr(model, "encoder")
+    digits = enum.url.rpartition("-")[2].partition(".")[0]  # of the hash, in which file names end
     swag = enum.name.startswith("IMAGENET1K_SWAG")
     return BackboneCard(
         name=f"torchvision:{identifier}",
@@ -79,13 +80,11 @@ def _card(identifier: str) -> BackboneCard:
         supervision="weak" if swag else "full",
         family=type(model).__name__,
         weights={"url": enum.url},
-        sha256=enum.url.rpartition("-")[2].partition(".")[
-            0
-        ],  # torchvision ends file names in its first digits
+        sha256=digits,
         license="CC-BY-NC-4.0" if swag else "BSD-3-Clause",
         pretraining_data="3.6B hashtagged images, then ImageNet-1k" if swag else "ImageNet-1k",
         parameters=millions_of_parameters(model),
-        source=meta.get("recipe", "https://github.com/pytorch/vision"),
+        source=enum.meta.get("recipe", "https://github.com/pytorch/vision"),
     )
 
 

@@ -1,9 +1,8 @@
 """Reading of weights that others published, in three steps.
 
-`read_checkpoint` returns the tensors of one network under the names that their authors chose. `to_native`
-renames the vision transformers of timm and Hugging Face to the official DINO and DINOv2 names of
-`ssleval.backbones.vit`. `fill` copies them, and refuses a tensor of either side that has no counterpart.
-Files are not trusted: they are safetensors, or pickles that are read with ``weights_only``.
+`read_checkpoint` returns tensors under the names of their authors, `to_native` renames those of vision
+transformers, `fill` copies them, and refuses a tensor of either side that has no counterpart. Files are not
+trusted: they are safetensors, or pickles that are read with ``weights_only``.
 """
 
 import argparse
@@ -76,27 +75,24 @@ _HF_FUSED = {
 def read_checkpoint(path: Path, key: str = "teacher") -> dict[str, Tensor]:
     """Return the tensors of one network, under the names that its authors chose.
 
-    Args:
-        path: a file named ``.safetensors``, or one that `torch.save` wrote.
-        key: which of several networks. A file that holds one unnamed network has the default one only.
+    ``path`` is a file named ``.safetensors``, or one that `torch.save` wrote; ``key`` says which of several
+    networks. A file that holds one unnamed network has the default one only.
 
     Raises:
-        WeightsError: the file is missing or damaged, holds other objects than tensors and plain settings,
-            or lacks that network.
+        WeightsError: the file is missing or damaged, holds more than tensors, or lacks that network.
     """
     if not path.is_file():
         reason = "it is a folder" if path.is_dir() else "there is no such file"
         raise WeightsError(f"{path}: {reason}; give a .safetensors file or one written by torch.save")
-    content = _safetensors(path) if path.suffix == SUFFIX else _pickle(path)
+    try:
+        content = _safetensors_or_pickle(path)
+    except (*UNREADABLE, *DAMAGED_PICKLE) as error:
+        raise _unreadable(path, error) from error
     return strip(_network(content, key, path), str(path))
 
 
 def strip(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers add to names.
-
-    Raises:
-        WeightsError: two tensors would get the same name.
-    """
+    """Remove the prefixes that wrappers add to names; refuse tensors that would get the same name."""
     stripped: dict[str, Tensor] = {}
     for name, tensor in state.items():
         short = name
@@ -150,35 +146,32 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
         second = state.get(f"{block}fc2.weight")
         # Twice as many rows as the second layer has inputs: gate and value of a SwiGLU, stacked.
         if second is not None and len(state[key]) == 2 * second.shape[-1]:
-            names = {f"{block}fc1.": f"{block}w12.", f"{block}fc2.": f"{block}w3."}
-            for old, new in names.items():
-                for part in [name for name in state if name.startswith(old)]:
-                    state[new + part.removeprefix(old)] = state.pop(part)
+            for old, new in (("fc1.", "w12."), ("fc2.", "w3.")):
+                for name in [name for name in state if name.startswith(block + old)]:
+                    state[name.replace(old, new)] = state.pop(name)
     return state
 
 
 def fill(
     module: nn.Module, state: Mapping[str, Tensor], *, name: str, droppable: Sequence[str] = DROPPABLE
 ) -> tuple[str, ...]:
-    """Copy ``state`` into ``module`` and return the names that were left out.
+    """Copy ``state`` into a module of the model ``name``, and return the names that were left out.
 
     Values are converted to the types of the module. A module on the meta device is materialised. Names in
-    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. ``name`` is
-    that of the model, for messages.
-
-    Raises:
-        WeightsError: tensors are missing, unexpected, or of another shape or kind; nothing is copied.
+    ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. Where others
+    are missing, unexpected, or of another shape or kind, a WeightsError says so and nothing is copied.
     """
     targets = module.state_dict()
     extra = [key for key in state if key not in targets]
-    dropped = tuple(key for key in extra if _is_droppable(key, droppable))
+    below = tuple(name for name in droppable if name.endswith("."))
+    dropped = tuple(key for key in extra if key in droppable or key.startswith(below))
+    misfits = (_misfit(key, state[key], target) for key, target in targets.items() if key in state)
     problems = {
         "missing": [key for key in targets if key not in state],
         "unexpected": [key for key in extra if key not in dropped],
-        "misfit": [_misfit(key, state[key], targets[key]) for key in targets if key in state],
+        "misfit": list(filter(None, misfits)),
     }
-    complaints = [f"{problem} {_some(keys)}" for problem, keys in problems.items() if any(keys)]
-    if complaints:
+    if complaints := [f"{problem} {_some(keys)}" for problem, keys in problems.items() if keys]:
         raise WeightsError(
             f"{name}: these are not weights of this architecture: {'; '.join(complaints)}; "
             "choose the architecture they were made for, or other weights"
@@ -195,10 +188,6 @@ def millions_of_parameters(module: nn.Module) -> float:
     return round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 2)
 
 
-def _is_droppable(key: str, droppable: Sequence[str]) -> bool:
-    return any(key.startswith(name) if name.endswith(".") else key == name for name in droppable)
-
-
 def _misfit(key: str, given: Tensor, target: Tensor) -> str:
     """Return why one tensor cannot be copied to another, or an empty text."""
     if given.shape != target.shape:
@@ -209,35 +198,26 @@ def _misfit(key: str, given: Tensor, target: Tensor) -> str:
 
 
 def _some(keys: Sequence[str], most: int = 5) -> str:
-    named = [key for key in keys if key]
-    more = f" and {len(named) - most} more" if len(named) > most else ""
-    return ", ".join(named[:most]) + more
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
+def _safetensors_or_pickle(path: Path) -> Any:
+    if path.suffix == SUFFIX:
         return safetensors.torch.load_file(path, device="cpu")
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _pickle(path: Path) -> Any:
     # Official training checkpoints of DINO and MAE store their arguments as a Namespace.
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED_PICKLE as error:
-        raise _unreadable(path, error) from error
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    foreign = "Unsupported global: " in str(error) or "Unsupported class" in str(error)
-    if foreign:
-        reason = str(error)[str(error).index("Unsupported ") :].splitlines()[0]
+    text = str(error).strip()
+    if "Unsupported global: " in text or "Unsupported class" in text:
+        text = text[text.index("Unsupported ") :]
         advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
     else:
         advice = "it is damaged, incomplete or no file of weights; get it again"
+    reason = text.splitlines()[0] if text else type(error).__name__
     return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
 
 

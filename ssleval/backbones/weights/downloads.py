@@ -1,7 +1,7 @@
 """Downloads of published weights into the caches of torch.hub and of the Hugging Face hub.
 
-Files with a URL are kept in the folder of torch.hub (``TORCH_HOME``). A file that torch.hub downloaded, or
-that the user copied there, is used without a connection. The library of the Hugging Face hub gets its files.
+Files with a URL are kept in the folder of torch.hub (``TORCH_HOME``); one that is there already is used
+without a connection. The library of the Hugging Face hub gets its own files.
 """
 
 import sys
@@ -31,26 +31,22 @@ def fetch_card(card: BackboneCard) -> Path:
 
     The card's ``weights`` have one of three forms: ``packaged``, the name of a file of the package; ``url``,
     with an optional ``file``, the local name where the last part of the URL is not unique; or ``repo``,
-    ``file`` and ``revision`` of the hub.
-
-    Raises:
-        WeightsError: the card names no file, or the file is out of reach or not the pinned one.
+    ``file`` and ``revision`` of the hub. Errors as in `fetch_url`.
     """
     weights = card.weights
-    if "packaged" in weights:
-        path = packaged_weights(weights["packaged"])
-        _refuse_other(path, card.sha256, card.name)
-        return path
     if "url" in weights:
         size = f" (about {4 * card.parameters:.0f} MB)" if card.parameters else ""
         url, kept_as = weights["url"], weights.get("file", "")
         return fetch_url(url, name=card.name, sha256=card.sha256, kept_as=kept_as, size=size)
-    if "repo" not in weights or "file" not in weights:
-        raise WeightsError(f"{card.name}: its card names no file of weights; pass --checkpoint FILE")
-    from huggingface_hub import hf_hub_download
+    if "packaged" in weights:
+        path = packaged_weights(weights["packaged"])
+    elif "repo" in weights and "file" in weights:
+        from huggingface_hub import hf_hub_download
 
-    with explained(card):
-        path = Path(hf_hub_download(weights["repo"], weights["file"], revision=weights.get("revision")))
+        with explained(card):
+            path = Path(hf_hub_download(weights["repo"], weights["file"], revision=weights.get("revision")))
+    else:
+        raise WeightsError(f"{card.name}: its card names no file of weights; pass --checkpoint FILE")
     _refuse_other(path, card.sha256, card.name)
     return path
 
@@ -58,10 +54,9 @@ def fetch_card(card: BackboneCard) -> Path:
 def fetch_url(url: str, *, name: str, sha256: str = "", kept_as: str = "", size: str = "") -> Path:
     """Return the local file of ``url``; download it where it is not in the folder of torch.hub.
 
-    The file gets its final name when it is complete and its hash is right. The next call resumes a broken
-    download where the server sends an ETag, by which versions of a file differ. The local name is
-    ``kept_as``, or the last part of the URL. ``sha256`` is the hash of the file or its leading digits, empty
-    where the publisher states none. ``name`` of the model and ``size`` in words are for messages.
+    The file gets its final name when it is complete and its hash begins with ``sha256``. The next call
+    resumes a broken download where the server sends an ETag, by which versions of a file differ. The local
+    name is ``kept_as``, or the last part of the URL. ``name`` of the model and ``size`` are for messages.
 
     Raises:
         WeightsError: offline, unreachable, no such file, incomplete, or not the pinned file.
@@ -124,12 +119,8 @@ def _save(response: Any, part: Path, mode: str) -> None:
     from rich.progress import wrap_file
 
     length = int(response.headers.get("Content-Length", 0))
-    name = part.name.partition(".")[0]
-    console, quiet = Console(stderr=True), not sys.stderr.isatty()
-    with (
-        wrap_file(response, length, description=name, console=console, disable=quiet) as source,
-        part.open(mode) as file,
-    ):
+    bar: dict[str, Any] = {"description": part.name.partition(".")[0], "disable": not sys.stderr.isatty()}
+    with wrap_file(response, length, console=Console(stderr=True), **bar) as source, part.open(mode) as file:
         copyfileobj(source, file, 1 << 20)
 
 

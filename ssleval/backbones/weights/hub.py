@@ -11,22 +11,18 @@ from ssleval.errors import WeightsError
 
 @contextmanager
 def explained(card: BackboneCard) -> Generator[None]:
-    """Replace the errors that a library raises inside, where it cannot get the weights of ``card``.
-
-    Errors with other causes pass through unchanged.
-
-    Raises:
-        WeightsError: offline, not found, gated, or damaged on the way.
-    """
+    """Turn errors of a library that cannot get the weights of ``card`` into a WeightsError; others pass."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError
 
     try:
         with quiet():
             yield
     except (OSError, HFValidationError) as error:
-        chain = _chain(error)
-        gated = card.gated or any(isinstance(cause, GatedRepoError) for cause in chain)
-        raise WeightsError(_sentence(card, chain[-1], gated=gated)) from error
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        gated = card.gated or any(isinstance(cause, GatedRepoError) for cause in causes)
+        raise WeightsError(_sentence(card, causes[-1], gated=gated)) from error
 
 
 def is_offline() -> bool:
@@ -45,26 +41,15 @@ def quiet() -> Generator[None]:
         logging.disable(before)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and its causes, the outermost first."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    return causes
-
-
 def _sentence(card: BackboneCard, cause: BaseException, *, gated: bool) -> str:
     origin = card.weights.get("repo") or card.weights.get("url") or f"{card.loader}:{card.arch}"
     size = f", about {4 * card.parameters:.0f} MB in float32" if card.parameters else ""
     offline = " (HF_HUB_OFFLINE is set)" if is_offline() else ""
-    access = (
-        f"accept its licence at https://huggingface.co/{card.weights['repo']} and set HF_TOKEN, or "
-        if gated and "repo" in card.weights
-        else ""
-    )
-    reason = str(cause).strip().splitlines()
+    reason = (str(cause).strip() or "no reason given").splitlines()[0]
+    access = ""
+    if gated and "repo" in card.weights:
+        access = f"accept its licence at https://huggingface.co/{card.weights['repo']} and set HF_TOKEN, or "
     return (
-        f"{card.name}: weights from {origin}{size} are out of reach{offline}: "
-        f"{type(cause).__name__}: {reason[0] if reason else 'no reason given'}; {access}"
-        "connect once so that they are cached, or pass --checkpoint FILE"
+        f"{card.name}: weights from {origin}{size} are out of reach{offline}: {type(cause).__name__}: "
+        f"{reason}; {access}connect once so that they are cached, or pass --checkpoint FILE"
     )

@@ -1,11 +1,9 @@
 """Files of weights that describe themselves: safetensors whose header holds the card and the architecture.
 
-The trainer writes such files. ``ssleval run --model OUT/teacher.safetensors`` therefore needs no other file
-and no name of an architecture.
+The trainer writes such files, so that ``ssleval run --model OUT/teacher.safetensors`` needs nothing else.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors
 
 from ssleval.core import BackboneCard
+from ssleval.core.files import write_atomically
 from ssleval.core.settings import build
 from ssleval.errors import ConfigError, WeightsError
 
@@ -33,24 +32,16 @@ def write_weights(
     from safetensors.torch import save_file
 
     header = {"format": _FORMAT, "card": json.dumps(asdict(card)), "config": json.dumps(dict(config))}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, unfinished, header)
-    unfinished.replace(path)
+    write_atomically(path, lambda draft: save_file(plain, draft, header))
 
 
 def read_card(path: Path) -> BackboneCard:
-    """Return the card in the header; its name is the path of the file.
-
-    Raises:
-        WeightsError: there is no such file, or it does not describe itself.
-    """
-    stated = _header(path, "card")
+    """Return the card in the header, named by the path; refuse a file that does not describe itself."""
     known = {field.name for field in fields(BackboneCard)}
-    values = {name: value for name, value in stated.items() if name in known}
-    values |= {"name": str(path), "weights": {"file": path.name}}
+    stated = {name: value for name, value in _header(path, "card").items() if name in known}
     try:
-        return build(BackboneCard, values, str(path))
+        return build(BackboneCard, stated | {"name": str(path), "weights": {"file": path.name}}, str(path))
     except (TypeError, ConfigError) as error:
         raise WeightsError(f"{path}: its header does not hold a complete card ({error})") from error
 
@@ -61,7 +52,7 @@ def describes_itself(path: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the settings of the architecture in the header; errors as in `read_card`."""
+    """Return the settings of the architecture in the header; refuse as `read_card` does."""
     return _header(path, "config")
 
 

@@ -43,12 +43,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 def corrupt(
     pixels: UInt8[np.ndarray, "H W 3"], name: str, severity: int, item: str
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Return the image with one corruption; random draws depend on ``item``, name and severity alone.
-
-    Raises:
-        UnknownNameError: no corruption of this name.
-        ConfigError: a severity outside 1 to 5.
-    """
+    """Return the image with one corruption; random draws depend on ``item``, name and severity alone."""
     if name not in CORRUPTIONS:
         raise UnknownNameError(f"no corruption {name!r}; {suggestion(name, CORRUPTIONS)}")
     if severity not in SEVERITIES:

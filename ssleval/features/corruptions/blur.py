@@ -53,9 +53,7 @@ def moved(
     """Return the average along a line to one side of every pixel, with half-Gaussian weights.
 
     ``angle`` is in degrees from the horizontal; the line has ``2 * radius + 1`` pixels, edges are repeated.
-
-    Source:
-        ImageMagick's ``-motion-blur``, with which the published images were made.
+    Source: ImageMagick's ``-motion-blur``, with which the published images were made.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))

@@ -4,8 +4,9 @@ Images are resized and cropped before they are corrupted, as in ImageNet-C, so t
 whatever the size of the file.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -21,19 +22,12 @@ CLEAN: Variant = ("clean", 0)
 """Resized and cropped only."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Corrupted:
-    image: Callable[[int], Image.Image]
-    ids: Sequence[str]
-    geometry: Geometry
-    variants: tuple[Variant, ...]
-
-    def __call__(self, index: int) -> Image.Image:
-        variant, row = divmod(index, len(self.ids))
-        pixels = apply(self.geometry, self.image(row))
-        if self.variants[variant] != CLEAN:
-            pixels = corrupt(pixels, *self.variants[variant], self.ids[row])
-        return Image.fromarray(pixels)
+def _variant(split: Split, geometry: Geometry, variants: tuple[Variant, ...], index: int) -> Image.Image:
+    variant, row = divmod(index, len(split))
+    pixels = apply(geometry, split.image(row))
+    if variants[variant] != CLEAN:
+        pixels = corrupt(pixels, *variants[variant], split.ids[row])
+    return Image.fromarray(pixels)
 
 
 def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant], items: int) -> Dataset:
@@ -50,7 +44,7 @@ def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant],
         split = split.subset(first_items(len(split), items))
         return Split(
             ids=[f"{kind}-{severity}/{item}" for kind, severity in variants for item in split.ids],
-            image=_Corrupted(split.image, split.ids, geometry, tuple(variants)),
+            image=partial(_variant, split, geometry, tuple(variants)),
             targets=None if split.targets is None else np.concatenate([split.targets] * len(variants)),
             fingerprint=digest([VERSION, split.fingerprint, asdict(geometry), [list(v) for v in variants]]),
         )

@@ -70,8 +70,7 @@ def brightness(pixels: Pixels, severity: int, _: np.random.Generator) -> Pixels:
 def plasma(side: int, decay: float, random: np.random.Generator) -> Float[np.ndarray, "s s"]:
     """Return a periodic cloud in [0, 1] by the diamond-square algorithm, of a power of two >= ``side``.
 
-    Source:
-        Fournier, Fussell and Carpenter 1982. Each halving divides the amplitude by ``decay`` squared.
+    Source: Fournier, Fussell and Carpenter 1982. Each halving divides the amplitude by ``decay`` squared.
     """
     size = 1 << (side - 1).bit_length()
     cloud = np.zeros((size, size))

@@ -1,0 +1,76 @@
+"""What passes would cost, for ``--dry-run``."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssleval.core import Context, Readout
+from ssleval.core.backbone import Backbone
+from ssleval.features.decode import Decoder
+from ssleval.features.extract import choose_batch_size, forward
+from ssleval.features.passes import Pass
+from ssleval.features.readouts import by_norm
+from ssleval.features.store import StoredPass
+
+
+@dataclass(frozen=True, slots=True)
+class PassPrice:
+    """What is left to do of a pass."""
+
+    priced: Pass
+    batch_size: int
+    images_left: int
+    """Images that lack at least one readout; 0 where all is stored."""
+    forward_passes: int
+    """Batches still to go through the model."""
+    bytes_total: int
+    """Features of all readouts on disk."""
+    bytes_left: int
+    """Features still to be written."""
+
+
+def price_of(pass_: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPrice:
+    """Price a pass by what is stored of it already."""
+    size = (
+        stored.batch_size if stored else choose_batch_size(backbone, pass_.readouts, pass_.geometry, context)
+    )
+    images = len(pass_.split)
+    counts = np.diff([*range(0, images, size), images])
+    left: dict[int, list[Readout]] = {}
+    bytes_total = bytes_left = 0
+    for readout, column in pass_.columns(backbone.card).items():
+        row_bytes = math.prod(column.row) * np.dtype(column.dtype).itemsize
+        pending = stored.pending(column) if stored else range(len(counts))
+        bytes_total += images * row_bytes
+        bytes_left += sum(int(counts[batch]) for batch in pending) * row_bytes
+        for batch in pending:
+            left.setdefault(batch, []).append(readout)
+    images_left = sum(int(counts[batch]) for batch in left)
+    forward_passes = sum(len(by_norm(readouts)) for readouts in left.values())
+    return PassPrice(pass_, size, images_left, forward_passes, bytes_total, bytes_left)
+
+
+def seconds_per_image(price: PassPrice, backbone: Backbone, context: Context, batches: int = 2) -> float:
+    """Measure a few batches of real images, after one to warm up; nothing is stored.
+
+    Workers decode while the model computes, so the slower of the two counts; without workers both do.
+    """
+    split, geometry = price.priced.split, price.priced.geometry
+    decoder = Decoder(split, geometry, min(price.batch_size, len(split)))
+    decoding = computing = images = 0.0
+    for turn in range(batches + 1):
+        started = time.perf_counter()
+        decoded = decoder[turn % len(decoder)]
+        between = time.perf_counter()
+        if decoded.images is not None:
+            for values in forward(backbone, decoded.images, price.priced.readouts, context).values():
+                values.cpu()
+        if turn:
+            decoding += between - started
+            computing += time.perf_counter() - between
+            images += len(decoder.rows(decoded.batch))
+    if context.num_workers == 0:
+        return (decoding + computing) / images
+    return max(decoding / context.num_workers, computing) / images
