@@ -28,14 +28,9 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     names = tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
 
     def open_split(split: str) -> Split:
-        images, masks = paired(base / "images" / split, base / "annotations" / split)
-        return mask_split(
-            base,
-            [f"images/{split}/{path}" for path in images],
-            [f"annotations/{split}/{path}" for path in masks],
-            {0: IGNORED, **{value: value - 1 for value in range(1, len(names) + 1)}},
-            full_hash=options.full_hash,
-        )
+        images, masks = paired(base, f"images/{split}", f"annotations/{split}")
+        classes = {0: IGNORED, **{value: value - 1 for value in range(1, len(names) + 1)}}
+        return mask_split(base, images, masks, classes, full_hash=options.full_hash)
 
     return Copy(names, open_split)
 

@@ -30,9 +30,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders SPLIT and SPLITannot."""
 
     def open_split(split: str) -> Split:
-        images, masks = paired(root / split, root / f"{split}annot")
-        images = [f"{split}/{path}" for path in images]
-        masks = [f"{split}annot/{path}" for path in masks]
+        images, masks = paired(root, split, f"{split}annot")
         classes = named_classes(len(CLASSES), VOID)
         return mask_split(root, images, masks, classes, full_hash=options.full_hash)
 

@@ -36,7 +36,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     """Read leftImg8bit/SPLIT/CITY and the masks of the same frames in gtFine."""
 
     def open_split(split: str) -> Split:
-        images = [f"leftImg8bit/{split}/{path}" for path in by_stem(root / "leftImg8bit" / split).values()]
+        images = list(by_stem(root, f"leftImg8bit/{split}").values())
         strays = [path for path in images if not path.endswith("_leftImg8bit.png")]
         if strays:
             raise DataError(f"{root / strays[0]}: expected CITY/..._leftImg8bit.png only; remove it")

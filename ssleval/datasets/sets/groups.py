@@ -25,12 +25,7 @@ DISTRACTORS = "distractors"
 
 @datasets.register("groups")
 def groups(location: str, options: DatasetOptions) -> Dataset:
-    """Open grouped images.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: the folder or file is missing, there is no group, or an image is listed twice.
-    """
+    """Open grouped images."""
     if not location:
         raise ConfigError("groups: needs a path; write groups:FOLDER or groups:FILE.json")
     path = Path(location).expanduser()

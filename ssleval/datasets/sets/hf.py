@@ -40,12 +40,7 @@ class _Rows:
 
 @datasets.register("hf")
 def hf(location: str, options: DatasetOptions) -> Dataset:
-    """Open a dataset of the hub or a local one: parquet, image folders, or saved by the library.
-
-    Raises:
-        ConfigError: the library is not installed, or the name or the revision is missing.
-        DataError: the set cannot be loaded, has no train and test split, or its columns are ambiguous.
-    """
+    """Open a dataset of the hub or a local one: parquet, image folders, or saved by the library."""
     name = f"hf:{location}"
     if not location:
         raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")

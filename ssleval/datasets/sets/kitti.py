@@ -50,7 +50,7 @@ class _Depths:
 
     def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
         depth = self.files(index)
-        left, top = _corner(depth.shape[1], depth.shape[0], self.files.depths[index])
+        left, top = _corner(depth.shape[1], depth.shape[0], self.files.targets[index])
         return inside(depth[top : top + HEIGHT, left : left + WIDTH], self.window)
 
 
@@ -62,7 +62,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         known = [row for row in rows if row[1] != "None"]
         images = [f"input/{row[0]}" for row in known]
         files = DepthFiles(root, images, [f"gt_depth/{row[1]}" for row in known], scale=256.0)
-        plain = depth_split(ImageFiles(root, images), files, full_hash=options.full_hash)
+        plain = depth_split(files, full_hash=options.full_hash)
         window = GARG if split == "test" else (0.0, 1.0, 0.0, 1.0)
         return replace(
             plain,

@@ -10,22 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.images import SPLITS, file_split
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.tables import read_rows
 from ssleval.errors import DataError
 
-SPLITS = ("train", "val", "test")
-
 
 @datasets.register("manifest")
 def manifest(location: str, options: DatasetOptions) -> Dataset:
-    """Open a CSV file of labelled images.
-
-    Raises:
-        DataError: a column is missing, a path is listed twice in one split, a label is absent from train,
-            a split has another name, or a file is missing.
-    """
+    """Open a CSV file of labelled images."""
     table = Path(location).expanduser()
     labels = _read(table)
     names = _classes(table, labels)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.files.images import ImageFiles
 from ssleval.datasets.published import Copy, Published, read_lines
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
@@ -36,8 +35,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     def open_split(split: str) -> Split:
         rows = [line.split() for line in read_lines(root / f"nyu_{split}.txt")]
         images, depths = ([row[column].removeprefix("/") for row in rows] for column in (0, 1))
-        loader = DepthFiles(root, images, depths, scale=1000.0, window=WINDOWS[split])
-        return depth_split(ImageFiles(root, images), loader, full_hash=options.full_hash)
+        files = DepthFiles(root, images, depths, scale=1000.0, window=WINDOWS[split])
+        return depth_split(files, full_hash=options.full_hash)
 
     return Copy((), open_split)
 

@@ -29,6 +29,7 @@ UNIT = np.array([0.0, 0.0, 0.0, 1.0])
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
+    names: list[str]
     images: ImageFiles
     depths: DepthFiles
     poses: Float64[np.ndarray, "n 4 4"]
@@ -51,25 +52,22 @@ class _Sequence:
 
 @datasets.register("rgbd_pairs")
 def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
-    """Open the frames of a folder in pairs.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: the layout is another, a pose is no rigid motion, or there is no pair.
-    """
+    """Open the frames of a folder in pairs."""
     if not location:
         raise ConfigError("rgbd_pairs: needs a path; write rgbd_pairs:PATH")
     root = Path(location).expanduser()
-    frames, form = _open(root), read_format(root / "depth.yaml")
+    frames = _open(root)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         used = sorted({frame for pair in frames.pairs for frame in pair})
-        paths = [path for frame in used for path in (frames.images.paths[frame], frames.depths.depths[frame])]
+        paths = [
+            path for frame in used for path in (frames.images.paths[frame], frames.depths.targets[frame])
+        ]
         files = file_rows(root, paths, full_hash=options.full_hash)
         rows = [[*file, *frames.poses[used[row // 2]].flat] for row, file in enumerate(files)]
-        rows += [[form.scale, *form.invalid], list(frames.intrinsics.flat), *map(list, frames.pairs)]
-        names = [path.rpartition(".color.")[0] for path in frames.images.paths]
-        ids = [f"{names[first]}:{names[second]}" for first, second in frames.pairs]
+        reading = [frames.depths.scale, *frames.depths.invalid]
+        rows += [reading, list(frames.intrinsics.flat), *map(list, frames.pairs)]
+        ids = [f"{frames.names[first]}:{frames.names[second]}" for first, second in frames.pairs]
         return Split(ids, frames.image, None, fingerprint(rows), frames.views)
 
     card = DatasetCard(
@@ -92,13 +90,9 @@ def _open(root: Path) -> _Sequence:
             f"rgbd_pairs:{root}: no camera turns by {DEGREES:g} degrees from another; list pairs in pairs.txt"
         )
     depths = [f"{name}.depth.png" for name in names]
-    return _Sequence(
-        ImageFiles(root, files),
-        DepthFiles(root, files, depths, form.scale, form.invalid),
-        poses,
-        _matrix(root / "camera-intrinsics.txt", 3),
-        pairs,
-    )
+    depth_files = DepthFiles(root, files, depths, form.scale, form.invalid)
+    intrinsics = _matrix(root / "camera-intrinsics.txt", 3)
+    return _Sequence(names, ImageFiles(root, files), depth_files, poses, intrinsics, pairs)
 
 
 def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import KeyPoints
-from ssleval.datasets.files.images import decode, file_rows, fingerprint
+from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
@@ -49,26 +48,15 @@ class _Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class _Images:
-    root: Path
-    pairs: list[_Pair]
-
-    def __call__(self, index: int) -> Image.Image:
-        path = self.root / self.pairs[index].images[0]
-        return decode(path, str(path))
-
-
-@dataclass(frozen=True, slots=True)
 class _Points:
-    root: Path
+    partners: ImageFiles
     pairs: list[_Pair]
 
     def __call__(self, index: int) -> KeyPoints:
         pair = self.pairs[index]
-        path = self.root / pair.images[1]
         return KeyPoints(
             names=pair.images,
-            partner=decode(path, str(path)),
+            partner=self.partners(index),
             points=pair.points[0],
             partner_points=pair.points[1],
             box=pair.box,
@@ -91,13 +79,9 @@ def read(root: Path, options: DatasetOptions) -> Copy:
             [pair.category, *pair.images, *(points.tolist() for points in pair.points), list(pair.box)]
             for pair in pairs
         ]
-        return Split(
-            ids=[path.stem for path in files],
-            image=_Images(root, pairs),
-            targets=None,
-            fingerprint=fingerprint(rows),
-            target=_Points(root, pairs),
-        )
+        first, second = (ImageFiles(root, [pair.images[side] for pair in pairs]) for side in (0, 1))
+        ids = [path.stem for path in files]
+        return Split(ids, first, None, fingerprint(rows), _Points(second, pairs))
 
     return Copy(CATEGORIES, open_split)
 

@@ -84,12 +84,7 @@ class _Decoded:
 
 @datasets.register("torchvision")
 def torchvision(location: str, options: DatasetOptions) -> Dataset:
-    """Open a class of torchvision.datasets by name.
-
-    Raises:
-        UnknownNameError: there is no such class, or its splits are unknown here.
-        DataError: the files are absent, and fetching them is not allowed or not possible.
-    """
+    """Open a class of torchvision.datasets by name."""
     if location not in FORMS:
         raise UnknownNameError(
             f"torchvision:{location}: no class of known splits has that name; {suggestion(location, FORMS)}"

@@ -18,11 +18,9 @@ from jaxtyping import Int
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint
+from ssleval.datasets.files.images import EXTENSIONS, SPLITS, decode, fingerprint
 from ssleval.datasets.files.names import Names
 from ssleval.errors import DataError
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(slots=True)
@@ -69,13 +67,7 @@ class _Shards:
 
 @datasets.register("wds")
 def wds(location: str, options: DatasetOptions) -> Dataset:
-    """Index tar shards by their headers.
-
-    Raises:
-        DataError: there are no shards, or shards of other splits; a shard is compressed or damaged; or a key
-        has
-            no image or no label.
-    """
+    """Index tar shards by their headers."""
     shards = {split: _index(paths) for split, paths in _by_split(location).items()}
 
     def open_split(split: str) -> Split:
