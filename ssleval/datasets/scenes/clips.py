@@ -37,9 +37,7 @@ class _Actor:
         """Return the thing at ``frame``."""
         turn = multiply(about("z", half_turn(self.spin * frame)), self.turn)
         where = (self.start[0] + self.speed[0] * frame, self.start[1] + self.speed[1] * frame)
-        return place(
-            self.parts, category=self.category, surface=self.surface, turn=turn, scale=self.scale, at=where
-        )
+        return place(self.parts, self.category, self.surface, turn, self.scale, where)
 
 
 def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001

@@ -41,11 +41,7 @@ def _labelled(draw: Draw, index: int) -> Item:
     scene = compose(draw, category)
     frame = render(scene)
     return {
-        "image": frame.image,
-        "mask": frame.mask,
-        "instances": frame.instances,
-        "depth": frame.depth,
-        "normals": frame.normals,
+        **frame._asdict(),
         "label": np.array(category, np.int64),
         "attributes": _attributes(scene, frame),
         "camera": _numbers(scene.camera),

@@ -15,7 +15,7 @@ from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.compose import Scene, make_thing, scene_of, view, with_company
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.render import SIDE, Frame, render
-from ssleval.datasets.scenes.vectors import Point, turned
+from ssleval.datasets.scenes.vectors import turned
 
 POINTS = 12
 """Largest number of key points of a pair; rows without one are nan."""
@@ -83,8 +83,8 @@ def _matches(draw: Draw, camera: Camera, seen: Frame, moved: Camera, again: Fram
 def _match(
     column: int, row: int, camera: Camera, seen: Frame, moved: Camera, again: Frame
 ) -> Float32[np.ndarray, "2"] | None:
-    world = _lifted(column, row, int(seen.depth[row, column]) / 1000, camera)
-    x, y, z = moved.project(world)
+    depth = int(seen.depth[row, column]) / 1000
+    x, y, z = moved.project(camera.lift((column + 0.5) / SIDE, (row + 0.5) / SIDE, depth))
     if not (0 <= x < 1 and 0 <= y < 1):
         return None
     there = (int(y * SIDE), int(x * SIDE))
@@ -92,14 +92,3 @@ def _match(
         return None
     # Rounded to a hundredth of a pixel, so that machines agree.
     return np.array([round(x * SIDE, 2), round(y * SIDE, 2)], np.float32)
-
-
-def _lifted(column: int, row: int, depth: float, camera: Camera) -> Point:
-    x = ((column + 0.5) / SIDE - 0.5) / camera.focal * depth
-    y = ((row + 0.5) / SIDE - 0.5) / camera.focal * depth
-    right, down, forward = camera.turn
-    a, b, c = (
-        camera.position[i] + float(right[i]) * x + float(down[i]) * y + float(forward[i]) * depth
-        for i in range(3)
-    )
-    return (a, b, c)

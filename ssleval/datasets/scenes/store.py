@@ -54,14 +54,10 @@ def open_split(cache: Path, split: str) -> Path:
     return folder
 
 
+@lru_cache(maxsize=64)
 def array(folder: Path, name: str) -> np.ndarray:
     """Return one array of a rendered split, memory-mapped, read-only."""
-    return _mapped(str(folder / f"{name}.npy"))
-
-
-@lru_cache(maxsize=64)
-def _mapped(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def render_split(folder: Path, split: str, length: int, jobs: int | None = None) -> str:
