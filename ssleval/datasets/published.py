@@ -41,12 +41,7 @@ class Published:
     """The set whose training images heads are fitted on, if this set has none."""
 
     def __call__(self, location: str, options: DatasetOptions) -> Dataset:
-        """Open the copy in ``data_root/<name>``.
-
-        Raises:
-            ConfigError: a location follows the colon.
-            DataError: the files are absent, or their number of classes is not the published one.
-        """
+        """Open the copy in ``data_root/<name>``; nothing may follow the colon."""
         card = self.card
         if location:
             raise ConfigError(f"{card.name} takes nothing behind a colon, got {location!r}; drop it")
@@ -76,20 +71,12 @@ class Published:
 
 
 def read_lines(listed: Path) -> list[str]:
-    """Return the lines of a text file of a set, without blank lines.
-
-    Raises:
-        DataError: the file is missing.
-    """
+    """Return the lines of a text file of a set, without blank lines; DataError where it is missing."""
     return [line for line in _text(listed).splitlines() if line.strip()]
 
 
 def read_json(table: Path) -> Any:
-    """Return the content of a JSON file of a set.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Return the content of a JSON file of a set; DataError where it is missing or damaged."""
     try:
         return json.loads(_text(table))
     except json.JSONDecodeError as error:

@@ -146,11 +146,7 @@ def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
 
 
 def split_folders(root: Path, owner: str = "") -> tuple[str, ...]:
-    """Return which of train, val and test are folders in ``root``; messages begin with ``owner``.
-
-    Raises:
-        DataError: there is no train/, or neither val/ nor test/.
-    """
+    """Return which of train, val and test are folders in ``root``: the first and another, else DataError."""
     if not root.is_dir():
         raise DataError(f"{owner}{root}: no such folder")
     splits = tuple(name for name in SPLITS if (root / name).is_dir())

@@ -58,8 +58,7 @@ def templates_for(card: DatasetCard) -> str:
 def pinned(task: str, card: DatasetCard, templates: str, class_names: str, sha256: str) -> tuple[str, str]:
     """Return the set of templates in place of ``dataset``, and the hash of all prompts.
 
-    Raises:
-        ConfigError: the hash is not ``sha256``, which is empty where any will do; or as `class_prompts`.
+    Another hash than ``sha256`` is refused, unless that is empty.
     """
     templates = templates_for(card) if templates == "dataset" else templates
     actual = digest(class_prompts(card, templates, class_names))

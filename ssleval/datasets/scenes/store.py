@@ -31,12 +31,7 @@ _DONE = "manifest.json"
 
 
 def open_split(cache: Path, split: str) -> Path:
-    """Return the folder of a split inside ``cache``; render it if it is absent.
-
-    Raises:
-        UnknownNameError: there is no such split.
-        DataError: this machine renders other pixels than those of `scenes@1`.
-    """
+    """Return the folder of a split inside ``cache``; render it if it is absent, and refuse other pixels."""
     if split not in SPLITS:
         raise UnknownNameError(f"{VERSION}: no split {split!r}; known: {', '.join(SPLITS)}")
     folder = cache / VERSION / split

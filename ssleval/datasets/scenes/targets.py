@@ -23,9 +23,9 @@ def names(split: str, length: int) -> list[str]:
     return [f"{index:05d}" for index in range(length)]
 
 
-def picture(folder: Path, index: int) -> Image.Image:
-    """Return the picture in a row of a split."""
-    return Image.fromarray(np.array(array(folder, "image")[index]))
+def picture(folder: Path, index: int, step: int = 1) -> Image.Image:
+    """Return the first picture of item ``index`` of a split with ``step`` pictures an item."""
+    return Image.fromarray(np.array(array(folder, "image")[index * step]))
 
 
 def stored(name: str, folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:

@@ -4,7 +4,8 @@ Every image is a query for its partner among the images of the other kind; those
 The split ``images`` holds queries in both directions, ``old`` and ``new`` those in one (``--split old``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,11 @@ CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Partners:
-    """In the gallery, all old images come first, then the new ones in the same order of places."""
-
-    rows: Int[np.ndarray, " n"]
-    places: int
-
-    def __call__(self, index: int) -> Groups:
-        side, place = divmod(int(self.rows[index]), self.places)
-        partner, same_side = (1 - side) * self.places + place, side * self.places + np.arange(self.places)
-        return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
+def _partner(rows: Int[np.ndarray, " n"], places: int, index: int) -> Groups:
+    # In the gallery, all old images come first, then the new ones in the same order of places.
+    side, place = divmod(int(rows[index]), places)
+    partner, same_side = (1 - side) * places + place, side * places + np.arange(places)
+    return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
@@ -54,7 +49,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         rows = np.arange(len(paths)) + (len(old) if split == "new" else 0)
         files = file_split(root, paths, rows, full_hash=options.full_hash)
         mark = digest([files.fingerprint, len(old)])
-        return replace(files, targets=None, fingerprint=mark, target=_Partners(rows, len(old)))
+        return replace(files, targets=None, fingerprint=mark, target=partial(_partner, rows, len(old)))
 
     return Copy((), open_split)
 

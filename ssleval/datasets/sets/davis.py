@@ -9,7 +9,7 @@ Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +35,9 @@ def davis(location: str, options: DatasetOptions) -> Dataset:
         images, masks = (
             file_split(root, paths, full_hash=options.full_hash) for paths in zip(*pairs, strict=True)
         )
-        return Split(
-            ids=[path.removeprefix(f"{MASKS}/").removesuffix(".png") for path in masks.ids],
-            image=images.image,
-            targets=None,
-            fingerprint=digest([images.fingerprint, masks.fingerprint]),
-            target=_Masks(root, masks.ids),
-        )
+        ids = [path.removeprefix(f"{MASKS}/").removesuffix(".png") for path in masks.ids]
+        mark = digest([images.fingerprint, masks.fingerprint])
+        return Split(ids, images.image, None, mark, partial(_mask, root, masks.ids))
 
     card = DatasetCard(
         name=f"davis:{location}",
@@ -54,17 +50,9 @@ def davis(location: str, options: DatasetOptions) -> Dataset:
     return Dataset(card, open_split)
 
 
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    root: Path
-    paths: Sequence[str]
-
-    def __call__(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        return read_mask(self.root / self.paths[index])
-
-
-def read_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
+def _mask(root: Path, paths: Sequence[str], index: int) -> UInt8[np.ndarray, "H W"]:
     """Return the object of every pixel, 0 where there is none."""
+    path = root / paths[index]
     with opened(path, str(path)) as image:
         mode, mask = image.mode, np.array(image)
     if mode not in {"P", "L"}:

@@ -5,7 +5,8 @@ and depth are cropped to the lowest 352 rows and the central 1,216 columns. Dept
 metre, 0 is unknown; heads are fitted up to 80 m. Test pixels count inside Garg's crop of that crop.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +34,16 @@ CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
-    files: ImageFiles
-
-    def __call__(self, index: int) -> Image.Image:
-        image = self.files(index)
-        left, top = _corner(*image.size, self.files.paths[index])
-        return image.crop((left, top, left + WIDTH, top + HEIGHT))
+def _image(files: ImageFiles, index: int) -> Image.Image:
+    image = files(index)
+    left, top = _corner(*image.size, files.paths[index])
+    return image.crop((left, top, left + WIDTH, top + HEIGHT))
 
 
-@dataclass(frozen=True, slots=True)
-class _Depths:
-    files: DepthFiles
-    window: Window
-
-    def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
-        depth = self.files(index)
-        left, top = _corner(depth.shape[1], depth.shape[0], self.files.targets[index])
-        return inside(depth[top : top + HEIGHT, left : left + WIDTH], self.window)
+def _depth(files: DepthFiles, window: Window, index: int) -> Float32[np.ndarray, "H W"]:
+    depth = files(index)
+    left, top = _corner(depth.shape[1], depth.shape[0], files.targets[index])
+    return inside(depth[top : top + HEIGHT, left : left + WIDTH], window)
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
@@ -66,8 +58,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         window = GARG if split == "test" else (0.0, 1.0, 0.0, 1.0)
         return replace(
             plain,
-            image=_Images(ImageFiles(root, images)),
-            target=_Depths(files, window),
+            image=partial(_image, ImageFiles(root, images)),
+            target=partial(_depth, files, window),
             fingerprint=digest([plain.fingerprint, HEIGHT, WIDTH, window]),
         )
 

@@ -7,10 +7,10 @@ boxes``).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -43,15 +43,13 @@ CARDS: Mapping[str, DatasetCard] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Boxes:
-    image: Callable[[int], Image.Image]
-    boxes: tuple[tuple[float, ...], ...]
-    """Left, top, right, bottom in pixels."""
+Boxes: TypeAlias = tuple[tuple[float, ...], ...]
+"""Left, top, right, bottom in pixels."""
 
-    def __call__(self, index: int) -> Image.Image:
-        left, top, right, bottom = (round(side) for side in self.boxes[index])
-        return self.image(index).crop((left, top, right, bottom))
+
+def _cropped(image: Callable[[int], Image.Image], boxes: Boxes, index: int) -> Image.Image:
+    left, top, right, bottom = (round(side) for side in boxes[index])
+    return image(index).crop((left, top, right, bottom))
 
 
 def read(name: str, root: Path, options: DatasetOptions) -> Copy:
@@ -66,7 +64,7 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
         files = file_split(root, paths, full_hash=options.full_hash)
         if split == "gallery":
             return files
-        image = _Boxes(files.image, boxes) if split == "boxes" else files.image
+        image = partial(_cropped, files.image, boxes) if split == "boxes" else files.image
         rows = [[part.tolist() for part in group[:3]] for group in groups]
         mark = digest([files.fingerprint, rows, boxes if split == "boxes" else None])
         return replace(files, image=image, fingerprint=mark, target=groups.__getitem__)
@@ -74,9 +72,7 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
     return Copy((), open_split)
 
 
-def _checked(
-    table: Path, content: Any
-) -> tuple[list[str], list[str], tuple[Groups, ...], tuple[tuple[float, ...], ...]]:
+def _checked(table: Path, content: Any) -> tuple[list[str], list[str], tuple[Groups, ...], Boxes]:
     try:
         gallery, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
         groups = tuple(_groups(entry, row) for row, entry in enumerate(content["gnd"]))

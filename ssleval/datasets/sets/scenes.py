@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.core.registry import suggestion
@@ -104,12 +103,7 @@ _KINDS: Mapping[str, _Kind] = {
         parts={name: partial(exhibit_rows, name) for name in ("val", "test")},
     ),
     "copies": _Kind(
-        {
-            "target": "groups",
-            "class_names": tuple(EDITS),
-            "test_split": "queries",
-            "train_split": "database",
-        },
+        {"target": "groups", "class_names": tuple(EDITS), "test_split": "queries", "train_split": "database"},
         # Descriptors are whitened on pictures that are in no database.
         {"queries": "copies_queries", "database": "copies_database", "whitening": "train"},
         dense=targets.originals,
@@ -118,15 +112,6 @@ _KINDS: Mapping[str, _Kind] = {
     "pairs": _Kind({"target": "pairs"}, {"test": "pairs"}, dense=targets.key_points, views=2),
     "captions": _Kind({"target": "captions"}, {"test": "test"}, dense=targets.described),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Pictures:
-    folder: Path
-    views: int
-
-    def __call__(self, index: int) -> Image.Image:
-        return targets.picture(self.folder, index * self.views)
 
 
 @datasets.register("scenes")
@@ -156,7 +141,7 @@ def _open(root: Path, name: str, location: str) -> Split:
     answered = kind.card.get("target") != "groups" or split.endswith("_queries")
     stored = Split(
         ids=targets.names(split, length),
-        image=_Pictures(folder, kind.views),
+        image=partial(targets.picture, folder, step=kind.views),
         targets=np.asarray(kind.labels(folder)) if kind.labels and labelled else None,
         fingerprint=digest([VERSION, split, golden()[split], location]),
         target=partial(kind.dense, folder) if kind.dense and answered else None,

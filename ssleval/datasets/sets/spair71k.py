@@ -6,6 +6,7 @@ point is the centre of a pixel; boxes are left, top, right, bottom as published.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,10 @@ class _Pair:
     box: tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Points:
-    partners: ImageFiles
-    pairs: list[_Pair]
-
-    def __call__(self, index: int) -> KeyPoints:
-        pair = self.pairs[index]
-        return KeyPoints(
-            names=pair.images,
-            partner=self.partners(index),
-            points=pair.points[0],
-            partner_points=pair.points[1],
-            box=pair.box,
-            category=CATEGORIES.index(pair.category),
-        )
+def _key_points(partners: ImageFiles, pairs: list[_Pair], index: int) -> KeyPoints:
+    pair = pairs[index]
+    category = CATEGORIES.index(pair.category)
+    return KeyPoints(pair.images, partners(index), *pair.points, pair.box, category)
 
 
 def read(root: Path, options: DatasetOptions) -> Copy:
@@ -81,7 +71,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         ]
         first, second = (ImageFiles(root, [pair.images[side] for pair in pairs]) for side in (0, 1))
         ids = [path.stem for path in files]
-        return Split(ids, first, None, fingerprint(rows), _Points(second, pairs))
+        return Split(ids, first, None, fingerprint(rows), partial(_key_points, second, pairs))
 
     return Copy(CATEGORIES, open_split)
 
