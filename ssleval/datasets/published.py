@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.errors import ConfigError, DataError
 
 
@@ -46,9 +46,12 @@ class Published:
         if location:
             raise ConfigError(f"{card.name} takes nothing behind a colon, got {location!r}; drop it")
         root = options.data_root.expanduser() / card.name
-        fetched = self.embedded or (self.downloads and options.download)
-        if not fetched and not root.is_dir():
-            raise DataError(f"{card.name}: no folder {root}; {self.how_to_get()}")
+        if not (self.embedded or (self.downloads and options.download) or root.is_dir()):
+            fetch = "--download fetches it; " if self.downloads else ""
+            raise DataError(
+                f"{card.name}: no folder {root}; {fetch}set --data-root to the folder that holds "
+                f"{card.name}/; {card.source}"
+            )
         copy = self.read(root, options)
         if len(copy.class_names) != card.classes:
             raise DataError(
@@ -64,10 +67,17 @@ class Published:
             None if trained is None else cache(lambda: trained("", options)),
         )
 
-    def how_to_get(self) -> str:
-        """Return where the files come from."""
-        fetch = "--download fetches it; " if self.downloads else ""
-        return f"{fetch}set --data-root to the folder that holds {self.card.name}/; {self.card.source}"
+
+def published(
+    card: DatasetCard, *, downloads: bool = False, embedded: bool = False
+) -> Callable[[Reader], Reader]:
+    """Return a decorator that registers the function which reads the set of ``card``, as in `Published`."""
+
+    def register(read: Reader) -> Reader:
+        datasets.register(card.name)(Published(card, read, downloads, embedded))
+        return read
+
+    return register
 
 
 def read_lines(listed: Path) -> list[str]:

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from ssleval.core import IGNORED, Split
 from ssleval.core.settings import Positive, updated
-from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint, images_below, opened
+from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint, images_below, opened
 from ssleval.errors import DataError
 
 Window: TypeAlias = tuple[float, float, float, float]
@@ -154,6 +154,13 @@ def inside(metres: Float32[np.ndarray, "H W"], window: Window) -> Float32[np.nda
 def named_classes(count: int, *ignored: int) -> dict[int, int]:
     """Return the translation of masks whose value k is class k; ``ignored`` values and 255 count nowhere."""
     return {**{value: value for value in range(count)}, **dict.fromkeys((*ignored, IGNORED), IGNORED)}
+
+
+def color_sequence(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return names, images and depths of the frames NAME.color.EXT and NAME.depth.png, in order of names."""
+    images = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
+    names = [image.rpartition(".color.")[0] for image in images]
+    return names, images, [f"{name}.depth.png" for name in names]
 
 
 def by_stem(root: Path, folder: str) -> dict[str, str]:

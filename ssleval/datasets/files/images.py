@@ -98,16 +98,13 @@ def file_split(
     *,
     full_hash: bool = False,
 ) -> Split:
-    """Return the split of the files ``root / path``, in the given order.
+    """Return the split of the files ``root / path``, in the given order; DataError where one is missing.
 
     Args:
         root: folder that the paths are relative to; not part of the fingerprint.
         paths: files in order, with forward slashes; they become the ids.
         targets: int64 labels ``[n]`` or bool multi-labels ``[n c]``; None where images have no label.
         full_hash: fingerprint the content of every file as well.
-
-    Raises:
-        DataError: a file is missing.
     """
     sizes = file_rows(root, paths, full_hash=full_hash)
     labels = [0] * len(paths) if targets is None else _plain(targets)

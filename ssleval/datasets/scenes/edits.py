@@ -69,10 +69,8 @@ def _jpeg(draw: Draw, image: np.ndarray) -> np.ndarray:
     # The loss of JPEG without its file: codecs round differently from version to version.
     coarse = draw.uniform(1.5, 5.0)
     table = np.array(_LUMINANCE.split(), np.float64).reshape(8, 8, 1) * coarse
-    blocks = (
-        image.astype(np.float64).reshape(12, 8, 12, 8, 3).transpose(1, 3, 0, 2, 4).reshape(8, 8, -1) - 128
-    )
-    waves = _cosines()
+    tiles = image.astype(np.float64).reshape(12, 8, 12, 8, 3).transpose(1, 3, 0, 2, 4)
+    waves, blocks = _cosines(), tiles.reshape(8, 8, -1) - 128
     kept = np.floor(_along_both(waves, blocks) / table + 0.5) * table
     back = _along_both(np.ascontiguousarray(waves.T), kept) + 128
     return _round(back.reshape(8, 8, 12, 12, 3).transpose(2, 0, 3, 1, 4).reshape(96, 96, 3))
@@ -80,10 +78,8 @@ def _jpeg(draw: Draw, image: np.ndarray) -> np.ndarray:
 
 def _cosines() -> Float64[np.ndarray, "8 8"]:
     scale = [sqrt(1 / 8)] + [sqrt(2 / 8)] * 7
-    return np.array(
-        [[round(scale[k] * cos(pi * (2 * n + 1) * k / 16), 9) for n in range(8)] for k in range(8)],
-        np.float64,
-    )
+    rows = [[round(scale[k] * cos(pi * (2 * n + 1) * k / 16), 9) for n in range(8)] for k in range(8)]
+    return np.array(rows, np.float64)
 
 
 def _along_both(waves: Float64[np.ndarray, "8 8"], blocks: Float64[np.ndarray, "8 8 n"]) -> np.ndarray:

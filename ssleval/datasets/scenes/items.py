@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ssleval.datasets.scenes.camera import Camera
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import clip_frame
 from ssleval.datasets.scenes.compose import Scene, compose
@@ -39,12 +38,12 @@ def item(split: str, index: int) -> Item:
 def _labelled(draw: Draw, index: int) -> Item:
     category = index % len(CATEGORIES)
     scene = compose(draw, category)
-    frame = render(scene)
+    frame, camera = render(scene), scene.camera
     return {
         **frame._asdict(),
         "label": np.array(category, np.int64),
         "attributes": _attributes(scene, frame),
-        "camera": _numbers(scene.camera),
+        "camera": np.array([*camera.position, *camera.turn.flat, camera.focal], np.float64),
     }
 
 
@@ -58,10 +57,6 @@ def _attributes(scene: Scene, frame: Frame) -> np.ndarray:
     count = int((pixels[1:] >= _SEEN).sum())
     material = MATERIALS.index(subject.surface.material)
     return np.array([material, subject.surface.color, subject.size, max(count, 1) - 1], np.int64)
-
-
-def _numbers(camera: Camera) -> np.ndarray:
-    return np.array([*camera.position, *camera.turn.reshape(-1).tolist(), camera.focal], np.float64)
 
 
 SPLITS: Mapping[str, Recipe] = {

@@ -126,9 +126,8 @@ def place(
 
 
 def _lowest(part: Part, turn: Matrix) -> float:
-    combined = multiply(turn, multiply(part.turn, scaled(part.size)))[2]
-    axis = (float(combined[0]), float(combined[1]), float(combined[2]))
-    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, axis)
+    x, y, z = multiply(turn, multiply(part.turn, scaled(part.size)))[2].tolist()
+    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, (x, y, z))
 
 
 def _solid(part: Part, turn: Matrix, scale: float, origin: Point) -> Solid:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import class_files, file_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -36,6 +36,7 @@ def _partner(rows: Int[np.ndarray, " n"], places: int, index: int) -> Groups:
     return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the two folders; partners have one name, whatever its extension."""
     sides = {name: list(class_files(root, (name,))[0]) for name in ("old", "new")}
@@ -52,6 +53,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return replace(files, targets=None, fingerprint=mark, target=partial(_partner, rows, len(old)))
 
     return Copy((), open_split)
-
-
-datasets.register("amstertime")(Published(CARD, read))

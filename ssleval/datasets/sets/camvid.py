@@ -5,9 +5,9 @@ Value 11 is void: pixels without a label, and classes too rare to be scored. Fil
 
 from pathlib import Path
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import mask_split, named_classes, paired
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -26,6 +26,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders SPLIT and SPLITannot."""
 
@@ -35,6 +36,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return mask_split(root, images, masks, classes, full_hash=options.full_hash)
 
     return Copy(CLASSES, open_split)
-
-
-datasets.register("camvid")(Published(CARD, read))

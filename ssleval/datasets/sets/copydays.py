@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import class_files, file_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -38,6 +38,7 @@ _PREFIX = 4
 """Leading characters of a file name that identify the original."""
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders of copies, and the two optional folders of other images."""
     others = {name: _images(root, name) for name in ("distractors", "whitening") if (root / name).is_dir()}
@@ -76,6 +77,3 @@ def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:
                 "the copy is not the published one"
             )
     return np.array([prefixes.index(Path(path).name[:_PREFIX]) for path in paths], dtype=np.int64)
-
-
-datasets.register("copydays")(Published(CARD, read))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -18,6 +18,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the numbered lists; every line holds a number and a value."""
     base = root / "CUB_200_2011"
@@ -41,6 +42,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
 def _column(listed: Path) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in read_lines(listed))
-
-
-datasets.register("cub200")(Published(CARD, read))

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import fingerprint
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 
 TEST_PER_CLASS = 50
 
@@ -29,6 +29,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD, embedded=True)
 def read(root: Path, options: DatasetOptions) -> Copy:  # noqa: ARG001
     """Return the digits inside scikit-learn; no file is read."""
     from sklearn.datasets import load_digits
@@ -58,6 +59,3 @@ def split_rows(labels: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " _"]
     order = np.random.RandomState(0).permutation(len(labels))
     test = np.sort(np.concatenate([order[labels[order] == c][:TEST_PER_CLASS] for c in range(10)]))
     return {"train": np.setdiff1d(np.arange(len(labels)), test), "test": test}
-
-
-datasets.register("digits")(Published(CARD, read, embedded=True))

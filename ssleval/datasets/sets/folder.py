@@ -27,13 +27,8 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
         paths, labels = files[split]
         return file_split(root / split, paths, labels, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"folder:{location}",
-        class_names=names,
-        lengths={split: len(paths) for split, (paths, _) in files.items()},
-        test_split=splits[-1],
-        source=str(root),
-    )
+    name, lengths = f"folder:{location}", {split: len(paths) for split, (paths, _) in files.items()}
+    card = DatasetCard(name, "label", names, lengths=lengths, test_split=splits[-1], source=str(root))
     return Dataset(card, open_split)
 
 

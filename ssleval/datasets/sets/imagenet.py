@@ -91,7 +91,7 @@ CARDS: Mapping[str, DatasetCard] = {
 def _folders(places: Mapping[str, str], root: Path, options: DatasetOptions) -> Copy:
     """Read class folders; ``places`` maps each split to its sub-folder."""
     first = root / next(iter(places.values()))
-    names = _wnids(first)
+    names = _classes(first)
 
     def open_split(split: str) -> Split:
         folder = root / places[split]
@@ -104,11 +104,7 @@ def _folders(places: Mapping[str, str], root: Path, options: DatasetOptions) -> 
 
 def _numbered(root: Path, options: DatasetOptions) -> Copy:
     """Read folders named by class number, in numeric order; as text, 10 would come before 2."""
-    names = class_folders(root)
-    wrong = [name for name in names if not name.isdigit()]
-    if wrong:
-        raise DataError(f"{root}: folder {wrong[0]!r}, expected class numbers")
-    names = tuple(sorted(names, key=int))
+    names = tuple(sorted(_classes(root, r"\d+", "class numbers"), key=int))
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         return _labelled(root, names, options)
@@ -119,7 +115,7 @@ def _numbered(root: Path, options: DatasetOptions) -> Copy:
 def _reassessed(root: Path, options: DatasetOptions) -> Copy:
     """Read the label sets of the validation images; images with an empty set are left out."""
     listed, val = root / "real.json", root.parent / "imagenet1k" / "val"
-    names = _wnids(val)
+    names = _classes(val)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         label_sets: list[list[int]] = read_json(listed)
@@ -137,11 +133,13 @@ def _reassessed(root: Path, options: DatasetOptions) -> Copy:
     return Copy(names, open_split)
 
 
-def _wnids(folder: Path) -> tuple[str, ...]:
+def _classes(
+    folder: Path, pattern: str = r"n\d{8}", expected: str = "WordNet ids such as n01440764"
+) -> tuple[str, ...]:
     names = class_folders(folder)
-    wrong = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    wrong = [name for name in names if not re.fullmatch(pattern, name)]
     if wrong:
-        raise DataError(f"{folder}: folder {wrong[0]!r}, expected WordNet ids such as n01440764")
+        raise DataError(f"{folder}: folder {wrong[0]!r}, expected {expected}")
     return names
 
 

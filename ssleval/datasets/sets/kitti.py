@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.datasets.files.dense import DepthFiles, Window, depth_split, inside
 from ssleval.datasets.files.images import ImageFiles
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 HEIGHT, WIDTH = 352, 1216
@@ -46,6 +46,7 @@ def _depth(files: DepthFiles, window: Window, index: int) -> Float32[np.ndarray,
     return inside(depth[top : top + HEIGHT, left : left + WIDTH], window)
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read kitti_eigen_SPLIT.txt."""
 
@@ -72,6 +73,3 @@ def _corner(width: int, height: int, name: str) -> tuple[int, int]:
             f"{name}: {width}x{height} pixels, expected at least {WIDTH}x{HEIGHT}; fetch it again"
         )
     return (width - WIDTH) // 2, height - HEIGHT
-
-
-datasets.register("kitti")(Published(CARD, read))

@@ -32,13 +32,9 @@ def manifest(location: str, options: DatasetOptions) -> Dataset:
         paths, targets = items[split]
         return file_split(table.parent, paths, targets, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"manifest:{location}",
-        class_names=names,
-        lengths={split: len(paths) for split, (paths, _) in items.items()},
-        test_split="test" if "test" in items else "val",
-        source=str(table),
-    )
+    name, scored = f"manifest:{location}", "test" if "test" in items else "val"
+    lengths = {split: len(paths) for split, (paths, _) in items.items()}
+    card = DatasetCard(name, "label", names, lengths=lengths, test_split=scored, source=str(table))
     return Dataset(card, open_split)
 
 

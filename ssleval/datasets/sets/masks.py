@@ -41,12 +41,7 @@ def masks(location: str, options: DatasetOptions) -> Dataset:
     def open_split(split: str) -> Split:
         return mask_split(root, *files[split], values, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"masks:{location}",
-        target="mask",
-        class_names=tuple(names),
-        lengths={split: len(paths) for split, (paths, _) in files.items()},
-        test_split=list(files)[-1],
-        source=f"{images}, {targets}",
-    )
+    name, lengths = f"masks:{location}", {split: len(paths) for split, (paths, _) in files.items()}
+    source, scored = f"{images}, {targets}", list(files)[-1]
+    card = DatasetCard(name, "mask", tuple(names), lengths=lengths, test_split=scored, source=source)
     return Dataset(card, open_split)

@@ -7,9 +7,9 @@ inside the white rim, rows 45 to 471 and columns 43 to 607. Heads are fitted up 
 
 from pathlib import Path
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
@@ -29,6 +29,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read nyu_SPLIT.txt."""
 
@@ -39,6 +40,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return depth_split(files, full_hash=options.full_hash)
 
     return Copy((), open_split)
-
-
-datasets.register("nyuv2")(Published(CARD, read))

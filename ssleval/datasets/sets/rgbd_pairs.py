@@ -15,8 +15,8 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
-from ssleval.datasets.files.dense import DepthFiles, read_format
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint
+from ssleval.datasets.files.dense import DepthFiles, color_sequence, read_format
+from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
@@ -70,17 +70,16 @@ def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
         ids = [f"{frames.names[first]}:{frames.names[second]}" for first, second in frames.pairs]
         return Split(ids, frames.image, None, fingerprint(rows), frames.views)
 
-    card = DatasetCard(
-        name=f"rgbd_pairs:{location}", target="views", lengths={"test": len(frames.pairs)}, source=str(root)
+    lengths = {"test": len(frames.pairs)}
+    return Dataset(
+        DatasetCard(f"rgbd_pairs:{location}", "views", lengths=lengths, source=str(root)), open_split
     )
-    return Dataset(card, open_split)
 
 
 def _open(root: Path) -> _Sequence:
-    files = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
-    if len(files) < 2:
-        raise DataError(f"rgbd_pairs:{root}: {len(files)} images NAME.color.EXT; a pair needs two")
-    names = [name.rpartition(".color.")[0] for name in files]
+    names, images, depths = color_sequence(root)
+    if len(images) < 2:
+        raise DataError(f"rgbd_pairs:{root}: {len(images)} images NAME.color.EXT; a pair needs two")
     form = read_format(root / "depth.yaml")
     poses = np.stack([_pose(root / f"{name}.pose.txt") for name in names])
     listed = root / "pairs.txt"
@@ -89,10 +88,9 @@ def _open(root: Path) -> _Sequence:
         raise DataError(
             f"rgbd_pairs:{root}: no camera turns by {DEGREES:g} degrees from another; list pairs in pairs.txt"
         )
-    depths = [f"{name}.depth.png" for name in names]
-    depth_files = DepthFiles(root, files, depths, form.scale, form.invalid)
+    depth_files = DepthFiles(root, images, depths, form.scale, form.invalid)
     intrinsics = _matrix(root / "camera-intrinsics.txt", 3)
-    return _Sequence(names, ImageFiles(root, files), depth_files, poses, intrinsics, pairs)
+    return _Sequence(names, ImageFiles(root, images), depth_files, poses, intrinsics, pairs)
 
 
 def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import KeyPoints
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
-from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
 CATEGORIES = (
@@ -54,6 +54,7 @@ def _key_points(partners: ImageFiles, pairs: list[_Pair], index: int) -> KeyPoin
     return KeyPoints(pair.images, partners(index), *pair.points, pair.box, category)
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read one JSON file for every pair, in order of their names."""
 
@@ -102,6 +103,3 @@ def _numbers(path: Path, name: str, stated: Any, width: int) -> Float32[np.ndarr
     if numbers.ndim != 2 or numbers.shape[1] != width or not np.isfinite(numbers).all():
         raise DataError(f"{path}: {name} is {stated}; expected {width} numbers each")
     return numbers
-
-
-datasets.register("spair71k")(Published(CARD, read))
