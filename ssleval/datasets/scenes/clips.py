@@ -66,13 +66,6 @@ def _actor(draw: Draw, direction: tuple[float, float], sense: float) -> _Actor:
     far, pace = draw.uniform(0.75, 0.9), draw.uniform(0.015, 0.04) * sense
     c, s = direction
     back = pace * FRAMES / 2
-    return _Actor(
-        category=category,
-        parts=body(category, draw.child("body")),
-        surface=surface(draw.child("surface")),
-        turn=pose(draw),
-        scale=scale,
-        start=(far * c + back * s, far * s - back * c),
-        speed=(-pace * s, pace * c),
-        spin=draw.uniform(-0.03, 0.03),
-    )
+    parts, paint = body(category, draw.child("body")), surface(draw.child("surface"))
+    start, speed = (far * c + back * s, far * s - back * c), (-pace * s, pace * c)
+    return _Actor(category, parts, paint, pose(draw), scale, start, speed, draw.uniform(-0.03, 0.03))

@@ -1,4 +1,8 @@
-"""Edits that turn a picture into a copy of it, in arithmetic that is equal on every machine."""
+"""Edited copies, whose originals are to be found among distractors, in the style of Copydays.
+
+The database holds 200 originals and 800 distractors. Every original has six copies, one for each edit. Edits
+are in arithmetic that is equal on every machine.
+"""
 
 from collections.abc import Callable, Mapping
 from math import cos, pi, sqrt
@@ -6,9 +10,14 @@ from math import cos, pi, sqrt
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.compose import compose
 from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.render import render
 from ssleval.datasets.scenes.vectors import half_turn
 
+ORIGINALS = 200
+"""The first images of the database."""
 _LUMINANCE = """
 16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99
@@ -119,3 +128,16 @@ EDITS: Mapping[str, Callable[[Draw, np.ndarray], np.ndarray]] = {
     "rotation": _rotate,
 }
 """For every name, a function of a random stream and an image ``[96 96 3]`` that returns the edited image."""
+
+
+def original(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return image ``index`` of the database."""
+    return {"image": render(compose(draw, index % len(CATEGORIES))).image}
+
+
+def copy_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return an edited copy, the index of its original and that of its edit."""
+    source, edit = divmod(index, len(EDITS))
+    image = original(Draw("scenes@1", "copies_database", source), source)["image"]
+    edited = list(EDITS.values())[edit](draw, image)
+    return {"image": edited, "original": np.array(source, np.int64), "edit": np.array(edit, np.int64)}

@@ -29,11 +29,7 @@ _VOC_SPLITS = {"train": "train", "test": "val"}
 
 
 def export(destination: Path, cache: Path, pictures: Pictures = "png") -> int:
-    """Write `train`, `test` and `video` under ``destination``; return the number of written images.
-
-    Raises:
-        ConfigError: the destination is not empty; nothing is overwritten.
-    """
+    """Write `train`, `test` and `video` under an empty ``destination``; return the number of images."""
     if destination.exists() and any(destination.iterdir()):
         raise ConfigError(f"{destination}: not empty; export {VERSION} to a new folder")
     written = [_labelled(destination, open_split(cache, split), split, pictures) for split in _VOC_SPLITS]

@@ -9,8 +9,8 @@ import numpy as np
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import clip_frame
 from ssleval.datasets.scenes.compose import Scene, compose
-from ssleval.datasets.scenes.copies import copy_item, original
 from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.edits import copy_item, original
 from ssleval.datasets.scenes.pairs import pair_item
 from ssleval.datasets.scenes.palette import MATERIALS
 from ssleval.datasets.scenes.render import Frame, render

@@ -59,9 +59,9 @@ def _groups_of_folder(root: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"
 
 
 def _groups_of_file(table: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"]]:
-    content = read_json(table)
-    named: Any = content.get("groups") if isinstance(content, dict) else None
-    others: Any = content.get(DISTRACTORS, []) if isinstance(content, dict) else None
+    stored = read_json(table)
+    content: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    named, others = content.get("groups"), content.get(DISTRACTORS, [])
     if not isinstance(named, dict) or not all(map(_is_paths, [*named.values(), others])):
         raise DataError(
             f'groups:{table}: expected {{"groups": {{NAME: [FILE, ...]}}, "distractors": [FILE, ...]}}'

@@ -85,14 +85,14 @@ def _read(path: Path) -> _Pair:
     category = entry["category"]
     if category not in CATEGORIES:
         raise DataError(f"{path}: {category!r} is no category of SPair-71k")
-    images = tuple(f"JPEGImages/{category}/{entry[name]}" for name in ("src_imname", "trg_imname"))
+    source, target = (f"JPEGImages/{category}/{entry[name]}" for name in ("src_imname", "trg_imname"))
     first, second = (_numbers(path, name, entry[name], 2) for name in ("src_kps", "trg_kps"))
     if len(first) != len(second) or not len(first):
         raise DataError(f"{path}: {len(first)} and {len(second)} key points; expected as many of both")
     (box,) = _numbers(path, "trg_bndbox", [entry["trg_bndbox"]], 4)
     left, top, right, bottom = box.tolist()
     half = np.float32(0.5)
-    return _Pair(category, (images[0], images[1]), (first + half, second + half), (left, top, right, bottom))
+    return _Pair(category, (source, target), (first + half, second + half), (left, top, right, bottom))
 
 
 def _numbers(path: Path, name: str, stated: Any, width: int) -> Float32[np.ndarray, "k w"]:
