@@ -22,9 +22,6 @@ __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_set
 Prompts = tuple[tuple[str, ...], ...]
 """The texts of each class, in label order."""
 
-_SETS = {"cifar10": "cifar", "cifar100": "cifar"}
-"""Datasets whose templates have another name."""
-
 
 def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset") -> Prompts:
     """Return the texts of every class.
@@ -51,7 +48,7 @@ def templates_for(card: DatasetCard) -> str:
     """Return the name of the set of templates that published results of a dataset use."""
     if card.name.startswith("imagenet"):
         return "imagenet"
-    name = _SETS.get(card.name, card.name)
+    name = "cifar" if card.name in {"cifar10", "cifar100"} else card.name
     return name if name == "scenes" or name in template_sets() else "simple"
 
 

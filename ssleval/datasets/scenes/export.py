@@ -59,7 +59,7 @@ def _davis(destination: Path, folder: Path, pictures: Pictures) -> Iterator[Path
 
 def _save(image: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    image.save(path, quality=95, subsampling=0)  # PNG has neither setting
     return path
 
 

@@ -6,19 +6,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ssleval.datasets.scenes.solids import Kind, lowest, reach
-from ssleval.datasets.scenes.vectors import (
-    Matrix,
-    Number,
-    Point,
-    apply,
-    identity,
-    length,
-    multiply,
-    scaled,
-    subtract,
-    times,
-)  # fmt: skip
+from ssleval.datasets.scenes.solids import Kind, Shape, lowest, reach
+from ssleval.datasets.scenes.vectors import Matrix, Point, apply, identity, length, multiply, scaled, times
 
 Pattern: TypeAlias = Literal["plain", "stripes", "checks", "dots", "marble", "speckle"]
 Material: TypeAlias = Literal["matte", "glossy", "metal"]
@@ -34,7 +23,7 @@ class Part:
     at: Point = (0.0, 0.0, 0.0)
     turn: Matrix = field(default_factory=identity)
     """Rotation, applied after the scale."""
-    shape: tuple[Number, ...] = ()
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +51,7 @@ class Solid:
     """A part in the world, which rays are tested against."""
 
     kind: Kind
-    shape: tuple[Number, ...]
+    shape: Shape
     inverse: Matrix
     """World to the solid's own coordinates, after moving ``centre`` to the origin."""
     centre: Point
@@ -95,12 +84,9 @@ def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
     """
     centres, extents = np.array([part.at for part in parts], np.float64), np.array(list(map(_extent, parts)))
     low, high = (centres - extents).min(0), (centres + extents).max(0)
-    x, y, z = ((low + high) / 2).tolist()
     factor = 2 / length(tuple((high - low).tolist()))
-    return tuple(
-        replace(part, size=times(part.size, factor), at=times(subtract(part.at, (x, y, z)), factor))
-        for part in parts
-    )
+    shifted = zip(parts, ((centres - (low + high) / 2) * factor).tolist(), strict=True)
+    return tuple(replace(part, size=times(part.size, factor), at=(x, y, z)) for part, (x, y, z) in shifted)
 
 
 def _extent(part: Part) -> np.ndarray:

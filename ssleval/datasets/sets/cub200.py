@@ -30,10 +30,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:
         chosen = [key for key in paths if is_train[key] == ("1" if split == "train" else "0")]
-        targets = np.array([int(labels[key]) - 1 for key in chosen])
-        return file_split(
-            base / "images", [paths[key] for key in chosen], targets, full_hash=options.full_hash
-        )
+        files, targets = [paths[key] for key in chosen], np.array([int(labels[key]) - 1 for key in chosen])
+        return file_split(base / "images", files, targets, full_hash=options.full_hash)
 
     # Folder names are 001.Black_footed_Albatross.
     names = [name.partition(".")[2].replace("_", " ") for name in _column(base / "classes.txt").values()]

@@ -39,14 +39,8 @@ def davis(location: str, options: DatasetOptions) -> Dataset:
         mark = digest([images.fingerprint, masks.fingerprint])
         return Split(ids, images.image, None, mark, partial(_mask, root, masks.ids))
 
-    card = DatasetCard(
-        name=f"davis:{location}",
-        target="video",
-        lengths={"val": len(pairs)},
-        test_split="val",
-        train_split="val",
-        source=str(root),
-    )
+    name, lengths = f"davis:{location}", {"val": len(pairs)}
+    card = DatasetCard(name, "video", lengths=lengths, train_split="val", test_split="val", source=str(root))
     return Dataset(card, open_split)
 
 

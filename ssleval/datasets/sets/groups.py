@@ -40,14 +40,8 @@ def groups(location: str, options: DatasetOptions) -> Dataset:
         files = file_split(root, paths, group, full_hash=options.full_hash)
         return Split(paths, files.image, None, files.fingerprint, SameGroup(group))
 
-    card = DatasetCard(
-        name=f"groups:{location}",
-        target="groups",
-        lengths={"images": len(paths)},
-        train_split="images",
-        test_split="images",
-        source=str(path),
-    )
+    name, lengths, only = f"groups:{location}", {"images": len(paths)}, "images"
+    card = DatasetCard(name, "groups", lengths=lengths, train_split=only, test_split=only, source=str(path))
     return Dataset(card, open_split)
 
 

@@ -27,9 +27,8 @@ def rgbd(location: str, options: DatasetOptions) -> Dataset:
         files = _sequence(root)
 
     def open_split(split: str) -> Split:
-        return depth_split(
-            DepthFiles(root, *files[split], form.scale, form.invalid), full_hash=options.full_hash
-        )
+        depths = DepthFiles(root, *files[split], form.scale, form.invalid)
+        return depth_split(depths, full_hash=options.full_hash)
 
     name, lengths = f"rgbd:{location}", {split: len(images) for split, (images, _) in files.items()}
     card = DatasetCard(name, "depth", lengths=lengths, max_depth=form.max_depth, source=str(root))

@@ -197,10 +197,6 @@ PUBLISHED: Mapping[str, DatasetCard] = {
 """Cards of the sets with a plain name, whose folder has the layout that torchvision expects."""
 
 for _kind, _described in PUBLISHED.items():
-    datasets.register(_described.name)(
-        Published(
-            replace(_described, license=FORMS[_kind].license),
-            partial(_read, _kind, _described.name),
-            downloads=bool(FORMS[_kind].download),
-        )
-    )
+    _licensed = replace(_described, license=FORMS[_kind].license)
+    _reader, _downloads = partial(_read, _kind, _described.name), bool(FORMS[_kind].download)
+    datasets.register(_described.name)(Published(_licensed, _reader, downloads=_downloads))
