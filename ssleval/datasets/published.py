@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.errors import ConfigError, DataError
 
 
@@ -41,19 +41,17 @@ class Published:
     """The set whose training images heads are fitted on, if this set has none."""
 
     def __call__(self, location: str, options: DatasetOptions) -> Dataset:
-        """Open the copy in ``data_root/<name>``.
-
-        Raises:
-            ConfigError: a location follows the colon.
-            DataError: the files are absent, or their number of classes is not the published one.
-        """
+        """Open the copy in ``data_root/<name>``; nothing may follow the colon."""
         card = self.card
         if location:
             raise ConfigError(f"{card.name} takes nothing behind a colon, got {location!r}; drop it")
         root = options.data_root.expanduser() / card.name
-        fetched = self.embedded or (self.downloads and options.download)
-        if not fetched and not root.is_dir():
-            raise DataError(f"{card.name}: no folder {root}; {self.how_to_get()}")
+        if not (self.embedded or (self.downloads and options.download) or root.is_dir()):
+            fetch = "--download fetches it; " if self.downloads else ""
+            raise DataError(
+                f"{card.name}: no folder {root}; {fetch}set --data-root to the folder that holds "
+                f"{card.name}/; {card.source}"
+            )
         copy = self.read(root, options)
         if len(copy.class_names) != card.classes:
             raise DataError(
@@ -69,27 +67,26 @@ class Published:
             None if trained is None else cache(lambda: trained("", options)),
         )
 
-    def how_to_get(self) -> str:
-        """Return where the files come from."""
-        fetch = "--download fetches it; " if self.downloads else ""
-        return f"{fetch}set --data-root to the folder that holds {self.card.name}/; {self.card.source}"
+
+def published(
+    card: DatasetCard, *, downloads: bool = False, embedded: bool = False
+) -> Callable[[Reader], Reader]:
+    """Return a decorator that registers the function which reads the set of ``card``, as in `Published`."""
+
+    def register(read: Reader) -> Reader:
+        datasets.register(card.name)(Published(card, read, downloads, embedded))
+        return read
+
+    return register
 
 
 def read_lines(listed: Path) -> list[str]:
-    """Return the lines of a text file of a set, without blank lines.
-
-    Raises:
-        DataError: the file is missing.
-    """
+    """Return the lines of a text file of a set, without blank lines; DataError where it is missing."""
     return [line for line in _text(listed).splitlines() if line.strip()]
 
 
 def read_json(table: Path) -> Any:
-    """Return the content of a JSON file of a set.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """Return the content of a JSON file of a set; DataError where it is missing or damaged."""
     try:
         return json.loads(_text(table))
     except json.JSONDecodeError as error:

@@ -82,9 +82,8 @@ def test_the_example_passes_the_linter_as_printed(command: list[str]) -> None:
 def test_an_entry_point_makes_it_known(
     options: DatasetOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = block("python").replace(
-        'datasets.register("leaves")(Published(CARD, read))', "Published(CARD, read)"
-    )
+    module = block("python").replace("@published(CARD)\n", "").replace(" published,", " Published,")
+    module += f"\n\nLEAVES = {LAST}\n"
     ((group, entries),) = tomllib.loads(block("toml"))["project"]["entry-points"].items()
     ((name, value),) = entries.items()
     packages = tmp_path / "packages"

@@ -5,6 +5,7 @@ moves one of these numbers moves scores: it belongs under *Scores* in the change
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ssleval.backbones.zoo import load
 from ssleval.core import Context, Dataset, DatasetOptions, Split
 from ssleval.datasets.catalog import open_dataset
 from ssleval.datasets.scenes.store import array, render_split
-from ssleval.datasets.sets.scenes import _Pictures, _Targets
+from ssleval.datasets.scenes.targets import picture, stored
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
 
@@ -37,9 +38,9 @@ def rendered(folder: Path, target: str) -> Dataset:
     def open_split(name: str) -> Split:
         place = folder / name
         labels = np.array(array(place, "label")) if not target else None
-        dense = _Targets(place, target) if target else None
+        dense = partial(stored, target, place) if target else None
         ids = [f"{name}/{row:03d}" for row in range(LENGTHS[name])]
-        return Split(ids, _Pictures(place, 1), labels, f"{name} {target}", dense)
+        return Split(ids, partial(picture, place), labels, f"{name} {target}", dense)
 
     return replace(whole, card=replace(whole.card, lengths=LENGTHS), open=open_split)
 

@@ -12,7 +12,8 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,20 +31,29 @@ from ssleval.errors import ConfigError, DataError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """File name extensions of images, as torchvision lists them; compared in lower case."""
 
+SPLITS = ("train", "val", "test")
+"""Names of splits in data of one's own; the last one that exists is scored."""
+
 _STRAYS = frozenset({"thumbs.db", "desktop.ini"})
 """Files that file managers leave behind. They are skipped, as hidden files are."""
 
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error,
-           Image.DecompressionBombError)  # fmt: skip
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error,
+            Image.DecompressionBombError)  # fmt: skip
 """What PIL's plug-ins raise on a file that is truncated, corrupt or no image."""
 
 
-def decode(file: Path | bytes, name: str) -> Image.Image:
-    """Decode a whole image to RGB.
+@contextmanager
+def opened(file: Path | bytes, name: str) -> Generator[Image.Image]:
+    """Open an encoded image, which messages call ``name``; DataError where it cannot be decoded inside."""
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            yield image
+    except _DAMAGED as error:
+        raise DataError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
 
-    Args:
-        file: a path, or the encoded bytes.
-        name: what error messages call the image.
+
+def decode(file: Path | bytes, name: str) -> Image.Image:
+    """Decode a whole image, which messages call ``name``, to RGB.
 
     Raises:
         DataError: the image is missing, damaged, or of a pixel type without a known range.
@@ -51,16 +61,10 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
-    try:
-        # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image,
-        ):
-            image.load()
-            return _to_rgb(image, name)
-    except DAMAGED as error:
-        raise DataError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
+    # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
+    with warnings.catch_warnings(action="ignore"), opened(file, name) as image:
+        image.load()
+        return _to_rgb(image, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -82,7 +86,7 @@ class ImageFiles:
     paths: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        """Decode file ``index`` to RGB, or raise DataError with its path."""
+        """Decode file ``index`` to RGB."""
         path = self.root / self.paths[index]
         return decode(path, str(path))
 
@@ -90,31 +94,29 @@ class ImageFiles:
 def file_split(
     root: Path,
     paths: Sequence[str],
-    targets: Shaped[np.ndarray, "n ..."],
+    targets: Shaped[np.ndarray, "n ..."] | None = None,
     *,
     full_hash: bool = False,
 ) -> Split:
-    """Return the split of the files ``root / path``, in the given order.
+    """Return the split of the files ``root / path``, in the given order; DataError where one is missing.
 
     Args:
         root: folder that the paths are relative to; not part of the fingerprint.
         paths: files in order, with forward slashes; they become the ids.
-        targets: int64 labels ``[n]`` or bool multi-labels ``[n c]``.
+        targets: int64 labels ``[n]`` or bool multi-labels ``[n c]``; None where images have no label.
         full_hash: fingerprint the content of every file as well.
-
-    Raises:
-        DataError: a file is missing.
     """
     sizes = file_rows(root, paths, full_hash=full_hash)
-    rows = ([*size, label] for size, label in zip(sizes, _plain(targets), strict=True))
+    labels = [0] * len(paths) if targets is None else _plain(targets)
+    rows = ([*size, label] for size, label in zip(sizes, labels, strict=True))
     return Split(paths, ImageFiles(root, paths), targets, fingerprint(rows))
 
 
 def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
-    """Return the sha256 of rows of strings and numbers, in their order.
+    """Return the sha256 of rows, in their order, of what decides the score of each item.
 
-    A row holds what decides the score of an item: its name, the size of its file in bytes, on request the
-    sha256 of the content, and its label. Where the files lie is not part of it.
+    That is its name, the size of its file in bytes, on request the sha256 of the content, and its label; not
+    where the file lies.
     """
     total, encode = hashlib.sha256(), json.JSONEncoder().encode
     for row in rows:
@@ -123,11 +125,7 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def file_rows(root: Path, paths: Iterable[str], *, full_hash: bool) -> Iterator[list[Any]]:
-    """Yield what a fingerprint holds of every file: path, size in bytes, on request the sha256.
-
-    Raises:
-        DataError: a file is missing.
-    """
+    """Yield what a fingerprint holds of every file: path, size in bytes, on request the sha256."""
     # Called a million times for ImageNet: os and not pathlib, which takes four times as long.
     folder = str(root)
     for name in paths:
@@ -140,16 +138,23 @@ def file_rows(root: Path, paths: Iterable[str], *, full_hash: bool) -> Iterator[
 
 
 def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
-    """Return labels as JSON can hold them: ints, or the positions of the labels that are set."""
+    # As JSON can hold them: ints, or the positions of the labels that are set.
     return map(int, targets) if targets.ndim == 1 else (np.flatnonzero(row).tolist() for row in targets)
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
-    """Return the names of the folders in ``root``, sorted by code point as torchvision sorts them.
+def split_folders(root: Path, owner: str = "") -> tuple[str, ...]:
+    """Return which of train, val and test are folders in ``root``: the first and another, else DataError."""
+    if not root.is_dir():
+        raise DataError(f"{owner}{root}: no such folder")
+    splits = tuple(name for name in SPLITS if (root / name).is_dir())
+    if splits[:1] != ("train",) or len(splits) < 2:
+        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:12]) or "no folder"
+        raise DataError(f"{owner}{root}: needs train/ with val/ or test/, found {there}; rename them")
+    return splits
 
-    Raises:
-        DataError: there is none, or an image lies beside them.
-    """
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in ``root``, sorted by code point as torchvision sorts them."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     folders: list[str] = []
@@ -170,10 +175,7 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarr
     """Return the images in the class folders ``names``, and the position in ``names`` of each image's class.
 
     Images come class by class, within a class by relative path in code-point order: the same order on every
-    file system. Images in sub-folders count.
-
-    Raises:
-        DataError: a class has no image, or holds a file that is neither an image nor a known stray.
+    file system. Images in sub-folders count. A file that is neither an image nor a known stray is refused.
     """
     counts = np.zeros(len(names), np.int64)
 
@@ -190,11 +192,7 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarr
 
 
 def images_below(folder: str, prefix: str) -> Iterator[str]:
-    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
-
-    Raises:
-        DataError: a file that is neither an image nor a known stray.
-    """
+    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name, lower = entry.name, entry.name.lower()

@@ -21,11 +21,7 @@ _LARGEST = 1 << 26
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """Return the dicts, lists, strings, numbers and arrays of numbers that a pickle holds.
-
-    Raises:
-        DataError: the file is missing, damaged or larger than 64 MB, or names anything else.
-    """
+    """Return the dicts, lists, strings, numbers and arrays of numbers in a pickle; DataError for all else."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; it comes with the images")
     size = path.stat().st_size

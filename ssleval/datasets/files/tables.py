@@ -10,10 +10,7 @@ from ssleval.errors import DataError
 def read_rows(table: Path, columns: Sequence[str], owner: str) -> Iterator[tuple[str, list[str]]]:
     """Yield, for every row of a table, its place as messages state it, and its values in ``columns``.
 
-    Messages begin with ``owner``, the source that reads the table.
-
-    Raises:
-        DataError: the file is missing or no CSV file in UTF-8, a column is missing, or a value is empty.
+    Messages begin with ``owner``, the source that reads the table. Empty values are refused.
     """
     name, needed = f"{owner}:{table}", f"{', '.join(columns[:-1])} and {columns[-1]}"
     if not table.is_file():

@@ -22,9 +22,6 @@ __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_set
 Prompts = tuple[tuple[str, ...], ...]
 """The texts of each class, in label order."""
 
-_SETS = {"cifar10": "cifar", "cifar100": "cifar"}
-"""Datasets whose templates have another name."""
-
 
 def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset") -> Prompts:
     """Return the texts of every class.
@@ -51,15 +48,14 @@ def templates_for(card: DatasetCard) -> str:
     """Return the name of the set of templates that published results of a dataset use."""
     if card.name.startswith("imagenet"):
         return "imagenet"
-    name = _SETS.get(card.name, card.name)
+    name = "cifar" if card.name in {"cifar10", "cifar100"} else card.name
     return name if name == "scenes" or name in template_sets() else "simple"
 
 
 def pinned(task: str, card: DatasetCard, templates: str, class_names: str, sha256: str) -> tuple[str, str]:
     """Return the set of templates in place of ``dataset``, and the hash of all prompts.
 
-    Raises:
-        ConfigError: the hash is not ``sha256``, which is empty where any will do; or as `class_prompts`.
+    Another hash than ``sha256`` is refused, unless that is empty.
     """
     templates = templates_for(card) if templates == "dataset" else templates
     actual = digest(class_prompts(card, templates, class_names))

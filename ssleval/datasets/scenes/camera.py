@@ -24,15 +24,20 @@ class Camera:
         """
         steps = ((np.arange(side, dtype=np.float64) + 0.5) / side - 0.5) / self.focal
         right, down, forward = self.turn
-        rays = [
-            steps[None, :] * right[axis] + steps[:, None] * down[axis] + forward[axis] for axis in range(3)
-        ]
-        return np.stack(rays).astype(np.float32)
+        across, along = steps * right[:, None, None], steps[:, None] * down[:, None, None]
+        return (across + along + forward[:, None, None]).astype(np.float32)
 
     def project(self, point: Point) -> tuple[float, float, float]:
         """Return column and row in units of the image's side, and depth in metres."""
         x, y, z = apply(self.turn, subtract(point, self.position))
         return self.focal * x / z + 0.5, self.focal * y / z + 0.5, z
+
+    def lift(self, column: float, row: float, depth: float) -> Point:
+        """Return the point that `project` takes there."""
+        right, down, forward = self.turn
+        x, y = (column - 0.5) / self.focal * depth, (row - 0.5) / self.focal * depth
+        a, b, c = (np.array(self.position, np.float64) + right * x + down * y + forward * depth).tolist()
+        return (a, b, c)
 
 
 def look_at(position: Point, target: Point, focal: float, roll: tuple[float, float] = (1.0, 0.0)) -> Camera:
@@ -41,12 +46,9 @@ def look_at(position: Point, target: Point, focal: float, roll: tuple[float, flo
     ``roll`` is cosine and sine of a turn about the view axis.
     """
     forward = unit(subtract(target, position))
-    right = unit(cross(forward, (0.0, 0.0, 1.0)))
-    down = cross(forward, right)
+    level = unit(cross(forward, (0.0, 0.0, 1.0)))
+    right, down = np.array(level, np.float64), np.array(cross(forward, level), np.float64)
     c, s = roll
-    rows = [
-        [c * r + s * d for r, d in zip(right, down, strict=True)],
-        [c * d - s * r for r, d in zip(right, down, strict=True)],
-        list(forward),
-    ]
-    return Camera(position, np.array(rows, np.float64), focal)
+    return Camera(
+        position, np.array([c * right + s * down, c * down - s * right, forward], np.float64), focal
+    )

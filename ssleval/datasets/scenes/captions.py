@@ -34,10 +34,7 @@ def class_prompts(category: int) -> tuple[str, ...]:
 
 
 def captions(label: int, attributes: np.ndarray) -> tuple[str, str]:
-    """Return a long and a short caption of a picture.
-
-    ``attributes`` holds the material, colour, size and count of the picture.
-    """
+    """Return a long and a short caption of a picture of these ``attributes``."""
     material, color, size, count = (int(value) for value in attributes)
     noun = _NOUNS[CATEGORIES[label]].split(" ", 1)[1]
     words = f"{MATERIALS[material]} {list(COLORS)[color]} {noun}"

@@ -37,9 +37,7 @@ class _Actor:
         """Return the thing at ``frame``."""
         turn = multiply(about("z", half_turn(self.spin * frame)), self.turn)
         where = (self.start[0] + self.speed[0] * frame, self.start[1] + self.speed[1] * frame)
-        return place(
-            self.parts, category=self.category, surface=self.surface, turn=turn, scale=self.scale, at=where
-        )
+        return place(self.parts, self.category, self.surface, turn, self.scale, where)
 
 
 def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
@@ -68,13 +66,6 @@ def _actor(draw: Draw, direction: tuple[float, float], sense: float) -> _Actor:
     far, pace = draw.uniform(0.75, 0.9), draw.uniform(0.015, 0.04) * sense
     c, s = direction
     back = pace * FRAMES / 2
-    return _Actor(
-        category=category,
-        parts=body(category, draw.child("body")),
-        surface=surface(draw.child("surface")),
-        turn=pose(draw),
-        scale=scale,
-        start=(far * c + back * s, far * s - back * c),
-        speed=(-pace * s, pace * c),
-        spin=draw.uniform(-0.03, 0.03),
-    )
+    parts, paint = body(category, draw.child("body")), surface(draw.child("surface"))
+    start, speed = (far * c + back * s, far * s - back * c), (-pace * s, pace * c)
+    return _Actor(category, parts, paint, pose(draw), scale, start, speed, draw.uniform(-0.03, 0.03))

@@ -1,7 +1,6 @@
 """Scenes: a subject, its company, a ground, a sky, a light and a camera, drawn from one stream."""
 
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
@@ -10,7 +9,17 @@ from ssleval.datasets.scenes.categories import CATEGORIES, body
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.palette import LATTICE, SIZES, any_color, ground, mixed, surface
 from ssleval.datasets.scenes.things import Surface, Thing, place
-from ssleval.datasets.scenes.vectors import Matrix, Point, about, half_turn, multiply, subtract, unit
+from ssleval.datasets.scenes.vectors import (
+    Matrix,
+    Point,
+    about,
+    half_turn,
+    length,
+    multiply,
+    subtract,
+    times,
+    unit,
+)
 
 _TILT = 0.06
 """Tangent of half the largest tilt of a thing, which is about 7 degrees."""
@@ -60,24 +69,20 @@ def compose(draw: Draw, category: int) -> Scene:
 
 def scene_of(draw: Draw, things: tuple[Thing, ...], camera: Camera) -> Scene:
     """Return the scene of these things on a random ground, under a random sky and light."""
-    return Scene(
-        things, ground(draw.child("ground")), _sky(draw.child("sky")), _light(draw.child("light")), camera
-    )
+    floor, sky, light = ground(draw.child("ground")), _sky(draw.child("sky")), _light(draw.child("light"))
+    return Scene(things, floor, sky, light, camera)
 
 
 def make_thing(draw: Draw, category: int) -> Thing:
     """Return a thing of random proportions, pose, size and surface, standing at the origin."""
     size = draw.below(len(SIZES))
     scale = list(SIZES.values())[size] * draw.uniform(0.92, 1.08)
-    return place(
-        body(category, draw.child("body")),
-        category=category,
-        surface=surface(draw.child("surface")),
-        turn=pose(draw),
-        scale=scale,
-        at=(0.0, 0.0),
-        size=size,
-    )
+    return _standing(draw, category, scale, (0.0, 0.0), size)
+
+
+def _standing(draw: Draw, category: int, scale: float, at: tuple[float, float], size: int = 0) -> Thing:
+    paint = surface(draw.child("surface"))
+    return place(body(category, draw.child("body")), category, paint, pose(draw), scale, at, size)
 
 
 def pose(draw: Draw) -> Matrix:
@@ -101,10 +106,10 @@ def view(
     distance = focal * draw.uniform(1.75, 2.4) * (0.45 + 0.6 * radius) * far
     x, y, z = centre
     slack = 0.18 * radius
-    target = tuple(axis + draw.uniform(-slack, slack) for axis in (x, y, z))
+    aim_x, aim_y, aim_z = (axis + draw.uniform(-slack, slack) for axis in (x, y, z))
     position = (x + distance * rise[0] * c, y + distance * rise[0] * s, z + distance * rise[1])
     roll = half_turn(draw.uniform(-0.05, 0.05))
-    return look_at(position, (target[0], target[1], target[2]), focal, roll)
+    return look_at(position, (aim_x, aim_y, aim_z), focal, roll)
 
 
 def with_company(draw: Draw, subject: Thing, camera: Camera, count: int) -> tuple[Thing, ...]:
@@ -117,40 +122,24 @@ def with_company(draw: Draw, subject: Thing, camera: Camera, count: int) -> tupl
             radius = subject.radius * draw.uniform(0.3, 0.55)
             spot = (subject.centre[0] + far * c, subject.centre[1] + far * s, 0.6 * radius)
             if _fits(spot, radius, things, camera):
-                things.append(_companion(draw.child(index), radius, (spot[0], spot[1])))
+                own = draw.child(index)
+                things.append(_standing(own, own.below(len(CATEGORIES)), radius, (spot[0], spot[1])))
                 break
     return tuple(things)
-
-
-def _companion(draw: Draw, radius: float, at: tuple[float, float]) -> Thing:
-    category = draw.below(len(CATEGORIES))
-    return place(
-        body(category, draw.child("body")),
-        category=category,
-        surface=surface(draw.child("surface")),
-        turn=pose(draw),
-        scale=radius,
-        at=at,
-    )
 
 
 def _fits(spot: Point, radius: float, things: list[Thing], camera: Camera) -> bool:
     column, row, depth = camera.project(spot)
     if depth < 3 * radius or not (0.02 < column < 0.98 and 0.02 < row < 0.98):
         return False
-    if any(_gap(spot, other.centre) < 0.85 * (radius + other.radius) for other in things):
+    if any(length(subtract(spot, other.centre)) < 0.85 * (radius + other.radius) for other in things):
         return False
     subject = things[0]
     x, y, z = camera.project(subject.centre)
     if depth > z:
         return True
     near, own = camera.focal * radius / depth, camera.focal * subject.radius / z
-    return near + own - _gap((x, y, 0), (column, row, 0)) < _OVERLAP * own
-
-
-def _gap(a: Point, b: Point) -> float:
-    x, y, z = subtract(a, b)
-    return sqrt(x * x + y * y + z * z)
+    return near + own - length((x - column, y - row, 0)) < _OVERLAP * own
 
 
 def _light(draw: Draw) -> Light:
@@ -159,11 +148,7 @@ def _light(draw: Draw) -> Light:
     high = draw.uniform(0.5, 1.6)
     tint = mixed((1.0, 1.0, 1.0), any_color(draw), draw.uniform(0, 0.25))
     power, fill = draw.uniform(0.7, 1.3), draw.uniform(0.25, 0.55)
-    return Light(
-        unit((c, s, high)),
-        (tint[0] * power, tint[1] * power, tint[2] * power),
-        (fill, fill, fill),
-    )
+    return Light(unit((c, s, high)), times(tint, power), (fill, fill, fill))
 
 
 def _sky(draw: Draw) -> Sky:

@@ -1,4 +1,8 @@
-"""Edits that turn a picture into a copy of it, in arithmetic that is equal on every machine."""
+"""Edited copies, whose originals are to be found among distractors, in the style of Copydays.
+
+The database holds 200 originals and 800 distractors. Every original has six copies, one for each edit. Edits
+are in arithmetic that is equal on every machine.
+"""
 
 from collections.abc import Callable, Mapping
 from math import cos, pi, sqrt
@@ -6,9 +10,14 @@ from math import cos, pi, sqrt
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.compose import compose
 from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.render import render
 from ssleval.datasets.scenes.vectors import half_turn
 
+ORIGINALS = 200
+"""The first images of the database."""
 _LUMINANCE = """
 16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99
@@ -69,10 +78,8 @@ def _jpeg(draw: Draw, image: np.ndarray) -> np.ndarray:
     # The loss of JPEG without its file: codecs round differently from version to version.
     coarse = draw.uniform(1.5, 5.0)
     table = np.array(_LUMINANCE.split(), np.float64).reshape(8, 8, 1) * coarse
-    blocks = (
-        image.astype(np.float64).reshape(12, 8, 12, 8, 3).transpose(1, 3, 0, 2, 4).reshape(8, 8, -1) - 128
-    )
-    waves = _cosines()
+    tiles = image.astype(np.float64).reshape(12, 8, 12, 8, 3).transpose(1, 3, 0, 2, 4)
+    waves, blocks = _cosines(), tiles.reshape(8, 8, -1) - 128
     kept = np.floor(_along_both(waves, blocks) / table + 0.5) * table
     back = _along_both(np.ascontiguousarray(waves.T), kept) + 128
     return _round(back.reshape(8, 8, 12, 12, 3).transpose(2, 0, 3, 1, 4).reshape(96, 96, 3))
@@ -80,10 +87,8 @@ def _jpeg(draw: Draw, image: np.ndarray) -> np.ndarray:
 
 def _cosines() -> Float64[np.ndarray, "8 8"]:
     scale = [sqrt(1 / 8)] + [sqrt(2 / 8)] * 7
-    return np.array(
-        [[round(scale[k] * cos(pi * (2 * n + 1) * k / 16), 9) for n in range(8)] for k in range(8)],
-        np.float64,
-    )
+    rows = [[round(scale[k] * cos(pi * (2 * n + 1) * k / 16), 9) for n in range(8)] for k in range(8)]
+    return np.array(rows, np.float64)
 
 
 def _along_both(waves: Float64[np.ndarray, "8 8"], blocks: Float64[np.ndarray, "8 8 n"]) -> np.ndarray:
@@ -123,3 +128,16 @@ EDITS: Mapping[str, Callable[[Draw, np.ndarray], np.ndarray]] = {
     "rotation": _rotate,
 }
 """For every name, a function of a random stream and an image ``[96 96 3]`` that returns the edited image."""
+
+
+def original(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return image ``index`` of the database."""
+    return {"image": render(compose(draw, index % len(CATEGORIES))).image}
+
+
+def copy_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
+    """Return an edited copy, the index of its original and that of its edit."""
+    source, edit = divmod(index, len(EDITS))
+    image = original(Draw("scenes@1", "copies_database", source), source)["image"]
+    edited = list(EDITS.values())[edit](draw, image)
+    return {"image": edited, "original": np.array(source, np.int64), "edit": np.array(edit, np.int64)}

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ssleval.datasets.scenes.items import SPLITS
-from ssleval.datasets.scenes.render import IGNORE, MASK_CLASSES
-from ssleval.datasets.scenes.sheet import painted
+from ssleval.datasets.scenes.render import MASK_CLASSES
+from ssleval.datasets.scenes.sheet import painted, painted_classes
 from ssleval.datasets.scenes.store import VERSION, array, open_split
-from ssleval.datasets.scenes.targets import names
+from ssleval.datasets.scenes.targets import names, picture, stored
 from ssleval.errors import ConfigError
 
 Pictures: TypeAlias = Literal["png", "jpg"]
@@ -29,11 +29,7 @@ _VOC_SPLITS = {"train": "train", "test": "val"}
 
 
 def export(destination: Path, cache: Path, pictures: Pictures = "png") -> int:
-    """Write `train`, `test` and `video` under ``destination``; return the number of written images.
-
-    Raises:
-        ConfigError: the destination is not empty; nothing is overwritten.
-    """
+    """Write `train`, `test` and `video` under an empty ``destination``; return the number of images."""
     if destination.exists() and any(destination.iterdir()):
         raise ConfigError(f"{destination}: not empty; export {VERSION} to a new folder")
     written = [_labelled(destination, open_split(cache, split), split, pictures) for split in _VOC_SPLITS]
@@ -45,33 +41,25 @@ def export(destination: Path, cache: Path, pictures: Pictures = "png") -> int:
 
 def _labelled(destination: Path, folder: Path, split: str, pictures: Pictures) -> Iterator[Path]:
     for index, name in enumerate(names(split, len(array(folder, "image")))):
-        picture = Image.fromarray(np.array(array(folder, "image")[index]))
-        flat = f"{split}_{Path(name).name}"
+        image, flat = picture(folder, index), f"{split}_{Path(name).name}"
         voc, depth = destination / "voc", destination / "depth" / split
-        yield _save(picture, destination / "classification" / split / f"{name}.{pictures}")
-        yield _save(picture, voc / "JPEGImages" / f"{flat}.{pictures}")
-        # 0 is the background of VOC: every class moves up by one.
-        mask = np.array(array(folder, "mask")[index])
-        shifted = np.where(mask == IGNORE, IGNORE, mask + np.uint8(1)).astype(np.uint8)
-        yield _save(painted(shifted), voc / "SegmentationClass" / f"{flat}.png")
-        yield _save(picture, depth / "rgb" / f"{flat}.{pictures}")
+        yield _save(image, destination / "classification" / split / f"{name}.{pictures}")
+        yield _save(image, voc / "JPEGImages" / f"{flat}.{pictures}")
+        yield _save(painted_classes(stored("mask", folder, index)), voc / "SegmentationClass" / f"{flat}.png")
+        yield _save(image, depth / "rgb" / f"{flat}.{pictures}")
         yield _save(Image.fromarray(np.array(array(folder, "depth")[index])), depth / "depth" / f"{flat}.png")
 
 
 def _davis(destination: Path, folder: Path, pictures: Pictures) -> Iterator[Path]:
     for index, name in enumerate(names("video", len(array(folder, "image")))):
-        picture = Image.fromarray(np.array(array(folder, "image")[index]))
-        yield _save(picture, destination / "JPEGImages" / "480p" / f"{name}.{pictures}")
-        instances = painted(np.array(array(folder, "instances")[index]))
+        yield _save(picture(folder, index), destination / "JPEGImages" / "480p" / f"{name}.{pictures}")
+        instances = painted(stored("instances", folder, index))
         yield _save(instances, destination / "Annotations" / "480p" / f"{name}.png")
 
 
 def _save(image: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".jpg":
-        image.save(path, quality=95, subsampling=0)
-    else:
-        image.save(path)
+    image.save(path, quality=95, subsampling=0)  # PNG has neither setting
     return path
 
 

@@ -6,12 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ssleval.datasets.scenes.camera import Camera
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import clip_frame
 from ssleval.datasets.scenes.compose import Scene, compose
-from ssleval.datasets.scenes.copies import copy_item, original
 from ssleval.datasets.scenes.draw import Draw
+from ssleval.datasets.scenes.edits import copy_item, original
 from ssleval.datasets.scenes.pairs import pair_item
 from ssleval.datasets.scenes.palette import MATERIALS
 from ssleval.datasets.scenes.render import Frame, render
@@ -39,16 +38,12 @@ def item(split: str, index: int) -> Item:
 def _labelled(draw: Draw, index: int) -> Item:
     category = index % len(CATEGORIES)
     scene = compose(draw, category)
-    frame = render(scene)
+    frame, camera = render(scene), scene.camera
     return {
-        "image": frame.image,
-        "mask": frame.mask,
-        "instances": frame.instances,
-        "depth": frame.depth,
-        "normals": frame.normals,
+        **frame._asdict(),
         "label": np.array(category, np.int64),
         "attributes": _attributes(scene, frame),
-        "camera": _numbers(scene.camera),
+        "camera": np.array([*camera.position, *camera.turn.flat, camera.focal], np.float64),
     }
 
 
@@ -62,10 +57,6 @@ def _attributes(scene: Scene, frame: Frame) -> np.ndarray:
     count = int((pixels[1:] >= _SEEN).sum())
     material = MATERIALS.index(subject.surface.material)
     return np.array([material, subject.surface.color, subject.size, max(count, 1) - 1], np.int64)
-
-
-def _numbers(camera: Camera) -> np.ndarray:
-    return np.array([*camera.position, *camera.turn.reshape(-1).tolist(), camera.focal], np.float64)
 
 
 SPLITS: Mapping[str, Recipe] = {

@@ -30,15 +30,10 @@ _AGREE = 0.03
 def pair_item(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
     """Return one of the two views, its key points (column, row) and the subject's mask."""
     pair, side = divmod(index, 2)
-    own = Draw("scenes@1", "pair", pair)
-    scenes, frames, points = _matched(own, pair)
+    scenes, frames, points = _matched(Draw("scenes@1", "pair", pair), pair)
+    label = np.array(scenes[side].things[0].category, np.int64)
     frame = frames[side]
-    return {
-        "image": frame.image,
-        "points": points[side],
-        "instances": frame.instances,
-        "label": np.array(scenes[side].things[0].category, np.int64),
-    }
+    return {"image": frame.image, "points": points[side], "instances": frame.instances, "label": label}
 
 
 def _matched(draw: Draw, pair: int) -> tuple[list[Scene], list[Frame], list[np.ndarray]]:
@@ -68,22 +63,21 @@ def _matches(draw: Draw, camera: Camera, seen: Frame, moved: Camera, again: Fram
     count = 0
     for candidate in draw.shuffled(len(rows)):
         row, column = int(rows[candidate]), int(columns[candidate])
-        near = np.abs(points[0][:count] - np.array([column + 0.5, row + 0.5], np.float32)) < _APART
+        x, y = column + 0.5, row + 0.5
+        near = np.abs(points[0][:count] - np.array([x, y], np.float32)) < _APART
         if near.all(1).any():
             continue
-        match = _match(column, row, camera, seen, moved, again)
+        world = camera.lift(x / SIDE, y / SIDE, int(seen.depth[row, column]) / 1000)
+        match = _match(world, moved, again)
         if match is not None:
-            points[0][count], points[1][count] = (column + 0.5, row + 0.5), match
+            points[0][count], points[1][count] = (x, y), match
             count += 1
         if count == POINTS:
             break
     return points
 
 
-def _match(
-    column: int, row: int, camera: Camera, seen: Frame, moved: Camera, again: Frame
-) -> Float32[np.ndarray, "2"] | None:
-    world = _lifted(column, row, int(seen.depth[row, column]) / 1000, camera)
+def _match(world: Point, moved: Camera, again: Frame) -> Float32[np.ndarray, "2"] | None:
     x, y, z = moved.project(world)
     if not (0 <= x < 1 and 0 <= y < 1):
         return None
@@ -92,14 +86,3 @@ def _match(
         return None
     # Rounded to a hundredth of a pixel, so that machines agree.
     return np.array([round(x * SIDE, 2), round(y * SIDE, 2)], np.float32)
-
-
-def _lifted(column: int, row: int, depth: float, camera: Camera) -> Point:
-    x = ((column + 0.5) / SIDE - 0.5) / camera.focal * depth
-    y = ((row + 0.5) / SIDE - 0.5) / camera.focal * depth
-    right, down, forward = camera.turn
-    a, b, c = (
-        camera.position[i] + float(right[i]) * x + float(down[i]) * y + float(forward[i]) * depth
-        for i in range(3)
-    )
-    return (a, b, c)

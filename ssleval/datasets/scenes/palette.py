@@ -2,7 +2,7 @@
 
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.things import Material, Pattern, Surface
-from ssleval.datasets.scenes.vectors import Point, unit
+from ssleval.datasets.scenes.vectors import Number, Point, unit
 
 COLORS: dict[str, Point] = {
     "red": (0.62, 0.05, 0.04),
@@ -30,25 +30,25 @@ def mixed(a: Point, b: Point, share: float) -> Point:
 
 def any_color(draw: Draw) -> Point:
     """Return a random colour for the ground, the sky and the light, which have no colour attribute."""
-    vivid = draw.choice(list(COLORS.values()))
-    grey = draw.uniform(0.05, 0.7)
-    return mixed(vivid, (grey, grey, grey), draw.uniform(0.3, 0.9))
+    return _dulled(draw, (0.05, 0.7), (0.3, 0.9))[1]
 
 
 def surface(draw: Draw) -> Surface:
     """Return a random surface; its properties are independent of each other."""
-    color = draw.below(len(COLORS))
-    vivid = list(COLORS.values())[color]
-    grey = draw.uniform(0.15, 0.6)
-    base = mixed(vivid, (grey, grey, grey), draw.uniform(0, 0.2))
+    color, base = _dulled(draw, (0.15, 0.6), (0, 0.2))
     return _painted(draw, draw.choice(MATERIALS), color, base, (0.15, 0.45))
 
 
 def ground(draw: Draw) -> Surface:
     """Return a ground of any colour, with patterns faint enough for things to stand out."""
-    vivid, grey = draw.below(len(COLORS)), draw.uniform(0.05, 0.7)
-    base = mixed(list(COLORS.values())[vivid], (grey, grey, grey), draw.uniform(0.3, 0.9))
-    return _painted(draw, "matte", vivid, base, (0.03, 0.2))
+    color, base = _dulled(draw, (0.05, 0.7), (0.3, 0.9))
+    return _painted(draw, "matte", color, base, (0.03, 0.2))
+
+
+def _dulled(draw: Draw, brightness: tuple[Number, Number], share: tuple[Number, Number]) -> tuple[int, Point]:
+    # The index of a colour, and that colour with a share of grey of some brightness.
+    color, grey = draw.below(len(COLORS)), draw.uniform(*brightness)
+    return color, mixed(list(COLORS.values())[color], (grey, grey, grey), draw.uniform(*share))
 
 
 def _painted(
@@ -57,13 +57,6 @@ def _painted(
     """Return a surface of colour ``base``; the contrast of its pattern is drawn between two shares."""
     towards: Point = (0.9, 0.9, 0.9) if draw.chance(0.5) else (0.02, 0.02, 0.02)
     axis = unit((draw.uniform(-1, 1), draw.uniform(-1, 1), draw.uniform(0.2, 1)))
-    return Surface(
-        material=material,
-        color=color,
-        base=base,
-        accent=mixed(base, towards, draw.uniform(*contrast)),
-        pattern=draw.choice(PATTERNS),
-        axis=axis,
-        period=draw.uniform(0.25, 0.6),
-        lattice=draw.lattice(LATTICE),
-    )
+    accent, pattern = mixed(base, towards, draw.uniform(*contrast)), draw.choice(PATTERNS)
+    period, lattice = draw.uniform(0.25, 0.6), draw.lattice(LATTICE)
+    return Surface(material, color, base, accent, pattern, axis, period, lattice)

@@ -1,15 +1,18 @@
 """Render a scene into a picture and its ground truth."""
 
-from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Int8, UInt8, UInt16
 
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.compose import Scene
-from ssleval.datasets.scenes.shade import Shaded, shade
+from ssleval.datasets.scenes.shade import shade
 from ssleval.datasets.scenes.trace import Hits, first_hits, solids_of
 from ssleval.datasets.scenes.vectors import Array
+
+Rays: TypeAlias = Float32[np.ndarray, "3 S S"]
+"""A vector for each of the rays of a picture."""
 
 SIDE = 96
 """Pixels of a side."""
@@ -21,8 +24,7 @@ MASK_CLASSES: tuple[str, ...] = (*CATEGORIES, "ground", "sky")
 """Classes of the semantic mask, in label order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A picture with its ground truth, quantised so that equal scenes give equal bytes."""
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -41,7 +43,7 @@ def render(scene: Scene, side: int = SIDE) -> Frame:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rays = scene.camera.rays(side * _SAMPLES)
         hits = first_hits(scene.things, scene.camera, rays)
-        return _develop(scene, hits, shade(scene, hits, rays))
+        return _develop(scene, hits, *shade(scene, hits, rays))
 
 
 def _corners(values: np.ndarray) -> list[np.ndarray]:
@@ -54,7 +56,7 @@ def _mean(values: np.ndarray) -> Array:
     return ((a + b) + (c + d)) * np.float32(0.25)
 
 
-def _develop(scene: Scene, hits: Hits, shaded: Shaded) -> Frame:
+def _develop(scene: Scene, hits: Hits, color: Rays, normals: Rays) -> Frame:
     owners = [index for index, _ in solids_of(scene.things)]
     instance = np.array([*[owner + 1 for owner in owners], 0, 0], np.uint8)[hits.solid]
     labels = [scene.things[owner].category for owner in owners]
@@ -63,11 +65,11 @@ def _develop(scene: Scene, hits: Hits, shaded: Shaded) -> Frame:
     mask, whole = _agreed(names[hits.solid]), _agreed(instance) != IGNORE
     measured = (mask != IGNORE) & (mask != MASK_CLASSES.index("sky")) & whole
     return Frame(
-        image=_encode(shaded.color),
+        image=_encode(color),
         mask=mask,
         instances=_most(instance),
         depth=_depth(hits.depth, measured),
-        normals=_normals(scene, shaded.normals, measured),
+        normals=_normals(scene, normals, measured),
     )
 
 
@@ -82,7 +84,7 @@ def _most(labels: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "H W"]:
     return np.where((a == b) | (a == c) | (a == d), a, other)
 
 
-def _encode(color: Float32[np.ndarray, "3 S S"]) -> UInt8[np.ndarray, "H W 3"]:
+def _encode(color: Rays) -> UInt8[np.ndarray, "H W 3"]:
     # Gamma 2 is close to sRGB, and a square root is equal on every machine.
     levels = np.sqrt(np.minimum(_mean(color), np.float32(1))) * np.float32(255)
     return np.ascontiguousarray(np.floor(levels + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0))
@@ -94,9 +96,7 @@ def _depth(depth: Float32[np.ndarray, "S S"], measured: np.ndarray) -> UInt16[np
     return np.where(measured, np.floor(millimetres + np.float32(0.5)), np.float32(0)).astype(np.uint16)
 
 
-def _normals(
-    scene: Scene, normals: Float32[np.ndarray, "3 S S"], measured: np.ndarray
-) -> Int8[np.ndarray, "H W 3"]:
+def _normals(scene: Scene, normals: Rays, measured: np.ndarray) -> Int8[np.ndarray, "H W 3"]:
     x, y, z = _mean(normals)
     length = np.sqrt(x * x + y * y + z * z)
     scale = np.where(length > 0, np.float32(127) / length, np.float32(0))

@@ -42,11 +42,8 @@ def gallery_item(draw: Draw, index: int) -> dict[str, np.ndarray]:
         low, high = _TURNS[role]
         tangent = draw.uniform(low, high) * draw.choice((-1, 1))
         image = _sighting(draw, instance, tangent, draw.below(_COMPANY[role] + 1), _FAR[role])
-    return {
-        "image": image,
-        "instance": np.array(instance, np.int64),
-        "role": np.array(ROLES.index(role), np.int64),
-    }
+    number, kind = np.array(instance, np.int64), np.array(ROLES.index(role), np.int64)
+    return {"image": image, "instance": number, "role": kind}
 
 
 def exhibit_rows(split: str, length: int) -> Int64[np.ndarray, " n"]:

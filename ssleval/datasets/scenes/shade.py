@@ -13,16 +13,7 @@ from ssleval.datasets.scenes.solids import surface_normal
 from ssleval.datasets.scenes.textures import Where, accent, noise
 from ssleval.datasets.scenes.things import Material, Surface
 from ssleval.datasets.scenes.trace import GROUND, SKY, Hits, in_shadow, solids_of
-from ssleval.datasets.scenes.vectors import (
-    Array,
-    Point,
-    Vector,
-    dot,
-    offset_from,
-    single,
-    transform,
-    transposed,
-)  # fmt: skip
+from ssleval.datasets.scenes.vectors import Array, Point, Vector, dot, offset_from, single, transform
 
 _LIFT = np.float32(2e-3)
 """Metres between a surface and the point from which the lamp is looked for."""
@@ -39,16 +30,6 @@ _FOCUS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shaded:
-    """What every ray sees."""
-
-    color: Float32[np.ndarray, "3 S S"]
-    """Linear RGB, not clipped."""
-    normals: Float32[np.ndarray, "3 S S"]
-    """Unit, outward, in world coordinates; 0 at the sky."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Sorted:
     """Rays ordered by what they hit: sky, ground, then solid by solid."""
 
@@ -59,7 +40,7 @@ class _Sorted:
     depth: Float32[np.ndarray, " n"]
 
     def rows(self, first: int, last: int) -> slice:
-        """Return the rays that hit one of the solids ``first`` to ``last - 1``."""
+        """Return the rays that hit the solids ``first`` to ``last - 1``."""
         return slice(int(self.starts[first - SKY]), int(self.starts[last - SKY]))
 
     def restored(self, values: Vector, shape: tuple[int, ...]) -> Vector:
@@ -69,11 +50,14 @@ class _Sorted:
         return result.reshape(3, *shape)
 
 
-def shade(scene: Scene, hits: Hits, rays: Vector) -> Shaded:
-    """Return what every ray sees."""
+def shade(scene: Scene, hits: Hits, rays: Vector) -> tuple[Vector, Vector]:
+    """Return what every ray ``[3 S S]`` sees.
+
+    Linear RGB, not clipped; and outward unit normals in world coordinates, 0 at the sky.
+    """
     bundle = _sorted(hits, rays, len(solids_of(scene.things)))
     sky, rest = bundle.rows(SKY, GROUND), slice(int(bundle.starts[1]), None)
-    points = _points(scene, bundle)
+    points = _column(scene.camera.position) + np.where(np.isinf(bundle.depth), 0, bundle.depth) * bundle.rays
     normals = _normals(scene, bundle, points)
     color, lamp = np.empty_like(points), np.zeros_like(bundle.depth)
     color[:, sky] = _sky(scene.sky, bundle.rays[:, sky])
@@ -84,11 +68,11 @@ def shade(scene: Scene, hits: Hits, rays: Vector) -> Shaded:
         rows = bundle.rows(first, first + len(thing.solids))
         first += len(thing.solids)
         if rows.start < rows.stop:
-            to_body, offset = transposed(thing.turn) / thing.scale, offset_from(thing.centre, points[:, rows])
+            where = transform(thing.turn.T / thing.scale, offset_from(thing.centre, points[:, rows]))
             seen = normals[:, rows], bundle.rays[:, rows], lamp[rows]
-            color[:, rows] = _lit(scene, thing.surface, transform(to_body, offset), *seen)
+            color[:, rows] = _lit(scene, thing.surface, where, *seen)
     shape = hits.depth.shape
-    return Shaded(bundle.restored(color, shape), bundle.restored(normals, shape))
+    return bundle.restored(color, shape), bundle.restored(normals, shape)
 
 
 def _sorted(hits: Hits, rays: Vector, solids: int) -> _Sorted:
@@ -96,11 +80,6 @@ def _sorted(hits: Hits, rays: Vector, solids: int) -> _Sorted:
     order = np.argsort(which, kind="stable")
     starts = np.searchsorted(which[order], np.arange(SKY, solids + 1))
     return _Sorted(order, starts, rays.reshape(3, -1)[:, order], hits.depth.reshape(-1)[order])
-
-
-def _points(scene: Scene, bundle: _Sorted) -> Vector:
-    depth = np.where(np.isinf(bundle.depth), np.float32(0), bundle.depth)
-    return _column(scene.camera.position) + depth * bundle.rays
 
 
 def _column(point: Point) -> Float32[np.ndarray, "3 1"]:
@@ -116,7 +95,7 @@ def _normals(scene: Scene, bundle: _Sorted, points: Vector) -> Vector:
             continue
         local = transform(solid.inverse, offset_from(solid.centre, points[:, rows]))
         # Normals transform by the inverse transpose of the matrix that points transform by.
-        world = transform(transposed(solid.inverse), surface_normal(solid.kind, solid.shape, local))
+        world = transform(solid.inverse.T, surface_normal(solid.kind, solid.shape, local))
         normals[:, rows] = world * (np.float32(1) / np.sqrt(dot(world, world)))
     return normals
 

@@ -21,11 +21,10 @@ _MARGIN = 16
 def _palette() -> UInt8[np.ndarray, "256 3"]:
     # As in VOC: three bits of the label become the high bits of the channels, the next three the next bits.
     labels = np.arange(256)
-    colors = np.zeros((256, 3), np.int64)
-    for shift in range(3):
-        for channel in range(3):
-            colors[:, channel] |= ((labels >> (3 * shift + channel)) & 1) << (7 - shift)
-    return colors.astype(np.uint8)
+    bits = [(labels >> place) & 1 for place in range(9)]
+    return np.stack([bits[c] << 7 | bits[c + 3] << 6 | bits[c + 6] << 5 for c in range(3)], 1).astype(
+        np.uint8
+    )
 
 
 PALETTE: UInt8[np.ndarray, "256 3"] = _palette()
@@ -39,13 +38,19 @@ def painted(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
     return image
 
 
+def painted_classes(mask: UInt8[np.ndarray, "H W"]) -> Image.Image:
+    """Return a mask of classes with every class moved up by one, since 0 is the background of VOC."""
+    return painted(np.where(mask == IGNORE, IGNORE, mask + np.uint8(1)).astype(np.uint8))
+
+
 def draw_sheet(path: Path) -> None:
     """Write the contact sheet of `scenes` as a PNG; it takes about a second."""
+    clip = [item("video", 3 * FRAMES + frame) for frame in range(0, FRAMES, 2)]
     rows = [
-        *_categories(),
+        *map(_categories, range(0, len(CATEGORIES), _ACROSS)),
         ("ground truth: picture, classes, instances, depth, normals", _ground_truth((7, 213))),
-        ("video: every other frame", _video(3)),
-        ("video: instances", _video_instances(3)),
+        ("video: every other frame", [Image.fromarray(frame["image"]) for frame in clip]),
+        ("video: instances", [painted(frame["instances"]) for frame in clip]),
         ("retrieval: query, easy x 4, hard x 3, junk, distractor", _retrieval(7)),
         (f"copies: original, {', '.join(EDITS)}, distractors", _copies(1)),
         ("pairs: two views and their key points", _pairs((3, 8, 9, 11, 15))),
@@ -65,12 +70,9 @@ def _shown(split: str, index: int) -> Image.Image:
     return Image.fromarray(item(split, index)["image"])
 
 
-def _categories() -> list[tuple[str, list[Image.Image]]]:
-    halves = [range(start, start + _ACROSS) for start in range(0, len(CATEGORIES), _ACROSS)]
-    return [
-        ("categories: " + ", ".join(CATEGORIES[k] for k in half), [_shown("test", k) for k in half])
-        for half in halves
-    ]
+def _categories(first: int) -> tuple[str, list[Image.Image]]:
+    names = CATEGORIES[first : first + _ACROSS]
+    return f"categories: {', '.join(names)}", [_shown("test", first + k) for k in range(len(names))]
 
 
 def _ground_truth(indices: tuple[int, ...]) -> list[Image.Image]:
@@ -83,20 +85,12 @@ def _ground_truth(indices: tuple[int, ...]) -> list[Image.Image]:
         normals = np.where(normal.any(-1, keepdims=True), 128 - normal, 0)
         pictures += [
             Image.fromarray(arrays["image"]),
-            painted(np.where(arrays["mask"] == IGNORE, IGNORE, arrays["mask"] + 1).astype(np.uint8)),
+            painted_classes(arrays["mask"]),
             painted(arrays["instances"]),
             Image.fromarray(near.astype(np.uint8)),
             Image.fromarray(normals.astype(np.uint8)),
         ]
     return pictures
-
-
-def _video(clip: int) -> list[Image.Image]:
-    return [_shown("video", clip * FRAMES + frame) for frame in range(0, FRAMES, 2)]
-
-
-def _video_instances(clip: int) -> list[Image.Image]:
-    return [painted(item("video", clip * FRAMES + frame)["instances"]) for frame in range(0, FRAMES, 2)]
 
 
 def _retrieval(query: int) -> list[Image.Image]:
@@ -112,14 +106,10 @@ def _copies(source: int) -> list[Image.Image]:
 
 def _pairs(pairs: tuple[int, ...]) -> list[Image.Image]:
     pictures = list[Image.Image]()
-    for pair in pairs:
-        for side in range(2):
-            view = item("pairs", 2 * pair + side)
-            picture = Image.fromarray(view["image"])
-            pen = ImageDraw.Draw(picture)
-            for index, (x, y) in enumerate(view["points"]):
-                if np.isfinite(x):
-                    color = tuple(int(value) for value in PALETTE[index + 1])
-                    pen.rectangle((int(x) - 1, int(y) - 1, int(x) + 1, int(y) + 1), fill=color, outline=color)
-            pictures.append(picture)
+    for view in (item("pairs", 2 * pair + side) for pair in pairs for side in range(2)):
+        pictures.append(Image.fromarray(view["image"]))
+        pen = ImageDraw.Draw(pictures[-1])
+        for (x, y), color in zip(view["points"], PALETTE[1:].tolist(), strict=False):
+            if np.isfinite(x):
+                pen.rectangle((int(x) - 1, int(y) - 1, int(x) + 1, int(y) + 1), fill=tuple(color))
     return pictures

@@ -30,21 +30,11 @@ _STEPS = 64
 _TOUCH = np.float32(2e-4)
 _SLOPE = 1 / sqrt(5)
 _FLAT = 2 / sqrt(5)
+_SLOPES = ((_FLAT, 0, _SLOPE, _SLOPE), (-_FLAT, 0, _SLOPE, _SLOPE))
+_BASE = (0, 0, -1, 1)
 _PLANES: Mapping[str, tuple[tuple[Number, Number, Number, Number], ...]] = {
-    "pyramid": (
-        (_FLAT, 0, _SLOPE, _SLOPE),
-        (-_FLAT, 0, _SLOPE, _SLOPE),
-        (0, _FLAT, _SLOPE, _SLOPE),
-        (0, -_FLAT, _SLOPE, _SLOPE),
-        (0, 0, -1, 1),
-    ),
-    "roof": (
-        (_FLAT, 0, _SLOPE, _SLOPE),
-        (-_FLAT, 0, _SLOPE, _SLOPE),
-        (0, 1, 0, 1),
-        (0, -1, 0, 1),
-        (0, 0, -1, 1),
-    ),
+    "pyramid": (*_SLOPES, (0, _FLAT, _SLOPE, _SLOPE), (0, -_FLAT, _SLOPE, _SLOPE), _BASE),
+    "roof": (*_SLOPES, (0, 1, 0, 1), (0, -1, 0, 1), _BASE),
 }
 """Outward normal and offset of every face; a point is inside if normal . point <= offset for all faces."""
 

@@ -31,12 +31,7 @@ _DONE = "manifest.json"
 
 
 def open_split(cache: Path, split: str) -> Path:
-    """Return the folder of a split inside ``cache``; render it if it is absent.
-
-    Raises:
-        UnknownNameError: there is no such split.
-        DataError: this machine renders other pixels than those of `scenes@1`.
-    """
+    """Return the folder of a split inside ``cache``; render it if it is absent, and refuse other pixels."""
     if split not in SPLITS:
         raise UnknownNameError(f"{VERSION}: no split {split!r}; known: {', '.join(SPLITS)}")
     folder = cache / VERSION / split
@@ -47,21 +42,21 @@ def open_split(cache: Path, split: str) -> Path:
         if not (folder / _DONE).exists():
             unfinished = folder.with_suffix(".partial")
             shutil.rmtree(unfinished, ignore_errors=True)
-            sha256 = render_split(unfinished, split, SPLITS[split].length)
-            _check(split, sha256)
+            sha256, expected = render_split(unfinished, split, SPLITS[split].length), golden()[split]
+            if sha256 != expected:
+                raise DataError(
+                    f"{VERSION}/{split}: rendered {sha256[:12]}, expected {expected[:12]}; the NumPy of this "
+                    "machine computes other pixels: scores would not compare, please report its build"
+                )
             (unfinished / _DONE).write_text(json.dumps({"version": VERSION, "sha256": sha256}) + "\n")
             unfinished.rename(folder)
     return folder
 
 
+@lru_cache(maxsize=64)
 def array(folder: Path, name: str) -> np.ndarray:
     """Return one array of a rendered split, memory-mapped, read-only."""
-    return _mapped(str(folder / f"{name}.npy"))
-
-
-@lru_cache(maxsize=64)
-def _mapped(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def render_split(folder: Path, split: str, length: int, jobs: int | None = None) -> str:
@@ -103,14 +98,6 @@ def digest_of(folder: Path) -> str:
 def golden() -> Mapping[str, str]:
     """Return the sha256 of every split of this version, which is the same on every machine."""
     return json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))[VERSION]
-
-
-def _check(split: str, sha256: str) -> None:
-    if golden()[split] != sha256:
-        raise DataError(
-            f"{VERSION}/{split}: rendered {sha256[:12]}, expected {golden()[split][:12]}; the NumPy of this "
-            "machine computes other pixels: scores would not compare, please report its build"
-        )
 
 
 def _spawn(folder: Path, split: str, length: int, first: int) -> int:

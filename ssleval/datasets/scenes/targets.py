@@ -23,6 +23,11 @@ def names(split: str, length: int) -> list[str]:
     return [f"{index:05d}" for index in range(length)]
 
 
+def picture(folder: Path, index: int, step: int = 1) -> Image.Image:
+    """Return the first picture of item ``index`` of a split with ``step`` pictures an item."""
+    return Image.fromarray(np.array(array(folder, "image")[index * step]))
+
+
 def stored(name: str, folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:
     """Return an item of the array ``mask`` or ``instances`` (`render.Frame`)."""
     return np.array(array(folder, name)[index])
@@ -63,7 +68,7 @@ def key_points(folder: Path, index: int) -> KeyPoints:
     rows, columns = np.nonzero(array(folder, "instances")[second] == 1)
     return KeyPoints(
         names=(f"{first:05d}", f"{second:05d}"),
-        partner=Image.fromarray(np.array(array(folder, "image")[second])),
+        partner=picture(folder, second),
         points=np.array(points[first][present]),
         partner_points=np.array(points[second][present]),
         box=(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1),

@@ -1,23 +1,13 @@
 """Things: solids joined to one body, placed in the world with a surface."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import sqrt
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ssleval.datasets.scenes.solids import Kind, lowest, reach
-from ssleval.datasets.scenes.vectors import (
-    Matrix,
-    Number,
-    Point,
-    apply,
-    identity,
-    multiply,
-    scaled,
-    transposed,
-)  # fmt: skip
+from ssleval.datasets.scenes.solids import Kind, Shape, lowest, reach
+from ssleval.datasets.scenes.vectors import Matrix, Point, apply, identity, length, multiply, scaled, times
 
 Pattern: TypeAlias = Literal["plain", "stripes", "checks", "dots", "marble", "speckle"]
 Material: TypeAlias = Literal["matte", "glossy", "metal"]
@@ -33,7 +23,7 @@ class Part:
     at: Point = (0.0, 0.0, 0.0)
     turn: Matrix = field(default_factory=identity)
     """Rotation, applied after the scale."""
-    shape: tuple[Number, ...] = ()
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ class Solid:
     """A part in the world, which rays are tested against."""
 
     kind: Kind
-    shape: tuple[Number, ...]
+    shape: Shape
     inverse: Matrix
     """World to the solid's own coordinates, after moving ``centre`` to the origin."""
     centre: Point
@@ -92,42 +82,21 @@ def centred(parts: Sequence[Part]) -> tuple[Part, ...]:
 
     Categories therefore have equal sizes, and size says nothing about the category.
     """
-    low, high = [1e9] * 3, [-1e9] * 3
-    for part in parts:
-        for axis in range(3):
-            extent = _extent(part, part.turn[axis])
-            low[axis] = min(low[axis], part.at[axis] - extent)
-            high[axis] = max(high[axis], part.at[axis] + extent)
-    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
-    edges = [b - a for a, b in zip(low, high, strict=True)]
-    factor = 2 / sqrt(edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2])
-    return tuple(
-        Part(part.kind, _times(part.size, factor), _shift(part.at, middle, factor), part.turn, part.shape)
-        for part in parts
-    )
+    centres, extents = np.array([part.at for part in parts], np.float64), np.array(list(map(_extent, parts)))
+    low, high = (centres - extents).min(0), (centres + extents).max(0)
+    factor = 2 / length(tuple((high - low).tolist()))
+    shifted = zip(parts, ((centres - (low + high) / 2) * factor).tolist(), strict=True)
+    return tuple(replace(part, size=times(part.size, factor), at=(x, y, z)) for part, (x, y, z) in shifted)
 
 
-def _extent(part: Part, row: np.ndarray) -> float:
-    # Half-extent of the oriented box of the part along one axis of the body.
-    half = reach(part.kind, part.shape)
-    return sum(abs(float(row[i])) * half[i] * part.size[i] for i in range(3))
-
-
-def _times(point: Point, factor: float) -> Point:
-    return (point[0] * factor, point[1] * factor, point[2] * factor)
-
-
-def _shift(point: Point, origin: Sequence[float], factor: float) -> Point:
-    return (
-        (point[0] - origin[0]) * factor,
-        (point[1] - origin[1]) * factor,
-        (point[2] - origin[2]) * factor,
-    )
+def _extent(part: Part) -> np.ndarray:
+    # Half-extents of the oriented box of the part along the axes of the body.
+    x, y, z = (np.abs(part.turn) * reach(part.kind, part.shape) * part.size).T
+    return x + y + z
 
 
 def place(
     parts: Sequence[Part],
-    *,
     category: int,
     surface: Surface,
     turn: Matrix,
@@ -143,17 +112,15 @@ def place(
 
 
 def _lowest(part: Part, turn: Matrix) -> float:
-    combined = multiply(turn, multiply(part.turn, scaled(part.size)))[2]
-    axis = (float(combined[0]), float(combined[1]), float(combined[2]))
-    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, axis)
+    x, y, z = multiply(turn, multiply(part.turn, scaled(part.size)))[2].tolist()
+    return apply(turn, part.at)[2] + lowest(part.kind, part.shape, (x, y, z))
 
 
 def _solid(part: Part, turn: Matrix, scale: float, origin: Point) -> Solid:
     rotation = multiply(turn, part.turn)
-    size = _times(part.size, scale)
-    inverse = multiply(scaled((1 / size[0], 1 / size[1], 1 / size[2])), transposed(rotation))
+    size = times(part.size, scale)
+    inverse = multiply(scaled((1 / size[0], 1 / size[1], 1 / size[2])), rotation.T)
     x, y, z = (start + scale * step for start, step in zip(origin, apply(turn, part.at), strict=True))
-    half = reach(part.kind, part.shape)
-    corner = sqrt(sum(edge * edge for edge in (half[0] * size[0], half[1] * size[1], half[2] * size[2])))
-    radius = max(size) if part.kind == "sphere" else corner
+    a, b, c = reach(part.kind, part.shape)
+    radius = max(size) if part.kind == "sphere" else length((a * size[0], b * size[1], c * size[2]))
     return Solid(part.kind, part.shape, inverse, (x, y, z), radius)

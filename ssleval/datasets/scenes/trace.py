@@ -19,7 +19,6 @@ from ssleval.datasets.scenes.vectors import (
     single,
     subtract,
     transform,
-    transposed,
     unit,
 )  # fmt: skip
 
@@ -88,7 +87,7 @@ def in_shadow(things: tuple[Thing, ...], points: Vector, light: Point) -> Bool[n
         for solid in thing.solids:
             aimed = _behind(near, frame, solid.centre, solid.radius)
             if len(aimed):
-                matrix = multiply(solid.inverse, transposed(frame))
+                matrix = multiply(solid.inverse, frame.T)
                 offset = offset_from(apply(frame, solid.centre), near.take(aimed, 1))
                 direction = transform(solid.inverse, single(light))
                 blocked = np.isfinite(enter(solid.kind, solid.shape, transform(matrix, offset), direction))

@@ -46,10 +46,20 @@ def subtract(a: Point, b: Point) -> Point:
     return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
 
 
+def times(a: Point, factor: Number) -> Point:
+    """Return a times a number."""
+    return (a[0] * factor, a[1] * factor, a[2] * factor)
+
+
+def length(a: Point) -> float:
+    """Return the length of a vector."""
+    return sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
+
+
 def unit(a: Point) -> Point:
     """Return the vector of length 1 along ``a``."""
-    length = sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
-    return (a[0] / length, a[1] / length, a[2] / length)
+    size = length(a)
+    return (a[0] / size, a[1] / size, a[2] / size)
 
 
 def transform(matrix: Matrix, v: Vector) -> Vector:
@@ -76,23 +86,17 @@ def identity() -> Matrix:
 
 def scaled(size: Point) -> Matrix:
     """Return the diagonal matrix of ``size``."""
-    return np.array([[size[0], 0, 0], [0, size[1], 0], [0, 0, size[2]]], np.float64)
-
-
-def transposed(matrix: Matrix) -> Matrix:
-    """Return the transpose, which inverts a rotation."""
-    return np.ascontiguousarray(matrix.T)
+    return np.diag(np.array(size, np.float64))
 
 
 def about(axis: str, turn: tuple[float, float]) -> Matrix:
     """Return the rotation about ``x``, ``y`` or ``z`` by the angle of this cosine and sine."""
     c, s = turn
-    rows = {
-        "x": [[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]],
-        "y": [[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]],
-        "z": [[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]],
-    }
-    return np.array(rows[axis], np.float64)
+    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    matrix = identity()
+    matrix[[first, second], [first, second]] = c
+    matrix[first, second], matrix[second, first] = -s, s
+    return matrix
 
 
 def half_turn(tangent: float) -> tuple[float, float]:

@@ -5,9 +5,9 @@ Values 1 to 150 are classes 0 to 149, in the order of objectInfo150.txt (``reduc
 
 from pathlib import Path
 
-from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import mask_split, paired
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 
 CARD = DatasetCard(
     name="ade20k",
@@ -21,6 +21,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read images/SPLIT and annotations/SPLIT, and the names of the classes."""
     base = root / "ADEChallengeData2016"
@@ -28,16 +29,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     names = tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
 
     def open_split(split: str) -> Split:
-        images, masks = paired(base / "images" / split, base / "annotations" / split)
-        return mask_split(
-            base,
-            [f"images/{split}/{path}" for path in images],
-            [f"annotations/{split}/{path}" for path in masks],
-            {0: IGNORED, **{value: value - 1 for value in range(1, len(names) + 1)}},
-            full_hash=options.full_hash,
-        )
+        images, masks = paired(base, f"images/{split}", f"annotations/{split}")
+        classes = {0: IGNORED, **{value: value - 1 for value in range(1, len(names) + 1)}}
+        return mask_split(base, images, masks, classes, full_hash=options.full_hash)
 
     return Copy(names, open_split)
-
-
-datasets.register("ade20k")(Published(CARD, read))

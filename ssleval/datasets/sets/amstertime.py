@@ -4,16 +4,17 @@ Every image is a query for its partner among the images of the other kind; those
 The split ``images`` holds queries in both directions, ``old`` and ``new`` those in one (``--split old``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import class_files, file_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -28,19 +29,14 @@ CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Partners:
-    """In the gallery, all old images come first, then the new ones in the same order of places."""
-
-    rows: Int[np.ndarray, " n"]
-    places: int
-
-    def __call__(self, index: int) -> Groups:
-        side, place = divmod(int(self.rows[index]), self.places)
-        partner, same_side = (1 - side) * self.places + place, side * self.places + np.arange(self.places)
-        return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
+def _partner(rows: Int[np.ndarray, " n"], places: int, index: int) -> Groups:
+    # In the gallery, all old images come first, then the new ones in the same order of places.
+    side, place = divmod(int(rows[index]), places)
+    partner, same_side = (1 - side) * places + place, side * places + np.arange(places)
+    return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the two folders; partners have one name, whatever its extension."""
     sides = {name: list(class_files(root, (name,))[0]) for name in ("old", "new")}
@@ -54,9 +50,6 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         rows = np.arange(len(paths)) + (len(old) if split == "new" else 0)
         files = file_split(root, paths, rows, full_hash=options.full_hash)
         mark = digest([files.fingerprint, len(old)])
-        return replace(files, targets=None, fingerprint=mark, target=_Partners(rows, len(old)))
+        return replace(files, targets=None, fingerprint=mark, target=partial(_partner, rows, len(old)))
 
     return Copy((), open_split)
-
-
-datasets.register("amstertime")(Published(CARD, read))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import class_files, class_folders, file_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 TRAIN_PER_CLASS = 30
@@ -26,6 +26,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD, downloads=True)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the class folders and draw the training images."""
     if options.download:
@@ -50,6 +51,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return file_split(base, [paths[row] for row in rows], targets[rows], full_hash=options.full_hash)
 
     return Copy(names, open_split)
-
-
-datasets.register("caltech101")(Published(CARD, read, downloads=True))

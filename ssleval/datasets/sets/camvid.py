@@ -5,9 +5,9 @@ Value 11 is void: pixels without a label, and classes too rare to be scored. Fil
 
 from pathlib import Path
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import mask_split, named_classes, paired
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -26,17 +26,13 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders SPLIT and SPLITannot."""
 
     def open_split(split: str) -> Split:
-        images, masks = paired(root / split, root / f"{split}annot")
-        images = [f"{split}/{path}" for path in images]
-        masks = [f"{split}annot/{path}" for path in masks]
+        images, masks = paired(root, split, f"{split}annot")
         classes = named_classes(len(CLASSES), VOID)
         return mask_split(root, images, masks, classes, full_hash=options.full_hash)
 
     return Copy(CLASSES, open_split)
-
-
-datasets.register("camvid")(Published(CARD, read))

@@ -4,9 +4,8 @@ Paths are relative to the table. An image with several captions has several rows
 their first row, the captions of an image in the order of theirs. There is one split, ``test``.
 """
 
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.images import file_split
@@ -16,11 +15,7 @@ from ssleval.errors import DataError
 
 @datasets.register("captions")
 def captions(location: str, options: DatasetOptions) -> Dataset:
-    """Open a CSV file of captioned images.
-
-    Raises:
-        DataError: a column or a file is missing, a field is empty, or there is no row.
-    """
+    """Open a CSV file of captioned images."""
     table = Path(location).expanduser()
     captions_of: dict[str, list[str]] = {}
     for _, (path, caption) in read_rows(table, ("path", "caption"), "captions"):
@@ -30,15 +25,8 @@ def captions(location: str, options: DatasetOptions) -> Dataset:
     paths, texts = list(captions_of), tuple(map(tuple, captions_of.values()))
 
     def open_split(name: str) -> Split:  # noqa: ARG001
-        unlabelled = np.zeros(len(paths), dtype=np.int64)
-        files = file_split(table.parent, paths, unlabelled, full_hash=options.full_hash)
-        return Split(
-            ids=paths,
-            image=files.image,
-            targets=None,
-            fingerprint=digest([files.fingerprint, texts]),
-            target=texts.__getitem__,
-        )
+        files = file_split(table.parent, paths, full_hash=options.full_hash)
+        return replace(files, fingerprint=digest([files.fingerprint, texts]), target=texts.__getitem__)
 
     card = DatasetCard(
         name=f"captions:{location}", target="captions", lengths={"test": len(paths)}, source=str(table)

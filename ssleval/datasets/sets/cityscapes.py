@@ -5,9 +5,9 @@ Masks are the `labelIds` files. Ids become train ids; ids outside the 19 classes
 
 from pathlib import Path
 
-from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import by_stem, mask_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 TRAIN_IDS = {
@@ -32,11 +32,12 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read leftImg8bit/SPLIT/CITY and the masks of the same frames in gtFine."""
 
     def open_split(split: str) -> Split:
-        images = [f"leftImg8bit/{split}/{path}" for path in by_stem(root / "leftImg8bit" / split).values()]
+        images = list(by_stem(root, f"leftImg8bit/{split}").values())
         strays = [path for path in images if not path.endswith("_leftImg8bit.png")]
         if strays:
             raise DataError(f"{root / strays[0]}: expected CITY/..._leftImg8bit.png only; remove it")
@@ -45,6 +46,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return mask_split(root, images, masks, IDS, full_hash=options.full_hash)
 
     return Copy(CARD.class_names, open_split)
-
-
-datasets.register("cityscapes")(Published(CARD, read))

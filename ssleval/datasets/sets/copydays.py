@@ -7,16 +7,16 @@ a whitening is fitted on. DINO's paper used 10,000 and 20,000 images of YFCC100M
 how many there are.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import class_files, file_split
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -38,16 +38,7 @@ _PREFIX = 4
 """Leading characters of a file name that identify the original."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Originals:
-    rows: Int[np.ndarray, " n"]
-    """For every copy, the row of its original in the database."""
-
-    def __call__(self, index: int) -> Groups:
-        none = np.zeros(0, np.int64)
-        return Groups(self.rows[index : index + 1], none, none)
-
-
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders of copies, and the two optional folders of other images."""
     others = {name: _images(root, name) for name in ("distractors", "whitening") if (root / name).is_dir()}
@@ -58,10 +49,11 @@ def read(root: Path, options: DatasetOptions) -> Copy:
             paths = [*_images(root, "original"), *distractors]
         else:
             paths = others[split] if split == "whitening" else _images(root, split)
-        queries = split not in {"database", "whitening"}
+        queries, none = split not in {"database", "whitening"}, np.zeros(0, np.int64)
         rows = _rows(root, paths) if queries else np.full(len(paths), -1)
         files = file_split(root, paths, rows, full_hash=options.full_hash)
-        return replace(files, targets=None, target=_Originals(rows) if queries else None)
+        answers = [Groups(rows[index : index + 1], none, none) for index in range(len(rows))]
+        return replace(files, targets=None, target=answers.__getitem__ if queries else None)
 
     more = {"database": len(distractors)}
     if "whitening" in others:
@@ -85,6 +77,3 @@ def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:
                 "the copy is not the published one"
             )
     return np.array([prefixes.index(Path(path).name[:_PREFIX]) for path in paths], dtype=np.int64)
-
-
-datasets.register("copydays")(Published(CARD, read))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -18,6 +18,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the numbered lists; every line holds a number and a value."""
     base = root / "CUB_200_2011"
@@ -29,10 +30,8 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:
         chosen = [key for key in paths if is_train[key] == ("1" if split == "train" else "0")]
-        targets = np.array([int(labels[key]) - 1 for key in chosen])
-        return file_split(
-            base / "images", [paths[key] for key in chosen], targets, full_hash=options.full_hash
-        )
+        files, targets = [paths[key] for key in chosen], np.array([int(labels[key]) - 1 for key in chosen])
+        return file_split(base / "images", files, targets, full_hash=options.full_hash)
 
     # Folder names are 001.Black_footed_Albatross.
     names = [name.partition(".")[2].replace("_", " ") for name in _column(base / "classes.txt").values()]
@@ -41,6 +40,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
 def _column(listed: Path) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in read_lines(listed))
-
-
-datasets.register("cub200")(Published(CARD, read))

@@ -9,15 +9,14 @@ Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
-from ssleval.datasets.files.images import DAMAGED, EXTENSIONS, file_split
+from ssleval.datasets.files.images import EXTENSIONS, file_split, opened
 from ssleval.datasets.published import read_lines
 from ssleval.errors import DataError
 
@@ -28,59 +27,28 @@ VOID = 255
 
 @datasets.register("davis")
 def davis(location: str, options: DatasetOptions) -> Dataset:
-    """Open the clips below a folder.
-
-    Raises:
-        DataError: the layout is another, or a frame has no mask.
-    """
+    """Open the clips below a folder."""
     root = Path(location).expanduser().absolute()
     pairs = [pair for clip in _clips(root) for pair in _frames(root, clip)]
 
     def open_split(name: str) -> Split:  # noqa: ARG001
-        unlabelled = np.zeros(len(pairs), dtype=np.int64)
         images, masks = (
-            file_split(root, list(paths), unlabelled, full_hash=options.full_hash)
-            for paths in zip(*pairs, strict=True)
+            file_split(root, paths, full_hash=options.full_hash) for paths in zip(*pairs, strict=True)
         )
-        return Split(
-            ids=[path.removeprefix(f"{MASKS}/").removesuffix(".png") for path in masks.ids],
-            image=images.image,
-            targets=None,
-            fingerprint=digest([images.fingerprint, masks.fingerprint]),
-            target=_Masks(root, masks.ids),
-        )
+        ids = [path.removeprefix(f"{MASKS}/").removesuffix(".png") for path in masks.ids]
+        mark = digest([images.fingerprint, masks.fingerprint])
+        return Split(ids, images.image, None, mark, partial(_mask, root, masks.ids))
 
-    card = DatasetCard(
-        name=f"davis:{location}",
-        target="video",
-        lengths={"val": len(pairs)},
-        test_split="val",
-        train_split="val",
-        source=str(root),
-    )
+    name, lengths = f"davis:{location}", {"val": len(pairs)}
+    card = DatasetCard(name, "video", lengths=lengths, train_split="val", test_split="val", source=str(root))
     return Dataset(card, open_split)
 
 
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    root: Path
-    paths: Sequence[str]
-
-    def __call__(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        return read_mask(self.root / self.paths[index])
-
-
-def read_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
-    """Return the object of every pixel, 0 where there is none.
-
-    Raises:
-        DataError: the mask cannot be decoded, has no indices, or is grey with 255 beside other indices.
-    """
-    try:
-        with Image.open(path) as image:
-            mode, mask = image.mode, np.array(image)
-    except DAMAGED as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+def _mask(root: Path, paths: Sequence[str], index: int) -> UInt8[np.ndarray, "H W"]:
+    """Return the object of every pixel, 0 where there is none."""
+    path = root / paths[index]
+    with opened(path, str(path)) as image:
+        mode, mask = image.mode, np.array(image)
     if mode not in {"P", "L"}:
         raise DataError(f"{path}: a mask of mode {mode!r}; expected 8-bit indices, palette or grey")
     void = mask == VOID

@@ -4,7 +4,7 @@
 fixed: 50 of each digit, drawn with seed 0, are the 500 test images; the other 1,297 are for training.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import fingerprint
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 
 TEST_PER_CLASS = 50
 
@@ -29,14 +29,7 @@ CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pixels:
-    images: UInt8[np.ndarray, "n 8 8"]
-
-    def __call__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.images[index]).convert("RGB")
-
-
+@published(CARD, embedded=True)
 def read(root: Path, options: DatasetOptions) -> Copy:  # noqa: ARG001
     """Return the digits inside scikit-learn; no file is read."""
     from sklearn.datasets import load_digits
@@ -50,13 +43,14 @@ def read(root: Path, options: DatasetOptions) -> Copy:  # noqa: ARG001
     def open_split(split: str) -> Split:
         chosen = rows[split]
         ids = [f"{row:04d}" for row in chosen]
-        lines = (
-            [name, images[row].tobytes().hex(), int(labels[row])]
-            for name, row in zip(ids, chosen, strict=True)
-        )
-        return Split(ids, _Pixels(images[chosen]), labels[chosen], fingerprint(lines))
+        lines = ([f"{row:04d}", images[row].tobytes().hex(), int(labels[row])] for row in chosen)
+        return Split(ids, partial(_picture, images[chosen]), labels[chosen], fingerprint(lines))
 
     return Copy(CARD.class_names, open_split)
+
+
+def _picture(images: UInt8[np.ndarray, "n 8 8"], index: int) -> Image.Image:
+    return Image.fromarray(images[index]).convert("RGB")
 
 
 def split_rows(labels: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " _"]]:
@@ -65,6 +59,3 @@ def split_rows(labels: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " _"]
     order = np.random.RandomState(0).permutation(len(labels))
     test = np.sort(np.concatenate([order[labels[order] == c][:TEST_PER_CLASS] for c in range(10)]))
     return {"train": np.setdiff1d(np.arange(len(labels)), test), "test": test}
-
-
-datasets.register("digits")(Published(CARD, read, embedded=True))

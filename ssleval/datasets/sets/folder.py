@@ -7,25 +7,17 @@ by class, sorted by path. The scored split is test/ if it exists, else val/.
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import class_files, class_folders, file_split
+from ssleval.datasets.files.images import class_files, class_folders, file_split, split_folders
 from ssleval.errors import ConfigError, DataError
-
-SPLITS = ("train", "val", "test")
 
 
 @datasets.register("folder")
 def folder(location: str, options: DatasetOptions) -> Dataset:
-    """Open a folder of class folders.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: there is no train/ with val/ or test/, their classes differ, a class is empty, or a file
-            is no image.
-    """
+    """Open a folder of class folders."""
     if not location:
         raise ConfigError("folder: needs a path; write folder:PATH")
     root = Path(location).expanduser()
-    splits = _splits(root)
+    splits = split_folders(root, "folder:")
     names = class_folders(root / "train")
     for split in splits[1:]:
         _same_classes(root, split, names)
@@ -35,24 +27,9 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
         paths, labels = files[split]
         return file_split(root / split, paths, labels, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"folder:{location}",
-        class_names=names,
-        lengths={split: len(paths) for split, (paths, _) in files.items()},
-        test_split=splits[-1],
-        source=str(root),
-    )
+    name, lengths = f"folder:{location}", {split: len(paths) for split, (paths, _) in files.items()}
+    card = DatasetCard(name, "label", names, lengths=lengths, test_split=splits[-1], source=str(root))
     return Dataset(card, open_split)
-
-
-def _splits(root: Path) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise DataError(f"folder:{root}: no such folder")
-    splits = tuple(name for name in SPLITS if (root / name).is_dir())
-    if splits[:1] != ("train",) or len(splits) < 2:
-        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:12]) or "no folder"
-        raise DataError(f"folder:{root}: needs train/ with val/ or test/, found {there}; rename them")
-    return splits
 
 
 def _same_classes(root: Path, split: str, names: tuple[str, ...]) -> None:

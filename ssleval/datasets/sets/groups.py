@@ -25,12 +25,7 @@ DISTRACTORS = "distractors"
 
 @datasets.register("groups")
 def groups(location: str, options: DatasetOptions) -> Dataset:
-    """Open grouped images.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: the folder or file is missing, there is no group, or an image is listed twice.
-    """
+    """Open grouped images."""
     if not location:
         raise ConfigError("groups: needs a path; write groups:FOLDER or groups:FILE.json")
     path = Path(location).expanduser()
@@ -45,14 +40,8 @@ def groups(location: str, options: DatasetOptions) -> Dataset:
         files = file_split(root, paths, group, full_hash=options.full_hash)
         return Split(paths, files.image, None, files.fingerprint, SameGroup(group))
 
-    card = DatasetCard(
-        name=f"groups:{location}",
-        target="groups",
-        lengths={"images": len(paths)},
-        train_split="images",
-        test_split="images",
-        source=str(path),
-    )
+    name, lengths, only = f"groups:{location}", {"images": len(paths)}, "images"
+    card = DatasetCard(name, "groups", lengths=lengths, train_split=only, test_split=only, source=str(path))
     return Dataset(card, open_split)
 
 
@@ -64,9 +53,9 @@ def _groups_of_folder(root: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"
 
 
 def _groups_of_file(table: Path) -> tuple[Sequence[str], Int64[np.ndarray, " n"]]:
-    content = read_json(table)
-    named: Any = content.get("groups") if isinstance(content, dict) else None
-    others: Any = content.get(DISTRACTORS, []) if isinstance(content, dict) else None
+    stored = read_json(table)
+    content: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    named, others = content.get("groups"), content.get(DISTRACTORS, [])
     if not isinstance(named, dict) or not all(map(_is_paths, [*named.values(), others])):
         raise DataError(
             f'groups:{table}: expected {{"groups": {{NAME: [FILE, ...]}}, "distractors": [FILE, ...]}}'

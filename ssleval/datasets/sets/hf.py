@@ -40,12 +40,7 @@ class _Rows:
 
 @datasets.register("hf")
 def hf(location: str, options: DatasetOptions) -> Dataset:
-    """Open a dataset of the hub or a local one: parquet, image folders, or saved by the library.
-
-    Raises:
-        ConfigError: the library is not installed, or the name or the revision is missing.
-        DataError: the set cannot be loaded, has no train and test split, or its columns are ambiguous.
-    """
+    """Open a dataset of the hub or a local one: parquet, image folders, or saved by the library."""
     name = f"hf:{location}"
     if not location:
         raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
@@ -123,19 +118,14 @@ def _split(name: str, rows: Any, image: str, label: str, *, full_hash: bool) -> 
 
     undecoded = _Rows(name, rows.select_columns([image]).cast_column(image, hub.Image(decode=False)), image)
     targets = np.asarray(rows.with_format(None)[label][:], dtype=np.int64)
-    return Split(
-        ids=[f"{index:06d}" for index in range(len(rows))],
-        image=undecoded,
-        targets=targets,
-        fingerprint=fingerprint(_lines(undecoded, targets, full_hash=full_hash)),
-    )
+    mark = fingerprint(_lines(undecoded, targets, full_hash=full_hash))
+    return Split([f"{index:06d}" for index in range(len(rows))], undecoded, targets, mark)
 
 
 def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool) -> Iterator[list[str | int]]:
     import pyarrow.compute
 
     compute = cast(Any, pyarrow.compute)
-
     # Arrow knows the lengths of its cells without reading their content.
     cells = compute.struct_field(undecoded.rows.data.column(undecoded.image_column), "bytes")
     sizes = compute.binary_length(cells).to_pylist()

@@ -88,30 +88,20 @@ CARDS: Mapping[str, DatasetCard] = {
 }
 
 
-def _folders(places: Mapping[str, str], root: Path, options: DatasetOptions) -> Copy:
+def _folders(
+    places: Mapping[str, str], root: Path, options: DatasetOptions, *, numbered: bool = False
+) -> Copy:
     """Read class folders; ``places`` maps each split to its sub-folder."""
     first = root / next(iter(places.values()))
-    names = _wnids(first)
+    # As text, the class number 10 would come before 2.
+    names = tuple(sorted(_named(first, r"\d+", "class numbers"), key=int)) if numbered else _wnids(first)
 
     def open_split(split: str) -> Split:
         folder = root / places[split]
-        if class_folders(folder) != names:
+        if set(class_folders(folder)) != set(names):
             raise DataError(f"{folder}: other class folders than {first}")
-        return _labelled(folder, names, options)
-
-    return Copy(names, open_split)
-
-
-def _numbered(root: Path, options: DatasetOptions) -> Copy:
-    """Read folders named by class number, in numeric order; as text, 10 would come before 2."""
-    names = class_folders(root)
-    wrong = [name for name in names if not name.isdigit()]
-    if wrong:
-        raise DataError(f"{root}: folder {wrong[0]!r}, expected class numbers")
-    names = tuple(sorted(names, key=int))
-
-    def open_split(split: str) -> Split:  # noqa: ARG001
-        return _labelled(root, names, options)
+        paths, labels = class_files(folder, names)
+        return file_split(folder, paths, labels, full_hash=options.full_hash)
 
     return Copy(names, open_split)
 
@@ -138,20 +128,19 @@ def _reassessed(root: Path, options: DatasetOptions) -> Copy:
 
 
 def _wnids(folder: Path) -> tuple[str, ...]:
+    return _named(folder, r"n\d{8}", "WordNet ids such as n01440764")
+
+
+def _named(folder: Path, pattern: str, expected: str) -> tuple[str, ...]:
     names = class_folders(folder)
-    wrong = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    wrong = [name for name in names if not re.fullmatch(pattern, name)]
     if wrong:
-        raise DataError(f"{folder}: folder {wrong[0]!r}, expected WordNet ids such as n01440764")
+        raise DataError(f"{folder}: folder {wrong[0]!r}, expected {expected}")
     return names
 
 
-def _labelled(folder: Path, names: tuple[str, ...], options: DatasetOptions) -> Split:
-    paths, labels = class_files(folder, names)
-    return file_split(folder, paths, labels, full_hash=options.full_hash)
-
-
 _READERS: Mapping[str, Reader] = {
-    "imagenet_v2": _numbered,
+    "imagenet_v2": partial(_folders, {"test": "."}, numbered=True),
     "imagenet_real": _reassessed,
     "imagenet_c": partial(_folders, _CORRUPTED),
 }

@@ -5,17 +5,18 @@ and depth are cropped to the lowest 352 rows and the central 1,216 columns. Dept
 metre, 0 is unknown; heads are fitted up to 80 m. Test pixels count inside Garg's crop of that crop.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.datasets.files.dense import DepthFiles, Window, depth_split, inside
 from ssleval.datasets.files.images import ImageFiles
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 HEIGHT, WIDTH = 352, 1216
@@ -33,27 +34,19 @@ CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
-    files: ImageFiles
-
-    def __call__(self, index: int) -> Image.Image:
-        image = self.files(index)
-        left, top = _corner(*image.size, self.files.paths[index])
-        return image.crop((left, top, left + WIDTH, top + HEIGHT))
+def _image(files: ImageFiles, index: int) -> Image.Image:
+    image = files(index)
+    left, top = _corner(*image.size, files.paths[index])
+    return image.crop((left, top, left + WIDTH, top + HEIGHT))
 
 
-@dataclass(frozen=True, slots=True)
-class _Depths:
-    files: DepthFiles
-    window: Window
-
-    def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
-        depth = self.files(index)
-        left, top = _corner(depth.shape[1], depth.shape[0], self.files.depths[index])
-        return inside(depth[top : top + HEIGHT, left : left + WIDTH], self.window)
+def _depth(files: DepthFiles, window: Window, index: int) -> Float32[np.ndarray, "H W"]:
+    depth = files(index)
+    left, top = _corner(depth.shape[1], depth.shape[0], files.targets[index])
+    return inside(depth[top : top + HEIGHT, left : left + WIDTH], window)
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read kitti_eigen_SPLIT.txt."""
 
@@ -62,12 +55,12 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         known = [row for row in rows if row[1] != "None"]
         images = [f"input/{row[0]}" for row in known]
         files = DepthFiles(root, images, [f"gt_depth/{row[1]}" for row in known], scale=256.0)
-        plain = depth_split(ImageFiles(root, images), files, full_hash=options.full_hash)
+        plain = depth_split(files, full_hash=options.full_hash)
         window = GARG if split == "test" else (0.0, 1.0, 0.0, 1.0)
         return replace(
             plain,
-            image=_Images(ImageFiles(root, images)),
-            target=_Depths(files, window),
+            image=partial(_image, ImageFiles(root, images)),
+            target=partial(_depth, files, window),
             fingerprint=digest([plain.fingerprint, HEIGHT, WIDTH, window]),
         )
 
@@ -80,6 +73,3 @@ def _corner(width: int, height: int, name: str) -> tuple[int, int]:
             f"{name}: {width}x{height} pixels, expected at least {WIDTH}x{HEIGHT}; fetch it again"
         )
     return (width - WIDTH) // 2, height - HEIGHT
-
-
-datasets.register("kitti")(Published(CARD, read))

@@ -10,22 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.images import SPLITS, file_split
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.tables import read_rows
 from ssleval.errors import DataError
 
-SPLITS = ("train", "val", "test")
-
 
 @datasets.register("manifest")
 def manifest(location: str, options: DatasetOptions) -> Dataset:
-    """Open a CSV file of labelled images.
-
-    Raises:
-        DataError: a column is missing, a path is listed twice in one split, a label is absent from train,
-            a split has another name, or a file is missing.
-    """
+    """Open a CSV file of labelled images."""
     table = Path(location).expanduser()
     labels = _read(table)
     names = _classes(table, labels)
@@ -39,13 +32,9 @@ def manifest(location: str, options: DatasetOptions) -> Dataset:
         paths, targets = items[split]
         return file_split(table.parent, paths, targets, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"manifest:{location}",
-        class_names=names,
-        lengths={split: len(paths) for split, (paths, _) in items.items()},
-        test_split="test" if "test" in items else "val",
-        source=str(table),
-    )
+    name, scored = f"manifest:{location}", "test" if "test" in items else "val"
+    lengths = {split: len(paths) for split, (paths, _) in items.items()}
+    card = DatasetCard(name, "label", names, lengths=lengths, test_split=scored, source=str(table))
     return Dataset(card, open_split)
 
 

@@ -11,20 +11,16 @@ from pathlib import Path
 
 from ssleval.core import IGNORED, Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.dense import mask_split, paired
+from ssleval.datasets.files.images import split_folders
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
 
 @datasets.register("masks")
 def masks(location: str, options: DatasetOptions) -> Dataset:
-    """Open a folder of images and a folder of masks.
-
-    Raises:
-        ConfigError: the location is not two paths.
-        DataError: a folder or classes.txt is missing, or a file has no partner.
-    """
-    first, comma, second = location.partition(",")
-    if not (first and comma and second):
+    """Open a folder of images and a folder of masks."""
+    first, _, second = location.partition(",")
+    if not (first and second):
         raise ConfigError(f"masks:{location}: needs two folders; write masks:IMAGES,MASKS")
     images, targets = Path(first).expanduser().absolute(), Path(second).expanduser().absolute()
     classes = read_lines(targets / "classes.txt")
@@ -35,30 +31,17 @@ def masks(location: str, options: DatasetOptions) -> Dataset:
             f"names, at most {IGNORED}, one a line"
         )
     values = {value: IGNORED if name == "ignore" else names.index(name) for value, name in enumerate(classes)}
-    files = {split: paired(images / split, targets / split) for split in _splits(images)}
+    values[IGNORED] = IGNORED
     root = Path(commonpath([images, targets]))
+    below = [Path(relpath(folder, root)).as_posix() for folder in (images, targets)]
+    files = {
+        split: paired(root, *(f"{folder}/{split}" for folder in below)) for split in split_folders(images)
+    }
 
     def open_split(split: str) -> Split:
-        image_paths, mask_paths = (
-            [f"{Path(relpath(folder, root)).as_posix()}/{split}/{path}" for path in paths]
-            for folder, paths in zip((images, targets), files[split], strict=True)
-        )
-        known = {**values, IGNORED: IGNORED}
-        return mask_split(root, image_paths, mask_paths, known, full_hash=options.full_hash)
+        return mask_split(root, *files[split], values, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"masks:{location}",
-        target="mask",
-        class_names=tuple(names),
-        lengths={split: len(paths) for split, (paths, _) in files.items()},
-        test_split=list(files)[-1],
-        source=f"{images}, {targets}",
-    )
+    name, lengths = f"masks:{location}", {split: len(paths) for split, (paths, _) in files.items()}
+    source, scored = f"{images}, {targets}", list(files)[-1]
+    card = DatasetCard(name, "mask", tuple(names), lengths=lengths, test_split=scored, source=source)
     return Dataset(card, open_split)
-
-
-def _splits(images: Path) -> tuple[str, ...]:
-    splits = tuple(name for name in ("train", "val", "test") if (images / name).is_dir())
-    if splits[:1] != ("train",) or len(splits) < 2:
-        raise DataError(f"{images}: needs train/ with val/ or test/, found {', '.join(splits) or 'none'}")
-    return splits

@@ -33,10 +33,7 @@ def _card(name: str, images: int, archive: str) -> DatasetCard:
     )
 
 
-CARDS = {
-    "met": _card("met", 397_121, "MET (28 GB)"),
-    "met_mini": _card("met_mini", 38_307, "small_MET"),
-}
+CARDS = {"met": _card("met", 397_121, "MET (28 GB)"), "met_mini": _card("met_mini", 38_307, "small_MET")}
 
 
 def read(name: str, root: Path, options: DatasetOptions) -> Copy:

@@ -7,10 +7,9 @@ inside the white rim, rows 45 to 471 and columns 43 to 607. Heads are fitted up 
 
 from pathlib import Path
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.files.images import ImageFiles
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
@@ -30,16 +29,14 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read nyu_SPLIT.txt."""
 
     def open_split(split: str) -> Split:
         rows = [line.split() for line in read_lines(root / f"nyu_{split}.txt")]
         images, depths = ([row[column].removeprefix("/") for row in rows] for column in (0, 1))
-        loader = DepthFiles(root, images, depths, scale=1000.0, window=WINDOWS[split])
-        return depth_split(ImageFiles(root, images), loader, full_hash=options.full_hash)
+        files = DepthFiles(root, images, depths, scale=1000.0, window=WINDOWS[split])
+        return depth_split(files, full_hash=options.full_hash)
 
     return Copy((), open_split)
-
-
-datasets.register("nyuv2")(Published(CARD, read))

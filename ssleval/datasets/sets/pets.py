@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -21,6 +21,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD, downloads=True)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ``annotations/``, which number classes from 1."""
     if options.download:
@@ -44,6 +45,3 @@ def _rows(listed: Path) -> list[tuple[str, int]]:
     if any(len(row) != 4 for row in rows):
         raise DataError(f"{listed}: expected lines of IMAGE CLASS SPECIES BREED")
     return [(row[0], int(row[1])) for row in rows]
-
-
-datasets.register("pets")(Published(CARD, read, downloads=True))

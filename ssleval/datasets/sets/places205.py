@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -22,6 +22,7 @@ CARD = DatasetCard(
 IMAGES = "data/vision/torralba/deeplearning/images256"
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read lists with lines of a path and a class number; the name of a class is that of its folder."""
     val = _rows(root, "val")
@@ -44,6 +45,3 @@ def _rows(root: Path, split: str) -> list[tuple[str, int]]:
     if any(len(row) != 2 or not row[1].isdigit() for row in rows):
         raise DataError(f"{listed}: expected lines of PATH CLASS")
     return [(path, int(label)) for path, label in rows]
-
-
-datasets.register("places205")(Published(CARD, read))

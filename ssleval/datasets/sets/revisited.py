@@ -7,9 +7,10 @@ boxes``).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import file_split
 from ssleval.datasets.files.plainpickle import read_plain_pickle
-from ssleval.datasets.published import Copy, Published, Reader, read_json
+from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
 
 
@@ -42,43 +43,36 @@ CARDS: Mapping[str, DatasetCard] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Boxes:
-    image: Callable[[int], Image.Image]
-    boxes: tuple[tuple[float, ...], ...]
-    """Left, top, right, bottom in pixels."""
-
-    def __call__(self, index: int) -> Image.Image:
-        left, top, right, bottom = (round(side) for side in self.boxes[index])
-        return self.image(index).crop((left, top, right, bottom))
+Boxes: TypeAlias = tuple[tuple[float, ...], ...]
+"""Left, top, right, bottom in pixels."""
 
 
-def _reader(name: str) -> Reader:
-    def read(root: Path, options: DatasetOptions) -> Copy:
-        table = root / f"gnd_{name}.json"
-        table = table if table.is_file() else root / f"gnd_{name}.pkl"
-        content = read_json(table) if table.suffix == ".json" else read_plain_pickle(table)
-        gallery, queries, groups, boxes = _checked(table, content)
-
-        def open_split(split: str) -> Split:
-            names = gallery if split == "gallery" else queries
-            paths = [f"jpg/{image}.jpg" for image in names]
-            files = file_split(root, paths, np.zeros(len(paths), np.int64), full_hash=options.full_hash)
-            if split == "gallery":
-                return replace(files, targets=None)
-            image = _Boxes(files.image, boxes) if split == "boxes" else files.image
-            rows = [[part.tolist() for part in group[:3]] for group in groups]
-            mark = digest([files.fingerprint, rows, boxes if split == "boxes" else None])
-            return Split(paths, image, None, mark, groups.__getitem__)
-
-        return Copy((), open_split)
-
-    return read
+def _cropped(image: Callable[[int], Image.Image], boxes: Boxes, index: int) -> Image.Image:
+    left, top, right, bottom = (round(side) for side in boxes[index])
+    return image(index).crop((left, top, right, bottom))
 
 
-def _checked(
-    table: Path, content: Any
-) -> tuple[list[str], list[str], tuple[Groups, ...], tuple[tuple[float, ...], ...]]:
+def read(name: str, root: Path, options: DatasetOptions) -> Copy:
+    """Read the annotation of queries and gallery."""
+    table = root / f"gnd_{name}.json"
+    table = table if table.is_file() else root / f"gnd_{name}.pkl"
+    content = read_json(table) if table.suffix == ".json" else read_plain_pickle(table)
+    gallery, queries, groups, boxes = _checked(table, content)
+
+    def open_split(split: str) -> Split:
+        paths = [f"jpg/{image}.jpg" for image in (gallery if split == "gallery" else queries)]
+        files = file_split(root, paths, full_hash=options.full_hash)
+        if split == "gallery":
+            return files
+        image = partial(_cropped, files.image, boxes) if split == "boxes" else files.image
+        rows = [[part.tolist() for part in group[:3]] for group in groups]
+        mark = digest([files.fingerprint, rows, boxes if split == "boxes" else None])
+        return replace(files, image=image, fingerprint=mark, target=groups.__getitem__)
+
+    return Copy((), open_split)
+
+
+def _checked(table: Path, content: Any) -> tuple[list[str], list[str], tuple[Groups, ...], Boxes]:
     try:
         gallery, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
         groups = tuple(_groups(entry, row) for row, entry in enumerate(content["gnd"]))
@@ -104,4 +98,4 @@ def _groups(entry: Mapping[str, Any], row: int) -> Groups:
 
 
 for _name, _described in CARDS.items():
-    datasets.register(_name)(Published(_described, _reader(_name)))
+    datasets.register(_name)(Published(_described, partial(read, _name)))

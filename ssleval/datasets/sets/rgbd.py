@@ -10,55 +10,34 @@ of unknown depth, default 0 and 65535) and `max_depth` (metres, default 10).
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.dense import DepthFiles, depth_split, paired, read_format
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles
+from ssleval.datasets.files.dense import DepthFiles, color_sequence, depth_split, paired, read_format
 from ssleval.errors import ConfigError, DataError
 
 
 @datasets.register("rgbd")
 def rgbd(location: str, options: DatasetOptions) -> Dataset:
-    """Open a folder of colour images with depth.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: the layout is another, or a file has no partner.
-    """
+    """Open a folder of colour images with depth."""
     if not location:
         raise ConfigError("rgbd: needs a path; write rgbd:PATH")
     root = Path(location).expanduser()
     form = read_format(root / "depth.yaml")
-    files = _folders(root) if (root / "train").is_dir() else _sequence(root)
+    if (root / "train").is_dir():
+        files = {split: paired(root, f"{split}/rgb", f"{split}/depth") for split in ("train", "test")}
+    else:
+        files = _sequence(root)
 
     def open_split(split: str) -> Split:
-        images, depths = files[split]
-        loader = DepthFiles(root, images, depths, form.scale, form.invalid)
-        return depth_split(ImageFiles(root, images), loader, full_hash=options.full_hash)
+        depths = DepthFiles(root, *files[split], form.scale, form.invalid)
+        return depth_split(depths, full_hash=options.full_hash)
 
-    card = DatasetCard(
-        name=f"rgbd:{location}",
-        target="depth",
-        lengths={split: len(images) for split, (images, _) in files.items()},
-        max_depth=form.max_depth,
-        source=str(root),
-    )
+    name, lengths = f"rgbd:{location}", {split: len(images) for split, (images, _) in files.items()}
+    card = DatasetCard(name, "depth", lengths=lengths, max_depth=form.max_depth, source=str(root))
     return Dataset(card, open_split)
 
 
-def _folders(root: Path) -> dict[str, tuple[list[str], list[str]]]:
-    files: dict[str, tuple[list[str], list[str]]] = {}
-    for split in ("train", "test"):
-        images, depths = paired(root / split / "rgb", root / split / "depth")
-        files[split] = (
-            [f"{split}/rgb/{path}" for path in images],
-            [f"{split}/depth/{path}" for path in depths],
-        )
-    return files
-
-
 def _sequence(root: Path) -> dict[str, tuple[list[str], list[str]]]:
-    files = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
-    if len(files) < 2:
+    _, images, depths = color_sequence(root)
+    if len(images) < 2:
         raise DataError(f"rgbd:{root}: needs train/ and test/, or two images NAME.color.EXT; found neither")
-    depths = [f"{name.rpartition('.color.')[0]}.depth.png" for name in files]
-    cut = len(files) - -(-len(files) // 5)
-    return {"train": (files[:cut], depths[:cut]), "test": (files[cut:], depths[cut:])}
+    cut = len(images) - -(-len(images) // 5)
+    return {"train": (images[:cut], depths[:cut]), "test": (images[cut:], depths[cut:])}

@@ -15,8 +15,8 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
-from ssleval.datasets.files.dense import DepthFiles, read_format
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint
+from ssleval.datasets.files.dense import DepthFiles, color_sequence, read_format
+from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
@@ -29,6 +29,7 @@ UNIT = np.array([0.0, 0.0, 0.0, 1.0])
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
+    names: list[str]
     images: ImageFiles
     depths: DepthFiles
     poses: Float64[np.ndarray, "n 4 4"]
@@ -51,38 +52,34 @@ class _Sequence:
 
 @datasets.register("rgbd_pairs")
 def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
-    """Open the frames of a folder in pairs.
-
-    Raises:
-        ConfigError: no path is given.
-        DataError: the layout is another, a pose is no rigid motion, or there is no pair.
-    """
+    """Open the frames of a folder in pairs."""
     if not location:
         raise ConfigError("rgbd_pairs: needs a path; write rgbd_pairs:PATH")
     root = Path(location).expanduser()
-    frames, form = _open(root), read_format(root / "depth.yaml")
+    frames = _open(root)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         used = sorted({frame for pair in frames.pairs for frame in pair})
-        paths = [path for frame in used for path in (frames.images.paths[frame], frames.depths.depths[frame])]
+        paths = [
+            path for frame in used for path in (frames.images.paths[frame], frames.depths.targets[frame])
+        ]
         files = file_rows(root, paths, full_hash=options.full_hash)
         rows = [[*file, *frames.poses[used[row // 2]].flat] for row, file in enumerate(files)]
-        rows += [[form.scale, *form.invalid], list(frames.intrinsics.flat), *map(list, frames.pairs)]
-        names = [path.rpartition(".color.")[0] for path in frames.images.paths]
-        ids = [f"{names[first]}:{names[second]}" for first, second in frames.pairs]
+        reading = [frames.depths.scale, *frames.depths.invalid]
+        rows += [reading, list(frames.intrinsics.flat), *map(list, frames.pairs)]
+        ids = [f"{frames.names[first]}:{frames.names[second]}" for first, second in frames.pairs]
         return Split(ids, frames.image, None, fingerprint(rows), frames.views)
 
-    card = DatasetCard(
-        name=f"rgbd_pairs:{location}", target="views", lengths={"test": len(frames.pairs)}, source=str(root)
+    lengths = {"test": len(frames.pairs)}
+    return Dataset(
+        DatasetCard(f"rgbd_pairs:{location}", "views", lengths=lengths, source=str(root)), open_split
     )
-    return Dataset(card, open_split)
 
 
 def _open(root: Path) -> _Sequence:
-    files = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
-    if len(files) < 2:
-        raise DataError(f"rgbd_pairs:{root}: {len(files)} images NAME.color.EXT; a pair needs two")
-    names = [name.rpartition(".color.")[0] for name in files]
+    names, images, depths = color_sequence(root)
+    if len(images) < 2:
+        raise DataError(f"rgbd_pairs:{root}: {len(images)} images NAME.color.EXT; a pair needs two")
     form = read_format(root / "depth.yaml")
     poses = np.stack([_pose(root / f"{name}.pose.txt") for name in names])
     listed = root / "pairs.txt"
@@ -91,14 +88,9 @@ def _open(root: Path) -> _Sequence:
         raise DataError(
             f"rgbd_pairs:{root}: no camera turns by {DEGREES:g} degrees from another; list pairs in pairs.txt"
         )
-    depths = [f"{name}.depth.png" for name in names]
-    return _Sequence(
-        ImageFiles(root, files),
-        DepthFiles(root, files, depths, form.scale, form.invalid),
-        poses,
-        _matrix(root / "camera-intrinsics.txt", 3),
-        pairs,
-    )
+    depth_files = DepthFiles(root, images, depths, form.scale, form.invalid)
+    intrinsics = _matrix(root / "camera-intrinsics.txt", 3)
+    return _Sequence(names, ImageFiles(root, images), depth_files, poses, intrinsics, pairs)
 
 
 def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:

@@ -6,17 +6,17 @@ point is the centre of a pixel; boxes are left, top, right, bottom as published.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import KeyPoints
-from ssleval.datasets.files.images import decode, file_rows, fingerprint
-from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
+from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
 CATEGORIES = (
@@ -48,34 +48,13 @@ class _Pair:
     box: tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
-    root: Path
-    pairs: list[_Pair]
-
-    def __call__(self, index: int) -> Image.Image:
-        path = self.root / self.pairs[index].images[0]
-        return decode(path, str(path))
+def _key_points(partners: ImageFiles, pairs: list[_Pair], index: int) -> KeyPoints:
+    pair = pairs[index]
+    category = CATEGORIES.index(pair.category)
+    return KeyPoints(pair.images, partners(index), *pair.points, pair.box, category)
 
 
-@dataclass(frozen=True, slots=True)
-class _Points:
-    root: Path
-    pairs: list[_Pair]
-
-    def __call__(self, index: int) -> KeyPoints:
-        pair = self.pairs[index]
-        path = self.root / pair.images[1]
-        return KeyPoints(
-            names=pair.images,
-            partner=decode(path, str(path)),
-            points=pair.points[0],
-            partner_points=pair.points[1],
-            box=pair.box,
-            category=CATEGORIES.index(pair.category),
-        )
-
-
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read one JSON file for every pair, in order of their names."""
 
@@ -91,13 +70,9 @@ def read(root: Path, options: DatasetOptions) -> Copy:
             [pair.category, *pair.images, *(points.tolist() for points in pair.points), list(pair.box)]
             for pair in pairs
         ]
-        return Split(
-            ids=[path.stem for path in files],
-            image=_Images(root, pairs),
-            targets=None,
-            fingerprint=fingerprint(rows),
-            target=_Points(root, pairs),
-        )
+        first, second = (ImageFiles(root, [pair.images[side] for pair in pairs]) for side in (0, 1))
+        ids = [path.stem for path in files]
+        return Split(ids, first, None, fingerprint(rows), partial(_key_points, second, pairs))
 
     return Copy(CATEGORIES, open_split)
 
@@ -110,14 +85,14 @@ def _read(path: Path) -> _Pair:
     category = entry["category"]
     if category not in CATEGORIES:
         raise DataError(f"{path}: {category!r} is no category of SPair-71k")
-    images = tuple(f"JPEGImages/{category}/{entry[name]}" for name in ("src_imname", "trg_imname"))
+    source, target = (f"JPEGImages/{category}/{entry[name]}" for name in ("src_imname", "trg_imname"))
     first, second = (_numbers(path, name, entry[name], 2) for name in ("src_kps", "trg_kps"))
     if len(first) != len(second) or not len(first):
         raise DataError(f"{path}: {len(first)} and {len(second)} key points; expected as many of both")
     (box,) = _numbers(path, "trg_bndbox", [entry["trg_bndbox"]], 4)
     left, top, right, bottom = box.tolist()
     half = np.float32(0.5)
-    return _Pair(category, (images[0], images[1]), (first + half, second + half), (left, top, right, bottom))
+    return _Pair(category, (source, target), (first + half, second + half), (left, top, right, bottom))
 
 
 def _numbers(path: Path, name: str, stated: Any, width: int) -> Float32[np.ndarray, "k w"]:
@@ -128,6 +103,3 @@ def _numbers(path: Path, name: str, stated: Any, width: int) -> Float32[np.ndarr
     if numbers.ndim != 2 or numbers.shape[1] != width or not np.isfinite(numbers).all():
         raise DataError(f"{path}: {name} is {stated}; expected {width} numbers each")
     return numbers
-
-
-datasets.register("spair71k")(Published(CARD, read))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 LISTS = {"train": "Training_01.txt", "test": "Testing_01.txt"}
@@ -21,6 +21,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read partition 1; classes are numbered as in ClassName.txt."""
     names = read_lines(root / "Partitions" / "ClassName.txt")
@@ -39,6 +40,3 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     # /a/abbey, /a/airplane_cabin, /a/apartment_building/outdoor: the first folder is the initial letter.
     readable = [name.split("/", 2)[-1].replace("_", " ").replace("/", ", ") for name in names]
     return Copy(tuple(readable), open_split)
-
-
-datasets.register("sun397")(Published(CARD, read))

@@ -72,24 +72,9 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """Images that the library's object holds in memory; can be pickled."""
-
-    data: Any
-
-    def __call__(self, index: int) -> Image.Image:
-        return self.data[index][0].convert("RGB")
-
-
 @datasets.register("torchvision")
 def torchvision(location: str, options: DatasetOptions) -> Dataset:
-    """Open a class of torchvision.datasets by name.
-
-    Raises:
-        UnknownNameError: there is no such class, or its splits are unknown here.
-        DataError: the files are absent, and fetching them is not allowed or not possible.
-    """
+    """Open a class of torchvision.datasets by name."""
     if location not in FORMS:
         raise UnknownNameError(
             f"torchvision:{location}: no class of known splits has that name; {suggestion(location, FORMS)}"
@@ -151,16 +136,16 @@ def _class_names(data: Any, form: Form) -> tuple[str, ...]:
     return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
 
 
+def _decoded(data: Any, index: int) -> Image.Image:
+    return data[index][0].convert("RGB")
+
+
 def _from_memory(data: Any, labels: str) -> Split:
     targets = np.asarray(getattr(data, labels)).astype(np.int64)
     pixels = np.asarray(data.data)
     content = hashlib.sha256(pixels.tobytes()).hexdigest()
-    return Split(
-        ids=[f"{index:06d}" for index in range(len(targets))],
-        image=_Decoded(data),
-        targets=targets,
-        fingerprint=fingerprint([[content, list(pixels.shape)], targets.tolist()]),
-    )
+    mark = fingerprint([[content, list(pixels.shape)], targets.tolist()])
+    return Split([f"{index:06d}" for index in range(len(targets))], partial(_decoded, data), targets, mark)
 
 
 def _from_files(root: Path, parts: Sequence[Any], *, full_hash: bool) -> Split:
@@ -181,10 +166,8 @@ def _card(
 _DTD = {"train": 1_880, "val": 1_880, "test": 1_880, "trainval": 3_760}
 _AIRCRAFT = {"train": 3_334, "val": 3_333, "trainval": 6_667, "test": 3_333}
 _FLOWERS = {"train": 1_020, "val": 1_020, "test": 6_149, "trainval": 2_040}
-_CIFAR, _CIFAR_PAGE = (
-    {"train": 50_000, "test": 10_000},
-    "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
-)
+_CIFAR = {"train": 50_000, "test": 10_000}
+_CIFAR_PAGE = "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/"
 
 PUBLISHED: Mapping[str, DatasetCard] = {
@@ -214,10 +197,6 @@ PUBLISHED: Mapping[str, DatasetCard] = {
 """Cards of the sets with a plain name, whose folder has the layout that torchvision expects."""
 
 for _kind, _described in PUBLISHED.items():
-    datasets.register(_described.name)(
-        Published(
-            replace(_described, license=FORMS[_kind].license),
-            partial(_read, _kind, _described.name),
-            downloads=bool(FORMS[_kind].download),
-        )
-    )
+    _licensed = replace(_described, license=FORMS[_kind].license)
+    _reader, _downloads = partial(_read, _kind, _described.name), bool(FORMS[_kind].download)
+    datasets.register(_described.name)(Published(_licensed, _reader, downloads=_downloads))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_lines
+from ssleval.datasets.published import Copy, published, read_lines
 from ssleval.errors import DataError
 
 CLASSES = (
@@ -33,6 +33,7 @@ CARD = DatasetCard(
 )
 
 
+@published(CARD)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ImageSets/Main, one for each class and split."""
     base = root / "VOCdevkit" / "VOC2007"
@@ -52,6 +53,3 @@ def _present(listed: Path, images: list[str]) -> Bool[np.ndarray, " n"]:
     if [row[0] for row in rows] != images:
         raise DataError(f"{listed}: lists other images than its split; the copy is damaged")
     return np.array([int(row[1]) == 1 for row in rows])
-
-
-datasets.register("voc2007")(Published(CARD, read))

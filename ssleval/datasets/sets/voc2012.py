@@ -46,13 +46,11 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     def open_split(split: str) -> Split:
         names = read_lines(base / "ImageSets" / "Segmentation" / f"{split}.txt")
         folder = "SegmentationClassAug" if split == "trainaug" else "SegmentationClass"
-        return mask_split(
-            base,
+        images, masks = (
             [f"JPEGImages/{name}.jpg" for name in names],
             [f"{folder}/{name}.png" for name in names],
-            named_classes(len(CLASSES)),
-            full_hash=options.full_hash,
         )
+        return mask_split(base, images, masks, named_classes(len(CLASSES)), full_hash=options.full_hash)
 
     return Copy(CLASSES, open_split)
 

@@ -12,29 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint
+from ssleval.datasets.files.images import EXTENSIONS, SPLITS, decode, fingerprint
 from ssleval.datasets.files.names import Names
 from ssleval.errors import DataError
 
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(slots=True)
-class _Item:
-    """What one key of one shard holds."""
-
-    shard: int
-    name: str = ""
-    offset: int = 0
-    """Bytes, as is ``size``."""
-    size: int = 0
-    label: int = -1
+_Place: TypeAlias = tuple[str, int, int, int]
+"""File name of an image in its shard, shard, offset and size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +59,7 @@ class _Shards:
 
 @datasets.register("wds")
 def wds(location: str, options: DatasetOptions) -> Dataset:
-    """Index tar shards by their headers.
-
-    Raises:
-        DataError: there are no shards, or shards of other splits; a shard is compressed or damaged; or a key
-        has
-            no image or no label.
-    """
+    """Index tar shards by their headers."""
     shards = {split: _index(paths) for split, paths in _by_split(location).items()}
 
     def open_split(split: str) -> Split:
@@ -83,13 +67,9 @@ def wds(location: str, options: DatasetOptions) -> Dataset:
         mark = fingerprint(images.rows(full_hash=options.full_hash))
         return Split(images.ids, images, images.labels, mark)
 
-    card = DatasetCard(
-        name=f"wds:{location}",
-        class_names=_class_names(shards),
-        lengths={split: len(images.ids) for split, images in shards.items()},
-        test_split="test" if "test" in shards else "val",
-        source=location,
-    )
+    name, names, scored = f"wds:{location}", _class_names(shards), "test" if "test" in shards else "val"
+    lengths = {split: len(images.ids) for split, images in shards.items()}
+    card = DatasetCard(name, "label", names, lengths=lengths, test_split=scored, source=location)
     return Dataset(card, open_split)
 
 
@@ -143,38 +123,41 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _index(shards: Sequence[Path]) -> _Shards:
-    items: dict[str, _Item] = {}
+    places: dict[str, _Place] = {}
+    labels: dict[str, int] = {}  # of every key, in stored order; -1 until its label is read
     for number, shard in enumerate(shards):
         try:
             # "r:" and not "r": a compressed shard cannot be read by seeking.
             with tarfile.open(shard, "r:") as archive:
-                _add(items, number, shard, archive)
+                _add(places, labels, number, shard, archive)
         except tarfile.TarError as error:
             raise DataError(f"wds:{shard}: not a whole, uncompressed tar file ({error})") from error
-    for key, item in items.items():
-        if not item.name or item.label < 0:
-            raise DataError(f"wds:{key}: has no {'label (.cls)' if item.name else 'image'}")
-    if not items:
+    for key, label in labels.items():
+        if key not in places or label < 0:
+            raise DataError(f"wds:{key}: has no {'label (.cls)' if key in places else 'image'}")
+    if not labels:
         raise DataError(f"wds:{shards[0].parent}: no items in {len(shards)} shards")
-    places = np.array([(item.shard, item.offset, item.size) for item in items.values()], np.int64)
-    labels = np.array([item.label for item in items.values()], np.int64)
-    return _Shards(shards, Names(items), Names(item.name for item in items.values()), places, labels)
+    names = Names(places[key][0] for key in labels)
+    where = np.array([places[key][1:] for key in labels], np.int64)
+    return _Shards(shards, Names(labels), names, where, np.array(list(labels.values()), np.int64))
 
 
-def _add(items: dict[str, _Item], number: int, shard: Path, archive: tarfile.TarFile) -> None:
+def _add(
+    places: dict[str, _Place], labels: dict[str, int], number: int, shard: Path, archive: tarfile.TarFile
+) -> None:
     for member in archive:
         if not member.isfile():
             continue
         folder, _, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
         key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
-        item = items.setdefault(key, _Item(number))
+        labels.setdefault(key, -1)
         if f".{extension.lower()}" in EXTENSIONS:
-            if item.name:
-                raise DataError(f"wds:{shard}: {key} has two images, {item.name} and {member.name}")
-            item.name, item.offset, item.size = member.name, member.offset_data, member.size
+            if key in places:
+                raise DataError(f"wds:{shard}: {key} has two images, {places[key][0]} and {member.name}")
+            places[key] = (member.name, number, member.offset_data, member.size)
         elif extension == "cls":
-            item.label = _label(shard, archive, member)
+            labels[key] = _label(shard, archive, member)
 
 
 def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:

@@ -9,9 +9,8 @@ import pytest
 from ssleval.datasets.scenes import pairs, retrieval
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import CLIPS, FRAMES
-from ssleval.datasets.scenes.copies import ORIGINALS
 from ssleval.datasets.scenes.draw import Draw
-from ssleval.datasets.scenes.edits import EDITS
+from ssleval.datasets.scenes.edits import EDITS, ORIGINALS
 from ssleval.datasets.scenes.items import SPLITS, item
 from ssleval.datasets.scenes.render import IGNORE, MASK_CLASSES
 from ssleval.datasets.scenes.store import golden
