@@ -141,7 +141,8 @@ class _Run:
                 epoch, ends = (step + 1) // self.per_epoch, (step + 1) % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
                 advance(batch)
-                stopped = self._any_process(bool(caught))
+                # All processes must stop at the same step.
+                stopped = bool(sum_over_processes(torch.tensor(float(bool(caught)))) > 0)
                 if watched or ends or stopped:
                     speed = (step + 1 - timed) * batch / (time.perf_counter() - clock)
                     newest = log.flush(speed)
@@ -202,11 +203,13 @@ class _Run:
         if run.checkpoint_every and epoch % run.checkpoint_every == 0:
             self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
         if run.evaluate_every and epoch % run.evaluate_every == 0:
-            if not log.has_evaluation(step - 1):
+            if step - 1 not in log.evaluated():
                 teacher, card = teacher.to(self.learner.device), self._card(teacher, step)
                 scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
                 log.evaluation(step - 1, epoch - 1, scores)
-            if log.best_evaluation() == step - 1:
+            evaluated = log.evaluated()
+            # Of equal scores, the earliest is the best.
+            if max(evaluated, key=evaluated.__getitem__) == step - 1:
                 self.checkpoints.keep("best.pt")
 
     def _card(self, teacher: Network, step: int) -> BackboneCard:
@@ -245,10 +248,6 @@ class _Run:
             masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
         mine = masks.reshape(2, batch, -1)[:, self.rows].reshape(-1, grid**2)
         return torch.from_numpy(mine).to(self.learner.device)
-
-    def _any_process(self, stop: bool) -> bool:
-        """Return whether any process was told to stop: all must stop at the same step."""
-        return bool(sum_over_processes(torch.tensor(float(stop))) > 0)
 
 
 def _current_device(name: str) -> torch.device:

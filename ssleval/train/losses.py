@@ -53,8 +53,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         # The buffer is used once, so that it can be scaled in place.
-        count = len(ctx.needs_input_grad)
-        return gradient.mul_(grad_outputs[0]), *([None] * (count - 1))
+        return gradient.mul_(grad_outputs[0]), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) -> Float[Tensor, ""]:
