@@ -134,12 +134,7 @@ class TrainConfig:
         )
 
     def vit(self) -> VitConfig:
-        """Return the student's transformer.
-
-        Raises:
-            UnknownNameError: there is no such size.
-            ConfigError: a crop size is not a multiple of the patch size.
-        """
+        """Return the student's transformer; refuse crop sizes in broken patches."""
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
         self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))

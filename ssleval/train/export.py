@@ -30,14 +30,9 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
     if isinstance(backbone, Convnet):
         card = backbone.card
     else:
-        vit = backbone.config
+        vit, kind = backbone.config, backbone.config.position_embedding
         card = BackboneCard(
-            "teacher",
-            "native",
-            "file",
-            vit.embed_dim,
-            vit.patch_size,
-            position_embedding=vit.position_embedding,
+            "teacher", "native", "file", vit.embed_dim, vit.patch_size, position_embedding=kind
         )
     return replace(
         card,
