@@ -35,12 +35,8 @@ class Network(nn.Module):
         """Return logits of all crops and of the patches in ``masks``, and the class tokens of global crops.
 
         Crops of one size pass through the backbone as one batch, and all class tokens through the head.
-
-        Args:
-            views: ``v`` crops of ``b`` images.
-            masks: the patches of the global crops that enter the loss, one row per crop.
-            temperature: divides the logits.
-            hide: whether these patches are replaced by the mask token.
+        ``masks`` are the patches of the global crops that enter the loss, one row per crop; ``hide`` replaces
+        them by the mask token. ``temperature`` divides the logits.
         """
         batch = views.globals.shape[1]
         # Without a patch loss, the backbone need only output the class token.

@@ -22,17 +22,10 @@ _OWN_CODE = ("python_file", "torchhub")
 def examine(
     name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
 ) -> Iterator[Finding]:
-    """Load a model as a run would, and yield the finding of each check.
+    """Load a model as `ssleval run` would, and yield the finding of each check.
 
-    Args:
-        name: a zoo alias or ``source:identifier``.
-        context: device, precision and seed; its cache is not used.
-        checkpoint: local weights for the named architecture.
-        key: which network of a full training checkpoint.
-        limit: images of each split of the embedded digits that the model is scored on.
-
-    Raises:
-        UnknownNameError: no such model. Weights that cannot be loaded are a finding.
+    The cache of ``context`` is not used. The model is scored on ``limit`` images of each split of the
+    embedded digits. Weights that cannot be loaded are a finding.
     """
     try:
         backbone = load(name, checkpoint=checkpoint, key=key, seed=context.seed, device=context.device)

@@ -12,6 +12,7 @@ from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
 from ssleval.features import Live
+from ssleval.heads.dense.grid import resized
 
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
@@ -24,8 +25,7 @@ def probes(backbone: Backbone, count: int) -> Float[Tensor, "b 3 s s"]:
     side = backbone.card.native_geometry().fixed_size
     assert side is not None
     coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(0))
-    smooth = functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
-    return smooth.clamp(0, 1).to(backbone.mean.device)
+    return resized(coarse, (side, side)).clamp(0, 1).to(backbone.mean.device)
 
 
 def tokens(backbone: Backbone) -> Finding:
@@ -39,9 +39,8 @@ def tokens(backbone: Backbone) -> Finding:
         sizes = "this size only"
     h, w = last.patches.shape[1:3]
     prefix = "class token" if last.cls is not None else "no class token"
-    registers = 0 if last.registers is None else last.registers.shape[1]
-    evidence = f"{h}x{w} patches of {card.patch_size} pixels, {prefix}, {registers} registers; {sizes}"
-    return Finding("pass", evidence)
+    prefix += f", {0 if last.registers is None else last.registers.shape[1]} registers"
+    return Finding("pass", f"{h}x{w} patches of {card.patch_size} pixels, {prefix}; {sizes}")
 
 
 def pooling(backbone: Backbone) -> Finding:
@@ -120,13 +119,9 @@ def batches(backbone: Backbone) -> Finding:
 
 
 CHECKS: Mapping[str, Callable[[Backbone], Finding]] = {
-    "tokens": tokens,
-    "pooling": pooling,
-    "patch order": patch_order,
-    "mode": mode,
-    "determinism": determinism,
-    "batches": batches,
-}
+    "tokens": tokens, "pooling": pooling, "patch order": patch_order, "mode": mode,
+    "determinism": determinism, "batches": batches,
+}  # fmt: skip
 """Checks that need nothing but the model, in the order they are run."""
 
 

@@ -21,6 +21,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, page
 from ssleval.display.pictures.look import Look, Picture, as_image, patch_tokens
 from ssleval.errors import NotApplicableError
+from ssleval.heads.dense.grid import resized
 
 NOTES = (
     "One set of colours for all images.",
@@ -111,7 +112,4 @@ def _stretched(values: Float[Tensor, "n 3"], kept: Bool[Tensor, " n"]) -> Float[
 
 def _upsampled(values: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[np.ndarray, "H W c"]:
     """Return maps at ``size`` (width, height), bilinearly."""
-    fine = torch.nn.functional.interpolate(
-        values.permute(2, 0, 1)[None], size[::-1], mode="bilinear", align_corners=False
-    )
-    return fine[0].permute(1, 2, 0).numpy()
+    return resized(values.permute(2, 0, 1)[None], size[::-1])[0].permute(1, 2, 0).numpy()
