@@ -43,8 +43,8 @@ def cache_verify(cache: CacheDir = None) -> None:
 
     damaged = verify(cache or default_cache())
     for batch in damaged:
-        rows = f"rows {batch.rows.start}..{batch.rows.stop - 1}"
-        typer.echo(f"{batch.key[:12]} {batch.column}: {rows} damaged and dropped")
+        last = batch.rows.stop - 1
+        typer.echo(f"{batch.key[:12]} {batch.column}: rows {batch.rows.start}..{last} damaged and dropped")
     typer.echo(f"{len(damaged)} damaged batches")
 
 

@@ -39,13 +39,6 @@ def report_(
     from ssleval.core import DatasetOptions
     from ssleval.display.report import Options, write_report
 
-    options = Options(
-        title=title,
-        training=tuple(training or ()),
-        drawn=pictures,
-        images=tuple(images or ()),
-        thumbnails=thumbnails,
-        detail_mb=detail_mb,
-        datasets=DatasetOptions(data_root, cache=cache or default_cache()),
-    )
+    data, runs = DatasetOptions(data_root, cache=cache or default_cache()), tuple(training or ())
+    options = Options(title, runs, pictures, tuple(images or ()), thumbnails, detail_mb, data)
     typer.echo(f"{out}: {write_report(results, out, options)} results")

@@ -1,8 +1,6 @@
 """`ssleval run`: measure models with tasks on datasets."""
 
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,54 +58,30 @@ def run_(
     from ssleval.run.sweep import Sweep, sweep
 
     folder = cache or default_cache()
-    context = Context(
-        device=device,
-        precision=precision,
-        batch_size=_batch_size(batch_size),
-        num_workers=num_workers,
-        seed=seed,
-        skip_corrupt=skip_corrupt,
-        cache=folder,
-        progress=not quiet,
-    )
-    request = Sweep(
-        models=model,
-        tasks=task,
-        datasets=dataset,
-        suite=suite,
-        split=split,
-        settings=tuple(set_ or ()),
-        checkpoint=checkpoint,
-        key=key,
-        limit=limit,
-        options=DatasetOptions(data_root, full_hash, download, folder),
-    )
+    size = _batch_size(batch_size)
+    context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
+    data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
+    request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data)
     if dry_run:
         from ssleval.run.estimate import estimate
 
         for line in estimate(request, context, results, force=force):
             typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
         return
-    failed = 0
-    with _interruptible():
+    failed = False
+    try:
         for outcome in sweep(request, context, results, force=force, note=notes(quiet=quiet)):
             if isinstance(outcome, SslevalError):
-                failed += 1
+                failed = True
                 complain(outcome)
             else:
                 typer.echo(_json_line(outcome) if as_json else _line(outcome))
-    if failed:
-        raise SystemExit(2)
-
-
-@contextmanager
-def _interruptible() -> Generator[None]:
-    try:
-        yield
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
         say("ssleval: interrupted; finished work is kept, the same command goes on from there")
         raise SystemExit(130) from None
+    if failed:
+        raise SystemExit(2)
 
 
 def _batch_size(text: str) -> int:
@@ -121,14 +95,13 @@ def _batch_size(text: str) -> int:
 def _line(result: "Result") -> str:
     from ssleval.results.numbers import with_interval
 
-    scores = (
-        f"{name} {with_interval(score.value, score.ci95, score.unit)}"
-        f"{'' if score.unit == 'fraction' else f' {score.unit}'}"
-        for name, score in result.metrics.items()
-    )
-    n = next(iter(result.metrics.values())).n
     kept = "  (stored before; --force measures again)" if result.cached else ""
-    return f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}\n  " + "\n  ".join(scores)
+    n = result.metrics[result.headline].n
+    lines = [f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}"]
+    for name, score in result.metrics.items():
+        unit = "" if score.unit == "fraction" else f" {score.unit}"
+        lines.append(f"{name} {with_interval(score.value, score.ci95, score.unit)}{unit}")
+    return "\n  ".join(lines)
 
 
 def _json_line(result: "Result") -> str:

@@ -19,18 +19,10 @@ if TYPE_CHECKING:
     from ssleval.features.cache import Entry
 
 LEADING = {
-    "open_set": "gap",
-    "mask": "mean_iou",
-    "instances": "jaccard",
-    "video": "j_and_f",
-    "depth": "rmse",
-    "normals": "",
-    "pairs": "pck",
-    "views": "recall_px",
-    "groups": "map",
-    "captions": "image_recall",
+    "open_set": "gap", "mask": "mean_iou", "instances": "jaccard", "video": "j_and_f", "depth": "rmse",
+    "normals": "", "pairs": "pck", "views": "recall_px", "groups": "map", "captions": "image_recall",
     "none": "",
-}
+}  # fmt: skip
 """The leading metric of the task that a target is made for; '' where there is none. A set of labels names
 its own metric."""
 
@@ -46,12 +38,7 @@ def rows(what: str) -> list[dict[str, Any]]:
 
 
 def selected(rows: list[dict[str, Any]], globs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the rows whose columns match globs, whatever the case of letters; '' matches everything.
-
-    Raises:
-        ConfigError: the rows have no such column.
-        UnknownNameError: no row matches; the message offers the nearest values.
-    """
+    """Return the rows whose columns match globs, whatever the case of letters; '' matches everything."""
     for column, glob in globs.items():
         if glob:
             if rows and column not in rows[0]:
@@ -110,10 +97,6 @@ def _dataset(name: str, entry: DatasetCard | str) -> dict[str, Any]:
         return {"dataset": name, "target": "", "splits": entry, "metric": "", "license": ""}
     splits = ", ".join(f"{split} {length:,}" for split, length in list(entry.lengths.items())[:4])
     splits += f" and {len(entry.lengths) - 4} more" if len(entry.lengths) > 4 else ""
-    return {
-        "dataset": name,
-        "target": entry.target,
-        "splits": splits,
-        "metric": LEADING.get(entry.target, entry.metric),
-        "license": entry.license,
-    }
+    metric = LEADING.get(entry.target, entry.metric)
+    row = {"dataset": name, "target": entry.target, "splits": splits, "metric": metric}
+    return {**row, "license": entry.license}

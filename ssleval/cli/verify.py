@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ from ssleval.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from ssleval.results import Result
-    from ssleval.results.papers import Figures, Row
+    from ssleval.results.papers import Figures
     from ssleval.results.verify import Line
 
 
@@ -50,7 +49,8 @@ def verify_(
         and task in {"", line.figure.measured.protocol.task}
         and (not dataset or line.figure.measured.test.is_of(dataset))
     ]
-    unmapped = list(_unmapped(figures, model))
+    published = figures.model_called(model)
+    unmapped = [figure for figure in figures.unmapped if not model or (published and figure[1] == published)]
     if every:
         lines += [Line("not mapped", row, name, differs=(why,)) for row, name, why in unmapped]
     for line in lines:
@@ -64,23 +64,13 @@ def verify_(
 
 
 def _published_names(model: str, measured: "list[Result]", figures: "Figures") -> list[str]:
-    """Return the names in the zoo of ``model``, or of all models that were measured.
-
-    Raises:
-        UnknownNameError: neither a figure nor a result is of this model.
-    """
+    """Return the names in the zoo of ``model``, or of all models that were measured."""
     known = {result.model for result in measured}
     names = [name for each in ([model] if model else sorted(known)) if (name := figures.model_called(each))]
     if model and not names and model not in known:
         hint = suggestion(model, {*figures.models, *known})
         raise UnknownNameError(f"no published figure and no result is of a model {model!r}; {hint}")
     return names
-
-
-def _unmapped(figures: "Figures", model: str) -> "Iterator[tuple[Row, str, str]]":
-    """Yield the figures without a mapping: of ``model``, or all."""
-    name = figures.model_called(model)
-    return (figure for figure in figures.unmapped if not model or (name and figure[1] == name))
 
 
 def _shown(line: "Line") -> str:
@@ -112,9 +102,9 @@ def _refuse_unknown(kind: str, name: str, known: set[str]) -> None:
 
 
 def _summary(subject: str, counts: Counter[str], unmapped: int, unknown: list[str]) -> str:
-    text = ", ".join(f"{counts[status]} {status}" for status in ("match", "drift", "not comparable"))
+    parts = [", ".join(f"{counts[status]} {status}" for status in ("match", "drift", "not comparable"))]
     if unmapped:
-        text += f"; {unmapped} published figures have no mapping, --all lists them"
+        parts.append(f"{unmapped} published figures have no mapping, --all lists them")
     if unknown:
-        text += f"; no published figure is known to be of {', '.join(unknown)}"
-    return f"{subject}: {text}"
+        parts.append(f"no published figure is known to be of {', '.join(unknown)}")
+    return f"{subject}: {'; '.join(parts)}"

@@ -31,12 +31,8 @@ _Panel: TypeAlias = Mapping[str, Mapping[str, Any]]
 def draw_curves(folder: Path, out: Path) -> None:
     """Draw losses, collapse indicators, evaluations with their 95 % intervals, and schedules.
 
-    Args:
-        folder: the ``--out`` folder of `ssleval train`; the run may be in progress.
-        out: a PNG, PDF or SVG file, chosen by its suffix.
-
-    Raises:
-        DataError: there is no training log in ``folder``, or ``out`` has another suffix.
+    ``folder`` is the ``--out`` folder of `ssleval train`, whose run may be in progress; ``out`` is a PNG, PDF
+    or SVG file.
     """
     from matplotlib.figure import Figure
 
@@ -84,9 +80,8 @@ def _draw(axes: "Axes", panel: _Panel) -> None:
             axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.5)
         if "low" in curve:
             line.set(marker="o", markersize=3)
-            axes.fill_between(
-                steps, curve["low"], curve["high"], color=line.get_color(), alpha=0.15, linewidth=0
-            )
+            ends = curve["low"], curve["high"]
+            axes.fill_between(steps, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
     if "information" in panel:
         axes.axhline(COLLAPSED, color="crimson", linestyle="--", linewidth=1, label="collapse")
     if len(panel) > 1 or "information" in panel:

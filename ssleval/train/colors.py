@@ -6,6 +6,7 @@ grayscale, blur, solarisation), computed in floating point without rounding to 8
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 
 import numpy as np
 import torch
@@ -69,18 +70,15 @@ def distort(crops: Float[Tensor, "n 3 s s"], colors: Colors) -> Float[Tensor, "n
 
 def _distort(crops: Tensor, colors: Colors) -> None:
     jitters = (_brightness, _contrast, _saturation, hue_shifted)
-    rounds = [(turn, kind) for turn in range(len(jitters)) for kind in range(len(jitters))]
-    jittered = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in rounds]
+    turns = list(product(range(len(jitters)), repeat=2))
+    chosen = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in turns]
+    strengths = [colors.factors[rows, kind] for rows, (_, kind) in zip(chosen, turns, strict=True)]
     others = [np.flatnonzero(drawn) for drawn in (colors.gray, colors.sigma, colors.solarized)]
-    *rows_of_rounds, gray, soft, inverted = _to_device([*jittered, *others], crops.device)
-    strengths = [
-        colors.factors[rows, kind].astype(np.float32)
-        for rows, (_, kind) in zip(jittered, rounds, strict=True)
-    ]
-    factors_of_rounds = _to_device(strengths, crops.device)
-    for rows, (_, kind), factors in zip(rows_of_rounds, rounds, factors_of_rounds, strict=True):
+    *jittered, gray, soft, inverted = _to_device([*chosen, *others], crops.device)
+    factors = _to_device([values.astype(np.float32) for values in strengths], crops.device)
+    for rows, (_, kind), values in zip(jittered, turns, factors, strict=True):
         if len(rows):
-            crops[rows] = jitters[kind](crops[rows], factors.view(-1, 1, 1, 1))
+            crops[rows] = jitters[kind](crops[rows], values.view(-1, 1, 1, 1))
     crops[gray] = _gray(crops[gray]).expand(-1, 3, -1, -1)
     crops[soft] = blurred(crops[soft], colors.sigma[others[1]])
     values = crops[inverted]

@@ -78,10 +78,8 @@ class TrainConfig:
                 f"train: views.high_resolution_size is {size} and run.high_resolution_epochs {epochs}; give "
                 "both or neither"
             )
-        if epochs >= self.run.epochs:
-            raise ConfigError(
-                f"train: run.high_resolution_epochs is {epochs} of {self.run.epochs}; it must be fewer"
-            )
+        if epochs >= (most := self.run.epochs):
+            raise ConfigError(f"train: run.high_resolution_epochs is {epochs} of {most}; it must be fewer")
         if size and size <= self.views.global_size:
             raise ConfigError(
                 f"train: views.high_resolution_size is {size}; it must exceed views.global_size, "
@@ -134,12 +132,7 @@ class TrainConfig:
         )
 
     def vit(self) -> VitConfig:
-        """Return the student's transformer.
-
-        Raises:
-            UnknownNameError: there is no such size.
-            ConfigError: a crop size is not a multiple of the patch size.
-        """
+        """Return the student's transformer; refuse crop sizes in broken patches."""
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
         self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
@@ -169,11 +162,9 @@ def recipes() -> tuple[str, ...]:
 
 
 def read_config(recipe: str = "dino", settings: Iterable[str] = ()) -> TrainConfig:
-    """Return a recipe, with values replaced by ``SECTION.FIELD=VALUE`` texts; later ones win.
+    """Return a recipe, with values replaced by texts such as ``model.dim=192``; later ones win.
 
-    Args:
-        recipe: a packaged name, or a YAML file of sections and fields.
-        settings: texts such as ``model.dim=192``.
+    ``recipe`` is a packaged name, or a YAML file of sections and fields.
 
     Raises:
         UnknownNameError: there is no such recipe, section or field; the message offers the nearest.

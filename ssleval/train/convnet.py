@@ -36,11 +36,7 @@ class Convnet(nn.Module):
 
 
 def build_convnet(config: TrainConfig) -> Convnet:
-    """Return an untrained network in training mode.
-
-    Raises:
-        ConfigError: ``model.arch`` is no convnet, or a crop size is not a multiple of its stride.
-    """
+    """Return an untrained network in training mode; refuse other networks, and crops in broken strides."""
     arch = config.model.arch
     backbone = load(f"random:{arch}", seed=config.run.seed)
     if not isinstance(backbone, TimmBackbone) or not backbone.is_convolutional:

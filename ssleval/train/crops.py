@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from ssleval.train.sections import ViewsConfig
+
 _TRIES = 10
 """Candidates for a random box before the central one is used, as in torchvision's RandomResizedCrop."""
 
@@ -32,19 +34,15 @@ class Boxes:
 
 
 def draw_boxes(
-    random: np.random.Generator,
-    sizes: Int[np.ndarray, "n 2"],
-    *,
-    scale: tuple[float, ...],
-    ratio: tuple[float, ...],
-    flip: float,
+    random: np.random.Generator, sizes: Int[np.ndarray, "n 2"], views: ViewsConfig, kind: int
 ) -> Boxes:
     """Draw crops of images of ``sizes`` (height, width), as torchvision's RandomResizedCrop does.
 
-    The area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``. The first of ten boxes that
-    fits is used; otherwise the largest central box of an allowed aspect ratio.
+    The area is uniform in the scale of the ``kind`` (0 and 1 global, 2 local), the aspect ratio log-uniform.
+    The first of ten boxes that fits is used; otherwise the largest central box of an allowed aspect ratio.
     """
-    count = len(sizes)
+    count, ratio = len(sizes), views.ratio
+    scale = views.global_scale if kind < 2 else views.local_scale
     full_height, full_width = sizes[:, :1], sizes[:, 1:]
     area = full_height * full_width * random.uniform(scale[0], scale[1], (count, _TRIES))
     aspect = np.exp(random.uniform(log(ratio[0]), log(ratio[1]), (count, _TRIES)))
@@ -62,7 +60,7 @@ def draw_boxes(
         left=np.where(any_fits, np.floor(place_x * (free_x + 1)), free_x // 2).astype(np.int64),
         height=height,
         width=width,
-        flipped=random.random(count) < flip,
+        flipped=random.random(count) < views.flip,
     )
 
 

@@ -13,9 +13,7 @@ from ssleval.train.state import read_state
 def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
     """Return the teacher of a training checkpoint, backbone and heads, and the centres of its logits.
 
-    Raises:
-        WeightsError: ``path`` is no training checkpoint.
-        ConfigError: its prototypes or patches do not match the student's.
+    Refuses one whose prototypes or patches do not match the student's.
     """
     state = read_state(path)
     theirs = from_dict(state["config"])
@@ -33,5 +31,4 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
         )
     network = untrained(theirs, drop_path=0.0)
     network.load_state_dict(state["teacher"])
-    centers: Tensor = state["centers"]
-    return network.eval().requires_grad_(False), centers
+    return network.eval().requires_grad_(False), state["centers"]

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssleval.backbones.loaders.native import NativeBackbone
 from ssleval.backbones.loaders.timm import TimmBackbone
-from ssleval.backbones.vit import Vit
 from ssleval.backbones.weights.weightfile import write_weights
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone
@@ -29,8 +27,15 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
     ``epoch`` is the last trained one, from zero: crops are larger in the high-resolution epochs.
     """
     backbone, side = network.backbone, config.views_at(epoch).global_size
+    if isinstance(backbone, Convnet):
+        card = backbone.card
+    else:
+        vit, kind = backbone.config, backbone.config.position_embedding
+        card = BackboneCard(
+            "teacher", "native", "file", vit.embed_dim, vit.patch_size, position_embedding=kind
+        )
     return replace(
-        backbone.card if isinstance(backbone, Convnet) else _vit_card(backbone),
+        card,
         name="teacher",
         image_size=side,
         resize=round(side * 256 / 224),
@@ -44,17 +49,6 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
         pretraining_data=data,
         parameters=round(sum(weight.numel() for weight in backbone.parameters()) / 1e6, 2),
         source="trained by ssleval",
-    )
-
-
-def _vit_card(vit: Vit) -> BackboneCard:
-    return BackboneCard(
-        name="teacher",
-        loader="native",
-        arch="file",
-        embed_dim=vit.config.embed_dim,
-        patch_size=vit.config.patch_size,
-        position_embedding=vit.config.position_embedding,
     )
 
 
@@ -93,9 +87,9 @@ def export_checkpoint(source: Path, out: Path) -> None:
         raise WeightsError(
             f"{source}: official DINO has no network with this stem, or of timm; use teacher.safetensors"
         )
-    content: dict[str, Any] = {
+    content = {
         "student": {f"module.{name}": value for name, value in student.items()},
-        "teacher": dict(state["teacher"]),
+        "teacher": state["teacher"],
         "epoch": int(state["epoch"]),
     }
     write_atomically(out, lambda path: torch.save(content, path))

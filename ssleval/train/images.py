@@ -1,8 +1,9 @@
 """The training images, decoded once and kept where they fit in memory, and their order."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain, pairwise
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -23,7 +24,7 @@ class Images:
             raise ConfigError(f"train: split {', '.join(twice)} is stated twice; state every split once")
         self._splits = [dataset.split(name) for name in splits]
         self._starts = np.cumsum([0, *(len(split) for split in self._splits)])
-        self.fingerprints = dict(zip(splits, (split.fingerprint for split in self._splits), strict=True))
+        self.fingerprints = {name: dataset.split(name).fingerprint for name in splits}
         probe = [self._decode(row).nbytes for row in range(0, len(self), max(1, len(self) // 16))]
         fits = len(self) * float(np.mean(probe)) <= memory_gb * 1e9 if probe else False
         self._image = cache(self._decode) if fits else self._decode
@@ -34,12 +35,9 @@ class Images:
     def batches(self, orders: Iterator[Int[np.ndarray, " b"]]) -> Iterator[list[UInt8[np.ndarray, "H W 3"]]]:
         """Yield the images of each of ``orders``, decoding one batch ahead."""
         with ThreadPoolExecutor() as threads:
-            ahead: list[list[Future]] = []
-            for order in orders:
-                ahead.append([threads.submit(self._image, int(row)) for row in order])
-                if len(ahead) > 1:
-                    yield [future.result() for future in ahead.pop(0)]
-            for futures in ahead:
+            submitted = ([threads.submit(self._image, int(row)) for row in order] for order in orders)
+            # A pair is complete when the batch after this one is being decoded.
+            for futures, _ in pairwise(chain(submitted, [[]])):
                 yield [future.result() for future in futures]
 
     def _decode(self, row: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -99,12 +99,11 @@ class Learner:
     def _targets(
         self, views: Views, masks: Tensor | None, temperature: float
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
-        logits, patches, features = self.guide.assignments(views.globals, masks)
-        class_targets = self._probabilities(logits.flatten(0, 1), self.centers[0], temperature)
-        patch_targets = (
-            None if patches is None else self._probabilities(patches, self.centers[1], temperature)
-        )
-        return class_targets.unflatten(0, (2, -1)), patch_targets, features.float()
+        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), masks)
+        targets = self._probabilities(logits.flatten(0, 1), self.centers[0], temperature)
+        if patches is not None:
+            patches = self._probabilities(patches, self.centers[1], temperature)
+        return targets.unflatten(0, (2, -1)), patches, features.flatten(0, 1).float()
 
     def _probabilities(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
         loss = self.config.loss
@@ -122,7 +121,10 @@ class Learner:
         loss, batch = self.config.loss, views.globals.shape[1]
         own = None if masks is None else masks.unflatten(0, (2, batch))[:, rows].flatten(0, 1)
         with self._autocast():
-            logits, patches, classes = self._network(views[rows], own, loss.student_temp)
+            # A frozen teacher's student sees all patches.
+            logits, patches, classes = self._network(
+                views[rows], own, loss.student_temp, hide=not loss.distill
+            )
         share = classes.shape[1] / batch
         losses: dict[str, Tensor] = {}
         if loss.dino > 0:
@@ -174,18 +176,14 @@ class Learner:
         return teacher.requires_grad_(False)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Load what `state` returned.
-
-        Raises:
-            ConfigError: the frozen teacher is not the one the run began with.
-        """
+        """Load what `state` returned; refuse another frozen teacher than the run began with."""
         if state.get("guide_sha256", "") != self._guide_sha256:
             raise ConfigError(
                 f"{self.config.loss.distill}: the frozen teacher has changed since this run began; restore "
                 "the one it began with, or start in another folder"
             )
-        self.student.load_state_dict(as_sharded(state["student"], self.student))
-        self.teacher.load_state_dict(as_sharded(state["teacher"], self.teacher))
+        for name, network in (("student", self.student), ("teacher", self.teacher)):
+            network.load_state_dict(as_sharded(state[name], network))
         self.optimizer.load_state_dict(optimizer_as_sharded(state["optimizer"], self.optimizer))
         self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])

@@ -47,8 +47,7 @@ class Log:
         for line, names, values in self._waiting:
             means = (sum_over_processes(values) / world_size()).tolist()
             terms = dict(zip(names, means, strict=True))
-            bad = [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]
-            if bad:
+            if bad := [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]:
                 self._waiting.clear()
                 raise DivergedError(
                     f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; resume with "
@@ -62,19 +61,12 @@ class Log:
 
     def evaluation(self, step: int, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of one evaluation."""
-        self._write({"step": step, "epoch": epoch, "evaluation": dict(scores)})
+        self._write({"step": step, "epoch": epoch, "evaluation": scores})
 
-    def has_evaluation(self, step: int) -> bool:
-        """Return whether the teacher after ``step`` was evaluated."""
-        return any(line["step"] == step for line in self._evaluations())
-
-    def best_evaluation(self) -> int | None:
-        """Return the step with the highest first score; of ties, the earliest step."""
-        best = max(self._evaluations(), key=lambda line: _first_score(line["evaluation"]), default=None)
-        return None if best is None else int(best["step"])
-
-    def _evaluations(self) -> list[dict[str, Any]]:
-        return [line for line in read_log(self.path.parent) if "evaluation" in line]
+    def evaluated(self) -> dict[int, float]:
+        """Return the first score of every evaluation, by its step, earliest first."""
+        lines = [line for line in read_log(self.path.parent) if "evaluation" in line]
+        return {line["step"]: next(iter(line["evaluation"].values()))["value"] for line in lines}
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if not self._leads:
@@ -86,10 +78,6 @@ class Log:
                 if isinstance(value, int | float) and name not in {"step", "epoch"}:
                     self._board.add_scalar(name, value, line["step"])
             self._board.flush()
-
-
-def _first_score(scores: Mapping[str, Mapping[str, Any]]) -> float:
-    return float(next(iter(scores.values()))["value"])
 
 
 def _board(folder: Path, start: int, note: Callable[[str], None]) -> Any:

@@ -4,11 +4,13 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,41 +82,38 @@ def train(
         ConfigError: settings are invalid, or ``out`` holds another run.
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
-    run = _Run(
-        config, dataset, Path(out), splits, device, limit, options or DatasetOptions(), note or _silent
-    )
+    options = options or DatasetOptions()
+    opened = open_dataset(dataset, options)
+    config.check_batch(current_shard().world)
+    images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
+    on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit
+    scores_of = partial(evaluate_teacher, dataset=on, options=options, limit=count)
+    data = f"{dataset} ({', '.join(splits)})"
+    run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     return run.train(resume=resume, show=show)
 
 
+@dataclass
 class _Run:
-    """The state of a run."""
+    config: TrainConfig
+    images: Images
+    device: str
+    out: Path
+    data: str
+    """Name of the images, for people."""
+    scores_of: Callable[[Network, BackboneCard], Mapping[str, Any]]
+    note: Callable[[str], None]
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: str,
-        out: Path,
-        splits: Sequence[str],
-        device: str,
-        limit: int | None,
-        options: DatasetOptions,
-        note: Callable[[str], None],
-    ) -> None:
-        opened = open_dataset(dataset, options)
+    def __post_init__(self) -> None:
         self.shard = current_shard()
-        config.check_batch(self.shard.world)
-        self.config, self.out, self.options = config, out, options
-        self.note = note if self.shard.leads else _silent
-        self.data = f"{dataset} ({', '.join(splits)})"
-        self.evaluated_on = config.run.evaluate_on or dataset
-        self.images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
-        self.per_epoch = len(epoch_order(0, 0, len(self.images), config.run.batch_size))
-        share = config.run.batch_size // self.shard.world
+        self.note = self.note if self.shard.leads else _silent
+        self.per_epoch = len(epoch_order(0, 0, len(self.images), self.config.run.batch_size))
+        share = self.config.run.batch_size // self.shard.world
         self.rows = slice(self.shard.rank * share, (self.shard.rank + 1) * share)
         """This process's share of each batch."""
-        self.learner = Learner(config, _current_device(local_device(device)))
-        self.checkpoints = Checkpoints(out / "checkpoints")
-        self.teacher = out / "teacher.safetensors"
+        self.learner = Learner(self.config, _current_device(local_device(self.device)))
+        self.checkpoints = Checkpoints(self.out / "checkpoints")
+        self.teacher = self.out / "teacher.safetensors"
 
     def train(self, *, resume: bool, show: bool) -> Trained:
         """Train from the step in ``out`` to the end, or until a signal."""
@@ -131,29 +130,30 @@ class _Run:
             _signals() as caught,
             progress(label, steps * batch, start * batch, show=show) as advance,
         ):
-            clock, timed = time.perf_counter(), start
+            clock, timed, done = time.perf_counter(), start, start
             batches = self.images.batches(self._orders(start))
             for step, images in zip(range(start, steps), batches, strict=True):
                 _seed(config.run.seed, step, self.shard.rank)
                 now = rates(config, step, self.per_epoch)
                 watched = (step + 1) % config.run.log_every == 0
                 terms = self.learner.step(self._views(images, step), self._masks(step), now, watched=watched)
-                epoch, ends = (step + 1) // self.per_epoch, (step + 1) % self.per_epoch == 0
+                done = step + 1
+                epoch, ends = done // self.per_epoch, done % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
                 advance(batch)
-                stopped = self._any_process(bool(caught))
+                # All processes must stop at the same step.
+                stopped = bool(sum_over_processes(torch.tensor(float(bool(caught)))) > 0)
                 if watched or ends or stopped:
-                    speed = (step + 1 - timed) * batch / (time.perf_counter() - clock)
-                    newest = log.flush(speed)
-                    clock, timed = time.perf_counter(), step + 1
+                    newest = log.flush((done - timed) * batch / (time.perf_counter() - clock))
+                    clock, timed = time.perf_counter(), done
                     if epoch >= 1 and (warning := collapsed(newest, config.head.prototypes)):
                         self.note(f"step {step}: {warning}")
                 if ends or stopped:
-                    self._save(step + 1, log if ends else None)
+                    self._save(done, log if ends else None)
                     clock = time.perf_counter()
                 if stopped:
-                    return Trained(step + 1, step + 1 == steps, self.teacher)
-        return Trained(steps, finished=True, teacher=self.teacher)
+                    break
+        return Trained(done, done == steps, self.teacher)
 
     def _start(self, *, resume: bool) -> int:
         """Restore the last checkpoint, if there is one; return the first step to do."""
@@ -202,11 +202,12 @@ class _Run:
         if run.checkpoint_every and epoch % run.checkpoint_every == 0:
             self.checkpoints.keep(f"epoch_{epoch:04d}.pt")
         if run.evaluate_every and epoch % run.evaluate_every == 0:
-            if not log.has_evaluation(step - 1):
+            if step - 1 not in log.evaluated():
                 teacher, card = teacher.to(self.learner.device), self._card(teacher, step)
-                scores = evaluate_teacher(teacher, card, self.evaluated_on, self.options, run.evaluate_limit)
-                log.evaluation(step - 1, epoch - 1, scores)
-            if log.best_evaluation() == step - 1:
+                log.evaluation(step - 1, epoch - 1, self.scores_of(teacher, card))
+            evaluated = log.evaluated()
+            # Of equal scores, the earliest is the best.
+            if max(evaluated, key=evaluated.__getitem__) == step - 1:
                 self.checkpoints.keep("best.pt")
 
     def _card(self, teacher: Network, step: int) -> BackboneCard:
@@ -245,10 +246,6 @@ class _Run:
             masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
         mine = masks.reshape(2, batch, -1)[:, self.rows].reshape(-1, grid**2)
         return torch.from_numpy(mine).to(self.learner.device)
-
-    def _any_process(self, stop: bool) -> bool:
-        """Return whether any process was told to stop: all must stop at the same step."""
-        return bool(sum_over_processes(torch.tensor(float(stop))) > 0)
 
 
 def _current_device(name: str) -> torch.device:

@@ -53,16 +53,13 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         # The buffer is used once, so that it can be scaled in place.
-        count = len(ctx.needs_input_grad)
-        return gradient.mul_(grad_outputs[0]), *([None] * (count - 1))
+        return gradient.mul_(grad_outputs[0]), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) -> Float[Tensor, ""]:
     """Return the cross-entropy, averaged over images and over pairs of a teacher crop and a different crop.
 
-    Args:
-        student: logits divided by the student's temperature; the two global crops first.
-        teacher: probabilities for the two global crops.
+    ``student`` are logits divided by its temperature, the two global crops first; ``teacher`` probabilities.
 
     Source:
         Caron et al. 2021, eq. 3; the mean over 2 v - 2 pairs as in `main_dino.py`.

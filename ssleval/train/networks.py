@@ -23,8 +23,6 @@ class Network(nn.Module):
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
         self.head = DinoHead(width, config.head)
-        self.masks_patches = not config.loss.distill
-        """Whether the patches in the loss are masked; those of a frozen teacher's student are not."""
         separate = config.loss.ibot > 0 and not config.loss.shared_head
         self.patch_head = DinoHead(width, config.head) if separate else None
         if separate and config.loss.dino <= 0:
@@ -32,42 +30,28 @@ class Network(nn.Module):
             self.head.requires_grad_(False)
 
     def forward(
-        self, views: Views, masks: Bool[Tensor, "c n"] | None, temperature: float
+        self, views: Views, masks: Bool[Tensor, "c n"] | None, temperature: float = 1.0, *, hide: bool = False
     ) -> tuple[Float[Tensor, "v b k"], Float[Tensor, "m k"] | None, Float[Tensor, "2 b d"]]:
         """Return logits of all crops and of the patches in ``masks``, and the class tokens of global crops.
 
         Crops of one size pass through the backbone as one batch, and all class tokens through the head.
-
-        Args:
-            views: ``v`` crops of ``b`` images.
-            masks: the patches of the global crops that enter the loss, one row per crop. They are masked
-                unless a frozen teacher is distilled.
-            temperature: divides the logits.
+        ``masks`` are the patches of the global crops that enter the loss, one row per crop; ``hide`` replaces
+        them by the mask token. ``temperature`` divides the logits.
         """
         batch = views.globals.shape[1]
-        masked = masks if self.masks_patches else None
         # Without a patch loss, the backbone need only output the class token.
-        tokens = self.backbone(views.globals.flatten(0, 1), masked, 1 if masks is None else None)
-        classes = tokens[:, 0]
-        all_classes = [classes]
+        tokens = self.backbone(
+            views.globals.flatten(0, 1), masks if hide else None, 1 if masks is None else None
+        )
+        classes = every = tokens[:, 0]
         if len(views.locals):
-            all_classes.append(self.backbone(views.locals.flatten(0, 1), None, 1)[:, 0])
-        logits = self.head(torch.cat(all_classes), temperature).unflatten(0, (-1, batch))
-        patches = None if masks is None else self._patches(tokens, masks, temperature)
+            every = torch.cat([classes, self.backbone(views.locals.flatten(0, 1), None, 1)[:, 0]])
+        logits = self.head(every, temperature).unflatten(0, (-1, batch))
+        patches = None
+        if masks is not None:
+            masked = tokens[:, cast("Vit", self.backbone).config.num_prefix :][masks]
+            patches = (self.patch_head or self.head)(masked, temperature)
         return logits, patches, classes.unflatten(0, (2, batch))
-
-    def assignments(
-        self, crops: Float[Tensor, "2 b 3 s s"], masks: Bool[Tensor, "c n"] | None
-    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "c d"]]:
-        """Return the teacher's logits of global crops and of the patches in ``masks``, and class tokens."""
-        tokens = self.backbone(crops.flatten(0, 1), None, 1 if masks is None else None)
-        logits = self.head(tokens[:, 0]).unflatten(0, (2, -1))
-        patches = None if masks is None else self._patches(tokens, masks, 1.0)
-        return logits, patches, tokens[:, 0]
-
-    def _patches(self, tokens: Tensor, masks: Tensor, temperature: float) -> Tensor:
-        patches = tokens[:, cast("Vit", self.backbone).config.num_prefix :][masks]
-        return (self.patch_head or self.head)(patches, temperature)
 
 
 def build_networks(config: TrainConfig) -> tuple[Network, Network]:

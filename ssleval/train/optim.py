@@ -1,6 +1,7 @@
 """The optimiser: parameter groups, weight decay, layer-wise learning rates, and gradient clipping."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,14 +17,12 @@ def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> lis
     Weight decay skips biases, norms and LayerScale. It applies to the class token and position embeddings,
     as in DINO and DINOv2.
     """
-    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    groups: defaultdict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not name.endswith(".bias")
-            scale = _lr_scale(name, config, depth)
-            empty: dict[str, Any] = {"params": [], "decays": decays, "lr_scale": scale}
-            groups.setdefault((decays, scale), empty)["params"].append(parameter)
-    return list(groups.values())
+            groups[decays, _lr_scale(name, config, depth)].append(parameter)
+    return [{"params": part, "decays": decays, "lr_scale": scale} for (decays, scale), part in groups.items()]
 
 
 def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
@@ -53,13 +52,10 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) 
 
 
 def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:
-    """Scale gradients whose L2 norm is above ``limit`` down to it.
+    """Scale gradients whose L2 norm is above ``limit`` down to it; 0 disables clipping.
 
-    Args:
-        modules: the modules whose gradients are clipped.
-        limit: largest norm; 0 disables clipping.
-        by: ``tensor`` uses the norm of each parameter's gradient (DINO), ``module`` that of all gradients of
-            a module (DINOv2).
+    ``by="tensor"`` takes the norm of each parameter's gradient (DINO), ``by="module"`` that of all gradients
+    of a module (DINOv2).
     """
     for module in modules if limit > 0 else ():
         trained = [parameter for parameter in module.parameters() if parameter.grad is not None]

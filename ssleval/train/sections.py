@@ -9,10 +9,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Pair, Positive
+from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Pair, Positive, ProperFraction
 
-Rate: TypeAlias = Annotated[float, Meta(ge=0, lt=1)]
-"""A number in [0, 1)."""
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 """A number in (0, 1]."""
 ShareRange: TypeAlias = Annotated[tuple[Share, ...], Meta(min_length=2, max_length=2)]
@@ -34,7 +32,7 @@ class ModelConfig:
     patch_size: Count = 16
     stem: Literal["patch", "residual"] = "patch"
     """How patches are embedded. `residual` is in no DINO paper, but learns from far fewer images."""
-    drop_path: Rate = 0.1
+    drop_path: ProperFraction = 0.1
     """Stochastic depth rate of the student's last block (DINOv2: 0.3)."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
     """The rate grows linearly from 0 at the first block (DINO), or is the same for all blocks (DINOv2)."""
@@ -138,8 +136,8 @@ class OptimConfig:
     weight_decay: NonNegative = 0.04
     weight_decay_end: NonNegative = 0.4
     """Final value of the cosine weight decay schedule."""
-    beta1: Rate = 0.9
-    beta2: Rate = 0.999
+    beta1: ProperFraction = 0.9
+    beta2: ProperFraction = 0.999
     clip: NonNegative = 3.0
     """Largest L2 norm of a gradient; 0 disables clipping. DINO's README: 3 for ViTs in fp16, else 0."""
     clip_by: Literal["tensor", "module"] = "tensor"

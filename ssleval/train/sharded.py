@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ssleval.backbones.vit import Vit
@@ -20,11 +20,7 @@ from ssleval.train.processes import world_size
 
 
 def shard(network: Network, device: torch.device) -> None:
-    """Shard ``network`` over all processes, on ``device``: each block, then the rest.
-
-    Raises:
-        ConfigError: there is only one process.
-    """
+    """Shard ``network`` over all processes, on ``device``: each block, then the rest."""
     if world_size() == 1:
         raise ConfigError(
             "train: run.shard shards a network over processes, and there is one; start several with "
@@ -35,7 +31,6 @@ def shard(network: Network, device: torch.device) -> None:
     # By default the outermost module stays gathered until the backward pass, and a teacher has none.
     for part in (*blocks, network):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-    register_fsdp_forward_method(network, "assignments")
 
 
 def gathered(state: Any, *, keep: bool = True) -> Any:

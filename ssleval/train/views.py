@@ -51,8 +51,7 @@ def make_views(
     for index in range(2 + config.local_crops):
         random = np.random.default_rng([seed, step, index])
         kind = min(index, 2)
-        scale = config.global_scale if kind < 2 else config.local_scale
-        boxes = draw_boxes(random, sizes, scale=scale, ratio=config.ratio, flip=config.flip)[rows]
+        boxes = draw_boxes(random, sizes, config, kind)[rows]
         drawn.append((boxes, draw_colors(random, total, config, kind)[rows]))
     return Views(_crops(groups, drawn[:2], config.global_size), _crops(groups, drawn[2:], config.local_size))
 

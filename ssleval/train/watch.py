@@ -65,21 +65,17 @@ def collapsed(indicators: Mapping[str, Any], prototypes: int) -> str:
 def evaluate_teacher(
     teacher: Network, card: BackboneCard, dataset: str, options: DatasetOptions, limit: int
 ) -> dict[str, dict[str, Any]]:
-    """Evaluate the teacher by k-NN and spectrum, at the geometry of ``card``, on ``limit`` images a split.
+    """Return ``value``, ``ci95`` and ``n`` of the metrics of k-NN and spectrum, on ``limit`` images a split.
 
-    One process evaluates alone, while the others of its group wait in the training loop.
-
-    Returns:
-        ``value``, ``ci95`` and ``n`` of every metric, k-NN first.
+    Images have the geometry of ``card``. One process evaluates alone, while the others of its group wait.
     """
-    training = teacher.training
+    training, device = teacher.training, str(next(teacher.parameters()).device)
     backbone = as_backbone(teacher, card)
-    card_geometry = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
+    tasks = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
     data: dict[str, Any] = {"dataset": dataset, "options": options, "limit": limit}
     with alone(), TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
-        device = str(next(teacher.parameters()).device)
         context = Context(device=device, cache=Path(cache), progress=False)
-        results = evaluate(backbone, [*card_geometry], settings=card_geometry, context=context, **data)
+        results = evaluate(backbone, [*tasks], settings=tasks, context=context, **data)
     teacher.train(training)
     return {
         name: {"value": score.value, "ci95": list(score.ci95), "n": score.n}

@@ -14,7 +14,8 @@ from scipy.stats import ttest_1samp
 from ssleval.backbones.weights.weightfile import describes_itself, write_weights
 from ssleval.checks.gate.reports import junit
 from ssleval.checks.gate.verdicts import Verdict, judge, overall
-from ssleval.core import BackboneCard
+from ssleval.core import BackboneCard, Dataset, DatasetOptions
+from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.results import Result, read_all, record
 from ssleval.results.compare import pairings
@@ -135,6 +136,20 @@ def test_an_equal_candidate_passes_and_only_what_changed_is_computed(gate: Gate)
     assert gate("--candidate", "model.py:base")[0] == 0
     assert gate.report()["reason"] == "the same weights under the same protocol"
     assert stored == {path: path.stat().st_mtime_ns for path in stored}
+
+
+def test_baseline_and_candidate_are_measured_on_data_that_is_opened_once(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(name: str, options: DatasetOptions) -> Dataset:
+        opened.append(name)
+        return open_dataset(name, options)
+
+    monkeypatch.setattr("ssleval.run.sweep.open_dataset", counted)
+    assert gate("--candidate", "model.py:nudged", "--limit", "40")[0] == 3
+    assert opened == ["digits"]
 
 
 def test_too_few_images_are_inconclusive(gate: Gate) -> None:

@@ -161,7 +161,6 @@ def test_networks_are_shared_out_on_the_device_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(sharded, "init_device_mesh", described)
     monkeypatch.setattr(sharded, "fully_shard", noted)
-    monkeypatch.setattr(sharded, "register_fsdp_forward_method", described)
     sharded.shard(untrained(tiny(), drop_path=0.0), torch.device("cuda:1"))
     assert parts == [("cuda", (2,))] * 3
 

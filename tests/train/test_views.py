@@ -44,7 +44,7 @@ def test_crops_are_those_of_pil(place: tuple[int, int, int, int], flipped: bool,
 
 def test_boxes_fit_and_cover_the_scales_asked_for() -> None:
     sizes = np.array([[40, 52], [52, 40]] * 500)
-    boxes = draw_boxes(np.random.default_rng(0), sizes, scale=(0.25, 0.5), ratio=(3 / 4, 4 / 3), flip=0.5)
+    boxes = draw_boxes(np.random.default_rng(0), sizes, ViewsConfig(local_scale=(0.25, 0.5)), 2)
     assert (boxes.top >= 0).all()
     assert (boxes.left >= 0).all()
     assert (boxes.top + boxes.height <= sizes[:, 0]).all()
@@ -60,9 +60,8 @@ def test_boxes_fit_and_cover_the_scales_asked_for() -> None:
 
 
 def test_an_image_too_long_for_any_box_gives_its_middle() -> None:
-    boxes = draw_boxes(
-        np.random.default_rng(0), np.array([[10, 400]]), scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0
-    )
+    views = ViewsConfig(global_scale=(1.0, 1.0), flip=0.0)
+    boxes = draw_boxes(np.random.default_rng(0), np.array([[10, 400]]), views, 0)
     assert (boxes.height[0], boxes.width[0], boxes.left[0]) == (10, 13, (400 - 13) // 2)
 
 

@@ -22,26 +22,22 @@ _OWN_CODE = ("python_file", "torchhub")
 def examine(
     name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
 ) -> Iterator[Finding]:
-    """Load a model as a run would, and yield the finding of each check.
+    """Load a model as `ssleval run` would, and yield the finding of each check.
 
-    Args:
-        name: a zoo alias or ``source:identifier``.
-        context: device, precision and seed; its cache is not used.
-        checkpoint: local weights for the named architecture.
-        key: which network of a full training checkpoint.
-        limit: images of each split of the embedded digits that the model is scored on.
-
-    Raises:
-        UnknownNameError: no such model. Weights that cannot be loaded are a finding.
+    The cache of ``context`` is not used. The model is scored on ``limit`` images of each split of the
+    embedded digits. Weights that cannot be loaded are a finding.
     """
     try:
         backbone = load(name, checkpoint=checkpoint, key=key, seed=context.seed, device=context.device)
     except WeightsError as error:
-        yield Finding("weights", "fail", str(error), "nothing else can be checked before they load")
+        yield Finding("fail", str(error), "nothing else can be checked before they load", "weights")
         return
     known = backbone.card.weights and backbone.card.loader not in _OWN_CODE
-    untrained = partial(_untrained, name) if known else None
-    yield from diagnose(backbone, context, untrained=untrained, limit=limit)
+
+    def untrained(seed: int) -> Backbone:
+        return load(f"random:{name}", seed=seed)
+
+    yield from diagnose(backbone, context, untrained=untrained if known else None, limit=limit)
 
 
 def diagnose(
@@ -55,24 +51,22 @@ def diagnose(
 
     ``untrained`` builds the same architecture with random weights from a seed, where that is possible.
     """
-    yield _run("weights", lambda: weights(backbone, untrained))
-    yield _run("preprocessing", lambda: preprocessing(backbone))
-    for name, check in wiring.CHECKS.items():
-        yield _run(name, partial(check, backbone))
-    yield _run("precision", lambda: wiring.precision(backbone, context))
     with TemporaryDirectory() as folder:
         own_cache = replace(context, cache=Path(folder), progress=False)
-        for name, check in score_checks(backbone, own_cache, limit):
+        checks = {
+            "weights": partial(weights, backbone, untrained),
+            "preprocessing": partial(preprocessing, backbone),
+            **{name: partial(check, backbone) for name, check in wiring.CHECKS.items()},
+            "precision": partial(wiring.precision, backbone, context),
+            **score_checks(backbone, own_cache, limit),
+        }
+        for name, check in checks.items():
             yield _run(name, check)
-
-
-def _untrained(name: str, seed: int) -> Backbone:
-    return load(f"random:{name}", seed=seed)
 
 
 def _run(name: str, check: Callable[[], Finding]) -> Finding:
     """Return the finding of a check; an error of the model or of a task is a failure of the check."""
     try:
-        return check()
+        return replace(check(), check=name)
     except SslevalError as error:
-        return Finding(name, "fail", " ".join(str(error).split()), "fix this first; other checks may follow")
+        return Finding("fail", " ".join(str(error).split()), "fix this first; other checks may follow", name)

@@ -11,16 +11,17 @@ Status: TypeAlias = Literal["pass", "warn", "fail", "skip"]
 class Finding:
     """The outcome of one check."""
 
-    check: str
     status: Status
     evidence: str
     """One line: what was measured."""
     advice: str = ""
     """What to do about it; empty where nothing is wrong."""
+    check: str = ""
+    """The name of the check, which the runner of the checks fills in."""
 
     def to_dict(self) -> dict[str, str]:
-        """Return the fields."""
-        return asdict(self)
+        """Return the fields, the check first."""
+        return {"check": self.check, **asdict(self)}
 
     def __str__(self) -> str:
         """Return the finding as text: a line, and one with the advice if there is any."""

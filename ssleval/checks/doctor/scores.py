@@ -1,6 +1,6 @@
 """Checks of scores on the embedded digits, by the usual tasks: pixel floor, shuffled labels, spectrum."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,8 @@ _COLLAPSED = 2.0
 """Features of a lower effective rank are one direction and rounding errors."""
 
 
-def score_checks(
-    backbone: Backbone, context: Context, limit: int
-) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield the names of the checks and the checks; the first one extracts the features for all."""
+def score_checks(backbone: Backbone, context: Context, limit: int) -> dict[str, Callable[[], Finding]]:
+    """Return the checks by name; the first one extracts the features for all."""
     digits = open_dataset("digits", DatasetOptions()).limited(limit)
 
     def scores(model: Backbone, task: str, settings: dict[str, Any], dataset: Dataset = digits) -> Any:
@@ -47,11 +45,9 @@ def score_checks(
             return _of_spectrum(scores(backbone, "spectrum", _SPECTRUM), backbone)
         except DataError as error:
             advice = "features have collapsed; check that the right network of the checkpoint was loaded"
-            return Finding("spectrum", "fail", str(error), advice)
+            return Finding("fail", str(error), advice)
 
-    yield "pixel floor", floor
-    yield "shuffled", permutation
-    yield "spectrum", spectrum
+    return {"pixel floor": floor, "shuffled": permutation, "spectrum": spectrum}
 
 
 def shuffled(dataset: Dataset) -> Dataset:
@@ -68,22 +64,23 @@ def shuffled(dataset: Dataset) -> Dataset:
 def _against_floor(top1: Score, floor: Score, *, untrained: bool) -> Finding:
     shown = f"10-NN on {top1.n} digits: {_percent(top1)}, mean colours {_percent(floor)}"
     if untrained:
-        return Finding("pixel floor", "skip", f"{shown}; an untrained network is a floor itself")
+        return Finding("skip", f"{shown}; an untrained network is a floor itself")
     if top1.ci95[1] < floor.value / 2:
         advice = "untrained networks score so; check the checkpoint's keys, mean and std, and norm layers"
-        return Finding("pixel floor", "fail", f"{shown}: less than half of the floor", advice)
+        return Finding("fail", f"{shown}: less than half of the floor", advice)
     if top1.ci95[1] < floor.ci95[0]:
-        advice = "colours suffice for digits; check with your own data"
-        return Finding("pixel floor", "warn", f"{shown}: below the floor", advice)
-    return Finding("pixel floor", "pass", shown)
+        return Finding(
+            "warn", f"{shown}: below the floor", "colours suffice for digits; check with your own data"
+        )
+    return Finding("pass", shown)
 
 
 def _against_chance(top1: Score, classes: int) -> Finding:
     shown = f"10-NN with shuffled labels: {_percent(top1)}, chance {100 / classes:.1f}"
     if top1.ci95[0] > 2 / classes:
         advice = "labels leak into the features; check whether the model keeps state between images"
-        return Finding("shuffled", "fail", shown, advice)
-    return Finding("shuffled", "pass", shown)
+        return Finding("fail", shown, advice)
+    return Finding("pass", shown)
 
 
 def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
@@ -92,10 +89,10 @@ def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
     shown = f"effective rank {rank:.1f} of {width}, {100 * dead:.0f} % of dimensions dead"
     advice = "features lie along few directions; compare with other checkpoints of this model"
     if rank < _COLLAPSED or dead > 0.5:
-        return Finding("spectrum", "fail", shown, advice)
+        return Finding("fail", shown, advice)
     if dead > 0 or rank < 0.02 * width:
-        return Finding("spectrum", "warn", shown, advice)
-    return Finding("spectrum", "pass", shown)
+        return Finding("warn", shown, advice)
+    return Finding("pass", shown)
 
 
 def _percent(score: Score) -> str:

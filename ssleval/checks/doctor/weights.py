@@ -22,29 +22,24 @@ def weights(backbone: Backbone, untrained: Callable[[int], Backbone] | None) -> 
     it depends on the seed and equals that of seed 0, which loaders start from.
     """
     tensors = backbone.state_dict()
-    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        return Finding("weights", "fail", f"not finite: {some(broken)}", "download or copy the weights again")
+    if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        return Finding("fail", f"not finite: {some(broken)}", "download or copy the weights again")
     count = sum(tensor.numel() for tensor in tensors.values())
     evidence = f"{len(tensors)} tensors, {count / 1e6:.2f} M values, all finite"
     if untrained is None:
-        return Finding("weights", "pass", evidence)
+        return Finding("pass", evidence)
     first, second = (_hashes(untrained(seed)) for seed in (0, 1))
     loaded = _hashes(backbone)
-    left = [name for name, own in loaded.items() if first.get(name) == own and own != second.get(name)]
-    if left:
+    if left := [name for name, own in loaded.items() if first.get(name) == own and own != second.get(name)]:
         evidence = f"{len(left)} of {len(loaded)} tensors are as initialised at random: {some(left)}"
         advice = "the file lacks them or has other names for them; choose the architecture it was made for"
-        return Finding("weights", "fail", evidence, advice)
+        return Finding("fail", evidence, advice)
     evidence += ", none as initialised"
-    constant = [
-        name
-        for name, tensor in tensors.items()
-        if tensor.ndim >= 2 and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
-    ]
+    matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim >= 2 and tensor.numel() > 1}
+    constant = [name for name, tensor in matrices.items() if bool((tensor == tensor.flatten()[0]).all())]
     if constant:
-        return Finding("weights", "warn", f"{evidence}; constant: {some(constant)}", "compare with the file")
-    return Finding("weights", "pass", evidence)
+        return Finding("warn", f"{evidence}; constant: {some(constant)}", "compare with the file")
+    return Finding("pass", evidence)
 
 
 def preprocessing(backbone: Backbone) -> Finding:
@@ -55,26 +50,24 @@ def preprocessing(backbone: Backbone) -> Finding:
         if applied != tuple(round(value, 6) for value in getattr(card, name)):
             evidence = f"images are normalised with {name} {applied}, the card says {getattr(card, name)}"
             advice = "leave normalisation to Backbone.__init__, which reads the card"
-            return Finding("preprocessing", "fail", evidence, advice)
+            return Finding("fail", evidence, advice)
     if card.loader not in _LIBRARIES:
-        return Finding(
-            "preprocessing", "pass", f"as on the card; {card.loader} has no library that states it"
-        )
+        return Finding("pass", f"as on the card; {card.loader} has no library that states it")
     try:
         stated = backbones.get(card.loader).card(card.arch)
     except SslevalError as error:
-        return Finding("preprocessing", "skip", f"{card.loader} could not be asked: {error}")
+        return Finding("skip", f"{card.loader} could not be asked: {error}")
     pairs = {name: (getattr(card, name), getattr(stated, name)) for name in (*_NORMALISATION, *_GEOMETRY)}
     wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not wrong:
-        return Finding("preprocessing", "pass", f"mean, std and geometry are what {card.loader} states")
+        return Finding("pass", f"mean, std and geometry are what {card.loader} states")
     evidence = "; ".join(
         f"{name} {own}, {card.loader} states {theirs}" for name, (own, theirs) in wrong.items()
     )
     if wrong.keys() & set(_NORMALISATION):
-        return Finding("preprocessing", "fail", evidence, "correct the card")
+        return Finding("fail", evidence, "correct the card")
     advice = "tasks pin their own geometry; this matters with preprocessing=card"
-    return Finding("preprocessing", "warn", evidence, advice)
+    return Finding("warn", evidence, advice)
 
 
 def _hashes(backbone: Backbone) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
 from ssleval.features import Live
+from ssleval.heads.dense.grid import resized
 
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
@@ -24,8 +25,7 @@ def probes(backbone: Backbone, count: int) -> Float[Tensor, "b 3 s s"]:
     side = backbone.card.native_geometry().fixed_size
     assert side is not None
     coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(0))
-    smooth = functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
-    return smooth.clamp(0, 1).to(backbone.mean.device)
+    return resized(coarse, (side, side)).clamp(0, 1).to(backbone.mean.device)
 
 
 def tokens(backbone: Backbone) -> Finding:
@@ -39,9 +39,8 @@ def tokens(backbone: Backbone) -> Finding:
         sizes = "this size only"
     h, w = last.patches.shape[1:3]
     prefix = "class token" if last.cls is not None else "no class token"
-    registers = 0 if last.registers is None else last.registers.shape[1]
-    evidence = f"{h}x{w} patches of {card.patch_size} pixels, {prefix}, {registers} registers; {sizes}"
-    return Finding("tokens", "pass", evidence)
+    prefix += f", {0 if last.registers is None else last.registers.shape[1]} registers"
+    return Finding("pass", f"{h}x{w} patches of {card.patch_size} pixels, {prefix}; {sizes}")
 
 
 def pooling(backbone: Backbone) -> Finding:
@@ -51,15 +50,15 @@ def pooling(backbone: Backbone) -> Finding:
     last = features.blocks[0]
     expected = last.cls if kind == "cls" else last.patches.mean((1, 2)) if kind == "mean" else None
     if expected is None or expected.shape != features.pooled.shape:
-        return Finding("pooling", "skip", f"pooled is {kind!r}, which is not made of tokens alone")
+        return Finding("skip", f"pooled is {kind!r}, which is not made of tokens alone")
     gap = _gap(features.pooled, expected)
     token = "class token" if kind == "cls" else "mean patch"
     if gap <= _ROUNDING:
-        return Finding("pooling", "pass", f"pooled is the last block's {token} after the final norm")
+        return Finding("pass", f"pooled is the last block's {token} after the final norm")
     evidence = f"pooled differs from the last block's {token} by {gap:.1e} of its norm"
     advice = "check the final norm, and that token 0 is the class token; or correct `pooling` on the card"
     # The norm of a mean is not the mean of normalised patches, and some models rightly have the former.
-    return Finding("pooling", "fail" if kind == "cls" else "warn", evidence, advice)
+    return Finding("fail" if kind == "cls" else "warn", evidence, advice)
 
 
 def patch_order(backbone: Backbone) -> Finding:
@@ -77,8 +76,8 @@ def patch_order(backbone: Backbone) -> Finding:
         if max(abs(most[0] - row), abs(most[1] - column)) > reach or not change.max() > 0:
             place = f"row {row}, column {column} moves row {most[0]}, column {most[1]} most"
             advice = "return patches row by row, [b h w d], without class token and registers before them"
-            return Finding("patch order", "fail", f"a bright patch at {place}", advice)
-    return Finding("patch order", "pass", f"a bright patch changes its own token most, in a {h}x{w} grid")
+            return Finding("fail", f"a bright patch at {place}", advice)
+    return Finding("pass", f"a bright patch changes its own token most, in a {h}x{w} grid")
 
 
 def mode(backbone: Backbone) -> Finding:
@@ -90,8 +89,8 @@ def mode(backbone: Backbone) -> Finding:
     if training or changed:
         which = f"in training mode: {some(training)}" if training else f"changed by it: {some(changed)}"
         advice = "never switch to train() in extract; dropout and batch statistics change features"
-        return Finding("mode", "fail", f"after a forward pass, {which}", advice)
-    return Finding("mode", "pass", "no layer in training mode, no statistic changed by a forward pass")
+        return Finding("fail", f"after a forward pass, {which}", advice)
+    return Finding("pass", "no layer in training mode, no statistic changed by a forward pass")
 
 
 def determinism(backbone: Backbone) -> Finding:
@@ -99,10 +98,10 @@ def determinism(backbone: Backbone) -> Finding:
     images = probes(backbone, 2)
     gap = _gap(backbone(images).pooled, backbone(images).pooled)
     if gap == 0:
-        return Finding("determinism", "pass", "two forward passes agree bit for bit")
+        return Finding("pass", "two forward passes agree bit for bit")
     evidence = f"two forward passes of one batch differ by {gap:.1e} of the feature norm"
     advice = "look for dropout, random masking or random numbers in extract"
-    return Finding("determinism", "warn" if gap <= _ROUNDING else "fail", evidence, advice)
+    return Finding("warn" if gap <= _ROUNDING else "fail", evidence, advice)
 
 
 def batches(backbone: Backbone) -> Finding:
@@ -114,19 +113,15 @@ def batches(backbone: Backbone) -> Finding:
     patches = torch.cat([features.blocks[0].patches for features in alone])
     gap = max(_gap(together.pooled, pooled), _gap(together.blocks[0].patches, patches))
     if gap <= _ROUNDING:
-        return Finding("batches", "pass", f"an image alone and in a batch agree (difference {gap:.0e})")
+        return Finding("pass", f"an image alone and in a batch agree (difference {gap:.0e})")
     evidence = f"an image alone and in a batch differ by {gap:.1e} of the feature norm"
-    return Finding("batches", "fail", evidence, "look for batch statistics, or a reshape that mixes images")
+    return Finding("fail", evidence, "look for batch statistics, or a reshape that mixes images")
 
 
 CHECKS: Mapping[str, Callable[[Backbone], Finding]] = {
-    "tokens": tokens,
-    "pooling": pooling,
-    "patch order": patch_order,
-    "mode": mode,
-    "determinism": determinism,
-    "batches": batches,
-}
+    "tokens": tokens, "pooling": pooling, "patch order": patch_order, "mode": mode,
+    "determinism": determinism, "batches": batches,
+}  # fmt: skip
 """Checks that need nothing but the model, in the order they are run."""
 
 
@@ -144,12 +139,12 @@ def precision(backbone: Backbone, context: Context) -> Finding:
     shown = ", ".join(f"{name} {cosine:.4f}" for name, cosine in cosines.items())
     evidence = f"features finite; cosine to float32: {shown}"
     if not broken and not off:
-        return Finding("precision", "pass", evidence)
+        return Finding("pass", evidence)
     if broken:
         evidence = f"features that are not finite in {', '.join(broken)}"
     requested = {"fp32", context.precision} & {*broken, *off}
     advice = "check the weights" if "fp32" in broken else "use --precision fp32"
-    return Finding("precision", "fail" if requested else "warn", evidence, advice)
+    return Finding("fail" if requested else "warn", evidence, advice)
 
 
 def _gap(features: Tensor, reference: Tensor) -> float:

@@ -1,13 +1,14 @@
 """Measure baseline and candidate with one suite; only what is not stored yet is computed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
-from ssleval.core.backbone import Backbone
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Positive, convert
 from ssleval.core.task import tasks
@@ -18,7 +19,7 @@ from ssleval.results.compare import Pairing, pairings
 from ssleval.results.lookup import stored_results
 from ssleval.run.jobs import Job
 from ssleval.run.measure import measure
-from ssleval.run.suites import read_suite
+from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
 Note = Callable[[str], None]
@@ -48,19 +49,21 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     Raises:
         SslevalError: a name, margin or file that the caller can correct; a baseline that lacks results.
     """
-    margins = _margins(gate)
+    if gate.suite.suite is None:
+        raise ConfigError("gate: no suite; name one, such as ci")
+    suite = read_suite(gate.suite.suite)
+    margins = _margins(gate, suite)
     context = replace(context, device=local_device(context.device))
     stored = _is_stored(gate.baseline)
-    if stored:
-        baseline = stored_results(gate.baseline, folder)
-    else:
-        baseline = _measured(gate.baseline, None, gate, context, folder, note)
+    groups = jobs_of(gate.suite).applicable(note)
+    measured = partial(_measured, gate, groups, context, folder, note)
+    baseline = stored_results(gate.baseline, folder) if stored else measured(gate.baseline)
     file = Path(gate.candidate)
     if file.is_file() and (gate.architecture or not describes_itself(file)):
-        candidate = _measured(gate.architecture or baseline[0].model, file, gate, context, folder, note)
+        candidate = measured(gate.architecture or baseline[0].model, file)
     else:
-        candidate = _measured(gate.candidate, None, gate, context, folder, note)
-    _check_candidate(gate, baseline, candidate)
+        candidate = measured(gate.candidate)
+    _check_candidate(suite, baseline, candidate)
     pairs = pairings(baseline, candidate)
     _check_baseline(pairs, candidate, stored=stored)
     return judge(pairs, margins)
@@ -72,12 +75,9 @@ def _is_stored(baseline: str) -> bool:
     return baseline.endswith(".json") or Path(baseline).is_dir() or bool(folder and Path(folder).is_dir())
 
 
-def _margins(gate: Gate) -> dict[str, float]:
-    if gate.suite.suite is None:
-        raise ConfigError("gate: no suite; name one, such as ci")
+def _margins(gate: Gate, suite: Sequence[Measurement]) -> dict[str, float]:
     convert("gate: seeds", gate.seeds, Count)
-    measurements = read_suite(gate.suite.suite)
-    known = {line.task for line in measurements} | {f"{line.task}/{line.dataset}" for line in measurements}
+    known = {line.task for line in suite} | {f"{line.task}/{line.dataset}" for line in suite}
     for name, margin in gate.margins.items():
         if name not in known:
             raise UnknownNameError(f"--margin {name}: not in {gate.suite.suite}; {suggestion(name, known)}")
@@ -85,14 +85,20 @@ def _margins(gate: Gate) -> dict[str, float]:
     # The caller's margin of a task takes precedence over the suite's margin of that task on a dataset.
     of_suite = {
         f"{line.task}/{line.dataset}": line.margin
-        for line in measurements
+        for line in suite
         if line.margin is not None and line.task not in gate.margins
     }
     return {**of_suite, **gate.margins}
 
 
 def _measured(
-    name: str, checkpoint: Path | None, gate: Gate, context: Context, folder: Path, note: Note
+    gate: Gate,
+    groups: Sequence[Sequence[Job]],
+    context: Context,
+    folder: Path,
+    note: Note,
+    name: str,
+    checkpoint: Path | None = None,
 ) -> list[Result]:
     sweep = replace(gate.suite, models=name, checkpoint=checkpoint)
     names = models(sweep)
@@ -100,34 +106,27 @@ def _measured(
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
     # Loaded once for all probe seeds: they do not seed an untrained model.
     backbone = load_asked(names[0], sweep, context)
-    groups = jobs_of(sweep).applicable(note)
     results: list[Result] = []
-    for seed in range(context.seed, context.seed + gate.seeds):
+    for seed, group in product(range(context.seed, context.seed + gate.seeds), groups):
         # A task that no seed moves runs once.
-        jobs = [[job for job in group if seed == context.seed or job.task.seeded] for group in groups]
-        results += _of_seed(backbone, jobs, replace(context, seed=seed), folder, note)
+        jobs = [job for job in group if seed == context.seed or job.task.seeded]
+        if not jobs:
+            continue
+        try:
+            results += measure(backbone, jobs, replace(context, seed=seed), folder, note=note)
+        except NotApplicableError as error:
+            note(f"not applicable: {error}")
     if not results:
         raise NotApplicableError(f"gate: nothing in {gate.suite.suite} applies to {names[0]}")
     return results
 
 
-def _of_seed(
-    backbone: Backbone, groups: list[list[Job]], context: Context, folder: Path, note: Note
-) -> list[Result]:
-    results: list[Result] = []
-    for jobs in filter(None, groups):
-        try:
-            results += measure(backbone, jobs, context, folder, note=note)
-        except NotApplicableError as error:
-            note(f"not applicable: {error}")
-    return results
-
-
-def _check_candidate(gate: Gate, baseline: list[Result], candidate: list[Result]) -> None:
+def _check_candidate(
+    suite: Sequence[Measurement], baseline: Sequence[Result], candidate: Sequence[Result]
+) -> None:
     """Refuse a candidate that lacks a task of the suite that the baseline was measured with."""
-    assert gate.suite.suite is not None
-    suite = {(line.task, line.dataset) for line in read_suite(gate.suite.suite)}
-    had = suite & {(result.task, result.dataset) for result in baseline}
+    had = {(line.task, line.dataset) for line in suite}
+    had &= {(result.task, result.dataset) for result in baseline}
     if lost := sorted(had - {(result.task, result.dataset) for result in candidate}):
         raise NotApplicableError(
             f"gate: {', '.join(map('/'.join, lost))} cannot be measured on the candidate, but was on the "

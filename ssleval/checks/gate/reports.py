@@ -22,19 +22,17 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         "|:---|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
     ]
     for one in sorted(verdicts, key=lambda one: order.index(one.outcome)):
-        places = decimals(one.unit, compared=True)
-        first, second, margin = (
-            shown(value, one.unit, places) for value in (one.baseline, one.candidate, one.margin)
-        )
-        lines.append(
-            f"| {_SIGNS[one.outcome]} | {one.name} | {one.metric} | {first} | {second} | "
-            f"{_gain(one)} | {margin} | {one.n} | {one.seeds} | {one.reason} |"
-        )
+        first, second, margin, gain = _numbers(one)
+        cells = (_SIGNS[one.outcome], one.name, one.metric, first, second, gain, margin, one.n, one.seeds)
+        lines.append(f"| {' | '.join(map(str, cells))} | {one.reason} |")
     return "\n".join(lines) + "\n"
 
 
-def _gain(one: Verdict) -> str:
-    return with_interval(one.gain, one.ci90, one.unit, decimals(one.unit, compared=True))
+def _numbers(one: Verdict) -> tuple[str, ...]:
+    """Return baseline, candidate, margin and gain as text."""
+    places = decimals(one.unit, compared=True)
+    plain = (shown(value, one.unit, places) for value in (one.baseline, one.candidate, one.margin))
+    return *plain, with_interval(one.gain, one.ci90, one.unit, places)
 
 
 def to_json(verdicts: Sequence[Verdict]) -> str:
@@ -57,8 +55,8 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
     for one in verdicts:
         name = {"classname": f"ssleval.{one.task}", "name": f"{one.dataset} {one.metric}", "time": "0"}
         case = ElementTree.SubElement(group, "testcase", name)
-        margin = shown(one.margin, one.unit, decimals(one.unit, compared=True))
-        message = f"better by {_gain(one)}, margin {margin}: {one.reason}"
+        _, _, margin, gain = _numbers(one)
+        message = f"better by {gain}, margin {margin}: {one.reason}"
         if one.outcome == "fail":
             ElementTree.SubElement(case, "failure", {"type": "inferior", "message": message}).text = message
         elif one.outcome == "inconclusive":

@@ -61,12 +61,7 @@ class Verdict:
 def judge(pairs: Sequence[Pairing], margins: Mapping[str, float]) -> list[Verdict]:
     """Return the verdict on every pair of baseline (first) and candidate (second).
 
-    Args:
-        pairs: one for every task and dataset.
-        margins: by ``task/dataset``, or by task; others get `DEFAULT_MARGIN`.
-
-    Raises:
-        ConfigError: no margin for a metric that is not a fraction.
+    ``margins`` are by ``task/dataset``, or by task; other metrics that are fractions get `DEFAULT_MARGIN`.
     """
     limits = [_margin(pair, margins) for pair in pairs]
     gains = [_gain(pair) for pair in pairs]
@@ -83,9 +78,8 @@ def overall(verdicts: Sequence[Verdict]) -> Outcome:
 
 def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
     task, unit = pair.first[0].task, pair.first[0].metrics[pair.headline].unit
-    for name in (pair.name, task):
-        if name in margins:
-            return margins[name]
+    if margin := margins.get(pair.name) or margins.get(task):
+        return margin
     if unit != "fraction":
         raise ConfigError(
             f"gate: {pair.name} is scored in {unit}, which has no default margin; "

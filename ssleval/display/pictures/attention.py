@@ -8,11 +8,12 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from ssleval.core import Geometry
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, heat, page
-from ssleval.display.pictures.look import Look, Picture, whole_patches
+from ssleval.display.pictures.look import Look, Picture
 from ssleval.errors import ConfigError
-from ssleval.features import Live
+from ssleval.features import Live, pixels_of
 from ssleval.heads.attention import mass_mask
 
 MASS = 0.6
@@ -22,20 +23,16 @@ SHOWN = 6
 
 
 def draw_attention(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw the attention of the class token to the patches: the mean, the heads, and their masks below.
-
-    Raises:
-        NotApplicableError: the model has no class-token attention, or its library hides it.
-        ConfigError: `look` names a block.
-    """
+    """Draw the attention of the class token to the patches: the mean, the heads, and their masks below."""
     if look.block != -1:
         raise ConfigError("attention is drawn of the last block; leave out the block")
     side, live = look.side(backbone), Live(backbone, look.context)
+    geometry = live.on_grid(Geometry(side, "long", multiple="patch"))
     rows: list[list[Tile | None]] = []
     count = 0
     for picture in pictures:
         image = picture.image
-        heads = live.attention(whole_patches(backbone, picture, side))[0].float().cpu()
+        heads = live.attention(pixels_of(image, geometry))[0].float().cpu()
         count = len(heads)
         maps = {"mean of heads": heads.mean(0)}
         maps |= {f"head {number}": head for number, head in enumerate(heads[:SHOWN], 1)}

@@ -42,12 +42,7 @@ def page(
 ) -> Image.Image:
     """Return rows of tiles under a title, with notes and a legend at the foot; None leaves a place empty.
 
-    Args:
-        title: the first line.
-        rows: tiles, left-aligned.
-        notes: lines at the foot.
-        side: pixels of a tile's longer side, about.
-        legend: colours by name.
+    ``side`` is about the pixels of a tile's longer side; ``legend`` has colours by name.
     """
     columns = max(map(len, rows))
     # As parts of the longer side of a tile.
@@ -113,15 +108,11 @@ def _add_legend(figure: Figure, title: str, colours: Mapping[str, str], columns:
 def _place(axis: Axes, tile: Tile | None, side: int) -> None:
     axis.set(xticks=[], yticks=[], anchor="NW")
     for spine in axis.spines.values():
-        spine.set(visible=False)
-    if tile is None:
-        return
-    axis.imshow(tile.image)
-    caption = _shortened(tile.caption, side // 8)
-    axis.set_xlabel(caption, loc="left", labelpad=3, fontsize=9, color=FAINT, parse_math=False)
-    if tile.frame:
-        for spine in axis.spines.values():
-            spine.set(visible=True, linewidth=3, edgecolor=tile.frame)
+        spine.set(visible=bool(tile and tile.frame), linewidth=3, edgecolor=tile and tile.frame)
+    if tile is not None:
+        axis.imshow(tile.image)
+        caption = _shortened(tile.caption, side // 8)
+        axis.set_xlabel(caption, loc="left", labelpad=3, fontsize=9, color=FAINT, parse_math=False)
 
 
 def _shortened(caption: str, most: int) -> str:

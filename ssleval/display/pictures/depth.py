@@ -8,10 +8,10 @@ from PIL import Image
 
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, heat, page
-from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_table
+from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_images
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
-from ssleval.heads.dense.grid import Fit, grids_of, targets_of
+from ssleval.heads.dense.grid import Fit
 from ssleval.tasks.depth import Depth
 
 
@@ -19,22 +19,15 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     """Draw every picture, the predicted metres, and the measured ones where there are any.
 
     Colours go from near (light) to far (dark), logarithmically, between the 1st and 99th percentile of a row.
-
-    Raises:
-        ConfigError: `look` has no dataset.
-        NotApplicableError: the dataset has no depth, or the model no class token.
     """
     dataset = fitting_set(look, "depth", "depth")
     side = look.side(backbone, SIDE)
     task = Depth(size=side, iterations=ITERATIONS, flip=False).resolved(dataset)
-    request, _ = task.requests(dataset)
-    train = training_table(backbone, request, look)
+    request, train = training_images(backbone, task, dataset, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
     fit = Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels, task.clip)
     head = fit_depth(
-        grids_of(train, request.readouts, look.context.device),
-        targets_of(dataset, request.split, train.rows),
-        len(train.ids),
+        *train.examples,
         fit,
         bins,
         warmup=round(task.warmup * task.iterations),

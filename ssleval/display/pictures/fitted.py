@@ -1,4 +1,4 @@
-"""What drawings with a fitted head share: training features of a task, and predictions for single images."""
+"""What drawings with a fitted head share: training images of a task, and predictions for single images."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry
+from ssleval.core import Dataset, FeatureRequest, Geometry
 from ssleval.core.backbone import Backbone
+from ssleval.core.task import Inputs, Task
 from ssleval.display.pictures.look import Look
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource, Live, pixels_of
 from ssleval.heads.dense.grid import LinearHead
+from ssleval.heads.dense.labelled import Labelled, labelled
 
 SIDE = 224
 """Pixels of both sides by default: half of the tasks' size takes a quarter of the time."""
@@ -23,12 +25,7 @@ Predictor = Callable[[Image.Image], Float[Tensor, "c h w"]]
 
 
 def fitting_set(look: Look, what: str, target: str) -> Dataset:
-    """Return the dataset that the head is fitted on.
-
-    Raises:
-        ConfigError: `look` has no dataset, or names a block; the task pins the blocks.
-        NotApplicableError: the dataset has another target.
-    """
+    """Return the dataset that the head is fitted on; refuse one without the target, and a block."""
     if look.dataset is None:
         raise ConfigError(f"{what} needs a dataset to fit a head on, such as scenes:{target}")
     if look.block != -1:
@@ -41,23 +38,26 @@ def fitting_set(look: Look, what: str, target: str) -> Dataset:
     return look.dataset.limited(look.limit)
 
 
-def training_table(backbone: Backbone, request: FeatureRequest, look: Look) -> FeatureTable:
-    """Return the features of a training split, extracted or from the store."""
+def training_images(
+    backbone: Backbone, task: Task, dataset: Dataset, look: Look
+) -> tuple[FeatureRequest, Labelled]:
+    """Return what a task requests of its training split, and the grids and targets of those images."""
+    request, *_ = task.requests(dataset)
     source = FeatureSource(backbone, look.context)
     source.prepare([request])
-    return source.load(request)
+    (train,) = labelled(Inputs(source, dataset, (request,), look.context))
+    return request, train
 
 
 def predictor(backbone: Backbone, head: LinearHead, fitted: FeatureRequest, look: Look) -> Predictor:
     """Return a function from an image to the outputs of ``head``, at the geometry that it was fitted at."""
     geometry = fitted.geometry
     assert isinstance(geometry, Geometry)  # stored grids are of whole images
-    wanted, live = fitted.readouts, Live(backbone, look.context)
+    live = Live(backbone, look.context)
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
-        features = live.read(pixels_of(image, geometry), wanted)
-        grid = next(features[readout].shape[1:3] for readout in wanted if readout.kind == "patches")
-        parts = [features[readout].float() for readout in wanted]
+        parts = [part.float() for part in live.read(pixels_of(image, geometry), fitted.readouts).values()]
+        grid = next(part.shape[1:3] for part in parts if part.ndim == 4)
         spread = [part if part.ndim == 4 else part[:, None, None].expand(-1, *grid, -1) for part in parts]
         with torch.no_grad():
             return head(torch.cat(spread, dim=3))[0]

@@ -27,32 +27,17 @@ def gather(
     kind = KINDS[what]
     if files and (rows or (dataset and not kind.fits)):
         raise ConfigError(f"{what}: files are given, and a dataset or rows as well; leave out one of them")
-    if files and not kind.fits:
-        return None, from_files(files)
-    opened = open_dataset(dataset or kind.dataset, options)
-    if files:
-        return opened, from_files(files)
+    opened = None if files and not kind.fits else open_dataset(dataset or kind.dataset, options)
+    if opened is None or files:
+        return opened, [Picture(path.name, decode(path, str(path))) for path in files]
     if rows:
         return opened, from_dataset(opened, _numbers(rows))
     length = opened.card.lengths[opened.card.test_split]
     return opened, from_dataset(opened, [row for row in kind.rows if row < length])
 
 
-def from_files(paths: Sequence[Path]) -> list[Picture]:
-    """Return image files as pictures.
-
-    Raises:
-        DataError: one is missing or damaged.
-    """
-    return [Picture(path.name, decode(path, str(path))) for path in paths]
-
-
 def from_dataset(dataset: Dataset, rows: Sequence[int]) -> list[Picture]:
-    """Return items of the scored split; a pair gives both of its images.
-
-    Raises:
-        ConfigError: the split has no such row.
-    """
+    """Return items of the scored split; a pair gives both of its images."""
     split = dataset.split(dataset.card.test_split)
     pictures: list[Picture] = []
     for row in rows:

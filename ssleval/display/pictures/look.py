@@ -12,7 +12,7 @@ from torch import Tensor
 from ssleval.core import Context, Dataset, Geometry, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ConfigError
-from ssleval.features import Live, pixels_of
+from ssleval.features import Live
 
 SIZE = 448
 """Pixels of the long side by default."""
@@ -43,11 +43,7 @@ class Look:
     context: Context = field(default_factory=Context)
 
     def side(self, backbone: Backbone, default: int = SIZE) -> int:
-        """Return the pixels of the long side.
-
-        Raises:
-            ConfigError: the size is no multiple of the model's patch size.
-        """
+        """Return the pixels of the long side; refuse a size in broken patches."""
         patch = backbone.card.patch_size
         if self.size % patch or self.size < 0:
             raise ConfigError(
@@ -57,18 +53,8 @@ class Look:
         return self.size or max(1, default // patch) * patch
 
 
-def whole_patches(backbone: Backbone, picture: Picture, side: int) -> Tensor:
-    """Return 8-bit pixels ``[1 H W 3]`` of an image in its own aspect, in whole patches."""
-    geometry = Geometry(side, "long", multiple="patch").on_grid(backbone.card.patch_size)
-    return pixels_of(picture.image, geometry)
-
-
 def patch_tokens(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> list[Float[Tensor, "h w d"]]:
-    """Return the patch tokens of every picture, on the CPU in float32.
-
-    Raises:
-        NotApplicableError: the model has no such block.
-    """
+    """Return the patch tokens of every picture, in its own aspect, on the CPU in float32."""
     live, geometry = Live(backbone, look.context), Geometry(look.side(backbone), "long", multiple="patch")
     readout = Readout("patches", look.block)
     return [live.read_image(picture.image, geometry, readout).cpu() for picture in pictures]

@@ -23,11 +23,7 @@ FINE = 2
 
 
 def draw_matches(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw the mutual nearest patches of two images with the largest cosines.
-
-    Raises:
-        ConfigError: not two images.
-    """
+    """Draw the mutual nearest patches of two images with the largest cosines."""
     if len(pictures) != 2:
         raise ConfigError(f"matches are between two images; {len(pictures)} given")
     grids = patch_tokens(backbone, pictures, look)
@@ -35,7 +31,7 @@ def draw_matches(backbone: Backbone, pictures: Sequence[Picture], look: Look) ->
     both = [_scaled(picture.image) for picture in pictures]
     left = both[0].width + GAP * FINE
     sheet = Image.new("RGB", (left + both[1].width, HEIGHT * FINE), "white")
-    sheet.paste(both[0], (0, 0))
+    sheet.paste(both[0])
     sheet.paste(both[1], (left, 0))
     pen = ImageDraw.Draw(sheet)
     # The largest cosines last, on top of the others.
@@ -66,8 +62,8 @@ def _spread(pairs: Sequence[Sequence[int]], columns: int) -> list[tuple[int, int
 
 def _scaled(image: Image.Image) -> Image.Image:
     height = HEIGHT * FINE
-    size = (max(1, round(image.width * height / image.height)), height)
-    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    width = max(1, round(image.width * height / image.height))
+    return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _centre(patch: int, grid: Sequence[int], size: tuple[int, int]) -> tuple[int, int]:
@@ -79,5 +75,5 @@ def _colour(place: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, in
     """Return the colour of a line: its hue is the angle of its start around the middle of the first image."""
     right, down = (2 * at / side - 1 for at, side in zip(place, size, strict=True))
     hue = math.atan2(down, right) / (2 * math.pi) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    red, green, blue = (round(part * 255) for part in colorsys.hsv_to_rgb(hue, 0.85, 0.95))
+    return red, green, blue

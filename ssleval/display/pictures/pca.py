@@ -21,6 +21,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, page
 from ssleval.display.pictures.look import Look, Picture, as_image, patch_tokens
 from ssleval.errors import NotApplicableError
+from ssleval.heads.dense.grid import resized
 
 NOTES = (
     "One set of colours for all images.",
@@ -31,11 +32,7 @@ DARK = 0.12
 
 
 def draw_pca(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw every picture beside the components of all its patches, and of its foreground.
-
-    Raises:
-        NotApplicableError: tokens of fewer than three channels, or equal ones.
-    """
+    """Draw every picture beside the components of all its patches, and of its foreground."""
     grids = patch_tokens(backbone, pictures, look)
     tokens = torch.cat([grid.flatten(0, 1) for grid in grids])
     everything = components(tokens, 3)
@@ -69,9 +66,6 @@ def components(tokens: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n c"]
     """Return the coordinates of tokens along their first principal directions.
 
     Of each direction the largest entry is positive: without a rule its sign is arbitrary.
-
-    Raises:
-        NotApplicableError: fewer channels than components.
     """
     if tokens.shape[1] < count:
         raise NotApplicableError(f"pca: {count} components of {tokens.shape[1]} channels")
@@ -111,15 +105,11 @@ def _border(grid: Float[Tensor, "h w d"]) -> Bool[Tensor, "h w"]:
 
 
 def _stretched(values: Float[Tensor, "n 3"], kept: Bool[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-    low, high = torch.quantile(
-        values[kept][:: max(1, int(kept.sum()) // 100_000)], torch.tensor([0.02, 0.98]), dim=0
-    )
+    some = values[kept][:: max(1, int(kept.sum()) // 100_000)]
+    low, high = torch.quantile(some, torch.tensor([0.02, 0.98]), dim=0)
     return ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
 
 
 def _upsampled(values: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[np.ndarray, "H W c"]:
     """Return maps at ``size`` (width, height), bilinearly."""
-    fine = torch.nn.functional.interpolate(
-        values.permute(2, 0, 1)[None], size[::-1], mode="bilinear", align_corners=False
-    )
-    return fine[0].permute(1, 2, 0).numpy()
+    return resized(values.permute(2, 0, 1)[None], size[::-1])[0].permute(1, 2, 0).numpy()

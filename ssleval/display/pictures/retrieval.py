@@ -24,9 +24,6 @@ def draw_retrieval(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     """Draw the query and the pictures most like it, framed by whether their labels are the query's.
 
     Images go through the model as it was published; the descriptor is ``pooled``.
-
-    Raises:
-        ConfigError: fewer than two pictures, or `look` names a block or a size.
     """
     if len(pictures) < 2:
         raise ConfigError("retrieval ranks pictures by their likeness to the first; give at least two")

@@ -9,9 +9,9 @@ from PIL import Image
 from ssleval.core.backbone import Backbone
 from ssleval.datasets.scenes.sheet import PALETTE
 from ssleval.display.pictures.canvas import Tile, beside, blended, label_colours, page
-from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_table
+from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_images
 from ssleval.display.pictures.look import Look, Picture
-from ssleval.heads.dense.grid import Fit, grids_of, targets_of
+from ssleval.heads.dense.grid import Fit
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
 from ssleval.tasks.segmentation import Segmentation
 
@@ -20,21 +20,13 @@ SOLID = 0.65
 
 
 def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> Image.Image:
-    """Draw every picture, the predicted classes, and the annotated ones where there are any.
-
-    Raises:
-        ConfigError: `look` has no dataset.
-        NotApplicableError: the dataset has no masks of classes.
-    """
+    """Draw every picture, the predicted classes, and the annotated ones where there are any."""
     dataset = fitting_set(look, "segmentation", "mask")
     side = look.side(backbone, SIDE)
     task = Segmentation(size=side, iterations=ITERATIONS).resolved(dataset)
-    request, _ = task.requests(dataset)
-    train = training_table(backbone, request, look)
+    request, train = training_images(backbone, task, dataset, look)
     head = fit_classes(
-        grids_of(train, request.readouts, look.context.device),
-        targets_of(dataset, request.split, train.rows),
-        len(train.ids),
+        *train.examples,
         Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels),
         num_classes=dataset.card.num_classes,
         warmup=round(task.warmup * task.iterations),

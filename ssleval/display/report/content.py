@@ -18,7 +18,6 @@ from ssleval.display.report.curves import training_runs
 from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
 from ssleval.display.report.page import render
-from ssleval.display.report.pool import Pool
 from ssleval.display.report.thumbnails import thumbnails
 from ssleval.errors import DataError, UnknownNameError
 from ssleval.results import Result, read_all
@@ -50,56 +49,38 @@ def write_report(results: Path, out: Path, options: Options | None = None) -> in
 
     Raises:
         DataError: there is no results folder; a result, training log or picture cannot be read; samples are
-            missing.
+            missing; a result holds a number that is not finite.
         UnknownNameError: ``options.images`` names a dataset without results.
     """
     options = options or Options()
-    ranked, details, pool = boards_and_details(read_all(results), options)
-    write_text_atomically(out, render(options.title, content(ranked, details, pool, results, options)))
-    return sum(len(board.entries) for board in ranked)
+    measured = read_all(results)
+    write_text_atomically(out, render(options.title, content(measured, results, options)))
+    return len({result.key for result in measured})
 
 
-def boards_and_details(results: Sequence[Result], options: Options) -> tuple[list[Board], Details, Pool]:
-    """Rank results and pack the details of their items, reading samples once."""
-    pool = Pool()
-    details = Details(pool, round(options.detail_mb * 1e6))
-    return boards(results, details.read), details, pool
-
-
-def content(ranked: Sequence[Board], details: Details, pool: Pool, results: Path, options: Options) -> str:
-    """Return everything the page shows as one JSON object.
-
-    Raises:
-        DataError: a result holds a number that is not finite.
-        UnknownNameError: ``options.images`` names a dataset without results.
-    """
+def content(measured: Sequence[Result], results: Path, options: Options) -> str:
+    """Return everything the page shows as one JSON object; ``results`` is the folder of the results."""
+    details = Details(round(options.detail_mb * 1e6))
+    # The ranking reads samples; what is shown of them is packed meanwhile, so that they are read once.
+    ranked = boards(measured, details.read)
+    entries = [(place, board, entry) for place, board in enumerate(ranked) for entry in board.entries]
     known = sorted({board.dataset for board in ranked})
     for name in options.images:
         if name not in known:
             raise UnknownNameError(
                 f"--images {name}: no result is of that dataset; {suggestion(name, known)}"
             )
-    tables = [_board(board, options) for board in ranked]
-    rows = [
-        _row(place, board, entry, details, pool, results)
-        for place, board in enumerate(ranked)
-        for entry in board.entries
-    ]
+    models = {entry.result.path.parent.name for _, _, entry in entries if entry.result.path is not None}
     parts = {
         "version": __version__,
-        "boards": tables,
-        "rows": rows,
+        "boards": [_board(board, options) for board in ranked],
+        "rows": [_row(*entry, details, results) for entry in entries],
         "left_out": details.left_out,
         "runs": training_runs(options.training),
-        "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, _folders(ranked)),
+        "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
-    return f'{text[:-1]},"pool":{pool.to_json()}}}'
-
-
-def _folders(ranked: Sequence[Board]) -> set[str]:
-    results = (entry.result for board in ranked for entry in board.entries)
-    return {result.path.parent.name for result in results if result.path is not None}
+    return f'{text[:-1]},"pool":{details.pool.to_json()}}}'
 
 
 def _board(board: Board, options: Options) -> dict[str, Any]:
@@ -123,9 +104,7 @@ def _board(board: Board, options: Options) -> dict[str, Any]:
     }
 
 
-def _row(
-    place: int, board: Board, entry: Entry, details: Details, pool: Pool, results: Path
-) -> dict[str, Any]:
+def _row(place: int, board: Board, entry: Entry, details: Details, results: Path) -> dict[str, Any]:
     result, metrics = entry.result, board.entries[0].result.metrics
     try:
         return {
@@ -137,7 +116,7 @@ def _row(
             "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
             "supervision": str(result.backbone.get("supervision") or "unknown"),
             "details": details.of(result),
-            "shared": {name: pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
+            "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
             "own": {
                 "key": result.key,
                 "weights_sha256": result.weights_sha256,

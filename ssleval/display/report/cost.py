@@ -22,7 +22,6 @@ class Cost:
 
 
 _NO_SPEED = "features came from the store, or from another machine"
-_NO_PARAMETERS = "the model's card does not say"
 _NO_FLOPS = (
     "the result is older than this record, its images have no one size, the task runs the model itself, "
     "or the model multiplies nothing"
@@ -40,7 +39,7 @@ def costs(board: Board) -> list[Cost]:
     gflops = [_positive(result.cost.get("flops_per_image"), 1e9) for result in results]
     return [
         *_speeds(board, results),
-        _cost(board, "Parameters (millions)", _NO_PARAMETERS, parameters),
+        _cost(board, "Parameters (millions)", "the model's card does not say", parameters),
         _cost(board, "GFLOPs an image", _NO_FLOPS, gflops),
     ]
 
@@ -48,11 +47,10 @@ def costs(board: Board) -> list[Cost]:
 def pareto_front(spent: Sequence[float], gained: Sequence[float]) -> list[int]:
     """Return the points that no other point dominates, in order of spending; equal points are all kept."""
     order = sorted(range(len(spent)), key=lambda place: (spent[place], -gained[place]))
-    front: list[int] = []
-    for place in order:
-        last = front[-1] if front else place
-        equal = (spent[place], gained[place]) == (spent[last], gained[last])
-        if equal or gained[place] > gained[last]:
+    front = order[:1]
+    for place in order[1:]:
+        equal = (spent[place], gained[place]) == (spent[front[-1]], gained[front[-1]])
+        if equal or gained[place] > gained[front[-1]]:
             front.append(place)
     return front
 
@@ -65,8 +63,8 @@ def _speeds(board: Board, results: Sequence[Result]) -> list[Cost]:
         f"{name} ({axis})": [speed if machine == axis else None for speed, machine in timed]
         for axis in sorted({machine for speed, machine in timed if speed})
     }
-    axes = axes or {name: speeds}
-    return [_cost(board, axis, _NO_SPEED, values, less_is_better=False) for axis, values in axes.items()]
+    columns = (axes or {name: speeds}).items()
+    return [_cost(board, axis, _NO_SPEED, values, less_is_better=False) for axis, values in columns]
 
 
 def _positive(value: Any, unit: float = 1.0) -> float | None:

@@ -47,19 +47,12 @@ def training_curves(folder: Path) -> dict[str, Any]:
 def _scores(evaluations: list[dict[str, Any]], name: str) -> dict[str, list[Any]]:
     """Return the steps, values and 95 % intervals of one score."""
     scores = [(line["step"], line["evaluation"][name]) for line in evaluations if name in line["evaluation"]]
-    ends = [score["ci95"] for _, score in scores]
-    return {
-        "x": [step for step, _ in scores],
-        "y": [score["value"] for _, score in scores],
-        "low": [low for low, _ in ends],
-        "high": [high for _, high in ends],
-    }
+    rows = [(step, score["value"], *score["ci95"]) for step, score in scores]
+    return dict(zip(("x", "y", "low", "high"), map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _terms(steps: list[dict[str, Any]]) -> list[str]:
-    numbers = dict.fromkeys(
-        name for line in steps for name, value in line.items() if type(value) in {int, float}
-    )
+    numbers = {name: 0 for line in steps for name, value in line.items() if type(value) in {int, float}}
     return [name for name in numbers if name not in {"step", "epoch"}]
 
 

@@ -1,25 +1,26 @@
 """Items and classes of every result, packed for the page up to a limit of size."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from math import isnan
 from typing import Any
 
 import numpy as np
 
 from ssleval.core import Samples
-from ssleval.display.report.items import Classes, ItemView, columns_of_view, encode, encode_labels, item_view
+from ssleval.display.report.items import ItemView, columns_of_view, encode, item_view
 from ssleval.display.report.pool import Pool
 from ssleval.errors import DataError
+from ssleval.metrics.paired import right_or_wrong
 from ssleval.results.record import Result, read_samples_of
 
 
 class Details:
     """Reads samples for the ranking, and packs what the page shows of them, so that they are read once."""
 
-    def __init__(self, pool: Pool, limit: int) -> None:
+    def __init__(self, limit: int) -> None:
         """Pack at most ``limit`` characters."""
-        self._pool = pool
+        self.pool = Pool()
+        """Values that results share."""
         self._limit = limit
         self._packed: dict[str, dict[str, Any]] = {}
         self._used = 0
@@ -27,11 +28,7 @@ class Details:
         """Number of results whose items did not fit."""
 
     def read(self, results: Sequence[Result]) -> list[Samples]:
-        """Return the columns needed for ranking and display of results of one board, and pack the latter.
-
-        Raises:
-            DataError: samples are missing, unreadable, or do not belong to their result.
-        """
+        """Return the columns needed for ranking and display of results of one board, and pack the latter."""
         all_samples = read_samples_of(results, columns_of_view(results[0].metrics[results[0].headline]))
         for result, samples in zip(results, all_samples, strict=True):
             if result.key not in self._packed:
@@ -55,22 +52,24 @@ class Details:
         if self._used >= self._limit:
             self.left_out += 1
             return {"why": "left out to keep the page small; --detail-mb raises the limit"}
-        before = self._pool.size
+        before = self.pool.size
         packed = self._packed_view(samples, view)
-        self._used += self._pool.size - before + _size(packed)
+        self._used += self.pool.size - before + _size(packed)
         return packed
 
     def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
         packed: dict[str, Any] = {}
-        if view.classes is not None:
-            packed["classes"] = self._pool.add_shared(_class_lists(view.classes))
-            packed["by_class"] = _rounded(view.classes)
+        if (classes := view.classes) is not None:
+            counted = {"labels": classes.labels.tolist(), "counts": classes.counts.astype(np.int64).tolist()}
+            packed["classes"] = self.pool.add(counted)
+            values = np.round(classes.values, 5).tolist()
+            packed["by_class"] = [None if isnan(value) else value for value in values]
         if view.values is None:
             return packed
-        packed["ids"] = self._pool.add_shared(samples.ids)
-        packed["values"] = encode(view.values == 1 if view.is_right_or_wrong else view.values)
+        packed["ids"] = self.pool.add_shared(samples.ids)
+        packed["values"] = encode(view.values == 1 if right_or_wrong(view.values) else view.values)
         if view.labels is not None:
-            packed["labels"] = self._pool.add_shared(encode_labels(view.labels))
+            packed["labels"] = self.pool.add(encode(view.labels))
         if view.predicted is not None:
             packed["predicted"] = encode(view.predicted)
         return packed
@@ -80,19 +79,3 @@ def _size(packed: Mapping[str, Any]) -> int:
     """Return the approximate number of characters of the values."""
     arrays = (packed.get(name, ("", "")) for name in ("values", "predicted"))
     return sum(len(text) for _, text in arrays) + 8 * len(packed.get("by_class", ()))
-
-
-def _class_lists(classes: Classes) -> dict[str, list[int]]:
-    # Models of a board share their classes: the cache returns the same object, which the pool stores once.
-    return _cached_lists(*(part.astype(np.int64).tobytes() for part in (classes.labels, classes.counts)))
-
-
-@lru_cache(maxsize=4)
-def _cached_lists(labels: bytes, counts: bytes) -> dict[str, list[int]]:
-    parts = {"labels": labels, "counts": counts}
-    return {name: np.frombuffer(part, np.int64).tolist() for name, part in parts.items()}
-
-
-def _rounded(classes: Classes) -> list[float | None]:
-    values: list[float] = np.round(classes.values, 5).tolist()
-    return [None if isnan(value) else value for value in values]

@@ -19,12 +19,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 def drawn_pictures(folder: Path, models: Collection[str]) -> dict[str, dict[str, str]]:
     """Return the pictures ``folder/MODEL/WHAT.png`` (or ``.jpg``) as ``data:`` URLs, by MODEL, then WHAT.
 
-    Args:
-        folder: a folder with one folder of pictures per model.
-        models: names of the models' folders of results; other folders are ignored.
-
-    Raises:
-        DataError: there is no such picture, or one cannot be read.
+    ``models`` are the names of the models' folders of results; other folders are ignored.
     """
     pictures: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*/*")):

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int, Shaped
 from ssleval.core import Samples
 from ssleval.errors import DataError
 from ssleval.metrics.multilabel import average_precisions
-from ssleval.metrics.paired import right_or_wrong
 from ssleval.metrics.stats import divide
 from ssleval.results import Score
 
@@ -38,11 +37,6 @@ class ItemView:
     predicted: Int[np.ndarray, " n"] | None = None
     classes: Classes | None = None
 
-    @property
-    def is_right_or_wrong(self) -> bool:
-        """Whether every item has the value 0 or 1."""
-        return self.values is not None and bool(right_or_wrong(self.values))
-
 
 def item_view(samples: Samples, score: Score) -> ItemView | None:
     """Return the values of a score for each item; None for a statistic that has no such view.
@@ -61,7 +55,7 @@ def item_view(samples: Samples, score: Score) -> ItemView | None:
 
 
 def columns_of_view(score: Score) -> set[str]:
-    """Return the columns of a score's statistic, and those that `item_view` shows with them."""
+    """Return the columns that `item_view` reads: those of the statistic, labels and predictions."""
     columns: Mapping[str, str] = score.statistic.get("columns", {})
     return {*columns.values(), "label", *(_predicted(column) for column in columns.values())}
 
@@ -72,42 +66,31 @@ def _predicted(column: str) -> str:
     return f"predicted{at}{parameter}"
 
 
-def encode_labels(labels: Int[np.ndarray, " n"]) -> list[str]:
-    """Do what `encode` does, and return the same object for equal labels."""
-    return _encoded(labels.tobytes(), labels.dtype.str)
-
-
-@lru_cache(maxsize=4)
-def _encoded(labels: bytes, kind: str) -> list[str]:
-    return encode(np.frombuffer(labels, kind))
-
-
 def encode(values: Shaped[np.ndarray, " n"]) -> list[str]:
     """Return ``[type, base64]`` of an array: bits for booleans, else the smallest type that fits."""
     if values.dtype == bool:
-        return ["bits", _base64(np.packbits(values, bitorder="little"))]
-    if values.dtype.kind == "f":
-        return ["f4", _base64(values.astype("<f4"))]
+        kind, array = "bits", np.packbits(values, bitorder="little")
+    else:
+        kind = "f4" if values.dtype.kind == "f" else _smallest(values)
+        array = values.astype(f"<{kind}")
+    return [kind, base64.b64encode(array.tobytes()).decode("ascii")]
+
+
+def _smallest(values: Int[np.ndarray, " n"]) -> str:
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    kind = "u1" if low >= 0 and high < 2**8 else "u2" if low >= 0 and high < 2**16 else "i4"
-    return [kind, _base64(values.astype(f"<{kind}"))]
-
-
-def _base64(array: np.ndarray) -> str:
-    return base64.b64encode(array.tobytes()).decode("ascii")
+    return "u1" if low >= 0 and high < 2**8 else "u2" if low >= 0 and high < 2**16 else "i4"
 
 
 def _of_mean(samples: Samples, column: str) -> ItemView:
-    return _labelled(samples, samples[column], samples.columns.get("label"), column)
+    return _labelled(samples, column, "label")
 
 
 def _of_mean_per_class(samples: Samples, correct: str, label: str) -> ItemView:
-    return _labelled(samples, samples[correct], samples[label], correct)
+    return _labelled(samples, correct, label)
 
 
 def _of_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
-    above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
-    return ItemView(divide(above, below))
+    return ItemView(divide(*(samples[name].astype(np.float64) for name in (numerator, denominator))))
 
 
 def _of_mean_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
@@ -135,12 +118,8 @@ _VIEWS: Mapping[str, Callable[..., ItemView]] = {
 }
 
 
-def _labelled(
-    samples: Samples,
-    values: Shaped[np.ndarray, " n"],
-    labels: Shaped[np.ndarray, "n ..."] | None,
-    column: str,
-) -> ItemView:
+def _labelled(samples: Samples, column: str, label: str) -> ItemView:
+    values, labels = samples[column], samples.columns.get(label)
     values = values if values.dtype == bool else values.astype(np.float64)
     if not _is_labels(labels):
         return ItemView(values)
@@ -162,8 +141,6 @@ def _by_label(values: Shaped[np.ndarray, " n"], labels: Any) -> Classes:
 
 
 @lru_cache(maxsize=4)
-def _places(
-    labels: bytes,
-) -> tuple[Int[np.ndarray, " c"], Int[np.ndarray, " n"], Int[np.ndarray, " c"]]:
+def _places(labels: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # The models of one board have the same labels, and sorting them costs more than all the rest.
     return np.unique(np.frombuffer(labels, np.int64), return_inverse=True, return_counts=True)

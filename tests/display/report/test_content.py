@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssleval.core import Samples
-from ssleval.display.report.content import Options, boards_and_details, content, write_report
+from ssleval.display.report.content import Options, content, write_report
 from ssleval.display.report.items import encode
 from ssleval.errors import DataError, UnknownNameError
 from ssleval.results import read_all, read_samples, write
@@ -19,7 +19,7 @@ from tests.results.test_leaderboard import right, store
 
 def shown(folder: Path, **options: Any) -> dict[str, Any]:
     asked = Options(**options)
-    return json.loads(content(*boards_and_details(read_all(folder), asked), folder, asked))
+    return json.loads(content(read_all(folder), folder, asked))
 
 
 def test_every_row_carries_scores_rank_and_the_provenance_of_its_cell(tmp_path: Path) -> None:

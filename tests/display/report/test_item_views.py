@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score
 from ssleval.core import Samples
 from ssleval.display.report.items import item_view
 from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.paired import right_or_wrong
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 from ssleval.results import Score
@@ -39,7 +40,8 @@ def test_classes_of_a_mean_are_means_within_labels(statistic: object) -> None:
     np.testing.assert_allclose(view.classes.values, means["mean"])
     np.testing.assert_array_equal(view.classes.counts, means["size"])
     np.testing.assert_array_equal(view.predicted, label)
-    assert view.is_right_or_wrong
+    assert view.values is not None
+    assert right_or_wrong(view.values)
 
 
 def test_a_mean_without_labels_has_items_alone() -> None:
@@ -47,7 +49,8 @@ def test_a_mean_without_labels_has_items_alone() -> None:
     assert view is not None
     assert view.classes is None
     assert view.labels is None
-    assert not view.is_right_or_wrong
+    assert view.values is not None
+    assert not right_or_wrong(view.values)
 
 
 def test_a_mean_ratio_gives_each_class_its_ratio_of_sums_and_each_item_its_mean_ratio() -> None:
