@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import DatasetCard, FeatureTable, Samples
+from ssleval.core.corruptions import SEVERITIES
 from ssleval.errors import DataError
-from ssleval.metrics.corruption import ALEXNET_ERRORS, SEVERITIES
+from ssleval.metrics.corruption import ALEXNET_ERRORS
 
 IMAGENET_C = tuple(f"{name}-{severity}" for name, severity in product(ALEXNET_ERRORS, SEVERITIES))
 """Splits of ImageNet-C, one for every variant."""
