@@ -70,12 +70,9 @@ class Linear(ImageGeometry, Task):
         """Return the task with what it left to recipe and dataset filled in."""
         recipe, count = RECIPES[self.recipe], dataset.card.lengths[dataset.card.train_split]
         iterations, batch_size = recipe.length(count, self.iterations, self.batch_size)
+        rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
         return replace(
-            self,
-            learning_rates=self.learning_rates or recipe.rates,
-            batch_size=batch_size,
-            iterations=iterations,
-            metric=accuracy_kind(self.metric, dataset.card),
+            self, learning_rates=rates, batch_size=batch_size, iterations=iterations, metric=metric
         )
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
@@ -98,9 +95,8 @@ class Linear(ImageGeometry, Task):
             self.learning_rates,
             self.iterations,
             self.batch_size,
-            width=inputs.backbone.card.embed_dim,
-            num_classes=inputs.card.num_classes,
-            context=inputs.context,
+            inputs.card.num_classes,
+            inputs.context,
         )
         fitted = views or [train]
         tried = fit.predictions(fitted, labels, ~held, train, held)

@@ -112,7 +112,9 @@ class Segmentation(PaperFields, Task):
 
     def _fit(self, inputs: Inputs) -> dict[str, Any]:
         return {
-            "settings": Fit(self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels),
+            "settings": Fit(
+                self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels
+            ),
             "num_classes": inputs.card.num_classes,
             "warmup": round(self.warmup * self.iterations),
             "seed": inputs.context.seed,

@@ -58,8 +58,8 @@ class Bins:
 
 def depth_map(logits: Float[Tensor, "c h w"], bins: Bins, size: tuple[int, int]) -> Float[Tensor, "H W"]:
     """Return metres at ``size`` (H, W): logits upsampled and mixed, then upsampled again and clamped."""
-    fine = resized(logits.unsqueeze(0), _fine(logits.shape[1:], bins))
-    metres = resized(bins.mix(fine).unsqueeze(1), size)
+    height, width = (bins.upsample * side for side in logits.shape[1:])
+    metres = resized(bins.mix(resized(logits.unsqueeze(0), (height, width))).unsqueeze(1), size)
     return metres[0, 0].clamp(bins.nearest, bins.farthest)
 
 
@@ -70,7 +70,7 @@ def depth_at(
 
     A pixel lies between four cells of the finer grid; only these are mixed.
     """
-    height, width = _fine(logits.shape[2:], bins)
+    height, width = (bins.upsample * side for side in logits.shape[2:])
     cells = torch.tensor([width, height], device=points.device)
     near, far, (right, down) = surrounding(points, height, width)
     corners = [torch.stack([x[..., 0], y[..., 1]], dim=2) for y in (near, far) for x in (near, far)]
@@ -118,9 +118,8 @@ def fit_depth(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
     rate = partial(annealed, iterations=settings.iterations, warmup=warmup)
-    head = LinearHead(channels, bins.count, normalise=False, seed=seed)
+    head = LinearHead(grids(np.zeros(1, dtype=np.int64)).shape[-1], bins.count, normalise=False, seed=seed)
     fitted = fit(head, grids, depths, count, settings, rate=rate, loss=loss, seed=seed, device=device)
     with torch.no_grad():
         # Logits that a large step has pushed below zero everywhere get no gradient ever again. The head
@@ -138,7 +137,3 @@ def annealed(iteration: int, iterations: int, warmup: int) -> float:
     """
     left = LAST_RATIO + (1 - LAST_RATIO) * 0.5 * (1 + cos(pi * iteration / iterations))
     return left * warmed(iteration, warmup, WARMUP_RATIO)
-
-
-def _fine(grid: torch.Size | tuple[int, ...], bins: Bins) -> tuple[int, int]:
-    return grid[0] * bins.upsample, grid[1] * bins.upsample

@@ -93,9 +93,9 @@ def at_points(grid: Float[Tensor, "b c h w"], points: Float[Tensor, "b k 2"]) ->
 def surrounding(
     points: Float[Tensor, "b k 2"], height: int, width: int
 ) -> tuple[Float[Tensor, "b k 2"], Float[Tensor, "b k 2"], tuple[Float[Tensor, "b k"], ...]]:
-    """Return the upper left and the lower right cell (x, y) around each point, and the point's offset.
+    """Return the upper left and the lower right cell (x, y) around each point, and its offset (right, down).
 
-    Offsets (right, down) are fractions of a cell. Beyond the outermost centres, values repeat.
+    Offsets are fractions of a cell. Beyond the outermost centres, values repeat.
     """
     sides = torch.tensor([width, height], device=points.device)
     place = (points * sides - 0.5).clamp(min=0).minimum(sides - 1)
@@ -116,10 +116,9 @@ def drawn(
     values: list[Shaped[np.ndarray, " k"]] = []
     for row, target in enumerate(targets):
         height, width = target.shape
-        flat = generator.integers(0, height * width, pixels)
-        points[row, :, 0] = (flat % width + 0.5) / width
-        points[row, :, 1] = (flat // width + 0.5) / height
-        values.append(target.reshape(-1)[flat])
+        rows, columns = np.divmod(generator.integers(0, height * width, pixels), width)
+        points[row] = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1)
+        values.append(target[rows, columns])
     return torch.from_numpy(points), torch.from_numpy(np.stack(values))
 
 
@@ -164,11 +163,7 @@ def fit(
 def descend(
     head: LinearHead, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str
 ) -> LinearHead:
-    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
-
-    Raises:
-        ContractError: the weights are no longer finite.
-    """
+    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one."""
     head.to(device).train()
     parameters: Any = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -210,7 +205,6 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     load = dataset.split(split).target
     if load is None:
         raise ContractError(f"{dataset.card.name}/{split} opened without the targets its card promises")
-
     decoded: dict[int, Shaped[np.ndarray, "H W"]] = {}
     room = TARGETS_HELD
 
@@ -227,11 +221,9 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     return target
 
 
-def outputs_of(
-    head: LinearHead, grids: Grids, count: int, *, chunk: int = 16
-) -> Iterator[Float[Tensor, "c h w"]]:
+def outputs_of(head: LinearHead, grids: Grids, count: int) -> Iterator[Float[Tensor, "c h w"]]:
     """Yield the outputs for images 0 .. count - 1."""
-    for start in range(0, count, chunk):
+    for start in range(0, count, 16):
         with torch.no_grad():
-            outputs = head(grids(np.arange(start, min(start + chunk, count))))
+            outputs = head(grids(np.arange(start, min(start + 16, count))))
         yield from outputs

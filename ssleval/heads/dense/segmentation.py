@@ -30,8 +30,7 @@ def fit_classes(
     def loss(logits: Tensor, points: Tensor, labels: Tensor, _iteration: int) -> Tensor:
         return pixel_loss(at_points(logits, points), labels)
 
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
-    head = LinearHead(channels, num_classes, normalise=True, seed=seed)
+    head = LinearHead(grids(np.zeros(1, dtype=np.int64)).shape[-1], num_classes, normalise=True, seed=seed)
     rate = partial(poly, iterations=settings.iterations, warmup=warmup)
     return fit(head, grids, masks, count, settings, rate=rate, loss=loss, seed=seed, device=device)
 
