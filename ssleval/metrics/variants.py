@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import DatasetCard, FeatureTable, Samples
-from ssleval.core.corruptions import SEVERITIES
+from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
 from ssleval.errors import DataError
-from ssleval.metrics.corruption import ALEXNET_ERRORS
 
-IMAGENET_C = tuple(f"{name}-{severity}" for name, severity in product(ALEXNET_ERRORS, SEVERITIES))
+IMAGENET_C = tuple(f"{name}-{severity}" for name, severity in product(CORRUPTIONS, SEVERITIES))
 """Splits of ImageNet-C, one for every variant."""
 
 
@@ -54,7 +53,7 @@ def errors_by_image(judged: Sequence[Samples], dataset: str) -> Samples:
         raise DataError(f"{dataset}: no image could be decoded in all its variants")
     places = [np.searchsorted(samples["row"], kept) for samples in judged]
     right = np.stack([samples["top1"][place] for samples, place in zip(judged, places, strict=True)], axis=1)
-    wrong = ~right.reshape(len(kept), len(ALEXNET_ERRORS), len(SEVERITIES))
+    wrong = ~right.reshape(len(kept), len(CORRUPTIONS), len(SEVERITIES))
     first, rows = judged[0], places[0]
     columns = {"label": first["label"][rows], "wrong": wrong, "error": wrong.mean(axis=(1, 2))}
     return Samples([first.ids[int(row)] for row in rows], columns)

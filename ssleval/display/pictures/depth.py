@@ -30,16 +30,13 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     request, _ = task.requests(dataset)
     train = training_table(backbone, request, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    fit = Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels, task.clip)
     head = fit_depth(
         grids_of(train, request.readouts, look.context.device),
         targets_of(dataset, request.split, train.rows),
         len(train.ids),
-        fit,
+        Fit.of(task),
         bins,
-        warmup=round(task.warmup * task.iterations),
-        seed=look.context.seed,
-        device=look.context.device,
+        look.context,
     )
     predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []

@@ -35,11 +35,9 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
         grids_of(train, request.readouts, look.context.device),
         targets_of(dataset, request.split, train.rows),
         len(train.ids),
-        Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels),
-        num_classes=dataset.card.num_classes,
-        warmup=round(task.warmup * task.iterations),
-        seed=look.context.seed,
-        device=look.context.device,
+        Fit.of(task),
+        dataset.card.num_classes,
+        look.context,
     )
     predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ssleval.core import Context
 from ssleval.errors import ContractError
 from ssleval.heads.dense.grid import (
     Fit,
@@ -95,15 +96,7 @@ def sig_loss(
 
 
 def fit_depth(
-    grids: Grids,
-    depths: Targets,
-    count: int,
-    settings: Fit,
-    bins: Bins,
-    *,
-    warmup: int,
-    seed: int,
-    device: str,
+    grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
     """Train a 1x1 convolution on metres; pixels of 0, or beyond the last bin, are ignored.
 
@@ -118,9 +111,10 @@ def fit_depth(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    rate = partial(annealed, iterations=settings.iterations, warmup=warmup)
-    head = LinearHead(grids(np.zeros(1, dtype=np.int64)).shape[-1], bins.count, normalise=False, seed=seed)
-    fitted = fit(head, grids, depths, count, settings, rate=rate, loss=loss, seed=seed, device=device)
+    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
+    rate = partial(annealed, iterations=settings.iterations, warmup=settings.warmup)
+    fitted = fit(head, grids, depths, count, settings, context, rate=rate, loss=loss)
     with torch.no_grad():
         # Logits that a large step has pushed below zero everywhere get no gradient ever again. The head
         # then predicts the mean of all bins for every pixel, which looks plausible.

@@ -6,7 +6,7 @@ estimate of the published loss over all pixels, at a hundredth of its cost.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from ssleval.core import Dataset, FeatureTable, Readout
+from ssleval.core import Context, Dataset, FeatureTable, Readout
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, NonNegative, Positive, check
 from ssleval.errors import ConfigError, ContractError
@@ -41,10 +41,18 @@ class Fit:
     """Pixels drawn with replacement from every image, anew every time it is seen; 0: the loss takes all."""
     clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
+    warmup: Natural = 0
+    """Iterations of linear warm-up, counted in ``iterations``."""
 
     def __post_init__(self) -> None:
         """Refuse values that their fields cannot take."""
         check(self, "dense head")
+
+    @classmethod
+    def of(cls, task: Any) -> "Fit":
+        """Return the fields that a task names alike; its ``warmup`` is a fraction of the iterations."""
+        own = {field.name: getattr(task, field.name) for field in fields(cls) if hasattr(task, field.name)}
+        return cls(**{**own, "warmup": round(task.warmup * task.iterations)})
 
 
 class LinearHead(nn.Module):
@@ -133,11 +141,10 @@ def fit(
     targets: Targets,
     count: int,
     settings: Fit,
+    context: Context,
     *,
     rate: Callable[[int], float],
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
-    seed: int,
-    device: str,
 ) -> LinearHead:
     """Train ``head`` on ``count`` images and return it in evaluation mode.
 
@@ -152,12 +159,13 @@ def fit(
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
 
     def losses() -> Iterator[Tensor]:
-        generator = np.random.default_rng([seed, 1])
-        for iteration, rows in enumerate(batches(count, settings.batch_size, settings.iterations, seed)):
+        generator, device = np.random.default_rng([context.seed, 1]), context.device
+        stream = batches(count, settings.batch_size, settings.iterations, context.seed)
+        for iteration, rows in enumerate(stream):
             points, values = drawn([targets(int(row)) for row in rows], settings.pixels, generator)
             yield loss(head(grids(rows)), points.to(device), values.to(device), iteration)
 
-    return descend(head, losses(), settings, rate, device)
+    return descend(head, losses(), settings, rate, context.device)
 
 
 def descend(
