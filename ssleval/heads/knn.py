@@ -63,14 +63,20 @@ def knn_predict(
     Source:
         Wu et al. 2018, arXiv:1805.01978, sec. 3.4; ks and T as in DINO's ``eval_knn.py``.
     """
-    _check(labels, ks, len(train), temperature, num_classes)
-    vote = _Vote(labels.astype(np.int64), tuple(sorted(set(ks))), temperature, num_classes, top)
-    vectors, noise = _unit(queries), _noise(train.shape[1])
+    count, numbers = len(train), tuple(sorted(set(ks)))
+    if not ks or min(ks) < 1 or max(ks) > count:
+        raise ConfigError(f"knn: k = {list(ks)} of {count} training vectors; every k must be in 1..{count}")
+    if not temperature > 0:
+        raise ConfigError(f"knn: temperature {temperature}; it must be positive")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ContractError(f"knn: labels {labels.min()}..{labels.max()} for {num_classes} classes")
+    vote = _Vote(labels.astype(np.int64), numbers, temperature, num_classes, top, _noise(train.shape[1]))
+    vectors = _unit(queries)
     similarity, index = candidates = _candidates(train, vectors, max(ks), device, search)
-    predicted, doubtful = vote(similarity, index, noise)
+    predicted, doubtful = vote(similarity, index)
     _settle(train, vectors, candidates, max(ks), doubtful)
-    predicted[:, doubtful.numpy()] = vote(similarity[doubtful], index[doubtful], noise)[0]
-    return {k: predicted[row] for row, k in enumerate(vote.ks)}
+    predicted[:, doubtful.numpy()] = vote(similarity[doubtful], index[doubtful])[0]
+    return dict(zip(numbers, predicted, strict=True))
 
 
 def nearest_neighbours(
@@ -114,17 +120,6 @@ def most_similar(
     return index.numpy(), similarity.numpy()
 
 
-def _check(
-    labels: Int[np.ndarray, " n"], ks: Sequence[int], count: int, temperature: float, num_classes: int
-) -> None:
-    if not ks or min(ks) < 1 or max(ks) > count:
-        raise ConfigError(f"knn: k = {list(ks)} of {count} training vectors; every k must be in 1..{count}")
-    if not temperature > 0:
-        raise ConfigError(f"knn: temperature {temperature}; it must be positive")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ContractError(f"knn: labels {labels.min()}..{labels.max()} for {num_classes} classes")
-
-
 def _unit(features: Float[np.ndarray, "n p"]) -> Float[Tensor, "n p"]:
     """Return float32 rows of length 1; rows of zeros stay zero."""
     vectors = torch.tensor(features, dtype=torch.float32)
@@ -164,13 +159,13 @@ def _nearest(
     start = 0
     for block in blocks:
         similarity, index = find(block, vectors, min(width, len(block)), device)
-        index = index + start
+        index, start = index + start, start + len(block)
         if best is not None:
             # A stable sort keeps the order of ties, and earlier blocks hold the smaller indices.
             similarity = torch.cat([best[0], similarity], dim=1)
             similarity, order = similarity.sort(dim=1, descending=True, stable=True)
             index = torch.cat([best[1], index], dim=1).gather(1, order)
-        best, start = (similarity[:, :width], index[:, :width]), start + len(block)
+        best = similarity[:, :width], index[:, :width]
     assert best is not None
     return best
 
@@ -203,16 +198,19 @@ def _find_torch(
             "call torch.set_float32_matmul_precision('highest')"
         )
     bank, rows = block.to(device).T, max(1, _NUMBERS // len(block))
-    parts = [(part.to(device) @ bank).topk(width, dim=1) for part in vectors.split(rows)]
-    return torch.cat([part.values.cpu() for part in parts]), torch.cat([part.indices.cpu() for part in parts])
+    return _joined((part.to(device) @ bank).topk(width, dim=1) for part in vectors.split(rows))
 
 
 def _find_exactly(
     block: Float[Tensor, "n p"], vectors: Float[Tensor, "m p"], width: int, _: str
 ) -> Neighbours:
     bank, rows = block.double().T, max(1, _NUMBERS // (8 * len(block)))
-    parts = [_leftmost((part.double() @ bank).float(), width) for part in vectors.split(rows)]
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    return _joined(_leftmost((part.double() @ bank).float(), width) for part in vectors.split(rows))
+
+
+def _joined(parts: Iterable[Sequence[Tensor]]) -> Neighbours:
+    similarity, index = (torch.cat([half.cpu() for half in halves]) for halves in zip(*parts, strict=True))
+    return similarity, index
 
 
 def _leftmost(similarity: Float[Tensor, "m n"], width: int) -> Neighbours:
@@ -288,32 +286,33 @@ class _Vote:
     temperature: float
     num_classes: int
     top: int
+    noise: float
 
     def __call__(
-        self, similarity: Float[Tensor, "m w"], index: Int[Tensor, "m w"], noise: float
+        self, similarity: Float[Tensor, "m w"], index: Int[Tensor, "m w"]
     ) -> tuple[Int[np.ndarray, "k m t"], Bool[Tensor, " m"]]:
         """Return the classes for every k, and whether similarities off by ``noise`` could change them."""
         classes = torch.from_numpy(self.labels[index[:, : self.ks[-1]].numpy()])
         rows = max(1, _NUMBERS // (16 * self.num_classes))
-        pairs = zip(similarity.split(rows), classes.split(rows), strict=True)
-        parts = [self._block(*pair, noise) for pair in pairs]
-        return np.concatenate([part[0] for part in parts], axis=1), torch.cat([part[1] for part in parts])
+        blocks = map(self._block, similarity.split(rows), classes.split(rows))
+        predicted, doubtful = zip(*blocks, strict=True)
+        return np.concatenate(predicted, axis=1), torch.cat(doubtful)
 
     def _block(
-        self, similarity: Float[Tensor, "m w"], classes: Int[Tensor, "m kmax"], noise: float
+        self, similarity: Float[Tensor, "m w"], classes: Int[Tensor, "m kmax"]
     ) -> tuple[Int[np.ndarray, "k m t"], Bool[Tensor, " m"]]:
         # Float64 sums, ranked in float32: the order of equal terms must not separate equal sums.
         weights = ((similarity.double() - similarity[:, :1]) / self.temperature).exp()
         votes = torch.zeros(len(classes), self.num_classes, dtype=torch.float64)
         doubtful = torch.zeros(len(classes), dtype=torch.bool)
         predicted: list[Int[np.ndarray, "m t"]] = []
-        slack = noise / self.temperature + _EPS
+        slack = self.noise / self.temperature + _EPS
         for start, k in zip((0, *self.ks), self.ks, strict=False):
             votes.scatter_add_(1, classes[:, start:k], weights[:, start:k])
             ranked, first = _ranked(votes.float().numpy(), min(self.top + 1, self.num_classes))
             better, worse = first[:, :-1], first[:, 1:]
             close = (better > 0) & (better - worse <= slack * better)
-            doubtful |= torch.from_numpy(close.any(axis=1)) | _undecided(similarity, k, noise)
+            doubtful |= torch.from_numpy(close.any(axis=1)) | _undecided(similarity, k, self.noise)
             predicted.append(ranked[:, : self.top])
         return np.stack(predicted), doubtful
 
@@ -322,8 +321,7 @@ def _ranked(
     votes: Float[np.ndarray, "m c"], count: int
 ) -> tuple[Int[np.ndarray, "m t"], Float[np.ndarray, "m t"]]:
     """Return the first ``count`` classes and their votes; of ties, the smaller. Overwrites ``votes``."""
-    rows = np.arange(len(votes))
-    classes = np.empty((len(votes), count), dtype=np.int64)
+    rows, classes = np.arange(len(votes)), np.empty((len(votes), count), dtype=np.int64)
     values = np.empty((len(votes), count), dtype=votes.dtype)
     for place in range(count):
         # argmax returns the first of equal values, which a partial sort does not promise.

@@ -14,15 +14,6 @@ RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2,
 """DINOv2's base learning rates, for a batch of 256."""
 
 
-def block_columns(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return DINOv2's column sets in the concatenation of `BLOCKS`, whose widths are ``sizes``.
-
-    One block, the same with the mean patch, four blocks, and those with the mean patch.
-    """
-    edges = [0, *np.cumsum(sizes).tolist()]
-    return (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
-
-
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a paper trains its linear heads."""
@@ -53,37 +44,29 @@ class Recipe:
         steps = self.epochs * count // batch_size
         return iterations or min(max(steps, self.fewest), self.most), batch_size
 
-    def columns(self, width: int, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """Return the column sets of a model of ``width`` channels in readouts of these ``sizes``."""
+    def columns(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return the column sets in the concatenation of readouts of these ``sizes``.
+
+        There is a single one, or they are `BLOCKS`: DINOv2's sets are one block, the same with the mean
+        patch, four blocks, and those with the mean patch.
+        """
         if len(sizes) == 1:
             return ((0, sizes[0]),)
-        sets = block_columns(sizes)
+        edges = [0, *np.cumsum(sizes).tolist()]
+        sets = (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
         if self.by_width:
-            return sets[2:3] if width <= 384 else sets[1:2]
+            return sets[2:3] if sizes[-1] <= 384 else sets[1:2]
         return sets
 
 
 RECIPES = {
     "dinov2": Recipe(RATES, 1024, 8, epochs=10, fewest=500, most=12_500),
     "dino": Recipe(
-        (1e-3,),
-        1024,
-        8,
-        epochs=100,
-        fewest=2_000,
-        by_epoch=True,
-        view_interpolation="bilinear",
-        by_width=True,
+        (1e-3,), 1024, 8, epochs=100, fewest=2_000,
+        by_epoch=True, view_interpolation="bilinear", by_width=True,
     ),
     "mae": Recipe(
-        (0.1,),
-        16_384,
-        1,
-        epochs=90,
-        fewest=2_000,
-        warmup_epochs=10,
-        optimizer="lars",
-        standardise=True,
-        readouts=BLOCKS[3:4],
+        (0.1,), 16_384, 1, epochs=90, fewest=2_000,
+        warmup_epochs=10, optimizer="lars", standardise=True, readouts=BLOCKS[3:4],
     ),
-}
+}  # fmt: skip

@@ -11,50 +11,33 @@ class Neighbours:
     """The nearest vectors of a database to every query, nearest first."""
 
     similarity: Float32[np.ndarray, "m k"]
+    """Cosines."""
     labels: Int[np.ndarray, "m k"]
     num_classes: int
     """Of the whole database."""
 
-    def classified(self, k: int, logit_scale: float) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        """Return what `classify` makes of the first ``k``."""
-        return classify(
-            self.similarity[:, :k], self.labels[:, :k], logit_scale=logit_scale, num_classes=self.num_classes
-        )
+    def classify(self, k: int, logit_scale: float) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """Return the class of every query and its confidence, as log odds, by the ``k`` nearest.
 
+        The similarity of a class is that of its nearest neighbour, or 0 if that is negative or there is none.
+        Probabilities are the softmax over all classes of ``logit_scale`` (positive; t in the authors' code)
+        times these similarities. Of equally near classes the smaller label wins. Log odds order queries as
+        probabilities do, but do not saturate at 1 in float64; they are infinite only where there is no second
+        class.
 
-def classify(
-    similarity: Float32[np.ndarray, "m k"],
-    labels: Int[np.ndarray, "m k"],
-    *,
-    logit_scale: float,
-    num_classes: int,
-) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Return the class of every query and its confidence, as log odds.
-
-    The similarity of a class is that of its nearest neighbour, or 0 if that is negative or there is none.
-    Probabilities are the softmax over all classes of ``logit_scale`` times these similarities. Of equally
-    near classes the smaller label wins. Log odds order queries as probabilities do, but do not saturate at 1
-    in float64; they are infinite only where there is no second class.
-
-    Args:
-        similarity: cosines of the nearest neighbours, nearest first.
-        labels: their classes.
-        logit_scale: positive; t in the authors' code.
-        num_classes: of the whole database.
-
-    Source:
-        Ypsilantis et al. 2021, arXiv:2202.01747; nikosips/met, code/classifiers/knn_classifier.py.
-    """
-    near = np.maximum(similarity.astype(np.float64), 0.0)
-    first = _first_of_class(labels)
-    best = first & (near == near[:, :1])
-    predicted = np.where(best, labels, np.iinfo(labels.dtype).max).min(axis=1)
-    others = np.where(first & (labels != predicted[:, None]), logit_scale * near, -np.inf)
-    unseen = (num_classes - first.sum(axis=1)).astype(np.float64)
-    # Each class without a neighbour adds exp(0).
-    rest = np.log(unseen, out=np.full(len(unseen), -np.inf), where=unseen > 0)
-    against = np.logaddexp.reduce(np.concatenate([others, rest[:, None]], axis=1), axis=1)
-    return predicted, logit_scale * near[:, 0] - against
+        Source:
+            Ypsilantis et al. 2021, arXiv:2202.01747; nikosips/met, code/classifiers/knn_classifier.py.
+        """
+        near, labels = np.maximum(self.similarity[:, :k].astype(np.float64), 0.0), self.labels[:, :k]
+        first = _first_of_class(labels)
+        best = first & (near == near[:, :1])
+        predicted = np.where(best, labels, np.iinfo(labels.dtype).max).min(axis=1)
+        others = np.where(first & (labels != predicted[:, None]), logit_scale * near, -np.inf)
+        unseen = (self.num_classes - first.sum(axis=1)).astype(np.float64)
+        # Each class without a neighbour adds exp(0).
+        rest = np.log(unseen, out=np.full(len(unseen), -np.inf), where=unseen > 0)
+        against = np.logaddexp.reduce(np.concatenate([others, rest[:, None]], axis=1), axis=1)
+        return predicted, logit_scale * near[:, 0] - against
 
 
 def _first_of_class(labels: Int[np.ndarray, "m k"]) -> Bool[np.ndarray, "m k"]:

@@ -1,14 +1,11 @@
 """Classifiers made of several heads: settings chosen on held-out training images, then fitted on all.
 
 `fit_linear` and `text_classifier` are fitted once on clean features and applied unchanged to any others, for
-tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads,
-`FewShotChoice` fits a logistic regression on a few images, and `find_neighbours` is what an open-set
-classifier is made of.
+tasks that judge one head on several test sets. `GridFit` keeps the predictions of all linear heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -21,7 +18,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError
 from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
-from ssleval.heads.linear_recipes import BLOCKS, RATES, RECIPES, Recipe, block_columns
+from ssleval.heads.linear_recipes import BLOCKS, RECIPES, Recipe
 from ssleval.heads.logistic import Logistic, fit_best, fit_path
 from ssleval.heads.open_set import Neighbours
 from ssleval.heads.selection import hold_out
@@ -31,25 +28,12 @@ Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinearRecipe:
-    """How DINOv2 trains its linear heads, as the task `linear` does by default."""
-
-    iterations: int = 0
-    """0: ten epochs, at least 500 and at most 12,500 iterations."""
-    held_out: float = 0.1
-    """Fraction of every training class that the head is chosen on."""
-
-    def training(self, count: int) -> Training:
-        """Return the schedule for ``count`` training images."""
-        iterations, batch_size = RECIPES["dinov2"].length(count, self.iterations)
-        return Training(iterations=iterations, batch_size=batch_size)
-
-
 def fit_linear(
-    train: FeatureTable, recipe: LinearRecipe, *, num_classes: int, seed: int, device: str
+    train: FeatureTable, num_classes: int, iterations: int, held_out: float, context: Context
 ) -> Scores:
     """Return the head of DINOv2's 52 that is best on held-out images, fitted again on all of them.
+
+    ``iterations`` of 0 are those of the recipe; ``held_out`` is a fraction of every class.
 
     Raises:
         ContractError: the table has no labels.
@@ -59,46 +43,35 @@ def fit_linear(
     """
     if train.targets is None:
         raise ContractError("a linear head needs the labels of its training images")
-    labels, training = train.targets, recipe.training(len(train.ids))
-    grid = HeadGrid(block_columns([train[readout].shape[1] for readout in BLOCKS]), RATES)
-    held = hold_out(labels, recipe.held_out, seed)
-    kept, judged = (table_rows([train], BLOCKS, np.flatnonzero(rows), device) for rows in (~held, held))
-    fit = partial(fit_heads, num_classes=num_classes, seed=seed, device=device)
-    (tried,) = fit(kept, labels[~held], grid, training)
-    correct = tried.predict(judged, int(held.sum()), training) == labels[held][:, None]
-    place = int(correct.mean(axis=0).argmax())
-    (final,) = fit(table_rows([train], BLOCKS, None, device), labels, grid, training)
-    return _applied(final, place, device)
+    labels, recipe = train.targets, RECIPES["dinov2"]
+    schedule = recipe.length(len(labels), iterations)
+    fit = GridFit(recipe, BLOCKS, recipe.rates, *schedule, num_classes, context)
+    held = hold_out(labels, held_out, context.seed)
+    correct = fit.predictions([train], labels, ~held, train, held) == labels[held][:, None]
+    (final,) = fit.heads([train], labels, np.ones_like(held))
+    return _applied(final, int(correct.mean(axis=0).argmax()), context.device)
 
 
-@dataclass(frozen=True, slots=True)
-class FewShotChoice:
-    """How C of a logistic regression on a few images is chosen."""
+def fit_few(
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    strengths: Sequence[float],
+    *,
+    one_shot: float,
+    held_out: float,
+    seed: int,
+    num_classes: int,
+    device: str,
+) -> Logistic:
+    """Return the logistic regression on a few images, with the best of the ``strengths`` C, which increase.
 
-    strengths: Sequence[float]
-    """Values of C, increasing."""
-    one_shot: float
-    """C where no class has two images, so that none can be held out."""
-    held_out: float
-    """Fraction of every class that C is chosen on."""
-
-    def fit(
-        self,
-        features: Float[np.ndarray, "n d"],
-        labels: Int[np.ndarray, " n"],
-        *,
-        seed: int,
-        num_classes: int,
-        device: str,
-    ) -> Logistic:
-        """Return the classifier fitted on all rows; ``seed`` decides which are held out."""
-        if np.bincount(labels).max() == 1:
-            (model,) = fit_path(features, labels, (self.one_shot,), num_classes=num_classes, device=device)
-            return model
-        held = hold_out(labels, self.held_out, seed)
-        return fit_best(
-            features, labels, held, self.strengths, _accuracy, num_classes=num_classes, device=device
-        )
+    C is chosen on the fraction ``held_out`` of every class, drawn with ``seed``. Where no class has two
+    images, so that none can be held out, C is ``one_shot``.
+    """
+    if np.bincount(labels).max() == 1:
+        return next(fit_path(features, labels, (one_shot,), num_classes=num_classes, device=device))
+    held = hold_out(labels, held_out, seed)
+    return fit_best(features, labels, held, strengths, _accuracy, num_classes=num_classes, device=device)
 
 
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
@@ -130,25 +103,21 @@ def find_neighbours(
 
 
 def table_rows(
-    tables: Sequence[FeatureTable],
-    readouts: Sequence[Readout],
-    rows: Int[np.ndarray, " n"] | None,
-    device: str,
+    tables: Sequence[FeatureTable], readouts: Sequence[Readout], rows: Int[np.ndarray, " n"], device: str
 ) -> Rows:
     """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
 
     ``rows`` of the first table come first, then the same of the next.
     """
     arrays = [[table[readout] for readout in readouts] for table in tables]
-    rows = np.arange(len(tables[0].ids)) if rows is None else rows
 
     def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
         which, place = np.divmod(index, len(rows))
-        found = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
+        inputs = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
         for number in np.unique(which).tolist():
             at = which == number
-            found[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
-        return torch.from_numpy(found).to(device)
+            inputs[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
+        return torch.from_numpy(inputs).to(device)
 
     return read
 
@@ -163,10 +132,36 @@ class GridFit:
     rates: tuple[float, ...]
     iterations: int
     batch_size: int
-    width: int
-    """Channels of the model, by which some recipes choose inputs."""
     num_classes: int
     context: Context
+
+    @property
+    def training(self) -> Training:
+        """The schedule; where the recipe changes by epoch, an epoch is the length of its stairs."""
+        recipe = self.recipe
+        return Training(
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+            warmup=self.iterations * recipe.warmup_epochs // recipe.epochs,
+            stair=max(1, self.iterations // recipe.epochs) if recipe.by_epoch else 1,
+            optimizer=recipe.optimizer,
+            standardise=recipe.standardise,
+        )
+
+    def heads(
+        self, tables: Sequence[FeatureTable], labels: Int[np.ndarray, " n"], rows: Bool[np.ndarray, " n"]
+    ) -> Iterator[LinearHeads]:
+        """Train on some rows of each of the tables; yield the heads, by epoch where the recipe changes so."""
+        return fit_heads(
+            table_rows(tables, self.readouts, np.flatnonzero(rows), self.context.device),
+            np.tile(labels[rows], len(tables)),
+            HeadGrid(self.recipe.columns([tables[0][name].shape[1] for name in self.readouts]), self.rates),
+            self.training,
+            num_classes=self.num_classes,
+            every=self.training.stair if self.recipe.by_epoch else 0,
+            seed=self.context.seed,
+            device=self.context.device,
+        )
 
     def predictions(
         self,
@@ -180,30 +175,10 @@ class GridFit:
 
         Where the recipe changes by epoch there are candidates of every epoch, those of the first one first.
         """
-        recipe, device = self.recipe, self.context.device
-        sizes = [judged[readout].shape[1] for readout in self.readouts]
-        epoch = max(1, self.iterations // recipe.epochs)
-        training = Training(
-            iterations=self.iterations,
-            batch_size=self.batch_size,
-            warmup=self.iterations * recipe.warmup_epochs // recipe.epochs,
-            stair=epoch if recipe.by_epoch else 1,
-            optimizer=recipe.optimizer,
-            standardise=recipe.standardise,
-        )
-        stages = fit_heads(
-            table_rows(tables, self.readouts, np.flatnonzero(rows), device),
-            np.tile(labels[rows], len(tables)),
-            HeadGrid(recipe.columns(self.width, sizes), self.rates),
-            training,
-            num_classes=self.num_classes,
-            every=epoch if recipe.by_epoch else 0,
-            seed=self.context.seed,
-            device=device,
-        )
-        asked = table_rows([judged], self.readouts, np.flatnonzero(judged_rows), device)
-        count = int(judged_rows.sum())
-        return np.concatenate([heads.predict(asked, count, training) for heads in stages], axis=1)
+        places = np.flatnonzero(judged_rows)
+        inputs = table_rows([judged], self.readouts, places, self.context.device)
+        stages = self.heads(tables, labels, rows)
+        return np.concatenate([heads.predict(inputs, len(places), self.training) for heads in stages], axis=1)
 
 
 def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
@@ -211,17 +186,18 @@ def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -
 
 
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:
+    """Return the head at this place of a grid on `BLOCKS` as a classifier."""
     index, rate = divmod(place, len(heads.grid.rates))
     start, stop = heads.grid.columns[index]
-    one = slice(rate * heads.num_classes, (rate + 1) * heads.num_classes)
-    weight, bias = heads.weights[index][one].clone(), heads.biases[index][one].clone()
+    own = slice(rate * heads.num_classes, (rate + 1) * heads.num_classes)
+    weight, bias = heads.weights[index][own].clone(), heads.biases[index][own].clone()
 
     def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
-        read, count = table_rows([table], BLOCKS, None, device), len(table.ids)
-        found = np.empty((count, heads.num_classes), dtype=np.float32)
-        for first in range(0, count, 2048):
-            inputs = read(np.arange(first, min(first + 2048, count)))[:, start:stop]
-            found[first : first + 2048] = torch.addmm(bias, inputs, weight.T).cpu().numpy()
-        return found
+        rows = np.arange(len(table.ids))
+        read, logits = table_rows([table], BLOCKS, rows, device), np.empty((len(rows), len(bias)), np.float32)
+        for first in range(0, len(rows), 2048):
+            inputs = read(rows[first : first + 2048])[:, start:stop]
+            logits[first : first + 2048] = torch.addmm(bias, inputs, weight.T).cpu().numpy()
+        return logits
 
     return scores

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
+from ssleval.core.targets import Groups
 from ssleval.errors import ContractError
 
 _ROWS = 32_768
@@ -50,11 +51,7 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
 
 
 def unit_sum(scales: Sequence[Float[np.ndarray, "n d"]]) -> Float32[np.ndarray, "n d"]:
-    """Return one vector of length 1 per image: the sum of its unit vectors over all scales.
-
-    Raises:
-        ContractError: values that are not finite, or too large to square.
-    """
+    """Return one vector of length 1 per image: the sum of its `unit` vectors over all scales."""
     total = unit(scales[0])
     for vectors in scales[1:]:
         total += unit(vectors)
@@ -85,6 +82,14 @@ def ranks(
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(count, blocks))
     return [cut.ranks(gallery) for cut in cuts]
+
+
+def ranked(
+    queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], answers: Sequence[Groups]
+) -> list[Groups]:
+    """Return the ``answers`` to each query with their `ranks` in place of rows of the gallery."""
+    places = ranks(queries, gallery, [groups.rows for groups in answers])
+    return [groups.renumbered(own) for groups, own in zip(answers, places, strict=True)]
 
 
 class _Cuts:

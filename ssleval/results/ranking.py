@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ssleval.core import Samples
 from ssleval.metrics.paired import leaders
 from ssleval.results.papers import Figure
-from ssleval.results.record import Result, by_comparable, read_samples_of, samples_bytes
+from ssleval.results.record import Result, by_comparable, read_samples_of, samples_file
+from ssleval.results.samplefiles import bytes_of
 
 _BYTES_AT_ONCE = 4_000_000
 """Size of the files of samples that are read together; in memory they are several times as large."""
@@ -107,7 +108,7 @@ def _batches(group: Sequence[Result]) -> Iterator[list[Result]]:
     batch: list[Result] = []
     room = _BYTES_AT_ONCE
     for result in group:
-        size = samples_bytes(result)
+        size = bytes_of(samples_file(result))
         if batch and size > room:
             yield batch
             batch, room = [], _BYTES_AT_ONCE

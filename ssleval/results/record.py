@@ -40,11 +40,7 @@ class Score:
     """Which statistic of which columns of the samples: enough to resample it without the task."""
 
     def metric(self, name: str) -> Metric:
-        """Return the metric called ``name`` that this is a score of.
-
-        Raises:
-            DataError: this version does not know the statistic.
-        """
+        """Return the metric called ``name`` that this is a score of; DataError: an unknown statistic."""
         return Metric(name, statistic_from(self.statistic), self.higher_is_better, self.unit)
 
 
@@ -104,8 +100,7 @@ class Result:
         return folder / _file(self.model, self.task, self.dataset, self.key)
 
 
-_SCORE_FIELDS = frozenset(entry.name for entry in fields(Score))
-_RESULT_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"metrics", "path", "cached"}
+_STORED_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"path", "cached"}
 
 
 def comparable(result: Result) -> str:
@@ -139,7 +134,7 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
                 f"{result.task} on {result.dataset}: {name} is {score.value}; nothing is stored"
             )
     path = result.file(folder)
-    stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
+    stored = {name: value for name, value in asdict(result).items() if name in _STORED_FIELDS}
     text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
     beside = path.with_suffix(samplefiles.SUFFIX)
     write_atomically(beside, lambda draft: samplefiles.save(draft, samples))
@@ -160,9 +155,8 @@ def read(path: Path) -> Result:
             raise DataError(
                 f"{path}: schema {stored['schema']}, this ssleval reads up to {SCHEMA}; upgrade it"
             )
-        scores = {name: _score(score) for name, score in stored.pop("metrics").items()}
-        known = {name: value for name, value in stored.items() if name in _RESULT_FIELDS}
-        return Result(**known, metrics=scores, path=path)
+        stored["metrics"] = {name: _score(score) for name, score in stored["metrics"].items()}
+        return Result(**{name: stored[name] for name in _STORED_FIELDS & stored.keys()}, path=path)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no result file ({error}); move it out of the results folder") from error
 
@@ -198,15 +192,11 @@ def read_samples(result: Result, columns: Collection[str] | None = None) -> Samp
 
 def read_samples_of(results: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
     """Do `read_samples` for several results: faster, with all their files in memory at once."""
-    return samplefiles.load([_samples_file(result) for result in results], columns)
+    return samplefiles.load([samples_file(result) for result in results], columns)
 
 
-def samples_bytes(result: Result) -> int:
-    """Return the size of the file of samples; 0 where it is missing."""
-    return samplefiles.bytes_of(_samples_file(result))
-
-
-def _samples_file(result: Result) -> Path:
+def samples_file(result: Result) -> Path:
+    """Return where the samples of a stored result are."""
     if result.path is None:
         raise DataError(
             f"{result.model} {result.task} on {result.dataset} was never stored; it has no samples"
@@ -227,8 +217,8 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         if start != "{":
             return json.loads(text)
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        fields_of = {name: part.rstrip().removesuffix(",") for name, part in pairs}
+        texts = (part.rstrip().removesuffix(",") for part in parts[1::2])
+        fields_of = dict(zip(parts[::2], texts, strict=True))
         shared = {name: _shared(fields_of.pop(name)) for name in SHARED_FIELDS if name in fields_of}
         own = ",".join([f'"{name}":{part}' for name, part in fields_of.items()])
         return {**json.loads(f"{{{own}}}"), **shared}
@@ -244,10 +234,7 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    stored["ci95"] = (low, high)
-    if stored.keys() <= _SCORE_FIELDS:
-        return Score(**stored)
-    return Score(**{name: value for name, value in stored.items() if name in _SCORE_FIELDS})
+    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored} | {"ci95": (low, high)})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

@@ -6,7 +6,7 @@ bytes. Parquet files of earlier versions are still read.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,17 @@ def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[
     Raises:
         DataError: they are missing or unreadable.
     """
-    kept = None if columns is None else {"id", *columns}
+    files = [_stored(path) for path in paths]
     # Step by step, not file by file: code and data of one step then stay in the processor's cache.
-    contents = _each(paths, lambda path: _newest(path, Path.read_bytes), paths)
-    batches = _each(paths, partial(_batch, kept=kept), contents)
-    return _each(paths, _samples, batches)
+    contents = _each(files, Path.read_bytes, files)
+    batches = _each(files, partial(_batch, kept=None if columns is None else ["id", *columns]), contents)
+    return _each(files, _samples, batches)
 
 
 def bytes_of(path: Path) -> int:
     """Return the size of the file; 0 where it is missing."""
     try:
-        return _newest(path, lambda file: file.stat().st_size)
+        return _stored(path).stat().st_size
     except OSError:
         return 0
 
@@ -58,31 +58,29 @@ def remove_older(path: Path) -> None:
     path.with_suffix(_OLDER_SUFFIX).unlink(missing_ok=True)
 
 
-def _newest(path: Path, read: Callable[[Path], Any]) -> Any:
-    try:
-        return read(path)
-    except FileNotFoundError:
-        return read(path.with_suffix(_OLDER_SUFFIX))
+def _stored(path: Path) -> Path:
+    older = path.with_suffix(_OLDER_SUFFIX)
+    return older if not path.exists() and older.exists() else path
 
 
-def _each(paths: Sequence[Path], step: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
+def _each(paths: Iterable[Path], step: Callable[[Any], Any], inputs: Iterable[Any]) -> list[Any]:
     """Apply ``step`` to the input of every file; errors name the file."""
     outputs: list[Any] = []
     for path, value in zip(paths, inputs, strict=True):
         try:
             outputs.append(step(value))
         except (OSError, LookupError, ValueError, MemoryError, pa.ArrowException) as error:
-            older = path.with_suffix(_OLDER_SUFFIX)
-            named = older if older.exists() and not path.exists() else path
             raise DataError(
-                f"{named}: samples missing or unreadable ({error}); `ssleval run --force` redoes them"
+                f"{path}: samples missing or unreadable ({error}); `ssleval run --force` redoes them"
             ) from error
     return outputs
 
 
-def _batch(content: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
+def _batch(content: bytes, kept: list[str] | None) -> pa.RecordBatch:
     if content.startswith(b"PAR1"):
-        return _batch_of_parquet(content, kept)
+        import pyarrow.parquet as pq
+
+        return _joined(pq.ParquetFile(pa.BufferReader(content)).read(kept, use_threads=False))
     file = _opened(content)
     chosen = [place for place, name in enumerate(file.schema.names) if kept is None or name in kept]
     if len(chosen) < len(file.schema.names):
@@ -92,16 +90,7 @@ def _batch(content: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
 
 def _opened(content: bytes, **options: Any) -> Any:
     # For files of a few kilobytes, threads cost more than they save.
-    return pa.ipc.open_file(
-        pa.BufferReader(content), options=pa.ipc.IpcReadOptions(use_threads=False, **options)
-    )
-
-
-def _batch_of_parquet(content: bytes, kept: Collection[str] | None) -> pa.RecordBatch:
-    import pyarrow.parquet as pq
-
-    columns = None if kept is None else list(kept)
-    return _joined(pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False))
+    return pa.ipc.open_file(content, options=pa.ipc.IpcReadOptions(use_threads=False, **options))
 
 
 def _joined(table: pa.Table) -> pa.RecordBatch:

@@ -24,7 +24,7 @@ from ssleval.core.settings import Count, Distinct, Natural, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import most_similar
-from ssleval.heads.ranking import ranks, unit
+from ssleval.heads.ranking import ranked, unit
 from ssleval.heads.whitening import WhiteningKind, learn_whitening
 from ssleval.metrics.micro_ap import claims_of, micro_average_precision_of
 from ssleval.metrics.retrieval import precision_within
@@ -107,9 +107,7 @@ class CopyDetection(Task):
             whiten = learn_whitening(learnt, centred=self.whitening == "pca", floor=self.floor)
             copies, images = whiten(copies), whiten(images)
         copies, images = unit(copies), unit(images)
-        places = ranks(copies, images, [groups.rows for groups in answers])
-        ranked = (groups.renumbered(found) for groups, found in zip(answers, places, strict=True))
-        aps = np.array([precision_within(groups, self.depth) for groups in ranked])
+        aps = np.array([precision_within(groups, self.depth) for groups in ranked(copies, images, answers)])
         nearest, similarity = most_similar(copies, images, self.claims or len(images))
         columns = {"ap": aps, **claims_of(nearest, similarity, answers)}
         kind = np.array([groups.group for groups in answers])

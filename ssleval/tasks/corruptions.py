@@ -23,7 +23,7 @@ from ssleval.errors import ConfigError, DataError
 from ssleval.features.corruptions import CORRUPTIONS
 from ssleval.features.corruptions.dataset import CLEAN, Variant, corrupted
 from ssleval.heads.knn import knn_predict
-from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear
+from ssleval.heads.probes import BLOCKS, fit_linear
 from ssleval.metrics.stats import mean_of, ratio_of
 from ssleval.metrics.variants import accuracy_columns, by_variant
 
@@ -93,8 +93,7 @@ class Corruptions(Task):
         train, test = inputs.tables()
         card, context, labels = inputs.card, inputs.context, inputs.labels(test)
         if self.head == "linear":
-            recipe, classes = LinearRecipe(self.iterations, self.held_out), card.num_classes
-            head = fit_linear(train, recipe, num_classes=classes, seed=context.seed, device=context.device)
+            head = fit_linear(train, card.num_classes, self.iterations, self.held_out, context)
             predicted = head(test).argmax(axis=1)
         else:
             predicted = knn_predict(

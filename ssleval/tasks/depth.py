@@ -97,21 +97,7 @@ class Depth(Task):
         """Fit the head on the training split; one row of errors per scored image."""
         train, test, *mirrored = labelled(inputs)
         bins = Bins(self.min_depth, self.max_depth, self.bins, self.upsample)
-        head = fit_depth(
-            *train.examples,
-            Fit(
-                self.iterations,
-                self.batch_size,
-                self.learning_rate,
-                self.weight_decay,
-                self.pixels,
-                self.clip,
-            ),
-            bins,
-            warmup=round(self.warmup * self.iterations),
-            seed=inputs.context.seed,
-            device=inputs.context.device,
-        )
+        head = fit_depth(*train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)
         errors = [
             depth_errors(metres, test.targets(row), nearest=bins.nearest, farthest=bins.farthest)

@@ -22,7 +22,7 @@ from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positiv
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
-from ssleval.heads.probes import FewShotChoice
+from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import few_per_class
 from ssleval.metrics.classification import accuracy
 from ssleval.metrics.stats import mean_of
@@ -99,8 +99,8 @@ class Fewshot(VectorPerImage, Task):
         predicted: dict[str, Int[np.ndarray, " m"]] = {}
         if "logreg" in self.classifiers:
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
-            choice = FewShotChoice(strengths, self.c_one_shot, self.held_out)
-            model = choice.fit(*few, seed=seed, num_classes=classes, device=device)
+            choice = {"one_shot": self.c_one_shot, "held_out": self.held_out, "seed": seed}
+            model = fit_few(*few, strengths, **choice, num_classes=classes, device=device)
             predicted["logreg"] = model.scores(queries).argmax(axis=1)
         if "knn" in self.classifiers:
             ks, temperature = self._ks(shots), self.temperature

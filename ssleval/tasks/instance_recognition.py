@@ -92,9 +92,9 @@ class InstanceRecognition(VectorOfScales, Task):
         chosen = self.ks[0], self.logit_scales[0]
         if self._chooses:
             near, pairs = look_up(vectors["val"]), product(self.ks, self.logit_scales)
-            chosen = max(pairs, key=lambda pair: gap(*near.classified(*pair), labels["val"]))
+            chosen = max(pairs, key=lambda pair: gap(*near.classify(*pair), labels["val"]))
         truth = labels[card.test_split]
-        columns = outcomes(*look_up(vectors[card.test_split]).classified(*chosen), truth)
+        columns = outcomes(*look_up(vectors[card.test_split]).classify(*chosen), truth)
         columns |= {"k": np.full(len(truth), chosen[0]), "logit_scale": np.full(len(truth), chosen[1])}
         return Samples(tables[card.test_split][0].ids, columns)
 

@@ -70,12 +70,9 @@ class Linear(ImageGeometry, Task):
         """Return the task with what it left to recipe and dataset filled in."""
         recipe, count = RECIPES[self.recipe], dataset.card.lengths[dataset.card.train_split]
         iterations, batch_size = recipe.length(count, self.iterations, self.batch_size)
+        rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
         return replace(
-            self,
-            learning_rates=self.learning_rates or recipe.rates,
-            batch_size=batch_size,
-            iterations=iterations,
-            metric=accuracy_kind(self.metric, dataset.card),
+            self, learning_rates=rates, batch_size=batch_size, iterations=iterations, metric=metric
         )
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
@@ -92,24 +89,16 @@ class Linear(ImageGeometry, Task):
         same_rows([train, *views])
         labels, truth = inputs.labels(train), inputs.labels(test)
         held = hold_out(labels, self.held_out, inputs.context.seed)
-        fit = GridFit(
-            RECIPES[self.recipe],
-            inputs.requests[0].readouts,
-            self.learning_rates,
-            self.iterations,
-            self.batch_size,
-            width=inputs.backbone.card.embed_dim,
-            num_classes=inputs.card.num_classes,
-            context=inputs.context,
-        )
-        fitted = views or [train]
-        tried = fit.predictions(fitted, labels, ~held, train, held)
-        final = fit.predictions(fitted, labels, np.ones_like(held), test, np.ones(len(truth), bool))
-        chosen = accuracies(self.metric, tried == labels[held][:, None], labels[held]).argmax()
+        recipe, readouts = RECIPES[self.recipe], inputs.requests[0].readouts
+        schedule = self.learning_rates, self.iterations, self.batch_size
+        fit = GridFit(recipe, readouts, *schedule, inputs.card.num_classes, inputs.context)
+        tried = fit.predictions(views or [train], labels, ~held, train, held) == labels[held][:, None]
+        final = fit.predictions(views or [train], labels, held | True, test, np.ones(len(truth), bool))
         correct = final == truth[:, None]
+        by_rule = {"heldout": (tried, labels[held]), "paper": (correct, truth)}
         columns = {"label": truth}
-        for rule, head in (("heldout", chosen), ("paper", accuracies(self.metric, correct, truth).argmax())):
-            columns[f"predicted@{rule}"] = final[:, head]
-            columns[f"correct@{rule}"] = correct[:, head]
+        for rule, outcomes in by_rule.items():
+            head = accuracies(self.metric, *outcomes).argmax()
+            columns |= {f"predicted@{rule}": final[:, head], f"correct@{rule}": correct[:, head]}
             columns[f"head@{rule}"] = np.full(len(truth), head, dtype=np.int32)
         return Samples(test.ids, columns)

@@ -16,17 +16,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
-import numpy as np
-from jaxtyping import Shaped
-
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.answers import answers_of, groups_of
 from ssleval.core.image_level import VectorOfScales, queries_and_gallery, tables_by_split
+from ssleval.core.rows import samples_of
 from ssleval.core.settings import Count, Different
 from ssleval.core.targets import Level
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
-from ssleval.heads.ranking import ranks, unit_sum
+from ssleval.heads.ranking import ranked, unit_sum
 from ssleval.metrics.retrieval import graded_scores, plain_scores
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
@@ -55,11 +53,7 @@ class Retrieval(VectorOfScales, Task):
         return (*maps, *(Metric(name, mean_of(name)) for name in names))
 
     def resolved(self, dataset: Dataset) -> "Retrieval":
-        """Return the task with the levels at which any query has an answer; a limited set may lack some.
-
-        Raises:
-            ConfigError: none is left, or levels are asked of answers that are not graded.
-        """
+        """Return the task with the levels at which any query has an answer; a limited set may lack some."""
         name, levels = dataset.card.name, ",".join(self.levels) or "none"
         if not dataset.card.graded:
             if self.levels not in {(), Retrieval.levels}:
@@ -86,16 +80,9 @@ class Retrieval(VectorOfScales, Task):
         card, tables = inputs.card, tables_by_split(inputs)
         vectors = {split: unit_sum([one[self.vector] for one in scales]) for split, scales in tables.items()}
         queries, gallery = tables[card.test_split][0], tables[card.train_split][0]
-        answers = answers_of(inputs.dataset, queries, gallery)
-        kept = [row for row, groups in enumerate(answers) if len(groups.right)]
-        asked = [answers[row] for row in kept]
-        rows_asked = [groups.rows for groups in asked]
-        places = ranks(vectors[card.test_split][kept], vectors[card.train_split], rows_asked)
+        answers = dict(enumerate(answers_of(inputs.dataset, queries, gallery)))
+        asked = {row: groups for row, groups in answers.items() if len(groups.right)}
+        placed = ranked(vectors[card.test_split][[*asked]], vectors[card.train_split], [*asked.values()])
         score = partial(graded_scores, levels=self.levels) if self.levels else plain_scores
-        ranked = (groups.renumbered(found) for groups, found in zip(asked, places, strict=True))
-        rows = [score(groups, self.ks) for groups in ranked]
-        columns: dict[str, Shaped[np.ndarray, "n ..."]] = {
-            name: np.array([row[name] for row in rows]) for name in rows[0]
-        }
-        columns["group"] = np.array([groups.group for groups in asked])
-        return Samples([queries.ids[row] for row in kept], columns)
+        scores = [{**score(groups, self.ks), "group": groups.group} for groups in placed]
+        return samples_of(dict(zip((queries.ids[row] for row in asked), scores, strict=True)))

@@ -20,7 +20,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.decisions import class_places, largest
-from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifier
+from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.variants import IMAGENET_C, errors_by_image, judged_images, published_metric
@@ -104,16 +104,14 @@ class Robustness(Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit once, apply to everything scored; one row per image."""
-        tables, context = inputs.tables(), inputs.context
+        tables = inputs.tables()
         if self.head == "zeroshot":
             # Texts of classes that the set lacks would be masked: they are not asked for.
             predict = largest(text_classifier(inputs.backbone, class_prompts(inputs.card, self.templates)))
         else:
             train, fitted = next(tables), inputs.requests[0].dataset.card
-            places, classes = class_places(inputs.card, fitted), fitted.num_classes
-            recipe = LinearRecipe(self.iterations, self.held_out)
-            head = fit_linear(train, recipe, num_classes=classes, seed=context.seed, device=context.device)
-            predict = largest(head, places)
+            head = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
+            predict = largest(head, class_places(inputs.card, fitted))
         # One split at a time: with damaged images features are copies in memory.
         judged = [judged_images(table, predict(table), inputs.labels(table)) for table in tables]
         return errors_by_image(judged, inputs.card.name) if self.metric == "mce" else judged[0]

@@ -14,7 +14,7 @@ Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.4 and app. B; dinov2/eval/se
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from ssleval.core.settings import Count, Natural, NonNegative, Positive, ProperF
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.features import Live
 from ssleval.heads.dense.crops import Crops, fit_on_crops
-from ssleval.heads.dense.grid import Fit, batches, outputs_of
+from ssleval.heads.dense.grid import Fit, LinearHead, batches, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.recipe import Choice, PaperFields, published
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
@@ -85,7 +85,7 @@ class Segmentation(PaperFields, Task):
         if self.protocol == "paper":
             return self._on_crops(inputs)
         train, test = labelled(inputs)
-        head = fit_classes(*train.examples, **self._fit(inputs))
+        head = fit_classes(*train.examples, Fit.of(self), inputs.card.num_classes, inputs.context)
         classes = (partial(classes_at, logits) for logits in outputs_of(head, test.grids, len(test.ids)))
         return Samples(test.ids, overlap(confusions(classes, test.targets, inputs.card.num_classes)))
 
@@ -95,13 +95,11 @@ class Segmentation(PaperFields, Task):
         patches_of, card = live.grids(self._readouts), live.backbone.card
         rows = np.stack(list(batches(len(train), self.batch_size, self.iterations, seed)))
         crops = Crops(train, rows, self.augmentation(self.size, self.interpolation), card.mean, seed)
-        head = fit_on_crops(
-            patches_of,
-            live.decoded(crops, len(crops), f"crops of {inputs.card.name}", self.batch_size),
-            channels=card.embed_dim * len(self._readouts),
-            **self._fit(inputs),
-        )
-        classes_of = self.windows(patches_of, head, self.size, self.interpolation, inputs.context.device)
+        decoded = live.decoded(crops, len(crops), f"crops of {inputs.card.name}", self.batch_size)
+        channels, device = card.embed_dim * len(self._readouts), inputs.context.device
+        head = LinearHead(channels, inputs.card.num_classes, normalise=True, seed=seed)
+        head = fit_on_crops(patches_of, decoded, Fit.of(self), head, device)
+        classes_of = self.windows(patches_of, head, self.size, self.interpolation, device)
         classes = (partial(classes_of, test.image(row)) for row in range(len(test)))
         assert test.target is not None
         return Samples(test.ids, overlap(confusions(classes, test.target, inputs.card.num_classes)))
@@ -109,13 +107,3 @@ class Segmentation(PaperFields, Task):
     @property
     def _readouts(self) -> tuple[Readout, ...]:
         return tuple(Readout("patches", block) for block in ((-1,) if self.inputs == "lin" else range(-4, 0)))
-
-    def _fit(self, inputs: Inputs) -> dict[str, Any]:
-        fields = (self.iterations, self.batch_size, self.learning_rate, self.weight_decay, self.pixels)
-        return {
-            "settings": Fit(*fields),
-            "num_classes": inputs.card.num_classes,
-            "warmup": round(self.warmup * self.iterations),
-            "seed": inputs.context.seed,
-            "device": inputs.context.device,
-        }

@@ -65,20 +65,13 @@ class SegmentationKnn(Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fill the bank and ask it; one row of pixel counts per scored image."""
-        train, test = inputs.tables()
-        fitted, scored = inputs.requests
-        bank = fill_bank(
-            lambda row: np.asarray(train[PATCHES][row]),
-            targets_of(inputs.dataset, fitted.split, train.rows),
-            len(train.ids),
-            memory_size=self.memory_size,
-            num_classes=inputs.card.num_classes,
-            seed=inputs.context.seed,
-        )
-        votes = self._votes(bank, test[PATCHES], inputs.context.device)
+        (train, test), card, context = inputs.tables(), inputs.card, inputs.context
+        known = targets_of(inputs.dataset, card.train_split, train.rows)
+        settings = {"memory_size": self.memory_size, "num_classes": card.num_classes, "seed": context.seed}
+        votes = self._votes(fill_bank(train[PATCHES], known, **settings), test[PATCHES], context.device)
         classes = (partial(classes_at, labels) for labels in votes)
-        masks = targets_of(inputs.dataset, scored.split, test.rows)
-        counts = confusions(classes, masks, inputs.card.num_classes)
+        masks = targets_of(inputs.dataset, card.test_split, test.rows)
+        counts = confusions(classes, masks, card.num_classes)
         if self.match == "hungarian":
             return Samples(test.ids, {"confusion": np.stack(counts)})
         return Samples(test.ids, overlap(counts))

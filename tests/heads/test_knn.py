@@ -137,8 +137,8 @@ def test_a_class_or_a_neighbour_that_rounding_might_decide_is_doubted(
     nearness: list[float], doubtful: bool
 ) -> None:
     # Five of seven classes have no vote, and tie without leaving a doubt.
-    vote = knn._Vote(np.array([6, 3, 0]), (2,), 0.07, 7, 5)
-    _, got = vote(torch.tensor([nearness]), torch.tensor([[0, 1, 2]]), 1e-5)
+    vote = knn._Vote(np.array([6, 3, 0]), (2,), 0.07, 7, 5, 1e-5)
+    _, got = vote(torch.tensor([nearness]), torch.tensor([[0, 1, 2]]))
     assert got.tolist() == [doubtful]
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ssleval.heads.open_set import classify
+from ssleval.heads.open_set import Neighbours
 
 RANDOM = np.random.default_rng(0)
 SIMILARITY = -np.sort(-RANDOM.uniform(-0.5, 1.0, (60, 9)).astype(np.float32), axis=1)
@@ -24,7 +24,7 @@ def probability(similarity: list[float], labels: list[int], t: float, classes: i
 @pytest.mark.parametrize("k", [1, 4, 9])
 @pytest.mark.parametrize("classes", [6, 1000])
 def test_class_and_confidence_are_those_of_plain_dictionaries(t: float, k: int, classes: int) -> None:
-    found = classify(SIMILARITY[:, :k], LABELS[:, :k], logit_scale=t, num_classes=classes)
+    found = Neighbours(SIMILARITY, LABELS, classes).classify(k, t)
     for row in range(len(LABELS)):
         label, expected = probability(SIMILARITY[row, :k].tolist(), LABELS[row, :k].tolist(), t, classes)
         assert found[0][row] == label
@@ -32,18 +32,18 @@ def test_class_and_confidence_are_those_of_plain_dictionaries(t: float, k: int, 
 
 
 def test_scale_k_and_number_of_classes_change_the_confidence() -> None:
-    base = classify(SIMILARITY, LABELS, logit_scale=10.0, num_classes=100)[1]
+    base = Neighbours(SIMILARITY, LABELS, 100).classify(9, 10.0)[1]
     for other in (
-        classify(SIMILARITY, LABELS, logit_scale=11.0, num_classes=100),
-        classify(SIMILARITY, LABELS, logit_scale=10.0, num_classes=101),
-        classify(SIMILARITY[:, :3], LABELS[:, :3], logit_scale=10.0, num_classes=100),
+        Neighbours(SIMILARITY, LABELS, 100).classify(9, 11.0),
+        Neighbours(SIMILARITY, LABELS, 101).classify(9, 10.0),
+        Neighbours(SIMILARITY, LABELS, 100).classify(3, 10.0),
     ):
         assert (other[1] != base).mean() > 0.9
 
 
 def test_confidences_that_round_to_one_are_still_told_apart() -> None:
     near = np.array([[0.8, 0.1], [0.9, 0.1]], np.float32)
-    odds = classify(near, np.array([[0, 1], [0, 1]]), logit_scale=500.0, num_classes=224_408)[1]
+    odds = Neighbours(near, np.array([[0, 1], [0, 1]]), 224_408).classify(2, 500.0)[1]
     assert 1 - np.exp(-odds)[0] == 1 - np.exp(-odds)[1] == 1
     assert odds[0] < odds[1] < math.inf
 
@@ -51,11 +51,11 @@ def test_confidences_that_round_to_one_are_still_told_apart() -> None:
 def test_of_equally_near_classes_the_smaller_wins_and_what_points_away_is_at_nothing() -> None:
     near = np.array([[0.5, 0.5, 0.2], [-0.1, -0.2, -0.3]], np.float32)
     labels = np.array([[9, 4, 1], [7, 8, 3]])
-    predicted, odds = classify(near, labels, logit_scale=2.0, num_classes=10)
+    predicted, odds = Neighbours(near, labels, 10).classify(3, 2.0)
     assert predicted.tolist() == [4, 3]
     assert odds[1] == pytest.approx(math.log(1 / 9))
     assert odds[0] == pytest.approx(math.log(math.e / (math.e + math.exp(0.4) + 7)), abs=1e-6)
 
 
 def test_with_one_class_there_is_no_doubt() -> None:
-    assert classify(SIMILARITY, LABELS * 0, logit_scale=1.0, num_classes=1)[1].min() == math.inf
+    assert Neighbours(SIMILARITY, LABELS * 0, 1).classify(9, 1.0)[1].min() == math.inf

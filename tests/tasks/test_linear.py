@@ -62,7 +62,7 @@ def test_the_head_that_sees_the_informed_readout_is_chosen(informed: str, head: 
 def test_dino_takes_four_blocks_of_a_small_model_and_the_mean_patch_of_a_base_one(
     width: int, chosen: str
 ) -> None:
-    classes, noise = blobs(0.3), blobs(np.inf)
+    classes, noise = blobs(0.3, width=width), blobs(np.inf, width=width)
 
     def features(readout: Readout, split: str) -> np.ndarray:
         return (classes if str(readout) == chosen else noise).features(readout, split)

@@ -30,7 +30,7 @@ from ssleval.datasets.published import Published
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.geometry import apply
-from ssleval.heads.probes import BLOCKS, LinearRecipe, fit_linear, text_classifier
+from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
 from ssleval.tasks.robustness import Robustness
 from ssleval.tasks.zeroshot import Zeroshot
 from tests.tasks.clip_models import tiny_clip
@@ -130,8 +130,8 @@ def scores(dataset: Dataset, task: Robustness = SMALL) -> dict[str, float]:
 def logits_of_head(dataset_name: str, wnids: tuple[str, ...]) -> np.ndarray:
     """All 12 logits of the head, found without the task."""
     train, test = SMALL.requests(relative(dataset_name, wnids))
-    recipe, table = LinearRecipe(iterations=40), Eyes().load(train)
-    return fit_linear(table, recipe, num_classes=12, seed=0, device="cpu")(Eyes().load(test))
+    head = fit_linear(Eyes().load(train), 12, iterations=40, held_out=0.1, context=CONTEXT)
+    return head(Eyes().load(test))
 
 
 def test_the_head_is_fitted_on_imagenet_and_applied_unchanged() -> None:

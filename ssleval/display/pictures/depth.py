@@ -25,15 +25,7 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     task = Depth(size=side, iterations=ITERATIONS, flip=False).resolved(dataset)
     request, train = training_images(backbone, task, dataset, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    fit = Fit(task.iterations, task.batch_size, task.learning_rate, task.weight_decay, task.pixels, task.clip)
-    head = fit_depth(
-        *train.examples,
-        fit,
-        bins,
-        warmup=round(task.warmup * task.iterations),
-        seed=look.context.seed,
-        device=look.context.device,
-    )
+    head = fit_depth(*train.examples, Fit.of(task), bins, look.context)
     predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []
     for picture in pictures:

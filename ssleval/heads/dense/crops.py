@@ -53,26 +53,17 @@ class Crops(Dataset[Batch]):
 
 
 def fit_on_crops(
-    patches_of: PatchesOf,
-    crops: Iterable[Batch],
-    settings: Fit,
-    *,
-    channels: int,
-    num_classes: int,
-    warmup: int,
-    seed: int,
-    device: str,
+    patches_of: PatchesOf, crops: Iterable[Batch], settings: Fit, head: LinearHead, device: str
 ) -> LinearHead:
-    """Train batch normalisation and a 1x1 convolution, one batch of crops an iteration.
+    """Train ``head``, one batch of crops an iteration.
 
     Logits are upsampled to the crop; the loss is `pixel_loss`, which ignores the padding.
     """
-    head = LinearHead(channels, num_classes, normalise=True, seed=seed)
 
     def losses() -> Iterator[Float[Tensor, ""]]:
         for images, masks in crops:
             logits = resized(head(patches_of(images.to(device))), (masks.shape[1], masks.shape[2]))
             yield pixel_loss(logits, masks.to(device))
 
-    rate = partial(poly, iterations=settings.iterations, warmup=warmup)
+    rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
     return descend(head, losses(), settings, rate, device)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ssleval.core import Context
 from ssleval.errors import ContractError
 from ssleval.heads.dense.grid import (
     Fit,
@@ -58,8 +59,8 @@ class Bins:
 
 def depth_map(logits: Float[Tensor, "c h w"], bins: Bins, size: tuple[int, int]) -> Float[Tensor, "H W"]:
     """Return metres at ``size`` (H, W): logits upsampled and mixed, then upsampled again and clamped."""
-    fine = resized(logits.unsqueeze(0), _fine(logits.shape[1:], bins))
-    metres = resized(bins.mix(fine).unsqueeze(1), size)
+    height, width = (bins.upsample * side for side in logits.shape[1:])
+    metres = resized(bins.mix(resized(logits.unsqueeze(0), (height, width))).unsqueeze(1), size)
     return metres[0, 0].clamp(bins.nearest, bins.farthest)
 
 
@@ -70,7 +71,7 @@ def depth_at(
 
     A pixel lies between four cells of the finer grid; only these are mixed.
     """
-    height, width = _fine(logits.shape[2:], bins)
+    height, width = (bins.upsample * side for side in logits.shape[2:])
     cells = torch.tensor([width, height], device=points.device)
     near, far, (right, down) = surrounding(points, height, width)
     corners = [torch.stack([x[..., 0], y[..., 1]], dim=2) for y in (near, far) for x in (near, far)]
@@ -95,15 +96,7 @@ def sig_loss(
 
 
 def fit_depth(
-    grids: Grids,
-    depths: Targets,
-    count: int,
-    settings: Fit,
-    bins: Bins,
-    *,
-    warmup: int,
-    seed: int,
-    device: str,
+    grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
     """Train a 1x1 convolution on metres; pixels of 0, or beyond the last bin, are ignored.
 
@@ -119,9 +112,9 @@ def fit_depth(
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
     channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
-    rate = partial(annealed, iterations=settings.iterations, warmup=warmup)
-    head = LinearHead(channels, bins.count, normalise=False, seed=seed)
-    fitted = fit(head, grids, depths, count, settings, rate=rate, loss=loss, seed=seed, device=device)
+    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
+    rate = partial(annealed, iterations=settings.iterations, warmup=settings.warmup)
+    fitted = fit(head, grids, depths, count, settings, context, rate=rate, loss=loss)
     with torch.no_grad():
         # Logits that a large step has pushed below zero everywhere get no gradient ever again. The head
         # then predicts the mean of all bins for every pixel, which looks plausible.
@@ -138,7 +131,3 @@ def annealed(iteration: int, iterations: int, warmup: int) -> float:
     """
     left = LAST_RATIO + (1 - LAST_RATIO) * 0.5 * (1 + cos(pi * iteration / iterations))
     return left * warmed(iteration, warmup, WARMUP_RATIO)
-
-
-def _fine(grid: torch.Size | tuple[int, ...], bins: Bins) -> tuple[int, int]:
-    return grid[0] * bins.upsample, grid[1] * bins.upsample

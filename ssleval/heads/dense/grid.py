@@ -6,7 +6,7 @@ estimate of the published loss over all pixels, at a hundredth of its cost.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from ssleval.core import Dataset, FeatureTable, Readout
+from ssleval.core import Context, Dataset, FeatureTable, Readout
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, NonNegative, Positive, check
 from ssleval.errors import ConfigError, ContractError
@@ -41,10 +41,18 @@ class Fit:
     """Pixels drawn with replacement from every image, anew every time it is seen; 0: the loss takes all."""
     clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
+    warmup: Natural = 0
+    """Iterations of linear warm-up, counted in ``iterations``."""
 
     def __post_init__(self) -> None:
         """Refuse values that their fields cannot take."""
         check(self, "dense head")
+
+    @classmethod
+    def of(cls, task: Any) -> "Fit":
+        """Return the fields that a task names alike; its ``warmup`` is a fraction of the iterations."""
+        own = {field.name: getattr(task, field.name) for field in fields(cls) if hasattr(task, field.name)}
+        return cls(**{**own, "warmup": round(task.warmup * task.iterations)})
 
 
 class LinearHead(nn.Module):
@@ -93,9 +101,9 @@ def at_points(grid: Float[Tensor, "b c h w"], points: Float[Tensor, "b k 2"]) ->
 def surrounding(
     points: Float[Tensor, "b k 2"], height: int, width: int
 ) -> tuple[Float[Tensor, "b k 2"], Float[Tensor, "b k 2"], tuple[Float[Tensor, "b k"], ...]]:
-    """Return the upper left and the lower right cell (x, y) around each point, and the point's offset.
+    """Return the upper left and the lower right cell (x, y) around each point, and its offset (right, down).
 
-    Offsets (right, down) are fractions of a cell. Beyond the outermost centres, values repeat.
+    Offsets are fractions of a cell. Beyond the outermost centres, values repeat.
     """
     sides = torch.tensor([width, height], device=points.device)
     place = (points * sides - 0.5).clamp(min=0).minimum(sides - 1)
@@ -116,10 +124,9 @@ def drawn(
     values: list[Shaped[np.ndarray, " k"]] = []
     for row, target in enumerate(targets):
         height, width = target.shape
-        flat = generator.integers(0, height * width, pixels)
-        points[row, :, 0] = (flat % width + 0.5) / width
-        points[row, :, 1] = (flat // width + 0.5) / height
-        values.append(target.reshape(-1)[flat])
+        rows, columns = np.divmod(generator.integers(0, height * width, pixels), width)
+        points[row] = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1)
+        values.append(target[rows, columns])
     return torch.from_numpy(points), torch.from_numpy(np.stack(values))
 
 
@@ -134,11 +141,10 @@ def fit(
     targets: Targets,
     count: int,
     settings: Fit,
+    context: Context,
     *,
     rate: Callable[[int], float],
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
-    seed: int,
-    device: str,
 ) -> LinearHead:
     """Train ``head`` on ``count`` images and return it in evaluation mode.
 
@@ -153,22 +159,19 @@ def fit(
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
 
     def losses() -> Iterator[Tensor]:
-        generator = np.random.default_rng([seed, 1])
-        for iteration, rows in enumerate(batches(count, settings.batch_size, settings.iterations, seed)):
+        generator, device = np.random.default_rng([context.seed, 1]), context.device
+        stream = batches(count, settings.batch_size, settings.iterations, context.seed)
+        for iteration, rows in enumerate(stream):
             points, values = drawn([targets(int(row)) for row in rows], settings.pixels, generator)
             yield loss(head(grids(rows)), points.to(device), values.to(device), iteration)
 
-    return descend(head, losses(), settings, rate, device)
+    return descend(head, losses(), settings, rate, context.device)
 
 
 def descend(
     head: LinearHead, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str
 ) -> LinearHead:
-    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
-
-    Raises:
-        ContractError: the weights are no longer finite.
-    """
+    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one."""
     head.to(device).train()
     parameters: Any = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -210,7 +213,6 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     load = dataset.split(split).target
     if load is None:
         raise ContractError(f"{dataset.card.name}/{split} opened without the targets its card promises")
-
     decoded: dict[int, Shaped[np.ndarray, "H W"]] = {}
     room = TARGETS_HELD
 
@@ -227,11 +229,9 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     return target
 
 
-def outputs_of(
-    head: LinearHead, grids: Grids, count: int, *, chunk: int = 16
-) -> Iterator[Float[Tensor, "c h w"]]:
+def outputs_of(head: LinearHead, grids: Grids, count: int) -> Iterator[Float[Tensor, "c h w"]]:
     """Yield the outputs for images 0 .. count - 1."""
-    for start in range(0, count, chunk):
+    for start in range(0, count, 16):
         with torch.no_grad():
-            outputs = head(grids(np.arange(start, min(start + chunk, count))))
+            outputs = head(grids(np.arange(start, min(start + 16, count))))
         yield from outputs

@@ -26,11 +26,7 @@ class Labelled:
 
 
 def labelled(inputs: Inputs) -> Iterator[Labelled]:
-    """Yield the patch grids and the targets of every request of a task, in order.
-
-    Raises:
-        ContractError: the dataset opened without the targets its card promises.
-    """
+    """Yield the patch grids and the targets of every request of a task, in order."""
     for request, table in zip(inputs.requests, inputs.tables(), strict=True):
         grids = grids_of(table, request.readouts, inputs.context.device)
         yield Labelled(table.ids, grids, targets_of(request.dataset, request.split, table.rows))

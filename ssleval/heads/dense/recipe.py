@@ -64,11 +64,7 @@ class PaperFields:
     """Whether every test image is also seen mirrored."""
 
     def refuse_conflicts(self, protocol: str, pixels: int, size: int) -> None:
-        """Refuse settings that the protocol does not read, or that do not go together.
-
-        Raises:
-            ConfigError: the message says which, and what they are.
-        """
+        """Refuse settings that the protocol does not read, or that do not go together, with a ConfigError."""
         paper = {field.name: (getattr(self, field.name), field.default) for field in fields(PaperFields)}
         unread = {"pixels": (pixels, 0)} if protocol == "paper" else paper
         for name, (value, default) in unread.items():
@@ -82,20 +78,9 @@ class PaperFields:
             self.augmentation(size, "bilinear")
 
     def augmentation(self, size: int, interpolation: Choice) -> Augmentation:
-        """Return how training images are drawn whose short side has ``size`` pixels.
-
-        Raises:
-            ConfigError: the smallest ratio is larger than the largest.
-        """
-        return Augmentation(
-            size,
-            self.ratios,
-            self.crop,
-            self.cat_max_ratio,
-            self.flip,
-            self.distortion,
-            cast("Interpolation", interpolation),
-        )
+        """Return how training images are drawn whose short side has ``size`` pixels."""
+        drawn = self.ratios, self.crop, self.cat_max_ratio, self.flip, self.distortion
+        return Augmentation(size, *drawn, cast("Interpolation", interpolation))
 
     def windows(
         self, patches_of: PatchesOf, head: LinearHead, size: int, interpolation: Choice, device: str

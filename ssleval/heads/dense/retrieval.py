@@ -1,6 +1,5 @@
 """Dense nearest-neighbour retrieval: a bank of patch tokens with soft labels, and the vote of neighbours."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,28 +23,29 @@ class Bank:
 
 
 def fill_bank(
-    tokens: Callable[[int], Float[np.ndarray, "h w d"]],
+    tokens: Float[np.ndarray, "n h w d"],
     masks: Targets,
-    count: int,
     *,
     memory_size: int,
     num_classes: int,
     seed: int,
 ) -> Bank:
-    """Fill a bank with at most ``memory_size`` patches, equally many from each of ``count`` images.
+    """Fill a bank with at most ``memory_size`` patches, equally many from each image.
+
+    ``tokens`` may be memory-mapped: they are read image by image.
 
     Raises:
         ConfigError: room for less than one patch per image.
         DataError: no image has a labelled pixel.
     """
+    count = len(tokens)
     share = memory_size // max(1, count)
     if not share:
         raise ConfigError(f"a bank of {memory_size} patches cannot hold one of each of {count} images")
     generator = np.random.default_rng(seed)
     keys: list[Float[np.ndarray, "k d"]] = []
     labels: list[Float[np.ndarray, "k c"]] = []
-    for row in range(count):
-        grid = tokens(row)
+    for row, grid in enumerate(tokens):
         soft = patch_labels(masks(row), grid.shape[:2], num_classes).reshape(-1, num_classes)
         kept = rare_patches(soft, share, generator)
         keys.append(grid.reshape(-1, grid.shape[2])[kept])

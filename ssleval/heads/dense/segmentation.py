@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
-from ssleval.core import IGNORED
+from ssleval.core import IGNORED, Context
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized, warmed
 
 WARMUP_RATIO = 1e-6
@@ -15,15 +15,7 @@ WARMUP_RATIO = 1e-6
 
 
 def fit_classes(
-    grids: Grids,
-    masks: Targets,
-    count: int,
-    settings: Fit,
-    *,
-    num_classes: int,
-    warmup: int,
-    seed: int,
-    device: str,
+    grids: Grids, masks: Targets, count: int, settings: Fit, num_classes: int, context: Context
 ) -> LinearHead:
     """Train a head on masks of ``0..num_classes - 1`` and `IGNORED`, by `pixel_loss` of the drawn pixels."""
 
@@ -31,9 +23,9 @@ def fit_classes(
         return pixel_loss(at_points(logits, points), labels)
 
     channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
-    head = LinearHead(channels, num_classes, normalise=True, seed=seed)
-    rate = partial(poly, iterations=settings.iterations, warmup=warmup)
-    return fit(head, grids, masks, count, settings, rate=rate, loss=loss, seed=seed, device=device)
+    head = LinearHead(channels, num_classes, normalise=True, seed=context.seed)
+    rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
+    return fit(head, grids, masks, count, settings, context, rate=rate, loss=loss)
 
 
 def pixel_loss(logits: Float[Tensor, "b c *s"], labels: Integer[Tensor, "b *s"]) -> Float[Tensor, ""]:

@@ -1,6 +1,7 @@
 """Sliding-window inference: logits of whole images, at several scales, mirrored or not."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -33,15 +34,14 @@ def slid(
     """Return the logits of every pixel, averaged over the windows that contain it."""
     total, height, width = None, *pixels.shape[2:]
     count = torch.zeros(1, 1, height, width, device=pixels.device)
-    for top in starts(height, crop, stride):
-        for left in starts(width, crop, stride):
-            window = (..., slice(top, top + crop), slice(left, left + crop))
-            cut = pixels[window]
-            logits = resized(logits_of(cut), (cut.shape[2], cut.shape[3]))
-            if total is None:
-                total = logits.new_zeros(1, logits.shape[1], height, width)
-            total[window] += logits
-            count[window] += 1
+    for top, left in product(starts(height, crop, stride), starts(width, crop, stride)):
+        window = (..., slice(top, top + crop), slice(left, left + crop))
+        cut = pixels[window]
+        logits = resized(logits_of(cut), (cut.shape[2], cut.shape[3]))
+        if total is None:
+            total = logits.new_zeros(1, logits.shape[1], height, width)
+        total[window] += logits
+        count[window] += 1
     assert total is not None
     return total / count
 

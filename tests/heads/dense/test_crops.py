@@ -12,7 +12,7 @@ from ssleval.core.batches import batches
 from ssleval.errors import ContractError
 from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.crops import Crops, fit_on_crops
-from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.grid import Fit, LinearHead
 from ssleval.heads.dense.segmentation import pixel_loss
 
 COLOUR = (0.25, 0.5, 0.75)
@@ -57,9 +57,9 @@ def patches(pixels: Tensor) -> Tensor:
 
 
 def test_a_head_learns_from_crops() -> None:
-    how = Fit(30, 4, 0.05, 0.0, 0)
-    settings = {"channels": 3, "num_classes": 2, "warmup": 3, "seed": 0, "device": "cpu"}
-    head = fit_on_crops(patches, map(crops().__getitem__, range(30)), how, **settings)  # pyright: ignore[reportArgumentType]
+    how = Fit(30, 4, 0.05, 0.0, 0, warmup=3)
+    head = LinearHead(3, 2, normalise=True, seed=0)
+    head = fit_on_crops(patches, map(crops().__getitem__, range(30)), how, head, "cpu")
     colours = torch.tensor([[20, 30, 200], [220, 40, 30]]).view(2, 1, 1, 3) / 255
     assert head(colours).argmax(1).flatten().tolist() == [0, 1]
     assert not head.training

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssleval.core import Context
 from ssleval.heads.dense.depth import Bins, annealed, depth_at, depth_map, fit_depth, sig_loss
 from ssleval.heads.dense.grid import Fit, resized
 
@@ -70,9 +71,7 @@ def test_unknown_and_far_pixels_teach_nothing() -> None:
             4,
             Fit(5, 2, 0.1, 0.0, 16),
             BINS,
-            warmup=0,
-            seed=0,
-            device="cpu",
+            Context(),
         )
         return head.linear.weight.detach()
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssleval.core import Context
 from ssleval.errors import ConfigError, ContractError
 from ssleval.heads.dense.grid import Fit, LinearHead, at_points, drawn, fit, resized
 from ssleval.heads.dense.segmentation import classes_at, fit_classes, poly
@@ -63,10 +64,8 @@ def test_a_head_normalises_by_running_statistics_when_it_is_scored() -> None:
         lambda row: masks[row],
         6,
         HOW,
-        num_classes=2,
-        warmup=0,
-        seed=0,
-        device="cpu",
+        2,
+        Context(),
     )
     together, alone = head(GRIDS), head(GRIDS[2:3])
     torch.testing.assert_close(together[2:3], alone)
@@ -86,10 +85,9 @@ def test_clipping_holds_the_gradient() -> None:
             lambda _row: np.zeros((4, 4)),
             6,
             how,
+            Context(),
             rate=lambda _iteration: 1.0,
             loss=steep,
-            seed=0,
-            device="cpu",
         )
         (gradient,) = [p.grad for p in head.linear.parameters() if p.grad is not None and p.grad.ndim == 2]
         return gradient
@@ -107,10 +105,8 @@ def test_what_cannot_be_fitted_is_refused() -> None:
             lambda _row: masks,
             6,
             HOW,
-            num_classes=2,
-            warmup=0,
-            seed=0,
-            device="cpu",
+            2,
+            Context(),
         )
     with pytest.raises(ConfigError, match="weight_decay=-1"):
         Fit(1, 1, 0.1, -1.0, 1)

@@ -61,7 +61,7 @@ def test_votes_are_the_attention_of_the_paper() -> None:
 def test_a_bank_holds_equally_much_of_every_image() -> None:
     masks = [np.full((4, 4), label, np.uint8) for label in (0, 1, 255)]
     grids = np.arange(3 * 4 * 2, dtype=np.float16).reshape(3, 2, 2, 2)
-    bank = fill_bank(lambda row: grids[row], lambda row: masks[row], 3, memory_size=8, num_classes=2, seed=0)
+    bank = fill_bank(grids, lambda row: masks[row], memory_size=8, num_classes=2, seed=0)
     assert bank.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
     assert {tuple(key) for key in bank.keys[:2].tolist()} < {tuple(key) for key in grids[0].reshape(4, 2)}
 
@@ -70,6 +70,6 @@ def test_what_no_bank_can_hold_is_refused() -> None:
     grids = np.zeros((2, 2, 2, 3), np.float16)
     void = np.full((4, 4), 255, np.uint8)
     with pytest.raises(ConfigError, match="one of each of 2 images"):
-        fill_bank(lambda row: grids[row], lambda _row: void, 2, memory_size=1, num_classes=2, seed=0)
+        fill_bank(grids, lambda _row: void, memory_size=1, num_classes=2, seed=0)
     with pytest.raises(DataError, match="not one labelled pixel"):
-        fill_bank(lambda row: grids[row], lambda _row: void, 2, memory_size=8, num_classes=2, seed=0)
+        fill_bank(grids, lambda _row: void, memory_size=8, num_classes=2, seed=0)
