@@ -37,7 +37,8 @@ def contrast(board: Board) -> Contrast | None:
         return None
     own, weak = kinds.index("self"), kinds.index("weak")
     score = results[own].metrics[board.headline]
-    gap = paired_bootstrap(score.metric(board.headline), *headline_samples([results[own], results[weak]]))
+    ours, theirs = headline_samples([results[own], results[weak]])
+    gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
     sign = 1 if score.higher_is_better else -1
     low, high = sorted(sign * end for end in gap.interval())
     tried = kinds.count("self"), kinds.count("weak")
