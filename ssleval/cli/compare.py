@@ -32,8 +32,8 @@ def compare_(
     for pair in pairings(*sides):
         if unlike := unlike_precision(pair):
             say(f"{pair.name}: {unlike}; that is part of the difference")
+    names = [Path(name).name if Path(name).exists() else name for name in (first, second)]
     if as_json:
         print_rows(row.to_dict() for row in rows)
-        return
-    names = [Path(name).name if Path(name).exists() else name for name in (first, second)]
-    typer.echo(markdown(rows, *(names if names[0] != names[1] else [first, second])), nl=False)
+    else:
+        typer.echo(markdown(rows, *(names if names[0] != names[1] else [first, second])), nl=False)

@@ -18,7 +18,7 @@ from ssleval.train.convnet import synchronise
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
-from ssleval.train.optim import clip, optimizer, parameter_groups, set_rates
+from ssleval.train.optim import clip, optimizer, parameter_groups
 from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
@@ -72,7 +72,14 @@ class Learner:
         batch = views.globals.shape[1]
         size = batch // self.config.run.accumulate
         for start in range(0, batch, size):
-            with self._reduction(last=start + size == batch):
+            # Replicated gradients are averaged over processes only after the last micro-batch; sharded ones
+            # after each, because no process has memory for the full gradients.
+            network, last = self._network, start + size == batch
+            with (
+                nullcontext()
+                if last or not isinstance(network, DistributedDataParallel)
+                else network.no_sync()
+            ):
                 losses = self._losses(views, masks, targets, patch_targets, slice(start, start + size))
                 self.scaler.scale(sum(losses.values(), torch.zeros((), device=self.device))).backward()
             for name, value in losses.items():
@@ -90,7 +97,9 @@ class Learner:
             for name, parameter in self.student.named_parameters():
                 if "last_layer" in name:
                     parameter.grad = None
-        set_rates(self.optimizer, rates.lr, rates.weight_decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates.lr * group["lr_scale"]
+            group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
         update_teacher(self.teacher, self.student, rates.momentum)
@@ -138,15 +147,6 @@ class Learner:
             total = sum((koleo(crop) for crop in classes), classes.new_zeros(()))
             losses["koleo"] = total * (loss.koleo * share)
         return losses
-
-    def _reduction(self, *, last: bool) -> Any:
-        """Average replicated gradients over processes only after the last micro-batch.
-
-        Sharded gradients are averaged after each, because no process has memory for the full gradients.
-        """
-        network = self._network
-        replicated = isinstance(network, DistributedDataParallel)
-        return network.no_sync() if replicated and not last else nullcontext()
 
     def _autocast(self) -> Any:
         dtype = _AUTOCAST.get(self.config.run.precision)

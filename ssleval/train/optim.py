@@ -44,13 +44,6 @@ def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Set the learning rate and weight decay of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
-        group["weight_decay"] = weight_decay if group["decays"] else 0.0
-
-
 def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:
     """Scale gradients whose L2 norm is above ``limit`` down to it; 0 disables clipping.
 

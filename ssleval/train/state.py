@@ -45,11 +45,7 @@ class Checkpoints:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return a checkpoint, read with ``weights_only``.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or no training checkpoint.
-    """
+    """Return a checkpoint, read with ``weights_only``; refuse a file that is damaged or no checkpoint."""
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such checkpoint")
     try:

@@ -42,12 +42,11 @@ KINDS: Mapping[str, Kind] = {
 
 
 def draw(backbone: Backbone, pictures: Sequence[Picture], what: str, look: Look | None = None) -> Image.Image:
-    """Return a picture of what ``backbone`` makes of ``pictures``, one of `KINDS`.
+    """Return a picture of what ``backbone`` makes of ``pictures``; ``what`` is one of `KINDS`.
 
     Raises:
-        UnknownNameError: no such kind.
         ConfigError: no pictures, or a setting that the kind does not use.
-        NotApplicableError: the model lacks what the kind shows.
+        NotApplicableError: the model, or the dataset of ``look``, lacks what the kind shows.
     """
     if what not in KINDS:
         raise UnknownNameError(f"no picture {what!r}; {suggestion(what, KINDS)}")

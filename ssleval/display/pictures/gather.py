@@ -17,12 +17,8 @@ def gather(
 ) -> tuple[Dataset | None, list[Picture]]:
     """Return the dataset in use, and the pictures: ``files``, else ``rows`` of the dataset, a comma list.
 
-    Without either, the dataset and the rows are the defaults of the kind ``what``.
-
-    Raises:
-        ConfigError: rows beside files, a dataset beside files where no head is fitted, or rows that the
-            dataset does not have.
-        DataError: a file is missing or damaged.
+    Without either, the dataset and the rows are the defaults of the kind ``what``. Refuses rows beside files,
+    and a dataset beside files where no head is fitted.
     """
     kind = KINDS[what]
     if files and (rows or (dataset and not kind.fits)):

@@ -112,4 +112,4 @@ def _stretched(values: Float[Tensor, "n 3"], kept: Bool[Tensor, " n"]) -> Float[
 
 def _upsampled(values: Float[Tensor, "h w c"], size: tuple[int, int]) -> Float[np.ndarray, "H W c"]:
     """Return maps at ``size`` (width, height), bilinearly."""
-    return resized(values.permute(2, 0, 1)[None], size[::-1])[0].permute(1, 2, 0).numpy()
+    return resized(values.permute(2, 0, 1)[None], (size[1], size[0]))[0].permute(1, 2, 0).numpy()

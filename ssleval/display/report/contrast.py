@@ -31,12 +31,13 @@ def contrast(board: Board) -> Contrast | None:
 
     The interval is of the two chosen entries; it does not account for choosing the best of several.
     """
-    kinds = [entry.result.backbone.get("supervision") for entry in board.entries]
+    results = [entry.result for entry in board.entries]
+    kinds = [result.backbone.get("supervision") for result in results]
     if "self" not in kinds or "weak" not in kinds:
         return None
     own, weak = kinds.index("self"), kinds.index("weak")
-    score = board.entries[own].result.metrics[board.headline]
-    ours, theirs = headline_samples([board.entries[place].result for place in (own, weak)])
+    score = results[own].metrics[board.headline]
+    ours, theirs = headline_samples([results[own], results[weak]])
     gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
     sign = 1 if score.higher_is_better else -1
     low, high = sorted(sign * end for end in gap.interval())

@@ -81,16 +81,21 @@ def _smallest(values: Int[np.ndarray, " n"]) -> str:
     return "u1" if low >= 0 and high < 2**8 else "u2" if low >= 0 and high < 2**16 else "i4"
 
 
-def _of_mean(samples: Samples, column: str) -> ItemView:
-    return _labelled(samples, column, "label")
+def _of_mean(samples: Samples, column: str, label: str = "label") -> ItemView:
+    values, labels = samples[column], samples.columns.get(label)
+    values = values if values.dtype == bool else values.astype(np.float64)
+    if not _is_labels(labels):
+        return ItemView(values)
+    predicted: Any = samples.columns.get(_predicted(column))
+    return ItemView(values, labels, predicted if _is_labels(predicted) else None, _by_label(values, labels))
 
 
 def _of_mean_per_class(samples: Samples, correct: str, label: str) -> ItemView:
-    return _labelled(samples, correct, label)
+    return _of_mean(samples, correct, label)
 
 
 def _of_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
-    return ItemView(divide(*(samples[name].astype(np.float64) for name in (numerator, denominator))))
+    return ItemView(divide(samples[numerator].astype(np.float64), samples[denominator].astype(np.float64)))
 
 
 def _of_mean_ratio(samples: Samples, numerator: str, denominator: str) -> ItemView:
@@ -116,15 +121,6 @@ _VIEWS: Mapping[str, Callable[..., ItemView]] = {
     "mean_ratio_of": _of_mean_ratio,
     "mean_average_precision_of": _of_average_precision,
 }
-
-
-def _labelled(samples: Samples, column: str, label: str) -> ItemView:
-    values, labels = samples[column], samples.columns.get(label)
-    values = values if values.dtype == bool else values.astype(np.float64)
-    if not _is_labels(labels):
-        return ItemView(values)
-    predicted: Any = samples.columns.get(_predicted(column))
-    return ItemView(values, labels, predicted if _is_labels(predicted) else None, _by_label(values, labels))
 
 
 def _is_labels(column: Shaped[np.ndarray, "n ..."] | None) -> bool:

@@ -1,5 +1,7 @@
 """Thumbnails of the items that models disagree on most, and the names of classes."""
 
+from collections import defaultdict
+
 import numpy as np
 from PIL import Image
 
@@ -42,16 +44,15 @@ def thumbnails(board: Board, count: int, options: DatasetOptions) -> tuple[dict[
 
 def _disputed(board: Board) -> list[str]:
     """Return the ids of items whose values differ between the best entries, largest deviation first."""
-    values: dict[str, list[float]] = {}
+    values: defaultdict[str, list[float]] = defaultdict(list)
     for entry in board.entries[:JUDGES]:
         samples = read_samples(entry.result)
         view = item_view(samples, entry.result.metrics[board.headline])
         if view is not None and view.values is not None:
             for name, value in zip(samples.ids, view.values.tolist(), strict=True):
-                values.setdefault(name, []).append(value)
+                values[name].append(value)
     deviations = {name: float(np.nanstd(of_item)) for name, of_item in values.items() if len(of_item) > 1}
-    disputed = [name for name, deviation in deviations.items() if deviation > 0]
-    return sorted(disputed, key=lambda name: -deviations[name])
+    return sorted((name for name in deviations if deviations[name] > 0), key=lambda name: -deviations[name])
 
 
 def _thumbnail(split: Split, row: int) -> str:
