@@ -167,7 +167,7 @@ class Vit(nn.Module):
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
     ) -> list[Float[Tensor, "b t d"]]:
-        """Return the tokens after each of ``blocks`` (from zero), in their order, normed or not."""
+        """Return the tokens after each of ``blocks`` (from zero), in their order; ``norm`` norms them."""
         if unknown := [index for index in blocks if not 0 <= index < self.config.depth]:
             raise ConfigError(f"vit: no block {unknown[0]}; it has {self.config.depth}")
         outputs: dict[int, Tensor] = {}

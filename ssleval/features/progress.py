@@ -16,7 +16,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
-    """Yield a function that adds images to a bar of ``total``, ``done`` before; terminals show it."""
+    """Yield a function that advances a bar of ``total`` images, ``done`` of them before; terminals only."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     hidden = not (show and sys.stderr.isatty())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:

@@ -124,7 +124,7 @@ class FeatureSource:
         return FeatureTable(ids, None if targets is None else targets[rows], arrays, rows)
 
     def passes(self, requests: Iterable[FeatureRequest]) -> tuple[Pass, ...]:
-        """Return one pass for each dataset, split and geometry; none where a task runs the model itself."""
+        """Return one pass for each dataset, split and geometry; requests without a readout need none."""
         return merge(self._pass(request) for request in requests if request.readouts)
 
     def prices(self, passes: Iterable[Pass]) -> list[PassPrice]:

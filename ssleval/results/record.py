@@ -234,7 +234,8 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored} | {"ci95": (low, high)})
+    known: dict[str, Any] = {name: stored[name] for name in Score.__slots__ if name in stored}
+    return Score(**{**known, "ci95": (low, high)})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

@@ -48,8 +48,8 @@ class Plan:
     """Digest of all that decides a score: equal keys promise equal scores."""
 
 
-def unheard(_: str) -> None:
-    """Hear what is said to nobody."""
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 def evaluate(
@@ -105,7 +105,7 @@ def measure(
     folder: Path | None,
     *,
     force: bool = False,
-    note: Note = unheard,
+    note: Note = silent,
 ) -> Iterator[Result]:
     """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
     for outcome in outcomes(backbone, jobs, context, folder, force=force, note=note, spare=False):
@@ -158,7 +158,7 @@ def outcomes(
 
 
 def plan_all(
-    source: FeatureSource, jobs: Sequence[Job], note: Note = unheard
+    source: FeatureSource, jobs: Sequence[Job], note: Note = silent
 ) -> tuple[list[Plan], list[SslevalError]]:
     """Return a plan for every job that has a meaning for the model, and the errors of other jobs.
 

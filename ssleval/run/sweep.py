@@ -14,7 +14,7 @@ from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
-from ssleval.run.measure import Note, outcomes, unheard
+from ssleval.run.measure import Note, outcomes, silent
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
 
@@ -47,7 +47,7 @@ class Jobs:
     errors: tuple[SslevalError, ...]
     """Why other measurements are no jobs."""
 
-    def applicable(self, note: Note = unheard) -> tuple[tuple[Job, ...], ...]:
+    def applicable(self, note: Note = silent) -> tuple[tuple[Job, ...], ...]:
         """Return the groups; measurements without a meaning are said to ``note``, other errors raised."""
         for error in self.errors:
             if not isinstance(error, NotApplicableError):

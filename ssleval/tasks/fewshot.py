@@ -11,7 +11,7 @@ Source: Oquab et al. 2023, arXiv:2304.07193 (eval/knn.py); DINOv3 (eval/data.py,
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -99,7 +99,7 @@ class Fewshot(VectorPerImage, Task):
         predicted: dict[str, Int[np.ndarray, " m"]] = {}
         if "logreg" in self.classifiers:
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
-            choice = {"one_shot": self.c_one_shot, "held_out": self.held_out, "seed": seed}
+            choice: dict[str, Any] = {"one_shot": self.c_one_shot, "held_out": self.held_out, "seed": seed}
             model = fit_few(*few, strengths, **choice, num_classes=classes, device=device)
             predicted["logreg"] = model.scores(queries).argmax(axis=1)
         if "knn" in self.classifiers:

@@ -27,7 +27,7 @@ def draw_attention(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
     if look.block != -1:
         raise ConfigError("attention is drawn of the last block; leave out the block")
     side, live = look.side(backbone), Live(backbone, look.context)
-    geometry = live.on_grid(Geometry(side, "long", multiple="patch"))
+    geometry = Geometry(side, "long", multiple=backbone.card.patch_size)
     rows: list[list[Tile | None]] = []
     count = 0
     for picture in pictures:
