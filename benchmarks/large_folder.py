@@ -56,8 +56,8 @@ def make_folder(folder: Path, train: int) -> None:
             place = folder / split / f"n{label:08d}"
             place.mkdir(parents=True)
             for item in range(label, count, CLASSES):
+                source = folder.with_name(f"source{number // LINKS}.png")
                 if number % LINKS == 0:
-                    source = folder.with_name(f"source{number // LINKS}.png")
                     Image.fromarray(np.full((8, 8, 3), number // LINKS % 255, np.uint8)).save(source)
                 os.link(source, place / f"n{label:08d}_{item:07d}.JPEG")
                 number += 1
