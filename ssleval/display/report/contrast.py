@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ssleval.metrics.paired import paired_bootstrap
+from ssleval.metrics.paired import paired_test
 from ssleval.results.ranking import Board, headline_samples
 
 
@@ -37,7 +37,7 @@ def contrast(board: Board) -> Contrast | None:
     own, weak = kinds.index("self"), kinds.index("weak")
     score = board.entries[own].result.metrics[board.headline]
     ours, theirs = headline_samples([board.entries[place].result for place in (own, weak)])
-    gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
+    gap = paired_test(score.metric(board.headline), ours, theirs)
     sign = 1 if score.higher_is_better else -1
     low, high = sorted(sign * end for end in gap.interval())
     tried = kinds.count("self"), kinds.count("weak")
