@@ -47,6 +47,11 @@ class Influence:
     """The class that each part belongs to; None if the parts are no classes."""
 
     @property
+    def units(self) -> int:
+        """How many units count: of a score with one part, those that carry it."""
+        return int(self.carriers[0]) if len(self.carriers) == 1 else len(self.moves)
+
+    @property
     def by_unit(self) -> Float[np.ndarray, " u"]:
         """The moves of the score itself."""
         return self.moves.sum(axis=1)
@@ -75,26 +80,35 @@ class Influence:
         return replace(self, moves=self.moves - other.moves, carriers=carriers)
 
 
-def spread(influence: Influence) -> tuple[float, float]:
+def spread(influence: Influence, *, of_difference: bool = False) -> tuple[float, float]:
     """Return the variance of a score over the draw of units, and the degrees of freedom of that variance.
 
+    Of a score it is the jackknife's, which is rather too large where few units carry a part: that makes up
+    for what such a part hides. Of a difference it is shrunk by part, since a test should not be too shy.
     The variance of a part that few units carry is averaged with the pooled variance of all parts, which
     counts as much as one more unit; a part that one unit carries has none of its own. The degrees of freedom
     are few where a few rare units decide, and at most the number of units less one.
 
     Source:
-        Efron & Stein 1981 (jackknife); Smyth 2004, sec. 4 (moderated variances).
+        Efron & Stein 1981 (jackknife); Bell & McCaffrey 2002 (the shrinking); Smyth 2004, sec. 4 (moderated
+        variances).
     """
-    units = len(influence.moves)
-    if units < 2:
+    if influence.units < 2:
         return float("inf"), 1.0
-    shrink = (units - 1) / units
-    squares = influence.by_unit**2
-    variance = float(shrink * squares.sum())
-    if len(influence.carriers) > 1:
-        own = shrink * influence.squares_by_part()
-        variance = max(variance + float((_moderated(own, influence.carriers) - own).sum()), 0.0)
-    return variance, float(freedom(squares[None], units)[0])
+    shrunk = _shrunk(influence, influence.carriers if of_difference else influence.units)
+    squares = shrunk.by_unit**2
+    variance = float(squares.sum())
+    if len(shrunk.carriers) > 1:
+        own = shrunk.squares_by_part()
+        variance = max(variance + float((_moderated(own, shrunk.carriers) - own).sum()), 0.0)
+    return variance, float(freedom(squares[None], influence.units)[0])
+
+
+def _shrunk(influence: Influence, count: Float[np.ndarray, " c"] | int) -> Influence:
+    # To leave one of m items out moves a mean m / (m - 1) times as far as its variance wants.
+    shrink = np.broadcast_to(np.sqrt(1 - 1 / np.maximum(count, 1)), influence.carriers.shape)
+    shrink = shrink[None] if influence.part_of is None else shrink[influence.part_of, None]
+    return replace(influence, moves=influence.moves * shrink)
 
 
 def _moderated(variances: Float[np.ndarray, " c"], carriers: Float[np.ndarray, " c"]) -> np.ndarray:
@@ -112,11 +126,10 @@ def freedom(squares: Float[np.ndarray, "m u"], units: int) -> Float[np.ndarray, 
     ``squares`` are of the moves. Relative to its square, the variance of a sample variance is
     (kurtosis - 1) / n, and that of a chi square 2 / freedom.
     """
-    count = squares.shape[1]
     total, fourths = squares.sum(axis=1), (squares**2).sum(axis=1)
-    kurtosis = np.divide(count * fourths, total**2, out=np.zeros_like(total), where=total > 0)
-    estimate = np.divide(2.0 * count, kurtosis - 1, out=np.full_like(total, np.inf), where=kurtosis > 1)
-    return np.clip(estimate, 1.0, max(1.0, min(count, units) - 1.0))
+    kurtosis = np.divide(units * fourths, total**2, out=np.zeros_like(total), where=total > 0)
+    estimate = np.divide(2.0 * units, kurtosis - 1, out=np.full_like(total, np.inf), where=kurtosis > 1)
+    return np.clip(estimate, 1.0, max(1.0, units - 1.0))
 
 
 # Units --------------------------------------------------------------------------------------------

@@ -108,10 +108,8 @@ def _size_of_proportion(metric: Metric, samples: Samples) -> float:
 
 def _note(influence: Influence, class_names: Sequence[str], noun: str) -> str:
     parts: list[str] = []
-    # Of a plain mean only the rows with a value count.
-    units = int(influence.carriers[0]) if len(influence.carriers) == 1 else len(influence.moves)
-    if units < _FEWEST_UNITS:
-        parts.append(f"from {counted(units, noun)}")
+    if influence.units < _FEWEST_UNITS:
+        parts.append(f"from {counted(influence.units, noun)}")
     if influence.labels is not None:
         present = influence.carriers > 0
         rare = present & (influence.carriers < _FEWEST_CARRIERS)

@@ -201,7 +201,7 @@ def _scatter(metric: Metric, firsts: Runs, seconds: Runs) -> tuple[float, float]
         by_seed = [first[column].astype(np.float64) - second[column] for first, second in pairs]
         return _over_classes(np.mean(by_seed, axis=0), firsts[0][label])
     influence = _influence_on_difference(metric, firsts, seconds, units)
-    variance, degrees = spread(influence)
+    variance, degrees = spread(influence, of_difference=True)
     if column is None:
         return variance, degrees
     count = len(firsts[0])
