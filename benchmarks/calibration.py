@@ -2,7 +2,7 @@
 
 Both models of a simulated comparison draw their outcomes from one distribution given the item, so that no
 true difference exists: every p-value below 0.05 is a false alarm. What makes an item hard is shared. Rare
-classes are in 8 % of the images.
+classes are in 8 % of the images. In clusters, all items of one are hard or easy for a model.
 
     python -m benchmarks.calibration                      # 2,000 comparisons of each kind
     python -m benchmarks.calibration --power FILE.json    # and how often true differences are found
@@ -21,11 +21,10 @@ import numpy as np
 
 from ssleval.core import Metric, Samples
 from ssleval.metrics.multilabel import mean_average_precision_of
-from ssleval.metrics.paired import Difference, mcnemar_exact, mcnemar_outcomes, paired_bootstrap
+from ssleval.metrics.paired import Difference, mcnemar_exact, mcnemar_outcomes, paired_test
 from ssleval.metrics.stats import mean_of, mean_ratio_of
 
-ITEMS = 300
-RESAMPLES = 500
+ITEMS, CLUSTERS = 300, 40
 LEVEL, TOLERATED = 0.05, 0.06
 _FREQUENCIES = np.linspace(0.6, 0.08, 4)
 
@@ -64,15 +63,33 @@ def mean_ap(random: np.random.Generator, effect: float) -> tuple[Samples, Sample
     return first, second
 
 
+def clusters(random: np.random.Generator, effect: float) -> tuple[Samples, Samples]:
+    """Outcomes of items in clusters of unequal size; a model is better or worse on a whole cluster."""
+    cluster = np.sort(
+        random.choice(CLUSTERS, ITEMS, p=np.arange(1, CLUSTERS + 1) / (CLUSTERS * (CLUSTERS + 1) / 2))
+    )
+    hard = random.normal(1, 1, CLUSTERS)
+    first, second = (
+        _samples(
+            "cluster",
+            x=random.random(ITEMS) < 1 / (1 + np.exp(-(hard + random.normal(gain, 0.7, CLUSTERS))[cluster])),
+            cluster=cluster,
+        )
+        for gain in (0, effect)
+    )
+    return first, second
+
+
 KINDS: dict[str, tuple[Draw, Metric]] = {
     "accuracy": (accuracy, Metric("accuracy", mean_of("x"))),
     "mIoU": (miou, Metric("mIoU", mean_ratio_of("above", "below"))),
     "mAP": (mean_ap, Metric("mAP", mean_average_precision_of("scores", "targets"))),
     "RMSE": (rmse, Metric("RMSE", mean_of("x"), higher_is_better=False)),
+    "clusters": (clusters, Metric("accuracy", mean_of("x"))),
 }
 
 
-_DETECTED = {"accuracy": 0.094, "mIoU": 0.2, "mAP": 0.25, "RMSE": 0.054}
+_DETECTED = {"accuracy": 0.094, "mIoU": 0.2, "mAP": 0.25, "RMSE": 0.054, "clusters": 0.75}
 """Effects near the smallest detectable one."""
 _STEPS = (0.0, 0.33, 0.67, 1.0, 1.33, 1.67)
 
@@ -96,13 +113,13 @@ def comparisons(kind: str, effect: float, runs: int) -> Found:
 
 
 def _test(metric: Metric, first: Samples, second: Samples) -> tuple[float, Difference]:
-    difference = paired_bootstrap(metric, second, first, RESAMPLES)
+    difference = paired_test(metric, second, first)
     outcomes = mcnemar_outcomes(metric, first, second)
     return difference.pvalue() if outcomes is None else mcnemar_exact(*outcomes), difference
 
 
-def _samples(**columns: np.ndarray) -> Samples:
-    return Samples([str(item) for item in range(ITEMS)], columns)
+def _samples(cluster: str = "", /, **columns: np.ndarray) -> Samples:
+    return Samples([str(item) for item in range(ITEMS)], columns, cluster)
 
 
 def main() -> int:

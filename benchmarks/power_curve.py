@@ -10,7 +10,7 @@ from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 380, 60, 50, 16
 FARTHEST = 1.75
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 
 
 def drawing(power: dict[str, Sequence[Sequence[float]]]) -> str:

@@ -425,9 +425,14 @@ class Samples:
 
     ids: Sequence[str]
     columns: Mapping[str, Shaped[np.ndarray, "n ..."]]
+    cluster: str = ""
+    """Column ``[n]`` whose equal values mark rows that were drawn together, such as objects of one clip:
+    intervals and tests are then over clusters. '' where each row was drawn by itself."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays of another length than the ids."""
+        """Refuse arrays of another length than the ids, and a cluster that is no column."""
+        if self.cluster and self.cluster not in self.columns:
+            raise ContractError(f"samples: cluster {self.cluster!r} is none of {', '.join(self.columns)}")
         for name, column in self.columns.items():
             if len(column) != len(self.ids):
                 raise ContractError(f"samples {name!r}: {len(column)} rows for {len(self.ids)} items")
@@ -440,13 +445,13 @@ class Samples:
 
 
 Statistic: TypeAlias = Callable[[Samples, Float[np.ndarray, "r n"]], Float[np.ndarray, " r"]]
-"""A score for each row of item weights. All-ones weights give the score itself; a bootstrap is the
-same call with counts of drawn items, so that no task writes its own interval."""
+"""A score for each row of item weights. All-ones weights give the score itself; an interval comes from the
+same call with items left out, so that no task writes its own."""
 
 
 statistics: Registry[Callable[..., Statistic]] = Registry("statistic", package="ssleval.metrics")
 """Functions from names of columns to a `Statistic`. A result records the name and the columns, so that its
-stored samples can be resampled and compared without the code of its task."""
+stored samples can be scored and compared without the code of its task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from ssleval.core import Samples, Statistic, statistics
 from ssleval.core.corruptions import CORRUPTIONS
@@ -18,6 +19,8 @@ ALEXNET_ERRORS: Mapping[str, float] = dict(zip(CORRUPTIONS, _ERRORS, strict=True
 
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261, and their ``ImageNet-C/test.py``.
 """
+WORST = sum(1 / error for error in _ERRORS) / len(_ERRORS)
+"""The mCE of a model that is always wrong."""
 
 
 @statistics.register("mean_corruption_error_of")
@@ -25,7 +28,7 @@ def mean_corruption_error_of(wrong: str) -> Statistic:
     """Return the statistic mCE as a fraction: 1.0 is AlexNet's; papers print 100 times that.
 
     ``wrong [n 15 5]`` is whether the model errs on each image, by corruption in the order of `ALEXNET_ERRORS`
-    and by severity. Resampling draws images, each with all its variants.
+    and by severity.
 
     Source:
         Hendrycks and Dietterich 2019, arXiv:1903.12261, sec. 4.1: CE is the sum of the model's errors over
@@ -38,3 +41,8 @@ def _mean_corruption_error(samples: Samples, weights: Weights, *, wrong: str) ->
     by_corruption = samples[wrong].mean(axis=2, dtype=np.float64)
     errors = weights @ by_corruption / weights.sum(axis=1, keepdims=True)
     return (errors / np.array([*ALEXNET_ERRORS.values()])).mean(axis=1)
+
+
+def image_errors(wrong: Shaped[np.ndarray, "n 15 5"]) -> Float[np.ndarray, " n"]:
+    """Return what each image contributes: their mean is mCE."""
+    return (wrong.mean(axis=2, dtype=np.float64) / np.array(_ERRORS)).mean(axis=1)

@@ -23,8 +23,8 @@ def micro_average_precision_of(scores: str, right: str, answers: str) -> Statist
 
     Row i of ``scores [n k]`` holds the scores of the pairs that query i proposes, ``right [n k]`` whether
     they are right; NaN proposes nothing. ``answers [n]`` counts all right pairs, proposed or not. Average
-    precision is the sum of precision over gained recall, with equal scores taken together. Resampling draws
-    queries: a query drawn twice has all its pairs in the ranking twice. With one proposal per query, its
+    precision is the sum of precision over gained recall, with equal scores taken together. A query of
+    weight two has all its pairs in the ranking twice. With one proposal per query, its
     predicted class, this is the global average precision (GAP) of recognition.
 
     Source:
@@ -59,7 +59,7 @@ def _micro_average_precision(
 def _areas_of_one_proposal(
     proposed: Float[np.ndarray, "n 1"], correct: Bool[np.ndarray, "n 1"], weights: Weights
 ) -> Scores:
-    """Do what `_areas` does: one sort serves all resamples, instead of as many cuts as queries."""
+    """Do what `_areas` does: one sort serves all rows of weights, instead of as many cuts as queries."""
     known = np.flatnonzero(~np.isnan(proposed[:, 0]))
     order = known[np.argsort(-proposed[known, 0], kind="stable")]
     ranked, drawn = proposed[order, 0], weights[:, order]

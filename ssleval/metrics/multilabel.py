@@ -47,3 +47,42 @@ def _mean_average_precision(samples: Samples, weights: Weights, *, scores: str, 
     by_class = average_precisions(samples[scores].astype(np.float64), samples[targets].astype(bool), weights)
     known = ~np.isnan(by_class)
     return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
+
+
+def precisions_without_each(
+    scores: Float[np.ndarray, "n c"], targets: Bool[np.ndarray, "n c"]
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, "n c"]]:
+    """Return every class's average precision, and what it is without each item.
+
+    NaN for a class without positives; without its only positive it stays as it is.
+    """
+    full, without = np.full(scores.shape[1], np.nan), np.full(scores.shape, np.nan)
+    for label in np.flatnonzero(targets.any(axis=0)):
+        full[label], without[:, label] = _precision_without_each(scores[:, label], targets[:, label])
+    return full, without
+
+
+def _precision_without_each(
+    scores: Float[np.ndarray, " n"], targets: Bool[np.ndarray, " n"]
+) -> tuple[float, Float[np.ndarray, " n"]]:
+    # Without an item, precision changes from its place in the ranking down: above it stays what it was.
+    order = np.argsort(-scores, kind="stable")
+    ranked, right = scores[order], targets[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    tie, ends = np.cumsum(last) - last, np.flatnonzero(last)
+    hits, seen, rest = np.cumsum(right)[ends].astype(np.float64), ends + 1.0, np.maximum(ends, 1)
+    gained = np.diff(hits, prepend=0.0)
+    area, positives = np.cumsum(gained * hits / seen), int(hits[-1])
+    above = np.append(0.0, area[:-1])
+    no_negative = above + gained * hits / rest + _below(gained * hits / rest)
+    no_positive = above + (gained - 1) * (hits - 1) / rest + _below(gained * (hits - 1) / rest)
+    if positives == 1:
+        no_positive = np.full_like(area, area[-1])
+    without = np.where(right, no_positive[tie] / max(1, positives - 1), no_negative[tie] / positives)
+    by_item = np.empty_like(without)
+    by_item[order] = without
+    return float(area[-1] / positives), by_item
+
+
+def _below(values: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+    return np.append(np.cumsum(values[:0:-1])[::-1], 0.0)

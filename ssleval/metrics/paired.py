@@ -1,4 +1,4 @@
-"""Tests of two runs on the items they share: paired bootstrap, McNemar, Holm.
+"""Tests of two runs on the items they share: paired t, McNemar, Holm.
 
 Hard items are hard for both runs, so a paired difference is known much more precisely than the two separate
 intervals suggest. Intervals and p-values of a difference agree: both come from its standard error and
@@ -6,8 +6,9 @@ Student's t, which for a plain mean is the paired t-test.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -16,8 +17,11 @@ from scipy.special import stdtr, stdtrit
 from ssleval.core import Metric, Samples
 from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
+from ssleval.metrics.influence import Influence, Units, freedom, influence_of, spread, units_of
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.scatter import Runs, freedom_of_means, item_scatter, variance_of_means
+
+Runs: TypeAlias = Sequence[Samples]
+"""Samples of one model, one run per probe seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +72,24 @@ class Difference:
         return float((stdtrit(self.freedom, 1 - level / 2) + stdtrit(self.freedom, power)) * self.error)
 
 
-def paired_bootstrap(
-    metric: Metric, first: Samples, second: Samples, resamples: int = 2000, seed: int = 0
-) -> Difference:
-    """Return ``first`` minus ``second`` with its error, over joint resamples of the items they share.
+def paired_test(metric: Metric, first: Samples, second: Samples) -> Difference:
+    """Return ``first`` minus ``second`` with its error, over the draw of the items they share.
 
-    For right-or-wrong outcomes two pseudo-items are added, so that a few items on which both agree are no
-    proof of equality.
+    The error is the jackknife's: every item, or every cluster of items, is left out of both. For
+    right-or-wrong outcomes two pseudo-items are added, so that a few items on which both agree are no proof
+    of equality.
 
     Raises:
         DataError: they share no items.
-        ContractError: ids repeat within one of them, or no resamples.
+        ContractError: ids repeat within one of them.
 
     Source:
-        Efron & Tibshirani 1993, sec. 6; pseudo-items: Bonett & Price 2012.
+        Efron & Stein 1981; pseudo-items: Bonett & Price 2012.
     """
-    return paired_over_seeds(metric, [first], [second], resamples, seed)
+    return paired_over_seeds(metric, [first], [second])
 
 
-def paired_over_seeds(
-    metric: Metric, firsts: Runs, seconds: Runs, resamples: int = 2000, seed: int = 0
-) -> Difference:
+def paired_over_seeds(metric: Metric, firsts: Runs, seconds: Runs) -> Difference:
     """Return the difference averaged over probe seeds, with an error over items and seeds.
 
     ``firsts[i]`` and ``seconds[i]`` were measured with the same probe seed. The variance is the sum of two:
@@ -97,19 +98,19 @@ def paired_over_seeds(
 
     Raises:
         DataError: they share no items.
-        ContractError: ids repeat within one run, the sides have different numbers of runs, or no resamples.
+        ContractError: ids repeat within one run, the sides have different numbers of runs, or none.
     """
-    if not firsts or len(firsts) != len(seconds) or resamples < 1:
+    if not firsts or len(firsts) != len(seconds):
         raise ContractError(
-            f"paired comparison of {len(firsts)} with {counted(len(seconds), 'run')}, "
-            f"{counted(resamples, 'resample')}: needs equally many runs, at least one, and resamples"
+            f"paired comparison of {len(firsts)} with {counted(len(seconds), 'run')}: "
+            "needs equally many runs, at least one"
         )
     ids, runs = _aligned([*firsts, *seconds])
     firsts, seconds = runs[: len(firsts)], runs[len(firsts) :]
     pairs = zip(firsts, seconds, strict=True)
     by_seed = np.array([metric.score(first) - metric.score(second) for first, second in pairs])
-    variance, freedom = _scatter(metric, firsts, seconds, resamples, seed)
-    return Difference(float(by_seed.mean()), *_combined(variance, freedom, by_seed), len(ids))
+    by_items = _scatter(metric, firsts, seconds)
+    return Difference(float(by_seed.mean()), *_combined(*by_items, by_seed), len(ids))
 
 
 def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
@@ -123,7 +124,7 @@ def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
         return _leaders_of_means(rows)
     places = [0]
     for place in range(1, len(runs)):
-        apart = paired_bootstrap(metric, runs[places[-1]], runs[place]).separable
+        apart = paired_test(metric, runs[places[-1]], runs[place]).separable
         places.append(place if apart else places[-1])
     return places
 
@@ -167,36 +168,55 @@ def _gaps_apart(
     def apart_behind(place: int) -> Bool[np.ndarray, " b"]:
         behind = slice(place + 1, None)
         gaps, outcomes = rows[place] - rows[behind], binary[place] & binary[behind]
-        variance, freedom = variance_of_means(gaps), np.full(len(gaps), items - 1.0)
+        squares = (gaps - gaps.mean(axis=1, keepdims=True)) ** 2
+        variance = squares.sum(axis=1) / (items * (items - 1))
         variance[outcomes] = _with_pseudo_items(variance[outcomes], items)
-        freedom[~outcomes] = freedom_of_means(gaps[~outcomes])
-        return np.abs(gaps.mean(axis=1)) > stdtrit(freedom, 0.975) * np.sqrt(variance)
+        degrees = np.where(outcomes, items - 1.0, freedom(squares, items))
+        return np.abs(gaps.mean(axis=1)) > stdtrit(degrees, 0.975) * np.sqrt(variance)
 
     return apart_behind
 
 
 def _rows_of_means(metric: Metric, runs: Sequence[Samples]) -> Float[np.ndarray, "m n"] | None:
-    """Return the values that a plain mean averages, a row per run; None for other ids or NaN."""
+    """Return the values that a plain mean averages, a row per run; None for other ids, NaN or clusters."""
     described, ids = describe(metric.statistic), runs[0].ids
-    if described["name"] != "mean_of" or len(ids) < 2 or any(run.ids is not ids for run in runs):
+    if (
+        described["name"] != "mean_of"
+        or len(ids) < 2
+        or any(run.ids is not ids or run.cluster for run in runs)
+    ):
         return None
     _, runs = _aligned(runs)
     rows = np.array([run[described["columns"]["column"]] for run in runs], dtype=np.float64)
     return None if np.isnan(rows).any() else rows
 
 
-def _scatter(metric: Metric, firsts: Runs, seconds: Runs, resamples: int, seed: int) -> tuple[float, float]:
+def _scatter(metric: Metric, firsts: Runs, seconds: Runs) -> tuple[float, float]:
     """Return variance and degrees of freedom over the draw of items; with pseudo-items for outcomes."""
-    column, items = _outcomes(metric, [*firsts, *seconds]), len(firsts[0])
-    if column is None:
-        return item_scatter(metric, firsts, seconds, resamples, seed)
+    runs = [*firsts, *seconds]
+    column, units = _outcomes(metric, runs), units_of(runs)
     label = describe(metric.statistic)["columns"].get("label")
-    if label is None:
-        variance, _ = item_scatter(metric, firsts, seconds, resamples, seed)
-        return _with_pseudo_items(variance, items), float(max(1, items - 1))
-    pairs = zip(firsts, seconds, strict=True)
-    by_seed = [first[column].astype(np.float64) - second[column] for first, second in pairs]
-    return _over_classes(np.mean(by_seed, axis=0), firsts[0][label])
+    if column is not None and label is not None and units is None:
+        pairs = zip(firsts, seconds, strict=True)
+        by_seed = [first[column].astype(np.float64) - second[column] for first, second in pairs]
+        return _over_classes(np.mean(by_seed, axis=0), firsts[0][label])
+    influence = _influence_on_difference(metric, firsts, seconds, units)
+    variance, degrees = spread(influence, of_difference=True)
+    if column is None:
+        return variance, degrees
+    count = len(firsts[0])
+    # Outcomes differ by -1, 0 or 1, and with pseudo-items their variance is never 0: it is a stable one.
+    return _with_pseudo_items(variance, count), degrees if units is not None else float(max(1, count - 1))
+
+
+def _influence_on_difference(metric: Metric, firsts: Runs, seconds: Runs, units: Units) -> Influence:
+    """Return the influence on the difference, averaged over probe seeds."""
+    gaps = [
+        influence_of(metric, first, units) - influence_of(metric, second, units)
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
+    total = reduce(lambda sum_, gap: replace(sum_, moves=sum_.moves + gap.moves), gaps)
+    return replace(total, moves=total.moves / len(gaps))
 
 
 def _over_classes(gaps: Float[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
@@ -209,21 +229,21 @@ def _over_classes(gaps: Float[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"
     drawn = np.array([part.var(ddof=1) / len(part) if len(part) > 1 else 0.0 for part in parts])
     variances = _with_pseudo_items(drawn, sizes)
     total = float(variances.sum())
-    freedom = total**2 / float((variances**2 / np.maximum(1, sizes - 1)).sum())
-    return total / len(parts) ** 2, freedom
+    degrees = total**2 / float((variances**2 / np.maximum(1, sizes - 1)).sum())
+    return total / len(parts) ** 2, degrees
 
 
 def _with_pseudo_items(variance: Any, items: Any) -> Any:
     return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2
 
 
-def _combined(by_items: float, freedom: float, by_seed: Float[np.ndarray, " s"]) -> tuple[float, float]:
+def _combined(by_items: float, degrees: float, by_seed: Float[np.ndarray, " s"]) -> tuple[float, float]:
     seeds = len(by_seed)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     total = by_items + of_seeds
     if of_seeds == 0 or not np.isfinite(total):
-        return total**0.5, freedom
-    return total**0.5, total**2 / (by_items**2 / freedom + of_seeds**2 / (seeds - 1))
+        return total**0.5, degrees
+    return total**0.5, total**2 / (by_items**2 / degrees + of_seeds**2 / (seeds - 1))
 
 
 def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
@@ -246,7 +266,8 @@ def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
 def _rows(samples: Samples, ids: Sequence[str]) -> Samples:
     row_of = {name: row for row, name in enumerate(samples.ids)}
     rows = np.array([row_of[name] for name in ids], dtype=np.int64)
-    return Samples(ids, {name: column[rows] for name, column in samples.columns.items()})
+    columns = {name: column[rows] for name, column in samples.columns.items()}
+    return replace(samples, ids=ids, columns=columns)
 
 
 # Tests --------------------------------------------------------------------------------------------
@@ -255,11 +276,13 @@ def _rows(samples: Samples, ids: Sequence[str]) -> Samples:
 def mcnemar_outcomes(metric: Metric, first: Samples, second: Samples) -> tuple[int, int] | None:
     """Return how many shared items only the first run, and only the second, got right.
 
-    None if the metric is not a plain mean of right and wrong, for which McNemar's test is made.
+    None if the metric is not a plain mean of right and wrong, for which McNemar's test is made, or if items
+    were drawn in clusters.
     """
     _, runs = _aligned([first, second])
     column = _outcomes(metric, runs)
-    if column is None or describe(metric.statistic)["name"] != "mean_of":
+    clustered = any(run.cluster for run in runs)
+    if column is None or clustered or describe(metric.statistic)["name"] != "mean_of":
         return None
     here, there = (run[column].astype(bool) for run in runs)
     return int((here & ~there).sum()), int((there & ~here).sum())

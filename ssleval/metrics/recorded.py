@@ -1,4 +1,4 @@
-"""Statistics as data, so that a stored result can be resampled without the task that made it."""
+"""Statistics as data, so that a stored result can be compared without the task that made it."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial

@@ -15,7 +15,7 @@ from ssleval.errors import ContractError
 from ssleval.metrics.stats import Scores, Weights, divide
 
 _NUMBERS = 8_000_000
-"""Counts of resamples held at a time: 64 MB."""
+"""Counts held at a time: 64 MB."""
 
 
 def confusion(
@@ -85,14 +85,37 @@ def _matched_mean_iou(samples: Samples, weights: Weights, *, confusion: str) -> 
 
 
 def _matched(total: Float[np.ndarray, "c c"]) -> float:
+    area = total.sum(1)
+    if not area.any():
+        return float("nan")
+    iou = _pairwise_iou(total)
+    return float(iou[_assigned(iou)].sum() / (area > 0).sum())
+
+
+def matched_overlap(
+    counts: Integer[np.ndarray, "n c c"],
+) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "n k"], Bool[np.ndarray, " c"]]:
+    """Return intersections and unions of the k true classes that occur with those assigned to them.
+
+    The third array says which classes occur. The mean of the k ratios of sums is the matched mean IoU.
+    """
+    total = counts.sum(axis=0, dtype=np.float64)
+    occurring = total.sum(axis=1) > 0
+    true, ours = (places[occurring] for places in _assigned(_pairwise_iou(total)))
+    area, claimed = (counts.sum(axis=axis, dtype=np.float64) for axis in (2, 1))
+    intersection = counts[:, true, ours].astype(np.float64)
+    return intersection, area[:, true] + claimed[:, ours] - intersection, occurring
+
+
+def _pairwise_iou(total: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
+    return divide(total, total.sum(1)[:, None] + total.sum(0) - total, 0.0)
+
+
+def _assigned(iou: Float[np.ndarray, "c c"]) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"]]:
     # Slow to import, and every reader of results imports this module.
     from scipy.optimize import linear_sum_assignment
 
-    area, claimed = total.sum(1), total.sum(0)
-    if not area.any():
-        return float("nan")
-    iou = divide(total, area[:, None] + claimed - total, 0.0)
-    return float(iou[linear_sum_assignment(iou, maximize=True)].sum() / (area > 0).sum())
+    return linear_sum_assignment(iou, maximize=True)
 
 
 def best_jaccard(

@@ -2,8 +2,8 @@
 
 A score of a spectrum is not a mean over images. The contribution of an image is the score plus the image's
 influence: the first-order change of the score as the image gains weight. Influences average to zero, so the
-contributions average to the score, and resampling them gives the interval of the delta method. Resampling
-images instead would cost an eigendecomposition per resample and be biased: repeated images lower ranks.
+contributions average to the score, and their mean has the interval of the delta method. Drawing images again
+instead would cost an eigendecomposition per draw and be biased: repeated images lower ranks.
 """
 
 from dataclasses import dataclass

@@ -1,27 +1,20 @@
-"""Statistics of samples, and bootstrap intervals over the draw of items.
+"""Statistics of samples: means and ratios of sums.
 
-A `Statistic` returns a score for each row of item weights. A resample of a bootstrap is a row of counts, so
-thousands of resamples are a few matrix products. The same rows serve every metric of a task and both sides of
-a comparison.
+A `Statistic` returns a score for each row of item weights. To leave items out is to give them the weight 0,
+so that a thousand such scores are a few matrix products.
 """
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Real, Shaped
 
-from ssleval.core import Metric, Samples, Statistic, statistics
-from ssleval.core.text import counted
-from ssleval.errors import ContractError
+from ssleval.core import Samples, Statistic, statistics
 
 Weights: TypeAlias = Float[np.ndarray, "r n"]
-"""A row of item weights for each of r resamples."""
+"""A row of item weights for each of r scores."""
 Scores: TypeAlias = Float[np.ndarray, " r"]
-
-_WEIGHTS_AT_ONCE = 4_000_000
-"""Item weights held at a time: 32 MB, whatever the number of items."""
 
 
 # Statistics ---------------------------------------------------------------------------------------
@@ -97,51 +90,10 @@ def divide(
     return np.divide(above, below, out=np.full_like(above, otherwise), where=below != 0)
 
 
-# Intervals ----------------------------------------------------------------------------------------
-
-
-def bootstrap(
-    metrics: Sequence[Metric], samples: Samples, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> dict[str, tuple[float, float]]:
-    """Return the percentile bootstrap interval of every metric, with coverage ``level`` in (0, 1).
-
-    All metrics use the same resamples of items. Resamples for which a metric is undefined are left out of its
-    interval. The result depends on ``seed`` and the samples, not on how much is computed at a time.
-
-    Raises:
-        ContractError: no items, no resamples, or a level outside (0, 1).
-
-    Source:
-        Efron 1979; the percentile interval of Efron & Tibshirani 1993, sec. 13.3.
-    """
-    if len(samples) < 1 or resamples < 1 or not 0 < level < 1:
-        raise ContractError(
-            f"bootstrap of {counted(len(samples), 'item')}, {counted(resamples, 'resample')}, level {level}: "
-            "needs one item, one resample and a level between 0 and 1"
-        )
-    scores: dict[str, list[Scores]] = {metric.name: [] for metric in metrics}
-    for counts in resample_counts(len(samples), resamples, seed, _WEIGHTS_AT_ONCE):
-        for metric in metrics:
-            scores[metric.name].append(metric.statistic(samples, counts))
-    return {name: _interval(np.concatenate(parts), level) for name, parts in scores.items()}
-
-
-def resample_counts(
-    items: int, resamples: int, seed: int, at_once: int = _WEIGHTS_AT_ONCE
-) -> Iterator[Weights]:
-    """Yield blocks of rows that say how often each item is drawn, together ``resamples`` rows."""
-    random = np.random.default_rng(seed)
-    for start in range(0, resamples, rows := max(1, at_once // items)):
-        size = min(rows, resamples - start)
-        drawn = random.integers(0, items, size=(size, items))
-        drawn += np.arange(size)[:, None] * items
-        counts = np.bincount(drawn.reshape(-1), minlength=size * items)
-        yield counts.reshape(size, items).astype(np.float64)
-
-
-def _interval(scores: Scores, level: float) -> tuple[float, float]:
-    known = scores[~np.isnan(scores)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def known_values(
+    column: Shaped[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return a column with 0 in place of NaN, and which rows have a value."""
+    values = column.astype(np.float64)
+    known = ~np.isnan(values)
+    return np.where(known, values, 0.0), known

@@ -11,7 +11,7 @@ def deviation_contributions(
 
     The score of a try is the mean of ``correct`` within each group, averaged over groups: one group for
     accuracy, classes for mean per-class accuracy. A contribution is the deviation plus the image's
-    first-order influence on it, so resampling contributions gives the interval of the delta method.
+    first-order influence on it, so their mean has the interval of the delta method.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     shares = len(correct) / (len(sizes) * sizes[group])

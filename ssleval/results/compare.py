@@ -1,7 +1,7 @@
 """Compare two models on the items that both were scored on. Imports no torch.
 
-Right-or-wrong samples of one probe seed are tested with the exact McNemar test, everything else with the
-paired bootstrap. Holm's method corrects the p-values over all rows of a comparison. Results measured with
+Right-or-wrong samples of one probe seed are tested with the exact McNemar test, everything else with a
+paired t-test. Holm's method corrects the p-values over all rows of a comparison. Results measured with
 several probe seeds are paired seed by seed and averaged.
 """
 
@@ -181,7 +181,7 @@ def _row(pairing: Pairing, name: str) -> Comparison:
     result, score = pairing.first[0], pairing.first[0].metrics[name]
     metric, (first, second) = score.metric(name), _samples(pairing)
     difference = paired_over_seeds(metric, second, first)
-    pvalue, detectable, test = difference.pvalue(), difference.detectable(), "paired bootstrap"
+    pvalue, detectable, test = difference.pvalue(), difference.detectable(), "paired t"
     if len(first) == 1 and (outcomes := mcnemar_outcomes(metric, first[0], second[0])) is not None:
         pvalue, test = mcnemar_exact(*outcomes), "exact McNemar"
         detectable = max(detectable, _FEWEST_DISCORDANT / difference.n)

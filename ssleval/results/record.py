@@ -31,13 +31,15 @@ class Score:
     value: float
     """In the metric's own unit; fractions are in [0, 1]."""
     ci95: tuple[float, float]
-    """Percentile bootstrap over items."""
+    """95 % confidence interval over the draw of items, or of clusters of them."""
     n: int
     """Number of items."""
     unit: str = "fraction"
     higher_is_better: bool = True
     statistic: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Which statistic of which columns of the samples: enough to resample it without the task."""
+    """Which statistic of which columns of the samples: enough to compute it without the task."""
+    note: str = ""
+    """Why the interval may be too narrow, such as classes that few items show; '' if nothing says so."""
 
     def metric(self, name: str) -> Metric:
         """Return the metric called ``name`` that this is a score of; DataError: an unknown statistic."""

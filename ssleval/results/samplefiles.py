@@ -19,12 +19,16 @@ from ssleval.errors import DataError
 
 SUFFIX = ".arrow"
 _OLDER_SUFFIX = ".parquet"
+_CLUSTER = b"ssleval.cluster"
+"""Metadata of the schema: the column that names the cluster of each row, where there is one."""
 
 
 def save(path: Path, samples: Samples) -> None:
     """Write samples into ``path``."""
     columns = {name: _column(np.asarray(column)) for name, column in samples.columns.items()}
     batch = pa.record_batch({"id": pa.array(list(samples.ids), pa.string()), **columns})
+    if samples.cluster:
+        batch = batch.replace_schema_metadata({_CLUSTER: samples.cluster.encode()})
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(str(path), batch.schema, options=options) as file:
         file.write_batch(batch)
@@ -82,7 +86,8 @@ def _batch(content: bytes, kept: list[str] | None) -> pa.RecordBatch:
 
         return _joined(pq.ParquetFile(pa.BufferReader(content)).read(kept, use_threads=False))
     file = _opened(content)
-    chosen = [place for place, name in enumerate(file.schema.names) if kept is None or name in kept]
+    needed = None if kept is None else {*kept, _cluster(file.schema)}
+    chosen = [place for place, name in enumerate(file.schema.names) if needed is None or name in needed]
     if len(chosen) < len(file.schema.names):
         file = _opened(content, included_fields=chosen)
     return file.get_batch(0) if file.num_record_batches == 1 else _joined(file.read_all())
@@ -101,7 +106,14 @@ def _samples(batch: pa.RecordBatch) -> Samples:
     # Arrow trusts the lengths and offsets in a file: without this check, a broken one crashes the process.
     batch.validate(full=True)
     names = [name for name in batch.schema.names if name != "id"]
-    return Samples(_ids(batch.column("id")), {name: _array(batch.column(name)) for name in names})
+    columns, cluster = {name: _array(batch.column(name)) for name in names}, _cluster(batch.schema)
+    if cluster and cluster not in columns:
+        raise LookupError(f"clusters are in a column {cluster!r} that it lacks")
+    return Samples(_ids(batch.column("id")), columns, cluster)
+
+
+def _cluster(schema: Any) -> str:
+    return (schema.metadata or {}).get(_CLUSTER, b"").decode()
 
 
 def _ids(array: Any) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from ssleval.core.text import counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, Pass, current_shard
+from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.stats import bootstrap
 from ssleval.results import Result, Score, record
 from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.provenance import hardware, versions
@@ -238,15 +238,16 @@ def _scores(job: Job, samples: Samples) -> dict[str, Score]:
     if not len(samples):
         raise ContractError(f"{job.name} on {job.dataset_name} returned no samples")
     metrics = job.task.metrics
-    intervals = bootstrap(metrics, samples)
+    found = estimates(metrics, samples, class_names=job.dataset.card.class_names)
     return {
         metric.name: Score(
-            value=metric.score(samples),
-            ci95=intervals[metric.name],
+            value=found[metric.name].value,
+            ci95=(found[metric.name].low, found[metric.name].high),
             n=len(samples),
             unit=metric.unit,
             higher_is_better=metric.higher_is_better,
             statistic=describe(metric.statistic),
+            note=found[metric.name].note,
         )
         for metric in metrics
     }

@@ -4,7 +4,7 @@ import pytest
 from ssleval.core import Metric, Samples
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
 from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
-from ssleval.metrics.stats import bootstrap
+from ssleval.metrics.intervals import estimates
 
 MCE = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
 
@@ -56,7 +56,7 @@ def test_easy_corruptions_of_alexnet_weigh_more() -> None:
 def test_the_interval_is_of_images_not_of_their_variants() -> None:
     # Every image is either right on all its 75 variants or on none: 40 independent things, not 3,000.
     wrong = np.repeat(np.arange(40) % 2 == 0, 75).reshape(40, 15, 5)
-    low, high = bootstrap((MCE,), Samples([str(i) for i in range(40)], {"wrong": wrong}))["mce"]
+    found = estimates((MCE,), Samples([str(i) for i in range(40)], {"wrong": wrong}))["mce"]
     scale = float(np.mean([1 / error for error in ALEXNET_ERRORS.values()]))
     expected = 2 * 1.96 * (0.25 / 40) ** 0.5 * scale
-    assert high - low == pytest.approx(expected, rel=0.15)
+    assert found.high - found.low == pytest.approx(expected, rel=0.15)

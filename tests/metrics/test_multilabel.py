@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from ssleval.core import Samples
-from ssleval.metrics.multilabel import average_precisions, mean_average_precision_of
+from ssleval.metrics.multilabel import average_precisions, mean_average_precision_of, precisions_without_each
 
 
 @pytest.fixture
@@ -33,3 +33,16 @@ def test_a_class_without_positives_is_left_out(ranked: tuple[np.ndarray, np.ndar
     assert mean_average_precision_of("s", "t")(samples, np.ones((1, 60)))[0] == pytest.approx(expected)
     nobody = Samples([""] * 60, {"s": scores, "t": targets & False})
     assert np.isnan(mean_average_precision_of("s", "t")(nobody, np.ones((1, 60)))[0])
+
+
+def test_precision_without_an_item_is_that_of_the_others(ranked: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, targets = ranked
+    targets[:, 1], targets[:, 2] = False, np.arange(60) == 7
+    full, without = precisions_without_each(scores, targets)
+    assert full == pytest.approx(average_precisions(scores, targets, np.ones((1, 60)))[0], nan_ok=True)
+    for item in range(60):
+        left = np.arange(60) != item
+        wanted = average_precisions(scores[left], targets[left], np.ones((1, 59)))[0]
+        if item == 7:
+            wanted[2] = full[2]
+        assert without[item] == pytest.approx(wanted, nan_ok=True)

@@ -3,15 +3,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score
 from torchmetrics.segmentation import MeanIoU
 
 from ssleval.core import Metric, Samples, Statistic
-from ssleval.errors import ContractError
-from ssleval.metrics import stats
 from ssleval.metrics.stats import (
-    bootstrap,
     mean_of,
     mean_per_class_of,
     mean_ratio_of,
@@ -98,54 +94,3 @@ def test_mean_ratio_is_the_mean_iou_of_the_whole_split() -> None:
 def test_mean_ratio_leaves_absent_classes_out() -> None:
     given = samples(above=np.array([[1, 0], [1, 0]]), below=np.array([[2, 0], [2, 0]]))
     assert Metric("m", mean_ratio_of("above", "below")).score(given) == 0.5
-
-
-def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
-    values = np.random.default_rng(0).normal(3.0, 2.0, 2000)
-    ends = bootstrap([Metric("m", mean_of("x"))], samples(x=values))["m"]
-    half = norm.ppf(0.975) * values.std() / len(values) ** 0.5
-    assert ends == pytest.approx((values.mean() - half, values.mean() + half), abs=0.08 * half)
-
-
-def test_bootstrap_holds_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(1)
-    metric = Metric("m", mean_of("x"))
-    drawn = [samples(x=random.random(80) < 0.7) for _ in range(300)]
-    ends = [bootstrap([metric], one, resamples=300, seed=i)["m"] for i, one in enumerate(drawn)]
-    # Five standard deviations of 300 trials around 0.95, less the known small-sample shortfall.
-    assert 0.88 <= np.mean([low <= 0.7 <= high for low, high in ends]) <= 1.0
-    narrow = [bootstrap([metric], one, resamples=300, level=0.5)["m"] for one in drawn]
-    assert 0.35 <= np.mean([low <= 0.7 <= high for low, high in narrow]) <= 0.65
-
-
-def test_bootstrap_depends_on_the_seed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, metrics = random_samples(), [Metric(name, one) for name, one in STATISTICS.items()]
-    whole = bootstrap(metrics, given, resamples=101)
-    monkeypatch.setattr(stats, "_WEIGHTS_AT_ONCE", 7 * len(given) + 1)
-    pieces = bootstrap(metrics, given, resamples=101)
-    for name, ends in whole.items():
-        assert pieces[name] == pytest.approx(ends, rel=1e-12)
-    # One metric alone sees the resamples that it sees among others.
-    assert bootstrap(metrics[1:2], given, resamples=101)["ratio"] == pieces["ratio"]
-    assert bootstrap(metrics, given, resamples=101, seed=1)["mean"] != pieces["mean"]
-    assert bootstrap(metrics, given, resamples=102)["mean"] != pieces["mean"]
-
-
-def test_bootstrap_holds_few_weights_at_a_time() -> None:
-    sizes = [block.shape for block in stats.resample_counts(50_000, 200, 0, stats._WEIGHTS_AT_ONCE)]
-    assert sum(rows for rows, _ in sizes) == 200
-    assert max(rows * items for rows, items in sizes) <= stats._WEIGHTS_AT_ONCE
-
-
-def test_resamples_on_which_a_metric_is_undefined_are_left_out() -> None:
-    given = samples(x=np.array([0.25, np.nan, np.nan]))
-    assert bootstrap([Metric("m", mean_of("x"))], given)["m"] == (0.25, 0.25)
-    assert np.isnan(bootstrap([Metric("m", mean_of("x"))], samples(x=np.array([np.nan])))["m"]).all()
-
-
-@pytest.mark.parametrize("wrong", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}])
-def test_impossible_bootstraps_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ContractError, match="bootstrap of 2 items"):
-        bootstrap([], samples(x=np.zeros(2)), **wrong)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ContractError, match="bootstrap of 0 items"):
-        bootstrap([], Samples([], {"x": np.zeros(0)}))

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from ssleval.core import Metric, Samples, digest
+from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
-from ssleval.metrics.stats import bootstrap, mean_of
+from ssleval.metrics.stats import mean_of
 from ssleval.results import Result, Score, leaderboard, ranking, record
 
 N = 400
@@ -28,8 +29,9 @@ def store(
 ) -> Result:
     samples = Samples([str(i) for i in range(len(right))], {"top1": right})
     metric = Metric("top1", mean_of("top1"), higher)
-    interval = bootstrap([metric], samples)["top1"]
-    score = Score(metric.score(samples), interval, len(right), "fraction", higher, describe(metric.statistic))
+    found = estimates([metric], samples)["top1"]
+    interval = found.low, found.high
+    score = Score(found.value, interval, len(right), "fraction", higher, describe(metric.statistic))
     usual = {"precision": "fp32", "seed": 0, "limit": None, "skip_corrupt": False}
     made = Result(
         model=model,

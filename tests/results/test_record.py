@@ -46,6 +46,17 @@ def test_a_result_and_its_samples_come_back_as_they_were(tmp_path: Path) -> None
     assert_same(record.read_samples(stored), SAMPLES)
 
 
+def test_a_note_is_kept_and_absent_in_files_of_earlier_versions(tmp_path: Path) -> None:
+    score = Score(0.5, (0.4, 0.6), 3, note="from 3 items")
+    stored = record.write(tmp_path, replace(make(), metrics={"top1": score}), SAMPLES)
+    assert stored.path is not None
+    assert stored.metrics["top1"] == score
+    content = json.loads(stored.path.read_text())
+    del content["metrics"]["top1"]["note"]
+    stored.path.write_text(json.dumps(content))
+    assert record.read(stored.path).metrics["top1"] == replace(score, note="")
+
+
 def test_find_needs_the_whole_key(tmp_path: Path) -> None:
     record.write(tmp_path, make(), SAMPLES)
     name = ("dino_vits16", "knn", "folder:/some where/x")

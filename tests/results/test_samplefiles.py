@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,33 @@ def test_a_file_of_several_batches_is_one_set_of_samples(tmp_path: Path) -> None
         file.write_batch(batch.slice(20))
     (found,) = samplefiles.load([path])
     assert_same(found, SAMPLES)
+
+
+def test_the_column_of_clusters_is_kept_and_always_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.arrow"
+    samplefiles.save(path, replace(SAMPLES, cluster="kind"))
+    (found,) = samplefiles.load([path])
+    assert_same(found, SAMPLES)
+    assert found.cluster == "kind"
+    (found,) = samplefiles.load([path], ["top1"])
+    assert_same(found, Samples(IDS, {name: SAMPLES[name] for name in ("top1", "kind")}))
+    assert found.cluster == "kind"
+    assert pd.read_feather(path)["id"].tolist() == IDS
+    # A file of an earlier version names no clusters.
+    (found,) = samplefiles.load([saved(tmp_path)])
+    assert found.cluster == ""
+
+
+def test_clusters_in_a_column_that_is_missing_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.arrow"
+    samplefiles.save(path, replace(SAMPLES, cluster="kind"))
+    batch = pa.ipc.open_file(path.read_bytes()).get_batch(0)
+    fewer = batch.select(["id", "top1"])
+    with pa.ipc.new_file(str(path), fewer.schema) as file:
+        file.write_batch(fewer.slice(0, 20))
+        file.write_batch(fewer.slice(20))
+    with pytest.raises(DataError, match="a column 'kind' that it lacks"):
+        samplefiles.load([path])
 
 
 def test_values_that_are_missing_become_nan(tmp_path: Path) -> None:

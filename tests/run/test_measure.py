@@ -15,7 +15,7 @@ from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs, Task, tasks
 from ssleval.errors import NotApplicableError, UnknownNameError
-from ssleval.metrics.stats import mean_of
+from ssleval.metrics.stats import mean_of, mean_per_class_of
 from ssleval.results import read_all, read_samples
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
@@ -38,6 +38,19 @@ class Draws(Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         return Samples(["torch", "numpy"], {"number": np.array([float(torch.rand(1)), np.random.rand()])})
+
+
+@tasks.register("rare_class")
+@dataclass(frozen=True)
+class RareClass(Draws):
+    """Outcomes of two classes, of which one item shows the second."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mean_per_class", mean_per_class_of("right", "label")),)
+
+    def evaluate(self, inputs: Inputs) -> Samples:
+        return Samples(list("abcd"), {"right": np.ones(4, bool), "label": np.array([0, 0, 0, 1])})
 
 
 @tasks.register("impossible")
@@ -77,6 +90,13 @@ def test_samples_are_the_score(tmp_path: Path) -> None:
     assert result.metrics["top1@5"].value == samples["top1@5"].mean()
     np.testing.assert_array_equal(samples["top1@5"], samples["predicted@5"] == samples["label"])
     assert read_all(tmp_path / "results") == [result]
+
+
+def test_a_note_says_which_class_is_hardly_shown(tmp_path: Path) -> None:
+    (result,) = evaluate("pixels", "rare_class", tmp_path)
+    score = result.metrics["mean_per_class"]
+    assert score.note == "from 4 items; in one or two items: 1 class (block)"
+    assert score.ci95[0] < 0.7
 
 
 def test_a_constructed_backbone_is_taken_as_it_is(tmp_path: Path) -> None:

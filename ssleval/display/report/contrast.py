@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ssleval.metrics.paired import paired_bootstrap
+from ssleval.metrics.paired import paired_test
 from ssleval.results.ranking import Board, headline_samples
 
 
@@ -38,7 +38,7 @@ def contrast(board: Board) -> Contrast | None:
     own, weak = kinds.index("self"), kinds.index("weak")
     score = results[own].metrics[board.headline]
     ours, theirs = headline_samples([results[own], results[weak]])
-    gap = paired_bootstrap(score.metric(board.headline), ours, theirs)
+    gap = paired_test(score.metric(board.headline), ours, theirs)
     sign = 1 if score.higher_is_better else -1
     low, high = sorted(sign * end for end in gap.interval())
     tried = kinds.count("self"), kinds.count("weak")

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from scipy.stats import kurtosis
+
+from ssleval.core import Metric, Samples, Statistic
+from ssleval.metrics import influence as module
+from ssleval.metrics.corruption import mean_corruption_error_of
+from ssleval.metrics.influence import influence_of, spread, units_of
+from ssleval.metrics.micro_ap import micro_average_precision_of
+from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.segmentation import matched_mean_iou_of
+from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+
+COUNT = 36
+
+
+def given(cluster: str = "") -> Samples:
+    random = np.random.default_rng(0)
+    values = random.random(COUNT)
+    values[::7] = np.nan
+    columns = {
+        "value": values,
+        "right": random.random(COUNT) < 0.7,
+        "label": random.integers(0, 4, COUNT),
+        "count": random.integers(1, 5, COUNT),
+        "above": random.integers(0, 5, (COUNT, 3)),
+        "below": random.integers(4, 9, (COUNT, 3)) * (random.random((COUNT, 3)) < 0.8),
+        # Rounded, so that some scores are equal.
+        "scores": np.round(random.normal(size=(COUNT, 3)), 1),
+        "targets": random.random((COUNT, 3)) < 0.3,
+        "wrong": random.random((COUNT, 15, 5)) < 0.4,
+        "confusion": random.integers(0, 9, (COUNT, 3, 3)) + 40 * np.eye(3, dtype=int)[[1, 2, 0]],
+        "clip": np.arange(COUNT) % 9,
+    }
+    return Samples([str(i) for i in range(COUNT)], columns, cluster)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": mean_of("value"),
+    "ratio": ratio_of("right", "count"),
+    "mean ratio": mean_ratio_of("above", "below"),
+    "mean per class": mean_per_class_of("right", "label"),
+    "mAP": mean_average_precision_of("scores", "targets"),
+    "mCE": mean_corruption_error_of("wrong"),
+    "matched": matched_mean_iou_of("confusion"),
+    "micro-AP": micro_average_precision_of("scores", "targets", "count"),
+}
+
+
+@pytest.mark.parametrize("cluster", ["", "clip"])
+@pytest.mark.parametrize("name", STATISTICS)
+def test_a_move_is_the_score_less_that_without_the_unit(name: str, cluster: str) -> None:
+    samples, metric = given(cluster), Metric(name, STATISTICS[name])
+    units = units_of([samples])
+    found = influence_of(metric, samples, units)
+    for unit in range(9 if cluster else COUNT):
+        left = np.flatnonzero((np.arange(COUNT) if units is None else units) != unit)
+        columns = {key: column[left] for key, column in samples.columns.items()}
+        without = metric.score(Samples([str(i) for i in left], columns))
+        assert found.by_unit[unit] == pytest.approx(metric.score(samples) - without, abs=1e-12)
+
+
+def test_the_variance_of_a_mean_is_that_of_its_items() -> None:
+    values = np.random.default_rng(1).random(50)
+    samples = Samples([""] * 50, {"x": values})
+    found = influence_of(Metric("m", mean_of("x")), samples, None)
+    assert spread(found) == pytest.approx((values.var(ddof=1) / 50, 49.0))
+    assert found.bias == pytest.approx(0, abs=1e-12)
+
+
+def test_the_bias_of_a_ratio_is_found() -> None:
+    random = np.random.default_rng(2)
+    scores: list[float] = []
+    biases: list[float] = []
+    metric = Metric("m", ratio_of("a", "b"))
+    for _ in range(2000):
+        below = random.exponential(1, 20)
+        samples = Samples([""] * 20, {"a": below**0.5, "b": below})
+        scores.append(metric.score(samples))
+        biases.append(influence_of(metric, samples, None).bias)
+    truth = np.pi**0.5 / 2
+    assert np.mean(scores) - truth > 0.015
+    assert np.mean(biases) == pytest.approx(np.mean(scores) - truth, rel=0.2)
+
+
+def test_degrees_of_freedom_follow_from_the_kurtosis() -> None:
+    random, n = np.random.default_rng(2), 300
+    rare = np.where(np.arange(n) % 50 == 0, 30.0, 0.1) * random.normal(size=n)
+    found = influence_of(Metric("m", mean_of("x")), Samples([""] * n, {"x": rare}), None)
+    want = 2 * n / (kurtosis(rare, fisher=False) - 1)
+    assert spread(found)[1] == pytest.approx(want)
+    assert want < 20
+
+
+def test_a_rare_class_leaves_few_degrees_of_freedom() -> None:
+    random, n = np.random.default_rng(3), 200
+    below = np.stack([np.ones(n), np.arange(n) < 5], axis=1).astype(float)
+    samples = Samples([""] * n, {"above": below * random.random((n, 2)), "below": below})
+    variance, freedom = spread(influence_of(Metric("m", mean_ratio_of("above", "below")), samples, None))
+    only = Samples(samples.ids, {name: column[:, :1] for name, column in samples.columns.items()})
+    common, many = spread(influence_of(Metric("m", mean_ratio_of("above", "below")), only, None))
+    assert freedom < 10
+    assert many > 150
+    assert variance > 4 * common
+
+
+def test_a_class_that_one_item_carries_is_given_the_spread_of_the_others() -> None:
+    random, n = np.random.default_rng(4), 40
+    below = np.ones((n, 3))
+    below[1:, 2] = 0
+    above = below * random.random((n, 3))
+    metric = Metric("m", mean_ratio_of("above", "below"))
+    found = influence_of(metric, Samples([""] * n, {"above": above, "below": below}), None)
+    assert found.carriers.tolist() == [40, 40, 1]
+    assert not found.moves[:, 2].any()
+    of_one_item = above[:, :2].var(ddof=1) / 9
+    assert spread(found)[0] == pytest.approx(of_one_item, rel=0.15)
+
+
+def test_many_units_are_left_out_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, metric = given(), Metric("m", STATISTICS["micro-AP"])
+    alone = spread(influence_of(metric, samples, None))
+    monkeypatch.setattr(module, "_MOST_GROUPS", 12)
+    found = influence_of(metric, samples, None)
+    assert found.moves.shape == (12, 1)
+    assert spread(found)[0] == pytest.approx(alone[0], rel=0.6)
+    assert spread(found)[1] <= 11
+
+
+def test_how_much_is_computed_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, metric = given("clip"), Metric("m", STATISTICS["mAP"])
+    whole = influence_of(metric, samples, units_of([samples])).moves
+    monkeypatch.setattr(module, "_WEIGHTS_AT_ONCE", 100)
+    assert influence_of(metric, samples, units_of([samples])).moves == pytest.approx(whole)
+
+
+def test_a_single_unit_says_nothing() -> None:
+    one = Samples([""], {"x": np.ones(1)})
+    assert spread(influence_of(Metric("m", mean_of("x")), one, None)) == (float("inf"), 1.0)
