@@ -1,28 +1,10 @@
-"""From scores to classes, also those of another dataset than the one that a head was fitted on."""
-
-from collections.abc import Callable
-from typing import TypeAlias
+"""The classes of a dataset among those of another one, which a head was fitted on."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from ssleval.core import DatasetCard, FeatureTable
+from ssleval.core import DatasetCard
 from ssleval.errors import DataError
-
-Predict: TypeAlias = Callable[[FeatureTable], Int[np.ndarray, " n"]]
-"""Gives the class of every row of a table."""
-
-
-def largest(
-    scores: Callable[[FeatureTable], Float[np.ndarray, "n c"]], places: Int[np.ndarray, " c"] | None = None
-) -> Predict:
-    """Return what predicts the class of the largest score, of equals the first.
-
-    With ``places`` those outputs alone compete, and classes are numbered in their order.
-    """
-    if places is None:
-        return lambda table: scores(table).argmax(axis=1)
-    return lambda table: scores(table)[:, places].argmax(axis=1)
 
 
 def class_places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " c"]:

@@ -77,13 +77,11 @@ class LinearHeads:
         self.grid, self.num_classes = grid, num_classes
         stacked = len(grid.rates) * num_classes
         widths = [stop - start for start, stop in grid.columns]
-        self.weights = [
-            (0.01 * torch.randn(stacked, width, generator=generator)).to(device) for width in widths
-        ]
+        drawn = (0.01 * torch.randn(stacked, width, generator=generator) for width in widths)
+        self.weights = [weight.to(device) for weight in drawn]
         self.biases = [torch.zeros(stacked, device=device) for _ in widths]
-        self.moving = [
-            (torch.zeros_like(w), torch.zeros_like(b)) for w, b in zip(self.weights, self.biases, strict=True)
-        ]
+        pairs = zip(self.weights, self.biases, strict=True)
+        self.moving = [(torch.zeros_like(weight), torch.zeros_like(bias)) for weight, bias in pairs]
         width = max(stop for _, stop in grid.columns)
         self.running = torch.zeros(width, device=device), torch.ones(width, device=device)
         self.rates = torch.tensor(grid.rates, device=device).repeat_interleave(num_classes)
@@ -100,8 +98,7 @@ class LinearHeads:
     ) -> Int[np.ndarray, "count heads"]:
         """Return the class that each head gives to rows 0 .. count - 1; ties go to the smaller class."""
         classes = np.empty((count, len(self.grid)), dtype=np.int32)
-        mean, variance = self.running
-        rates = len(self.grid.rates)
+        (mean, variance), rates = self.running, len(self.grid.rates)
         for start in range(0, count, chunk):
             inputs = rows(np.arange(start, min(start + chunk, count)))
             if training.standardise:
@@ -165,8 +162,7 @@ def fit_heads(
     heads see the same batches (`batches`).
 
     Raises:
-        ConfigError: no rows.
-        ContractError: the loss of some head is no longer finite.
+        ContractError: the weights of some head are no longer finite.
     """
     heads = LinearHeads(grid, num_classes, seed=seed, device=device)
     truth = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)

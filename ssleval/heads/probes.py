@@ -35,9 +35,6 @@ def fit_linear(
 
     ``iterations`` of 0 are those of the recipe; ``held_out`` is a fraction of every class.
 
-    Raises:
-        ContractError: the table has no labels.
-
     Source:
         Oquab et al. 2023, arXiv:2304.07193, app. B.3; the choice on held-out images is ours.
     """
@@ -75,11 +72,7 @@ def fit_few(
 
 
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
-    """Return the classifier that compares ``pooled`` with the prompts of every class.
-
-    Raises:
-        NotApplicableError: the model has no text tower.
-    """
+    """Return the classifier that compares ``pooled`` with the prompts of every class."""
     classes, similarity = class_embeddings(backbone, prompts), backbone.similarity()
 
     def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:

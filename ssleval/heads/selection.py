@@ -12,10 +12,6 @@ def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -
 
     A class with a single row keeps it for fitting. For multi-labels ``[n c]``, rows are drawn from all
     rows together.
-
-    Raises:
-        ConfigError: a fraction outside (0, 1).
-        DataError: every class has a single row, so that nothing can be held out.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"held-out fraction is {fraction}; it must lie between 0 and 1")

@@ -63,19 +63,15 @@ class InstanceRecognition(VectorOfScales, Task):
         return GAP, GAP_MINUS, TOP1
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return queries, database, and images to whiten and to choose on, at every scale.
-
-        Raises:
-            NotApplicableError: there is nothing to choose on.
-            ConfigError: it would choose on what is scored, or there are fewer images than neighbours.
-        """
+        """Return queries, database, and images to whiten and to choose on, at every scale."""
         card = dataset.card
         self._refuse(card)
         splits = [card.test_split, *(["val"] if self._chooses else []), card.train_split]
         if self.whitening != "none" and "whitening" in card.lengths:
             splits.append("whitening")
-        pairs = product(splits, self.geometries)
-        return tuple(FeatureRequest(dataset, *pair, (self.vector,)) for pair in pairs)
+        return tuple(
+            FeatureRequest(dataset, *pair, (self.vector,)) for pair in product(splits, self.geometries)
+        )
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Choose, look up and classify; one row per query, whether it shows a known instance or not."""
@@ -86,8 +82,8 @@ class InstanceRecognition(VectorOfScales, Task):
             learnt = vectors.pop("whitening", vectors[card.train_split])
             whiten = learn_pca_whitening(learnt, dim=self.dim, shrinkage=self.shrinkage)
             vectors = {split: whiten(rows) for split, rows in vectors.items()}
-        database, count = (vectors[card.train_split], labels[card.train_split]), max(self.ks)
-        look_up = partial(find_neighbours, *database, k=count, device=inputs.context.device)
+        database = vectors[card.train_split], labels[card.train_split]
+        look_up = partial(find_neighbours, *database, k=max(self.ks), device=inputs.context.device)
         chosen = self.ks[0], self.logit_scales[0]
         if self._chooses:
             near, pairs = look_up(vectors["val"]), product(self.ks, self.logit_scales)

@@ -46,9 +46,6 @@ class Knn(VectorPerImage, Task):
         """Return the task without the ks that the training split is too small for.
 
         A vote of 200 among 60 images would be one of 60 under another name.
-
-        Raises:
-            ConfigError: none remains.
         """
         return self._among(dataset.card.lengths[dataset.card.train_split])
 

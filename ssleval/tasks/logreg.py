@@ -57,11 +57,7 @@ class Logreg(VectorPerImage, Task):
         return (accuracy(self.metric, "correct"),)
 
     def resolved(self, dataset: Dataset) -> "Logreg":
-        """Return the task with the metric of the dataset filled in.
-
-        Raises:
-            ConfigError: the metric asked for is not one of its kind of label.
-        """
+        """Return the task with the metric of the dataset filled in."""
         card = dataset.card
         metric = self.metric if self.metric != "card" else card.metric
         if (metric == "map") != (card.target == "multilabel"):
