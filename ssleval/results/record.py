@@ -7,18 +7,20 @@ be read anywhere.
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssleval.core import Metric, Samples, digest
 from ssleval.core.files import write_atomically, write_text_atomically
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
+
+K = TypeVar("K")
 
 SCHEMA = 1
 """Raised only when a field changes its meaning."""
@@ -109,17 +111,26 @@ def comparable(result: Result) -> str:
     return digest([result.task, result.protocol, data, result.settings.get("skip_corrupt")])[:8]
 
 
-def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
-    """Group results by `comparable`; groups and their members keep the order given."""
-    groups: dict[str, list[Result]] = {}
-    digests: dict[tuple[object, ...], str] = {}
+def grouped(results: Iterable[Result], key: Callable[[Result], K]) -> dict[K, list[Result]]:
+    """Group results by a key; groups and their members keep the order given."""
+    groups: dict[K, list[Result]] = {}
     for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups
+
+
+def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
+    """Group results by `comparable`."""
+    digests: dict[tuple[object, ...], str] = {}
+
+    def digest_of(result: Result) -> str:
         # Results from files share these objects, and `results` keeps them alive: ids are unique.
         parts = result.task, id(result.protocol), id(result.data), result.settings.get("skip_corrupt")
         if parts not in digests:
             digests[parts] = comparable(result)
-        groups.setdefault(digests[parts], []).append(result)
-    return groups
+        return digests[parts]
+
+    return grouped(results, digest_of)
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
