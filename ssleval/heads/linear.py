@@ -1,9 +1,8 @@
 """A grid of linear classifiers trained jointly: every set of input columns with every learning rate.
 
 Heads that see the same columns are stacked into one matrix, so that a step is one forward and one
-weight-gradient product per column set, whatever the number of heads. The gradient product adds straight
-into the momentum buffer; all other work is linear in the logits and the weights. Gradients are written
-out (softmax minus one-hot), so that nothing is recorded for autograd.
+weight-gradient product per column set, whatever the number of heads. The gradient (softmax minus one-hot,
+written out: no autograd) adds straight into the momentum buffer.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, check
@@ -114,7 +114,9 @@ class LinearHeads:
     ) -> None:
         """Take one optimiser step of every head on one batch, each on its own mean cross-entropy."""
         if training.standardise:
-            inputs = self._standardise(inputs)
+            mean, variance = self.running
+            used = inputs[:, : len(mean)]
+            inputs = functional.batch_norm(used, mean, variance, training=True, momentum=0.1, eps=1e-6)
         rates = self.rates * (training.rate(iteration) * training.batch_size / 256)
         at = torch.arange(len(labels), device=labels.device)
         for index, (start, stop) in enumerate(self.grid.columns):
@@ -139,11 +141,6 @@ class LinearHeads:
         scale = torch.where((weight > 0) & (update > 0), trust * weight / update, 1.0)
         return gradient * scale.repeat_interleave(self.num_classes)[:, None]
 
-    def _standardise(self, inputs: Float[Tensor, "b d"]) -> Float[Tensor, "b used"]:
-        mean, variance = self.running
-        used = inputs[:, : len(mean)]
-        return torch.nn.functional.batch_norm(used, mean, variance, training=True, momentum=0.1, eps=1e-6)
-
 
 def fit_heads(
     rows: Rows,
@@ -160,9 +157,6 @@ def fit_heads(
 
     The same object is yielded each time and trained further afterwards: use it before the next one. All
     heads see the same batches (`batches`).
-
-    Raises:
-        ContractError: the weights of some head are no longer finite.
     """
     heads = LinearHeads(grid, num_classes, seed=seed, device=device)
     truth = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)

@@ -4,10 +4,9 @@ For every ``C`` it minimises ``C * sum of cross-entropies + 0.5 * ||W||^2``, the
 the objective of scikit-learn and cuML. As in those libraries, two classes are one sigmoid problem,
 multi-labels are one sigmoid problem per class, and everything else is a softmax.
 
-The cost is two matrix products with the ``n x d`` features per evaluation, so the method needs as few
-evaluations as it can. The features are centred and rotated onto their principal axes, where the Hessian is
-nearly diagonal. Each fit starts from the two before it, extrapolated in log C. Objective and gradient are
-float64; only the products inside a Newton step are float32.
+An evaluation costs two products with the ``n x d`` features, so there are as few as possible. Features are
+centred and rotated onto their principal axes, where the Hessian is nearly diagonal; each fit starts from the
+two before it, extrapolated in log C. Only the products inside a Newton step are float32, all else float64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -62,12 +61,10 @@ def fit_path(
 ) -> Iterator[Logistic]:
     """Yield the fit of every strength C, weakest (most regularised) first.
 
-    Needs ``4 n (d + 1)`` bytes, and up to 1 GiB more for probabilities. Features and targets may be
-    memory-mapped and of any float type.
-
-    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class; ``strengths`` are increasing
-    values of C. A fit ends when the decrease predicted for a Newton step is under ``tolerance`` times the
-    objective; what remains is smaller. The first fit begins at ``start`` if given, else at zero.
+    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class. A fit ends when the decrease
+    predicted for a Newton step is under ``tolerance`` times the objective; what remains is smaller. The first
+    fit begins at ``start`` if given, else at zero. Needs ``4 n (d + 1)`` bytes, and up to 1 GiB more for
+    probabilities; features may be memory-mapped and of any float type.
 
     Raises:
         ConfigError: strengths not positive and increasing, or no feature rows.

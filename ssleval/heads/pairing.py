@@ -27,10 +27,7 @@ def ranks_of(
 def ranks_of_nearest_own(
     owners: Float[Tensor, "n p"], gallery: Float[Tensor, "g p"], owner: Int[Tensor, " g"]
 ) -> Int[Tensor, " n"]:
-    """Return how many of the gallery rank before the nearest of each owner's own rows.
-
-    ``owner`` says which row of ``owners`` each row of the gallery belongs to.
-    """
+    """Return how many of the gallery rank before the nearest of the rows whose ``owner`` is the query."""
     nearest: list[Tensor] = []
     numbers = torch.arange(len(owners), device=owners.device)[:, None]
     for vectors, own in zip(owners.split(_QUERIES), numbers.split(_QUERIES), strict=True):

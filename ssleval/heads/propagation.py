@@ -67,8 +67,7 @@ def propagate(
 ) -> Iterator[Float[Tensor, "h w c"]]:
     """Yield the soft labels of every frame after the first.
 
-    ``frames`` are patch tokens in order, not normalised. The labels of the ``first`` frame sum to one at
-    every patch.
+    ``frames`` are patch tokens, not normalised; labels of the ``first`` frame sum to one at every patch.
 
     Source:
         Jabri et al. 2020, arXiv:2006.14613, sec. 3.2, with the settings of Caron et al. 2021; agrees with

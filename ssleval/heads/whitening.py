@@ -37,9 +37,6 @@ def learn_whitening(vectors: Float[np.ndarray, "n d"], *, centred: bool, floor: 
     of large variance; it is subtracted all the same when the map is applied. Variances below the fraction
     ``floor`` of the largest are raised to it.
 
-    Raises:
-        DataError: fewer vectors than channels, which leaves the variance of some directions unknown.
-
     Source:
         facebookresearch/dino, eval_copy_detection.py and utils.py, class PCA (``centred=False``).
     """
@@ -62,10 +59,7 @@ def learn_pca_whitening(vectors: Float[np.ndarray, "n d"], *, dim: int, shrinkag
     """Learn a PCA whitening with shrinkage that keeps the ``dim`` directions of largest variance, in float64.
 
     Directions are divided by the power ``shrinkage`` of their standard deviation: 1 whitens, 0 only rotates.
-    ``vectors`` may be memory-mapped; they are read in blocks.
-
-    Raises:
-        DataError: a direction would be divided by a variance of zero.
+    ``vectors`` may be memory-mapped; they are read in blocks. A division by a variance of zero is refused.
 
     Source:
         Ypsilantis et al. 2021, arXiv:2202.01747; agrees with nikosips/met, code/utils/utils.py.

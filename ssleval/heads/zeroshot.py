@@ -31,12 +31,7 @@ def class_embeddings(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Fl
 
 
 def text_embeddings(backbone: Backbone, texts: Sequence[str]) -> Float[Tensor, "n p"]:
-    """Return the unit embeddings of texts, in float32.
-
-    Raises:
-        NotApplicableError: the model has no text tower.
-        ContractError: one of them is not finite.
-    """
+    """Return the unit embeddings of texts, in float32; NotApplicableError: the model has no text tower."""
     embeddings = functional.normalize(backbone.encode_text(texts).float(), dim=-1)
     if not bool(embeddings.isfinite().all()):
         raise ContractError(f"{backbone.card.name}: a text embedding is not finite; are its weights?")

@@ -6,7 +6,7 @@ protocol, name their source, and have no rank.
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -186,8 +186,7 @@ def _cell(score: Score | None) -> str:
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:
     """Return published figures as they were printed, by title and metric."""
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, str]] = defaultdict(dict)
     for figure in board.published:
-        title = f"{figure.measured.model}, {figure.row.source}"
-        rows.setdefault(title, {})[figure.measured.metric] = figure.row.value
+        rows[f"{figure.measured.model}, {figure.row.source}"][figure.measured.metric] = figure.row.value
     return rows

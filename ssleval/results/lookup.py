@@ -11,11 +11,9 @@ from ssleval.results.record import Result, grouped, read, read_all
 def stored_results(name: str, folder: Path) -> list[Result]:
     """Return the results of one model.
 
-    Args:
-        name: a result file; a folder that holds one model's results, or a results folder of one model;
-            or the name of a model in ``folder``. ``NAME@DIGITS`` picks one of several checkpoints of a model,
-            or of a folder, by leading digits of the sha256 of its weights.
-        folder: the results folder in which models are looked up by name.
+    ``name`` is a result file, a folder that holds one model's results, a results folder of one model, or the
+    name of a model in the results folder ``folder``. ``NAME@DIGITS`` picks one of several checkpoints of a
+    model, or of a folder, by leading digits of the sha256 of its weights.
 
     Raises:
         UnknownNameError: no such file, folder or model.

@@ -134,11 +134,7 @@ def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
-    """Store a result and its samples below ``folder``; return the result as `read` returns it.
-
-    Raises:
-        ContractError: a score is not a finite number.
-    """
+    """Store a result and its samples below ``folder``; return the result as `read` returns it."""
     for name, score in result.metrics.items():
         if not all(isfinite(number) for number in (score.value, *score.ci95)):
             raise ContractError(
@@ -193,11 +189,7 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
 
 
 def read_samples(result: Result, columns: Collection[str] | None = None) -> Samples:
-    """Return the samples of a result: all columns, or those of ``columns`` that are stored.
-
-    Raises:
-        DataError: they are missing or unreadable.
-    """
+    """Return the samples of a result: all columns, or those of ``columns`` that are stored."""
     return read_samples_of([result], columns)[0]
 
 
@@ -245,7 +237,8 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored} | {"ci95": (low, high)})
+    known: dict[str, Any] = {name: stored[name] for name in Score.__slots__ if name in stored}
+    return Score(**{**known, "ci95": (low, high)})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

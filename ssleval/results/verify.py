@@ -208,9 +208,9 @@ def _contrast(result: Result, other: Result) -> str:
         {"weights": r.weights_sha256[:8], "model": r.model, **r.settings, **r.protocol}
         for r in (result, other)
     )
-    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-    pairs = [f"{name} {_short(here.get(name))} against {_short(there.get(name))}" for name in names]
-    return ", ".join(pairs) or "nothing recorded"
+    pairs = {name: (here.get(name), there.get(name)) for name in here | there}
+    differing = [f"{name} {_short(a)} against {_short(b)}" for name, (a, b) in pairs.items() if a != b]
+    return ", ".join(differing) or "nothing recorded"
 
 
 def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tuple[str, str]]:
@@ -222,8 +222,7 @@ def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tu
     precision = figure.measured.protocol.precision
     if result.settings.get("precision") != precision:
         yield "precision", f"{result.settings.get('precision')}, published {precision}"
-    skipped = sum(len(names) for names in result.skipped.values())
-    if skipped:
+    if skipped := sum(map(len, result.skipped.values())):
         yield "skipped", f"{counted(skipped, 'image')} that could not be decoded"
     if set(result.backbone.get("weights", {})) == {"file"}:
         yield "weights", f"a local file, {result.backbone['weights']['file']}, called like the published one"

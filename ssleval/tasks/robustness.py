@@ -19,8 +19,7 @@ from ssleval.core.settings import Count, Natural, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.heads.decisions import class_places
-from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
+from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.variants import IMAGENET_C, errors_by_image, judged_images, published_metric

@@ -33,10 +33,6 @@ def fill_bank(
     """Fill a bank with at most ``memory_size`` patches, equally many from each image.
 
     ``tokens`` may be memory-mapped: they are read image by image.
-
-    Raises:
-        ConfigError: room for less than one patch per image.
-        DataError: no image has a labelled pixel.
     """
     count = len(tokens)
     share = memory_size // max(1, count)
