@@ -228,8 +228,7 @@ _SEARCHES: Mapping[Search, Finder] = {"faiss": _find_faiss, "torch": _find_torch
 def _noise(channels: int) -> float:
     """Return the float32 rounding bound on the difference of two similarities.
 
-    Errors of a sum of p products of unit vectors grow at most like sqrt(p) in practice; a test measures
-    them, and finds a quarter of this at most.
+    Errors of p summed products grow like sqrt(p) in practice; a test measures a quarter of this at most.
     """
     return _EPS * (8 + channels**0.5)
 

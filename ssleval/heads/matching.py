@@ -61,8 +61,9 @@ def match_pixels(
 ) -> Float[np.ndarray, "k 2"]:
     """Return the `match` of points of the first of two images in pixels; ``sizes`` are (width, height)."""
     first, second = grids
+    width, height = sizes[1]
     places = torch.from_numpy(points / np.array(sizes[0])).to(first)
-    return match(first, second, places, sizes[1][::-1], positions).cpu().numpy() * np.array(sizes[1])
+    return match(first, second, places, (height, width), positions).cpu().numpy() * np.array(sizes[1])
 
 
 def mutual(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Int[Tensor, "k 2"]:
@@ -82,9 +83,8 @@ def _best_pixels(
 
     Beyond the outermost patch centres tokens repeat; only the pixels up to the centres are searched.
     """
-    (first, rows), (left, columns) = (
-        _between(length, cells, grid.device) for length, cells in zip(size, grid.shape[:2], strict=True)
-    )
+    first, rows = _between(size[0], grid.shape[0], grid.device)
+    left, columns = _between(size[1], grid.shape[1], grid.device)
     lengths = _lengths(grid, rows, columns)
     pixels: list[Tensor] = []
     for chunk in tokens.split(CHUNK):

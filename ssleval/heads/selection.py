@@ -10,8 +10,7 @@ from ssleval.errors import ConfigError, DataError
 def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """Return which rows are held out: ``fraction`` of every class, at least one row.
 
-    A class with a single row keeps it for fitting. For multi-labels ``[n c]``, rows are drawn from all
-    rows together.
+    A class with a single row keeps it for fitting. Of multi-labels ``[n c]`` all rows are one class.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"held-out fraction is {fraction}; it must lie between 0 and 1")

@@ -1,8 +1,7 @@
 """Compare two models on the items that both were scored on. Imports no torch.
 
-Right-or-wrong samples of one probe seed are tested with the exact McNemar test, everything else with the
-paired bootstrap. Holm's method corrects the p-values over all rows of a comparison. Results measured with
-several probe seeds are paired seed by seed and averaged.
+Right-or-wrong samples of one probe seed are tested with the exact McNemar test, all others with the paired
+bootstrap; Holm's method corrects over all rows. Results of several probe seeds are paired and averaged.
 """
 
 import math
@@ -182,14 +181,16 @@ def _row(pairing: Pairing, name: str) -> Comparison:
     if len(first) == 1 and (outcomes := mcnemar_outcomes(metric, first[0], second[0])) is not None:
         pvalue, test = mcnemar_exact(*outcomes), "exact McNemar"
         detectable = max(detectable, _FEWEST_DISCORDANT / difference.n)
+    sides = [[side.metrics[name].value for side in results] for results in (pairing.first, pairing.second)]
+    here, there = (sum(values) / len(values) for values in sides)
     return Comparison(
         task=result.task,
         dataset=result.dataset,
         metric=name,
         unit=score.unit,
         higher_is_better=score.higher_is_better,
-        first=_average(pairing.first, name),
-        second=_average(pairing.second, name),
+        first=here,
+        second=there,
         difference=difference.value,
         ci95=difference.interval(0.95),
         n=difference.n,
@@ -204,10 +205,6 @@ def _row(pairing: Pairing, name: str) -> Comparison:
 def _samples(pairing: Pairing) -> tuple[list[Samples], list[Samples]]:
     first, second = ([read_samples(result) for result in side] for side in (pairing.first, pairing.second))
     return first, second
-
-
-def _average(side: Sequence[Result], name: str) -> float:
-    return sum(result.metrics[name].value for result in side) / len(side)
 
 
 def _by_seed(first: Sequence[Result], second: Sequence[Result]) -> Pairing:

@@ -1,8 +1,8 @@
 """Group comparable results into boards and rank them. Imports no torch.
 
-The results of a *board* have the same task, protocol, scored split and data. They are ranked by their
-headline metric. Models share a rank if the samples do not separate them from the first model of that rank:
-the 95 % interval of the paired difference on shared items includes zero.
+Results of a *board* have the same task, protocol, scored split and data, and are ranked by their headline
+metric. Models share a rank if their samples do not separate them from its first model: the 95 % interval of
+the paired difference on shared items includes zero.
 """
 
 from collections import Counter

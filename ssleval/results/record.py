@@ -169,11 +169,7 @@ def read(path: Path) -> Result:
 
 
 def read_all(folder: Path) -> list[Result]:
-    """Return every result below ``folder``, in a stable order.
-
-    Raises:
-        DataError: there is no such folder, or one of its files is no result.
-    """
+    """Return every result below ``folder``, in a stable order."""
     if not folder.is_dir():
         raise DataError(f"no results folder {folder}; `ssleval run` creates one, `--results` names another")
     return [read(path) for path in sorted(folder.glob("*/*.json"), key=str)]
@@ -237,8 +233,8 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    known: dict[str, Any] = {name: stored[name] for name in Score.__slots__ if name in stored}
-    return Score(**{**known, "ci95": (low, high)})
+    stored["ci95"] = (low, high)
+    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

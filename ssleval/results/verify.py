@@ -1,10 +1,9 @@
 """Compare our results with the figures that papers print, under the same protocol. Imports no torch.
 
-A *match* differs by no more than the tolerance of the protocol plus half a unit of the last printed digit. On
-the whole published test set both numbers are of the same images, so the sampling interval is shown and does
-not count. A *drift* differs by more, and lists what to check first: what the record shows to differ from the
-published run, and other scores at hand that equal the published one. If anything differs in what was
-measured, the figure is *not comparable*, whatever the numbers are.
+A *match* differs by no more than the tolerance of the protocol plus half a unit of the last printed digit: on
+the same images, sampling intervals do not count. A *drift* differs by more, and lists what to check first:
+what the record shows to differ from the published run, and other scores at hand that equal the published one.
+If anything differs in what was measured, the figure is *not comparable*, whatever the numbers are.
 """
 
 import math
@@ -165,8 +164,7 @@ def _checks(
 ) -> Iterator[str]:
     """Yield what to check: first other scores at hand that equal the published one, then differences.
 
-    Differences are sorted by how near their usual effect is to the gap: a tenth of a point is seldom a wrong
-    pooling, ten points are seldom rounding.
+    Differences are sorted by how near their usual effect is to the gap: ten points are seldom rounding.
     """
     yield from _hits(figure, result, here)
     is_fraction = result.metrics[figure.measured.metric].unit == "fraction"

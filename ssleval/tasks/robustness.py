@@ -95,10 +95,8 @@ class Robustness(Task):
         tables = inputs.tables()
         if self.head == "zeroshot":
             # Texts of classes that the set lacks would be masked: they are not asked for.
-            scores, places = (
-                text_classifier(inputs.backbone, class_prompts(inputs.card, self.templates)),
-                slice(None),
-            )
+            prompts, places = class_prompts(inputs.card, self.templates), slice(None)
+            scores = text_classifier(inputs.backbone, prompts)
         else:
             train, fitted = next(tables), inputs.requests[0].dataset.card
             scores = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)

@@ -23,12 +23,7 @@ class Bank:
 
 
 def fill_bank(
-    tokens: Float[np.ndarray, "n h w d"],
-    masks: Targets,
-    *,
-    memory_size: int,
-    num_classes: int,
-    seed: int,
+    tokens: Float[np.ndarray, "n h w d"], masks: Targets, *, memory_size: int, num_classes: int, seed: int
 ) -> Bank:
     """Fill a bank with at most ``memory_size`` patches, equally many from each image.
 
