@@ -136,8 +136,7 @@ class LinearHeads:
     def _trusted(self, gradient: Float[Tensor, "s w"], index: int, trust: float) -> Float[Tensor, "s w"]:
         # LARS scales by the norms of a head's whole weight; its bias, a vector, is left alone.
         heads = (len(self.grid.rates), -1)
-        weight = self.weights[index].view(heads).norm(dim=1)
-        update = gradient.view(heads).norm(dim=1)
+        weight, update = (part.view(heads).norm(dim=1) for part in (self.weights[index], gradient))
         scale = torch.where((weight > 0) & (update > 0), trust * weight / update, 1.0)
         return gradient * scale.repeat_interleave(self.num_classes)[:, None]
 

@@ -180,11 +180,9 @@ class _Tables:
         claims = [table for table in self._tables if _claims(table, row, model)]
         if len(claims) > 1:
             raise ConfigError(f"protocols.yaml: two tables claim {row}")
-        if not claims:
-            return (
-                f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
-            )
-        return claims[0]["metrics"][row.metric], self._protocols[claims[0]["protocol"]]
+        for table in claims:
+            return table["metrics"][row.metric], self._protocols[table["protocol"]]
+        return f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
 
 
 def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
