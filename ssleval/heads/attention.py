@@ -11,8 +11,7 @@ def mass_mask(attention: Float[Tensor, "*b h w"], mass: float) -> Bool[Tensor, "
     Of patches with equal attention, the later ones (row by row) are taken first.
 
     Source:
-        facebookresearch/dino, visualize_attention.py: patches in rising order whose running sum exceeds
-        1 - mass.
+        facebookresearch/dino, visualize_attention.py: in rising order, a running sum beyond 1 - mass.
     """
     # In float64: float32 running sums over thousands of patches have errors in the fifth digit.
     flat = attention.flatten(-2).double()

@@ -1,10 +1,9 @@
 """Exact nearest-neighbour search, and the weighted k-NN vote, with the same answer on every machine.
 
-The last digits of a float32 matrix product depend on library, device and block size. The product
-therefore only proposes candidates, a few more than needed. Where rounding could decide which neighbours
-count or which class wins, the similarities of the query's candidates are settled: computed again in
-float64 and rounded to float32, so that equal vectors are equally near. Ties go to the smaller training
-index, then to the smaller class.
+The last digits of a float32 product depend on library, device and block size, so it only proposes
+candidates, a few more than needed. Where rounding could decide which neighbours count or which class wins,
+similarities of the candidates are settled: computed again in float64 and rounded to float32, so that equal
+vectors are equally near. Ties go to the smaller training index, then to the smaller class.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,13 +47,11 @@ def knn_predict(
 ) -> dict[int, Int[np.ndarray, "m t"]]:
     """Return, for every k, the ``top`` classes of each query, best first.
 
-    The k nearest training vectors by cosine vote for their class with weight ``exp(cosine / T)``. Weights
-    are relative to the nearest neighbour's, so that no temperature overflows. One search serves all
-    ``ks``. Classes without a vote follow the others in order of their ids; with fewer than ``top``
-    classes, all are returned.
-
-    ``train`` may be memory-mapped: it is read in blocks. ``search`` defaults to faiss on a CPU, where it
-    measured faster, and to torch elsewhere; it does not change the answer.
+    The k nearest training vectors by cosine vote for their class with weight ``exp(cosine / T)``, relative to
+    the nearest neighbour's, so that no temperature overflows. Classes without a vote follow the others in
+    order of their ids; with fewer than ``top`` classes, all are returned. ``train`` may be memory-mapped: it
+    is read in blocks, once for all ``ks``. ``search`` defaults to faiss on a CPU, where it measured faster,
+    and to torch elsewhere; it does not change the answer.
 
     Raises:
         ConfigError: a k below 1 or beyond the training set, or a temperature that is not positive.
@@ -92,11 +89,7 @@ def nearest_neighbours(
 
     Which vectors they are does not depend on ``search`` or device; of equally near ones, the smaller
     index is taken. With ``settled``, order and cosines do not depend on them either: all cosines are
-    float64 sums of float32 vectors, rounded to float32.
-
-    Raises:
-        ConfigError: k is below 1 or beyond the training set.
-        ContractError: features that are not finite.
+    float64 sums of float32 vectors, rounded to float32. Errors are those of `knn_predict`.
     """
     if not 1 <= k <= len(train):
         raise ConfigError(f"knn: k = {k} of {len(train)} training vectors; it must be in 1..{len(train)}")
@@ -235,8 +228,7 @@ _SEARCHES: Mapping[Search, Finder] = {"faiss": _find_faiss, "torch": _find_torch
 def _noise(channels: int) -> float:
     """Return the float32 rounding bound on the difference of two similarities.
 
-    Errors of a sum of p products of unit vectors grow at most like sqrt(p) in practice; a test measures
-    them, and finds a quarter of this at most.
+    Errors of p summed products grow like sqrt(p) in practice; a test measures a quarter of this at most.
     """
     return _EPS * (8 + channels**0.5)
 

@@ -1,9 +1,8 @@
 """A grid of linear classifiers trained jointly: every set of input columns with every learning rate.
 
 Heads that see the same columns are stacked into one matrix, so that a step is one forward and one
-weight-gradient product per column set, whatever the number of heads. The gradient product adds straight
-into the momentum buffer; all other work is linear in the logits and the weights. Gradients are written
-out (softmax minus one-hot), so that nothing is recorded for autograd.
+weight-gradient product per column set, whatever the number of heads. The gradient (softmax minus one-hot,
+written out: no autograd) adds straight into the momentum buffer.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, check
@@ -77,13 +77,11 @@ class LinearHeads:
         self.grid, self.num_classes = grid, num_classes
         stacked = len(grid.rates) * num_classes
         widths = [stop - start for start, stop in grid.columns]
-        self.weights = [
-            (0.01 * torch.randn(stacked, width, generator=generator)).to(device) for width in widths
-        ]
+        drawn = (0.01 * torch.randn(stacked, width, generator=generator) for width in widths)
+        self.weights = [weight.to(device) for weight in drawn]
         self.biases = [torch.zeros(stacked, device=device) for _ in widths]
-        self.moving = [
-            (torch.zeros_like(w), torch.zeros_like(b)) for w, b in zip(self.weights, self.biases, strict=True)
-        ]
+        pairs = zip(self.weights, self.biases, strict=True)
+        self.moving = [(torch.zeros_like(weight), torch.zeros_like(bias)) for weight, bias in pairs]
         width = max(stop for _, stop in grid.columns)
         self.running = torch.zeros(width, device=device), torch.ones(width, device=device)
         self.rates = torch.tensor(grid.rates, device=device).repeat_interleave(num_classes)
@@ -100,8 +98,7 @@ class LinearHeads:
     ) -> Int[np.ndarray, "count heads"]:
         """Return the class that each head gives to rows 0 .. count - 1; ties go to the smaller class."""
         classes = np.empty((count, len(self.grid)), dtype=np.int32)
-        mean, variance = self.running
-        rates = len(self.grid.rates)
+        (mean, variance), rates = self.running, len(self.grid.rates)
         for start in range(0, count, chunk):
             inputs = rows(np.arange(start, min(start + chunk, count)))
             if training.standardise:
@@ -117,7 +114,9 @@ class LinearHeads:
     ) -> None:
         """Take one optimiser step of every head on one batch, each on its own mean cross-entropy."""
         if training.standardise:
-            inputs = self._standardise(inputs)
+            mean, variance = self.running
+            used = inputs[:, : len(mean)]
+            inputs = functional.batch_norm(used, mean, variance, training=True, momentum=0.1, eps=1e-6)
         rates = self.rates * (training.rate(iteration) * training.batch_size / 256)
         at = torch.arange(len(labels), device=labels.device)
         for index, (start, stop) in enumerate(self.grid.columns):
@@ -137,15 +136,9 @@ class LinearHeads:
     def _trusted(self, gradient: Float[Tensor, "s w"], index: int, trust: float) -> Float[Tensor, "s w"]:
         # LARS scales by the norms of a head's whole weight; its bias, a vector, is left alone.
         heads = (len(self.grid.rates), -1)
-        weight = self.weights[index].view(heads).norm(dim=1)
-        update = gradient.view(heads).norm(dim=1)
+        weight, update = (part.view(heads).norm(dim=1) for part in (self.weights[index], gradient))
         scale = torch.where((weight > 0) & (update > 0), trust * weight / update, 1.0)
         return gradient * scale.repeat_interleave(self.num_classes)[:, None]
-
-    def _standardise(self, inputs: Float[Tensor, "b d"]) -> Float[Tensor, "b used"]:
-        mean, variance = self.running
-        used = inputs[:, : len(mean)]
-        return torch.nn.functional.batch_norm(used, mean, variance, training=True, momentum=0.1, eps=1e-6)
 
 
 def fit_heads(
@@ -163,10 +156,6 @@ def fit_heads(
 
     The same object is yielded each time and trained further afterwards: use it before the next one. All
     heads see the same batches (`batches`).
-
-    Raises:
-        ConfigError: no rows.
-        ContractError: the loss of some head is no longer finite.
     """
     heads = LinearHeads(grid, num_classes, seed=seed, device=device)
     truth = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)

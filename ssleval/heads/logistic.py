@@ -4,10 +4,9 @@ For every ``C`` it minimises ``C * sum of cross-entropies + 0.5 * ||W||^2``, the
 the objective of scikit-learn and cuML. As in those libraries, two classes are one sigmoid problem,
 multi-labels are one sigmoid problem per class, and everything else is a softmax.
 
-The cost is two matrix products with the ``n x d`` features per evaluation, so the method needs as few
-evaluations as it can. The features are centred and rotated onto their principal axes, where the Hessian is
-nearly diagonal. Each fit starts from the two before it, extrapolated in log C. Objective and gradient are
-float64; only the products inside a Newton step are float32.
+An evaluation costs two products with the ``n x d`` features, so there are as few as possible. Features are
+centred and rotated onto their principal axes, where the Hessian is nearly diagonal; each fit starts from the
+two before it, extrapolated in log C. Only the products inside a Newton step are float32, all else float64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -62,12 +61,10 @@ def fit_path(
 ) -> Iterator[Logistic]:
     """Yield the fit of every strength C, weakest (most regularised) first.
 
-    Needs ``4 n (d + 1)`` bytes, and up to 1 GiB more for probabilities. Features and targets may be
-    memory-mapped and of any float type.
-
-    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class; ``strengths`` are increasing
-    values of C. A fit ends when the decrease predicted for a Newton step is under ``tolerance`` times the
-    objective; what remains is smaller. The first fit begins at ``start`` if given, else at zero.
+    ``targets`` are labels ``[n]``, or ``[n c]`` bool for one problem per class. A fit ends when the decrease
+    predicted for a Newton step is under ``tolerance`` times the objective; what remains is smaller. The first
+    fit begins at ``start`` if given, else at zero. Needs ``4 n (d + 1)`` bytes, and up to 1 GiB more for
+    probabilities; features may be memory-mapped and of any float type.
 
     Raises:
         ConfigError: strengths not positive and increasing, or no feature rows.
@@ -101,10 +98,9 @@ def fit_best(
     tolerance: float = 1e-7,
     device: str = "cpu",
 ) -> Logistic:
-    """Choose C on held-out rows, then fit on all rows with it.
+    """Choose C on held-out rows, then fit on all rows with it; other arguments are those of `fit_path`.
 
-    ``score`` takes the logits of held-out rows and their targets; higher is better, and of equal scores
-    the smaller C is taken. The other arguments are those of `fit_path`.
+    ``score`` takes the logits of held-out rows and their targets; of equal scores the smaller C is taken.
     """
     kept, judged = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     path = partial(fit_path, num_classes=num_classes, tolerance=tolerance, device=device)
@@ -131,11 +127,13 @@ class _Problem:
         self.columns = 1 if self.binary else num_classes
         self.mean, self.axes, self.spread = _principal_axes(features, device)
         self.rows = max(256, _CHUNK_VALUES // max(self.columns, len(self.mean)))
-        self.design = self._design(features, device)
+        self.design = torch.ones(len(features), self.axes.shape[1] + 1, device=device)
+        for part in self._parts():
+            self.design[part, :-1] = _centred(features[part], self.mean) @ self.axes
         self.penalty = torch.ones(self.design.shape[1], 1, dtype=torch.float64, device=device)
         self.penalty[-1] = 0
         self.theta = torch.zeros(self.design.shape[1], self.columns, device=device)
-        self.cached: list[Tensor] | None = [] if len(features) * self.columns <= _CACHED_VALUES else None
+        self.caches = len(features) * self.columns <= _CACHED_VALUES
 
     def initial(self, start: Logistic | None) -> Float[Tensor, "p c"]:
         if start is None:
@@ -155,16 +153,14 @@ class _Problem:
         loss = torch.zeros((), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
         curvature = torch.zeros(self.columns, dtype=torch.float64, device=theta.device)
-        self.theta = theta.float()
-        if self.cached is not None:
-            self.cached = []
+        self.theta, self.cached = theta.float(), list[Tensor]()
         for part in self._parts():
             rows = self.design[part].double()
             losses, residual, probabilities = self._losses(rows @ theta, self.targets[part])
             loss += losses
             gradient.addmm_(rows.T, residual)
             curvature += (probabilities * (1 - probabilities)).sum(0)
-            if self.cached is not None:
+            if self.caches:
                 self.cached.append(probabilities.float())
         self.diagonal = (strength * self.spread[:, None] * curvature + self.penalty).float().clamp_min(1e-20)
         value = strength * loss + 0.5 * (self.penalty * theta * theta).sum()
@@ -175,11 +171,7 @@ class _Problem:
         total = torch.zeros_like(direction)
         for index, part in enumerate(self._parts()):
             rows = self.design[part]
-            if self.cached is None:
-                logits = rows @ self.theta
-                probabilities = logits.softmax(1) if self.softmax else logits.sigmoid()
-            else:
-                probabilities = self.cached[index]
+            probabilities = self.cached[index] if self.caches else self._probabilities(rows @ self.theta)
             moved = rows @ direction
             if self.softmax:
                 moved.mul_(probabilities)
@@ -203,15 +195,11 @@ class _Problem:
         residual[torch.arange(len(targets), device=targets.device), targets] -= 1
         return -shifted.gather(1, targets[:, None]).sum(), residual, probabilities
 
-    def _parts(self) -> Iterator[slice]:
-        return (slice(at, at + self.rows) for at in range(0, len(self.design), self.rows))
+    def _probabilities(self, logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        return logits.softmax(1) if self.softmax else logits.sigmoid()
 
-    def _design(self, features: Float[np.ndarray, "n d"], device: str) -> Float[Tensor, "n p"]:
-        design = torch.ones(len(features), self.axes.shape[1] + 1, device=device)
-        for start in range(0, len(features), self.rows):
-            rows = _centred(features[start : start + self.rows], self.mean)
-            design[start : start + self.rows, :-1] = rows @ self.axes
-        return design
+    def _parts(self) -> Iterator[slice]:
+        return (slice(start, start + self.rows) for start in range(0, len(self.design), self.rows))
 
 
 def _centred(features: Float[np.ndarray, "n d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "n d"]:

@@ -59,10 +59,7 @@ def match_pixels(
     sizes: Sequence[tuple[int, int]],
     positions: Positions,
 ) -> Float[np.ndarray, "k 2"]:
-    """Return the `match` of points of the first of two images, both as column and row in pixels.
-
-    ``sizes`` are the width and height of the images.
-    """
+    """Return the `match` of points of the first of two images in pixels; ``sizes`` are (width, height)."""
     first, second = grids
     width, height = sizes[1]
     places = torch.from_numpy(points / np.array(sizes[0])).to(first)
@@ -86,9 +83,8 @@ def _best_pixels(
 
     Beyond the outermost patch centres tokens repeat; only the pixels up to the centres are searched.
     """
-    (first, rows), (left, columns) = (
-        _between(length, cells, grid.device) for length, cells in zip(size, grid.shape[:2], strict=True)
-    )
+    first, rows = _between(size[0], grid.shape[0], grid.device)
+    left, columns = _between(size[1], grid.shape[1], grid.device)
     lengths = _lengths(grid, rows, columns)
     pixels: list[Tensor] = []
     for chunk in tokens.split(CHUNK):
@@ -105,13 +101,14 @@ def _lengths(
     grid: Float[Tensor, "h w d"], rows: Float[Tensor, " p"], columns: Float[Tensor, " q"]
 ) -> Float[Tensor, "p q"]:
     """Return the length of the tokens interpolated at (row, column), from products of neighbouring tokens."""
-    corners: list[tuple[Tensor, Tensor]] = []
+    height, width = grid.shape[:2]
     padded = functional.pad(grid.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")[0]
     down, right = rows - rows.floor(), columns - columns.floor()
-    for y, below in ((0, 1 - down), (1, down)):
-        for x, beside in ((0, 1 - right), (1, right)):
-            near = padded[:, y : padded.shape[1] - 1 + y, x : padded.shape[2] - 1 + x]
-            corners.append((near, below[:, None] * beside))
+    corners = [
+        (padded[:, y : y + height, x : x + width], below[:, None] * beside)
+        for y, below in enumerate((1 - down, down))
+        for x, beside in enumerate((1 - right, right))
+    ]
     total = torch.zeros(len(rows), len(columns), device=grid.device)
     for (near, weight), (other, other_weight) in product(corners, corners):
         total += weight * other_weight * (near * other).sum(0)[rows.long()][:, columns.long()]

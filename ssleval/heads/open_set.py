@@ -22,8 +22,7 @@ class Neighbours:
         The similarity of a class is that of its nearest neighbour, or 0 if that is negative or there is none.
         Probabilities are the softmax over all classes of ``logit_scale`` (positive; t in the authors' code)
         times these similarities. Of equally near classes the smaller label wins. Log odds order queries as
-        probabilities do, but do not saturate at 1 in float64; they are infinite only where there is no second
-        class.
+        probabilities do, but do not saturate at 1; they are infinite only where there is no second class.
 
         Source:
             Ypsilantis et al. 2021, arXiv:2202.01747; nikosips/met, code/classifiers/knn_classifier.py.

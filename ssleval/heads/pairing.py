@@ -17,9 +17,8 @@ def ranks_of(
     """
     parts: list[Tensor] = []
     places = torch.arange(len(gallery), device=gallery.device)
-    for first in range(0, len(queries), _QUERIES):
-        scores = queries[first : first + _QUERIES] @ gallery.T
-        right = wanted[first : first + _QUERIES, None]
+    for vectors, right in zip(queries.split(_QUERIES), wanted[:, None].split(_QUERIES), strict=True):
+        scores = vectors @ gallery.T
         own = scores.gather(1, right)
         parts.append(((scores > own) | ((scores == own) & (places < right))).sum(dim=1))
     return torch.cat(parts)
@@ -28,14 +27,9 @@ def ranks_of(
 def ranks_of_nearest_own(
     owners: Float[Tensor, "n p"], gallery: Float[Tensor, "g p"], owner: Int[Tensor, " g"]
 ) -> Int[Tensor, " n"]:
-    """Return how many of the gallery rank before the nearest of each owner's own rows.
-
-    ``owner`` says which row of ``owners`` each row of the gallery belongs to.
-    """
+    """Return how many of the gallery rank before the nearest of the rows whose ``owner`` is the query."""
     nearest: list[Tensor] = []
-    for first in range(0, len(owners), _QUERIES):
-        scores = owners[first : first + _QUERIES] @ gallery.T
-        numbers = torch.arange(first, first + len(scores), device=scores.device)
-        others = owner[None] != numbers[:, None]
-        nearest.append(scores.masked_fill(others, -torch.inf).argmax(dim=1))
+    numbers = torch.arange(len(owners), device=owners.device)[:, None]
+    for vectors, own in zip(owners.split(_QUERIES), numbers.split(_QUERIES), strict=True):
+        nearest.append((vectors @ gallery.T).masked_fill(owner != own, -torch.inf).argmax(dim=1))
     return ranks_of(owners, gallery, torch.cat(nearest))

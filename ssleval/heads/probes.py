@@ -10,17 +10,15 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.core import Context, FeatureTable, Readout
+from ssleval.core import Context, DatasetCard, FeatureTable, Readout
 from ssleval.core.backbone import Backbone
-from ssleval.errors import ContractError
-from ssleval.heads.knn import nearest_neighbours
+from ssleval.errors import ContractError, DataError
 from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES, Recipe
 from ssleval.heads.logistic import Logistic, fit_best, fit_path
-from ssleval.heads.open_set import Neighbours
 from ssleval.heads.selection import hold_out
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
@@ -34,9 +32,6 @@ def fit_linear(
     """Return the head of DINOv2's 52 that is best on held-out images, fitted again on all of them.
 
     ``iterations`` of 0 are those of the recipe; ``held_out`` is a fraction of every class.
-
-    Raises:
-        ContractError: the table has no labels.
 
     Source:
         Oquab et al. 2023, arXiv:2304.07193, app. B.3; the choice on held-out images is ours.
@@ -56,30 +51,26 @@ def fit_few(
     features: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     strengths: Sequence[float],
-    *,
     one_shot: float,
     held_out: float,
-    seed: int,
     num_classes: int,
-    device: str,
+    context: Context,
 ) -> Logistic:
     """Return the logistic regression on a few images, with the best of the ``strengths`` C, which increase.
 
-    C is chosen on the fraction ``held_out`` of every class, drawn with ``seed``. Where no class has two
-    images, so that none can be held out, C is ``one_shot``.
+    C is chosen on the fraction ``held_out`` of every class, drawn with the context's seed. Where no class has
+    two images, so that none can be held out, C is ``one_shot``.
     """
     if np.bincount(labels).max() == 1:
-        return next(fit_path(features, labels, (one_shot,), num_classes=num_classes, device=device))
-    held = hold_out(labels, held_out, seed)
-    return fit_best(features, labels, held, strengths, _accuracy, num_classes=num_classes, device=device)
+        return next(fit_path(features, labels, (one_shot,), num_classes=num_classes, device=context.device))
+    held = hold_out(labels, held_out, context.seed)
+    return fit_best(
+        features, labels, held, strengths, _accuracy, num_classes=num_classes, device=context.device
+    )
 
 
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
-    """Return the classifier that compares ``pooled`` with the prompts of every class.
-
-    Raises:
-        NotApplicableError: the model has no text tower.
-    """
+    """Return the classifier that compares ``pooled`` with the prompts of every class."""
     classes, similarity = class_embeddings(backbone, prompts), backbone.similarity()
 
     def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
@@ -89,17 +80,21 @@ def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Sco
     return scores
 
 
-def find_neighbours(
-    database: Float32[np.ndarray, "n d"],
-    shown: Int[np.ndarray, " n"],
-    queries: Float32[np.ndarray, "m d"],
-    *,
-    k: int,
-    device: str,
-) -> Neighbours:
-    """Return the ``k`` nearest vectors of a database whose images are ``shown``, with settled cosines."""
-    similarity, index = nearest_neighbours(database, queries, k=k, device=device, settled=True)
-    return Neighbours(similarity.numpy(), shown[index.numpy()], len(np.unique(shown)))
+def class_places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " c"]:
+    """Return which outputs of a head of ``fitted`` stand for the classes of ``card``, in their order.
+
+    Classes go by name, or by the number of an output.
+    """
+    known = {name: place for place, name in enumerate(fitted.class_names)}
+    # V2 numbers its folders by ImageNet's label; all others call them by WordNet id.
+    known |= {str(place): place for place in range(fitted.num_classes)}
+    strange = [name for name in card.class_names if name not in known]
+    if strange:
+        raise DataError(
+            f"{card.name}: {strange[0]!r} is none of the {fitted.num_classes} classes of {fitted.name}, "
+            "which the head was fitted on"
+        )
+    return np.array([known[name] for name in card.class_names], dtype=np.int64)
 
 
 def table_rows(

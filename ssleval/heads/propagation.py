@@ -6,6 +6,7 @@ context frame that their windows cover. Memory is that of one strip of tiles.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -15,21 +16,35 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize, one_hot
 
-from ssleval.errors import ConfigError
+from ssleval.core.settings import Count, Natural, Positive, check
 
 TILE = 8
 """Patches per side of a tile: large enough for a fast product, small compared with the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """Which patches a patch takes its labels from, and how they are weighted."""
+
+    context: Natural = 7
+    """Preceding frames that labels come from, besides the first frame."""
+    radius: Natural = 12
+    """Of the square window, in patches."""
+    topk: Count = 5
+    """Context patches that labels come from; more where they tie."""
+    temperature: Positive = 0.1
+    """Of the weights exp(cosine / temperature)."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that their fields cannot take."""
+        check(self, "propagation")
 
 
 def follow(
     frames: Iterable[Float[Tensor, "h w d"]],
     mask: UInt8[np.ndarray, "H W"],
     scale: int,
-    *,
-    context: int,
-    radius: int,
-    topk: int,
-    temperature: float,
+    settings: Propagation,
 ) -> Iterator[UInt8[np.ndarray, "H W"]]:
     """Yield the mask of every frame after the first, at the size of ``mask``, which is that of the first.
 
@@ -42,52 +57,29 @@ def follow(
     small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
     labels = torch.from_numpy(np.array(small, dtype=np.int64))
     first = one_hot(labels, int(mask.max()) + 1).float().to(tokens.device)
-    settings = {"context": context, "radius": radius, "topk": topk}
-    for soft in propagate(chain([tokens], remaining), first, temperature=temperature, **settings):
+    for soft in propagate(chain([tokens], remaining), first, settings):
         hard = Image.fromarray(harden(soft, scale).cpu().numpy())
         yield np.array(hard.resize(mask.shape[::-1], Image.Resampling.NEAREST))
 
 
 def propagate(
-    frames: Iterable[Float[Tensor, "h w d"]],
-    first: Float[Tensor, "h w c"],
-    *,
-    context: int = 7,
-    radius: int = 12,
-    topk: int = 5,
-    temperature: float = 0.1,
+    frames: Iterable[Float[Tensor, "h w d"]], first: Float[Tensor, "h w c"], settings: Propagation
 ) -> Iterator[Float[Tensor, "h w c"]]:
     """Yield the soft labels of every frame after the first.
 
-    Args:
-        frames: patch tokens of the frames in order, not normalised.
-        first: soft labels of the first frame, which sum to one at every patch.
-        context: number of preceding frames that labels come from, besides the first frame.
-        radius: of the square window, in patches.
-        topk: number of context patches that a patch takes its labels from; more where they tie.
-        temperature: of the weights exp(cosine / temperature).
-
-    Raises:
-        ConfigError: a setting out of range.
+    ``frames`` are patch tokens, not normalised; labels of the ``first`` frame sum to one at every patch.
 
     Source:
         Jabri et al. 2020, arXiv:2006.14613, sec. 3.2, with the settings of Caron et al. 2021; agrees with
         facebookresearch/dino, eval_video_segmentation.py.
     """
-    if context < 0 or radius < 0 or topk < 1 or not temperature > 0:
-        raise ConfigError(
-            f"propagation: context={context}, radius={radius}, topk={topk}, temperature={temperature}; "
-            "expected context and radius from 0, topk from 1 and a positive temperature"
-        )
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=context)
-    anchor: tuple[Tensor, Tensor] | None = None
-    for frame in frames:
-        tokens = normalize(frame.float(), dim=-1)
-        if anchor is None:
-            anchor = (tokens, first)
-            continue
+    chosen = {"radius": settings.radius, "topk": settings.topk}
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.context)
+    units = (normalize(frame.float(), dim=-1) for frame in frames)
+    anchor = next(units), first
+    for tokens in units:
         seen, known = (torch.stack(parts) for parts in zip(anchor, *recent, strict=True))
-        labels = carry(tokens, seen, known, radius=radius, topk=topk, temperature=temperature)
+        labels = carry(tokens, seen, known, temperature=settings.temperature, **chosen)
         recent.append((tokens, labels))
         yield labels
 

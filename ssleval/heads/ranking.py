@@ -2,9 +2,9 @@
 
 Nothing is sorted. A ranking is cut at the similarities of the wanted images, and each thread counts how many
 similarities of its block lie above each cut while they are in a cache. Most lie below every cut, which one
-comparison tells. Where many lie above, they are first counted in a few thousand bins of equal width, and only
-those in a bin that holds a cut are compared with the cuts themselves. The float32 digits of a product depend
-on library and block size, so images within the rounding bound of a cut are compared again in float64.
+comparison tells. Where many lie above, they are counted in bins of equal width, and only those in a bin that
+holds a cut are compared with it. Float32 digits depend on library and block size, so images within the
+rounding bound of a cut are compared again in float64.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,7 @@ NOISE_PER_ROOT = float(np.finfo(np.float32).eps)
 
 
 def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    """Return a float32 copy with rows of length 1; rows of zeros stay zero.
-
-    Raises:
-        ContractError: values that are not finite, or too large to square.
-    """
+    """Return a float32 copy with rows of length 1; rows of zeros stay zero."""
     rows = np.array(vectors, dtype=np.float32)
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     if not np.isfinite(norms).all():

@@ -10,12 +10,7 @@ from ssleval.errors import ConfigError, DataError
 def hold_out(targets: Shaped[np.ndarray, "n ..."], fraction: float, seed: int) -> Bool[np.ndarray, " n"]:
     """Return which rows are held out: ``fraction`` of every class, at least one row.
 
-    A class with a single row keeps it for fitting. For multi-labels ``[n c]``, rows are drawn from all
-    rows together.
-
-    Raises:
-        ConfigError: a fraction outside (0, 1).
-        DataError: every class has a single row, so that nothing can be held out.
+    A class with a single row keeps it for fitting. Of multi-labels ``[n c]`` all rows are one class.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"held-out fraction is {fraction}; it must lie between 0 and 1")

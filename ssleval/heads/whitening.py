@@ -31,16 +31,11 @@ class Whitening:
 
 
 def learn_whitening(vectors: Float[np.ndarray, "n d"], *, centred: bool, floor: float = 1e-5) -> Whitening:
-    """Learn a whitening of all directions, in float64.
+    """Learn a whitening of all directions, in float64; ``vectors`` are of images that are not scored.
 
-    Args:
-        vectors: descriptors of images that are not scored.
-        centred: use the covariance. False uses the uncentred second moment, in which the mean counts as a
-            direction of large variance; the mean is subtracted all the same when the map is applied.
-        floor: variances below this fraction of the largest are raised to it.
-
-    Raises:
-        DataError: fewer vectors than channels, which leaves the variance of some directions unknown.
+    ``centred`` uses the covariance, else the uncentred second moment, in which the mean counts as a direction
+    of large variance; it is subtracted all the same when the map is applied. Variances below the fraction
+    ``floor`` of the largest are raised to it.
 
     Source:
         facebookresearch/dino, eval_copy_detection.py and utils.py, class PCA (``centred=False``).
@@ -63,23 +58,18 @@ def learn_whitening(vectors: Float[np.ndarray, "n d"], *, centred: bool, floor: 
 def learn_pca_whitening(vectors: Float[np.ndarray, "n d"], *, dim: int, shrinkage: float) -> Whitening:
     """Learn a PCA whitening with shrinkage that keeps the ``dim`` directions of largest variance, in float64.
 
-    Args:
-        vectors: may be memory-mapped; they are read in blocks.
-        dim: at least 1; all channels where there are fewer.
-        shrinkage: power of the standard deviation that directions are divided by: 1 whitens, 0 only rotates.
-
-    Raises:
-        DataError: a direction would be divided by a variance of zero.
+    Directions are divided by the power ``shrinkage`` of their standard deviation: 1 whitens, 0 only rotates.
+    ``vectors`` may be memory-mapped; they are read in blocks. A division by a variance of zero is refused.
 
     Source:
         Ypsilantis et al. 2021, arXiv:2202.01747; agrees with nikosips/met, code/utils/utils.py.
     """
     count, channels = vectors.shape
-    blocks = range(0, count, _ROWS)
-    total = sum(vectors[start : start + _ROWS].sum(axis=0, dtype=np.float64) for start in blocks)
-    mean, scatter = np.asarray(total) / count, np.zeros((channels, channels))
-    for start in blocks:
-        rows = vectors[start : start + _ROWS] - mean
+    blocks = [vectors[start : start + _ROWS] for start in range(0, count, _ROWS)]
+    mean = np.asarray(sum(block.sum(axis=0, dtype=np.float64) for block in blocks)) / count
+    scatter = np.zeros((channels, channels))
+    for block in blocks:
+        rows = block - mean
         scatter += rows.T @ rows
     variances, directions = np.linalg.eigh(scatter / count)
     kept = min(dim, channels)

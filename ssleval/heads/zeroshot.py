@@ -18,9 +18,6 @@ _IMAGES_AT_ONCE = 4096
 def class_embeddings(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Float[Tensor, "c p"]:
     """Return one unit vector per class: the normalised mean of the unit embeddings of its prompts.
 
-    Raises:
-        NotApplicableError: the model has no text tower.
-
     Source:
         Radford et al. 2021, arXiv:2103.00020, sec. 3.1.4; agrees with ``build_zero_shot_classifier`` of
         open_clip, which encodes ten classes at a time as well.
@@ -34,12 +31,7 @@ def class_embeddings(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Fl
 
 
 def text_embeddings(backbone: Backbone, texts: Sequence[str]) -> Float[Tensor, "n p"]:
-    """Return the unit embeddings of texts, in float32.
-
-    Raises:
-        NotApplicableError: the model has no text tower.
-        ContractError: one of them is not finite.
-    """
+    """Return the unit embeddings of texts, in float32; NotApplicableError: the model has no text tower."""
     embeddings = functional.normalize(backbone.encode_text(texts).float(), dim=-1)
     if not bool(embeddings.isfinite().all()):
         raise ContractError(f"{backbone.card.name}: a text embedding is not finite; are its weights?")
@@ -65,10 +57,9 @@ def ranked_with_loss(
     """Return the five best classes of every image (ties: the smaller id first), and its loss in nats."""
     ranked: list[Tensor] = []
     losses: list[Tensor] = []
-    seen = 0
+    remaining = torch.from_numpy(np.array(labels, dtype=np.int64))
     for block in logits:
-        targets = torch.from_numpy(np.array(labels[seen : seen + len(block)], dtype=np.int64))
+        targets, remaining = remaining[: len(block)].to(block.device), remaining[len(block) :]
         ranked.append(block.sort(dim=1, descending=True, stable=True).indices[:, :5].cpu())
-        losses.append(functional.cross_entropy(block, targets.to(block.device), reduction="none").cpu())
-        seen += len(block)
+        losses.append(functional.cross_entropy(block, targets, reduction="none").cpu())
     return torch.cat(ranked).numpy(), torch.cat(losses).numpy()

@@ -1,8 +1,7 @@
 """Compare two models on the items that both were scored on. Imports no torch.
 
-Right-or-wrong samples of one probe seed are tested with the exact McNemar test, everything else with a
-paired t-test. Holm's method corrects the p-values over all rows of a comparison. Results measured with
-several probe seeds are paired seed by seed and averaged.
+Right-or-wrong samples of one probe seed are tested with the exact McNemar test, all others with the
+paired t-test; Holm's method corrects over all rows. Results of several probe seeds are paired and averaged.
 """
 
 import math
@@ -14,7 +13,7 @@ from ssleval.core import Samples
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.paired import Difference, holm, mcnemar_exact, mcnemar_outcomes, paired_over_seeds
 from ssleval.results.numbers import decimals, shown, with_interval
-from ssleval.results.record import Result, by_comparable, read_samples
+from ssleval.results.record import Result, by_comparable, grouped, read_samples
 
 _FEWEST_DISCORDANT = 6
 """With fewer items that only one model gets right, exact McNemar cannot reach p = 0.05."""
@@ -81,9 +80,7 @@ def compare(
 ) -> list[Comparison]:
     """Return one row per shared task, for its leading metric; or one per metric, with ``every_metric``.
 
-    Raises:
-        DataError: the two share no task and dataset, or differ in dataset, split, protocol or data.
-        ConfigError: one side has several results for one comparison.
+    Errors are those of `pairings`.
     """
     rows = [
         _row(pairing, name)
@@ -101,7 +98,7 @@ def pairings(first: Sequence[Result], second: Sequence[Result]) -> list[Pairing]
         DataError: nothing is shared, or what must agree differs; the message names the field.
         ConfigError: one side has several results for one comparison.
     """
-    ours, theirs = _by_task(first), _by_task(second)
+    ours, theirs = (grouped(side, lambda result: (result.task, result.dataset)) for side in (first, second))
     if not ours.keys() & theirs.keys():
         here, there = (", ".join(sorted("/".join(name) for name in side)) for side in (ours, theirs))
         raise DataError(
@@ -112,34 +109,33 @@ def pairings(first: Sequence[Result], second: Sequence[Result]) -> list[Pairing]
     for name in sorted(ours.keys() & theirs.keys()):
         here, there = by_comparable(ours[name]), by_comparable(theirs[name])
         if not here.keys() & there.keys():
-            raise DataError(_why_not(ours[name], theirs[name]))
+            nearest = min((mismatches(one, other) for one in ours[name] for other in theirs[name]), key=len)
+            raise DataError(
+                f"{'/'.join(name)} cannot be compared: {'; '.join(nearest)}; measure both the same way"
+            )
         pairs += [_by_seed(here[digest], there[digest]) for digest in sorted(here.keys() & there.keys())]
     return pairs
 
 
 def mismatches(first: Result, second: Result) -> list[str]:
     """Return what must agree in two results and does not, as ``field: value against value``."""
-    here, there = (
-        {
-            "task": result.task,
-            "split": result.data.get("test_split"),
-            "fingerprint": result.data.get("fingerprints"),
-            "protocol": result.protocol,
-            "skip_corrupt": result.settings.get("skip_corrupt"),
-        }
-        for result in (first, second)
-    )
-    return [line for name in here for line in _differing(name, here[name], there[name])]
+    pairs = {
+        "task": (first.task, second.task),
+        "split": (first.data.get("test_split"), second.data.get("test_split")),
+        "fingerprint": (first.data.get("fingerprints"), second.data.get("fingerprints")),
+        "protocol": (first.protocol, second.protocol),
+        "skip_corrupt": (first.settings.get("skip_corrupt"), second.settings.get("skip_corrupt")),
+    }
+    return [line for name, values in pairs.items() for line in _differing(name, *values)]
 
 
 def unlike_precision(pair: Pairing) -> str:
     """Return the precisions of both sides, as ``fp32 against fp16``; '' where all results have the same."""
-    here, there = (
+    sides = [
         sorted({str(result.settings.get("precision", "fp32")) for result in side})
         for side in (pair.first, pair.second)
-    )
-    same = here == there and len(here) == 1
-    return "" if same else f"{' and '.join(here)} against {' and '.join(there)}"
+    ]
+    return "" if len({*sides[0], *sides[1]}) == 1 else " against ".join(map(" and ".join, sides))
 
 
 def paired_difference(pairing: Pairing, name: str) -> Difference:
@@ -185,14 +181,16 @@ def _row(pairing: Pairing, name: str) -> Comparison:
     if len(first) == 1 and (outcomes := mcnemar_outcomes(metric, first[0], second[0])) is not None:
         pvalue, test = mcnemar_exact(*outcomes), "exact McNemar"
         detectable = max(detectable, _FEWEST_DISCORDANT / difference.n)
+    sides = [[side.metrics[name].value for side in results] for results in (pairing.first, pairing.second)]
+    here, there = (sum(values) / len(values) for values in sides)
     return Comparison(
         task=result.task,
         dataset=result.dataset,
         metric=name,
         unit=score.unit,
         higher_is_better=score.higher_is_better,
-        first=_average(pairing.first, name),
-        second=_average(pairing.second, name),
+        first=here,
+        second=there,
         difference=difference.value,
         ci95=difference.interval(0.95),
         n=difference.n,
@@ -209,22 +207,11 @@ def _samples(pairing: Pairing) -> tuple[list[Samples], list[Samples]]:
     return first, second
 
 
-def _average(side: Sequence[Result], name: str) -> float:
-    return sum(result.metrics[name].value for result in side) / len(side)
-
-
-def _by_task(side: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in side:
-        groups.setdefault((result.task, result.dataset), []).append(result)
-    return groups
-
-
 def _by_seed(first: Sequence[Result], second: Sequence[Result]) -> Pairing:
     ours, theirs = _seeds(first), _seeds(second)
+    if len(ours) == len(theirs) == 1:
+        return Pairing((*ours.values(),), (*theirs.values(),))
     common = [seed for seed in ours if seed in theirs]
-    if not common and len(ours) == len(theirs) == 1:
-        return Pairing(tuple(ours.values()), tuple(theirs.values()))
     if not common:
         raise DataError(
             f"{first[0].task}/{first[0].dataset}: seeds {sorted(ours)} against {sorted(theirs)}; "
@@ -239,21 +226,13 @@ def _seeds(side: Sequence[Result]) -> dict[int, Result]:
         seed = int(result.settings.get("seed", 0))
         known = by_seed.setdefault(seed, result)
         if known.key != result.key:
+            precisions = " and ".join(str(other.settings.get("precision")) for other in (known, result))
             raise ConfigError(
                 f"{result.model} has two results of {result.task}/{result.dataset} with seed {seed} "
-                f"(precision {known.settings.get('precision')} and {result.settings.get('precision')}); "
-                "name the result files"
+                f"(precision {precisions}); name the result files"
             )
         by_seed[seed] = result
     return by_seed
-
-
-def _why_not(ours: Sequence[Result], theirs: Sequence[Result]) -> str:
-    nearest = min((mismatches(here, there) for here in ours for there in theirs), key=len)
-    return (
-        f"{ours[0].task}/{ours[0].dataset} cannot be compared: {'; '.join(nearest)}; "
-        "measure both the same way"
-    )
 
 
 def _differing(name: str, here: Any, there: Any) -> list[str]:

@@ -6,7 +6,7 @@ protocol, name their source, and have no rank.
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,8 @@ def wide_rows(boards: Sequence[Board]) -> list[dict[str, object]]:
         for figure in board.published:
             title = _published_title(figure)
             row = rows.setdefault(title, {"model": title, "published": figure.row.source})
-            row[f"{prefix}/{figure.measured.metric}"] = _published_value(figure, board)
+            unit = board.entries[0].result.metrics[figure.measured.metric].unit
+            row[f"{prefix}/{figure.measured.metric}"] = figure.value / scale(unit)
     return _measured_first(rows.values())
 
 
@@ -97,14 +98,10 @@ def _board_rows(board: Board) -> Iterator[dict[str, object]]:
                 "key": result.key,
             }
     for figure in board.published:
-        yield {
-            "model": _published_title(figure),
-            **place,
-            "metric": figure.measured.metric,
-            "value": _published_value(figure, board),
-            "unit": _unit(figure, board),
-            "published": figure.row.source,
-        }
+        metric = figure.measured.metric
+        unit = board.entries[0].result.metrics[metric].unit
+        cells = {"metric": metric, "value": figure.value / scale(unit), "unit": unit}
+        yield {"model": _published_title(figure), **place, **cells, "published": figure.row.source}
 
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -137,14 +134,11 @@ def _measured_first(rows: Iterable[dict[str, object]]) -> list[dict[str, object]
 
 def _titles(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
     """Return the title of the row for every label and weights; it names weights where a label has several."""
-    weights: dict[str, set[str]] = {}
-    for board in boards:
-        for entry in board.entries:
-            weights.setdefault(entry.label, set()).add(entry.result.weights_sha256)
+    pairs = {(entry.label, entry.result.weights_sha256) for board in boards for entry in board.entries}
+    checkpoints = Counter(label for label, _ in pairs)
     return {
-        (label, sha256): label if len(hashes) == 1 else f"{label} (weights {sha256[:8]})"
-        for label, hashes in weights.items()
-        for sha256 in hashes
+        (label, sha256): label if checkpoints[label] == 1 else f"{label} (weights {sha256[:8]})"
+        for label, sha256 in pairs
     }
 
 
@@ -157,14 +151,6 @@ def _belongs(figure: Figure, board: Board) -> bool:
 
 def _published_title(figure: Figure) -> str:
     return f"{figure.measured.model} (published, {figure.row.source})"
-
-
-def _unit(figure: Figure, board: Board) -> str:
-    return board.entries[0].result.metrics[figure.measured.metric].unit
-
-
-def _published_value(figure: Figure, board: Board) -> float:
-    return figure.value / scale(_unit(figure, board))
 
 
 def _model_columns(entry: Entry) -> dict[str, object]:
@@ -200,8 +186,7 @@ def _cell(score: Score | None) -> str:
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:
     """Return published figures as they were printed, by title and metric."""
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, str]] = defaultdict(dict)
     for figure in board.published:
-        title = f"{figure.measured.model}, {figure.row.source}"
-        rows.setdefault(title, {})[figure.measured.metric] = figure.row.value
+        rows[f"{figure.measured.model}, {figure.row.source}"][figure.measured.metric] = figure.row.value
     return rows

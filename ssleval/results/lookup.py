@@ -5,17 +5,15 @@ from pathlib import Path
 
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
-from ssleval.results.record import Result, read, read_all
+from ssleval.results.record import Result, grouped, read, read_all
 
 
 def stored_results(name: str, folder: Path) -> list[Result]:
     """Return the results of one model.
 
-    Args:
-        name: a result file; a folder that holds one model's results, or a results folder of one model;
-            or the name of a model in ``folder``. ``NAME@DIGITS`` picks one of several checkpoints of a model,
-            or of a folder, by leading digits of the sha256 of its weights.
-        folder: the results folder in which models are looked up by name.
+    ``name`` is a result file, a folder that holds one model's results, a results folder of one model, or the
+    name of a model in the results folder ``folder``. ``NAME@DIGITS`` picks one of several checkpoints of a
+    model, or of a folder, by leading digits of the sha256 of its weights.
 
     Raises:
         UnknownNameError: no such file, folder or model.
@@ -29,23 +27,21 @@ def stored_results(name: str, folder: Path) -> list[Result]:
         return _of_one_model(name, _read_folder(path))
     if at and Path(model).is_dir():
         results = _read_folder(Path(model))
-        chosen = [result for result in results if result.weights_sha256.startswith(weights)]
+        chosen = _of_weights(results, weights)
         if not chosen:
             known = ", ".join(sorted({result.weights_sha256[:8] for result in results})[:4])
             raise UnknownNameError(f"{name}: no result of such weights in {model}, which has {known}")
         return _of_one_model(name, chosen)
-    results = read_all(folder)
-    chosen = [result for result in results if result.model == name]
-    if not chosen and at:
-        chosen = [
-            result
-            for result in results
-            if result.model == model and result.weights_sha256.startswith(weights)
-        ]
+    by_model = grouped(read_all(folder), lambda result: result.model)
+    chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
-        known = suggestion(name, sorted({result.model for result in results}))
+        known = suggestion(name, sorted(by_model))
         raise UnknownNameError(f"no result file, folder or model {name!r} (models in {folder}: {known})")
     return _of_one_model(name, chosen)
+
+
+def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:
+    return [result for result in results if result.weights_sha256.startswith(digits)]
 
 
 def _read_folder(path: Path) -> list[Result]:

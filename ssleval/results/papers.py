@@ -8,6 +8,7 @@ datasets. A row that it does not name has no mapping.
 import csv
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,9 @@ class Figures:
 
 
 def read_figures(figures: Path | None = None, mapping: Path | None = None) -> Figures:
-    """Read the published figures and their mapping; by default the packaged ones.
+    """Read published figures and their mapping; by default the packaged ones.
 
-    Args:
-        figures: a CSV file with the columns of `Row`.
-        mapping: a folder with ``models.yaml`` and ``protocols.yaml``.
+    ``figures`` is a CSV file with the columns of `Row`, ``mapping`` a folder with the two YAML files.
 
     Raises:
         ConfigError: the mapping names something it does not define, or claims a row twice.
@@ -164,10 +163,13 @@ class _Tables:
         self.tests = {name: Test(**entry) for name, entry in content["datasets"].items()}
         self._protocols = {name: Protocol(name, **entry) for name, entry in content["protocols"].items()}
         self._tables: list[dict[str, Any]] = content["tables"]
-        for table in self._tables:
-            _check_names(table, [table["protocol"]], self._protocols)
-            _check_names(table, table["datasets"], self.tests)
-            _check_names(table, table["models"], models)
+        defined = {"protocol": self._protocols, "datasets": self.tests, "models": models}
+        for table, (part, known) in product(self._tables, defined.items()):
+            for name in [table[part]] if part == "protocol" else table[part]:
+                if name not in known:
+                    raise ConfigError(
+                        f"protocols.yaml: {table['source']} names {name!r}, which is not defined"
+                    )
 
     def find(self, row: Row, model: str) -> tuple[str, Protocol] | str:
         """Return our metric and the protocol of a row, or what has no counterpart."""
@@ -178,11 +180,9 @@ class _Tables:
         claims = [table for table in self._tables if _claims(table, row, model)]
         if len(claims) > 1:
             raise ConfigError(f"protocols.yaml: two tables claim {row}")
-        if not claims:
-            return (
-                f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
-            )
-        return claims[0]["metrics"][row.metric], self._protocols[claims[0]["protocol"]]
+        for table in claims:
+            return table["metrics"][row.metric], self._protocols[table["protocol"]]
+        return f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
 
 
 def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
@@ -193,12 +193,6 @@ def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
         and row.metric in table["metrics"]
         and model in table["models"]
     )
-
-
-def _check_names(table: Mapping[str, Any], names: Collection[str], defined: Collection[str]) -> None:
-    for name in names:
-        if name not in defined:
-            raise ConfigError(f"protocols.yaml: {table['source']} names {name!r}, which is not defined")
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Group comparable results into boards and rank them. Imports no torch.
 
-The results of a *board* have the same task, protocol, scored split and data. They are ranked by their
-headline metric. Models share a rank if the samples do not separate them from the first model of that rank:
-the 95 % interval of the paired difference on shared items includes zero.
+Results of a *board* have the same task, protocol, scored split and data, and are ranked by their headline
+metric. Models share a rank if their samples do not separate them from its first model: the 95 % interval of
+the paired difference on shared items includes zero.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ssleval.core import Samples
 from ssleval.metrics.paired import leaders
 from ssleval.results.papers import Figure
-from ssleval.results.record import Result, by_comparable, read_samples_of, samples_file
+from ssleval.results.record import Result, by_comparable, grouped, read_samples_of, samples_file
 from ssleval.results.samplefiles import bytes_of
 
 _BYTES_AT_ONCE = 4_000_000
@@ -78,13 +78,12 @@ def _board(protocol: str, group: list[Result], read: SamplesReader) -> Board:
     name = group[0].headline
     sign = -1 if group[0].metrics[name].higher_is_better else 1
     group = sorted(group, key=lambda result: (sign * result.metrics[name].value, result.model))
-    ranks = _ranks(group, name, read)
-    sizes = Counter(ranks)
+    ranks, by_model = _ranks(group, name, read), grouped(group, lambda result: result.model)
+    sizes, best = Counter(ranks), group[0]
     entries = tuple(
-        Entry(result, label, rank, sizes[rank] > 1)
-        for result, label, rank in zip(group, _labels(group), ranks, strict=True)
+        Entry(result, _label(result, by_model[result.model]), rank, sizes[rank] > 1)
+        for result, rank in zip(group, ranks, strict=True)
     )
-    best = group[0]
     return Board(best.task, best.dataset, str(best.data.get("test_split", "")), protocol, entries)
 
 
@@ -116,13 +115,6 @@ def _batches(group: Sequence[Result]) -> Iterator[list[Result]]:
         room -= size
     if batch:
         yield batch
-
-
-def _labels(group: Sequence[Result]) -> list[str]:
-    by_model: dict[str, list[Result]] = {}
-    for result in group:
-        by_model.setdefault(result.model, []).append(result)
-    return [_label(result, by_model[result.model]) for result in group]
 
 
 def _label(result: Result, same_model: Sequence[Result]) -> str:

@@ -7,18 +7,20 @@ be read anywhere.
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssleval.core import Metric, Samples, digest
 from ssleval.core.files import write_atomically, write_text_atomically
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
+
+K = TypeVar("K")
 
 SCHEMA = 1
 """Raised only when a field changes its meaning."""
@@ -111,25 +113,30 @@ def comparable(result: Result) -> str:
     return digest([result.task, result.protocol, data, result.settings.get("skip_corrupt")])[:8]
 
 
-def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
-    """Group results by `comparable`; groups and their members keep the order given."""
-    groups: dict[str, list[Result]] = {}
-    digests: dict[tuple[object, ...], str] = {}
+def grouped(results: Iterable[Result], key: Callable[[Result], K]) -> dict[K, list[Result]]:
+    """Group results by a key; groups and their members keep the order given."""
+    groups: dict[K, list[Result]] = {}
     for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups
+
+
+def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
+    """Group results by `comparable`."""
+    digests: dict[tuple[object, ...], str] = {}
+
+    def digest_of(result: Result) -> str:
         # Results from files share these objects, and `results` keeps them alive: ids are unique.
         parts = result.task, id(result.protocol), id(result.data), result.settings.get("skip_corrupt")
         if parts not in digests:
             digests[parts] = comparable(result)
-        groups.setdefault(digests[parts], []).append(result)
-    return groups
+        return digests[parts]
+
+    return grouped(results, digest_of)
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
-    """Store a result and its samples below ``folder``; return the result as `read` returns it.
-
-    Raises:
-        ContractError: a score is not a finite number.
-    """
+    """Store a result and its samples below ``folder``; return the result as `read` returns it."""
     for name, score in result.metrics.items():
         if not all(isfinite(number) for number in (score.value, *score.ci95)):
             raise ContractError(
@@ -164,11 +171,7 @@ def read(path: Path) -> Result:
 
 
 def read_all(folder: Path) -> list[Result]:
-    """Return every result below ``folder``, in a stable order.
-
-    Raises:
-        DataError: there is no such folder, or one of its files is no result.
-    """
+    """Return every result below ``folder``, in a stable order."""
     if not folder.is_dir():
         raise DataError(f"no results folder {folder}; `ssleval run` creates one, `--results` names another")
     return [read(path) for path in sorted(folder.glob("*/*.json"), key=str)]
@@ -184,11 +187,7 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
 
 
 def read_samples(result: Result, columns: Collection[str] | None = None) -> Samples:
-    """Return the samples of a result: all columns, or those of ``columns`` that are stored.
-
-    Raises:
-        DataError: they are missing or unreadable.
-    """
+    """Return the samples of a result: all columns, or those of ``columns`` that are stored."""
     return read_samples_of([result], columns)[0]
 
 
@@ -236,8 +235,8 @@ def _shared(text: str) -> Any:
 
 def _score(stored: dict[str, Any]) -> Score:
     low, high = stored["ci95"]
-    known: dict[str, Any] = {name: stored[name] for name in Score.__slots__ if name in stored}
-    return Score(**{**known, "ci95": (low, high)})
+    stored["ci95"] = (low, high)
+    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored})
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:

@@ -35,12 +35,9 @@ def save(path: Path, samples: Samples) -> None:
 
 
 def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[Samples]:
-    """Return the samples of each file: all columns, or those of ``columns`` that it has.
+    """Return the samples of each file, or of the Parquet file of an earlier version where it is missing.
 
-    Where a file is missing, the Parquet file of an earlier version is read instead.
-
-    Raises:
-        DataError: they are missing or unreadable.
+    All columns are read, or those of ``columns`` that a file has; DataError: it cannot be read.
     """
     files = [_stored(path) for path in paths]
     # Step by step, not file by file: code and data of one step then stay in the processor's cache.

@@ -1,15 +1,14 @@
 """Compare our results with the figures that papers print, under the same protocol. Imports no torch.
 
-A *match* differs by no more than the tolerance of the protocol plus half a unit of the last printed digit. On
-the whole published test set both numbers are of the same images, so the sampling interval is shown and does
-not count. A *drift* differs by more, and lists what to check first: what the record shows to differ from the
-published run, and other scores at hand that equal the published one. If anything differs in what was
-measured, the figure is *not comparable*, whatever the numbers are.
+A *match* differs by no more than the tolerance of the protocol plus half a unit of the last printed digit: on
+the same images, sampling intervals do not count. A *drift* differs by more, and lists what to check first:
+what the record shows to differ from the published run, and other scores at hand that equal the published one.
+If anything differs in what was measured, the figure is *not comparable*, whatever the numbers are.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from ssleval.core import BackboneCard
@@ -130,35 +129,30 @@ def measured_otherwise(result: Result, measured: Measured) -> list[str]:
 
 
 def _lines(figure: Figure, results: Sequence[Result], card: BackboneCard) -> Iterator[Line]:
-    measured = figure.measured
+    measured, task = figure.measured, figure.measured.protocol.task
     here = [
         result
         for result in results
-        if result.model in measured.names
-        and result.task == measured.protocol.task
-        and measured.test.is_of(result.dataset)
+        if result.model in measured.names and result.task == task and measured.test.is_of(result.dataset)
     ]
     judged = [(result, differences(result, measured, card)) for result in here]
-    comparable = [result for result, differs in judged if not differs]
-    for result in comparable:
-        line = Line("match", figure.row, measured.model, figure, result)
-        gap = line.gap
+    line = Line("not comparable", figure.row, measured.model, figure)
+    for result in (result for result, differs in judged if not differs):
+        compared = replace(line, status="match", result=result)
+        gap = compared.gap
         assert gap is not None
-        if abs(gap) <= figure.tolerance + 1e-9:
-            yield line
-        else:
-            checks = tuple(_checks(figure, result, gap, here, card))
-            yield Line("drift", figure.row, measured.model, figure, result, checks=checks)
-    if comparable:
-        return
-    if judged:
+        if abs(gap) > figure.tolerance + 1e-9:
+            compared = replace(
+                compared, status="drift", checks=tuple(_checks(figure, result, gap, here, card))
+            )
+        yield compared
+    if not judged:
+        data = f"{measured.test.name}:PATH" if measured.test.location else measured.test.name
+        command = f"ssleval run --model {measured.model} --task {task} --dataset {data}"
+        yield replace(line, differs=(f"dataset: no result on it; `{command}`", *_unlike(measured)))
+    elif all(differs for _, differs in judged):
         result, differs = min(judged, key=lambda pair: len(pair[1]))
-        yield Line("not comparable", figure.row, measured.model, figure, result, tuple(differs))
-        return
-    data = f"{measured.test.name}:PATH" if measured.test.location else measured.test.name
-    command = f"ssleval run --model {measured.model} --task {measured.protocol.task} --dataset {data}"
-    missing = (f"dataset: no result on it; `{command}`", *_unlike(measured))
-    yield Line("not comparable", figure.row, measured.model, figure, None, missing)
+        yield replace(line, result=result, differs=tuple(differs))
 
 
 def _unlike(measured: Measured) -> list[str]:
@@ -170,15 +164,14 @@ def _checks(
 ) -> Iterator[str]:
     """Yield what to check: first other scores at hand that equal the published one, then differences.
 
-    Differences are sorted by how near their usual effect is to the gap: a tenth of a point is seldom a wrong
-    pooling, ten points are seldom rounding.
+    Differences are sorted by how near their usual effect is to the gap: ten points are seldom rounding.
     """
     yield from _hits(figure, result, here)
     is_fraction = result.metrics[figure.measured.metric].unit == "fraction"
     points = abs(gap) if is_fraction else 100 * abs(gap) / abs(figure.value)
-    differing = list(_recorded(figure, result, card))
-    for name, text in sorted(differing, key=lambda pair: abs(math.log(_EFFECT[pair[0]] / points))):
-        yield f"{name}: {text}"
+    differing = dict(_recorded(figure, result, card))
+    for name in sorted(differing, key=lambda name: abs(math.log(_EFFECT[name] / points))):
+        yield f"{name}: {differing[name]}"
     if not differing:
         yield (
             "nothing that is recorded differs from the published run; check the copies of images and weights "
@@ -213,9 +206,9 @@ def _contrast(result: Result, other: Result) -> str:
         {"weights": r.weights_sha256[:8], "model": r.model, **r.settings, **r.protocol}
         for r in (result, other)
     )
-    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-    pairs = [f"{name} {_short(here.get(name))} against {_short(there.get(name))}" for name in names]
-    return ", ".join(pairs) or "nothing recorded"
+    pairs = {name: (here.get(name), there.get(name)) for name in here | there}
+    differing = [f"{name} {_short(a)} against {_short(b)}" for name, (a, b) in pairs.items() if a != b]
+    return ", ".join(differing) or "nothing recorded"
 
 
 def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tuple[str, str]]:
@@ -227,8 +220,7 @@ def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tu
     precision = figure.measured.protocol.precision
     if result.settings.get("precision") != precision:
         yield "precision", f"{result.settings.get('precision')}, published {precision}"
-    skipped = sum(len(names) for names in result.skipped.values())
-    if skipped:
+    if skipped := sum(map(len, result.skipped.values())):
         yield "skipped", f"{counted(skipped, 'image')} that could not be decoded"
     if set(result.backbone.get("weights", {})) == {"file"}:
         yield "weights", f"a local file, {result.backbone['weights']['file']}, called like the published one"
@@ -237,10 +229,8 @@ def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tu
 def _weights(result: Result, card: BackboneCard) -> list[str]:
     """Return what is wrong with a local file of weights that is not named like the published one."""
     ours: Mapping[str, str] = result.backbone.get("weights") or {}
-    if set(ours) != {"file"}:
-        return []
     published = card.weights.get("file") or card.weights.get("url", "").rpartition("/")[2]
-    if ours["file"] == published:
+    if set(ours) != {"file"} or ours["file"] == published:
         return []
     return [f"weights: the local file {ours['file']}, published {published or card.weights.get('repo')}"]
 
@@ -248,14 +238,17 @@ def _weights(result: Result, card: BackboneCard) -> list[str]:
 def _agrees(value: Any, accepted: Any) -> bool:
     if isinstance(accepted, Mapping):
         return isinstance(value, int | float) and value >= accepted["at_least"]
-    choices = accepted if isinstance(accepted, list) else [accepted]
-    return any(_plain(value) == _plain(choice) for choice in choices)
+    return _plain(value) in [_plain(choice) for choice in _choices(accepted)]
 
 
 def _accepted(accepted: Any) -> str:
     if isinstance(accepted, Mapping):
         return f"at least {accepted['at_least']}"
-    return " or ".join(_short(choice) for choice in (accepted if isinstance(accepted, list) else [accepted]))
+    return " or ".join(map(_short, _choices(accepted)))
+
+
+def _choices(accepted: Any) -> list[Any]:
+    return accepted if isinstance(accepted, list) else [accepted]
 
 
 def _plain(value: Any) -> Any:

@@ -50,11 +50,7 @@ class Attention(Task):
         )
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the scored images, which go through the model in `evaluate`.
-
-        Raises:
-            NotApplicableError: masks are of classes, and the first is not the background.
-        """
+        """Return the scored images, which go through the model in `evaluate`; masks are of objects."""
         card = dataset.card
         if card.target == "mask" and card.class_names[:1] != ("background",):
             raise NotApplicableError(f"attention needs objects; {card.name} has no class 'background'")

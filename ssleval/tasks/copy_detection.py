@@ -68,11 +68,7 @@ class CopyDetection(Task):
         return (Metric("map", mean_of("ap")), Metric("micro_ap", micro), *kinds)
 
     def resolved(self, dataset: Dataset) -> "CopyDetection":
-        """Return the task with the kinds of edit that the set has, of which a limited one may lack some.
-
-        Raises:
-            ConfigError: other kinds are asked for.
-        """
+        """Return the task with the kinds of edit that the set has, of which a limited one may lack some."""
         kinds = group_names(dataset)
         if self.kinds not in {(), kinds}:
             raise ConfigError(

@@ -69,11 +69,7 @@ class Correspondence(Task):
         return (*matches.key_point_metrics(self.alphas), *matches.view_metrics(self.pixels, self.centimetres))
 
     def resolved(self, dataset: Dataset) -> "Correspondence":
-        """Return the task with the scores that the dataset's kind of pairs has.
-
-        Raises:
-            ConfigError: none of them is asked for, or something that its pairs have no use for.
-        """
+        """Return the task with the scores that the dataset's kind of pairs has."""
         kind = dataset.card.target
         for name in _IDLE[kind]:
             if getattr(self, name) not in {(), getattr(Correspondence, name)}:

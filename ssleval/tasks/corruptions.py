@@ -11,6 +11,7 @@ Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
@@ -96,19 +97,12 @@ class Corruptions(Task):
             head = fit_linear(train, card.num_classes, self.iterations, self.held_out, context)
             predicted = head(test).argmax(axis=1)
         else:
-            predicted = knn_predict(
-                train[POOLED],
-                inputs.labels(train),
-                test[POOLED],
-                ks=(self.k,),
-                temperature=self.temperature,
-                num_classes=card.num_classes,
-                device=context.device,
-            )[self.k][:, 0]
+            vote = partial(knn_predict, ks=(self.k,), temperature=self.temperature, device=context.device)
+            known, classes = inputs.labels(train), card.num_classes
+            predicted = vote(train[POOLED], known, test[POOLED], num_classes=classes)[self.k][:, 0]
         images = inputs.requests[1].dataset.card.lengths["corrupted"] // len(self._variants)
         correct = by_variant(predicted == labels, test.rows, len(self._variants), images)
-        count = correct.shape[1]
-        if not count:
+        if not (count := correct.shape[1]):
             raise DataError(f"corruptions: no image of {card.name}/{card.test_split} could be decoded")
         # The clean images come first; every variant of a damaged file is missing.
         ids = [name.removeprefix("clean-0/") for name in test.ids[:count]]

@@ -68,10 +68,8 @@ class Depth(Task):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The usual errors, RMSE first; means over images."""
-        return tuple(
-            Metric(name, mean_of(name), name.startswith("delta"), _UNITS.get(name, "fraction"))
-            for name in ERRORS
-        )
+        units = {name: _UNITS.get(name, "fraction") for name in ERRORS}
+        return tuple(Metric(name, mean_of(name), name.startswith("delta"), units[name]) for name in ERRORS)
 
     def resolved(self, dataset: Dataset) -> "Depth":
         """Return the task with the depth that the dataset is fitted up to."""
@@ -99,8 +97,6 @@ class Depth(Task):
         bins = Bins(self.min_depth, self.max_depth, self.bins, self.upsample)
         head = fit_depth(*train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)
-        errors = [
-            depth_errors(metres, test.targets(row), nearest=bins.nearest, farthest=bins.farthest)
-            for row, metres in enumerate(maps)
-        ]
+        depths = {"nearest": self.min_depth, "farthest": self.max_depth}
+        errors = [depth_errors(metres, test.targets(row), **depths) for row, metres in enumerate(maps)]
         return Samples(test.ids, dict(zip(ERRORS, np.array(errors).T, strict=True)))

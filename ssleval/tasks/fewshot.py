@@ -11,7 +11,8 @@ Source: Oquab et al. 2023, arXiv:2304.07193 (eval/knn.py); DINOv3 (eval/data.py,
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -93,20 +94,18 @@ class Fewshot(VectorPerImage, Task):
         self, shots: float, seed: int, train: FeatureTable, test: FeatureTable, inputs: Inputs
     ) -> dict[str, Int[np.ndarray, " m"]]:
         """Return the classes that every classifier fitted on one draw gives."""
-        labels, classes, device = inputs.labels(train), inputs.card.num_classes, inputs.context.device
+        labels, classes = inputs.labels(train), inputs.card.num_classes
         rows = few_per_class(labels, shots, seed)
         few, queries = (train[self.vector][rows], labels[rows]), test[self.vector]
         predicted: dict[str, Int[np.ndarray, " m"]] = {}
         if "logreg" in self.classifiers:
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
-            choice: dict[str, Any] = {"one_shot": self.c_one_shot, "held_out": self.held_out, "seed": seed}
-            model = fit_few(*few, strengths, **choice, num_classes=classes, device=device)
+            context = replace(inputs.context, seed=seed)
+            model = fit_few(*few, strengths, self.c_one_shot, self.held_out, classes, context)
             predicted["logreg"] = model.scores(queries).argmax(axis=1)
         if "knn" in self.classifiers:
-            ks, temperature = self._ks(shots), self.temperature
-            votes = knn_predict(
-                *few, queries, ks=ks, temperature=temperature, num_classes=classes, top=1, device=device
-            )
+            vote = partial(knn_predict, ks=self._ks(shots), temperature=self.temperature, top=1)
+            votes = vote(*few, queries, num_classes=classes, device=inputs.context.device)
             predicted |= {f"knn{k}": ranked[:, 0] for k, ranked in votes.items()}
         return predicted
 

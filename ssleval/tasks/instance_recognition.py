@@ -14,7 +14,6 @@ Source: Ypsilantis et al. 2021, arXiv:2202.01747, and nikosips/met; Perronnin et
 """
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import ClassVar, Literal
 
@@ -26,7 +25,8 @@ from ssleval.core.image_level import VectorOfScales, tables_by_split
 from ssleval.core.settings import Count, Counts, Fraction, Positives
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.heads.probes import find_neighbours
+from ssleval.heads.knn import nearest_neighbours
+from ssleval.heads.open_set import Neighbours
 from ssleval.heads.ranking import unit_sum
 from ssleval.heads.whitening import learn_pca_whitening
 from ssleval.metrics.recognition import GAP, GAP_MINUS, TOP1, gap, outcomes
@@ -64,19 +64,15 @@ class InstanceRecognition(VectorOfScales, Task):
         return GAP, GAP_MINUS, TOP1
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return queries, database, and images to whiten and to choose on, at every scale.
-
-        Raises:
-            NotApplicableError: there is nothing to choose on.
-            ConfigError: it would choose on what is scored, or there are fewer images than neighbours.
-        """
+        """Return queries, database, and images to whiten and to choose on, at every scale."""
         card = dataset.card
         self._refuse(card)
         splits = [card.test_split, *(["val"] if self._chooses else []), card.train_split]
         if self.whitening != "none" and "whitening" in card.lengths:
             splits.append("whitening")
-        pairs = product(splits, self.geometries)
-        return tuple(FeatureRequest(dataset, *pair, (self.vector,)) for pair in pairs)
+        return tuple(
+            FeatureRequest(dataset, *pair, (self.vector,)) for pair in product(splits, self.geometries)
+        )
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Choose, look up and classify; one row per query, whether it shows a known instance or not."""
@@ -87,14 +83,18 @@ class InstanceRecognition(VectorOfScales, Task):
             learnt = vectors.pop("whitening", vectors[card.train_split])
             whiten = learn_pca_whitening(learnt, dim=self.dim, shrinkage=self.shrinkage)
             vectors = {split: whiten(rows) for split, rows in vectors.items()}
-        database, count = (vectors[card.train_split], labels[card.train_split]), max(self.ks)
-        look_up = partial(find_neighbours, *database, k=count, device=inputs.context.device)
+        database, shown, device = vectors[card.train_split], labels[card.train_split], inputs.context.device
+
+        def look_up(split: str) -> Neighbours:
+            near = nearest_neighbours(database, vectors[split], k=max(self.ks), device=device, settled=True)
+            return Neighbours(near[0].numpy(), shown[near[1].numpy()], len(np.unique(shown)))
+
         chosen = self.ks[0], self.logit_scales[0]
         if self._chooses:
-            near, pairs = look_up(vectors["val"]), product(self.ks, self.logit_scales)
+            near, pairs = look_up("val"), product(self.ks, self.logit_scales)
             chosen = max(pairs, key=lambda pair: gap(*near.classify(*pair), labels["val"]))
         truth = labels[card.test_split]
-        columns = outcomes(*look_up(vectors[card.test_split]).classify(*chosen), truth)
+        columns = outcomes(*look_up(card.test_split).classify(*chosen), truth)
         columns |= {"k": np.full(len(truth), chosen[0]), "logit_scale": np.full(len(truth), chosen[1])}
         return Samples(tables[card.test_split][0].ids, columns)
 

@@ -10,6 +10,7 @@ Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:180
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -46,9 +47,6 @@ class Knn(VectorPerImage, Task):
         """Return the task without the ks that the training split is too small for.
 
         A vote of 200 among 60 images would be one of 60 under another name.
-
-        Raises:
-            ConfigError: none remains.
         """
         return self._among(dataset.card.lengths[dataset.card.train_split])
 
@@ -64,15 +62,9 @@ class Knn(VectorPerImage, Task):
             raise ConfigError(
                 f"knn: ks={self.ks}, but only {len(train.ids)} training images could be decoded"
             )
-        predicted = knn_predict(
-            train[self.vector],
-            inputs.labels(train),
-            test[self.vector],
-            ks=self.ks,
-            temperature=self.temperature,
-            num_classes=inputs.card.num_classes,
-            device=inputs.context.device,
-        )
+        vote = partial(knn_predict, ks=self.ks, temperature=self.temperature, device=inputs.context.device)
+        labels, classes = inputs.labels(train), inputs.card.num_classes
+        predicted = vote(train[self.vector], labels, test[self.vector], num_classes=classes)
         columns: dict[str, Shaped[np.ndarray, "n ..."]] = {"label": truth}
         for k in self.ks:
             columns[f"predicted@{k}"] = predicted[k][:, 0]

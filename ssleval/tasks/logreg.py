@@ -57,13 +57,9 @@ class Logreg(VectorPerImage, Task):
         return (accuracy(self.metric, "correct"),)
 
     def resolved(self, dataset: Dataset) -> "Logreg":
-        """Return the task with the metric of the dataset filled in.
-
-        Raises:
-            ConfigError: the metric asked for is not one of its kind of label.
-        """
+        """Return the task with the metric of the dataset filled in."""
         card = dataset.card
-        metric = self.metric if self.metric != "card" else card.metric
+        metric = card.metric if self.metric == "card" else self.metric
         if (metric == "map") != (card.target == "multilabel"):
             raise ConfigError(f"logreg: {card.name} has target {card.target!r}, which {metric} cannot score")
         return replace(self, metric=metric)

@@ -45,9 +45,9 @@ class Retrieval(VectorOfScales, Task):
     def metrics(self) -> tuple[Metric, ...]:
         """Average precision first, then what the first k places hold."""
         if not self.levels:
-            means = [Metric(f"recall@{k}", mean_of(f"recall@{k}")) for k in self.ks]
+            recalls = [Metric(f"recall@{k}", mean_of(f"recall@{k}")) for k in self.ks]
             macro = Metric("map_macro", mean_per_class_of("ap", "group"))
-            return (Metric("map", mean_of("ap")), macro, *means)
+            return (Metric("map", mean_of("ap")), macro, *recalls)
         maps = [Metric(f"map_{level}", mean_of(f"ap_{level}")) for level in self.levels]
         names = [f"mp_{level}@{k}" for level in self.levels for k in self.ks]
         return (*maps, *(Metric(name, mean_of(name)) for name in names))

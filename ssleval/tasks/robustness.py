@@ -19,8 +19,7 @@ from ssleval.core.settings import Count, Natural, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
-from ssleval.heads.decisions import class_places, largest
-from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
+from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.variants import IMAGENET_C, errors_by_image, judged_images, published_metric
@@ -51,10 +50,8 @@ class Robustness(Task):
     def metrics(self) -> tuple[Metric, ...]:
         """Accuracy, ReaL accuracy, or mCE and the mean error."""
         if self.metric == "mce":
-            return (
-                Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False),
-                Metric("mean_error", mean_of("error"), higher_is_better=False),
-            )
+            mce = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
+            return mce, Metric("mean_error", mean_of("error"), higher_is_better=False)
         name = "real" if self.metric == "real" else "top1"
         return (Metric(name, mean_of(name)),)
 
@@ -64,12 +61,7 @@ class Robustness(Task):
         return Needs(("label", "multilabel"), text_tower=self.head == "zeroshot")
 
     def resolved(self, dataset: Dataset) -> "Robustness":
-        """Return the task with the set's metric, and with texts and their hash where they are compared.
-
-        Raises:
-            ConfigError: texts of another hash than asked for, or one split chosen of the 75 of mCE.
-            NotApplicableError: no heads are applied to this set, or it has another metric.
-        """
+        """Return the task with the set's metric, and with texts and their hash where they are compared."""
         card, own = dataset.card, published_metric(dataset.card)
         if dataset.fitted_on is None:
             raise NotApplicableError(f"heads of {card.name} are fitted on its own images; see corruptions")
@@ -87,11 +79,7 @@ class Robustness(Task):
         return replace(self, metric=metric, templates=templates, prompts_sha256=sha256)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training split of the set the head is fitted on, and what is scored.
-
-        Raises:
-            DataError: that set is absent, and a head must be fitted.
-        """
+        """Return the training split of the set the head is fitted on, and what is scored."""
         splits = IMAGENET_C if self.metric == "mce" else (dataset.card.test_split,)
         if self.head == "zeroshot":
             return tuple(FeatureRequest(dataset, split, None, (Readout("pooled"),)) for split in splits)
@@ -107,11 +95,15 @@ class Robustness(Task):
         tables = inputs.tables()
         if self.head == "zeroshot":
             # Texts of classes that the set lacks would be masked: they are not asked for.
-            predict = largest(text_classifier(inputs.backbone, class_prompts(inputs.card, self.templates)))
+            prompts, places = class_prompts(inputs.card, self.templates), slice(None)
+            scores = text_classifier(inputs.backbone, prompts)
         else:
             train, fitted = next(tables), inputs.requests[0].dataset.card
-            head = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
-            predict = largest(head, class_places(inputs.card, fitted))
+            scores = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
+            places = class_places(inputs.card, fitted)
         # One split at a time: with damaged images features are copies in memory.
-        judged = [judged_images(table, predict(table), inputs.labels(table)) for table in tables]
+        judged = [
+            judged_images(table, scores(table)[:, places].argmax(axis=1), inputs.labels(table))
+            for table in tables
+        ]
         return errors_by_image(judged, inputs.card.name) if self.metric == "mce" else judged[0]

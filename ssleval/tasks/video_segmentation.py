@@ -26,7 +26,7 @@ from ssleval.core.targets import clips_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, DataError
 from ssleval.features import Live
-from ssleval.heads.propagation import follow
+from ssleval.heads.propagation import Propagation, follow
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.video import object_scores
 
@@ -83,15 +83,8 @@ class VideoSegmentation(Task):
         objects = [int(value) for value in np.unique(mask) if value]
         if not objects:
             raise DataError(f"{split.ids[frames[0]]}: no object in the mask of the first frame")
-        predicted = follow(
-            self._tokens(live, split, frames),
-            mask,
-            live.backbone.card.patch_size,
-            context=self.context,
-            radius=self.radius,
-            topk=self.topk,
-            temperature=self.temperature,
-        )
+        settings = Propagation(self.context, self.radius, self.topk, self.temperature)
+        predicted = follow(self._tokens(live, split, frames), mask, live.backbone.card.patch_size, settings)
         return object_scores(map(split.target, frames[1:-1]), predicted, objects, self.tolerance)
 
     def _tokens(self, live: Live, split: Split, frames: Sequence[int]) -> Iterator[Float[Tensor, "h w d"]]:
@@ -105,11 +98,7 @@ class VideoSegmentation(Task):
             yield live.read_image(resized, Geometry(None), Readout("patches"))
 
     def frame_size(self, size: tuple[int, int], patch: int) -> tuple[int, int]:
-        """Return width and height in whole patches of a frame as the model sees it.
-
-        Raises:
-            ConfigError: it would have no patch.
-        """
+        """Return width and height in whole patches of a frame as the model sees it."""
         step = patch * max(1, LONG_STEP // patch)
         short, long = self.size // patch * patch, self.size * max(size) // min(size)
         if not short:

@@ -57,12 +57,7 @@ class Zeroshot(Task):
         return (*lead, Metric("nll", mean_of("nll"), higher_is_better=False, unit="nats"))
 
     def resolved(self, dataset: Dataset) -> "Zeroshot":
-        """Return the task with templates, metric and the hash of the prompts filled in.
-
-        Raises:
-            ConfigError: prompts of another hash than asked for, or class names that are no words.
-            NotApplicableError: the metric asked for is not one of its kind of label.
-        """
+        """Return the task with templates, metric and the hash of the prompts filled in."""
         card = dataset.card
         metric = card.metric if self.metric == "card" else self.metric
         if (metric == "map") != (card.target == "multilabel"):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssleval.errors import ConfigError
-from ssleval.heads.propagation import harden, propagate
+from ssleval.heads.propagation import Propagation, harden, propagate
 
 SETTINGS: dict[str, Any] = {"context": 2, "radius": 3, "topk": 4, "temperature": 0.1}
 
@@ -47,7 +47,7 @@ def test_windows_give_what_all_pairs_give(settings: dict[str, Any]) -> None:
     tokens, first = clip()
     settings = {**SETTINGS, **settings}
     expected = dense(tokens, first, **settings)
-    found = list(propagate(tokens, first, **settings))
+    found = list(propagate(tokens, first, Propagation(**settings)))
     assert len(found) == len(expected) == 4
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=0)
@@ -59,26 +59,28 @@ def test_windows_give_what_all_pairs_give(settings: dict[str, Any]) -> None:
 )
 def test_every_setting_changes_the_answer(settings: dict[str, Any]) -> None:
     tokens, first = clip()
-    before, after = (list(propagate(tokens, first, **{**SETTINGS, **one}))[-1] for one in ({}, settings))
+    before, after = (
+        list(propagate(tokens, first, Propagation(**{**SETTINGS, **one})))[-1] for one in ({}, settings)
+    )
     assert (before - after).abs().max() > 1e-3
 
 
 def test_patches_that_tie_all_count() -> None:
     tokens = torch.ones(2, 3, 3, 4)
     first = torch.eye(9).reshape(3, 3, 9)
-    (labels,) = propagate(tokens, first, context=7, radius=5, topk=2, temperature=0.1)
+    (labels,) = propagate(tokens, first, Propagation(radius=5, topk=2))
     torch.testing.assert_close(labels, torch.full((3, 3, 9), 1 / 9))
 
 
 def test_fewer_patches_in_the_window_than_asked_for() -> None:
     tokens, first = clip(frames=2)
-    (labels,) = propagate(tokens, first, context=7, radius=0, topk=5, temperature=0.1)
+    (labels,) = propagate(tokens, first, Propagation(radius=0))
     torch.testing.assert_close(labels, first)
 
 
 def test_the_same_clip_twice_is_the_same_to_the_last_bit() -> None:
     tokens, first = clip()
-    one, two = (torch.stack(list(propagate(tokens, first, **SETTINGS))) for _ in range(2))
+    one, two = (torch.stack(list(propagate(tokens, first, Propagation(**SETTINGS)))) for _ in range(2))
     assert torch.equal(one, two)
 
 
@@ -87,7 +89,7 @@ def test_the_same_clip_twice_is_the_same_to_the_last_bit() -> None:
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        list(propagate(*clip(), **{**SETTINGS, **settings}))
+        Propagation(**{**SETTINGS, **settings})
 
 
 def test_a_faded_object_wins_where_it_is_strongest() -> None:

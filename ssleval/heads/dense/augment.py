@@ -64,17 +64,15 @@ class Augmentation:
         return distorted(pixels, self.distortion, generator), np.ascontiguousarray(labels)
 
     def _window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
-        window = self._any_window(mask, generator)
-        for _ in range(TRIES if self.cat_max_ratio < 1 else 0):
+        window = slice(0), slice(0)
+        for _ in range(1 + TRIES):
+            top, left = (int(generator.integers(0, max(side - self.crop, 0) + 1)) for side in mask.shape)
+            window = slice(top, top + self.crop), slice(left, left + self.crop)
             counts = np.bincount(mask[window].ravel(), minlength=IGNORED + 1)[:IGNORED]
-            if (counts > 0).sum() > 1 and counts.max() / counts.sum() < self.cat_max_ratio:
+            mixed = (counts > 0).sum() > 1 and counts.max() / counts.sum() < self.cat_max_ratio
+            if mixed or self.cat_max_ratio >= 1:
                 break
-            window = self._any_window(mask, generator)
         return window
-
-    def _any_window(self, mask: Mask, generator: np.random.Generator) -> tuple[slice, slice]:
-        top, left = (int(generator.integers(0, max(side - self.crop, 0) + 1)) for side in mask.shape)
-        return slice(top, top + self.crop), slice(left, left + self.crop)
 
 
 def rescaled(image: Image.Image, short: int, interpolation: Interpolation) -> Image.Image:

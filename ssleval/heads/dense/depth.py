@@ -98,11 +98,7 @@ def sig_loss(
 def fit_depth(
     grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
-    """Train a 1x1 convolution on metres; pixels of 0, or beyond the last bin, are ignored.
-
-    Raises:
-        ContractError: a step was so large that no bin has a positive logit any more.
-    """
+    """Train a 1x1 convolution on metres; pixels of 0, or beyond the last bin, are ignored."""
 
     def loss(logits: Tensor, points: Tensor, metres: Tensor, iteration: int) -> Tensor:
         known: Bool[Tensor, "b k"] = (metres > 0) & (metres <= bins.farthest)

@@ -150,10 +150,6 @@ def fit(
 
     ``rate`` returns the fraction of the learning rate at an iteration from zero. ``loss`` returns a scalar
     for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` and the iteration.
-
-    Raises:
-        ConfigError: no images, or no pixels to draw from them.
-        ContractError: the weights are no longer finite.
     """
     if not settings.pixels:
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
@@ -171,7 +167,11 @@ def fit(
 def descend(
     head: LinearHead, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str
 ) -> LinearHead:
-    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one."""
+    """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
+
+    Raises:
+        ContractError: the weights are no longer finite.
+    """
     head.to(device).train()
     parameters: Any = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -205,11 +205,7 @@ def grids_of(table: FeatureTable, readouts: Sequence[Readout], device: str) -> G
 
 
 def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Targets:
-    """Return a loader of the dense targets of ``rows`` of a split, which it numbers from zero.
-
-    Raises:
-        ContractError: the dataset opened without the targets its card promises.
-    """
+    """Return a loader of the dense targets of ``rows`` of a split, which it numbers from zero."""
     load = dataset.split(split).target
     if load is None:
         raise ContractError(f"{dataset.card.name}/{split} opened without the targets its card promises")

@@ -35,8 +35,7 @@ def labelled(inputs: Inputs) -> Iterator[Labelled]:
 def depth_maps(head: LinearHead, views: Sequence[Labelled], bins: Bins) -> Iterator[Float[np.ndarray, "H W"]]:
     """Yield metres for every image at the size of its target.
 
-    The first of ``views`` are the images, the others their mirror images, whose maps are turned back; the
-    maps of all views are averaged.
+    The first of ``views`` are the images, the others mirrored: their maps are turned back, and all averaged.
     """
     outputs = (outputs_of(head, view.grids, len(view.ids)) for view in views)
     for row, logits in enumerate(zip(*outputs, strict=True)):

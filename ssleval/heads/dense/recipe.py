@@ -70,11 +70,11 @@ class PaperFields:
         for name, (value, default) in unread.items():
             if value != default:
                 raise ConfigError(f"segmentation: {name}={value} has no effect with protocol={protocol}")
-        if protocol == "paper" and not 1 <= self.stride <= self.crop:
-            raise ConfigError(
-                f"segmentation: stride={self.stride} for windows of crop={self.crop}; windows must touch"
-            )
         if protocol == "paper":
+            if not 1 <= self.stride <= self.crop:
+                raise ConfigError(
+                    f"segmentation: stride={self.stride} for windows of crop={self.crop}; windows must touch"
+                )
             self.augmentation(size, "bilinear")
 
     def augmentation(self, size: int, interpolation: Choice) -> Augmentation:

@@ -23,20 +23,11 @@ class Bank:
 
 
 def fill_bank(
-    tokens: Float[np.ndarray, "n h w d"],
-    masks: Targets,
-    *,
-    memory_size: int,
-    num_classes: int,
-    seed: int,
+    tokens: Float[np.ndarray, "n h w d"], masks: Targets, *, memory_size: int, num_classes: int, seed: int
 ) -> Bank:
     """Fill a bank with at most ``memory_size`` patches, equally many from each image.
 
     ``tokens`` may be memory-mapped: they are read image by image.
-
-    Raises:
-        ConfigError: room for less than one patch per image.
-        DataError: no image has a labelled pixel.
     """
     count = len(tokens)
     share = memory_size // max(1, count)

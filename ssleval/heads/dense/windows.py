@@ -24,8 +24,7 @@ def starts(length: int, crop: int, stride: int) -> list[int]:
     Source:
         ``slide_inference`` of mmseg.
     """
-    count = max(length - crop + stride - 1, 0) // stride + 1
-    return [max(0, min(number * stride, length - crop)) for number in range(count)]
+    return [*range(0, length - crop, stride), max(0, length - crop)]
 
 
 def slid(
