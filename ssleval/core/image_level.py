@@ -18,7 +18,7 @@ from ssleval.core.vocabulary import (
     RandomView,
     Readout,
 )
-from ssleval.errors import ContractError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,13 @@ def queries_and_gallery(
 def random_views(
     request: FeatureRequest, count: int, size: int, seed: int, interpolation: Interpolation = "bicubic"
 ) -> tuple[FeatureRequest, ...]:
-    """Return requests for ``count`` augmented views of the images of ``request``, ``size`` pixels wide."""
+    """Return requests for ``count`` augmented views of the images of ``request``, ``size`` pixels wide.
+
+    Raises:
+        ConfigError: the images are seen at the model's own geometry, which says no size of views.
+    """
+    if count and request.geometry is None:
+        raise ConfigError(f"views={count} need preprocessing=protocol, which gives their size")
     views = (RandomView(index, size, interpolation, seed) for index in range(count))
     return tuple(replace(request, geometry=view) for view in views)
 

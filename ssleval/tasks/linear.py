@@ -23,7 +23,6 @@ from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
 from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Natural, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.errors import ConfigError
 from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import GridFit
 from ssleval.heads.selection import hold_out
@@ -48,18 +47,10 @@ class Linear(ImageGeometry, Task):
     held_out: OpenFraction = 0.1
     """Fraction of every training class that heads are chosen on."""
     views: Natural = 0
-    """Heads are fitted on this many augmented views of every image, stored like other features; 0: on the
-    images themselves. Held-out and scored images are never augmented."""
+    """Augmented views of every image that heads are fitted on, drawn by ``views_seed``; 0: the images."""
     views_seed: int = 0
-    """Which views are drawn."""
     metric: Literal["card", "top1", "mean_per_class"] = "card"
     """Card: the convention of the dataset."""
-
-    def __post_init__(self) -> None:
-        """Refuse views without a size."""
-        super().__post_init__()
-        if self.views and self.preprocessing == "card":
-            raise ConfigError(f"linear: views={self.views} need preprocessing=protocol, which has their size")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -69,19 +60,16 @@ class Linear(ImageGeometry, Task):
     def resolved(self, dataset: Dataset) -> "Linear":
         """Return the task with what it left to recipe and dataset filled in."""
         recipe, count = RECIPES[self.recipe], dataset.card.lengths[dataset.card.train_split]
-        iterations, batch_size = recipe.length(count, self.iterations, self.batch_size)
+        steps, batch = recipe.length(count, self.iterations, self.batch_size)
         rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
-        return replace(
-            self, learning_rates=rates, batch_size=batch_size, iterations=iterations, metric=metric
-        )
+        return replace(self, learning_rates=rates, batch_size=batch, iterations=steps, metric=metric)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training and the scored split, then the views of the former."""
-        recipe = RECIPES[self.recipe]
-        readouts = (Readout("pooled"),) if self.inputs == "pooled" else recipe.readouts
+        readouts = (Readout("pooled"),) if self.inputs == "pooled" else RECIPES[self.recipe].readouts
         train, test = train_and_test(dataset, self.geometry, readouts)
-        views = random_views(train, self.views, self.crop, self.views_seed, recipe.view_interpolation)
-        return train, test, *views
+        drawn = self.views, self.crop, self.views_seed, RECIPES[self.recipe].view_interpolation
+        return train, test, *random_views(train, *drawn)
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads twice, without and with the held-out images, and choose by both rules."""
@@ -94,10 +82,8 @@ class Linear(ImageGeometry, Task):
         fit = GridFit(recipe, readouts, *schedule, inputs.card.num_classes, inputs.context)
         tried = fit.predictions(views or [train], labels, ~held, train, held) == labels[held][:, None]
         final = fit.predictions(views or [train], labels, held | True, test, np.ones(len(truth), bool))
-        correct = final == truth[:, None]
-        by_rule = {"heldout": (tried, labels[held]), "paper": (correct, truth)}
-        columns = {"label": truth}
-        for rule, outcomes in by_rule.items():
+        correct, columns = final == truth[:, None], {"label": truth}
+        for rule, outcomes in (("heldout", (tried, labels[held])), ("paper", (correct, truth))):
             head = accuracies(self.metric, *outcomes).argmax()
             columns |= {f"predicted@{rule}": final[:, head], f"correct@{rule}": correct[:, head]}
             columns[f"head@{rule}"] = np.full(len(truth), head, dtype=np.int32)

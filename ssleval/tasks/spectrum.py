@@ -46,12 +46,12 @@ class Spectrum(VectorPerImage, Task):
     """Of LiDAR: added to the variance between views, along every axis."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range of ranks, and views that LiDAR cannot use or that have no size."""
+        """Refuse an empty range of ranks, and a single view, which LiDAR cannot use."""
         super().__post_init__()
         if self.first >= self.last:
             raise ConfigError(f"spectrum: ranks {self.first}..{self.last}; expected first < last")
-        if self.views == 1 or (self.views and self.preprocessing == "card"):
-            raise ConfigError("spectrum: LiDAR needs views >= 2, or 0 for none, and preprocessing=protocol")
+        if self.views == 1:
+            raise ConfigError("spectrum: views=1; LiDAR needs 2 or more, or 0 for none")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

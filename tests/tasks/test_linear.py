@@ -216,6 +216,6 @@ def test_impossible_settings_are_refused() -> None:
         with pytest.raises(ConfigError, match=f"^linear.{next(iter(setting))}="):
             Linear(**setting)
     with pytest.raises(ConfigError, match="views=2 need preprocessing=protocol"):
-        Linear(views=2, preprocessing="card")
+        Linear(views=2, preprocessing="card").requests(dataset(blobs()))
     with pytest.raises(ConfigError, match="one split"):
         evaluated(Linear(), blobs(), dataset(blobs(), test_split="train"))

@@ -101,10 +101,10 @@ def test_impossible_settings_are_refused() -> None:
         Spectrum(first=50)
     with pytest.raises(ConfigError, match="pairs_among"):
         Spectrum(pairs_among=1)
-    with pytest.raises(ConfigError, match="LiDAR needs views >= 2"):
+    with pytest.raises(ConfigError, match="LiDAR needs 2 or more"):
         Spectrum(views=1)
     for change in ({"views": -2}, {"views": 2, "delta": 0.0}, {"components": 0}, {"t": 0.0}):
         with pytest.raises(ConfigError, match=rf"^spectrum\.{list(change)[-1]}="):
             Spectrum(**change)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="preprocessing=protocol"):
-        Spectrum(views=2, preprocessing="card")
+        Spectrum(views=2, preprocessing="card").requests(dataset(blobs()))
