@@ -116,6 +116,7 @@ def main() -> int:
         for _ in range(TURNS):
             opened.append(spent_by([sys.executable, "-c", OPENING, MODEL, f"folder:{folder}"], base))
             swept.append(measure(run, base))
+        alone = spent_by([sys.executable, "-c", "import torch"], base)
     ratio = statistics.median(
         sweep.cpu_seconds / once.cpu_seconds for sweep, once in zip(swept, opened, strict=True)
     )
@@ -123,6 +124,7 @@ def main() -> int:
     met = ratio <= BAR_RATIO and peak <= BAR_GB
     figures = {
         "images": count,
+        "import_torch_gb": alone.peak_gb,
         "opened": [asdict(one) for one in opened],
         "run": [asdict(one) for one in swept],
     }

@@ -25,10 +25,8 @@ from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, We
 
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if the model has one, other prefix tokens, patches row by row."""
-_MAPS = {
-    "ConvNeXt", "EfficientNet", "MlpMixer", "RegNet", "ResNet", "ResNetV2", "SwinTransformer",
-    "SwinTransformerV2",
-}  # fmt: skip
+_CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
+_MAPS = _CONVOLUTIONAL | {"MlpMixer", "SwinTransformer", "SwinTransformerV2"}
 """Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when they are built with ``dynamic_img_size``."""
@@ -48,6 +46,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, card: BackboneCard, model: nn.Module) -> None:
         self.is_transformer = type(model).__name__ in _TRANSFORMERS
+        self.is_convolutional = type(model).__name__ in _CONVOLUTIONAL
         super().__init__(card, num_blocks=len(model.blocks) if self.is_transformer else 1)  # pyright: ignore[reportArgumentType]
         self.model = model
 
