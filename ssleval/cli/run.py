@@ -100,7 +100,8 @@ def _line(result: "Result") -> str:
     lines = [f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}"]
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
-        lines.append(f"{name} {with_interval(score.value, score.ci95, score.unit)}{unit}")
+        note = f"  ({score.note})" if score.note else ""
+        lines.append(f"{name} {with_interval(score.value, score.ci95, score.unit)}{unit}{note}")
     return "\n  ".join(lines)
 
 

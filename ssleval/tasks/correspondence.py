@@ -105,7 +105,8 @@ class Correspondence(Task):
                 advance(1)
         if not rows:
             raise DataError(f"{card.name}/{card.test_split}: no pair has a point that both images show")
-        return samples_of(rows)
+        several = len({row.get("category") for row in rows.values()}) > 1
+        return samples_of(rows, cluster="category" if several else "")
 
     def _scores(self, pair: KeyPoints | Views, matched: matches.Matcher) -> dict[str, float]:
         """Return the row of one pair, empty where it shares no point."""

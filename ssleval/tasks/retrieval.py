@@ -85,4 +85,5 @@ class Retrieval(VectorOfScales, Task):
         placed = ranked(vectors[card.test_split][[*asked]], vectors[card.train_split], [*asked.values()])
         score = partial(graded_scores, levels=self.levels) if self.levels else plain_scores
         scores = [{**score(groups, self.ks), "group": groups.group} for groups in placed]
-        return samples_of(dict(zip((queries.ids[row] for row in asked), scores, strict=True)))
+        rows = dict(zip((queries.ids[row] for row in asked), scores, strict=True))
+        return samples_of(rows, cluster="" if self.levels else "group")

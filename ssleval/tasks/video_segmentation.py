@@ -68,11 +68,11 @@ class VideoSegmentation(Task):
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
         rows: dict[str, dict[str, float]] = {}
         with live.progress(inputs.card.name, len(split)) as advance:
-            for clip, frames in clips_of(split).items():
+            for number, (clip, frames) in enumerate(clips_of(split).items()):
                 scores = self._clip(live, split, frames)
-                rows |= {f"{clip}#{item}": row for item, row in scores}
+                rows |= {f"{clip}#{item}": {**row, "clip": number} for item, row in scores}
                 advance(len(frames))
-        return samples_of(rows)
+        return samples_of(rows, cluster="clip")
 
     def _clip(
         self, live: Live, split: Split, frames: Sequence[int]

@@ -257,3 +257,9 @@ def test_a_real_room(tmp_path: Path) -> None:
     )
     assert result.metrics["recall_px@10"].n == 4
     assert 0 <= result.metrics["recall_px@10"].value < result.metrics["recall_px@20"].value < 0.5
+
+
+def test_pairs_of_a_category_are_one_cluster(run: Measure) -> None:
+    assert run(drawn()).cluster == "category"
+    assert run(drawn(count=1)).cluster == "", "of one category alone nothing says how much categories differ"
+    assert run(drawn("views")).cluster == ""

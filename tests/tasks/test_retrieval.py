@@ -228,3 +228,9 @@ def test_what_it_has_no_meaning_for_is_refused() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^retrieval.{next(iter(wrong))}="):
         Retrieval(**wrong)
+
+
+def test_queries_of_a_group_are_one_cluster_where_groups_are_a_sample() -> None:
+    samples = measured(grouped())
+    assert samples.cluster == "group"
+    assert len(set(samples["group"].tolist())) > 1

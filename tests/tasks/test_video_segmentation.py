@@ -202,3 +202,11 @@ def test_a_real_clip(tmp_path: Path) -> None:
     )
     assert result.metrics["j_and_f"].n == 1
     assert 0.1 < result.metrics["j_and_f"].value < 0.95
+
+
+def test_objects_of_a_clip_are_one_cluster(run: Measure) -> None:
+    samples = run(drawn(clips=3))
+    assert samples.cluster == "clip"
+    clips = [name.rpartition("#")[0] for name in samples.ids]
+    assert len(set(clips)) == len(set(samples["clip"].tolist())) == 3
+    assert len(set(zip(clips, samples["clip"].tolist(), strict=True))) == 3
