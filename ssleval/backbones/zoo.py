@@ -7,13 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import build
+from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:
     names to the other fields of a model. Missing fields, wrong values and repeated names are refused.
     """
     path = path or packaged("model_zoo.yaml")
-    families = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    families = read_yaml(path) or {}
     cards: dict[str, BackboneCard] = {}
     for family, block in families.items():
         unknown = sorted(set(block) - {"shared", "models"})

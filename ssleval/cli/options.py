@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from ssleval.core.cachefolder import VARIABLE
+from ssleval.core.text import NOT_MEASURED
 
 Results = Annotated[Path, Option("--results", help="Folder of result files.")]
 CacheDir = Annotated[
@@ -26,9 +27,6 @@ Workers = Annotated[int, Option("--num-workers", min=0, help="Processes that dec
 Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]
-
-NOT_MEASURED = "not applicable:"
-"""How a note begins that says why a task was not measured."""
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

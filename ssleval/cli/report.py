@@ -8,6 +8,7 @@ from typer import Option
 
 from ssleval.cli.options import CacheDir, DataRoot, Results
 from ssleval.core.cachefolder import default_cache
+from ssleval.core.text import counted
 
 
 def report_(
@@ -41,4 +42,4 @@ def report_(
 
     data, runs = DatasetOptions(data_root, cache=cache or default_cache()), tuple(training or ())
     options = Options(title, runs, pictures, tuple(images or ()), thumbnails, detail_mb, data)
-    typer.echo(f"{out}: {write_report(results, out, options)} results")
+    typer.echo(f"{out}: {counted(write_report(results, out, options), 'result')}")

@@ -1,4 +1,7 @@
-"""Words of messages that depend on a number."""
+"""Words of messages that several rooms share."""
+
+NOT_MEASURED = "not applicable: "
+"""Begins a note on a requested measurement that is left out; ``--quiet`` shows such notes all the same."""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

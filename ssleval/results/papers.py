@@ -12,9 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssleval.core.packaged import packaged
+from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError
 
 
@@ -140,10 +139,10 @@ def read_figures(figures: Path | None = None, mapping: Path | None = None) -> Fi
     with (figures or packaged("benchmarks/published.csv")).open(encoding="utf-8", newline="") as file:
         rows = [Row(**line) for line in csv.DictReader(file)]
     folder = mapping or packaged("benchmarks/published")
-    models = _content(folder / "models.yaml")
+    models = read_yaml(folder / "models.yaml")
     also = {name: tuple(entry.get("also", ())) for name, entry in models.items()}
     name_of = {tuple(entry["published"]): name for name, entry in models.items()}
-    tables = _Tables(_content(folder / "protocols.yaml"), models)
+    tables = _Tables(read_yaml(folder / "protocols.yaml"), models)
     mapped: list[Figure] = []
     unmapped: list[tuple[Row, str, str]] = []
     for row in rows:
@@ -193,7 +192,3 @@ def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:
         and row.metric in table["metrics"]
         and model in table["models"]
     )
-
-
-def _content(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))

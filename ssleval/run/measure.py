@@ -19,7 +19,7 @@ from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs
-from ssleval.core.text import counted
+from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, Pass, current_shard
@@ -177,7 +177,7 @@ def plan_all(
     if left_out and not plans:
         return [], [*errors, NotApplicableError("; ".join(left_out))]
     for line in left_out:
-        note(f"not applicable: {line}")
+        note(f"{NOT_MEASURED}{line}")
     return plans, errors
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from msgspec import Meta
 
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Positive, build
+from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 
 
@@ -60,10 +60,7 @@ def read_suite(name: str) -> list[Measurement]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a suite is a mapping with `description` and `measurements`")
     return content

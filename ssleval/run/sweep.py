@@ -9,6 +9,7 @@ from ssleval.backbones.zoo import load, match_models
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Task
+from ssleval.core.text import NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
@@ -52,7 +53,7 @@ class Jobs:
         for error in self.errors:
             if not isinstance(error, NotApplicableError):
                 raise error
-            note(f"not applicable: {error}")
+            note(f"{NOT_MEASURED}{error}")
         return self.groups
 
 
@@ -79,7 +80,7 @@ def sweep(
         for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note):
             if isinstance(outcome, NotApplicableError) and asked.suite is not None:
                 left_out.append(outcome)
-                note(f"not applicable: {outcome}")
+                note(f"{NOT_MEASURED}{outcome}")
             else:
                 yielded = True
                 yield outcome

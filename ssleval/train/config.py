@@ -6,11 +6,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssleval.backbones.vit import VitConfig, sized
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import check, updated
+from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
 from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
@@ -173,10 +172,7 @@ def read_config(recipe: str = "dino", settings: Iterable[str] = ()) -> TrainConf
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else _RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         raise UnknownNameError(f"no recipe {recipe!r}; {suggestion(recipe, recipes())}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path) or {}
     if not isinstance(content, dict) or not all(isinstance(part, dict) for part in content.values()):
         raise ConfigError(f"{path}: a recipe is a mapping of sections ({_known_sections()}) to fields")
     return from_dict(parse_settings(settings), from_dict(content))

@@ -13,6 +13,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import DataError
 from ssleval.results import Score
+from ssleval.results.numbers import with_interval
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
 
@@ -96,4 +97,4 @@ def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
 
 
 def _percent(score: Score) -> str:
-    return f"{100 * score.value:.1f} [{100 * score.ci95[0]:.1f}, {100 * score.ci95[1]:.1f}]"
+    return with_interval(score.value, score.ci95, score.unit)

@@ -1,6 +1,6 @@
 """Measure baseline and candidate with one suite; only what is not stored yet is computed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -12,17 +12,16 @@ from ssleval.core import Context
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Positive, convert
 from ssleval.core.task import tasks
+from ssleval.core.text import NOT_MEASURED
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
 from ssleval.features import local_device
 from ssleval.results import Result
 from ssleval.results.compare import Pairing, pairings
 from ssleval.results.lookup import stored_results
 from ssleval.run.jobs import Job
-from ssleval.run.measure import measure
+from ssleval.run.measure import Note, measure
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def _measured(
         try:
             results += measure(backbone, jobs, replace(context, seed=seed), folder, note=note)
         except NotApplicableError as error:
-            note(f"not applicable: {error}")
+            note(f"{NOT_MEASURED}{error}")
     if not results:
         raise NotApplicableError(f"gate: nothing in {gate.suite.suite} applies to {names[0]}")
     return results
