@@ -6,7 +6,7 @@ import typer
 from typer import Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Json, print_rows
+from ssleval.cli.options import CacheDir, Json, complain, print_rows
 from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError
 
@@ -25,10 +25,15 @@ def cache_info(cache: CacheDir = None, as_json: Json = False) -> None:
       ssleval cache info --cache /scratch/ssleval --json
     """
     from ssleval.cli.tables import stored, table
-    from ssleval.features.cache import info
+    from ssleval.features.cache import damaged, info
 
-    rows = [stored(entry) for entry in info(cache or default_cache())]
-    (print_rows if as_json else table)(rows)
+    folder = cache or default_cache()
+    (print_rows if as_json else table)([stored(entry) for entry in info(folder)])
+    errors = damaged(folder)
+    for error in errors:
+        complain(error)
+    if errors:
+        raise SystemExit(2)
 
 
 @cache_app.command(name="verify", cls=Command)
@@ -41,11 +46,11 @@ def cache_verify(cache: CacheDir = None) -> None:
     """
     from ssleval.features.cache import verify
 
-    damaged = verify(cache or default_cache())
-    for batch in damaged:
-        last = batch.rows.stop - 1
-        typer.echo(f"{batch.key[:12]} {batch.column}: rows {batch.rows.start}..{last} damaged and dropped")
-    typer.echo(f"{len(damaged)} damaged batches")
+    damages = verify(cache or default_cache())
+    for key, column, _, rows in damages:
+        what = f"rows {rows.start}..{rows.stop - 1} damaged and dropped" if rows else "damaged; pass removed"
+        typer.echo(f"{key[:12]} {column}: {what}")
+    typer.echo(f"{len(damages)} damaged batches")
 
 
 @cache_app.command(name="clear", cls=Command)

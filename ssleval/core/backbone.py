@@ -2,17 +2,19 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.core import BackboneCard
+from ssleval.core import BackboneCard, digest
+from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import Registry
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
@@ -80,6 +82,8 @@ class Backbone(nn.Module, ABC):
     std: Tensor
     num_blocks: int
     """Number of blocks whose output can be requested; 1 for a convnet: its last feature map."""
+    configuration: Mapping[str, Any] = MappingProxyType({})
+    """What a file states of the architecture beyond the card, as JSON; empty where the name says all."""
 
     def __init__(self, card: BackboneCard, *, num_blocks: int) -> None:
         super().__init__()
@@ -167,6 +171,25 @@ class Backbone(nn.Module, ABC):
             total.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
             total.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
         return total.hexdigest()
+
+    @cached_property
+    def definition(self) -> Mapping[str, str]:
+        """Hashes of what decides features beside weights and card; empty for an architecture known by name.
+
+        ``code`` and ``attributes`` are those of a user's model, ``configuration`` is of a file.
+        """
+        code = code_sha256(self)
+        hashes = {
+            "code": code,
+            "attributes": attributes_sha256(self) if code else "",
+            "configuration": digest(dict(self.configuration)) if self.configuration else "",
+        }
+        return {name: value for name, value in hashes.items() if value}
+
+    def forget_hashes(self) -> None:
+        """Have `weights_sha256` and `definition` computed anew: the model may have changed since."""
+        for name in ("weights_sha256", "definition"):
+            vars(self).pop(name, None)
 
     def _check(self, features: Features, batch: int, grid: tuple[int, int], count: int) -> None:
         card = self.card

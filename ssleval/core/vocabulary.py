@@ -488,6 +488,8 @@ class Context:
     cache: Path = field(default_factory=default_cache)
     """Where features are kept."""
     progress: bool = True
+    since: NonNegative = 0.0
+    """Seconds since the epoch: features stored before then are extracted anew; 0 uses all."""
 
     def __post_init__(self) -> None:
         """Refuse values that a field cannot take."""

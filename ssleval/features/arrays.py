@@ -31,7 +31,7 @@ class RowFile:
 
     def intact_rows(self) -> int:
         """Return how many leading rows lie within the file; 0 where it is absent or holds another array."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return 0
         with self.path.open("rb") as file:
             if file.read(len(self.header)) != self.header:

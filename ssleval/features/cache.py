@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, DataError
 from ssleval.features.arrays import disk
-from ssleval.features.store import Column, StoredPass
+from ssleval.features.store import Column, StoredPass, decodable
 
 
 class Entry(NamedTuple):
@@ -38,12 +38,14 @@ class Entry(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A batch that `verify` found damaged and dropped: the next run extracts it again."""
+    """What `verify` found damaged and dropped: the next run extracts it again."""
 
     key: str
     column: str
+    """A readout, ``valid``, or the file without which the whole pass was removed."""
     batch: int
     rows: range
+    """Those of the batch; none where the whole pass was removed."""
 
 
 class Freed(NamedTuple):
@@ -82,19 +84,31 @@ def touch(stored: StoredPass) -> None:
 
 
 def info(cache: Path) -> list[Entry]:
-    """Return every pass in ``cache``, most recently used first; refuse a damaged description."""
-    opened = map(StoredPass.open, _folders(cache))
-    return sorted(map(_entry, filter(None, opened)), key=lambda entry: -entry.used)
+    """Return every pass in ``cache`` that can be read, most recently used first."""
+    opened = (stored for stored in map(_opened, _folders(cache)) if isinstance(stored, StoredPass))
+    return sorted(map(_entry, opened), key=lambda entry: -entry.used)
+
+
+def damaged(cache: Path) -> list[DataError]:
+    """Return what is wrong with the passes whose description cannot be read."""
+    return [error for error in map(_opened, _folders(cache)) if isinstance(error, DataError)]
 
 
 def verify(cache: Path) -> list[Damage]:
-    """Drop the records of finished batches that differ from their checksum; wait for passes being written."""
+    """Drop the records of finished batches that differ from their checksum; wait for passes being written.
+
+    A pass whose description or marks cannot be read is removed.
+    """
     damages: list[Damage] = []
     for folder in _folders(cache):
         with lock(cache, folder.name):
-            stored = StoredPass.open(folder)
-            if stored is not None:
+            stored = _opened(folder)
+            if isinstance(stored, StoredPass):
                 damages += [damage for column in stored.columns() for damage in _damaged(stored, column)]
+            elif stored is not None:
+                damages.append(_removed(folder, "pass.json"))
+            elif (folder / "pass.json").exists():
+                damages.append(_removed(folder, "valid.npy"))
     return damages
 
 
@@ -144,7 +158,8 @@ def _folders(cache: Path) -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    # Of links themselves; a temporary file may be renamed meanwhile.
+    return sum(path.lstat().st_size for path in folder.iterdir() if path.exists() or path.is_symlink())
 
 
 def _used(folder: Path) -> float:
@@ -161,18 +176,30 @@ def _entry(stored: StoredPass) -> Entry:
     return Entry(stored.folder.name, model, dataset, split, stored.images, readouts, size, used)
 
 
+def _opened(folder: Path) -> StoredPass | DataError | None:
+    try:
+        return StoredPass.open(folder)
+    except DataError as error:
+        return error
+
+
+def _removed(folder: Path, name: str) -> Damage:
+    shutil.rmtree(folder)
+    return Damage(folder.name, name, 0, range(0))
+
+
 def _damaged(stored: StoredPass, column: Column) -> Iterator[Damage]:
     data, journal = stored.data(column), stored.journal(column)
     if journal.intact_rows() != stored.batches:
         return
-    records, valid = np.array(journal.read()), stored.valid()
+    records, marks = np.array(journal.read()), stored.marks()
     for batch in np.flatnonzero(records).tolist():
         rows = stored.rows(batch)
         if not stored.intact(column, batch, int(records[batch])):
             stored.forget(column, batch)
             yield Damage(stored.folder.name, column.name, batch, rows)
             continue
-        decoded = ~np.isnan(data.read_rows(rows).reshape(len(rows), -1)[:, 0])
-        if (decoded != valid[rows.start : rows.stop]).any():
+        decoded = decodable(data.read_rows(rows))
+        if (decoded != marks[rows.start : rows.stop]).any():
             stored.mark(rows.start, decoded)
             yield Damage(stored.folder.name, "valid", batch, rows)

@@ -1,14 +1,11 @@
 """What decides features: stored ones are used only where all of it matches."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split
 from ssleval.core.backbone import Backbone
-from ssleval.core.files import file_sha256
 
 EXTRACTOR_VERSION = 1
 """Raised when a change to this package moves features."""
@@ -16,14 +13,16 @@ EXTRACTOR_VERSION = 1
 
 def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
     """Return what decides features on the side of the model, as JSON can hold it."""
-    card = asdict(backbone.card)
-    return {
+    card, definition = asdict(backbone.card), dict(backbone.definition)
+    identity: dict[str, Any] = {
         "weights_sha256": backbone.weights_sha256,
         "card": {name: card[name] for name in COMPUTING_FIELDS},
-        "code_sha256": _code(backbone),
+        "code_sha256": definition.pop("code", ""),
         "precision": precision,
         "extractor_version": EXTRACTOR_VERSION,
     }
+    # Absent for most models, whose keys are those of earlier versions.
+    return identity | {f"{name}_sha256": value for name, value in definition.items()}
 
 
 def pass_identity(
@@ -40,11 +39,3 @@ def pass_identity(
     """
     name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
     return {**model, "geometry": asdict(geometry), "dataset": [name, split_name, images, len(split)]}
-
-
-def _code(backbone: Backbone) -> str:
-    """Hash the file of a backbone class that is not ours: its code may change under equal weights."""
-    module = type(backbone).__module__
-    file = getattr(sys.modules[module], "__file__", None)
-    ours = module.startswith("ssleval.")
-    return "" if ours or file is None or not Path(file).exists() else file_sha256(file)

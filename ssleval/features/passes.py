@@ -8,7 +8,7 @@ from ssleval.core import BackboneCard, Geometry, RandomView, Readout, Split, dig
 from ssleval.core.backbone import Backbone
 from ssleval.features.identity import pass_identity
 from ssleval.features.readouts import row_shape
-from ssleval.features.store import Column
+from ssleval.features.store import KEY_DIGITS, Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def pass_of(
     if isinstance(geometry, Geometry):
         geometry = geometry.on_grid(backbone.card.patch_size)
     identity = pass_identity(model, dataset, split_name, split, geometry)
-    return Pass(dataset, split_name, split, geometry, (), identity, digest(identity)[:40])
+    return Pass(dataset, split_name, split, geometry, (), identity, digest(identity)[:KEY_DIGITS])
 
 
 def merge(passes: Iterable[Pass]) -> tuple[Pass, ...]:

@@ -31,6 +31,13 @@ class Shard:
             # torch's own barrier would pick a GPU where there are some; of a number on the CPU it is gloo's.
             distributed.all_reduce(torch.zeros(()))
 
+    def any(self, flag: bool) -> bool:
+        """Return whether ``flag`` is true in some process, once every process is here."""
+        flags = torch.tensor(float(flag))
+        if self.world > 1:
+            distributed.all_reduce(flags)
+        return bool(flags)
+
 
 def current_shard() -> Shard:
     """Return the share of this process, joining the group that `torchrun` describes where none is joined."""

@@ -14,19 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView
+from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Needs
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
 from ssleval.features.identity import model_identity
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
+from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical
 from ssleval.features.shard import Shard, current_shard
-from ssleval.features.store import StoredPass
+from ssleval.features.store import REPAIR, StoredPass
 
 
 class FeatureSource:
@@ -40,6 +41,9 @@ class FeatureSource:
         """What this source extracted, by key of the pass; one that was stored already is absent."""
         self._known: dict[tuple[int, str, str, Geometry | RandomView], Pass] = {}
         self._flops: dict[int, int] = {}
+        self._confirmed: dict[str, set[Readout]] = {}
+        # Before the first image: a model may keep things that it computes.
+        _ = self.identity
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -95,6 +99,13 @@ class FeatureSource:
             # Several processes must agree on what is missing, so they look together, under the lock.
             if shard.world > 1 or not self._is_complete(pass_):
                 self._fill(pass_, shard)
+            self._confirm(pass_, shard)
+
+    def confirm(self, requests: Iterable[FeatureRequest]) -> None:
+        """Compare what is stored for requests with what the model gives; extract nothing."""
+        for pass_ in self.passes(requests):
+            if self._is_complete(pass_):
+                self._confirm(pass_, Shard())
 
     def load(self, request: FeatureRequest) -> FeatureTable:
         """Return the features of one request, extracting them first where they are missing.
@@ -107,6 +118,7 @@ class FeatureSource:
             if current_shard().world > 1:
                 raise ContractError(f"{pass_.label}: a task loads features that its requests did not declare")
             self.prepare([request])
+        self._confirm(pass_, Shard())
         stored, columns, split = self._stored(pass_), pass_.columns(self.backbone.card), pass_.split
         cache.touch(stored)
         valid = stored.valid()
@@ -129,7 +141,7 @@ class FeatureSource:
 
     def prices(self, passes: Iterable[Pass]) -> list[PassPrice]:
         """Return what each pass still costs, doing none of it."""
-        return [price_of(pass_, self.backbone, self._open(pass_), self.context) for pass_ in passes]
+        return [price_of(pass_, self.backbone, self._recent(pass_), self.context) for pass_ in passes]
 
     def calibrate(self, prices: Iterable[PassPrice]) -> float:
         """Return the seconds that unfinished passes would take, from a few batches of each."""
@@ -196,7 +208,15 @@ class FeatureSource:
         return cache.folder_of(self.context.cache, pass_.key)
 
     def _open(self, pass_: Pass) -> StoredPass | None:
-        return StoredPass.open(self._folder(pass_))
+        stored = StoredPass.open(self._folder(pass_))
+        if stored is not None and stored.images != len(pass_.split):
+            raise DataError(f"{stored.folder}: damaged (not {len(pass_.split)} images); {REPAIR}")
+        return stored
+
+    def _recent(self, pass_: Pass) -> StoredPass | None:
+        """Return the pass on disk, unless it is older than this run may use."""
+        stored = self._open(pass_)
+        return None if stored is None or stored.created < self.context.since else stored
 
     def _stored(self, pass_: Pass) -> StoredPass:
         stored = self._open(pass_)
@@ -208,7 +228,7 @@ class FeatureSource:
         return any(stored.pending(column) for column in pass_.columns(self.backbone.card).values())
 
     def _is_complete(self, pass_: Pass) -> bool:
-        stored = self._open(pass_)
+        stored = self._recent(pass_)
         if stored is None or self._lacks(stored, pass_):
             return False
         return self.context.skip_corrupt or bool(stored.valid().all())
@@ -223,9 +243,29 @@ class FeatureSource:
         if done.images:
             self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
 
+    def _confirm(self, pass_: Pass, shard: Shard) -> None:
+        """Refuse stored features that are damaged or not those of the model; look at each readout once."""
+        known = self._confirmed.setdefault(pass_.key, set())
+        left = tuple(readout for readout in pass_.readouts if readout not in known)
+        if not left or not len(pass_.split):
+            return
+        problem: SslevalError | None = None
+        part, stored = replace(pass_, readouts=left), self._stored(pass_)
+        try:
+            if shard.leads:
+                for column in part.columns(self.backbone.card).values():
+                    stored.check(column)
+            probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
+        except SslevalError as error:
+            problem = error
+        # All go on or none: one that waits for another would wait for ever.
+        if shard.any(problem is not None):
+            raise problem or ContractError(f"{pass_.label}: another process refused its features")
+        known.update(left)
+
     def _begin(self, pass_: Pass) -> None:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
-        size, stored = self.context.batch_size, self._open(pass_)
+        size, stored = self.context.batch_size, self._recent(pass_)
         if stored is None:
             stored = StoredPass.begin(self._folder(pass_), self._description(pass_))
         elif size not in {0, stored.batch_size} and self._lacks(stored, pass_):
@@ -235,6 +275,11 @@ class FeatureSource:
             )
         if not self.context.skip_corrupt:
             _retry_corrupt(stored)
+        elif not stored.valid().all():
+            # Images would be left out by wrong marks: features that are there already tell.
+            for column in stored.columns():
+                if not stored.pending(column):
+                    stored.check(column)
         stored.allocate(tuple(pass_.columns(self.backbone.card).values()))
 
     def _description(self, pass_: Pass) -> dict[str, Any]:
@@ -245,7 +290,7 @@ class FeatureSource:
             "images": len(pass_.split),
             "batch_size": choose_batch_size(self.backbone, pass_.readouts, pass_.geometry, self.context),
             "device": self.context.device,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "identity": pass_.identity,
         }
 

@@ -4,7 +4,8 @@ A folder holds ``pass.json`` (its description), ``valid.npy`` (which images coul
 readout ``NAME.npy`` and ``NAME.journal.npy``. The journal has one record per batch: zero until the rows are
 written, then a flag and their crc32; a second flag is set once the rows are flushed to disk. Rows that were
 written but not flushed when a process was killed count only if they match their crc32, so that neither a kill
-nor a power cut costs more than the batches in progress. Batches keep the boundaries that the pass began with:
+nor a power cut costs more than the batches in progress. What is read is compared with its crc32 once in every
+process. Batches keep the boundaries that the pass began with:
 an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN.
 """
 
@@ -12,16 +13,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
+import msgspec
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt64
+from jaxtyping import Bool, Shaped, UInt8, UInt64
+from msgspec import Meta
 
+from ssleval.core import digest
 from ssleval.core.files import write_text_atomically
 from ssleval.errors import DataError
 from ssleval.features.arrays import RowFile, disk, fits
@@ -30,8 +35,37 @@ WRITTEN = 1 << 32
 DONE = WRITTEN | 1 << 33
 """Flags of a journal record before and after the flush; the lower bits are the crc32 of the batch."""
 
+CHUNK_BYTES = 1 << 22
+"""How much of a file is read at once to be compared with its checksums."""
+
+KEY_DIGITS = 40
+"""Digits of the digest of a pass's identity that name its folder."""
+
 SYNC_SECONDS = 5.0
 """Seconds between flushes: a resumed pass checks again only what was written in so many."""
+
+REPAIR = "`ssleval cache verify` drops what is damaged, and the next run extracts it again"
+
+_CHECKED: set[tuple[Path, Path, int, int, int, int]] = set()
+"""Files of features and of marks that this process has compared with their checksums, as they were then."""
+
+
+class _ColumnFields(msgspec.Struct):
+    row: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 31)], ...], Meta(min_length=1, max_length=3)]
+    dtype: Literal["float16", "float32"]
+
+
+class _Fields(msgspec.Struct):
+    """What ``pass.json`` must hold to be used; other fields are for people."""
+
+    images: Annotated[int, Meta(ge=0, le=1 << 40)]
+    batch_size: Annotated[int, Meta(ge=1, le=1 << 40)]
+    columns: dict[Annotated[str, Meta(pattern="^[a-z]+[a-z0-9-]*$", max_length=80)], _ColumnFields]
+    model: str = ""
+    dataset: str = ""
+    split: str = ""
+    created: datetime = datetime.min.replace(tzinfo=UTC)
+    identity: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +88,22 @@ class StoredPass:
 
     @classmethod
     def open(cls, folder: Path) -> "StoredPass | None":
-        """Return the pass in ``folder``, or None where there is none that could be continued."""
+        """Return the pass in ``folder``, or None where there is none that could be continued.
+
+        Raises:
+            DataError: its description cannot be read, or is that of another pass.
+        """
         path = folder / "pass.json"
         if not path.exists():
             return None
         try:
             stored = cls(folder, json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged ({error}); remove the folder and run again") from error
+            fields = msgspec.convert(stored.description, _Fields)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise DataError(f"{path}: damaged ({reason}); {REPAIR}") from error
+        if fields.identity and digest(fields.identity)[:KEY_DIGITS] != folder.name:
+            raise DataError(f"{path}: damaged (it describes another pass than its folder); {REPAIR}")
         # Without it nobody knows which rows are of images that could not be decoded.
         return stored if stored._valid_file().intact_rows() == stored.images else None
 
@@ -115,7 +157,53 @@ class StoredPass:
 
     def valid(self) -> Bool[np.ndarray, " n"]:
         """Return which images could be decoded; images not tried yet count as decodable."""
-        return np.array(self._valid_file().read())
+        marks = self.marks()
+        if (marks > 1).any():
+            raise DataError(f"{self._valid_file().path}: damaged (a mark that is neither 0 nor 1); {REPAIR}")
+        return marks.astype(bool)
+
+    def marks(self) -> UInt8[np.ndarray, " n"]:
+        """Return the bytes that say which images could be decoded, as they are."""
+        return np.array(self._valid_file().read()).view(np.uint8)
+
+    @property
+    def created(self) -> float:
+        """When the pass began, in seconds since the epoch; 0 where it is not known."""
+        stated = self.description.get("created")
+        return datetime.fromisoformat(stated).timestamp() if stated else 0.0
+
+    def check(self, column: Column) -> None:
+        """Refuse a complete column that differs from its checksums, or whose gaps are not those of the marks.
+
+        Reads the whole file, once in a process as long as it does not change.
+
+        Raises:
+            DataError: names the file and the first rows that are damaged.
+        """
+        paths = (self.data(column).path, self._valid_file().path)
+        stats = [path.stat() for path in paths]
+        state = (*paths, *(number for stat in stats for number in (stat.st_ino, stat.st_mtime_ns)))
+        if state in _CHECKED:
+            return
+        records, valid = self.records(column).tolist(), self.valid()
+        for batch, rows in self._read(column):
+            span = self.rows(batch)
+            if crc32(rows.data.cast("B")) != records[batch] & (WRITTEN - 1):
+                raise _damaged(paths[0], "differ from their checksum", span)
+            if (decodable(rows) != valid[span.start : span.stop]).any():
+                raise _damaged(paths[1], "mark other images than have features", span)
+        _CHECKED.add(state)
+
+    def _read(self, column: Column) -> Iterator[tuple[int, Shaped[np.ndarray, "b ..."]]]:
+        """Yield the batches of a column; read, not mapped, which would count as memory of the process."""
+        data = self.data(column)
+        step = max(1, CHUNK_BYTES // max(1, data.row_bytes * self.batch_size))
+        for first in range(0, self.batches, step):
+            batches = range(first, min(self.batches, first + step))
+            start = self.rows(first).start
+            rows = data.read_rows(range(start, self.rows(batches[-1]).stop))
+            for batch in batches:
+                yield batch, rows[self.rows(batch).start - start : self.rows(batch).stop - start]
 
     def allocate(self, columns: Sequence[Column]) -> None:
         """Allocate the files of ``columns``; drop the records of batches that a truncated file has lost."""
@@ -181,6 +269,15 @@ class StoredPass:
         with disk(file.path), file.path.open("r+b") as stream:
             file.write(stream.fileno(), first, rows)
             os.fsync(stream.fileno())
+
+
+def decodable(rows: Shaped[np.ndarray, "b ..."]) -> Bool[np.ndarray, " b"]:
+    """Return which rows are features of an image; those of one that could not be decoded are NaN."""
+    return ~np.isnan(rows.reshape(len(rows), -1)[:, 0])
+
+
+def _damaged(path: Path, what: str, rows: range) -> DataError:
+    return DataError(f"{path}: damaged: rows {rows.start}..{rows.stop - 1} {what}; {REPAIR}")
 
 
 class Writer:

@@ -1,7 +1,8 @@
 """What a run would cost, before it starts: images, forward passes, seconds, disk and memory."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Estimate:
 def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool) -> Iterator[Estimate]:
     """Yield the price of every model and dataset; some batches are run to time them, nothing is stored."""
     groups = jobs_of(asked).applicable()
+    context = replace(context, since=time.time() if force else 0.0)
     for name in models(asked):
         source = FeatureSource(load_asked(name, asked, context), context)
         for group in groups:

@@ -77,7 +77,7 @@ def evaluate(
         options: where data lies and how it is fingerprinted.
         context: device, precision, batch size and the like.
         results: folder for result files and samples; None stores nothing and reads nothing back.
-        force: measure again what is already stored.
+        force: measure again what is already stored, from images on.
 
     Raises:
         SslevalError: anything the caller can mend; the message says what and how.
@@ -95,6 +95,7 @@ def evaluate(
         backbone = load(model, checkpoint=checkpoint, seed=context.seed, device=context.device)
     else:
         backbone = model.to(context.device)
+        backbone.forget_hashes()
     return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))
 
 
@@ -130,6 +131,8 @@ def outcomes(
     has no meaning for the model is skipped and said to ``note``. ``spare`` goes on with the other jobs where
     images of one cannot be read.
     """
+    if force and not context.since:
+        context = replace(context, since=time.time())
     source = FeatureSource(backbone, context)
     plans, errors = plan_all(source, jobs, note)
     yield from errors
@@ -152,6 +155,8 @@ def outcomes(
         )
     for plan in plans:
         try:
+            if plan.key in done:
+                source.confirm(plan.requests)
             yield done.get(plan.key) or _measured(source, plan, folder)
         except SslevalError as error:
             yield error

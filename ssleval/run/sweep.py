@@ -1,5 +1,6 @@
 """Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -68,7 +69,8 @@ def sweep(
     """
     names = models(asked)
     jobs = jobs_of(asked)
-    context = replace(context, device=local_device(context.device))
+    # What several datasets share is extracted anew once.
+    context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
     for name in names:
         try:
             backbone = load_asked(name, asked, context)

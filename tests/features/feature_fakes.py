@@ -53,6 +53,10 @@ class Tiny(Backbone):
         self.scale, self.log, self.delay = scale, log, delay
         self.calls: list[tuple[int, bool]] = []
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what does not decide features."""
+        return {name: value for name, value in vars(self).items() if name not in {"log", "delay", "calls"}}
+
     def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
         self.calls.append((len(images), norm))
         if self.log is not None:

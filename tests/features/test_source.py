@@ -89,6 +89,7 @@ def test_the_code_of_a_foreign_model_is_part_of_the_key(tmp_path: Path, monkeypa
     before = identity.model_identity(backbone, "fp32")
     assert before == identity.model_identity(backbone, "fp32")
     plug.write_text(plug.read_text().replace("pass", "scale = 2.0"))
+    backbone.forget_hashes()
     assert before != identity.model_identity(backbone, "fp32")
 
 

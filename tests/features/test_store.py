@@ -71,8 +71,8 @@ def test_killed_three_times_equals_uninterrupted_bit_for_bit(tmp_path: Path):
     finish(start(slow, tmp_path))
     extracted(tmp_path / "whole", MEAN, PATCHES, n=160)
     assert features(tmp_path) == features(tmp_path / "whole")
-    # 40 batches, and for every kill at most the one it was at.
-    assert 40 <= lines(log) <= 40 + 3
+    # 40 batches, two of the probe, and for every kill at most the one it was at.
+    assert 42 <= lines(log) <= 42 + 3
 
 
 def test_two_processes_share_one_cache(tmp_path: Path):
@@ -88,13 +88,14 @@ def test_two_processes_share_one_cache(tmp_path: Path):
     (tmp_path / "go").touch()
     finish(first, second)
     assert lines(tmp_path / "first") == 0
-    assert lines(tmp_path / "forwards") == 10
+    # Ten batches, and two that each process shows the model again.
+    assert lines(tmp_path / "forwards") == 10 + 4
 
 
 def test_two_ranks_equal_one_process_bit_for_bit(tmp_path: Path):
     finish(*[start(shard, tmp_path, rank) for rank in range(2)])
-    # Three batches of six each, once for each readout.
-    assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["6 22", "6 0"]
+    # Three batches of six each, and two of the probe, once for each readout.
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["10 22", "10 0"]
     extracted(tmp_path / "whole", MEAN, PATCHES, n=22)
     assert features(tmp_path) == features(tmp_path / "whole")
 

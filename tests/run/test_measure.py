@@ -125,7 +125,7 @@ def test_all_tasks_of_a_call_share_one_pass(tmp_path: Path, monkeypatch: pytest.
     jobs = [make_job("knn", "digits", digits, settings, 80) for settings in several]
     found = list(measure(backbone, jobs, context(tmp_path), None))
     assert len(found) == 3
-    assert images == 160 + 1  # a black one tells what an image costs
+    assert images == 160 + 2 * 4 + 1  # four of each pass are compared; a black one tells what an image costs
 
 
 def test_the_seed_is_set_after_the_backbone_was_built(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Model types whose token layout `_LAYOUTS` does not state are refused. Code from repositories is never run.
 """
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -72,6 +73,9 @@ class HfBackbone(Backbone):
         super().__init__(card, num_blocks=len(layers))
         self.model = model
         self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
+        if Path(card.arch).is_dir():
+            # Another version of the library may read the same file otherwise: what differs from its defaults.
+            self.configuration = json.loads(model.config.to_json_string(use_diff=True))
         self._layers, self._tower = [layers], [tower]  # In lists, so that no tensor is registered twice.
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:

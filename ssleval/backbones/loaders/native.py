@@ -6,7 +6,7 @@ is also the plain ViT of supervised weights. A file that `ssleval train` wrote d
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,10 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if not untrained:
         path = fetch_card(card) if weights.kind == "published" else weights.file
         fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
-    return NativeBackbone(card, vit).eval()
+    backbone = NativeBackbone(card, vit)
+    if card.arch.startswith(_FILE):
+        backbone.configuration = asdict(config)
+    return backbone.eval()
 
 
 def _stated(card: BackboneCard) -> VitConfig:

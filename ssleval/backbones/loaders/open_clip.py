@@ -122,7 +122,10 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
     elif weights.kind == "checkpoint":
         fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
-    return OpenClipBackbone(card, model)
+    backbone = OpenClipBackbone(card, model)
+    if Path(card.arch).is_dir():
+        backbone.configuration = _folder_config(Path(card.arch))["model_cfg"]
+    return backbone
 
 
 def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:

@@ -12,12 +12,13 @@ import torch
 
 from ssleval.core import BackboneCard, digest
 from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
 
 
 def _card(identifier: str) -> BackboneCard:
-    card = _made(identifier).card
+    card = _made(identifier)[1].card
     return replace(card, name=identifier, loader="python_file", arch=identifier)
 
 
@@ -26,13 +27,17 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         raise ConfigError(f"{card.name}: a file of your own loads its own weights; leave --checkpoint out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
-        backbone = _made(card.arch)
+        module, backbone = _made(card.arch)
     backbone.card = card
+    # Also where the class is not of this file: the factory may change what another one built.
+    backbone.configuration = {
+        "code": code_sha256(backbone, [module]), "attributes": attributes_sha256(backbone)
+    }  # fmt: skip
     return backbone
 
 
-def _made(identifier: str) -> Backbone:
-    """Run the file and call its factory."""
+def _made(identifier: str) -> tuple[str, Backbone]:
+    """Run the file and call its factory; return the name of the module, and the model."""
     location, _, factory = identifier.rpartition(":")
     path = Path(location)
     if not path.is_file():
@@ -52,7 +57,7 @@ def _made(identifier: str) -> Backbone:
         raise ContractError(
             f"{identifier}() returned {type(backbone).__name__}, expected a ssleval.core.backbone.Backbone"
         )
-    return backbone
+    return name, backbone
 
 
 backbones.register("python_file")(Loader(_card, _build))
