@@ -9,6 +9,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copyreg import dispatch_table
 from enum import Enum
 from functools import cached_property, lru_cache
 from importlib.machinery import PathFinder
@@ -170,7 +171,9 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
         return _used(value)
     try:
-        reduced = value.__reduce_ex__(4)
+        # Patterns and the like, which have no method for it, are registered.
+        reduce = dispatch_table.get(type(value))
+        reduced: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
     except Exception:
         return (type(value),)
     return [list(part) if isinstance(part, Iterator) else part for part in reduced]  # pyright: ignore[reportUnknownVariableType]

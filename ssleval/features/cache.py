@@ -67,11 +67,12 @@ def folder_of(cache: Path, key: str) -> Path:
 def lock(cache: Path, key: str) -> Generator[None]:
     """Lock a pass for writing; while another process has it, wait and report that on stderr."""
     file_lock = _lock(cache, key)
-    try:
-        held = file_lock.acquire(timeout=0)
-    except Timeout:
-        print(f"ssleval: waiting for another process that extracts pass {key[:12]}", file=sys.stderr)  # noqa: T201
-        held = file_lock.acquire()
+    with disk(Path(file_lock.lock_file)):
+        try:
+            held = file_lock.acquire(timeout=0)
+        except Timeout:
+            print(f"ssleval: waiting for another process that extracts pass {key[:12]}", file=sys.stderr)  # noqa: T201
+            held = file_lock.acquire()
     with held:
         yield
 

@@ -126,15 +126,15 @@ def _cause(
 ) -> str:
     """Return what is wrong with the model itself, or '' where it gives every image the same features."""
 
-    def first(*batch: Tensor) -> Float[np.ndarray, "1 ..."]:
-        return forward(backbone, torch.cat(batch), (readout,), context)[readout][:1].float().cpu().numpy()
+    def last(*batch: Tensor) -> Float[np.ndarray, "1 ..."]:
+        return forward(backbone, torch.cat(batch), (readout,), context)[readout][-1:].float().cpu().numpy()
 
     for image in images:
-        alone = first(image)
-        if not difference(alone, first(image)) <= TOLERANCES[context.precision]:
+        alone = last(image)
+        if not difference(alone, last(image)) <= TOLERANCES[context.precision]:
             return "the model gives an image other features each time; take what is random out of it"
         if pass_.geometry.fixed_size is None:
             continue
-        if not difference(alone, first(image, *images)) <= TOLERANCES[context.precision]:
+        if not difference(alone, last(*images, image)) <= TOLERANCES[context.precision]:
             return "the model gives an image other features, or another row, in another batch; mend its code"
     return ""

@@ -38,6 +38,13 @@ class Shard:
             distributed.all_reduce(flags)
         return bool(flags)
 
+    def agrees(self, number: int) -> bool:
+        """Return whether ``number``, of at most 32 bits, is the same in all processes."""
+        total = torch.tensor(number, dtype=torch.float64)
+        if self.world > 1:
+            distributed.all_reduce(total)
+        return int(total) == number * self.world
+
 
 def current_shard() -> Shard:
     """Return the share of this process, joining the group that `torchrun` describes where none is joined."""

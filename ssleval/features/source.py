@@ -27,7 +27,7 @@ from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical
 from ssleval.features.shard import Shard, current_shard
-from ssleval.features.store import REPAIR, StoredPass
+from ssleval.features.store import StoredPass
 
 
 class FeatureSource:
@@ -208,10 +208,7 @@ class FeatureSource:
         return cache.folder_of(self.context.cache, pass_.key)
 
     def _open(self, pass_: Pass) -> StoredPass | None:
-        stored = StoredPass.open(self._folder(pass_))
-        if stored is not None and stored.images != len(pass_.split):
-            raise DataError(f"{stored.folder}: damaged (not {len(pass_.split)} images); {REPAIR}")
-        return stored
+        return StoredPass.open(self._folder(pass_))
 
     def _recent(self, pass_: Pass) -> StoredPass | None:
         """Return the pass on disk, unless it is older than this run may use."""
@@ -234,6 +231,11 @@ class FeatureSource:
         return self.context.skip_corrupt or bool(stored.valid().all())
 
     def _fill(self, pass_: Pass, shard: Shard) -> None:
+        if not shard.agrees(int(pass_.key[:8], 16)):
+            raise ContractError(
+                f"{pass_.label}: the processes have different models or data; give all of them the same "
+                "weights, and attributes without rank or device"
+            )
         with cache.lock(self.context.cache, pass_.key) if shard.leads else nullcontext():
             if shard.leads:
                 self._begin(pass_)

@@ -93,9 +93,24 @@ def shard(cache: Path, rank: int) -> None:
         with contextlib.suppress(ContractError):
             source.load(request_of(dataset, POOLED))
             rows = -1
+    calls = len(backbone.calls)
+    # One process has another model: under the same key, then under another. All of them must notice.
+    backbone.scale = 1.0 + rank
+    said = refusal(backbone, cache)
+    backbone.forget_hashes()
+    said += refusal(backbone, cache)
     distributed.barrier()
     distributed.destroy_process_group()
-    (cache / f"rank{rank}").write_text(f"{len(backbone.calls)} {rows}")
+    (cache / f"rank{rank}").write_text(f"{calls} {rows}")
+    (cache / f"refusals{rank}").write_text(said)
+
+
+def refusal(backbone: Tiny, cache: Path) -> str:
+    try:
+        FeatureSource(backbone, context_of(cache)).prepare([request_of(dataset_of(split_of(22)), MEAN)])
+    except ContractError as error:
+        return f"{error}\n"
+    return "none\n"
 
 
 class Wide(Tiny):

@@ -1,3 +1,5 @@
+import errno
+import json
 import os
 import signal
 import time
@@ -9,7 +11,7 @@ import pytest
 
 from ssleval.core import Readout
 from ssleval.errors import ConfigError, DataError
-from ssleval.features import FeatureSource, cache
+from ssleval.features import FeatureSource, cache, store
 from ssleval.features.arrays import RowFile
 from ssleval.features.store import Column, StoredPass, Writer
 from tests.features.feature_fakes import (
@@ -96,6 +98,13 @@ def test_two_ranks_equal_one_process_bit_for_bit(tmp_path: Path):
     finish(*[start(shard, tmp_path, rank) for rank in range(2)])
     # Three batches of six each, and two of the probe, once for each readout.
     assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["10 22", "10 0"]
+    first, second = ((tmp_path / f"refusals{rank}").read_text().splitlines() for rank in range(2))
+    assert first[0] == "noise/train: another process refused its features"
+    assert second[0].startswith(
+        "tiny on noise/train: mean-2 of image_0.jpg differs by 50.0% from what is stored"
+    )
+    assert first[1] == second[1]
+    assert "different models or data" in first[1]
     extracted(tmp_path / "whole", MEAN, PATCHES, n=22)
     assert features(tmp_path) == features(tmp_path / "whole")
 
@@ -211,14 +220,145 @@ def test_a_lost_file_is_extracted_again_or_said(tmp_path: Path, name: str, harm:
     assert features(tmp_path) == features(tmp_path / "whole")
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[128 + 32 * 5] ^= 1
+    path.write_bytes(content)
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:128].ljust(path.stat().st_size, b"\0"))
+
+
+def twos(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:128].ljust(path.stat().st_size, b"\2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("mean-2.npy", flip, r"mean-2.npy: damaged: rows 4..7 differ from their checksum"),
+        ("mean-2.npy", zero, r"mean-2.npy: damaged: rows 0..3 differ from their checksum"),
+        ("valid.npy", zero, r"valid.npy: damaged: rows 0..3 mark other images than have features"),
+        ("valid.npy", twos, r"valid.npy: damaged \(a mark that is neither 0 nor 1\)"),
+        ("mean-2.journal.npy", twos, r"mean-2.npy: damaged: rows 0..3 differ from their checksum"),
+    ],
+)
+def test_damaged_bytes_are_never_scored(
+    tmp_path: Path, name: str, harm: Callable[[Path], object], message: str
+):
+    extracted(tmp_path / "whole", MEAN)
+    extracted(tmp_path, MEAN)
+    request = request_of(dataset_of(split_of(10)), MEAN)
+    reading = FeatureSource(Tiny(), context_of(tmp_path, skip_corrupt=True))
+    harm(stored(tmp_path).folder / name)
+    store._CHECKED.clear()  # as in another process
+    for use in (reading.load, reading.prepare):
+        with pytest.raises(DataError, match=f"{message}.*cache verify"):
+            use(request) if use == reading.load else use([request])  # pyright: ignore[reportArgumentType]
+    assert cache.verify(tmp_path)
+    extracted(tmp_path, MEAN)
+    assert features(tmp_path) == features(tmp_path / "whole")
+
+
+def test_wrong_marks_leave_out_no_image_of_another_readout(tmp_path: Path):
+    extracted(tmp_path, MEAN)
+    zero(stored(tmp_path).folder / "valid.npy")
+    store._CHECKED.clear()
+    with pytest.raises(DataError, match="mark other images than have features"):
+        extracted(tmp_path, GEM, skip_corrupt=True)
+
+
+def test_a_file_is_compared_with_its_checksums_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    extracted(tmp_path, MEAN)
+    lengths: list[int] = []
+    monkeypatch.setattr(store, "crc32", lambda data: lengths.append(len(data)) or 0)
+    one, (column,) = stored(tmp_path), stored(tmp_path).columns()
+    one.check(column)
+    assert lengths == []
+    store._CHECKED.clear()
+    with pytest.raises(DataError, match="damaged"):
+        one.check(column)
+    assert lengths == [4 * 32]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        '{"images": 10}',
+        "[]",
+        "nul\0",
+        '"\\u0000"',
+        "[" * 100_000,
+        {"images": -1},
+        {"batch_size": 0},
+        {"batch_size": "4"},
+        {"columns": []},
+        {"columns": {"../mean-2": {"row": [8], "dtype": "float32"}}},
+        {"columns": {"mean-2\0": {"row": [8], "dtype": "float32"}}},
+        {"columns": {"mean-2": {"row": [8], "dtype": "object"}}},
+        {"columns": {"mean-2": {"row": [-8], "dtype": "float32"}}},
+        {"columns": {"mean-2": {"dtype": "float32"}}},
+        {"created": "yesterday"},
+        {"identity": {"dataset": ["noise", "train", "f", 10]}},
+        {"identity": "gone"},
+        {"model": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_description_is_one_line_everywhere(tmp_path: Path, harm: str | dict[str, object]):
+    for n in (10, 11):
+        extracted(tmp_path, MEAN, n=n)
+    (path,) = (path for path in tmp_path.glob("features/*/pass.json") if '"images": 10' in path.read_text())
+    path.write_text(harm if isinstance(harm, str) else json.dumps(json.loads(path.read_text()) | harm))
+    with pytest.raises(DataError) as caught:
+        extracted(tmp_path, MEAN)
+    assert "damaged" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    entries, errors, found = cache.info(tmp_path), cache.damaged(tmp_path), cache.verify(tmp_path)
+    assert [entry.images for entry in entries] == [11]
+    assert [str(error)[: len(str(path))] for error in errors] == [str(path)]
+    assert [(damage.column, list(damage.rows)) for damage in found] == [("pass.json", [])]
+    assert len(extracted(tmp_path, MEAN).calls) == 3
+
+
+def test_a_pass_without_marks_is_removed_by_verify_and_extracted_again(tmp_path: Path):
+    extracted(tmp_path, MEAN)
+    (stored(tmp_path).folder / "valid.npy").write_bytes(b"\x93NUMPY")
+    assert [damage.column for damage in cache.verify(tmp_path)] == ["valid.npy"]
+    assert cache.info(tmp_path) == []
+    assert len(extracted(tmp_path, MEAN).calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("pathlib.Path.mkdir", ".lock"),
+        ("os.pwrite", "valid.npy"),
+        ("os.fsync", "valid.npy"),
+        ("tempfile.mkstemp", "pass.json"),
+        ("filelock.BaseFileLock.acquire", ".lock"),
+    ],
+)
+def test_a_full_disk_names_the_file_wherever_it_strikes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, named: str
+):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(DataError, match=rf"{named}.*No space left on device"):
+        extracted(tmp_path, MEAN)
+
+
 def test_verify_finds_a_flipped_bit_and_only_that_batch_is_redone(tmp_path: Path):
     extracted(tmp_path, MEAN, PATCHES)
     whole = features(tmp_path)
     assert cache.verify(tmp_path) == []
     (path,) = tmp_path.glob("features/*/mean-2.npy")
-    content = bytearray(path.read_bytes())
-    content[128 + 32 * 5] ^= 1
-    path.write_bytes(content)
+    flip(path)
     (damage,) = cache.verify(tmp_path)
     assert (damage.column, damage.batch, damage.rows) == ("mean-2", 1, range(4, 8))
     assert cache.verify(tmp_path) == []
