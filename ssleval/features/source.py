@@ -211,8 +211,13 @@ class FeatureSource:
         return StoredPass.open(self._folder(pass_))
 
     def _recent(self, pass_: Pass) -> StoredPass | None:
-        """Return the pass on disk, unless it is older than this run may use."""
-        stored = self._open(pass_)
+        """Return the pass on disk, unless it is older than this run may use, or its age cannot be read."""
+        try:
+            stored = self._open(pass_)
+        except DataError:
+            if self.context.since:
+                return None
+            raise
         return None if stored is None or stored.created < self.context.since else stored
 
     def _stored(self, pass_: Pass) -> StoredPass:
