@@ -16,7 +16,15 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from ssleval.core import IGNORED, Split
 from ssleval.core.settings import Positive, updated
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint, images_below, opened
+from ssleval.datasets.files.images import (
+    EXTENSIONS,
+    ImageFiles,
+    file_rows,
+    fingerprint,
+    header,
+    images_below,
+    opened,
+)
 from ssleval.errors import DataError
 
 Window: TypeAlias = tuple[float, float, float, float]
@@ -36,11 +44,10 @@ class _TargetFiles:
         """Return the pixels of a target as they are in its file, which must have one of PIL's ``modes``."""
         path, image_path = self.root / self.targets[index], self.root / self.images[index]
         with opened(path, str(path)) as target:
-            target.load()
             if target.mode not in modes:
                 raise DataError(f"{path}: pixels of mode {target.mode!r}, expected {expected}")
             pixels = np.array(target)
-        with opened(image_path, str(image_path)) as image:  # only its header is read
+        with header(image_path, str(image_path)) as (image, _):
             width, height = image.size
         if pixels.shape != (height, width):
             raise DataError(

@@ -3,12 +3,13 @@
 Decoding equals torchvision's default loader to the pixel: PIL, ``convert("RGB")``, the EXIF orientation
 ignored, alpha dropped. There are two exceptions, where that loader silently returns a wrong image. Greyscale
 of 16 bits keeps its high byte, as PIL does for colour of 16 bits; PIL would clip it to white. Pixel types
-without a known range are refused.
+without a known range are refused. So are images whose data end early, and files that are none of `FORMATS`.
 """
 
 import hashlib
 import json
 import os
+import stat
 import struct
 import warnings
 import zlib
@@ -21,15 +22,22 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ssleval.core import Split
 from ssleval.core.files import file_sha256
 from ssleval.datasets.files.names import Names
+from ssleval.datasets.files.whole import load_whole
 from ssleval.errors import ConfigError, DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """File name extensions of images, as torchvision lists them; compared in lower case."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+"""What PIL may take a file for, whatever its name: some of its other readers start programs."""
+
+LARGEST = 2**31
+"""Bytes of an image file that is read: more than the pixels of the largest that PIL decodes."""
 
 SPLITS = ("train", "val", "test")
 """Names of splits in data of one's own; the last one that exists is scored."""
@@ -37,33 +45,59 @@ SPLITS = ("train", "val", "test")
 _STRAYS = frozenset({"thumbs.db", "desktop.ini"})
 """Files that file managers leave behind. They are skipped, as hidden files are."""
 
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error,
-            Image.DecompressionBombError)  # fmt: skip
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+            zlib.error, Image.DecompressionBombError)  # fmt: skip
 """What PIL's plug-ins raise on a file that is truncated, corrupt or no image."""
 
 
 @contextmanager
 def opened(file: Path | bytes, name: str) -> Generator[Image.Image]:
-    """Open an encoded image, which messages call ``name``; DataError where it cannot be decoded inside."""
+    """Decode an encoded image whole; messages call it ``name``.
+
+    Raises:
+        DataError: the image is missing, damaged, cut short, or no regular file of one of `FORMATS`.
+        ConfigError: PIL is set to fill damaged images with grey.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
+    with header(file, name) as (image, content):
+        load_whole(image, content)
+        yield image
+
+
+@contextmanager
+def header(file: Path | bytes, name: str) -> Generator[tuple[Image.Image, bytes]]:
+    """Open an encoded image, whose size and mode are known then, and its content; errors as `opened`."""
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            yield image
+        content = file if isinstance(file, bytes) else _read(file)
+        # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(BytesIO(content), formats=FORMATS) as image,
+        ):
+            yield image, content
     except _DAMAGED as error:
-        raise DataError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
+        known = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{name}: cannot be decoded ({known}); replace or remove it") from error
+
+
+def _read(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    if status.st_size > LARGEST:
+        raise OSError(f"{status.st_size:,} bytes, at most {LARGEST:,} are read")
+    return path.read_bytes()
 
 
 def decode(file: Path | bytes, name: str) -> Image.Image:
     """Decode a whole image, which messages call ``name``, to RGB.
 
     Raises:
-        DataError: the image is missing, damaged, or of a pixel type without a known range.
+        DataError: as `opened`, or the pixels are of a type without a known range.
         ConfigError: PIL is set to fill damaged images with grey.
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
-    # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
-    with warnings.catch_warnings(action="ignore"), opened(file, name) as image:
-        image.load()
+    with opened(file, name) as image:
         return _to_rgb(image, name)
 
 
