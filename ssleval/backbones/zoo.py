@@ -106,16 +106,35 @@ def find_card(name: str) -> BackboneCard:
 
 
 def match_models(patterns: str) -> list[str]:
-    """Expand a comma list of names and globs over the zoo, in the given order and without repeats."""
+    """Expand a comma list of names and globs over the zoo, in the given order and without repeats.
+
+    A comma is part of a name where only that names a file or folder, as in ``hf:a,b`` and ``a,b.py:factory``.
+    """
     zoo = _packaged_zoo()
     names: list[str] = []
-    for pattern in filter(None, map(str.strip, patterns.split(","))):
+    for pattern in _separate(patterns):
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
         named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if not matches and not named:
             raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
         names += matches or [pattern]
     return list(dict.fromkeys(names))
+
+
+def _separate(patterns: str) -> list[str]:
+    parts, names = patterns.split(","), list[str]()
+    while parts:
+        joined = (",".join(parts[:count]).strip() for count in range(len(parts), 1, -1))
+        name = next((name for name in joined if _names_a_file(name)), parts[0].strip())
+        parts = parts[name.count(",") + 1 :]
+        names.append(name)
+    return list(filter(None, names))
+
+
+def _names_a_file(name: str) -> bool:
+    path, _, _ = name.removeprefix(_RANDOM).partition(".py:")
+    location = f"{path}.py" if path != name.removeprefix(_RANDOM) else path.removeprefix("hf:")
+    return "\0" not in location and Path(location).expanduser().exists()
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
-import yaml
 from jaxtyping import Float32, Shaped, UInt8
 
 from ssleval.core import IGNORED, Split
 from ssleval.core.settings import Positive, updated
+from ssleval.core.yamlfile import read_yaml
 from ssleval.datasets.files.images import (
     EXTENSIONS,
     ImageFiles,
@@ -23,6 +23,7 @@ from ssleval.datasets.files.images import (
     fingerprint,
     header,
     images_below,
+    is_stray,
     opened,
 )
 from ssleval.errors import DataError
@@ -139,10 +140,7 @@ def read_format(path: Path) -> DepthFormat:
     """Return the settings in a ``depth.yaml``, or the defaults if the file does not exist."""
     if not path.exists():
         return DepthFormat()
-    try:
-        stated = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a YAML file ({error})") from error
+    stated = read_yaml(path)
     if not isinstance(stated, dict):
         raise DataError(f"{path}: expected lines such as scale: 1000")
     return updated(DepthFormat(), stated, str(path))
@@ -165,7 +163,11 @@ def named_classes(count: int, *ignored: int) -> dict[int, int]:
 
 def color_sequence(root: Path) -> tuple[list[str], list[str], list[str]]:
     """Return names, images and depths of the frames NAME.color.EXT and NAME.depth.png, in order of names."""
-    images = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
+    images = sorted(
+        path.name
+        for path in root.glob("*.color.*")
+        if path.suffix.lower() in EXTENSIONS and not is_stray(path.name)
+    )
     names = [image.rpartition(".color.")[0] for image in images]
     return names, images, [f"{name}.depth.png" for name in names]
 

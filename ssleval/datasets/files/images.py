@@ -42,8 +42,8 @@ LARGEST = 2**31
 SPLITS = ("train", "val", "test")
 """Names of splits in data of one's own; the last one that exists is scored."""
 
-_STRAYS = frozenset({"thumbs.db", "desktop.ini"})
-"""Files that file managers leave behind. They are skipped, as hidden files are."""
+_STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+"""What file managers and archivers leave behind."""
 
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
             zlib.error, Image.DecompressionBombError)  # fmt: skip
@@ -165,10 +165,22 @@ def file_rows(root: Path, paths: Iterable[str], *, full_hash: bool) -> Iterator[
     for name in paths:
         path = os.path.join(folder, name)  # noqa: PTH118
         try:
-            size = os.stat(path).st_size  # noqa: PTH116
+            size = _size(path, name)
             yield [name, size, file_sha256(path)] if full_hash else [name, size]
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; the list of images names it") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path}: {reason}; the list of images names it") from error
+
+
+def _size(path: str, name: str) -> int:
+    try:
+        name.encode()
+    except UnicodeError as error:
+        raise ValueError("its name is no UTF-8, in which results are stored") from error
+    status = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    return status.st_size
 
 
 def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
@@ -192,16 +204,20 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     folders: list[str] = []
+    linked = False
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_stray(entry.name):
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
+                linked = linked or entry.is_symlink()
             elif entry.name.lower().endswith(EXTENSIONS):
                 raise DataError(f"{entry.path}: an image outside any class folder; put it in one")
     if not folders:
         raise DataError(f"{root}: no class folders; expected one folder of images for every class")
+    if linked and len({(root / name).resolve() for name in folders}) < len(folders):
+        raise DataError(f"{root}: two class folders are one, through a link; an image has one class")
     return tuple(sorted(folders))
 
 
@@ -225,17 +241,22 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarr
     return paths, np.repeat(np.arange(len(names)), counts)
 
 
+def is_stray(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over: hidden, or left behind by a program."""
+    return name.startswith(".") or name.lower() in _STRAYS
+
+
 def images_below(folder: str, prefix: str) -> Iterator[str]:
     """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name, lower = entry.name, entry.name.lower()
-            if name.startswith(".") or lower in _STRAYS:
+            if is_stray(name):
                 continue
             if entry.is_dir():
                 yield from images_below(entry.path, f"{prefix}/{name}")
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
-            else:
+            elif lower != "tmp":  # Caltech-101 is published with such a file
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")

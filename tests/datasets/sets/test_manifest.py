@@ -57,7 +57,7 @@ def test_one_path_may_be_in_two_splits(tmp_path: Path) -> None:
     [
         (ROWS, "path,class,split", "no column label"),
         ([*ROWS, "img/1.png,zebra,train"], "path,label,split", r"line 5: img/1\.png is in train twice"),
-        ([*ROWS, "img/1.png,lion,test"], "path,label,split", "absent from train: lion"),
+        ([*ROWS, "img/4.png,lion,test"], "path,label,split", "absent from train: lion"),
         ([*ROWS, "img/1.png,ant,dev"], "path,label,split", "line 5: split 'dev'"),
         ([*ROWS, "img/1.png,,test"], "path,label,split", "line 5: .*must not be empty"),
         ([*ROWS, "img/1.png"], "path,label,split", "line 5: .*must not be empty"),
