@@ -1,5 +1,6 @@
 """Backbones by name: the aliases of ``model_zoo.yaml``, and ``source:identifier`` for all other models."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
@@ -132,9 +133,11 @@ def _separate(patterns: str) -> list[str]:
 
 
 def _names_a_file(name: str) -> bool:
-    path, _, _ = name.removeprefix(_RANDOM).partition(".py:")
-    location = f"{path}.py" if path != name.removeprefix(_RANDOM) else path.removeprefix("hf:")
-    return "\0" not in location and Path(location).expanduser().exists()
+    name = name.removeprefix(_RANDOM)
+    path, colon, factory = name.rpartition(".py:")
+    location = f"{path}.py" if colon and "," not in factory else name.removeprefix("hf:")
+    # os and not pathlib, which raises where a name is too long or has a zero byte.
+    return os.path.exists(os.path.expanduser(location))  # noqa: PTH110, PTH111
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:

@@ -192,8 +192,8 @@ def _add(
 
 def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     file = archive.extractfile(member)
-    text = file.read(30).decode("ascii", "replace").strip() if file else ""
-    if not text.isdigit() or len(text) > 20 or int(text) >= MOST_CLASSES:
+    text = file.read(99).decode("ascii", "replace").strip() if file else ""
+    if not text.isdigit() or member.size >= 99 or int(text) >= MOST_CLASSES:
         raise DataError(
             f"wds:{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
         )
