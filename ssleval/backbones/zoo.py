@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
 
 _RANDOM = "random:"
+_MOST_PARTS = 9
+"""A path in a list of names may hold one comma less."""
 _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
@@ -125,7 +127,7 @@ def match_models(patterns: str) -> list[str]:
 def _separate(patterns: str) -> list[str]:
     parts, names = patterns.split(","), list[str]()
     while parts:
-        joined = (",".join(parts[:count]).strip() for count in range(len(parts), 1, -1))
+        joined = (",".join(parts[:count]).strip() for count in range(min(len(parts), _MOST_PARTS), 1, -1))
         name = next((name for name in joined if _names_a_file(name)), parts[0].strip())
         parts = parts[name.count(",") + 1 :]
         names.append(name)

@@ -160,5 +160,7 @@ def test_a_path_may_hold_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert match_models(text) == [
         "pixels", "my,model.py:make", "hf:a,b", "x,y.safetensors", "random:a,b/c.py:f", "dino_vits16",
     ]  # fmt: skip
+    with pytest.raises(UnknownNameError, match="no model 'a'"):
+        match_models("a," * 20_000)
     with pytest.raises(UnknownNameError, match="no model 'dino_vitz16'; did you mean"):
         match_models("pixels,dino_vitz16,dino_vits16")

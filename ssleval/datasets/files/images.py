@@ -246,17 +246,28 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in _STRAYS
 
 
-def images_below(folder: str, prefix: str) -> Iterator[str]:
-    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order."""
+def images_below(folder: str, prefix: str, around: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
+
+    ``around`` are folders that links led from and to; DataError where a link leads back.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             name, lower = entry.name, entry.name.lower()
             if is_stray(name):
                 continue
             if entry.is_dir():
-                yield from images_below(entry.path, f"{prefix}/{name}")
+                inside = _around(entry, folder, around) if entry.is_symlink() else around
+                yield from images_below(entry.path, f"{prefix}/{name}", inside)
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
             elif lower != "tmp":  # Caltech-101 is published with such a file
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")
+
+
+def _around(link: os.DirEntry[str], folder: str, around: tuple[str, ...]) -> tuple[str, ...]:
+    target, inside = os.path.realpath(link.path), (*around, os.path.realpath(folder))
+    if any(f"{one}/".startswith(f"{target}/") for one in inside):
+        raise DataError(f"{link.path}: a link to a folder that holds it; remove it")
+    return (*inside, target)

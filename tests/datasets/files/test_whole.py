@@ -169,7 +169,7 @@ def test_postscript_named_png_starts_nothing(monkeypatch: pytest.MonkeyPatch, tm
     from PIL import EpsImagePlugin
 
     started: list[object] = []
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **_: started.append(args))
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started.append)
     path = tmp_path / "photo.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(DataError, match=r"photo\.png: cannot be decoded \(none of JPEG, PNG"):
