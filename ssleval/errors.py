@@ -14,9 +14,18 @@ The command line prints these as one line and exits with 2; anything else is a b
 traceback. A message says who, what it got, what it needed and what to do.
 """
 
+_LONGEST = 2_000
+
 
 class SslevalError(Exception):
-    """Base class. Catch this to catch everything ssleval raises on purpose."""
+    """Base class. Catch this to catch everything ssleval raises on purpose.
+
+    Messages quote names from files, which have no bound: of a long one, beginning and end are kept.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        half = _LONGEST // 2
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:half]} ... {message[-half:]}")
 
 
 class UnknownNameError(SslevalError):

@@ -1,5 +1,6 @@
 """Backbones by name: the aliases of ``model_zoo.yaml``, and ``source:identifier`` for all other models."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
 
 _RANDOM = "random:"
+_MOST_PARTS = 9
+"""A path in a list of names may hold one comma less."""
 _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
@@ -106,16 +109,37 @@ def find_card(name: str) -> BackboneCard:
 
 
 def match_models(patterns: str) -> list[str]:
-    """Expand a comma list of names and globs over the zoo, in the given order and without repeats."""
+    """Expand a comma list of names and globs over the zoo, in the given order and without repeats.
+
+    A comma is part of a name where only that names a file or folder, as in ``hf:a,b`` and ``a,b.py:factory``.
+    """
     zoo = _packaged_zoo()
     names: list[str] = []
-    for pattern in filter(None, map(str.strip, patterns.split(","))):
+    for pattern in _separate(patterns):
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
         named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if not matches and not named:
             raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
         names += matches or [pattern]
     return list(dict.fromkeys(names))
+
+
+def _separate(patterns: str) -> list[str]:
+    parts, names = patterns.split(","), list[str]()
+    while parts:
+        joined = (",".join(parts[:count]).strip() for count in range(min(len(parts), _MOST_PARTS), 1, -1))
+        name = next((name for name in joined if _names_a_file(name)), parts[0].strip())
+        parts = parts[name.count(",") + 1 :]
+        names.append(name)
+    return list(filter(None, names))
+
+
+def _names_a_file(name: str) -> bool:
+    name = name.removeprefix(_RANDOM)
+    path, colon, factory = name.rpartition(".py:")
+    location = f"{path}.py" if colon and "," not in factory else name.removeprefix("hf:")
+    # os and not pathlib, which raises where a name is too long or has a zero byte.
+    return os.path.exists(os.path.expanduser(location))  # noqa: PTH110, PTH111
 
 
 def read_zoo(path: Path | None = None) -> dict[str, BackboneCard]:

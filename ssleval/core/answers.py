@@ -1,14 +1,17 @@
 """What is right for a query: images of its group, the instance it shows, the captions of an image."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ssleval.core.targets import Groups
 from ssleval.core.task import Inputs
-from ssleval.core.vocabulary import Dataset, FeatureTable
+from ssleval.core.vocabulary import Dataset, FeatureTable, Samples
 from ssleval.errors import ContractError, DataError
 
 
@@ -37,6 +40,35 @@ def answers_of(dataset: Dataset, queries: FeatureTable, gallery: FeatureTable) -
     if not any(len(answer.right) for answer in answers):
         raise DataError(f"{card.name}: no image of {card.test_split!r} has an answer; it needs groups of two")
     return answers
+
+
+def with_clusters(samples: Samples, answers: Sequence[Groups], own: Sequence[int] = ()) -> Samples:
+    """Return samples of queries whose clusters are named: queries that ask for one thing were drawn together.
+
+    They share a right answer, or are each other's, directly or through others. The cluster is the column
+    ``group`` where that says the same, else a column ``cluster``; none where every query asks for a thing of
+    its own.
+
+    Args:
+        samples: one row for every query.
+        answers: of every row.
+        own: row of every query in the gallery, where they are images of it.
+    """
+    rows = [groups.right for groups in answers]
+    if own:
+        rows = [np.append(right, row) for right, row in zip(rows, own, strict=True)]
+    queries = np.repeat(np.arange(len(rows)), list(map(len, rows)))
+    images = np.unique(np.concatenate([*rows, np.zeros(0, np.int64)]), return_inverse=True)[1] + len(rows)
+    size = len(rows) + int(images.max(initial=-1)) + 1
+    links = coo_array((np.ones(len(queries)), (queries, images)), (size, size))
+    together = connected_components(links, directed=False)[1][: len(rows)]
+    count = len(np.unique(together))
+    if count == len(samples):
+        return samples
+    group = samples.columns.get("group", np.zeros(len(samples)))
+    if count == len(np.unique(group)) == len({*zip(group.tolist(), together.tolist(), strict=True)}):
+        return replace(samples, cluster="group")
+    return replace(samples, columns={**samples.columns, "cluster": together}, cluster="cluster")
 
 
 def open_set_labels(

@@ -6,7 +6,7 @@ needed to trust it. This part holds what describes models, data and scores and i
 that listing commands and result readers stay light.
 
 Axis letters used everywhere: ``b`` images, ``H W`` pixels, ``h w`` patch grid, ``d`` channels of a
-patch, ``p`` channels of the pooled vector, ``r`` resamples, ``n m`` samples, ``c`` classes.
+patch, ``p`` channels of the pooled vector, ``r`` rows of weights, ``n m`` samples, ``c`` classes.
 """
 
 import hashlib

@@ -1,12 +1,13 @@
 """Datasets by name: registered names, or ``source:location``."""
 
+import re
 from importlib.metadata import entry_points
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
 from ssleval.core.registry import suggestion, summaries
 from ssleval.core.settings import check
 from ssleval.datasets.published import Published
-from ssleval.errors import UnknownNameError
+from ssleval.errors import DataError, UnknownNameError
 
 
 def open_dataset(name: str, options: DatasetOptions) -> Dataset:
@@ -18,10 +19,34 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
         ConfigError: an option has a value of another type.
     """
     check(options, "options")
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise DataError(f"{name!a}: no name of a dataset or path in UTF-8, in which results are stored")
     source, colon, location = name.partition(":")
     if source not in datasets:
         raise UnknownNameError(f"no dataset {name!r}; {_hint(source, is_source=bool(colon))}")
     return datasets.get(source)(location, options)
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a comma list.
+
+    A comma inside braces is part of a name. So is one in ``source:location``, unless a dataset follows.
+    """
+    names: list[str] = []
+    for part in re.split(r",(?![^{}]*\})", text):
+        if names and ":" in names[-1] and not _begins_a_name(part.strip()):
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return [name.strip() for name in names if name.strip()]
+
+
+def _begins_a_name(part: str) -> bool:
+    source, colon, _ = part.partition(":")
+    if source not in datasets or colon or source == "scenes":
+        return source in datasets or not part
+    # A source needs a location, so that the word alone is a folder: masks:images,masks.
+    return not getattr(datasets.get(source), "__module__", "").startswith(datasets.package)
 
 
 def list_datasets() -> dict[str, DatasetCard | str]:

@@ -82,18 +82,22 @@ def published(
 
 def read_lines(listed: Path) -> list[str]:
     """Return the lines of a text file of a set, without blank lines; DataError where it is missing."""
-    return [line for line in _text(listed).splitlines() if line.strip()]
+    return [line for line in read_text(listed).splitlines() if line.strip()]
 
 
 def read_json(table: Path) -> Any:
     """Return the content of a JSON file of a set; DataError where it is missing or damaged."""
     try:
-        return json.loads(_text(table))
-    except json.JSONDecodeError as error:
+        return json.loads(read_text(table))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{table}: not a whole JSON file ({error}); fetch it again") from error
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return a text file of a set; DataError where it is missing or not in UTF-8."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; it comes with the images")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error

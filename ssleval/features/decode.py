@@ -64,7 +64,10 @@ class Decoder(Dataset[Decoded]):
         image = self.split.image(row)
         if isinstance(self.geometry, RandomView):
             return random_view(self.geometry, image, self.split.ids[row])
-        return apply(self.geometry, image)
+        try:
+            return apply(self.geometry, image)
+        except DataError as error:
+            raise DataError(f"{self.split.ids[row]}: {error}") from error
 
 
 def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:

@@ -8,7 +8,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssleval.core import Geometry, Interpolation, RandomView, digest
-from ssleval.errors import ContractError
+from ssleval.errors import ContractError, DataError
+
+MOST_PIXELS = 178_956_970
+"""Of a resized image: as many as PIL decodes. A long and narrow image can become a million times larger."""
 
 FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 
@@ -22,6 +25,11 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """
     _refuse_mode(image)
     size = _resized(geometry, *image.size)
+    if size[0] * size[1] > MOST_PIXELS:
+        raise DataError(
+            f"{image.width} x {image.height} pixels would become {size[0]:,} x {size[1]:,}; crop it or "
+            "leave it out"
+        )
     if size != image.size:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:

@@ -11,7 +11,7 @@ from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Task
 from ssleval.core.text import NOT_MEASURED
-from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.results import Result
@@ -108,7 +108,10 @@ def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
     if asked.suite is not None:
         lines = read_suite(asked.suite)
     else:
-        lines = [Measurement(task, data) for data in _listed(asked.datasets) for task in _listed(asked.tasks)]
+        names, kinds = split_names(asked.datasets), _listed(asked.tasks)
+        lines = [Measurement(task, data) for data in names for task in kinds]
+        if not lines:
+            raise ConfigError("no dataset was named")
     return with_tasks(lines, parse_settings(asked.settings))
 
 
@@ -142,5 +145,5 @@ def _outcomes(
 def _listed(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ConfigError("no task or dataset was named")
+        raise ConfigError("no task was named")
     return names

@@ -6,7 +6,7 @@ The whitening is learnt on the split ``whitening`` where the set has one, else o
 that are nobody's original. A query ranks the database by inner product, exactly. ``map``: average precision
 by trapezoids among the first ``depth``, an original that comes later being missed; ``map_KIND``: of one kind
 of edit. ``micro_ap``: average precision of all pairs of a query and an image in one ranking; those of queries
-without an original, which count nowhere else, are all wrong.
+without an original, which count nowhere else, are all wrong. The copies of one original are one cluster.
 
 Source: Douze et al. 2009 (Copydays); Caron et al. 2021, arXiv:2104.14294, sec. 4.2.2, and dino's
 eval_copy_detection.py; Douze et al. 2021, arXiv:2106.09672 (micro-AP).
@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.answers import answers_of, distractors, group_names
+from ssleval.core.answers import answers_of, distractors, group_names, with_clusters
 from ssleval.core.image_level import queries_and_gallery, tables_by_split
 from ssleval.core.settings import Count, Distinct, Natural, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -109,4 +109,4 @@ class CopyDetection(Task):
         kind = np.array([groups.group for groups in answers])
         for name in self.kinds:
             columns[f"ap_{name}"] = np.where(kind == card.class_names.index(name), aps, np.nan)
-        return Samples(queries.ids, columns)
+        return with_clusters(Samples(queries.ids, columns), answers)

@@ -7,7 +7,8 @@ answers (revisited Oxford and Paris, `scenes:retrieval`) average precision is by
 ``medium`` easy and hard answers are right; ``easy`` and ``hard`` make junk of the others. ``mp_LEVEL@k`` is
 the precision of the first k, or up to the last right answer where that comes sooner. On other groups average
 precision is the mean precision at right answers; ``map_macro`` averages group by group, and ``recall@k``
-counts queries with an answer among the first k. Queries without an answer count nowhere.
+counts queries with an answer among the first k. Queries without an answer count nowhere. Queries that ask for
+one thing (that share a right answer, or are each other's) are one cluster: intervals are over such things.
 
 Source: Radenovic et al. 2018, arXiv:1803.11285, sec. 3; Caron et al. 2021, arXiv:2104.14294, sec. 4.2.
 """
@@ -17,7 +18,7 @@ from functools import partial
 from typing import Annotated, ClassVar
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.answers import answers_of, groups_of
+from ssleval.core.answers import answers_of, groups_of, with_clusters
 from ssleval.core.image_level import VectorOfScales, queries_and_gallery, tables_by_split
 from ssleval.core.rows import samples_of
 from ssleval.core.settings import Count, Different
@@ -86,4 +87,5 @@ class Retrieval(VectorOfScales, Task):
         score = partial(graded_scores, levels=self.levels) if self.levels else plain_scores
         scores = [{**score(groups, self.ks), "group": groups.group} for groups in placed]
         rows = dict(zip((queries.ids[row] for row in asked), scores, strict=True))
-        return samples_of(rows, cluster="" if self.levels else "group")
+        own = [*asked] if card.train_split == card.test_split else []
+        return with_clusters(samples_of(rows), [*asked.values()], own)

@@ -149,3 +149,18 @@ def test_what_is_loaded_is_frozen_and_stays_in_evaluation():
 def test_data_that_chose_the_pretraining_set_is_stated():
     assert {"food101", "cars", "nyud", "roxford"} <= set(ZOO["dinov2_vitb14"].seeded_by)
     assert ZOO["dino_vits16"].seeded_by == ("imagenet1k",)
+
+
+def test_a_path_may_hold_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    for name in ("my,model.py", "x,y.safetensors", "a,b/c.py"):
+        (tmp_path / name).write_bytes(b"")
+    text = "pixels,my,model.py:make,hf:a,b,x,y.safetensors,random:a,b/c.py:f,dino_vits16"
+    assert match_models(text) == [
+        "pixels", "my,model.py:make", "hf:a,b", "x,y.safetensors", "random:a,b/c.py:f", "dino_vits16",
+    ]  # fmt: skip
+    with pytest.raises(UnknownNameError, match="no model 'a'"):
+        match_models("a," * 20_000)
+    with pytest.raises(UnknownNameError, match="no model 'dino_vitz16'; did you mean"):
+        match_models("pixels,dino_vitz16,dino_vits16")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssleval.core import DatasetCard, DatasetOptions
-from ssleval.datasets.catalog import list_datasets, open_dataset
+from ssleval.datasets.catalog import list_datasets, open_dataset, split_names
 from ssleval.errors import ConfigError, DataError, UnknownNameError
 
 
@@ -62,3 +62,23 @@ def test_listing_and_opening_import_no_torch() -> None:
         "open_dataset('digits', DatasetOptions()).split('test')[0]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("digits,scenes:mask", ["digits", "scenes:mask"]),
+        (" digits , ,scenes ", ["digits", "scenes"]),
+        ("masks:images,masks", ["masks:images,masks"]),
+        ("masks:/a/images,/a/masks,digits", ["masks:/a/images,/a/masks", "digits"]),
+        ("wds:{train,test}/{000..012}.tar,scenes", ["wds:{train,test}/{000..012}.tar", "scenes"]),
+        ("digits,wds:/a/{train,digits}/0.tar", ["digits", "wds:/a/{train,digits}/0.tar"]),
+        ("folder:/a,b/c,folder:d", ["folder:/a,b/c", "folder:d"]),
+        ("digits,digts", ["digits", "digts"]),
+        ("folder:a, digits", ["folder:a", "digits"]),
+        ("hf:org/name@main,manifest:x.csv", ["hf:org/name@main", "manifest:x.csv"]),
+        ("", []),
+    ],
+)
+def test_commas_part_names_but_not_locations(text: str, names: list[str]) -> None:
+    assert split_names(text) == names

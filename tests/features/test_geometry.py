@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssleval.core import Geometry, RandomView, digest
-from ssleval.errors import ConfigError, ContractError
+from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.geometry import FILTERS, apply, random_view
 
 SIZES = [
@@ -170,3 +170,11 @@ def test_a_random_view_is_of_the_item_and_of_the_size_asked_for():
     assert random_view(replace(VIEW, size=48), image, "a.jpg").shape == (48, 48, 3)
     with pytest.raises(ContractError, match="'L'"):
         random_view(VIEW, image.convert("L"), "a.jpg")
+
+
+def test_an_image_that_would_become_huge_is_refused_before_it_does():
+    image = Image.new("RGB", (1, 60_000))
+    with pytest.raises(DataError, match="1 x 60000 pixels would become 256 x 15,360,000"):
+        apply(Geometry(256, "short", 224), image)
+    assert apply(Geometry(256, "long"), image).shape == (256, 1, 3)
+    assert apply(Geometry(32, "square"), image).shape == (32, 32, 3)

@@ -242,3 +242,10 @@ def test_requests_are_the_protocols() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^copy_detection.{next(iter(wrong))}="):
         CopyDetection(**wrong)
+
+
+def test_copies_of_one_original_are_one_cluster() -> None:
+    samples = measured(copies())
+    assert samples.cluster == "cluster"
+    same = samples["cluster"][:, None] == samples["cluster"]
+    np.testing.assert_array_equal(same, COPY_OF[:, None] == COPY_OF)

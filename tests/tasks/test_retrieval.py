@@ -230,6 +230,45 @@ def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
         Retrieval(**wrong)
 
 
+def test_queries_for_one_thing_are_one_cluster_where_answers_are_graded() -> None:
+    # Queries 0 and 1 share an easy answer, 1 and 2 a hard one; 3 asks alone. Junk joins nobody.
+    easy, hard, junk = ([[1], [1, 2], [4], [6]], [[], [3], [3], []], [[9]] * 4)
+
+    def answers(index: int) -> Groups:
+        parts = ([*rows, *[[]] * 8][index] for rows in (easy, hard, junk))
+        return Groups(*(np.array(part, np.int64) for part in parts), group=index)
+
+    splits = {"queries": 12, "gallery": 12}
+    dataset = grouped(answers, lengths=splits, train_split="gallery", test_split="queries", graded=True)
+    samples = measured(dataset)
+    assert samples.cluster == "cluster"
+    same = samples["cluster"][:, None] == samples["cluster"]
+    assert same.astype(int).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
+
+
+def test_partners_of_each_other_are_one_cluster_whatever_their_group() -> None:
+    # As in AmsterTime: the group is the kind of picture, and those of one kind are junk.
+    def answers(index: int) -> Groups:
+        side, place = divmod(index, 6)
+        own = side * 6 + np.arange(6)
+        return Groups(np.array([(1 - side) * 6 + place]), own[:0], own, group=side)
+
+    samples = measured(grouped(answers))
+    cluster = samples["cluster"].tolist()
+    assert cluster[:6] == cluster[6:]
+    assert len(set(cluster)) == 6
+
+
+def test_queries_that_each_ask_for_another_thing_have_no_cluster() -> None:
+    def answers(index: int) -> Groups:
+        rows = np.arange(index, index + 1)
+        return Groups(rows if index % 2 else rows[:0], rows[:0], rows[:0], group=index)
+
+    splits = {"queries": 12, "gallery": 12}
+    dataset = grouped(answers, lengths=splits, train_split="gallery", test_split="queries")
+    assert measured(dataset).cluster == ""
+
+
 def test_queries_of_a_group_are_one_cluster_where_groups_are_a_sample() -> None:
     samples = measured(grouped())
     assert samples.cluster == "group"

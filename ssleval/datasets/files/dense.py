@@ -11,12 +11,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
-import yaml
 from jaxtyping import Float32, Shaped, UInt8
 
 from ssleval.core import IGNORED, Split
 from ssleval.core.settings import Positive, updated
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint, images_below, opened
+from ssleval.core.yamlfile import read_yaml
+from ssleval.datasets.files.images import (
+    EXTENSIONS,
+    ImageFiles,
+    file_rows,
+    fingerprint,
+    header,
+    images_below,
+    is_stray,
+    opened,
+)
 from ssleval.errors import DataError
 
 Window: TypeAlias = tuple[float, float, float, float]
@@ -36,11 +45,10 @@ class _TargetFiles:
         """Return the pixels of a target as they are in its file, which must have one of PIL's ``modes``."""
         path, image_path = self.root / self.targets[index], self.root / self.images[index]
         with opened(path, str(path)) as target:
-            target.load()
             if target.mode not in modes:
                 raise DataError(f"{path}: pixels of mode {target.mode!r}, expected {expected}")
             pixels = np.array(target)
-        with opened(image_path, str(image_path)) as image:  # only its header is read
+        with header(image_path, str(image_path)) as (image, _):
             width, height = image.size
         if pixels.shape != (height, width):
             raise DataError(
@@ -132,10 +140,7 @@ def read_format(path: Path) -> DepthFormat:
     """Return the settings in a ``depth.yaml``, or the defaults if the file does not exist."""
     if not path.exists():
         return DepthFormat()
-    try:
-        stated = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a YAML file ({error})") from error
+    stated = read_yaml(path)
     if not isinstance(stated, dict):
         raise DataError(f"{path}: expected lines such as scale: 1000")
     return updated(DepthFormat(), stated, str(path))
@@ -158,7 +163,11 @@ def named_classes(count: int, *ignored: int) -> dict[int, int]:
 
 def color_sequence(root: Path) -> tuple[list[str], list[str], list[str]]:
     """Return names, images and depths of the frames NAME.color.EXT and NAME.depth.png, in order of names."""
-    images = sorted(path.name for path in root.glob("*.color.*") if path.suffix.lower() in EXTENSIONS)
+    images = sorted(
+        path.name
+        for path in root.glob("*.color.*")
+        if path.suffix.lower() in EXTENSIONS and not is_stray(path.name)
+    )
     names = [image.rpartition(".color.")[0] for image in images]
     return names, images, [f"{name}.depth.png" for name in names]
 

@@ -3,12 +3,13 @@
 Decoding equals torchvision's default loader to the pixel: PIL, ``convert("RGB")``, the EXIF orientation
 ignored, alpha dropped. There are two exceptions, where that loader silently returns a wrong image. Greyscale
 of 16 bits keeps its high byte, as PIL does for colour of 16 bits; PIL would clip it to white. Pixel types
-without a known range are refused.
+without a known range are refused. So are images whose data end early, and files that are none of `FORMATS`.
 """
 
 import hashlib
 import json
 import os
+import stat
 import struct
 import warnings
 import zlib
@@ -21,49 +22,82 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Shaped
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ssleval.core import Split
 from ssleval.core.files import file_sha256
 from ssleval.datasets.files.names import Names
+from ssleval.datasets.files.whole import load_whole
 from ssleval.errors import ConfigError, DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """File name extensions of images, as torchvision lists them; compared in lower case."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+"""What PIL may take a file for, whatever its name: some of its other readers start programs."""
+
+LARGEST = 2**31
+"""Bytes of an image file that is read: more than the pixels of the largest that PIL decodes."""
+
 SPLITS = ("train", "val", "test")
 """Names of splits in data of one's own; the last one that exists is scored."""
 
-_STRAYS = frozenset({"thumbs.db", "desktop.ini"})
-"""Files that file managers leave behind. They are skipped, as hidden files are."""
+_STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+"""What file managers and archivers leave behind."""
 
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error,
-            Image.DecompressionBombError)  # fmt: skip
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+            zlib.error, Image.DecompressionBombError)  # fmt: skip
 """What PIL's plug-ins raise on a file that is truncated, corrupt or no image."""
 
 
 @contextmanager
 def opened(file: Path | bytes, name: str) -> Generator[Image.Image]:
-    """Open an encoded image, which messages call ``name``; DataError where it cannot be decoded inside."""
+    """Decode an encoded image whole; messages call it ``name``.
+
+    Raises:
+        DataError: the image is missing, damaged, cut short, or no regular file of one of `FORMATS`.
+        ConfigError: PIL is set to fill damaged images with grey.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
+    with header(file, name) as (image, content):
+        load_whole(image, content)
+        yield image
+
+
+@contextmanager
+def header(file: Path | bytes, name: str) -> Generator[tuple[Image.Image, bytes]]:
+    """Open an encoded image, whose size and mode are known then, and its content; errors as `opened`."""
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            yield image
+        content = file if isinstance(file, bytes) else _read(file)
+        # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(BytesIO(content), formats=FORMATS) as image,
+        ):
+            yield image, content
     except _DAMAGED as error:
-        raise DataError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
+        known = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{name}: cannot be decoded ({known}); replace or remove it") from error
+
+
+def _read(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    if status.st_size > LARGEST:
+        raise OSError(f"{status.st_size:,} bytes, at most {LARGEST:,} are read")
+    return path.read_bytes()
 
 
 def decode(file: Path | bytes, name: str) -> Image.Image:
     """Decode a whole image, which messages call ``name``, to RGB.
 
     Raises:
-        DataError: the image is missing, damaged, or of a pixel type without a known range.
+        DataError: as `opened`, or the pixels are of a type without a known range.
         ConfigError: PIL is set to fill damaged images with grey.
     """
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ConfigError(f"{name}: PIL's LOAD_TRUNCATED_IMAGES is set; unset it, or damaged images score")
-    # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
-    with warnings.catch_warnings(action="ignore"), opened(file, name) as image:
-        image.load()
+    with opened(file, name) as image:
         return _to_rgb(image, name)
 
 
@@ -131,10 +165,22 @@ def file_rows(root: Path, paths: Iterable[str], *, full_hash: bool) -> Iterator[
     for name in paths:
         path = os.path.join(folder, name)  # noqa: PTH118
         try:
-            size = os.stat(path).st_size  # noqa: PTH116
+            size = _size(path, name)
             yield [name, size, file_sha256(path)] if full_hash else [name, size]
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; the list of images names it") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path}: {reason}; the list of images names it") from error
+
+
+def _size(path: str, name: str) -> int:
+    try:
+        name.encode()
+    except UnicodeError as error:
+        raise ValueError("its name is no UTF-8, in which results are stored") from error
+    status = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    return status.st_size
 
 
 def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
@@ -158,16 +204,20 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     folders: list[str] = []
+    linked = False
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_stray(entry.name):
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
+                linked = linked or entry.is_symlink()
             elif entry.name.lower().endswith(EXTENSIONS):
                 raise DataError(f"{entry.path}: an image outside any class folder; put it in one")
     if not folders:
         raise DataError(f"{root}: no class folders; expected one folder of images for every class")
+    if linked and len({(root / name).resolve() for name in folders}) < len(folders):
+        raise DataError(f"{root}: two class folders are one, through a link; an image has one class")
     return tuple(sorted(folders))
 
 
@@ -191,17 +241,33 @@ def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarr
     return paths, np.repeat(np.arange(len(names)), counts)
 
 
-def images_below(folder: str, prefix: str) -> Iterator[str]:
-    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order."""
+def is_stray(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over: hidden, or left behind by a program."""
+    return name.startswith(".") or name.lower() in _STRAYS
+
+
+def images_below(folder: str, prefix: str, around: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
+
+    ``around`` are folders that links led from and to; DataError where a link leads back.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             name, lower = entry.name, entry.name.lower()
-            if name.startswith(".") or lower in _STRAYS:
+            if is_stray(name):
                 continue
             if entry.is_dir():
-                yield from images_below(entry.path, f"{prefix}/{name}")
+                inside = _around(entry, folder, around) if entry.is_symlink() else around
+                yield from images_below(entry.path, f"{prefix}/{name}", inside)
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
-            else:
+            elif lower != "tmp":  # Caltech-101 is published with such a file
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")
+
+
+def _around(link: os.DirEntry[str], folder: str, around: tuple[str, ...]) -> tuple[str, ...]:
+    target, inside = os.path.realpath(link.path), (*around, os.path.realpath(folder))
+    if any(f"{one}/".startswith(f"{target}/") for one in inside):
+        raise DataError(f"{link.path}: a link to a folder that holds it; remove it")
+    return (*inside, target)

@@ -127,7 +127,11 @@ def _listed(card: DatasetCard, path: Path) -> tuple[str, ...]:
 def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UnknownNameError(otherwise)
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
         raise ConfigError(f"{path}: empty; it needs one text a line")
     return lines

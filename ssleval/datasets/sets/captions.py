@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.places import places
 from ssleval.datasets.files.tables import read_rows
 from ssleval.errors import DataError
 
@@ -18,8 +19,10 @@ def captions(location: str, options: DatasetOptions) -> Dataset:
     """Open a CSV file of captioned images."""
     table = Path(location).expanduser()
     captions_of: dict[str, list[str]] = {}
+    first_spelling: dict[str, str] = {}
+    place_of = places(table.parent)
     for _, (path, caption) in read_rows(table, ("path", "caption"), "captions"):
-        captions_of.setdefault(path, []).append(caption)
+        captions_of.setdefault(first_spelling.setdefault(place_of(path), path), []).append(caption)
     if not captions_of:
         raise DataError(f"captions:{table}: no row; it needs one for every caption")
     paths, texts = list(captions_of), tuple(map(tuple, captions_of.values()))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
-from ssleval.datasets.files.images import EXTENSIONS, file_split, opened
+from ssleval.datasets.files.images import EXTENSIONS, file_split, is_stray, opened
 from ssleval.datasets.published import read_lines
 from ssleval.errors import DataError
 
@@ -64,7 +64,9 @@ def _clips(root: Path) -> list[str]:
     if listed.is_file():
         return read_lines(listed)
     folder = root / MASKS
-    clips = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    clips = []
+    if folder.is_dir():
+        clips = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_stray(path.name))
     if not clips:
         raise DataError(f"{root}: no clips in {MASKS}; expected the layout of DAVIS")
     return clips
@@ -86,4 +88,5 @@ def _frames(root: Path, clip: str) -> list[tuple[str, str]]:
 def _files(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in endings}
+    files = (path for path in folder.iterdir() if not is_stray(path.name))
+    return {path.stem: path.name for path in files if path.suffix.lower() in endings}

@@ -4,10 +4,13 @@ Classes are numbered by folder name, sorted by code point as torchvision's Image
 by class, sorted by path. The scored split is test/ if it exists, else val/.
 """
 
+from itertools import combinations
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core.text import counted
 from ssleval.datasets.files.images import class_files, class_folders, file_split, split_folders
+from ssleval.datasets.files.places import say_shared
 from ssleval.errors import ConfigError, DataError
 
 
@@ -21,6 +24,10 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
     names = class_folders(root / "train")
     for split in splits[1:]:
         _same_classes(root, split, names)
+    for first, second in combinations(splits, 2):
+        linked = sum((root / first / name).resolve() == (root / second / name).resolve() for name in names)
+        if linked:
+            say_shared(f"folder:{root}", first, second, counted(linked, "class folder"))
     files = {split: class_files(root / split, names) for split in splits}
 
     def open_split(split: str) -> Split:

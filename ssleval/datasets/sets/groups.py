@@ -17,6 +17,7 @@ from jaxtyping import Int64
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import SameGroup
 from ssleval.datasets.files.images import class_files, class_folders, file_split
+from ssleval.datasets.files.places import places
 from ssleval.datasets.published import read_json
 from ssleval.errors import ConfigError, DataError
 
@@ -32,8 +33,9 @@ def groups(location: str, options: DatasetOptions) -> Dataset:
     in_file = path.suffix == ".json"
     root = path.parent if in_file else path
     paths, group = _groups_of_file(path) if in_file else _groups_of_folder(path)
-    if len(set(paths)) < len(paths):
-        twice = next(name for name, count in Counter(paths).items() if count > 1)
+    spelt = list(map(places(root), paths)) if in_file else paths
+    if len(set(spelt)) < len(paths):
+        twice = next(name for name, count in Counter(spelt).items() if count > 1)
         raise DataError(f"groups:{path}: {twice} is listed twice; keep each image in one group")
 
     def open_split(split: str) -> Split:  # noqa: ARG001

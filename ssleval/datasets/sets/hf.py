@@ -17,6 +17,7 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import decode, fingerprint
+from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.errors import ConfigError, DataError
 
 
@@ -65,6 +66,8 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     )
 
     def open_split(split: str) -> Split:
+        names = {"train", split}
+        refuse_untrained(name, {one: _labels(splits[one], label) for one in names})
         return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
 
     return Dataset(card, open_split)
@@ -117,9 +120,13 @@ def _split(name: str, rows: Any, image: str, label: str, *, full_hash: bool) -> 
     import datasets as hub
 
     undecoded = _Rows(name, rows.select_columns([image]).cast_column(image, hub.Image(decode=False)), image)
-    targets = np.asarray(rows.with_format(None)[label][:], dtype=np.int64)
+    targets = _labels(rows, label)
     mark = fingerprint(_lines(undecoded, targets, full_hash=full_hash))
     return Split([f"{index:06d}" for index in range(len(rows))], undecoded, targets, mark)
+
+
+def _labels(rows: Any, label: str) -> Int[np.ndarray, " n"]:
+    return np.asarray(rows.with_format(None)[label][:], dtype=np.int64)
 
 
 def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool) -> Iterator[list[str | int]]:

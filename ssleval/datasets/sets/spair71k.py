@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import KeyPoints
-from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
+from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint, is_stray
 from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
@@ -60,7 +60,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:
         folder = root / "PairAnnotation" / split
-        files = sorted(folder.glob("*.json"))
+        files = sorted(path for path in folder.glob("*.json") if not is_stray(path.name))
         if not files:
             raise DataError(f"{folder}: no annotations of pairs; the copy is incomplete")
         pairs = [_read(path) for path in files]

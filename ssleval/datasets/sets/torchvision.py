@@ -18,7 +18,7 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.registry import suggestion
-from ssleval.datasets.files.images import file_split, fingerprint
+from ssleval.datasets.files.images import file_split, fingerprint, is_stray
 from ssleval.datasets.published import Copy, Published
 from ssleval.errors import DataError, UnknownNameError
 
@@ -150,6 +150,7 @@ def _from_memory(data: Any, labels: str) -> Split:
 
 def _from_files(root: Path, parts: Sequence[Any], *, full_hash: bool) -> Split:
     items = [part[index] for part in parts for index in range(len(part))]
+    items = [item for item in items if not is_stray(Path(item[0]).name)]
     paths = [Path(path).relative_to(root).as_posix() for path, _ in items]
     return file_split(root, paths, np.array([int(label) for _, label in items]), full_hash=full_hash)
 

@@ -2,10 +2,12 @@
 
 PATTERN is a folder (meaning its */*.tar), a glob, or a name with braces: {train,test}/{000..012}.tar. The
 folder of a shard names its split: train, val or test. Class names are the lines of classnames.txt in the
-folder above; without that file they are the numbers. Items come shard by shard, in stored order.
+folder above; without that file they are the numbers. If a folder holds nshards.txt, it must hold as many
+shards. Items come shard by shard, in stored order; hidden members are passed over.
 """
 
 import hashlib
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -19,9 +21,14 @@ from jaxtyping import Int
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import EXTENSIONS, SPLITS, decode, fingerprint
+from ssleval.datasets.files.images import EXTENSIONS, SPLITS, decode, fingerprint, is_stray
 from ssleval.datasets.files.names import Names
+from ssleval.datasets.files.tables import refuse_untrained
+from ssleval.datasets.published import read_lines, read_text
 from ssleval.errors import DataError
+
+MOST_SHARDS, MOST_CLASSES = 100_000, 1_000_000
+"""As many as a pattern may name, and as class numbers may count: both are stated before there is any data."""
 
 _Place: TypeAlias = tuple[str, int, int, int]
 """File name of an image in its shard, shard, offset and size in bytes."""
@@ -61,6 +68,7 @@ class _Shards:
 def wds(location: str, options: DatasetOptions) -> Dataset:
     """Index tar shards by their headers."""
     shards = {split: _index(paths) for split, paths in _by_split(location).items()}
+    refuse_untrained(f"wds:{location}", {split: images.labels for split, images in shards.items()})
 
     def open_split(split: str) -> Split:
         images = shards[split]
@@ -77,15 +85,21 @@ def expand_braces(pattern: str) -> list[str]:
     """Return the names that ``{a,b}`` and ``{000..012}`` stand for; the leftmost varies slowest."""
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices = [_choices(part) if index % 2 else [part] for index, part in enumerate(parts)]
+    if math.prod(map(len, choices)) > MOST_SHARDS:
+        raise DataError(
+            f"wds:{pattern}: stands for more than {MOST_SHARDS:,} shards; name those that there are"
+        )
     return ["".join(chosen) for chosen in product(*choices)]
 
 
 def _choices(body: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", body)
+    numbers = re.fullmatch(r"(\d{1,99})\.\.(\d{1,99})", body)
     if not numbers:
         return body.split(",")
     first, last = numbers.groups()
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    # One more than are allowed is enough to be refused.
+    most = min(int(last), int(first) + MOST_SHARDS)
+    return [f"{number:0{len(first)}d}" for number in range(int(first), most + 1)]
 
 
 def _by_split(location: str) -> dict[str, list[Path]]:
@@ -96,10 +110,22 @@ def _by_split(location: str) -> dict[str, list[Path]]:
         if path.parent.name not in SPLITS:
             raise DataError(f"wds:{path}: its folder must name a split: {', '.join(SPLITS)}")
         shards.setdefault(path.parent.name, []).append(path)
+    for folder in {path.parent for paths in shards.values() for path in paths}:
+        _refuse_incomplete(folder)
     if "train" not in shards or len(shards) < 2:
         present = ", ".join(shards) or "none"
         raise DataError(f"wds:{location}: needs shards in train/ and in test/ or val/, found {present}")
     return {split: shards[split] for split in SPLITS if split in shards}
+
+
+def _refuse_incomplete(folder: Path) -> None:
+    stated = folder / "nshards.txt"
+    there = sum(path.suffix == ".tar" and not is_stray(path.name) for path in folder.iterdir())
+    if stated.is_file() and read_lines(stated) != [str(there)]:
+        shown = " ".join(read_lines(stated))[:20]
+        raise DataError(
+            f"wds:{stated}: promises {shown or 'nothing'}, {there} shards are there; fetch the others"
+        )
 
 
 def _shards(pattern: str) -> list[Path]:
@@ -109,7 +135,8 @@ def _shards(pattern: str) -> list[Path]:
     for name in expand_braces(pattern):
         if "*" in name or "?" in name:
             start = Path(Path(name).anchor)
-            paths += sorted(start.glob(str(Path(name).relative_to(start))), key=_natural)
+            matches = (path for path in start.glob(str(Path(name).relative_to(start))) if path.is_file())
+            paths += sorted((path for path in matches if not is_stray(path.name)), key=_natural)
         elif Path(name).is_file():
             paths.append(Path(name))
         else:
@@ -128,9 +155,10 @@ def _index(shards: Sequence[Path]) -> _Shards:
     for number, shard in enumerate(shards):
         try:
             # "r:" and not "r": a compressed shard cannot be read by seeking.
-            with tarfile.open(shard, "r:") as archive:
+            # Names that are no UTF-8 are refused, since results are stored in it.
+            with tarfile.open(shard, "r:", errors="strict") as archive:
                 _add(places, labels, number, shard, archive)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, UnicodeError) as error:
             raise DataError(f"wds:{shard}: not a whole, uncompressed tar file ({error})") from error
     for key, label in labels.items():
         if key not in places or label < 0:
@@ -146,9 +174,9 @@ def _add(
     places: dict[str, _Place], labels: dict[str, int], number: int, shard: Path, archive: tarfile.TarFile
 ) -> None:
     for member in archive:
-        if not member.isfile():
-            continue
         folder, _, name = member.name.rpartition("/")
+        if not member.isfile() or is_stray(name) or "__MACOSX" in folder.split("/"):
+            continue
         stem, _, extension = name.partition(".")
         key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
         labels.setdefault(key, -1)
@@ -157,20 +185,27 @@ def _add(
                 raise DataError(f"wds:{shard}: {key} has two images, {places[key][0]} and {member.name}")
             places[key] = (member.name, number, member.offset_data, member.size)
         elif extension == "cls":
+            if labels[key] >= 0:
+                raise DataError(f"wds:{shard}: {key} has two labels, of {labels[key]} and {member.name}")
             labels[key] = _label(shard, archive, member)
 
 
 def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     file = archive.extractfile(member)
-    text = file.read().decode("ascii", "replace").strip() if file else ""
-    if not text.isdigit():
-        raise DataError(f"wds:{shard}: {member.name} holds {text[:20]!r}, expected a class number")
+    text = file.read(99).decode("ascii", "replace").strip() if file else ""
+    if not text.isdigit() or member.size >= 99 or int(text) >= MOST_CLASSES:
+        raise DataError(
+            f"wds:{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
+        )
     return int(text)
 
 
 def _class_names(shards: dict[str, _Shards]) -> tuple[str, ...]:
     listed = next(iter(shards.values())).paths[0].parents[1] / "classnames.txt"
     if listed.is_file():
-        return tuple(listed.read_text(encoding="utf-8").splitlines())
+        names = tuple(read_text(listed).rstrip().splitlines())
+        if not all(map(str.strip, names)):
+            raise DataError(f"wds:{listed}: an empty line; it needs one name a line, in label order")
+        return names
     highest = max(int(images.labels.max()) for images in shards.values())
     return tuple(str(number) for number in range(highest + 1))

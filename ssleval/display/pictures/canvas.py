@@ -67,7 +67,7 @@ def page(
         # A letter that the font lacks is drawn as a box.
         filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(drawn, format="png", bbox_inches="tight")
-    return Image.open(drawn).convert("RGB")
+    return Image.open(drawn, formats=("PNG",)).convert("RGB")
 
 
 def heat(values: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from ssleval.datasets.files.images import decode
 from ssleval.errors import DataError
 
 SIDE = 1000
@@ -41,10 +42,6 @@ def data_url(image: Image.Image, kind: str, **options: Any) -> str:
 
 
 def _scaled(path: Path) -> str:
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no picture that can be read ({error})") from error
+    image = decode(path, str(path))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return data_url(image, "jpeg", quality=85)

@@ -51,7 +51,7 @@ def jpeg_compression(pixels: Pixels, severity: int, _: np.random.Generator) -> P
     quality = (25, 18, 15, 10, 7)[severity - 1]
     file = BytesIO()
     _image(pixels).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
+    with Image.open(file, formats=("JPEG",)) as image:
         return np.asarray(image) / 255
 
 

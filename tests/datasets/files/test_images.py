@@ -197,3 +197,19 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path, names: list[str], mes
     root = listing(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         class_files(root, class_folders(root))
+
+
+@pytest.mark.parametrize("target", [".", "..", "../b"])
+def test_links_that_lead_back_are_refused_before_they_are_followed(tmp_path: Path, target: str) -> None:
+    root = listing(tmp_path, "a/1.jpg", "b/1.jpg")
+    for name in ("x", "y", "z"):
+        (root / "a" / name).symlink_to(target)
+        (root / "b" / name).symlink_to("../a")
+    with pytest.raises(DataError, match="a link to a folder that holds it"):
+        class_files(root, ("a", "b"))
+
+
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    root = listing(tmp_path / "set", "a/1.jpg")
+    (root / "a/more").symlink_to(listing(tmp_path / "elsewhere", "2.jpg"))
+    assert [*class_files(root, ("a",))[0]] == ["a/1.jpg", "a/more/2.jpg"]

@@ -56,3 +56,11 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
     dataset = open_dataset(written(tmp_path, "path,caption\na.png,one\n"), DatasetOptions())
     with pytest.raises(DataError, match=r"a\.png: No such file"):
         dataset.split("test")
+
+
+def test_spellings_of_one_path_are_one_image(tmp_path: Path, paint: Paint) -> None:
+    paint(tmp_path / "a.png", 10)
+    name = written(tmp_path, "path,caption\na.png,one\n./a.png,two\n")
+    split = open_dataset(name, DatasetOptions()).split("test")
+    assert list(split.ids) == ["a.png"]
+    assert split[0].target == ("one", "two")

@@ -74,7 +74,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda root: (root / "depth.yaml").write_text("scale: [3]"), r"depth.yaml.scale=3: expected a number"),
     (lambda root: (root / "depth.yaml").write_text("scale: .inf"), "expected finite numbers"),
     (lambda root: (root / "depth.yaml").write_text("scale"), "expected lines such as scale: 1000"),
-    (lambda root: (root / "depth.yaml").write_text("a: b: c"), "not a YAML file"),
+    (lambda root: (root / "depth.yaml").write_text("a: b: c"), "is no YAML"),
     (lambda root: (root / "f5.depth.png").unlink(), "f5.depth.png"),
     (lambda root: write(root / "f5.depth.png", np.zeros((4, 6), np.uint8)), "expected depth of 16 bits"),
     (

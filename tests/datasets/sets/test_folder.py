@@ -130,3 +130,43 @@ def test_real_folders(name: str, classes: int, train: int, test: int) -> None:
     split = dataset.split("test")
     assert np.bincount(np.asarray(split.targets)).tolist() == [test // classes] * classes
     assert {split[i].image.mode for i in range(0, test, 30)} == {"RGB"}
+
+
+def test_linked_splits_are_said_and_linked_classes_refused(
+    folders: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (folders / "val").symlink_to(folders / "train")
+    assert open_dataset(f"folder:{folders}", OPTIONS).card.test_split == "test"
+    assert "2 class folders in both train and val" in capsys.readouterr().err
+    (folders / "train/c").symlink_to(folders / "train/a")
+    with pytest.raises(DataError, match="two class folders are one"):
+        open_dataset(f"folder:{folders}", OPTIONS)
+
+
+def test_names_that_are_no_utf8_are_one_line(folders: Path) -> None:
+    os.rename(folders / "test/a/y.png", os.fsencode(folders / "test/a") + b"/\xe9.png")  # noqa: PTH104
+    with pytest.raises(DataError, match="its name is no UTF-8"):
+        open_dataset(f"folder:{folders}", OPTIONS).split("test")
+    for name in ("folder:/a\0b", "folder:/a\udce9"):
+        with pytest.raises(DataError, match="in UTF-8"):
+            open_dataset(name, OPTIONS)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pipes_and_devices_among_images_are_refused(folders: Path, split: str) -> None:
+    os.mkfifo(folders / split / "a/pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):
+        open_dataset(f"folder:{folders}", OPTIONS).split(split)
+
+
+def test_what_programs_leave_behind_is_no_image_and_no_class(
+    folders: Path, paint: Callable[[Path, int], None]
+) -> None:
+    before = open_dataset(f"folder:{folders}", OPTIONS)
+    for name in ("__MACOSX/._x.png", "a/__MACOSX/x.png", "a/._2.png", "a/.cache/x.png", ".git/x.png"):
+        paint(folders / "train" / name, 9)
+    for name in ("a/Thumbs.db", "a/.DS_Store", "b/tmp", "b/DESKTOP.INI"):
+        (folders / "train" / name).write_bytes(b"x")
+    after = open_dataset(f"folder:{folders}", OPTIONS)
+    assert after.card.class_names == before.card.class_names
+    assert after.split("train").fingerprint == before.split("train").fingerprint

@@ -76,3 +76,23 @@ def test_a_limit_is_for_queries(tmp_path: Path) -> None:
 def test_a_limit_would_take_the_answers(pictures: Path) -> None:
     with pytest.raises(ConfigError, match="run it without a limit"):
         open_dataset(f"groups:{pictures}", OPTIONS).limited(2)
+
+
+def test_one_image_by_two_spellings_is_in_two_groups(pictures: Path) -> None:
+    groups = {"a": [*NAMES[2:5]], "b": ["b/1.png", "a/../b/../a/1.png"]}
+    with pytest.raises(DataError, match="is listed twice"):
+        open_dataset(listed(pictures, {"groups": groups}), OPTIONS)
+
+
+@pytest.mark.parametrize("path", ["a/\0.png", "a/\ud800.png"])
+def test_paths_that_no_file_can_have_are_one_line(pictures: Path, path: str) -> None:
+    with pytest.raises(DataError, match=r"null byte|no UTF-8"):
+        open_dataset(listed(pictures, {"groups": {"a": [*NAMES[2:5], path]}}), OPTIONS).split("images")
+
+
+def test_json_that_nests_too_deeply_or_is_no_text_is_one_line(pictures: Path) -> None:
+    table = pictures / "groups.json"
+    for content in (b'{"groups": ' + b"[" * 200_000, b"\xff\xfe", b'{"groups": ' + b"9" * 5000 + b"}"):
+        table.write_bytes(content)
+        with pytest.raises(DataError, match=r"groups\.json"):
+            open_dataset(f"groups:{table}", OPTIONS)

@@ -166,3 +166,9 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match=r"pip install 'ssleval\[hf\]'"):
         opened("org/name@main")
+
+
+def test_a_class_that_is_only_tested_is_refused(tmp_path: Path) -> None:
+    dataset = opened(saved(tmp_path, train=rows([4, 6]), test=rows([8, 9])))
+    with pytest.raises(DataError, match="classes of test absent from train: 1"):
+        dataset.split("test")

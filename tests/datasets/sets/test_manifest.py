@@ -57,7 +57,7 @@ def test_one_path_may_be_in_two_splits(tmp_path: Path) -> None:
     [
         (ROWS, "path,class,split", "no column label"),
         ([*ROWS, "img/1.png,zebra,train"], "path,label,split", r"line 5: img/1\.png is in train twice"),
-        ([*ROWS, "img/1.png,lion,test"], "path,label,split", "absent from train: lion"),
+        ([*ROWS, "img/4.png,lion,test"], "path,label,split", "absent from train: lion"),
         ([*ROWS, "img/1.png,ant,dev"], "path,label,split", "line 5: split 'dev'"),
         ([*ROWS, "img/1.png,,test"], "path,label,split", "line 5: .*must not be empty"),
         ([*ROWS, "img/1.png"], "path,label,split", "line 5: .*must not be empty"),
@@ -81,3 +81,50 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     dataset = opened(table(tmp_path, [*ROWS, "img/9.png,ant,test"]))
     with pytest.raises(DataError, match=r"img/9\.png"):
         dataset.split("test")
+
+
+@pytest.mark.parametrize("spelling", ["./img/1.png", "img//1.png", "img/../img/1.png", "link/1.png"])
+def test_another_spelling_of_a_path_is_the_same_file(tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "img")
+    with pytest.raises(DataError, match=r"line 5: .* is in train twice"):
+        opened(table(tmp_path, [*ROWS, f"{spelling},zebra,train"]))
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=r"line 5: .* is ant, and zebra before; an image has one label"):
+            opened(table(tmp_path, [*ROWS, f"{spelling},ant,{split}"]))
+
+
+def test_files_in_two_splits_are_counted_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    opened(table(tmp_path, ROWS))
+    assert capsys.readouterr().err == ""
+    opened(table(tmp_path, [*ROWS, "img/1.png,zebra,val", "./img/1.png,zebra,test", "img/2.png,ant,test"]))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("csv: ")[2].partition(";")[0] for line in lines] == [
+        "1 file in both train and val", "2 files in both train and test", "1 file in both val and test",
+    ]  # fmt: skip
+
+
+def test_blanks_around_labels_and_splits_do_not_count(tmp_path: Path) -> None:
+    dataset = opened(
+        table(tmp_path, ["img/1.png, ant , train", "img/2.png,ant,train", "img/3.png,ant\t,test"])
+    )
+    assert dataset.card.class_names == ("ant",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (["img/1.png,train,big, black"], "path,split,label", "line 2: more values than columns"),
+        (["img/1.png,ant,bee,train"], "path,label,label,split", "two columns label"),
+        (["img/1.png,  ,train"], "path,label,split", "must not be empty"),
+    ],
+)
+def test_rows_that_could_be_read_in_two_ways_are_refused(
+    tmp_path: Path, rows: list[str], header: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(table(tmp_path, rows, header=header))
+
+
+def test_a_zero_byte_in_a_path_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"null byte|NUL"):
+        opened(table(tmp_path, [*ROWS, "img/\0.png,ant,test"])).split("test")

@@ -144,3 +144,26 @@ def test_damage_is_one_line(
 def test_one_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match="masks:IMAGES,MASKS"):
         open_dataset("masks:images", DatasetOptions())
+
+
+def test_a_named_class_that_no_training_mask_shows_is_refused(two_folders: str, tmp_path: Path) -> None:
+    for name in ("a", "deep/b"):
+        draw(tmp_path / f"masks/train/{name}.png", [0, 255])
+    (tmp_path / "masks/classes.txt").write_text("background\nthing\nother\n")
+    dataset = open_dataset(two_folders, DatasetOptions())
+    with pytest.raises(DataError, match=r"no mask shows thing, other \(2 classes\)"):
+        dataset.split("train")
+    assert len(dataset.split("val")) == 2
+    # Shown by one mask of several, each class is known.
+    draw(tmp_path / "masks/train/a.png", [0, 1])
+    draw(tmp_path / "masks/train/deep/b.png", [2])
+    dataset = open_dataset(two_folders, DatasetOptions())
+    assert len(dataset.limited(1).split("train")) == 1
+
+
+def test_folders_may_hold_commas_where_two_are_there(two_folders: str, tmp_path: Path) -> None:
+    (tmp_path / "x,y").mkdir()
+    for name in ("images", "masks"):
+        (tmp_path / name).rename(tmp_path / "x,y" / name)
+    dataset = open_dataset(f"masks:{tmp_path}/x,y/images,{tmp_path}/x,y/masks", DatasetOptions())
+    assert len(dataset.split("train")) == 2

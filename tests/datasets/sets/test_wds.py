@@ -160,3 +160,74 @@ def test_what_is_missing_is_said(
     monkeypatch.chdir(shards)
     with pytest.raises(DataError, match=message):
         opened(location)
+
+
+@pytest.mark.parametrize("stated", ["2", "0", "many", ""])
+def test_other_shards_than_are_promised_are_refused(shards: Path, stated: str) -> None:
+    promise = shards / "test/nshards.txt"
+    promise.write_text("1\n")
+    assert len(opened(shards).split("test")) == 1
+    promise.write_text(stated)
+    with pytest.raises(DataError, match=rf"nshards\.txt: promises {stated or 'nothing'}, 1 shards are there"):
+        opened(shards)
+
+
+def test_two_labels_of_one_key_are_refused(shards: Path) -> None:
+    with tarfile.open(shards / "test/0.tar", "a") as archive:
+        info = tarfile.TarInfo("./deep/x.cls")
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"1"))
+    with pytest.raises(DataError, match=r"0\.tar/deep/x has two labels, of 0 and \./deep/x\.cls"):
+        opened(shards)
+
+
+@pytest.mark.parametrize("label", [b"1000000", b"9" * 5000, b"1" + b" " * 99 + b"2", "\u00b2".encode()])
+def test_class_numbers_are_bounded_before_they_are_counted(shards: Path, label: bytes) -> None:
+    shard(shards / "test/0.tar", {"a.png": png(1), "a.cls": label})
+    with pytest.raises(DataError, match=r"a\.cls holds|absent from train"):
+        opened(shards)
+
+
+def test_a_class_that_is_only_tested_is_refused(shards: Path) -> None:
+    shard(shards / "test/0.tar", labelled("x", 4, 7))
+    with pytest.raises(DataError, match="classes of test absent from train: 7"):
+        opened(shards)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{0..1000000000000}.tar", "{0..9}" * 8, "{" + ",".join("ab" * 9) + "}" * 1 + "{1..99999}"]
+)
+def test_patterns_that_stand_for_too_many_are_refused(pattern: str) -> None:
+    with pytest.raises(DataError, match="more than 100,000 shards"):
+        expand_braces(pattern)
+
+
+def test_what_archivers_leave_in_shards_is_passed_over(shards: Path) -> None:
+    before = opened(shards).split("test")
+    shard(
+        shards / "test/0.tar",
+        {"._x.png": b"x", "__MACOSX/deep/._x.png": b"x", ".DS_Store": b"x", **labelled("./deep/x", 4, 0)},
+    )
+    (shards / "test/._0.tar").write_bytes(b"AppleDouble")
+    assert list(opened(shards).split("test").ids) == list(before.ids)
+
+
+def test_names_that_are_no_utf8_and_pipes_are_one_line(shards: Path) -> None:
+    import os
+
+    shard(shards / "test/0.tar", {"caf\udce9.png": png(1), "caf\udce9.cls": b"0"})
+    with pytest.raises(DataError, match=r"0\.tar"):
+        opened(shards)
+    (shards / "test/0.tar").unlink()
+    os.mkfifo(shards / "test/0.tar")
+    with pytest.raises(DataError, match="found train"):
+        opened(shards)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"cat\n\ndog\n", "an empty line"), (b"caf\xe9\n", "UTF-8")]
+)
+def test_class_names_that_would_shift_are_refused(shards: Path, content: bytes, message: str) -> None:
+    (shards / "classnames.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        opened(shards)

@@ -40,5 +40,5 @@ def test_a_folder_without_a_picture_of_these_models_says_what_it_needs(tmp_path:
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "pca.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"pca\.png is no picture"):
+    with pytest.raises(DataError, match=r"pca\.png: cannot be decoded"):
         drawn_pictures(tmp_path, {"a"})

@@ -1,0 +1,26 @@
+"""Where listed files lie: one file has many spellings, and must not be two items."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+
+def places(root: Path) -> Callable[[str], str]:
+    """Return a function from a path relative to ``root`` to one spelling of it, also through linked folders.
+
+    A link to a single file is a file of its own: stores that keep equal content once are full of them.
+    """
+    real = cache(os.path.realpath)
+
+    def place(path: str) -> str:
+        folder, name = os.path.split(root / path)
+        return f"{real(folder)}/{name}"
+
+    return place
+
+
+def say_shared(owner: str, first: str, second: str, what: str) -> None:
+    """Say on stderr that two splits share files: deliberate in a trial, and otherwise a score too good."""
+    print(f"ssleval: {owner}: {what} in both {first} and {second}; scores may be too good", file=sys.stderr)  # noqa: T201
