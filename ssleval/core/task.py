@@ -1,7 +1,7 @@
 """The vocabulary of ssleval, third part: what a task is, what it needs and what it is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -119,6 +119,13 @@ class Task(ABC):
 
         Most tasks run as they are. Others fill in what they leave to the dataset, or leave out scores that
         it is too small for.
+        """
+        return self
+
+    def suited(self, gives: Callable[[Readout], bool]) -> "Task":  # noqa: ARG002
+        """Return the task as it can run on a model, of which ``gives`` says whether it has a readout.
+
+        That one is recorded; where it is another, the user is told.
         """
         return self
 

@@ -65,6 +65,14 @@ class FeatureSource:
             if readout.kind == "cls" and not self._has_cls:
                 raise NotApplicableError(f"{task} needs a class token; {self.backbone.card.name} has none")
 
+    def gives(self, readout: Readout) -> bool:
+        """Return whether the model has the block and the token that a readout reads."""
+        try:
+            canonical(readout, self.backbone)
+        except NotApplicableError:
+            return False
+        return readout.kind != "cls" or self._has_cls
+
     def check(self, requests: Iterable[FeatureRequest]) -> None:
         """Refuse, before anything is read, what the model cannot give.
 

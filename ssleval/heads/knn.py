@@ -31,6 +31,8 @@ _TRAIN_ROWS = 65_536
 _NUMBERS = 32_000_000
 """Similarities or votes held at a time: 128 MB in float32."""
 _EPS = float(torch.finfo(torch.float32).eps)
+_FAINTEST = float(torch.finfo(torch.float32).tiny)
+"""The vote of a neighbour too far to have a weight in float32, so that its class still has one."""
 
 
 def knn_predict(
@@ -48,8 +50,8 @@ def knn_predict(
     """Return, for every k, the ``top`` classes of each query, best first.
 
     The k nearest training vectors by cosine vote for their class with weight ``exp(cosine / T)``, relative to
-    the nearest neighbour's, so that no temperature overflows. Classes without a vote follow the others in
-    order of their ids; with fewer than ``top`` classes, all are returned. ``train`` may be memory-mapped: it
+    the nearest neighbour's, so that no temperature overflows. Where fewer than ``top`` classes have a vote,
+    -1 fills the rest; with fewer than ``top`` classes, there are as many places. ``train`` may be memory-mapped: it
     is read in blocks, once for all ``ks``. ``search`` defaults to faiss on a CPU, where it measured faster,
     and to torch elsewhere; it does not change the answer.
 
@@ -58,7 +60,8 @@ def knn_predict(
         ContractError: features that are not finite, or labels outside ``0..num_classes - 1``.
 
     Source:
-        Wu et al. 2018, arXiv:1805.01978, sec. 3.4; ks and T as in DINO's ``eval_knn.py``.
+        Wu et al. 2018, arXiv:1805.01978, sec. 3.4; ks and T as in DINO's ``eval_knn.py``, which fills places
+        with classes without a vote in the order its sort leaves them in.
     """
     count, numbers = len(train), tuple(sorted(set(ks)))
     if not ks or min(ks) < 1 or max(ks) > count:
@@ -294,7 +297,7 @@ class _Vote:
         self, similarity: Float[Tensor, "m w"], classes: Int[Tensor, "m kmax"]
     ) -> tuple[Int[np.ndarray, "k m t"], Bool[Tensor, " m"]]:
         # Float64 sums, ranked in float32: the order of equal terms must not separate equal sums.
-        weights = ((similarity.double() - similarity[:, :1]) / self.temperature).exp()
+        weights = ((similarity.double() - similarity[:, :1]) / self.temperature).exp().clamp_min(_FAINTEST)
         votes = torch.zeros(len(classes), self.num_classes, dtype=torch.float64)
         doubtful = torch.zeros(len(classes), dtype=torch.bool)
         predicted: list[Int[np.ndarray, "m t"]] = []
@@ -303,9 +306,9 @@ class _Vote:
             votes.scatter_add_(1, classes[:, start:k], weights[:, start:k])
             ranked, first = _ranked(votes.float().numpy(), min(self.top + 1, self.num_classes))
             better, worse = first[:, :-1], first[:, 1:]
-            close = (better > 0) & (better - worse <= slack * better)
+            close = (better > _FAINTEST * k) & (better - worse <= slack * better)
             doubtful |= torch.from_numpy(close.any(axis=1)) | _undecided(similarity, k, self.noise)
-            predicted.append(ranked[:, : self.top])
+            predicted.append(np.where(first > 0, ranked, -1)[:, : self.top])
         return np.stack(predicted), doubtful
 
 

@@ -47,16 +47,18 @@ class Recipe:
     def columns(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Return the column sets in the concatenation of readouts of these ``sizes``.
 
-        There is a single one, or they are `BLOCKS`: DINOv2's sets are one block, the same with the mean
-        patch, four blocks, and those with the mean patch.
+        There is a single one, or they are `BLOCKS` or the last ones of these: DINOv2's sets are one block, the
+        same with the mean patch, all blocks, and those with the mean patch.
         """
         if len(sizes) == 1:
             return ((0, sizes[0]),)
         edges = [0, *np.cumsum(sizes).tolist()]
-        sets = (edges[3], edges[4]), (edges[3], edges[5]), (edges[0], edges[4]), (edges[0], edges[5])
+        first, last, mean, end = 0, *edges[-3:]
+        sets = (last, mean), (last, end), (first, mean), (first, end)
         if self.by_width:
             return sets[2:3] if sizes[-1] <= 384 else sets[1:2]
-        return sets
+        # Of a single block, one and all are the same.
+        return tuple(dict.fromkeys(sets))
 
 
 RECIPES = {

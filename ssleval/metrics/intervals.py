@@ -22,6 +22,11 @@ from ssleval.metrics.stats import known_values
 _FEWEST_UNITS = 10
 _FEWEST_CARRIERS = 3
 _MOST_NAMES = 5
+_ELSEWHERE = {
+    "mean_per_class_of": ", left out of the mean (DINOv2's metric counts 0)",
+    "mean_average_precision_of": ", left out of the mean (scikit-learn counts 0)",
+}
+"""What others do with a class that no item shows, by statistic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def _estimate(metric: Metric, samples: Samples, level: float, class_names: Seque
     if not math.isfinite(value):
         return Estimate(value, math.nan, math.nan)
     influence = influence_of(metric, samples, units_of([samples]))
-    note = _note(influence, class_names, "cluster" if samples.cluster else "item")
+    note = _note(metric, influence, class_names, "cluster" if samples.cluster else "item")
     size = _size_of_proportion(metric, samples)
     if size:
         return Estimate(value, *agresti_coull(value, size, float(ndtri((1 + level) / 2))), note)
@@ -106,16 +111,22 @@ def _size_of_proportion(metric: Metric, samples: Samples) -> float:
     return float(known.sum()) if ((values == 0) | (values == 1)).all() else 0.0
 
 
-def _note(influence: Influence, class_names: Sequence[str], noun: str) -> str:
+def _note(metric: Metric, influence: Influence, class_names: Sequence[str], noun: str) -> str:
     parts: list[str] = []
+    described = describe(metric.statistic)
     if influence.units < _FEWEST_UNITS:
         parts.append(f"from {counted(influence.units, noun)}")
     if influence.labels is not None:
         present = influence.carriers > 0
-        rare = present & (influence.carriers < _FEWEST_CARRIERS)
-        for chosen, where in ((~present, f"no {noun}"), (rare, f"one or two {noun}s")):
-            if chosen.any():
-                parts.append(f"in {where}: {_named(influence.labels[chosen], class_names)}")
+        absent = influence.labels[~present]
+        if described["columns"].get("label") == "label":
+            absent = np.setdiff1d(np.arange(len(class_names)), influence.labels)
+        if len(absent):
+            elsewhere = _ELSEWHERE.get(described["name"], "")
+            parts.append(f"in no {noun}: {_named(absent, class_names)}{elsewhere}")
+        rare = influence.labels[present & (influence.carriers < _FEWEST_CARRIERS)]
+        if len(rare):
+            parts.append(f"in one or two {noun}s: {_named(rare, class_names)}")
     return "; ".join(parts)
 
 

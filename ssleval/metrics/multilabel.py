@@ -15,7 +15,8 @@ _VALUES_AT_ONCE = 4_000_000
 def mean_average_precision_of(scores: str, targets: str) -> Statistic:
     """Return the statistic that averages, over classes, the average precision of ``scores [n c]``.
 
-    ``targets [n c]`` is whether an item has the label. A class without positives in the draw is left out.
+    ``targets [n c]`` is whether an item has the label. A class without positives in the draw is left out;
+    scikit-learn's ``average_precision_score`` and recent torchmetrics count it 0.
     """
     return partial(_mean_average_precision, scores=scores, targets=targets)
 

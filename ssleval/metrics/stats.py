@@ -46,7 +46,8 @@ def mean_ratio_of(numerator: str, denominator: str) -> Statistic:
 def mean_per_class_of(correct: str, label: str) -> Statistic:
     """Return the statistic that averages ``correct [n]`` within each ``label [n]``, then over labels.
 
-    A class without items in the draw is left out.
+    A class without items in the draw is left out. DINOv2's metric (torchmetrics 0.10.3, ``average="macro"``)
+    counts it 0; recent torchmetrics do so where the class is predicted.
     """
     return partial(_mean_per_class, correct=correct, label=label)
 

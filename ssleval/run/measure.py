@@ -18,7 +18,7 @@ import torch
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
-from ssleval.core.task import Inputs
+from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ContractError, NotApplicableError, SslevalError
@@ -124,17 +124,18 @@ def outcomes(
     force: bool,
     note: Note,
     spare: bool = True,
+    named: bool = False,
 ) -> Iterator[Result | SslevalError]:
     """Yield the result of every job, in order, or its error; what is stored already is read back.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records. A job that
-    has no meaning for the model is skipped and said to ``note``. ``spare`` goes on with the other jobs where
-    images of one cannot be read.
+    has no meaning for the model is skipped and said to ``note``; if the jobs were ``named`` one by one, it is
+    an error. ``spare`` goes on with the other jobs where images of one cannot be read.
     """
     if force and not context.since:
         context = replace(context, since=time.time())
     source = FeatureSource(backbone, context)
-    plans, errors = plan_all(source, jobs, note)
+    plans, errors = plan_all(source, jobs, note, named=named)
     yield from errors
     stored = [] if folder is None or force else [find_stored(folder, source, plan) for plan in plans]
     done = {result.key: result for result in stored if result is not None}
@@ -163,22 +164,29 @@ def outcomes(
 
 
 def plan_all(
-    source: FeatureSource, jobs: Sequence[Job], note: Note = silent
+    source: FeatureSource, jobs: Sequence[Job], note: Note = silent, *, named: bool = False
 ) -> tuple[list[Plan], list[SslevalError]]:
     """Return a plan for every job that has a meaning for the model, and the errors of other jobs.
 
-    Jobs without a meaning are said to ``note``; where no job has one, that is an error as well.
+    Jobs without a meaning are said to ``note``; where no job has one, or jobs were ``named`` one by one, that is
+    an error as well. A task that had to be suited to the model is also said.
     """
     plans: list[Plan] = []
     errors: list[SslevalError] = []
     left_out: list[str] = []
     for job in jobs:
         try:
-            plans.append(_plan(source, job))
+            plan = _plan(source, job)
+            plans.append(plan)
+            if changed := _changed(job.task, plan.job.task):
+                model = source.backbone.card.name
+                note(f"{job.name} on {job.dataset_name}: {changed}, which is what {model} has")
         except NotApplicableError as error:
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
         except SslevalError as error:
             errors.append(error)
+    if named:
+        return plans, [*errors, *map(NotApplicableError, left_out)]
     if left_out and not plans:
         return [], [*errors, NotApplicableError("; ".join(left_out))]
     for line in left_out:
@@ -194,6 +202,7 @@ def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | Non
 
 def _plan(source: FeatureSource, job: Job) -> Plan:
     source.check_needs(job.name, job.task.needs)
+    job = replace(job, task=job.task.suited(source.gives))
     requests = job.task.requests(job.dataset)
     source.check(requests)
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
@@ -207,6 +216,12 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
         "settings": {**source.context.recorded(), "limit": job.limit},
     }
     return Plan(job, requests, source.passes(requests), fingerprints, digest(decisive))
+
+
+def _changed(before: Task, after: Task) -> str:
+    """Return ``FIELD=VALUE`` of the fields that differ."""
+    fields: dict[str, Any] = asdict(after)  # pyright: ignore[reportArgumentType]
+    return ", ".join(f"{name}={value}" for name, value in fields.items() if value != getattr(before, name))
 
 
 def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
@@ -242,8 +257,9 @@ def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
 def _scores(job: Job, samples: Samples) -> dict[str, Score]:
     if not len(samples):
         raise ContractError(f"{job.name} on {job.dataset_name} returned no samples")
-    metrics = job.task.metrics
-    found = estimates(metrics, samples, class_names=job.dataset.card.class_names)
+    metrics, card = job.task.metrics, job.dataset.card
+    names = card.class_names or tuple(map(str, range(card.classes)))
+    found = estimates(metrics, samples, class_names=names)
     return {
         metric.name: Score(
             value=found[metric.name].value,

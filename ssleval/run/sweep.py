@@ -64,10 +64,11 @@ def sweep(
     """Yield a result for every model, dataset and task, or the error that stood in its way.
 
     What is wrong with the request as a whole (an unknown name, a bad setting) is raised before anything
-    is loaded; what is wrong with one model or one dataset does not stop the others. A line of a suite that
-    has no meaning for a model is said to ``note`` and left out; only where that is all lines is it an error.
+    is loaded; what is wrong with one model or one dataset does not stop the others. A task asked for by name
+    that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left out;
+    only where that is all lines is it an error.
     """
-    names = models(asked)
+    names, named = models(asked), asked.suite is None
     jobs = jobs_of(asked)
     # What several datasets share is extracted anew once.
     context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
@@ -79,8 +80,8 @@ def sweep(
             continue
         left_out: list[NotApplicableError] = []
         yielded = False
-        for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note):
-            if isinstance(outcome, NotApplicableError) and asked.suite is not None:
+        for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
+            if isinstance(outcome, NotApplicableError) and not named:
                 left_out.append(outcome)
                 note(f"{NOT_MEASURED}{outcome}")
             else:
@@ -132,12 +133,19 @@ def jobs_of(asked: Sweep) -> Jobs:
 
 
 def _outcomes(
-    backbone: Backbone, jobs: Jobs, context: Context, folder: Path | None, *, force: bool, note: Note
+    backbone: Backbone,
+    jobs: Jobs,
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    named: bool,
 ) -> Iterator[Result | SslevalError]:
     yield from jobs.errors
     for group in jobs.groups:
         try:
-            yield from outcomes(backbone, group, context, folder, force=force, note=note)
+            yield from outcomes(backbone, group, context, folder, force=force, note=note, named=named)
         except SslevalError as error:
             yield error
 

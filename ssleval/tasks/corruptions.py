@@ -10,6 +10,7 @@ accuracies, no mCE: frost is procedural, and nothing is divided by the errors of
 Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -20,7 +21,7 @@ from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metri
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Distinct, Natural, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.errors import ConfigError, DataError
+from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.corruptions import CORRUPTIONS
 from ssleval.features.corruptions.dataset import CLEAN, Variant, corrupted
 from ssleval.heads.knn import knn_predict
@@ -76,6 +77,15 @@ class Corruptions(Task):
         count = dataset.card.lengths[dataset.card.train_split]
         if self.head == "knn" and self.k > count:
             raise ConfigError(f"corruptions: k={self.k} of {count} training images; --set corruptions.k=...")
+        return self
+
+    def suited(self, gives: Callable[[Readout], bool]) -> "Corruptions":
+        """Return the task; a linear head is refused where the model lacks what it sees."""
+        if self.head == "linear" and not all(map(gives, BLOCKS)):
+            raise NotApplicableError(
+                "the model lacks the class tokens of four blocks, which the linear head sees; --set "
+                "corruptions.head=knn"
+            )
         return self
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:

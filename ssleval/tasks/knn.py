@@ -4,7 +4,8 @@ The protocol of DINO's `eval_knn.py`. One vector per image, the model's own desc
 (bicubic resize of the short side to 256, central crop), no augmentation. Vectors have length 1; the k
 training images of largest cosine vote for their class with weight exp(cosine / 0.07), for k of 10, 20,
 100 and 200. Top-1 and top-5 of the vote are scored; 20 leads, as in the papers. Equally near images
-rank by training order, equal classes by id; classes without a vote fill the top-5 by id.
+rank by training order, equal classes by id. Only classes with a vote are in a top-5, however few they are;
+the published scripts fill it with others, in the order that a sort leaves them in.
 
 Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:1805.01978, sec. 3.4.
 """
@@ -31,6 +32,7 @@ from ssleval.metrics.stats import mean_of
 class Knn(VectorPerImage, Task):
     """Weighted vote of the nearest training images."""
 
+    version: ClassVar[int] = 2
     seeded: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
     ks: Counts = (20, 10, 100, 200)

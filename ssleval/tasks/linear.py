@@ -2,8 +2,8 @@
 
 The protocol of DINOv2's ``eval/linear.py`` on stored features: of the images as they are, or of ``views``
 random crops and flips of each (published runs draw a new one every epoch). Inputs are class tokens of the
-last 1 or 4 blocks, with or without the mean patch of the last. Each input has a head for each of 13 base
-learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay), weights drawn from
+last 1 or 4 blocks (or as many as there are), with or without the mean patch of the last. Each input has a
+head for each of 13 base learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay), weights drawn from
 N(0, 0.01), biases zero, learning rate base * batch / 256, falling to zero by a cosine.
 
 Every head is fitted twice: on the training split without a stratified 10 %, and on all of it. For
@@ -14,6 +14,7 @@ Every head is fitted twice: on the training split without a stratified 10 %, and
 Source: Oquab et al. 2023, arXiv:2304.07193, app. B.3; Caron et al. 2021; He et al. 2021, app. A.1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -23,10 +24,13 @@ from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
 from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Natural, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.heads.linear_recipes import RECIPES
+from ssleval.errors import ConfigError
+from ssleval.heads.linear_recipes import BLOCKS, RECIPES
 from ssleval.heads.probes import GridFit
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.classification import accuracies, accuracy
+
+_FEWER: dict[str, int] = {"blocks3": 3, "blocks2": 2, "blocks1": 1}
 
 
 @tasks.register("linear")
@@ -36,8 +40,9 @@ class Linear(ImageGeometry, Task):
 
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
     recipe: Literal["dinov2", "dino", "mae"] = "dinov2"
-    inputs: Literal["blocks", "pooled"] = "blocks"
-    """Class tokens and mean patch as the recipe says, or the model's own descriptor alone."""
+    inputs: Literal["blocks", "blocks3", "blocks2", "blocks1", "pooled"] = "blocks"
+    """Class tokens and mean patch as the recipe says; the same of so many last blocks, where the model has no
+    four; or the model's own descriptor alone, where it has no class token."""
     learning_rates: tuple[Positive, ...] = ()
     """Base rates for a batch of 256; none: the recipe's."""
     iterations: Natural = 0
@@ -52,6 +57,14 @@ class Linear(ImageGeometry, Task):
     metric: Literal["card", "top1", "mean_per_class"] = "card"
     """Card: the convention of the dataset."""
 
+    def __post_init__(self) -> None:
+        """Refuse a number of blocks where the recipe reads one."""
+        super().__post_init__()
+        if self.recipe == "mae" and self.inputs in _FEWER:
+            raise ConfigError(
+                f"linear: inputs={self.inputs} has no effect with recipe=mae, which reads one block"
+            )
+
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The accuracy by both rules of choosing the head."""
@@ -64,10 +77,17 @@ class Linear(ImageGeometry, Task):
         rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
         return replace(self, learning_rates=rates, batch_size=batch, iterations=steps, metric=metric)
 
+    def suited(self, gives: Callable[[Readout], bool]) -> "Linear":
+        """Return the task on the blocks that the model has, or on its descriptor if it has no class token."""
+        if self.inputs != "blocks" or all(map(gives, self._readouts)):
+            return self
+        fewer = (replace(self, inputs=inputs) for inputs in _FEWER if self.recipe != "mae")
+        fitting = (task for task in fewer if all(map(gives, task._readouts)))
+        return next(fitting, replace(self, inputs="pooled"))
+
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training and the scored split, then the views of the former."""
-        readouts = (Readout("pooled"),) if self.inputs == "pooled" else RECIPES[self.recipe].readouts
-        train, test = train_and_test(dataset, self.geometry, readouts)
+        train, test = train_and_test(dataset, self.geometry, self._readouts)
         drawn = self.views, self.crop, self.views_seed, RECIPES[self.recipe].view_interpolation
         return train, test, *random_views(train, *drawn)
 
@@ -88,3 +108,9 @@ class Linear(ImageGeometry, Task):
             columns |= {f"predicted@{rule}": final[:, head], f"correct@{rule}": correct[:, head]}
             columns[f"head@{rule}"] = np.full(len(truth), head, dtype=np.int32)
         return Samples(test.ids, columns)
+
+    @property
+    def _readouts(self) -> tuple[Readout, ...]:
+        if self.inputs == "pooled":
+            return (Readout("pooled"),)
+        return BLOCKS[-_FEWER[self.inputs] - 1 :] if self.inputs in _FEWER else RECIPES[self.recipe].readouts

@@ -17,7 +17,7 @@ from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet
 from ssleval.train.networks import Network
-from ssleval.train.state import read_state
+from ssleval.train.state import read_state, writing
 from ssleval.train.views import MEAN, STD
 
 
@@ -92,4 +92,5 @@ def export_checkpoint(source: Path, out: Path) -> None:
         "teacher": state["teacher"],
         "epoch": int(state["epoch"]),
     }
-    write_atomically(out, lambda path: torch.save(content, path))
+    with writing(out):
+        write_atomically(out, lambda path: torch.save(content, path))

@@ -16,6 +16,7 @@ from ssleval.errors import DivergedError
 from ssleval.train.logfile import read_log
 from ssleval.train.processes import sum_over_processes, world_size
 from ssleval.train.schedules import Rates
+from ssleval.train.state import writing
 
 
 class Log:
@@ -29,7 +30,8 @@ class Log:
         if leads:
             # A killed run may have logged steps after its last checkpoint. They are repeated.
             kept = [line for line in read_log(folder) if line["step"] < start]
-            write_text_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            with writing(self.path):
+                write_text_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
             self._board = _board(folder, start, note)
 
     def record(self, step: int, epoch: int, terms: Mapping[str, Tensor], rates: Rates) -> None:
@@ -71,7 +73,7 @@ class Log:
     def _write(self, line: Mapping[str, Any]) -> None:
         if not self._leads:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in line.items():

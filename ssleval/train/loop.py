@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ssleval.core import BackboneCard, DatasetOptions
 from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import freed_memory_kept
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, SslevalError
 from ssleval.features import current_shard, local_device
 from ssleval.features.progress import progress
 from ssleval.train.config import TrainConfig
@@ -32,7 +32,7 @@ from ssleval.train.masking import draw_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import rates
-from ssleval.train.state import Checkpoints, check_same, read_state, remove_drafts
+from ssleval.train.state import Checkpoints, check_same, only_training, read_state, remove_drafts, writing
 from ssleval.train.views import Views, make_views
 from ssleval.train.watch import collapsed, evaluate_teacher
 
@@ -79,7 +79,8 @@ def train(
         note: receives messages for the user.
 
     Raises:
-        ConfigError: settings are invalid, or ``out`` holds another run.
+        ConfigError: settings are invalid, ``out`` holds another run, or another training writes into it.
+        DataError: the disk is full; the checkpoint from before is kept.
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
     options = options or DatasetOptions()
@@ -90,7 +91,8 @@ def train(
     scores_of = partial(evaluate_teacher, dataset=on, options=options, limit=count)
     data = f"{dataset} ({', '.join(splits)})"
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
-    return run.train(resume=resume, show=show)
+    with _only_training(run):
+        return run.train(resume=resume, show=show)
 
 
 @dataclass
@@ -177,9 +179,9 @@ class _Run:
             self.learner.restore(state)
             return int(state["step"])
         if self.shard.leads:
-            self.out.mkdir(parents=True, exist_ok=True)
             settings = json.dumps({**self.config.to_dict(), "data": self.data}, indent=1)
-            write_text_atomically(self.out / "config.json", settings + "\n")
+            with writing(self.out / "config.json"):
+                write_text_atomically(self.out / "config.json", settings + "\n")
         return 0
 
     def _save(self, step: int, log: Log | None, *, written: bool = False) -> None:
@@ -189,7 +191,8 @@ class _Run:
             teacher = self.learner.full_teacher(state)
             if not written:
                 # The model first: a run killed before the checkpoint repeats the step and writes both.
-                write_teacher(self.teacher, teacher, self._card(teacher, step))
+                with writing(self.teacher):
+                    write_teacher(self.teacher, teacher, self._card(teacher, step))
                 place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
                 self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
             if log is not None:
@@ -246,6 +249,21 @@ class _Run:
             masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
         mine = masks.reshape(2, batch, -1)[:, self.rows].reshape(-1, grid**2)
         return torch.from_numpy(mine).to(self.learner.device)
+
+
+@contextmanager
+def _only_training(run: _Run) -> Generator[None]:
+    """Refuse, in all processes of a training, to write where another training does."""
+    with ExitStack() as held:
+        refused: SslevalError | None = None
+        try:
+            if run.shard.leads:
+                held.enter_context(only_training(run.out, run.note))
+        except SslevalError as error:
+            refused = error
+        if sum_over_processes(torch.tensor(float(refused is not None))) > 0:
+            raise refused or ConfigError(f"{run.out}: the first process cannot train into it")
+        yield
 
 
 def _current_device(name: str) -> torch.device:

@@ -5,14 +5,17 @@ holds the step in place of their random states.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from ssleval.core.files import DAMAGED_PICKLE, write_atomically
-from ssleval.errors import ConfigError, WeightsError
+from ssleval.errors import ConfigError, DataError, WeightsError
 from ssleval.train.config import TrainConfig, from_dict
 
 _FORMAT = "ssleval-training-1"
@@ -32,7 +35,8 @@ class Checkpoints:
 
     def save(self, content: Mapping[str, Any]) -> None:
         """Write ``last.pt``."""
-        write_atomically(self.last, lambda path: torch.save({"format": _FORMAT, **content}, path))
+        with writing(self.last):
+            write_atomically(self.last, lambda path: torch.save({"format": _FORMAT, **content}, path))
 
     def keep(self, name: str) -> None:
         """Keep ``last.pt`` under another name, as a hard link: it takes no space at first."""
@@ -41,7 +45,48 @@ class Checkpoints:
             path.unlink(missing_ok=True)
             path.hardlink_to(self.last)
 
-        write_atomically(self.folder / name, link)
+        with writing(self.folder / name):
+            write_atomically(self.folder / name, link)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Turn whatever a full disk makes writers raise into a DataError that names the file.
+
+    Raises:
+        DataError: the disk is full, over quota or read-only.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Of a write that was cut short, torch and safetensors tell the place but not the reason.
+        reason = getattr(error, "strerror", None) or "it could not be written whole; is the disk full?"
+        raise DataError(f"{path}: {reason}; what was there before is kept") from error
+
+
+@contextmanager
+def only_training(out: Path, note: Callable[[str], None]) -> Generator[None]:
+    """Refuse to train into ``out`` while another process does; a process that ends, however, gives it free.
+
+    Raises:
+        ConfigError: another training writes into ``out``.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{out}: another training is writing into it; wait for its end, or choose another --out (if "
+            f"there is none, remove {lock.lock_file})"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        note(f"{out}: its file system has no locks ({error}); let no other training write into it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -211,6 +211,28 @@ def test_dry_run_prices_the_run_and_measures_nothing(cli: Cli) -> None:
     assert sum(json.loads(line)["images"] for line in again.splitlines()) == 0
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_task_asked_for_by_name_that_cannot_run_is_never_exit_0(cli: Cli, dry: list[str]) -> None:
+    code, out, err = cli("run", "--model", "pixels", "--task", "zeroshot,knn", *FAST, *dry)
+    assert (code, "pixels" in out) == (2, True)
+    (line,) = [line for line in err.splitlines() if line.startswith("ssleval: ")]
+    assert line == "ssleval: zeroshot on digits: pixels has no text tower"
+    code, out, err = cli("run", "--model", "pixels", "--task", "knn,attention", *FAST, *dry)
+    assert (code, "pixels" in out, "attention on digits: attention needs" in err) == (2, True, True)
+
+
+@pytest.mark.parametrize(("model", "inputs"), [("pixels", "pooled"), ("dino_scenes", "blocks2")])
+def test_linear_runs_on_the_embedded_models_and_records_its_inputs(cli: Cli, model: str, inputs: str) -> None:
+    settings = ["--set", "linear.iterations=4", "--set", "linear.batch_size=16"]
+    command = ["run", "--model", model, "--task", "linear", "--dataset", "digits", "--limit", "60", *settings]
+    code, out, err = cli(*command, "--json")
+    assert (code, json.loads(out)["protocol"]["inputs"]) == (0, inputs)
+    assert f"linear on digits: inputs={inputs}, which is what {model} has" in err
+    asked = cli(*command, "--set", f"linear.inputs={inputs}", "--json")
+    assert json.loads(asked[1])["key"] == json.loads(out)["key"]
+    assert "which is what" not in asked[2]
+
+
 @pytest.mark.parametrize("what", ["models", "tasks", "datasets", "suites"])
 def test_listing(cli: Cli, what: str) -> None:
     code, out, _ = cli("ls", what, "--json")

@@ -45,7 +45,9 @@ def plain_loop(
         for c in range(num_classes):
             terms = (exp((cosines[i] - cosines[near[0]]) / temperature) for i in near if labels[i] == c)
             votes[c] = float(np.float32(fsum(terms)))
-        predicted.append(sorted(range(num_classes), key=lambda c: (-votes[c], c))[:5])
+        voted = {labels[i] for i in near}
+        ranked = sorted(range(num_classes), key=lambda c: (-votes[c], c))[:5]
+        predicted.append([c if c in voted else -1 for c in ranked])
     return predicted
 
 
@@ -63,7 +65,9 @@ def test_agrees_with_scikit_learn(search: Search) -> None:
         reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
         reference.set_params(weights=weights).fit(train.astype(float), labels)
         votes = np.asarray(reference.predict_proba(queries.astype(float)))
-        np.testing.assert_array_equal(predicted, np.argsort(-votes, axis=1, kind="stable")[:, :5])
+        ranked = np.argsort(-votes, axis=1, kind="stable")
+        known = np.where(np.take_along_axis(votes, ranked, axis=1) > 0, ranked, -1)
+        np.testing.assert_array_equal(predicted, known[:, :5])
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -111,17 +115,25 @@ def test_copies_of_one_image_rank_by_index_wherever_they_lie(search: Search) -> 
 def test_equal_votes_go_to_the_smaller_class() -> None:
     train = np.ones((2, 3), np.float32)
     got = knn_predict(train, np.array([1, 0]), train, ks=(1, 2), temperature=0.07, num_classes=2)
-    assert (got[1][0].tolist(), got[2][0].tolist()) == ([1, 0], [0, 1])
+    assert (got[1][0].tolist(), got[2][0].tolist()) == ([1, -1], [0, 1])
 
 
-def test_classes_without_a_vote_follow_in_order() -> None:
+def test_classes_without_a_vote_have_no_place() -> None:
     train = np.eye(3, dtype=np.float32)
-    got = knn_predict(train, np.array([5, 2, 7]), train[:1], ks=(1,), temperature=0.07, num_classes=9)
-    assert got[1].tolist() == [[5, 0, 1, 2, 3]]
+    got = knn_predict(train, np.array([5, 2, 7]), train[:1], ks=(1, 2), temperature=0.07, num_classes=9)
+    assert got[1].tolist() == [[5, -1, -1, -1, -1]]
+    assert got[2].tolist() == [[5, 2, -1, -1, -1]]
     got = knn_predict(train, np.array([1, 0, 2]), train[:1], ks=(1,), temperature=0.07, num_classes=3)
-    assert got[1].tolist() == [[1, 0, 2]]
+    assert got[1].tolist() == [[1, -1, -1]]
     got = knn_predict(train, np.array([1, 0, 2]), train[:1], ks=(1,), temperature=0.07, num_classes=3, top=2)
-    assert got[1].tolist() == [[1, 0]]
+    assert got[1].tolist() == [[1, -1]]
+
+
+def test_a_vote_too_faint_for_float32_is_still_a_vote() -> None:
+    # exp(-2 / 0.001) is 0 even in float64.
+    train = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)
+    got = knn_predict(train, np.array([5, 2]), train[:1], ks=(2,), temperature=0.001, num_classes=9)
+    assert got[2].tolist() == [[5, 2, -1, -1, -1]]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from ssleval.core import FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Samples
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.heads.linear_recipes import RECIPES
 from ssleval.tasks.linear import Linear
 from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset, evaluated
 
@@ -40,6 +42,50 @@ def test_the_grid_is_four_inputs_by_thirteen_rates() -> None:
     assert QUICK.resolved(dataset(blobs())).learning_rates[:3] == (1e-5, 2e-5, 5e-5)
     (request, _) = QUICK.requests(dataset(blobs()))
     assert [str(one) for one in request.readouts] == ["cls[-4]", "cls[-3]", "cls[-2]", "cls[-1]", "mean[-1]"]
+
+
+def given(blocks: int, *, class_token: bool = True) -> Callable[[Readout], bool]:
+    """Return what a model of so many blocks says it has."""
+
+    def gives(readout: Readout) -> bool:
+        return readout.block >= -blocks and (class_token or readout.kind != "cls")
+
+    return gives
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gives", "inputs", "heads"),
+    [
+        ("dinov2", given(12), "blocks", 4),
+        ("dinov2", given(3), "blocks3", 4),
+        ("dinov2", given(2), "blocks2", 4),
+        ("dinov2", given(1), "blocks1", 2),
+        ("dinov2", given(1, class_token=False), "pooled", 1),
+        ("dino", given(2), "blocks2", 1),
+        ("mae", given(1), "blocks", 1),
+        ("mae", given(12, class_token=False), "pooled", 1),
+    ],
+)
+def test_the_grid_takes_the_blocks_that_a_model_has(
+    recipe: str, gives: Callable[[Readout], bool], inputs: str, heads: int
+) -> None:
+    task = Linear(recipe=recipe).suited(gives)  # pyright: ignore[reportArgumentType]
+    assert task.inputs == inputs
+    (train, _) = task.requests(dataset(blobs()))
+    assert all(map(gives, train.readouts))
+    columns = RECIPES[recipe].columns([8] * len(train.readouts))
+    assert len(set(columns)) == len(columns) == heads
+
+
+def test_two_blocks_are_one_or_both_without_and_with_the_mean_patch() -> None:
+    assert RECIPES["dinov2"].columns([5, 5, 5]) == ((5, 10), (5, 15), (0, 10), (0, 15))
+    assert RECIPES["dinov2"].columns([5, 5]) == ((0, 5), (0, 10))
+
+
+def test_what_was_asked_for_is_not_changed_to_suit_a_model() -> None:
+    assert Linear(inputs="blocks3").suited(given(2)) == Linear(inputs="blocks3")
+    with pytest.raises(ConfigError, match="no effect with recipe=mae"):
+        Linear(recipe="mae", inputs="blocks2")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +124,7 @@ def test_dino_takes_four_blocks_of_a_small_model_and_the_mean_patch_of_a_base_on
         {"recipe": "mae"},
         {"recipe": "dino"},
         {"inputs": "pooled"},
+        {"inputs": "blocks1"},
         {"learning_rates": (0.1,)},
         {"iterations": 5},
         {"batch_size": 3},

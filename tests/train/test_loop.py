@@ -1,6 +1,10 @@
 """Whole trainings, tiny: resuming, stopping, collapsing, and a model at the end."""
 
+import errno
 import pkgutil
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,13 +12,13 @@ import torch
 
 from ssleval.backbones.weights.checkpoints import read_checkpoint
 from ssleval.backbones.zoo import find_card, load, match_models
-from ssleval.errors import ConfigError, DivergedError, WeightsError
+from ssleval.errors import ConfigError, DataError, DivergedError, WeightsError
 from ssleval.run.measure import evaluate
 from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
-from ssleval.train.state import read_state
+from ssleval.train.state import only_training, read_state
 from tests.train.tiny_training import losses, pictures, tiny
 
 
@@ -272,3 +276,80 @@ def test_batches_that_cannot_be_parted_are_refused(
 def test_too_few_images_for_a_batch_are_refused(data: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="12 images make no batch of 64"):
         train(tiny("run.batch_size=64"), data, tmp_path)
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``size`` bytes: the system answers as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "file"),
+    [(10_000, "teacher.safetensors"), (60_000, "checkpoints/last.pt")],
+)
+def test_a_full_disk_is_one_line_with_the_file_and_costs_no_checkpoint(
+    size: int, file: str, kept: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ssleval.train.log.Log.evaluation", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(*KEEPING), data, tmp_path)
+    before = (tmp_path / "checkpoints" / "last.pt").read_bytes()
+    with small_disk(size), pytest.raises(DataError, match=f"^{tmp_path / file}: .*was there before is kept"):
+        train(tiny(*KEEPING), data, tmp_path, resume=True)
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == before
+    assert train(tiny(*KEEPING), data, tmp_path, resume=True).finished
+    same_kept(tmp_path, kept)
+
+
+@pytest.mark.parametrize(("size", "file"), [(1_000, "config.json"), (2_500, "log.jsonl")])
+def test_a_full_disk_at_the_start_is_one_line_with_the_file(
+    size: int, file: str, data: str, tmp_path: Path
+) -> None:
+    config = tiny("run.batch_size=1", "run.epochs=1", "run.log_every=1")
+    with small_disk(size), pytest.raises(DataError, match=f"^{tmp_path / file}: File too large"):
+        train(config, data, tmp_path)
+    assert train(config, data, tmp_path).finished
+
+
+def test_a_full_disk_leaves_an_exported_checkpoint_as_it_was(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dino.pth"
+    out.write_bytes(b"before")
+    with small_disk(5_000), pytest.raises(DataError, match=r"dino\.pth: .*was there before is kept"):
+        export_checkpoint(run / "checkpoints" / "last.pt", out)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("dino.pth", b"before")]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_training_into_one_folder_is_refused_until_the_first_has_ended(
+    resume: bool, data: str, tmp_path: Path
+) -> None:
+    with (
+        only_training(tmp_path, print),
+        pytest.raises(ConfigError, match="another training is writing into it"),
+    ):
+        train(tiny("run.epochs=1"), data, tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == [".training.lock"]
+    # The file that is left says nothing: a process that was killed holds no lock.
+    assert train(tiny("run.epochs=1"), data, tmp_path, resume=resume).finished
+
+
+def test_a_file_system_without_locks_is_said_and_trained_on(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    said: list[str] = []
+    assert train(tiny("run.epochs=1"), data, tmp_path, note=said.append).finished
+    assert any("has no locks" in line for line in said)
