@@ -59,6 +59,7 @@ def evaluate(
     dataset: str = "scenes",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     checkpoint: Path | str | None = None,
+    card: Mapping[str, Any] | None = None,
     limit: int | None = None,
     options: DatasetOptions | None = None,
     context: Context | None = None,
@@ -73,6 +74,7 @@ def evaluate(
         dataset: a registered name or ``source:location``.
         settings: fields of tasks in place of their defaults, ``{"knn": {"temperature": 0.1}}``.
         checkpoint: local weights for the named architecture.
+        card: how images are prepared, in place of what the named model says, as `ssleval.load` takes it.
         limit: keep this many images of every split, for a quick try.
         options: where data lies and how it is fingerprinted.
         context: device, precision, batch size and the like.
@@ -92,7 +94,7 @@ def evaluate(
         if not jobs or not isinstance(error, NotApplicableError):
             raise error
     if isinstance(model, str):
-        backbone = load(model, checkpoint=checkpoint, seed=context.seed, device=context.device)
+        backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
     else:
         backbone = model.to(context.device)
     return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))
