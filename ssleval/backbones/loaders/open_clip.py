@@ -22,6 +22,7 @@ from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import updated
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _TRUNKS = {"Eva", "VisionTransformer"}
@@ -92,14 +93,13 @@ def _card(identifier: str) -> BackboneCard:
     model, settings, weights = _stated(identifier)
     visual = _create(identifier, device="meta").visual
     trunk = getattr(visual, "trunk", None)
-    return BackboneCard(
+    card = BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
         arch=identifier,
         embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
         patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
-        **_preparation(identifier, visual.image_size, settings),
         pooling="projection",
         position_embedding="fixed" if trunk is not None else "open_clip",
         supervision="weak",
@@ -110,11 +110,12 @@ def _card(identifier: str) -> BackboneCard:
         parameters=millions_of_parameters(visual),
         source="https://github.com/mlfoundations/open_clip",
     )
+    return updated(card, _preparation(identifier, visual.image_size, settings), f"{card.name}: card")
 
 
-def _preparation(identifier: str, size: int | tuple[int, int], settings: dict[str, Any]) -> dict[str, Any]:
+def _preparation(identifier: str, size: int | Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
     """Return how open_clip prepares images as fields of a card, with its defaults for what is not stated."""
-    height, width = size if isinstance(size, tuple) else (size, size)
+    height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise ConfigError(f"open_clip:{identifier}: it takes {height}x{width} pixels; only squares are known")
     mode = settings.get("resize_mode") or "shortest"

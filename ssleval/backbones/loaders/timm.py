@@ -107,7 +107,10 @@ def _card(identifier: str) -> BackboneCard:
     arch = identifier.partition(".")[0]
     if arch not in timm.list_models():
         raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
-    config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
+    try:
+        config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
+    except RuntimeError:  # which newer timm raises for an unknown tag
+        config = None
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
@@ -130,6 +133,8 @@ def _card(identifier: str) -> BackboneCard:
         interpolation=config.interpolation,
         mean=config.mean,
         std=config.std,
+        # Of weights that nobody published, timm only has a default.
+        normalisation="stated" if config.has_weights else "unknown",
         pooling=_POOLING.get(getattr(model, "global_pool", ""), "timm") if transformer else "mean",
         position_embedding=positions,
         supervision=_SUPERVISION.get(config.tag, "full" if config.num_classes else "unknown"),
