@@ -107,8 +107,9 @@ def _with(card: BackboneCard, stated: Mapping[str, Any], checkpoint: str | Path 
 
 def _three(value: Any) -> Any:
     """Return one number as that of all three channels."""
-    single = isinstance(value, (int, float)) or (isinstance(value, str) and "," not in value)
-    return [value] * 3 if single else value
+    if isinstance(value, str) and "," not in value:
+        return [value.strip()] * 3
+    return [value] * 3 if isinstance(value, (int, float)) else value
 
 
 def _refuse_ignored(backbone: "Backbone", card: BackboneCard, stated: Mapping[str, Any]) -> None:
@@ -122,12 +123,12 @@ def _refuse_ignored(backbone: "Backbone", card: BackboneCard, stated: Mapping[st
             applied is not None and not torch.allclose(applied.flatten().cpu(), torch.tensor(value))
         ):
             raise ConfigError(f"{card.name}: its loader {card.loader} takes no other {name}; leave it out")
-    if {"patch_size", "image_size"} & stated.keys():
-        side = card.image_size
+    if "patch_size" in stated:
+        side = 2 * card.patch_size
         try:
             backbone.eval()(torch.zeros(1, 3, side, side), (-1,))
-        except ContractError as error:
-            raise ConfigError(f"{error}; state the patch_size and image_size of these weights") from error
+        except (ConfigError, ContractError) as error:
+            raise ConfigError(f"{error}; leave patch_size={card.patch_size} out") from error
 
 
 def find_card(name: str) -> BackboneCard:

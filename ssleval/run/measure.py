@@ -21,7 +21,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ContractError, NotApplicableError, SslevalError
+from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, Pass, current_shard
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
@@ -95,6 +95,8 @@ def evaluate(
             raise error
     if isinstance(model, str):
         backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
+    elif checkpoint is not None or card:
+        raise ConfigError("checkpoint and card are for a model that is named, not for one that is built")
     else:
         backbone = model.to(context.device)
     return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))

@@ -141,6 +141,17 @@ def test_only_preparation_is_stated(weights: Path):
         load("native:vit_tiny", checkpoint=weights, card={"embed_dim": 3})
 
 
+def test_a_built_model_takes_neither_weights_nor_a_card():
+    for stated in ({"card": HALF}, {"checkpoint": "weights.pth"}):
+        with pytest.raises(ConfigError, match="for a model that is named"):
+            evaluate(load("pixels"), "knn", dataset="digits", **stated)  # pyright: ignore[reportArgumentType]
+
+
+def test_texts_of_a_command_line_are_read():
+    told = load("pixels", card={"mean": " 0.5, 0.25 ,0", "std": " 5e-1"}).card
+    assert (told.mean, told.std) == ((0.5, 0.25, 0.0), (0.5, 0.5, 0.5))
+
+
 def test_a_crop_keeps_its_part_of_images_of_another_size():
     told = load("random:native:vit_tiny", card={"image_size": "448"}).card
     assert (told.image_size, told.resize) == (448, 512)
@@ -154,7 +165,7 @@ def test_patches_of_another_size_are_built_or_refused(weights: Path):
     assert small(torch.rand(1, 3, 16, 16), [-1]).blocks[0].patches.shape[1:3] == (2, 2)
     with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight"):
         load("native:vit_tiny", checkpoint=weights, card=HALF | SMALL | {"patch_size": 8})
-    with pytest.raises(ConfigError, match="state the patch_size and image_size of these weights"):
+    with pytest.raises(ConfigError, match="leave patch_size=8 out"):
         load("random:timm:test_vit", card={"patch_size": 8})
 
 

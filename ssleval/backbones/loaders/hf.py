@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.geometry import apply
@@ -60,7 +60,9 @@ _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
 )  # fmt: skip
 """Tensors of heads that a published file may hold beside the backbone."""
-_UNUSABLE = (ArithmeticError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+_UNUSABLE = (
+    ArithmeticError, AttributeError, ImportError, LookupError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 """What transformers raises on settings that its processors cannot take."""
 
 
@@ -231,7 +233,7 @@ def _preparation(card: BackboneCard, image_size: Any) -> dict[str, Any]:
     from transformers.models.auto.image_processing_auto import get_image_processor_config
 
     try:
-        with explained(card):
+        with quiet() if Path(card.arch).is_dir() else explained(card):
             if not get_image_processor_config(**_where(card)):
                 sizes = {"image_size": image_size} if isinstance(image_size, int) else {}
                 return {**sizes, "normalisation": "unknown"}

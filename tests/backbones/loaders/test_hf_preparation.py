@@ -157,6 +157,16 @@ def test_what_no_card_says_is_refused_in_one_line(tmp_path: Path, settings: dict
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["{", "", "\0\1", '"x"', '{"a": ' + "[" * 100_000])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, text: str):
+    folder(tmp_path, None)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(ConfigError, match="settings of its image processor cannot be used") as caught:
+        find_card(f"hf:{tmp_path}")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_folder_without_a_processor_has_no_normalisation_until_told(tmp_path: Path):
     from transformers import AutoModel
 

@@ -167,5 +167,5 @@ def test_a_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         load("torchhub:someone/things:main/net")
     told = load("torchhub:someone/things:main/net", card={"mean": 0.5, "std": 0.25, "patch_size": 16})
     assert told.std.flatten().tolist() == [0.25] * 3
-    with pytest.raises(ConfigError, match="state the patch_size and image_size"):
+    with pytest.raises(ConfigError, match="leave patch_size=8 out"):
         load("random:torchhub:someone/things:main/net", card={"patch_size": 8})
