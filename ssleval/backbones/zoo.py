@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssleval.backbones.weights.weightfile import SUFFIX, read_card
+from ssleval.backbones.weights.weightfile import SUFFIX, describes_itself, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
-from ssleval.core.settings import build
+from ssleval.core.settings import build, updated
 from ssleval.core.yamlfile import read_yaml
-from ssleval.errors import ConfigError, UnknownNameError, WeightsError
+from ssleval.errors import ConfigError, ContractError, UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
@@ -26,6 +26,10 @@ _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
 """Fields that every entry of the zoo states, also where `BackboneCard` has a default."""
+_STATABLE = (
+    "mean", "std", "image_size", "patch_size", "resize", "resize_mode", "crop_start", "interpolation",
+)  # fmt: skip
+"""Fields of a card that a caller may state: how images are prepared."""
 
 
 def load(
@@ -33,6 +37,7 @@ def load(
     *,
     checkpoint: str | Path | None = None,
     key: str = "teacher",
+    card: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> "Backbone":
@@ -42,17 +47,21 @@ def load(
         name: a name that `find_card` accepts. ``torchhub:`` and Python files run the code of others.
         checkpoint: a local file of weights for the named architecture.
         key: which network of a full training checkpoint.
+        card: how images are prepared, in place of what the card of the model says: ``mean`` and ``std`` of
+            RGB in [0, 1], ``image_size``, ``patch_size``, ``resize``, ``resize_mode``, ``interpolation``.
         seed: the seed of ``random:`` names.
         device: the device of the backbone.
 
     Raises:
         UnknownNameError: there is no such model.
         WeightsError: its weights are out of reach, or do not fill it.
-        ConfigError: a checkpoint was given for a random model.
+        ConfigError: a checkpoint was given for a random model, nothing states the mean and the deviation that
+            the weights expect, or the model cannot do what ``card`` states.
     """
     from ssleval.core.backbone import WeightsFrom, backbones
 
-    card, untrained = find_card(name), name.startswith(_RANDOM)
+    stated, untrained = card or {}, name.startswith(_RANDOM)
+    card = _with(find_card(name), stated, checkpoint)
     if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
     if untrained:
@@ -67,8 +76,62 @@ def load(
         weights = WeightsFrom("checkpoint", Path(name))
     else:
         weights = WeightsFrom()
+    # A file that is absent is its reader's to refuse.
+    present = checkpoint is None or Path(checkpoint).is_file()
+    if card.normalisation == "unknown" and not untrained and present:
+        raise ConfigError(
+            f"{name}: nothing says which mean and deviation of RGB its weights expect; state --image-mean "
+            "and --image-std (0.485,0.456,0.406 and 0.229,0.224,0.225 for DINO, DINOv2 and most others, 0.5 "
+            "and 0.5 for AugReg and SigLIP; in Python card={'mean': ..., 'std': ...})"
+        )
     backbone = backbones.get(card.loader).build(card, weights)
+    _refuse_ignored(backbone, card, stated)
     return backbone.eval().requires_grad_(False).to(device)
+
+
+def _with(card: BackboneCard, stated: Mapping[str, Any], checkpoint: str | Path | None) -> BackboneCard:
+    """Return ``card`` with the normalisation in the header of a checkpoint, and with what is stated."""
+    if unknown := [name for name in stated if name not in _STATABLE]:
+        raise UnknownNameError(f"card: {unknown[0]!r} cannot be stated; known: {', '.join(_STATABLE)}")
+    if ("mean" in stated) != ("std" in stated):
+        raise ConfigError(f"{card.name}: state --image-mean and --image-std together, or neither")
+    fields: dict[str, Any] = {}
+    if checkpoint is not None and describes_itself(Path(checkpoint)):
+        own = read_card(Path(checkpoint))
+        fields |= {"mean": own.mean, "std": own.std, "normalisation": own.normalisation}
+    fields |= {name: _three(value) if name in {"mean", "std"} else value for name, value in stated.items()}
+    if "mean" in stated:
+        fields["normalisation"] = "stated"
+    told = updated(card, {"resize": 0} | fields, f"{card.name}: card")
+    # Unless told otherwise, the crop keeps its part of the image.
+    resize = told.resize if "resize" in stated else round(card.resize * told.image_size / card.image_size)
+    return replace(told, resize=resize)
+
+
+def _three(value: Any) -> Any:
+    """Return one number as that of all three channels."""
+    if isinstance(value, str) and "," not in value:
+        return [value.strip()] * 3
+    return [value] * 3 if isinstance(value, (int, float)) else value
+
+
+def _refuse_ignored(backbone: "Backbone", card: BackboneCard, stated: Mapping[str, Any]) -> None:
+    """Refuse a model that does otherwise than the caller states, such as one with patches of another size."""
+    import torch
+
+    for name in stated:
+        value = getattr(card, name)
+        applied = getattr(backbone, name, torch.tensor(value)) if name in {"mean", "std"} else None
+        if getattr(backbone.card, name) != value or (
+            applied is not None and not torch.allclose(applied.flatten().cpu(), torch.tensor(value))
+        ):
+            raise ConfigError(f"{card.name}: its loader {card.loader} takes no other {name}; leave it out")
+    if "patch_size" in stated:
+        side = 2 * card.patch_size
+        try:
+            backbone.eval()(torch.zeros(1, 3, side, side), (-1,))
+        except (ConfigError, ContractError) as error:
+            raise ConfigError(f"{error}; leave patch_size={card.patch_size} out") from error
 
 
 def find_card(name: str) -> BackboneCard:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from ssleval.cli import options
 from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
 
 
@@ -14,6 +15,13 @@ def doctor(
     model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
+    image_mean: options.ImageMean = None,
+    image_std: options.ImageStd = None,
+    image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    resize: options.Resize = None,
+    resize_mode: options.ResizeMode = None,
+    interpolation: options.Interpolation = None,
     device: Device = "cpu",
     precision: Precision = "fp32",
     limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 200,
@@ -23,14 +31,18 @@ def doctor(
 
     Examples:
       ssleval doctor dinov2_vits14
-      ssleval doctor vit_tiny --checkpoint teacher.safetensors --precision bf16
+      ssleval doctor vit_tiny --checkpoint weights.pth --image-mean 0.5 --image-std 0.5
     """
     from ssleval.checks.doctor import examine
     from ssleval.core import Context
 
+    card = options.stated(
+        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
+        resize_mode=resize_mode, interpolation=interpolation,
+    )  # fmt: skip
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
-    for finding in examine(model, context, checkpoint=checkpoint, key=key, limit=limit):
+    for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit):
         counts[finding.status] += 1
         typer.echo(json.dumps({"model": model, **finding.to_dict()}) if as_json else str(finding))
     if not as_json:

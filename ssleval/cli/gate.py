@@ -23,6 +23,13 @@ def gate_(
         str, Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
     ] = "",
     key: options.Key = "teacher",
+    image_mean: options.ImageMean = None,
+    image_std: options.ImageStd = None,
+    image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    resize: options.Resize = None,
+    resize_mode: options.ResizeMode = None,
+    interpolation: options.Interpolation = None,
     margin: Annotated[
         list[str] | None,
         Option(help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."),
@@ -51,11 +58,16 @@ def gate_(
     from ssleval.core import Context, DatasetOptions
     from ssleval.run.sweep import Sweep
 
+    card = options.stated(
+        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
+        resize_mode=resize_mode, interpolation=interpolation,
+    )  # fmt: skip
     folder = cache or default_cache()
     context = Context(
         device=device, precision=precision, num_workers=num_workers, cache=folder, progress=not quiet
     )
-    sweep = Sweep("", suite=suite, key=key, limit=limit, options=DatasetOptions(data_root, cache=folder))
+    data = DatasetOptions(data_root, cache=folder)
+    sweep = Sweep("", suite=suite, key=key, limit=limit, options=data, card=card)
     request = Gate(sweep, baseline, candidate, model, dict(map(_margin, margin or ())), seeds)
     verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
     typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)

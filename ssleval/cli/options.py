@@ -19,6 +19,21 @@ CacheDir = Annotated[
 DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
 Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
 Key = Annotated[str, Option("--key", help="Network of a training checkpoint: teacher, student.")]
+ImageMean = Annotated[
+    str | None, Option("--image-mean", help="Mean of RGB in [0, 1] that the weights expect: 0.5,0.5,0.5.")
+]
+ImageStd = Annotated[str | None, Option("--image-std", help="Standard deviation, with --image-mean.")]
+ImageSize = Annotated[int | None, Option("--image-size", help="Side of the square the model was made for.")]
+PatchSize = Annotated[int | None, Option("--patch-size", help="Pixels of a patch's side.")]
+Resize = Annotated[
+    int | None, Option("--resize", help="Pixels of the short side before the crop to the image size.")
+]
+ResizeMode = Annotated[
+    str | None, Option("--resize-mode", help="short keeps the aspect, square resizes both sides.")
+]
+Interpolation = Annotated[
+    str | None, Option("--interpolation", help="nearest, bilinear, bicubic or lanczos.")
+]
 Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
@@ -27,6 +42,11 @@ Workers = Annotated[int, Option("--num-workers", min=0, help="Processes that dec
 Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]
+
+
+def stated(**fields: str | int | None) -> dict[str, Any]:
+    """Return the fields of a card that a command line states."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

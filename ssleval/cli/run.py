@@ -27,6 +27,13 @@ def run_(
     data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
     key: options.Key = "teacher",
+    image_mean: options.ImageMean = None,
+    image_std: options.ImageStd = None,
+    image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    resize: options.Resize = None,
+    resize_mode: options.ResizeMode = None,
+    interpolation: options.Interpolation = None,
     set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
     device: options.Device = "cpu",
     precision: options.Precision = "fp32",
@@ -57,11 +64,15 @@ def run_(
     from ssleval.core import Context, DatasetOptions
     from ssleval.run.sweep import Sweep, sweep
 
+    card = options.stated(
+        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
+        resize_mode=resize_mode, interpolation=interpolation,
+    )  # fmt: skip
     folder = cache or default_cache()
     size = _batch_size(batch_size)
     context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
     data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
-    request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data)
+    request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card)
     if dry_run:
         from ssleval.run.estimate import estimate
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 from typer import Argument, Option
 
+from ssleval.cli import options
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
 from ssleval.core.cachefolder import default_cache
@@ -52,6 +53,13 @@ def show_model(
     data_root: DataRoot = Path("data"),
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
+    image_mean: options.ImageMean = None,
+    image_std: options.ImageStd = None,
+    image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    resize: options.Resize = None,
+    resize_mode: options.ResizeMode = None,
+    interpolation: options.Interpolation = None,
     device: Device = "cpu",
     cache: CacheDir = None,
 ) -> None:
@@ -65,10 +73,14 @@ def show_model(
     from ssleval.core import Context, DatasetOptions
     from ssleval.display.pictures import Look, draw, gather
 
+    card = options.stated(
+        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
+        resize_mode=resize_mode, interpolation=interpolation,
+    )  # fmt: skip
     folder = cache or default_cache()
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
-    backbone = load(model, checkpoint=checkpoint, key=key, device=device)
+    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device)
     path = out or Path(f"{what}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(backbone, pictures, what, look).save(path, format="PNG")

@@ -12,18 +12,19 @@ patch, ``p`` channels of the pooled vector, ``r`` rows of weights, ``n m`` sampl
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from msgspec import Meta
 from PIL import Image
 
 from ssleval.core.cachefolder import default_cache
 from ssleval.core.registry import Registry, suggestion
-from ssleval.core.settings import Count, Natural, NonNegative, Positive, Seed, check
+from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Seed, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -57,6 +58,8 @@ class Geometry:
     multiple: int | Literal["patch"] = 1
     """Both resized sides are rounded to a multiple of so many pixels, or of the model's patch size, where
     images keep their aspect."""
+    crop_start: Literal["even", "down"] = "even"
+    """How half a pixel is rounded where the crop begins: as in torchvision, or as in transformers."""
 
     def __post_init__(self) -> None:
         """Refuse to round the sides of a square: its size is pinned."""
@@ -71,6 +74,13 @@ class Geometry:
     def on_grid(self, patch_size: int) -> "Geometry":
         """Return the same geometry with the pixels of a patch in place of the word."""
         return replace(self, multiple=patch_size) if self.multiple == "patch" else self
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the fields for keys; ``crop_start``, which came later, only where it is not the default."""
+        fields = asdict(self)
+        if self.crop_start == "even":
+            del fields["crop_start"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,10 @@ class RandomView:
         """Side of the square every image ends up as."""
         return self.size
 
+    def recorded(self) -> dict[str, Any]:
+        """Return the fields for keys."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Readout:
@@ -127,6 +141,10 @@ class Readout:
 
 # Models -------------------------------------------------------------------------------------------
 
+_Side: TypeAlias = Annotated[int, Meta(ge=1, le=4096)]
+_Resize: TypeAlias = Annotated[int, Meta(ge=0, le=4096)]
+_Deviation: TypeAlias = Annotated[float, Meta(gt=0, le=2)]
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneCard:
@@ -143,14 +161,19 @@ class BackboneCard:
     """Pixels of input per step of the last block's patch grid (32 for a ResNet-50)."""
     pooled_dim: Natural = 0
     """Channels of ``pooled``; 0 means ``embed_dim``."""
-    image_size: Count = 224
+    image_size: _Side = 224
     """Side of the square the model was made for; ``Geometry`` of protocols that say `native`."""
-    resize: Natural = 0
+    resize: _Resize = 0
     """Pixels of the resized side before the central crop to ``image_size``; 0 means no crop."""
     resize_mode: Literal["short", "square"] = "short"
+    crop_start: Literal["even", "down"] = "even"
+    """As in `Geometry`."""
     interpolation: Interpolation = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
+    """Of RGB in [0, 1], as ``std``; by default ImageNet's."""
+    std: tuple[_Deviation, _Deviation, _Deviation] = (0.229, 0.224, 0.225)
+    normalisation: Literal["stated", "unknown"] = "stated"
+    """``unknown``: nothing states ``mean`` and ``std``; then only untrained networks run."""
     pooling: str = "cls"
     """What ``pooled`` is: cls, mean, map, projection, cls+mean, gap..."""
     position_embedding: str = ""
@@ -176,12 +199,23 @@ class BackboneCard:
     def __post_init__(self) -> None:
         """Refuse values that a field cannot take, whoever made the card."""
         check(self, f"{self.name}: card")
+        if 0 < self.resize < self.image_size:
+            raise ConfigError(
+                f"{self.name}: card.resize={self.resize} is less than image_size={self.image_size}: images "
+                "would get black borders; state at least as much, or 0"
+            )
 
     def native_geometry(self) -> Geometry:
         """Return the geometry the model was published with."""
-        if self.resize_mode == "square":
+        if self.resize_mode == "square" and not self.resize:
             return Geometry(self.image_size, "square", None, self.interpolation)
-        return Geometry(self.resize or self.image_size, "short", self.image_size, self.interpolation)
+        return Geometry(
+            self.resize or self.image_size,
+            self.resize_mode,
+            self.image_size,
+            self.interpolation,
+            crop_start=self.crop_start,
+        )
 
 
 COMPUTING_FIELDS = (

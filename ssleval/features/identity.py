@@ -38,4 +38,4 @@ def pass_identity(
     fingerprint. Sets that share their images share their features.
     """
     name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
-    return {**model, "geometry": asdict(geometry), "dataset": [name, split_name, images, len(split)]}
+    return {**model, "geometry": geometry.recorded(), "dataset": [name, split_name, images, len(split)]}

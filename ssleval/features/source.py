@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class FeatureSource:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that decides features but the data, for the key of a result."""
-        return {**self._model, "native_geometry": asdict(self.backbone.card.native_geometry())}
+        return {**self._model, "native_geometry": self.backbone.card.native_geometry().recorded()}
 
     @cached_property
     def _model(self) -> dict[str, Any]:

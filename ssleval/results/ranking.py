@@ -125,4 +125,6 @@ def _label(result: Result, same_model: Sequence[Result]) -> str:
         value = result.settings.get(name)
         if value != default or len({str(other.settings.get(name)) for other in same_model}) > 1:
             parts.append(f"{name} {value}")
+    if len({str(other.backbone.get("mean")) for other in same_model}) > 1:
+        parts.append(f"mean {', '.join(f'{value:g}' for value in result.backbone.get('mean', ()))}")
     return f"{result.model} ({', '.join(parts)})" if parts else result.model

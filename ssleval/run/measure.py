@@ -21,7 +21,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ContractError, NotApplicableError, SslevalError
+from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
 from ssleval.features import Extracted, FeatureSource, Pass, current_shard
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
@@ -59,6 +59,7 @@ def evaluate(
     dataset: str = "scenes",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     checkpoint: Path | str | None = None,
+    card: Mapping[str, Any] | None = None,
     limit: int | None = None,
     options: DatasetOptions | None = None,
     context: Context | None = None,
@@ -73,6 +74,7 @@ def evaluate(
         dataset: a registered name or ``source:location``.
         settings: fields of tasks in place of their defaults, ``{"knn": {"temperature": 0.1}}``.
         checkpoint: local weights for the named architecture.
+        card: how images are prepared, in place of what the named model says, as `ssleval.load` takes it.
         limit: keep this many images of every split, for a quick try.
         options: where data lies and how it is fingerprinted.
         context: device, precision, batch size and the like.
@@ -92,7 +94,9 @@ def evaluate(
         if not jobs or not isinstance(error, NotApplicableError):
             raise error
     if isinstance(model, str):
-        backbone = load(model, checkpoint=checkpoint, seed=context.seed, device=context.device)
+        backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
+    elif checkpoint is not None or card:
+        raise ConfigError("checkpoint and card are for a model that is named, not for one that is built")
     else:
         backbone = model.to(context.device)
         backbone.forget_hashes()

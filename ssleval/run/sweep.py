@@ -1,10 +1,11 @@
 """Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ssleval.backbones.zoo import load, match_models
 from ssleval.core import Context, Dataset, DatasetOptions
@@ -38,6 +39,8 @@ class Sweep:
     key: str = "teacher"
     limit: int | None = None
     options: DatasetOptions = field(default_factory=DatasetOptions)
+    card: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """How images are prepared, as `load` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +95,25 @@ def sweep(
 
 
 def models(asked: Sweep) -> list[str]:
-    """Return the names of the models, globs expanded; one checkpoint is refused for several."""
+    """Return the names of the models, globs expanded; one checkpoint or card is refused for several."""
     names = match_models(asked.models)
-    if asked.checkpoint is not None and len(names) > 1:
-        raise ConfigError(f"--checkpoint fits one model, not {len(names)}: {', '.join(names[:4])}")
+    if (asked.checkpoint is not None or asked.card) and len(names) > 1:
+        raise ConfigError(
+            f"--checkpoint, --image-mean and the like fit one model, not {len(names)}: {', '.join(names[:4])}"
+        )
     return names
 
 
 def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
     """Return one model on its device."""
-    return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=context.device)
+    return load(
+        name,
+        checkpoint=asked.checkpoint,
+        key=asked.key,
+        card=asked.card,
+        seed=context.seed,
+        device=context.device,
+    )
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:

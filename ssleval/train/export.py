@@ -43,6 +43,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
         interpolation="bicubic",
         mean=MEAN,
         std=STD,
+        normalisation="stated",
         supervision="self",
         family="ssleval train",
         license="that of its training images",

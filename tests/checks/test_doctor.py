@@ -234,7 +234,9 @@ def test_preprocessing_is_compared_with_the_card_and_the_library(monkeypatch: py
     assert loaded.preprocessing(Sound(replace(stated, resize=72))).status == "pass"
     assert loaded.preprocessing(Sound(stated)).evidence == "resize 0, stating states 72"
     assert loaded.preprocessing(Sound(stated)).status == "warn"
-    assert loaded.preprocessing(Sound(replace(stated, resize=72, std=(0.5, 0.5, 0.5)))).status == "fail"
+    other = replace(stated, resize=72, std=(0.5, 0.5, 0.5))
+    assert loaded.preprocessing(Sound(other)).status == "fail"
+    assert loaded.preprocessing(Sound(replace(other, weights={"file": "own.pth"}))).status == "warn"
 
 
 def scored(check: str, backbone: Backbone, folder: Path) -> str:

@@ -66,6 +66,25 @@ def test_long_equals_torchvision(size: tuple[int, int]):
     np.testing.assert_array_equal(got, np.array(expected))
 
 
+@pytest.mark.parametrize("size", [(side, 64) for side in range(64, 73)])
+def test_a_crop_begins_rounded_down_as_in_transformers(size: tuple[int, int]):
+    from transformers.image_transforms import center_crop
+
+    image = noise(size)
+    expected = center_crop(np.asarray(image), (33, 33))
+    down = apply(Geometry(None, crop=33, crop_start="down"), image)
+    assert np.array_equal(down, expected)
+    same = np.array_equal(apply(Geometry(None, crop=33), image), expected)
+    assert same == all((side - 33) % 4 != 3 for side in size)
+
+
+def test_keys_of_other_geometries_are_as_before_there_were_two_ways_to_crop():
+    assert Geometry(256, crop=224).recorded() == {
+        "resize": 256, "mode": "short", "crop": 224, "interpolation": "bicubic", "flip": False, "multiple": 1,
+    }  # fmt: skip
+    assert Geometry(256, crop=224, crop_start="down").recorded()["crop_start"] == "down"
+
+
 def test_every_short_side_of_many_sizes_equals_torchvision():
     generator = np.random.default_rng(0)
     for width, height, resize in generator.integers(8, 90, (150, 3)).tolist():

@@ -25,6 +25,7 @@ def store(
     fingerprint: str = "f",
     k: int = 20,
     higher: bool = True,
+    mean: Sequence[float] = (),
     **settings: object,
 ) -> Result:
     samples = Samples([str(i) for i in range(len(right))], {"top1": right})
@@ -37,10 +38,16 @@ def store(
         model=model,
         task="knn",
         dataset="digits",
-        key=digest([model, fingerprint, k, settings]),
+        key=digest([model, fingerprint, k, settings, *mean]),
         metrics={"top1": score},
         protocol={"k": k, "version": 1},
-        backbone={"name": model, "supervision": "self", "parameters": 5.5, "image_size": 224},
+        backbone={
+            "name": model,
+            "supervision": "self",
+            "parameters": 5.5,
+            "image_size": 224,
+            "mean": list(mean),
+        },
         data={"name": "digits", "test_split": "test", "fingerprints": {"digits/test": fingerprint}},
         weights_sha256=str(settings.pop("weights", "0" * 64)),
         settings={**usual, **settings},
@@ -150,6 +157,14 @@ def test_twins_are_told_apart_by_what_sets_them_apart(tmp_path: Path) -> None:
         "m (weights aaaaaaaa, precision fp32)",
         "m (weights bbbbbbbb, precision bf16)",
     }
+
+
+def test_two_normalisations_of_one_checkpoint_are_told_apart(tmp_path: Path) -> None:
+    store(tmp_path, "m", right(0.3), mean=[0.5, 0.5, 0.5])
+    store(tmp_path, "m", right(0.6), mean=[0.485, 0.456, 0.406])
+    (board,) = ranking.boards(record.read_all(tmp_path))
+    labels = {entry.label for entry in board.entries}
+    assert labels == {"m (mean 0.5, 0.5, 0.5)", "m (mean 0.485, 0.456, 0.406)"}
 
 
 def test_checkpoints_of_one_name_on_different_boards_have_rows_of_their_own(tmp_path: Path) -> None:

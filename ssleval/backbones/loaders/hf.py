@@ -4,23 +4,26 @@ Model types whose token layout `_LAYOUTS` does not state are refused. Code from 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import prod
+from math import isclose, prod
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
 from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
+from ssleval.core.geometry import apply
+from ssleval.core.settings import updated
 from ssleval.errors import ConfigError, WeightsError
 
 
@@ -58,6 +61,10 @@ _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
 )  # fmt: skip
 """Tensors of heads that a published file may hold beside the backbone."""
+_UNUSABLE = (
+    ArithmeticError, AttributeError, ImportError, LookupError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What transformers raises on settings that its processors cannot take."""
 
 
 class HfBackbone(Backbone):
@@ -72,6 +79,7 @@ class HfBackbone(Backbone):
         layers = _layers(card.name, tower, config)
         super().__init__(card, num_blocks=len(layers))
         self.model = model
+        self.side = getattr(config, "image_size", card.image_size)
         self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
         if Path(card.arch).is_dir():
             # Another version of the library may read the same file otherwise: what differs from its defaults.
@@ -122,7 +130,7 @@ class HfBackbone(Backbone):
         if self.layout.size == "flag":
             inputs["interpolate_pos_encoding"] = True
         elif self.layout.size == "fixed":
-            self.refuse_other_size(images, (self.card.image_size,) * 2, "transformers")
+            self.refuse_other_size(images, (self.side,) * 2, "transformers")
         if self.model.config.model_type == "vit_mae":
             # Its masking sorts patches by noise: increasing noise keeps all of them in order.
             count = prod(self.patch_grid(images))
@@ -178,7 +186,7 @@ def _card(identifier: str) -> BackboneCard:
         license="unknown",
         parameters=millions_of_parameters(getattr(model, "vision_model", model)),
         source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
-        **_geometry(stub),
+        **_preparation(stub, getattr(tower, "image_size", None)),
     )
 
 
@@ -220,27 +228,89 @@ def _config(card: BackboneCard) -> Any:
     return config
 
 
-def _geometry(card: BackboneCard) -> dict[str, Any]:
-    """Return the settings of the image processor as fields of a card."""
-    from transformers import AutoImageProcessor
+def _preparation(card: BackboneCard, image_size: Any) -> dict[str, Any]:
+    """Return the settings of the image processor as fields of a card, compared with what it does.
 
-    with explained(card):
-        settings = AutoImageProcessor.from_pretrained(**_where(card), trust_remote_code=False).to_dict()
-    size, crop = settings["size"], settings.get("crop_size") if settings.get("do_center_crop") else None
-    if "shortest_edge" in size and crop:
-        sizes: dict[str, Any] = {"image_size": crop["height"], "resize": size["shortest_edge"]}
-    elif size.get("height") is not None and size["height"] == size.get("width"):
-        sizes = {"image_size": size["height"], "resize_mode": "square"}
-    else:
+    Without a processor, ``image_size`` of the model's configuration is all that is known.
+    """
+    from transformers import AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+    try:
+        with quiet() if Path(card.arch).is_dir() else explained(card):
+            if not get_image_processor_config(**_where(card)):
+                sizes = {"image_size": image_size} if isinstance(image_size, int) else {}
+                return {**sizes, "normalisation": "unknown"}
+            # The slow ones resize with PIL, as is done here.
+            processor: Any = AutoImageProcessor.from_pretrained(
+                **_where(card), trust_remote_code=False, use_fast=False
+            )
+        settings = processor.to_dict()
+        fields = {
+            **_sizes(card, settings),
+            **_normalisation(settings),
+            "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
+        }
+        _refuse_other_pixels(updated(card, fields, f"{card.name}: card"), processor)
+    except _UNUSABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{card.name}: the processor resizes to {size} and crops to {crop}; no geometry here does that"
-        )
-    return {
-        **sizes,
-        "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
-        "mean": tuple(settings["image_mean"]),
-        "std": tuple(settings["image_std"]),
-    }
+            f"{card.name}: the settings of its image processor cannot be used ({reason[:200]}); correct "
+            "preprocessor_config.json"
+        ) from error
+    return fields
+
+
+def _sizes(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a card that say how the processor resizes and crops."""
+    size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels is not None}
+    crop: dict[str, int] = dict(settings.get("crop_size") or {}) if settings.get("do_center_crop") else {}
+    side, short = crop.get("height"), size.get("shortest_edge", 0)
+    if settings.get("do_resize") and side == crop.get("width"):
+        if "crop_pct" in settings and short:
+            # ConvNeXt: crops below 384 pixels, squashes from there on.
+            short, side = (int(short / settings["crop_pct"]), short) if short < 384 else (0, short)
+            return _resized(short, side, "short" if short else "square")
+        if size.keys() == {"shortest_edge"} and side:
+            return _resized(short, side, "short")
+        if size.keys() == {"height", "width"} and size["height"] == size["width"]:
+            return _resized(size["height"] if side else 0, side or size["height"], "square")
+    raise ConfigError(
+        f"{card.name}: the processor resizes to {size if settings.get('do_resize') else 'no size'} and crops "
+        f"to {crop or 'nothing'}; no geometry here does that"
+    )
+
+
+def _resized(resize: int, side: int, mode: str) -> dict[str, Any]:
+    cropped = {"resize": resize, "crop_start": "down"} if resize else {}
+    return {"image_size": side, "resize_mode": mode, **cropped}
+
+
+def _normalisation(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the processor does to values of 0 to 255 as the mean and deviation of values in [0, 1]."""
+    scale = 255 * settings["rescale_factor"] if settings.get("do_rescale") else 255.0
+    if isclose(scale, 1, rel_tol=1e-6):
+        scale = 1.0
+    mean, std = (settings["image_mean"], settings["image_std"]) if settings.get("do_normalize") else (0, 1)
+    channels = [[value] * 3 if isinstance(value, (int, float)) else value for value in (mean, std)]
+    names = ("mean", "std")
+    return {name: tuple(v / scale for v in values) for name, values in zip(names, channels, strict=True)}
+
+
+def _refuse_other_pixels(card: BackboneCard, processor: Any) -> None:
+    """Refuse a processor that does more than ``card`` says, by the pixels that it makes of noise."""
+    geometry, mean, std = card.native_geometry(), np.array(card.mean), np.array(card.std)
+    side, noise = geometry.resize or card.image_size, np.random.default_rng(0)
+    for height, width in ((side + 3, side + 9), (side // 2 + 9, side // 2 + 3)):
+        image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        expected = (apply(geometry, image) / 255 - mean) / std
+        made = np.asarray(processor(image, return_tensors="np")["pixel_values"][0]).T.swapaxes(0, 1)
+        # A processor of torchvision alone rounds otherwise: by one of 256 levels, where nothing is clipped.
+        if made.shape != expected.shape or np.abs((made - expected) * std * 255).max() > 1.01:
+            raise ConfigError(
+                f"{card.name}: {type(processor).__name__} with these settings makes other pixels of an image "
+                "than resizing, a central crop, mean and deviation; no geometry here does that"
+            )
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

@@ -83,6 +83,7 @@ def _card(identifier: str) -> BackboneCard:
         patch_size=config.patch_size,
         image_size=config.image_size,
         resize=256 if config.image_size == 224 else 0,
+        normalisation="unknown",
         position_embedding=config.position_embedding,
         supervision="none",
         family="native",

@@ -22,12 +22,18 @@ from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
+from ssleval.core.settings import updated
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _TRUNKS = {"Eva", "VisionTransformer"}
 """Classes of timm whose sequence is: class token if any, other prefix tokens, patches row by row."""
 _RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
 """Modes that `BackboneCard` has; it refuses other ones by name."""
+_NORMALISATION = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
+"""What open_clip applies where nothing is stated."""
 
 
 class OpenClipBackbone(Backbone):
@@ -86,19 +92,14 @@ class OpenClipBackbone(Backbone):
 def _card(identifier: str) -> BackboneCard:
     model, settings, weights = _stated(identifier)
     visual = _create(identifier, device="meta").visual
-    trunk, mode = getattr(visual, "trunk", None), settings.get("resize_mode", "shortest")
-    return BackboneCard(
+    trunk = getattr(visual, "trunk", None)
+    card = BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
         arch=identifier,
         embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
         patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
-        image_size=visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size,
-        resize_mode=_RESIZE_MODES.get(mode, mode),
-        interpolation=settings.get("interpolation", "bicubic"),
-        mean=tuple(settings.get("mean", (0.48145466, 0.4578275, 0.40821073))),
-        std=tuple(settings.get("std", (0.26862954, 0.26130258, 0.27577711))),
         pooling="projection",
         position_embedding="fixed" if trunk is not None else "open_clip",
         supervision="weak",
@@ -109,6 +110,24 @@ def _card(identifier: str) -> BackboneCard:
         parameters=millions_of_parameters(visual),
         source="https://github.com/mlfoundations/open_clip",
     )
+    return updated(card, _preparation(identifier, visual.image_size, settings), f"{card.name}: card")
+
+
+def _preparation(identifier: str, size: int | Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return how open_clip prepares images as fields of a card, with its defaults for what is not stated."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ConfigError(f"open_clip:{identifier}: it takes {height}x{width} pixels; only squares are known")
+    mode = settings.get("resize_mode") or "shortest"
+    interpolation = settings.get("interpolation") or "bicubic"
+    mean, std = (settings.get(name) or default for name, default in _NORMALISATION.items())
+    return {
+        "image_size": width,
+        "resize_mode": _RESIZE_MODES.get(mode, mode),
+        "interpolation": "bicubic" if interpolation == "random" else interpolation,
+        "mean": tuple(mean) if isinstance(mean, (list, tuple)) else (mean,) * 3,
+        "std": tuple(std) if isinstance(std, (list, tuple)) else (std,) * 3,
+    }
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

@@ -107,17 +107,21 @@ def _card(identifier: str) -> BackboneCard:
     arch = identifier.partition(".")[0]
     if arch not in timm.list_models():
         raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
-    config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
+    try:
+        config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
+    except RuntimeError:  # which newer timm raises for an unknown tag
+        config = None
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
+    _refuse_gelu(identifier, config)
     model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     positions = "rope" if getattr(model, "rope", None) is not None else ""
     if getattr(model, "pos_embed", None) is not None:
         positions = "timm"
     origin = {"repo": config.hf_hub_id, "url": "" if config.hf_hub_id else config.url}
-    last, size, squash = model.feature_info[-1], config.input_size[-1], config.crop_mode == "squash"
+    last = model.feature_info[-1]
     return BackboneCard(
         name=f"timm:{identifier}",
         loader="timm",
@@ -125,12 +129,12 @@ def _card(identifier: str) -> BackboneCard:
         embed_dim=last["num_chs"],
         patch_size=last["reduction"],
         pooled_dim=model.head_hidden_size,
-        image_size=size,
-        resize=0 if squash else floor(size / config.crop_pct),
-        resize_mode="square" if squash else "short",
+        **_geometry(identifier, config),
         interpolation=config.interpolation,
         mean=config.mean,
         std=config.std,
+        # Of weights that nobody published, timm only has a default.
+        normalisation="stated" if config.has_weights else "unknown",
         pooling=_POOLING.get(getattr(model, "global_pool", ""), "timm") if transformer else "mean",
         position_embedding=positions,
         supervision=_SUPERVISION.get(config.tag, "full" if config.num_classes else "unknown"),
@@ -140,6 +144,33 @@ def _card(identifier: str) -> BackboneCard:
         parameters=millions_of_parameters(model),
         source=config.origin_url or "https://github.com/huggingface/pytorch-image-models",
     )
+
+
+def _geometry(identifier: str, config: Any) -> dict[str, Any]:
+    """Return how timm prepares images as fields of a card; refuse what no geometry here does."""
+    _, height, width = config.input_size
+    if height != width or config.crop_mode not in {"center", "squash"}:
+        raise ConfigError(
+            f"timm:{identifier}: timm prepares images of {height}x{width} with crop_mode "
+            f"{config.crop_mode!r}; no geometry here does that"
+        )
+    resize, squash = floor(width / config.crop_pct), config.crop_mode == "squash"
+    return {
+        "image_size": width,
+        "resize": 0 if squash and resize == width else resize,
+        "resize_mode": "square" if squash else "short",
+    }
+
+
+def _refuse_gelu(identifier: str, config: Any) -> None:
+    """Refuse weights trained with QuickGELU in an architecture with GELU, which timm only notes."""
+    arch, _, tag = identifier.partition(".")
+    if "quickgelu" not in arch and any("quickgelu" in note.lower() for note in config.notes or ()):
+        fix = f"{arch.replace('_clip_', '_clip_quickgelu_')}.{tag or config.tag}"
+        raise ConfigError(
+            f"timm:{identifier}: the architecture has GELU, the weights were trained with QuickGELU; "
+            f"use timm:{fix}"
+        )
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

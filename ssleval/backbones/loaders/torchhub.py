@@ -68,6 +68,7 @@ def _card(identifier: str) -> BackboneCard:
         embed_dim=model.embed_dim,
         patch_size=side if isinstance(side, int) else side[0],
         resize=256,
+        normalisation="unknown",
         position_embedding="its own code",
         supervision="unknown",
         family=entry,

@@ -1,10 +1,11 @@
 """Load a model and run every check on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ssleval.backbones.zoo import load
 from ssleval.checks.doctor import wiring
@@ -20,7 +21,13 @@ _OWN_CODE = ("python_file", "torchhub")
 
 
 def examine(
-    name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
+    name: str,
+    context: Context,
+    *,
+    checkpoint: Path | None = None,
+    key: str = "teacher",
+    card: Mapping[str, Any] | None = None,
+    limit: int = 200,
 ) -> Iterator[Finding]:
     """Load a model as `ssleval run` would, and yield the finding of each check.
 
@@ -28,14 +35,16 @@ def examine(
     embedded digits. Weights that cannot be loaded are a finding.
     """
     try:
-        backbone = load(name, checkpoint=checkpoint, key=key, seed=context.seed, device=context.device)
+        backbone = load(
+            name, checkpoint=checkpoint, key=key, card=card, seed=context.seed, device=context.device
+        )
     except WeightsError as error:
         yield Finding("fail", str(error), "nothing else can be checked before they load", "weights")
         return
     known = backbone.card.weights and backbone.card.loader not in _OWN_CODE
 
     def untrained(seed: int) -> Backbone:
-        return load(f"random:{name}", seed=seed)
+        return load(f"random:{name}", card=card, seed=seed)
 
     yield from diagnose(backbone, context, untrained=untrained if known else None, limit=limit)
 

@@ -57,15 +57,19 @@ def preprocessing(backbone: Backbone) -> Finding:
         stated = backbones.get(card.loader).card(card.arch)
     except SslevalError as error:
         return Finding("skip", f"{card.loader} could not be asked: {error}")
-    pairs = {name: (getattr(card, name), getattr(stated, name)) for name in (*_NORMALISATION, *_GEOMETRY)}
+    names = _GEOMETRY if stated.normalisation == "unknown" else (*_NORMALISATION, *_GEOMETRY)
+    pairs = {name: (getattr(card, name), getattr(stated, name)) for name in names}
     wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not wrong:
-        return Finding("pass", f"mean, std and geometry are what {card.loader} states")
+        said = "geometry is" if names is _GEOMETRY else "mean, std and geometry are"
+        return Finding("pass", f"{said} what {card.loader} states")
     evidence = "; ".join(
         f"{name} {own}, {card.loader} states {theirs}" for name, (own, theirs) in wrong.items()
     )
     if wrong.keys() & set(_NORMALISATION):
-        return Finding("fail", evidence, "correct the card")
+        own = set(card.weights) == {"file"}
+        advice = "right only if these weights of yours were trained so" if own else "correct the card"
+        return Finding("warn" if own else "fail", evidence, advice)
     advice = "tasks pin their own geometry; this matters with preprocessing=card"
     return Finding("warn", evidence, advice)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.checks.gate.verdicts import Verdict, judge
@@ -29,7 +30,8 @@ class Gate:
     """A candidate, the baseline it is compared with, and the suite that both are measured with."""
 
     suite: Sweep
-    """Suite, datasets, limit and the like; the gate fills in models and checkpoint."""
+    """Suite, datasets, limit and the like; the gate fills in models and checkpoint. Its ``card`` is the
+    candidate's."""
     baseline: str
     """A result file, a folder of one model's results, or a model to measure."""
     candidate: str
@@ -56,12 +58,12 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     stored = _is_stored(gate.baseline)
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
-    baseline = stored_results(gate.baseline, folder) if stored else measured(gate.baseline)
+    baseline = stored_results(gate.baseline, folder) if stored else measured({}, gate.baseline)
     file = Path(gate.candidate)
     if file.is_file() and (gate.architecture or not describes_itself(file)):
-        candidate = measured(gate.architecture or baseline[0].model, file)
+        candidate = measured(gate.suite.card, gate.architecture or baseline[0].model, file)
     else:
-        candidate = measured(gate.candidate)
+        candidate = measured(gate.suite.card, gate.candidate)
     _check_candidate(suite, baseline, candidate)
     pairs = pairings(baseline, candidate)
     _check_baseline(pairs, candidate, stored=stored)
@@ -96,10 +98,11 @@ def _measured(
     context: Context,
     folder: Path,
     note: Note,
+    card: Mapping[str, Any],
     name: str,
     checkpoint: Path | None = None,
 ) -> list[Result]:
-    sweep = replace(gate.suite, models=name, checkpoint=checkpoint)
+    sweep = replace(gate.suite, models=name, checkpoint=checkpoint, card=card)
     names = models(sweep)
     if len(names) > 1:
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")

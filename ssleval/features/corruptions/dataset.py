@@ -5,7 +5,7 @@ whatever the size of the file.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -46,7 +46,9 @@ def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant],
             ids=[f"{kind}-{severity}/{item}" for kind, severity in variants for item in split.ids],
             image=partial(_variant, split, geometry, tuple(variants)),
             targets=None if split.targets is None else np.concatenate([split.targets] * len(variants)),
-            fingerprint=digest([VERSION, split.fingerprint, asdict(geometry), [list(v) for v in variants]]),
+            fingerprint=digest(
+                [VERSION, split.fingerprint, geometry.recorded(), [list(v) for v in variants]]
+            ),
         )
 
     lengths = {"corrupted": count * len(variants)}

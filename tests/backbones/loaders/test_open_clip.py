@@ -2,11 +2,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
 from ssleval.backbones.zoo import find_card, load
+from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -88,6 +91,51 @@ def test_the_card_follows_the_folder(tmp_path: Path):
     assert (card.mean, card.resize_mode, card.interpolation) == ((0.5, 0.4, 0.3), "square", "bilinear")
     with pytest.raises(WeightsError, match="no weights file"):
         load(f"open_clip:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {},
+        PREPROCESS,
+        {"mean": None, "std": None, "resize_mode": None, "interpolation": None},
+        {"mean": 0.5, "std": 0.25, "interpolation": "random", "resize_mode": "shortest"},
+        {"size": 48, "fill_color": 7},
+    ],
+)
+def test_pixels_are_those_of_open_clips_transform(tmp_path: Path, stated: dict[str, Any]):
+    path = _folder(tmp_path, OWN, weights=False)
+    config = json.loads((path / "open_clip_config.json").read_text()) | {"preprocess_cfg": stated}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    card = find_card(f"open_clip:{path}")
+    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{path}", load_weights=False)
+    for height, width in ((57, 91), (131, 57), (32, 35)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        ours = (apply(card.native_geometry(), Image.fromarray(pixels)) / 255 - card.mean) / np.array(card.std)
+        theirs: Any = transform
+        expected = theirs(Image.fromarray(pixels)).permute(1, 2, 0)
+        torch.testing.assert_close(expected, torch.tensor(ours).float())
+
+
+@pytest.mark.parametrize(
+    ("vision", "stated", "message"),
+    [
+        (OWN | {"image_size": [32, 48]}, {}, "it takes 32x48 pixels; only squares are known"),
+        (OWN, {"resize_mode": "longest"}, "resize_mode=longest: known: short, square"),
+        (OWN, {"interpolation": "cubic"}, "interpolation=cubic: did you mean bicubic"),
+        (OWN, {"std": [0, 0.1, 0.1]}, "expected a number > 0"),
+        (OWN, {"mean": [0.5]}, "expected a list of length 3"),
+        (OWN, {"mean": "half"}, "expected a number"),
+    ],
+)
+def test_a_preparation_that_no_geometry_does_is_refused(
+    tmp_path: Path, vision: dict[str, Any], stated: dict[str, Any], message: str
+):
+    path = _folder(tmp_path, vision, weights=False)
+    config = json.loads((path / "open_clip_config.json").read_text()) | {"preprocess_cfg": stated}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        find_card(f"open_clip:{path}")
 
 
 def test_an_activation_the_weights_were_not_trained_with_is_refused():

@@ -163,3 +163,9 @@ def test_a_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert torch.allclose(features.blocks[1].patches.flatten(1, 2), states[0][:, 1:])
     with pytest.raises(ConfigError, match="Linear has no embed_dim"):
         load("torchhub:someone/things:main/plain")
+    with pytest.raises(ConfigError, match="state --image-mean and --image-std"):
+        load("torchhub:someone/things:main/net")
+    told = load("torchhub:someone/things:main/net", card={"mean": 0.5, "std": 0.25, "patch_size": 16})
+    assert told.std.flatten().tolist() == [0.25] * 3
+    with pytest.raises(ConfigError, match="leave patch_size=8 out"):
+        load("random:torchhub:someone/things:main/net", card={"patch_size": 8})

@@ -2,15 +2,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from open_clip.pretrained import _PRETRAINED, get_pretrained_cfg
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ssleval.backbones.loaders.timm import TimmBackbone
 from ssleval.backbones.zoo import find_card, load
 from ssleval.core.backbone import Backbone
+from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 
 IMAGES = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -109,6 +113,20 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path):
 def test_unknown_names_offer_the_nearest():
     with pytest.raises(UnknownNameError, match="vit_tiny_patch16_224"):
         find_card("timm:vit_tny_patch16_224")
+    with pytest.raises(UnknownNameError, match=r"did you mean vit_base_patch32_clip_224\.openai"):
+        find_card("timm:vit_base_patch32_clip_224.opnai")
+
+
+def test_an_architecture_without_published_weights_states_no_normalisation(tmp_path: Path):
+    name = "timm:vit_small_patch16_18x2_224"
+    assert find_card(name).normalisation == "unknown"
+    assert find_card("timm:test_vit").normalisation == "stated"
+    (tmp_path / "any.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="no safetensors"):
+        load(name, checkpoint=tmp_path / "any.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "any.pth")
+    with pytest.raises(ConfigError, match="state --image-mean"):
+        load(name, checkpoint=tmp_path / "any.pth")
 
 
 def test_an_unstated_layout_is_refused_by_name():
@@ -131,6 +149,80 @@ def test_geometry_and_normalisation_follow_timms_configuration():
     assert card.mean == (0.5, 0.5, 0.5)
     assert card.supervision == "full"
     assert find_card("timm:vit_base_patch16_siglip_224").resize == 248
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "vit_medium_patch16_gap_384.sw_in12k_ft_in1k",  # squashes to 404 pixels and crops 384 of them
+        "vit_base_patch16_siglip_224.webli",
+        "resnet18.tv_in1k",
+        "resnet50.a1_in1k",
+    ],
+)
+def test_pixels_are_those_of_timms_transform(name: str):
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
+
+    card, config = find_card(f"timm:{name}"), timm.get_pretrained_cfg(name)
+    assert config is not None
+    transform: Any = create_transform(**resolve_data_config(pretrained_cfg=config.to_dict()))
+    for height, width in ((431, 577), (500, 407), (260, 255)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        ours = (apply(card.native_geometry(), image) / 255 - np.array(card.mean)) / np.array(card.std)
+        torch.testing.assert_close(transform(image).permute(1, 2, 0), torch.tensor(ours).float())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mode"),
+    [("vit_base_patch16_sapiens2.fb", "1024x768", "center"), ("test_vit", "160x160", "border")],
+)
+def test_a_preparation_that_no_geometry_does_is_refused(
+    name: str, size: str, mode: str, monkeypatch: pytest.MonkeyPatch
+):
+    config = timm.get_pretrained_cfg(name)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda *_, **__: replace(config, crop_mode=mode))
+    with pytest.raises(ConfigError, match=f"timm prepares images of {size} with crop_mode '{mode}'"):
+        find_card(f"timm:{name}")
+
+
+def _trained_with_quick_gelu() -> set[str]:
+    """Names of timm under which open_clip publishes weights that it knows to be trained with QuickGELU."""
+    published = [get_pretrained_cfg(arch, tag) for arch, tags in _PRETRAINED.items() for tag in tags]
+    hubs = {config.get("hf_hub", "") for config in published if config.get("quick_gelu")}
+    return {hub.removeprefix("timm/").rstrip("/") for hub in hubs if hub.startswith("timm/vit_")}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(_trained_with_quick_gelu() - {"vit_base_patch32_clip_224.laion400m_e31"})
+)
+def test_quickgelu_weights_in_an_architecture_with_gelu_are_refused(name: str):
+    right = name.replace("_clip_", "_clip_quickgelu_")
+    assert right in timm.list_pretrained()
+    for prefix in ("timm:", "random:timm:"):
+        with pytest.raises(ConfigError, match=f"use timm:{right}$"):
+            find_card(f"{prefix}{name}")
+
+
+def test_timm_notes_every_weight_that_has_a_quickgelu_twin():
+    twins = {
+        name.replace("_clip_quickgelu_", "_clip_") for name in timm.list_pretrained("*_clip_quickgelu_*")
+    }
+    twins &= set(timm.list_pretrained())
+    assert len(twins) >= 15
+    for name in twins:
+        with pytest.raises(ConfigError, match="trained with QuickGELU"):
+            find_card(f"timm:{name}")
+
+
+def test_quickgelu_and_weights_fitted_anew_with_gelu_are_built():
+    right: Any = timm.create_model("vit_base_patch32_clip_quickgelu_224", num_classes=0, depth=1)
+    assert type(right.blocks[0].mlp.act).__name__ == "QuickGELU"
+    assert find_card("timm:vit_base_patch32_clip_quickgelu_224.openai").supervision == "weak"
+    assert find_card("timm:vit_base_patch32_clip_224.openai_ft_in1k").arch.endswith("openai_ft_in1k")
+    assert find_card("timm:vit_base_patch32_clip_224").embed_dim == 768
 
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the shared weights are not beside this checkout")
