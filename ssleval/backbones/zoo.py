@@ -1,6 +1,6 @@
 """Backbones by name: the aliases of ``model_zoo.yaml``, and ``source:identifier`` for all other models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -32,19 +32,21 @@ def load(
     key: str = "teacher",
     seed: int = 0,
     device: str = "cpu",
+    note: Callable[[str], None] = lambda _: None,
 ) -> "Backbone":
     """Build a frozen backbone.
 
     Args:
         name: a name that `find_card` accepts. ``torchhub:`` and Python files run the code of others.
         checkpoint: a local file of weights for the named architecture.
-        key: which network of a full training checkpoint.
+        key: which network of a full training checkpoint: any prefix of its tensors.
         seed: the seed of ``random:`` names.
         device: the device of the backbone.
+        note: takes what was found in a checkpoint, and is recorded on the card: its network and its sizes.
 
     Raises:
         UnknownNameError: there is no such model.
-        WeightsError: its weights are out of reach, or do not fill it.
+        WeightsError: its weights are out of reach, do not fill it, are not finite or are constant.
         ConfigError: a checkpoint was given for a random model.
     """
     from ssleval.core.backbone import WeightsFrom, backbones
@@ -65,6 +67,12 @@ def load(
     else:
         weights = WeightsFrom()
     backbone = backbones.get(card.loader).build(card, weights)
+    for line in _found_in(weights.path, card, backbone.card):
+        note(line)
+    if not untrained and backbone.card.weights:
+        from ssleval.backbones.weights.checkpoints import refuse_dead
+
+        refuse_dead(name, backbone)
     return backbone.eval().requires_grad_(False).to(device)
 
 
@@ -103,6 +111,19 @@ def find_card(name: str) -> BackboneCard:
     if source not in backbones:
         raise UnknownNameError(f"no model source {source!r} in {name!r}; {suggestion(source, backbones)}")
     return backbones.get(source).card(identifier)
+
+
+def _found_in(path: Path | None, named: BackboneCard, built: BackboneCard) -> Iterator[str]:
+    """Yield what a file of weights decided about the model ``named``, as it was ``built``."""
+    network, others = (built.weights.get(field, "") for field in ("network", "other_networks"))
+    if network and path is not None:
+        passed_by = f"; it also has {others}, which --key reads by name" if others else ""
+        yield f"{named.name}: the weights are {network} of {path.name}{passed_by}"
+    if (built.patch_size, built.image_size) != (named.patch_size, named.image_size):
+        yield (
+            f"{named.name}: the weights have patches of {built.patch_size} and positions for images of "
+            f"{built.image_size} pixels, not of {named.patch_size} and {named.image_size}: recorded so"
+        )
 
 
 def match_models(patterns: str) -> list[str]:

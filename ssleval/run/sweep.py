@@ -71,7 +71,7 @@ def sweep(
     context = replace(context, device=local_device(context.device))
     for name in names:
         try:
-            backbone = load_asked(name, asked, context)
+            backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
         except SslevalError as error:
             yield error
             continue
@@ -96,9 +96,10 @@ def models(asked: Sweep) -> list[str]:
     return names
 
 
-def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
-    """Return one model on its device."""
-    return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=context.device)
+def load_asked(name: str, asked: Sweep, context: Context, note: Note = silent) -> Backbone:
+    """Return one model on its device; what decided about its weights is said to ``note``."""
+    device = context.device
+    return load(name, checkpoint=asked.checkpoint, key=asked.key, seed=context.seed, device=device, note=note)
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:

@@ -16,7 +16,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import (
+    from_checkpoint,
+    in_layout_of,
+    millions_of_parameters,
+    on_own_grid,
+    to_native,
+)
 from ssleval.backbones.weights.hub import explained
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
@@ -249,9 +255,17 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             return HfBackbone(card, AutoModel.from_config(config))
     options: dict[str, Any] = {"config": config, "output_loading_info": True, "dtype": torch.float32}
     if weights.kind == "checkpoint":
-        state = read_checkpoint(weights.file, weights.key)
-        kind = type(AutoModel.from_config(config))
-        model, report = kind.from_pretrained(None, state_dict=state, **options)
+        card, state = from_checkpoint(card, weights)
+        own = on_own_grid(card, to_native(state))
+        if own != card:
+            card, config.image_size, config.patch_size = own, own.image_size, own.patch_size
+        with torch.device("meta"):
+            empty: Any = AutoModel.from_config(config)
+        targets = {
+            key: value for key, value in empty.state_dict().items() if not key.startswith(_unread(config))
+        }
+        state = in_layout_of(targets, state)
+        model, report = type(empty).from_pretrained(None, state_dict=state, **options)
     else:
         with explained(card):
             model, report = AutoModel.from_pretrained(**_where(card), trust_remote_code=False, **options)
@@ -259,10 +273,14 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     return HfBackbone(card, model)
 
 
+def _unread(config: Any) -> tuple[str, ...]:
+    """Return the beginnings of names of tensors that the features do not depend on."""
+    return ("pooler.",) if _LAYOUTS[config.model_type].pooled != "pooler" else ()
+
+
 def _refuse_partial(card: BackboneCard, config: Any, report: dict[str, Any]) -> None:
     """Refuse files that lack a tensor of the model, or hold one that belongs to no known head."""
-    unread = _LAYOUTS[config.model_type].pooled != "pooler"
-    missing = sorted(key for key in report["missing_keys"] if not (unread and key.startswith("pooler.")))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_unread(config)))
     extra = sorted(key for key in report["unexpected_keys"] if not key.startswith(_HEADS))
     if missing or extra or report["mismatched_keys"]:
         raise WeightsError(

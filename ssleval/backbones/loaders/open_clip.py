@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.vit import resize_positions
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
@@ -121,7 +121,8 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if weights.kind == "published":
         open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
     elif weights.kind == "checkpoint":
-        fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
+        card, state = from_checkpoint(card, weights)
+        fill(model, state, name=card.name)
     return OpenClipBackbone(card, model)
 
 
