@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ssleval.core.backbone import Backbone
 
 _RANDOM = "random:"
+_DESCRIBED = ("native", "timm")
+"""Loaders whose models `ssleval train` writes; others may run code, which no file of weights may ask for."""
 _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
@@ -100,7 +102,12 @@ def find_card(name: str) -> BackboneCard:
     if name.endswith(SUFFIX):
         from ssleval.core.backbone import backbones
 
-        return replace(backbones.get(read_card(Path(name)).loader).card(name), name=name)
+        loader = read_card(Path(name)).loader
+        if loader not in _DESCRIBED:
+            raise WeightsError(
+                f"{name}: its header asks for {loader!r}; weights of {_DESCRIBED} describe themselves"
+            )
+        return replace(backbones.get(loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
         raise UnknownNameError(f"no model {name!r}; {suggestion(name, zoo)}")

@@ -24,6 +24,7 @@ from ssleval.backbones.weights.checkpoints import (
     to_native,
 )
 from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.errors import ConfigError, WeightsError
@@ -166,6 +167,7 @@ def _card(identifier: str) -> BackboneCard:
     tower = getattr(config, "vision_config", config)
     with torch.device("meta"):
         model: Any = AutoModel.from_config(config)
+    refuse_giant(model, stub.name)
     layout, convnet = _LAYOUTS[config.model_type], hasattr(tower, "num_stages")
     dim = tower.hidden_sizes[-1] if convnet else tower.hidden_size
     return replace(
@@ -204,10 +206,12 @@ def _where(card: BackboneCard) -> dict[str, Any]:
 
 
 def _config(card: BackboneCard) -> Any:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
         with explained(card):
+            stated, _ = PretrainedConfig.get_config_dict(**_where(card))
+            refuse_giant_settings(stated, card.name)
             config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
     except ValueError as error:  # no config.json, or a model type newer than the installed library
         reason = str(error).strip().splitlines()[0]

@@ -24,6 +24,7 @@ from ssleval.backbones.weights.checkpoints import (
     to_native,
 )
 from ssleval.backbones.weights.downloads import fetch_card
+from ssleval.backbones.weights.limits import refuse_giant
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card, read_config
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -115,6 +116,9 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         raise ConfigError(
             f"{card.name}: its card says {card.embed_dim} channels, {card.arch} has {config.embed_dim}"
         )
+    if untrained and described:
+        with torch.device("meta"):
+            refuse_giant(Vit(config), card.name)
     # Random weights are drawn on the CPU, where a seed gives the same ones everywhere.
     with torch.device("cpu" if untrained else "meta"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(weights.seed)

@@ -19,6 +19,7 @@ from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
@@ -85,7 +86,9 @@ class OpenClipBackbone(Backbone):
 
 def _card(identifier: str) -> BackboneCard:
     model, settings, weights = _stated(identifier)
-    visual = _create(identifier, device="meta").visual
+    empty = _create(identifier, device="meta")
+    refuse_giant(empty, f"open_clip:{identifier}")
+    visual = empty.visual
     trunk, mode = getattr(visual, "trunk", None), settings.get("resize_mode", "shortest")
     return BackboneCard(
         name=f"open_clip:{identifier}",
@@ -201,6 +204,7 @@ def _folder_config(folder: Path) -> dict[str, Any]:
     config = json.loads(path.read_text(encoding="utf-8"))
     if "model_cfg" not in config:
         raise WeightsError(f"open_clip:{folder}: open_clip_config.json has no model_cfg")
+    refuse_giant_settings(config["model_cfg"], f"open_clip:{folder}")
     return config
 
 

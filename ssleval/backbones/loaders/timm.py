@@ -112,14 +112,12 @@ def _card(identifier: str) -> BackboneCard:
 
     if identifier.endswith(SUFFIX):
         return read_card(Path(identifier))
+    model = _shape(identifier)
     arch = identifier.partition(".")[0]
-    if arch not in timm.list_models():
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
     if config is None:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
-    model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     positions = "rope" if getattr(model, "rope", None) is not None else ""
     if getattr(model, "pos_embed", None) is not None:
@@ -193,8 +191,13 @@ def _shape(identifier: str) -> Any:
     """Build an architecture without weights, or refuse a class whose token layout is not known."""
     import timm
 
+    arch = identifier.partition(".")[0]
+    if not timm.is_model(
+        arch
+    ):  # timm also takes addresses of repositories, which the card of a file may hold
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     with torch.device("meta"):
-        model = timm.create_model(identifier.partition(".")[0], num_classes=0)
+        model = timm.create_model(arch, num_classes=0)
     kind = type(model).__name__
     if kind not in _TRANSFORMERS | _MAPS:
         raise ConfigError(

@@ -56,6 +56,8 @@ _MULTI_CROP = "backbone."
 """Written by the multi-crop wrapper of DINO and DINOv2."""
 _DEEPEST = 5
 """Mappings within mappings that are looked into."""
+_MOST_MAPPINGS = 200
+"""Mappings in which tensors are looked for, below one name; Python's own depth is larger."""
 _TIMES_STORED = 16
 """Tensors may share their memory in a file; together they are not larger than so many times the file."""
 
@@ -169,18 +171,19 @@ def _known(content: Mapping[Any, Any]) -> list[str]:
     present = {
         _first(name)
         for name, value in content.items()
-        if (isinstance(value, Tensor) and _first(name) != name) or _has_tensors(value)
+        if (_first(name) != name or isinstance(value, Mapping)) and _has_tensors(value, set())
     }
     return [name for name in _KNOWN if name in present]
 
 
-def _has_tensors(value: Any, depth: int = _DEEPEST) -> bool:
-    if not isinstance(value, Mapping) or not depth:
+def _has_tensors(value: Any, seen: set[int]) -> bool:
+    """Return whether there is a tensor at any depth; ``seen`` holds the mappings that were looked into."""
+    if isinstance(value, Tensor):
+        return True
+    if not isinstance(value, Mapping) or id(value) in seen or len(seen) > _MOST_MAPPINGS:  # pyright: ignore[reportUnknownArgumentType]
         return False
-    parts: list[Any] = list(islice(value.values(), 64))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType, reportUnknownMemberType]
-    return any(isinstance(part, Tensor) for part in parts) or any(
-        _has_tensors(part, depth - 1) for part in parts[:8]
-    )
+    seen.add(id(value))  # pyright: ignore[reportUnknownArgumentType]
+    return any(_has_tensors(part, seen) for part in value.values())  # pyright: ignore[reportUnknownVariableType]
 
 
 def _has(content: Mapping[Any, Any], name: str) -> bool:

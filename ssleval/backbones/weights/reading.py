@@ -159,6 +159,7 @@ def _unreadable(path: Path, error: BaseException) -> WeightsError:
         text = text[text.lower().index("unsupported ") :]
         advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
     elif "Unsupported operand" in text or "Can only " in text:
+        text = text[text.index("Unsupported operand" if "Unsupported operand" in text else "Can only ") :]
         advice = "it is pickled in a way that torch does not read safely; save its state_dict with torch.save"
     else:
         advice = "it is damaged, incomplete or no file of weights; get it again"
