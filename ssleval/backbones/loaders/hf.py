@@ -3,7 +3,7 @@
 Model types whose token layout `_LAYOUTS` does not state are refused. Code from repositories is never run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from ssleval.backbones.weights.checkpoints import (
     on_own_grid,
     to_native,
 )
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
@@ -258,23 +258,34 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             torch.manual_seed(weights.seed)
             return HfBackbone(card, AutoModel.from_config(config))
     options: dict[str, Any] = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+    options["ignore_mismatched_sizes"] = True  # Such tensors are refused below, by name.
     if weights.kind == "checkpoint":
         card, state = from_checkpoint(card, weights)
-        own = on_own_grid(card, to_native(state))
-        if own != card:
-            card, config.image_size, config.patch_size = own, own.image_size, own.patch_size
+        card = _on_own_grid(card, config, to_native(state))
         with torch.device("meta"):
             empty: Any = AutoModel.from_config(config)
-        targets = {
-            key: value for key, value in empty.state_dict().items() if not key.startswith(_unread(config))
-        }
-        state = in_layout_of(targets, state)
-        model, report = type(empty).from_pretrained(None, state_dict=state, **options)
+        shapes = empty.state_dict().items()
+        targets = {key: shape for key, shape in shapes if not key.startswith(_unread(config))}
+        with quiet():
+            state = in_layout_of(targets, state)
+            model, report = type(empty).from_pretrained(None, state_dict=state, **options)
     else:
         with explained(card):
             model, report = AutoModel.from_pretrained(**_where(card), trust_remote_code=False, **options)
     _refuse_partial(card, config, report)
     return HfBackbone(card, model)
+
+
+def _on_own_grid(card: BackboneCard, config: Any, state: Mapping[str, Tensor]) -> BackboneCard:
+    """Give ``config`` the grid of the tensors, and the card too where images are prepared at its size."""
+    stated = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if not all(isinstance(side, int) for side in stated):
+        return card
+    own = on_own_grid(replace(card, image_size=stated[0], patch_size=stated[1]), state)
+    if (own.image_size, own.patch_size) == stated:
+        return card
+    config.image_size, config.patch_size = own.image_size, own.patch_size
+    return own if card.image_size == stated[0] else replace(card, patch_size=own.patch_size)
 
 
 def _unread(config: Any) -> tuple[str, ...]:
