@@ -105,7 +105,7 @@ def find_card(name: str) -> BackboneCard:
         loader = read_card(Path(name)).loader
         if loader not in _DESCRIBED:
             raise WeightsError(
-                f"{name}: its header asks for {loader!r}; weights of {_DESCRIBED} describe themselves"
+                f"{name}: its header asks for the loader {loader!r}, expected {' or '.join(_DESCRIBED)}"
             )
         return replace(backbones.get(loader).card(name), name=name)
     source, colon, identifier = name.partition(":")

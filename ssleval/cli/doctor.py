@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
+from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, say
 
 
 def doctor(
@@ -30,7 +30,7 @@ def doctor(
 
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
-    for finding in examine(model, context, checkpoint=checkpoint, key=key, limit=limit):
+    for finding in examine(model, context, checkpoint=checkpoint, key=key, limit=limit, note=say):
         counts[finding.status] += 1
         typer.echo(json.dumps({"model": model, **finding.to_dict()}) if as_json else str(finding))
     if not as_json:

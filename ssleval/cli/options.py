@@ -18,7 +18,7 @@ CacheDir = Annotated[
 ]
 DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
 Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
-Key = Annotated[str, Option("--key", help="Network of a training checkpoint: teacher, student.")]
+Key = Annotated[str, Option("--key", help="Network of a checkpoint: teacher, student, any prefix.")]
 Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
+from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say
 from ssleval.core.cachefolder import default_cache
 
 
@@ -68,7 +68,7 @@ def show_model(
     folder = cache or default_cache()
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
-    backbone = load(model, checkpoint=checkpoint, key=key, device=device)
+    backbone = load(model, checkpoint=checkpoint, key=key, device=device, note=say)
     path = out or Path(f"{what}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(backbone, pictures, what, look).save(path, format="PNG")

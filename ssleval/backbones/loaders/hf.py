@@ -25,6 +25,7 @@ from ssleval.backbones.weights.checkpoints import (
 )
 from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
+from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.errors import ConfigError, WeightsError
@@ -270,6 +271,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             state = in_layout_of(targets, state)
             model, report = type(empty).from_pretrained(None, state_dict=state, **options)
     else:
+        refuse_unscaled(Path(card.arch), card.name)
         with explained(card):
             model, report = AutoModel.from_pretrained(**_where(card), trust_remote_code=False, **options)
     _refuse_partial(card, config, report)

@@ -20,6 +20,7 @@ from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
+from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
@@ -152,6 +153,7 @@ def _published(card: BackboneCard) -> str:
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
     if Path(card.arch).is_dir():
+        refuse_unscaled(Path(card.arch), card.name)
         path = _find_checkpoint_in_dir(Path(card.arch))
         if path is None:
             raise WeightsError(f"{card.name}: no weights file beside open_clip_config.json in {card.arch}")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ssleval.backbones.weights.networks import DEFAULT, read_network, strip
-from ssleval.backbones.weights.reading import some
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import WeightsFrom
+from ssleval.core.text import some
 from ssleval.errors import WeightsError
 
 __all__ = ["DROPPABLE", "HEADS", "fill", "from_checkpoint", "read_checkpoint", "strip", "to_native"]
@@ -124,7 +124,7 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if positions is not None and positions.ndim == 3 and "cls_token" in state:
         count = positions.shape[1]
         # A square number of positions: timm has added the one of the class token to the token.
-        if count == isqrt(count) ** 2:
+        if count > 1 and count == isqrt(count) ** 2:
             state["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
     for key in [key for key in state if key.endswith(".mlp.fc1.weight")]:
         block = key.removesuffix("fc1.weight")

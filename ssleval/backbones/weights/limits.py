@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ssleval.backbones.weights.reading import some
+from ssleval.core.text import some
 from ssleval.errors import WeightsError
 
 _BOUNDS = (

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssleval.backbones.weights.reading import read_content, some
+from ssleval.backbones.weights.reading import read_content
+from ssleval.core.text import some
 from ssleval.errors import WeightsError
 
 DEFAULT = "teacher"

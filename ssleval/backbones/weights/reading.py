@@ -8,7 +8,7 @@ and paths. All other classes are refused by name.
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -18,6 +18,7 @@ import torch
 
 from ssleval.backbones.weights.weightfile import SUFFIX, UNREADABLE
 from ssleval.core.files import DAMAGED_PICKLE
+from ssleval.core.text import some
 from ssleval.errors import WeightsError
 
 INDEX = ".index.json"
@@ -92,17 +93,6 @@ def read_content(path: Path) -> Any:
             raise WeightsError(f"{path}: {file} does not hold what the index promises; get all files anew")
         content |= shard
     return content
-
-
-def some(names: Sequence[object], most: int = 5) -> str:
-    """Return some names from a file, fit for a message of one line."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(_shown, names[:most])) + more
-
-
-def _shown(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= 80 and text.isprintable() else repr(text[:80])
 
 
 def _shards(path: Path) -> dict[str, str]:

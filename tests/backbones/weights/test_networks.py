@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssleval.backbones.weights.checkpoints import fill, read_checkpoint, refuse_dead
 from ssleval.backbones.weights.networks import read_network
+from ssleval.backbones.zoo import load
 from ssleval.errors import WeightsError
 
 
@@ -195,3 +196,43 @@ def test_counts_of_batches_may_be_missing_as_in_files_before_torch_0_4_1() -> No
     fill(norm, state, name="test")
     assert norm.weight.tolist() == [2, 2]
     assert int(norm.num_batches_tracked or 0) == 0
+
+
+def test_the_choice_is_recorded_on_the_card_and_said(tmp_path: Path) -> None:
+    made: Any = load("random:timm:test_vit")
+    state = dict(made.model.state_dict())
+    content = {"state_dict": below("backbone", state), "state_dict_ema": below("backbone", state)}
+    torch.save(content, tmp_path / "w.pth")
+    notes: list[str] = []
+    backbone = load("timm:test_vit", checkpoint=tmp_path / "w.pth", note=notes.append)
+    recorded = {"file": "w.pth", "network": "state_dict.backbone", "other_networks": "state_dict_ema"}
+    assert backbone.card.weights == recorded
+    assert notes == [
+        "timm:test_vit: the weights are state_dict.backbone of w.pth; it also has state_dict_ema, which "
+        "--key reads by name"
+    ]
+    torch.save(state, tmp_path / "flat.pth")
+    assert load("timm:test_vit", checkpoint=tmp_path / "flat.pth", note=notes.append).card.weights == {
+        "file": "flat.pth"
+    }
+    assert len(notes) == 1
+
+
+def test_the_numbered_residual_network_of_lightly_gets_its_names(tmp_path: Path) -> None:
+    made: Any = load("random:torchvision:resnet18")
+    places = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    state = made.model.state_dict()
+    numbered = {
+        f"backbone.{places[name.partition('.')[0]]}.{name.partition('.')[2]}": state[name] for name in state
+    }
+    torch.save({"state_dict": numbered | below("projection_head", HEAD)}, tmp_path / "w.pth")
+    backbone = load("torchvision:resnet18", checkpoint=tmp_path / "w.pth")
+    assert backbone.weights_sha256 == made.weights_sha256
+
+
+def test_a_file_that_is_nan_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    state = dict(load("random:timm:test_vit").state_dict())
+    state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    torch.save({**state, "norm.bias": torch.full_like(state["norm.bias"], torch.nan)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"weights are not finite: model\.norm\.bias"):
+        load("timm:test_vit", checkpoint=tmp_path / "w.pth")
