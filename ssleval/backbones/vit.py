@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ssleval.backbones.stems import PatchEmbed, ResidualStem
 from ssleval.core.registry import suggestion
-from ssleval.core.settings import Count, Natural, Positive, check
+from ssleval.core.settings import Depth, Positive, Side, Width, check
 from ssleval.errors import ConfigError, UnknownNameError
 
 PositionEmbedding: TypeAlias = Literal["dino", "dinov2", "size", "size_antialias"]
@@ -45,21 +45,21 @@ SIZES: dict[str, tuple[int, int, int]] = {
 class VitConfig:
     """The architecture of a `Vit`."""
 
-    embed_dim: Count
-    depth: Count
-    num_heads: Count
-    patch_size: Count = 16
-    image_size: Count = 224
+    embed_dim: Width
+    depth: Depth
+    num_heads: Depth
+    patch_size: Side = 16
+    image_size: Side = 224
     """Side of the native square image, whose patch grid the position embeddings have."""
     stem: Literal["patch", "residual"] = "patch"
     """Patch embedding by a linear map, or by residual blocks, with which small networks learn in a fraction
     of the steps; see `ssleval.backbones.stems`."""
-    mlp_ratio: Positive = 4.0
+    mlp_ratio: Annotated[float, Meta(gt=0, le=64)] = 4.0
     ffn: Literal["mlp", "swiglu"] = "mlp"
     qkv_bias: bool = True
     layerscale: float | None = None
     """Initial value of the learned scale of each residual branch; None has no such scale."""
-    num_registers: Natural = 0
+    num_registers: Annotated[int, Meta(ge=0, le=1_000)] = 0
     mask_token: bool = False
     """Whether there is a token that replaces masked patches in training."""
     drop_path: Annotated[float, Meta(ge=0, lt=1)] = 0.0

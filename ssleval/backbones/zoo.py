@@ -1,7 +1,7 @@
 """Backbones by name: the aliases of ``model_zoo.yaml``, and ``source:identifier`` for all other models."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _RANDOM = "random:"
 _MOST_PARTS = 9
 """A path in a list of names may hold one comma less."""
+_DESCRIBED = ("native", "timm")
+"""Loaders whose models `ssleval train` writes; others may run code, which no file of weights may ask for."""
 _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
@@ -40,21 +42,23 @@ def load(
     card: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
+    note: Callable[[str], None] = lambda _: None,
 ) -> "Backbone":
     """Build a frozen backbone.
 
     Args:
         name: a name that `find_card` accepts. ``torchhub:`` and Python files run the code of others.
         checkpoint: a local file of weights for the named architecture.
-        key: which network of a full training checkpoint.
+        key: which network of a full training checkpoint: any prefix of its tensors.
         card: how images are prepared, in place of what the card of the model says: ``mean`` and ``std`` of
             RGB in [0, 1], ``image_size``, ``patch_size``, ``resize``, ``resize_mode``, ``interpolation``.
         seed: the seed of ``random:`` names.
         device: the device of the backbone.
+        note: takes what was found in a checkpoint, and is recorded on the card: its network and its sizes.
 
     Raises:
         UnknownNameError: there is no such model.
-        WeightsError: its weights are out of reach, or do not fill it.
+        WeightsError: its weights are out of reach, do not fill it, are not finite or are constant.
         ConfigError: a checkpoint was given for a random model, nothing states the mean and the deviation that
             the weights expect, or the model cannot do what ``card`` states.
     """
@@ -86,6 +90,12 @@ def load(
         )
     backbone = backbones.get(card.loader).build(card, weights)
     _refuse_ignored(backbone, card, stated)
+    for line in _found_in(weights.path, card, backbone.card):
+        note(line)
+    if not untrained and backbone.card.weights:
+        from ssleval.backbones.weights.checkpoints import refuse_dead
+
+        refuse_dead(name, backbone)
     return backbone.eval().requires_grad_(False).to(device)
 
 
@@ -158,7 +168,12 @@ def find_card(name: str) -> BackboneCard:
     if name.endswith(SUFFIX):
         from ssleval.core.backbone import backbones
 
-        return replace(backbones.get(read_card(Path(name)).loader).card(name), name=name)
+        loader = read_card(Path(name)).loader
+        if loader not in _DESCRIBED:
+            raise WeightsError(
+                f"{name}: its header asks for the loader {loader!r}, expected {' or '.join(_DESCRIBED)}"
+            )
+        return replace(backbones.get(loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
         raise UnknownNameError(f"no model {name!r}; {suggestion(name, zoo)}")
@@ -169,6 +184,19 @@ def find_card(name: str) -> BackboneCard:
     if source not in backbones:
         raise UnknownNameError(f"no model source {source!r} in {name!r}; {suggestion(source, backbones)}")
     return backbones.get(source).card(identifier)
+
+
+def _found_in(path: Path | None, named: BackboneCard, built: BackboneCard) -> Iterator[str]:
+    """Yield what a file of weights decided about the model ``named``, as it was ``built``."""
+    network, others = (built.weights.get(field, "") for field in ("network", "other_networks"))
+    if network and path is not None:
+        passed_by = f"; it also has {others}, which --key reads by name" if others else ""
+        yield f"{named.name}: the weights are {network} of {path.name}{passed_by}"
+    if (built.patch_size, built.image_size) != (named.patch_size, named.image_size):
+        yield (
+            f"{named.name}: the weights have patches of {built.patch_size} and positions for images of "
+            f"{built.image_size} pixels, not of {named.patch_size} and {named.image_size}: recorded so"
+        )
 
 
 def match_models(patterns: str) -> list[str]:

@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli import options
-from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
+from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, say
 
 
 def doctor(
@@ -42,7 +42,7 @@ def doctor(
     )  # fmt: skip
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
-    for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit):
+    for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit, note=say):
         counts[finding.status] += 1
         typer.echo(json.dumps({"model": model, **finding.to_dict()}) if as_json else str(finding))
     if not as_json:

@@ -18,7 +18,6 @@ CacheDir = Annotated[
 ]
 DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
 Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
-Key = Annotated[str, Option("--key", help="Network of a training checkpoint: teacher, student.")]
 ImageMean = Annotated[
     str | None, Option("--image-mean", help="Mean of RGB in [0, 1] that the weights expect: 0.5,0.5,0.5.")
 ]
@@ -34,6 +33,7 @@ ResizeMode = Annotated[
 Interpolation = Annotated[
     str | None, Option("--interpolation", help="nearest, bilinear, bicubic or lanczos.")
 ]
+Key = Annotated[str, Option("--key", help="Network of a checkpoint: teacher, student, any prefix.")]
 Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
+from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say
 from ssleval.core.cachefolder import default_cache
 
 
@@ -80,7 +80,7 @@ def show_model(
     folder = cache or default_cache()
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
-    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device)
+    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device, note=say)
     path = out or Path(f"{what}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(backbone, pictures, what, look).save(path, format="PNG")

@@ -27,6 +27,11 @@ from ssleval.errors import ConfigError, UnknownNameError
 S = TypeVar("S")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Depth: TypeAlias = Annotated[int, Meta(ge=1, le=1_000)]
+Side: TypeAlias = Annotated[int, Meta(ge=1, le=8_192)]
+"""Pixels or patches along a side of a model's native image."""
+Width: TypeAlias = Annotated[int, Meta(ge=1, le=1 << 20)]
+"""Channels. These three bound what a file may declare about a model, well above all that is published."""
 Several: TypeAlias = Annotated[int, Meta(ge=2)]
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
 Seed: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]

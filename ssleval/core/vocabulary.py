@@ -24,7 +24,7 @@ from PIL import Image
 
 from ssleval.core.cachefolder import default_cache
 from ssleval.core.registry import Registry, suggestion
-from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Seed, check
+from ssleval.core.settings import Fraction, Natural, NonNegative, Seed, Side, Width, check
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -141,8 +141,6 @@ class Readout:
 
 # Models -------------------------------------------------------------------------------------------
 
-_Side: TypeAlias = Annotated[int, Meta(ge=1, le=4096)]
-_Resize: TypeAlias = Annotated[int, Meta(ge=0, le=4096)]
 _Deviation: TypeAlias = Annotated[float, Meta(gt=0, le=2)]
 
 
@@ -155,15 +153,15 @@ class BackboneCard:
     """Which module of ``ssleval.backbones`` builds it."""
     arch: str
     """The loader's own name of the architecture."""
-    embed_dim: Count
+    embed_dim: Width
     """Channels of a patch token of the last block."""
-    patch_size: Count
+    patch_size: Side
     """Pixels of input per step of the last block's patch grid (32 for a ResNet-50)."""
-    pooled_dim: Natural = 0
+    pooled_dim: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Channels of ``pooled``; 0 means ``embed_dim``."""
-    image_size: _Side = 224
+    image_size: Side = 224
     """Side of the square the model was made for; ``Geometry`` of protocols that say `native`."""
-    resize: _Resize = 0
+    resize: Annotated[int, Meta(ge=0, le=16_384)] = 0
     """Pixels of the resized side before the central crop to ``image_size``; 0 means no crop."""
     resize_mode: Literal["short", "square"] = "short"
     crop_start: Literal["even", "down"] = "even"

@@ -184,6 +184,6 @@ def _storable(
     if bad:
         reason = f"a feature beyond the range of {column.dtype}"
         if not bool(torch.isfinite(values[bad[0]]).all()):
-            reason = "a feature that is not finite; try --precision bf16 or fp32"
+            reason = "a feature that is not finite; fp16 may overflow, else the model itself computes it"
         raise ContractError(f"{ids[bad[0]]}: {column.name} has {reason}")
     return converted.cpu().numpy()

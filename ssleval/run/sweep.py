@@ -77,7 +77,7 @@ def sweep(
     context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
     for name in names:
         try:
-            backbone = load_asked(name, asked, context)
+            backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
         except SslevalError as error:
             yield error
             continue
@@ -104,8 +104,8 @@ def models(asked: Sweep) -> list[str]:
     return names
 
 
-def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
-    """Return one model on its device."""
+def load_asked(name: str, asked: Sweep, context: Context, note: Note = silent) -> Backbone:
+    """Return one model on its device; what decided about its weights is said to ``note``."""
     return load(
         name,
         checkpoint=asked.checkpoint,
@@ -113,6 +113,7 @@ def load_asked(name: str, asked: Sweep, context: Context) -> Backbone:
         card=asked.card,
         seed=context.seed,
         device=context.device,
+        note=note,
     )
 
 

@@ -18,8 +18,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import (
+    from_checkpoint,
+    in_layout_of,
+    millions_of_parameters,
+    on_own_grid,
+    to_native,
+)
 from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
+from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.geometry import apply
@@ -172,6 +180,7 @@ def _card(identifier: str) -> BackboneCard:
     tower = getattr(config, "vision_config", config)
     with torch.device("meta"):
         model: Any = AutoModel.from_config(config)
+    refuse_giant(model, stub.name)
     layout, convnet = _LAYOUTS[config.model_type], hasattr(tower, "num_stages")
     dim = tower.hidden_sizes[-1] if convnet else tower.hidden_size
     return replace(
@@ -210,10 +219,12 @@ def _where(card: BackboneCard) -> dict[str, Any]:
 
 
 def _config(card: BackboneCard) -> Any:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
         with explained(card):
+            stated, _ = PretrainedConfig.get_config_dict(**_where(card))
+            refuse_giant_settings(stated, card.name)
             config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
     except ValueError as error:  # no config.json, or a model type newer than the installed library
         reason = str(error).strip().splitlines()[0]
@@ -322,21 +333,45 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             torch.manual_seed(weights.seed)
             return HfBackbone(card, AutoModel.from_config(config))
     options: dict[str, Any] = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+    options["ignore_mismatched_sizes"] = True  # Such tensors are refused below, by name.
     if weights.kind == "checkpoint":
-        state = read_checkpoint(weights.file, weights.key)
-        kind = type(AutoModel.from_config(config))
-        model, report = kind.from_pretrained(None, state_dict=state, **options)
+        card, state = from_checkpoint(card, weights)
+        card = _on_own_grid(card, config, to_native(state))
+        with torch.device("meta"):
+            empty: Any = AutoModel.from_config(config)
+        shapes = empty.state_dict().items()
+        targets = {key: shape for key, shape in shapes if not key.startswith(_unread(config))}
+        with quiet():
+            state = in_layout_of(targets, state)
+            model, report = type(empty).from_pretrained(None, state_dict=state, **options)
     else:
+        refuse_unscaled(Path(card.arch), card.name)
         with explained(card):
             model, report = AutoModel.from_pretrained(**_where(card), trust_remote_code=False, **options)
     _refuse_partial(card, config, report)
     return HfBackbone(card, model)
 
 
+def _on_own_grid(card: BackboneCard, config: Any, state: Mapping[str, Tensor]) -> BackboneCard:
+    """Give ``config`` the grid of the tensors, and the card too where images are prepared at its size."""
+    stated = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if not all(isinstance(side, int) for side in stated):
+        return card
+    own = on_own_grid(replace(card, image_size=stated[0], patch_size=stated[1]), state)
+    if (own.image_size, own.patch_size) == stated:
+        return card
+    config.image_size, config.patch_size = own.image_size, own.patch_size
+    return own if card.image_size == stated[0] else replace(card, patch_size=own.patch_size)
+
+
+def _unread(config: Any) -> tuple[str, ...]:
+    """Return the beginnings of names of tensors that the features do not depend on."""
+    return ("pooler.",) if _LAYOUTS[config.model_type].pooled != "pooler" else ()
+
+
 def _refuse_partial(card: BackboneCard, config: Any, report: dict[str, Any]) -> None:
     """Refuse files that lack a tensor of the model, or hold one that belongs to no known head."""
-    unread = _LAYOUTS[config.model_type].pooled != "pooler"
-    missing = sorted(key for key in report["missing_keys"] if not (unread and key.startswith("pooler.")))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_unread(config)))
     extra = sorted(key for key in report["unexpected_keys"] if not key.startswith(_HEADS))
     if missing or extra or report["mismatched_keys"]:
         raise WeightsError(

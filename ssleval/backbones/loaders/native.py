@@ -5,7 +5,7 @@ is also the plain ViT of supervised weights. A file that `ssleval train` wrote d
 ``arch`` of its card is ``file:PATH``, or ``packaged:NAME`` where it is part of the package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.backbones.vit import Vit, VitConfig, sized
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint, to_native
+from ssleval.backbones.weights.checkpoints import (
+    fill,
+    from_checkpoint,
+    millions_of_parameters,
+    on_own_grid,
+    read_checkpoint,
+    to_native,
+)
 from ssleval.backbones.weights.downloads import fetch_card
+from ssleval.backbones.weights.limits import refuse_giant
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card, read_config
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -96,19 +104,28 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    config = _stated(card) if card.arch.startswith((_FILE, _PACKAGED)) else _flavoured(card)
+    described, untrained = card.arch.startswith((_FILE, _PACKAGED)), weights.kind == "random"
+    state: dict[str, Tensor] = {}
+    if weights.kind == "published":
+        state = to_native(read_checkpoint(fetch_card(card), weights.key))
+    elif not untrained:
+        card, read = from_checkpoint(card, weights)
+        state = to_native(read)
+        card = card if described else on_own_grid(card, state)
+    config = _stated(card) if described else _as_stored(_flavoured(card), state)
     if config.embed_dim != card.embed_dim:
         raise ConfigError(
             f"{card.name}: its card says {card.embed_dim} channels, {card.arch} has {config.embed_dim}"
         )
-    untrained = weights.kind == "random"
+    if untrained and described:
+        with torch.device("meta"):
+            refuse_giant(Vit(config), card.name)
     # Random weights are drawn on the CPU, where a seed gives the same ones everywhere.
     with torch.device("cpu" if untrained else "meta"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(weights.seed)
         vit = Vit(config)
     if not untrained:
-        path = fetch_card(card) if weights.kind == "published" else weights.file
-        fill(vit, to_native(read_checkpoint(path, weights.key)), name=card.name)
+        fill(vit, state, name=card.name)
     backbone = NativeBackbone(card, vit)
     if card.arch.startswith(_FILE):
         backbone.configuration = asdict(config)
@@ -136,6 +153,21 @@ def _flavoured(card: BackboneCard) -> VitConfig:
     if card.position_embedding:
         stated["position_embedding"] = card.position_embedding
     return updated(_config(card.arch), stated, card.name)
+
+
+def _as_stored(config: VitConfig, state: Mapping[str, Tensor]) -> VitConfig:
+    """Return a DINOv2 architecture with the feed-forward and the number of registers that tensors have.
+
+    Trainings with the official class choose both freely. Whether there are registers is part of the name,
+    which also says how positions are resized.
+    """
+    if config.layerscale is None or not state:
+        return config
+    ffn = "swiglu" if any(".mlp.w12." in key for key in state) else "mlp"
+    registers = state.get("register_tokens")
+    if not config.num_registers or registers is None or registers.ndim != 3:
+        return replace(config, ffn=ffn)
+    return replace(config, ffn=ffn, num_registers=registers.shape[1])
 
 
 def _config(arch: str) -> VitConfig:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.vit import resize_positions
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
+from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
@@ -91,7 +93,9 @@ class OpenClipBackbone(Backbone):
 
 def _card(identifier: str) -> BackboneCard:
     model, settings, weights = _stated(identifier)
-    visual = _create(identifier, device="meta").visual
+    empty = _create(identifier, device="meta")
+    refuse_giant(empty, f"open_clip:{identifier}")
+    visual = empty.visual
     trunk = getattr(visual, "trunk", None)
     card = BackboneCard(
         name=f"open_clip:{identifier}",
@@ -140,7 +144,8 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if weights.kind == "published":
         open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
     elif weights.kind == "checkpoint":
-        fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
+        card, state = from_checkpoint(card, weights)
+        fill(model, state, name=card.name)
     backbone = OpenClipBackbone(card, model)
     if Path(card.arch).is_dir():
         backbone.configuration = _folder_config(Path(card.arch))["model_cfg"]
@@ -170,6 +175,7 @@ def _published(card: BackboneCard) -> str:
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
     if Path(card.arch).is_dir():
+        refuse_unscaled(Path(card.arch), card.name)
         path = _find_checkpoint_in_dir(Path(card.arch))
         if path is None:
             raise WeightsError(f"{card.name}: no weights file beside open_clip_config.json in {card.arch}")
@@ -222,6 +228,7 @@ def _folder_config(folder: Path) -> dict[str, Any]:
     config = json.loads(path.read_text(encoding="utf-8"))
     if "model_cfg" not in config:
         raise WeightsError(f"open_clip:{folder}: open_clip_config.json has no model_cfg")
+    refuse_giant_settings(config["model_cfg"], f"open_clip:{folder}")
     return config
 
 

@@ -15,7 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssleval.backbones.intermediates import final_and_blocks
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import (
+    fill,
+    from_checkpoint,
+    in_layout_of,
+    millions_of_parameters,
+    on_own_grid,
+    refuse_resampled,
+    to_native,
+)
 from ssleval.backbones.weights.hub import explained
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
@@ -104,6 +112,7 @@ def _card(identifier: str) -> BackboneCard:
 
     if identifier.endswith(SUFFIX):
         return read_card(Path(identifier))
+    model = _shape(identifier)
     arch = identifier.partition(".")[0]
     if arch not in timm.list_models():
         raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
@@ -178,35 +187,51 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
     kind = type(_shape(card.arch)).__name__
     options: dict[str, Any] = {"dynamic_img_size": True} if kind in _DYNAMIC else {}
-    published = weights.kind == "published"
+    published, state = weights.kind == "published", dict[str, Tensor]()
+    if weights.kind == "checkpoint":
+        card, state = from_checkpoint(card, weights)
+        own = on_own_grid(card, to_native(state)) if kind in _PLAIN else card
+        if own != card:
+            card = own
+            options |= {"img_size": card.image_size, "patch_size": card.patch_size}
     if published and not card.weights:
         raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
     with explained(card), torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = timm.create_model(card.arch, pretrained=published, num_classes=0, **options)
     if weights.kind == "checkpoint":
-        fill(model, _to_timm(model, read_checkpoint(weights.file, weights.key)), name=card.name)
+        fill(model, _to_timm(card.name, model, state), name=card.name)
     return TimmBackbone(card, model)
 
 
-def _to_timm(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop classifiers, which timm names, and let timm rename the tensors of official files."""
+def _to_timm(name: str, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop classifiers, which timm names, and rename tensors of other publishers."""
     config: Any = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
-    heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(heads)}
-    if kept.keys() == model.state_dict().keys():
-        return kept
+    targets = model.state_dict()
+    if type(model).__name__ in _PLAIN:
+        kept = in_layout_of(targets, kept)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    return convert(kept, model) if convert is not None else kept
+    if targets.keys() <= kept.keys() or convert is None:
+        return kept
+    converted = convert(dict(kept), model)
+    refuse_resampled(kept, converted, name)
+    return converted
 
 
 def _shape(identifier: str) -> Any:
     """Build an architecture without weights, or refuse a class whose token layout is not known."""
     import timm
 
+    arch = identifier.partition(".")[0]
+    if not timm.is_model(
+        arch
+    ):  # timm also takes addresses of repositories, which the card of a file may hold
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     with torch.device("meta"):
-        model = timm.create_model(identifier.partition(".")[0], num_classes=0)
+        model = timm.create_model(arch, num_classes=0)
     kind = type(model).__name__
     if kind not in _TRANSFORMERS | _MAPS:
         raise ConfigError(

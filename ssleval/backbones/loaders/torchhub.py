@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import (
+    fill,
+    from_checkpoint,
+    in_layout_of,
+    millions_of_parameters,
+)
 from ssleval.backbones.weights.hub import explained
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -84,7 +89,8 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         torch.manual_seed(weights.seed)
         model = _model(card, pretrained=weights.kind == "published")
     if weights.kind == "checkpoint":
-        fill(model, read_checkpoint(weights.file, weights.key), name=card.name)
+        card, state = from_checkpoint(card, weights)
+        fill(model, in_layout_of(model.state_dict(), state), name=card.name)
     return HubBackbone(card, model)
 
 

@@ -11,12 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_checkpoint
+from ssleval.backbones.weights.checkpoints import (
+    fill,
+    from_checkpoint,
+    millions_of_parameters,
+    read_checkpoint,
+)
 from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
+
+_SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Modules with parameters by their place among the children of a residual network."""
 
 
 class TorchvisionResnet(Backbone):
@@ -93,18 +101,20 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _architecture(card.name, arch, image_size=card.image_size)
-    if weights.kind != "random":
-        path = fetch_card(card) if weights.kind == "published" else weights.file
-        fill(model, _encoder(read_checkpoint(path, weights.key)), name=card.name)
+    if weights.kind == "published":
+        fill(model, read_checkpoint(fetch_card(card), weights.key), name=card.name)
+    elif weights.kind == "checkpoint":
+        card, state = from_checkpoint(card, weights)
+        fill(model, _by_name(state), name=card.name)
     return TorchvisionVit(card, model) if hasattr(model, "encoder") else TorchvisionResnet(card, model)
 
 
-def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return MoCo v3's query encoder, as its linear evaluation does; other files are returned unchanged."""
-    prefix = "base_encoder."
-    if not any(key.startswith(prefix) for key in state):
+def _by_name(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name the parts of a residual network that lightly keeps as a numbered sequence of them."""
+    if not {"0.weight", "7.0.conv1.weight"} <= state.keys():
         return state
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    split = {key: key.partition(".") for key in state}
+    return {f"{_SEQUENCE.get(first, first)}.{rest}": state[key] for key, (first, _, rest) in split.items()}
 
 
 def _architecture(identifier: str, arch: str, *, image_size: int) -> Any:

@@ -5,22 +5,23 @@ transformers, `fill` copies them, and refuses a tensor of either side that has n
 trusted: they are safetensors, or pickles that are read with ``weights_only``.
 """
 
-import argparse
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from dataclasses import replace
 from math import isqrt
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssleval.backbones.weights.weightfile import SUFFIX, UNREADABLE
-from ssleval.core.files import DAMAGED_PICKLE
+from ssleval.backbones.weights.networks import DEFAULT, read_network, strip
+from ssleval.core import BackboneCard
+from ssleval.core.backbone import WeightsFrom
+from ssleval.core.text import some
 from ssleval.errors import WeightsError
+
+__all__ = ["DROPPABLE", "HEADS", "fill", "from_checkpoint", "read_checkpoint", "strip", "to_native"]
 
 HEADS: dict[str, tuple[str, ...]] = {
     "DINO and supervised ViTs": ("head.", "fc."),
@@ -38,10 +39,8 @@ includes all names that begin with it. They are left out only where the architec
 DROPPABLE: tuple[str, ...] = tuple(name for names in HEADS.values() for name in names)
 """All names in `HEADS`."""
 
-_NETWORKS = ("teacher", "student")
-_WRAPPERS = ("model", "state_dict")
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")
-"""Written by DistributedDataParallel, torch.compile, and the multi-crop wrapper of DINO and DINOv2."""
+_COUNTS = "num_batches_tracked"
+_RESAMPLED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table")
 
 _HF_NAMES = (
     (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
@@ -72,36 +71,20 @@ _HF_FUSED = {
 """Matrices that Hugging Face stores separately, in the order in which their rows are stacked."""
 
 
-def read_checkpoint(path: Path, key: str = "teacher") -> dict[str, Tensor]:
-    """Return the tensors of one network, under the names that its authors chose.
+def read_checkpoint(path: Path, key: str = DEFAULT) -> dict[str, Tensor]:
+    """Return the tensors of one network, under the names that its authors chose; see `read_network`."""
+    return dict(read_network(path, key).content)
 
-    ``path`` is a file named ``.safetensors``, or one that `torch.save` wrote; ``key`` says which of several
-    networks. A file that holds one unnamed network has the default one only.
 
-    Raises:
-        WeightsError: the file is missing or damaged, holds more than tensors, or lacks that network.
+def from_checkpoint(card: BackboneCard, weights: WeightsFrom) -> tuple[BackboneCard, dict[str, Tensor]]:
+    """Return the tensors of a file of the user, and the card that records which network of it was read.
+
+    ``weights`` of the card gets ``network``, its place in the file, and ``other_networks`` beside it.
     """
-    if not path.is_file():
-        reason = "it is a folder" if path.is_dir() else "there is no such file"
-        raise WeightsError(f"{path}: {reason}; give a .safetensors file or one written by torch.save")
-    try:
-        content = _safetensors_or_pickle(path)
-    except (*UNREADABLE, *DAMAGED_PICKLE) as error:
-        raise _unreadable(path, error) from error
-    return strip(_network(content, key, path), str(path))
-
-
-def strip(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers add to names; refuse tensors that would get the same name."""
-    stripped: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        short = name
-        while short.startswith(_PREFIXES):
-            short = short.partition(".")[2]
-        if short in stripped:
-            raise WeightsError(f"{origin}: two tensors are called {short!r} without their prefixes")
-        stripped[short] = tensor
-    return stripped
+    network = read_network(weights.file, weights.key)
+    choice = {"network": network.path, "other_networks": ", ".join(network.others)}
+    recorded = {**card.weights, **{name: text for name, text in choice.items() if text}}
+    return replace(card, weights=recorded), dict(network.content)
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,17 +102,19 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        for pattern, replacement in _HF_NAMES:
-            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
-        renamed[key] = value
+    renamed = {_from_hugging_face_name(key): value for key, value in state.items()}
     for fused, parts in _HF_FUSED.items():
         for first in [key for key in renamed if f".{parts[0]}." in key]:
             keys = [first.replace(parts[0], part) for part in parts]
             if all(key in renamed for key in keys):
                 renamed[first.replace(parts[0], fused)] = torch.cat([renamed.pop(key) for key in keys])
     return renamed
+
+
+def _from_hugging_face_name(key: str) -> str:
+    for pattern, replacement in _HF_NAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,7 +124,7 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if positions is not None and positions.ndim == 3 and "cls_token" in state:
         count = positions.shape[1]
         # A square number of positions: timm has added the one of the class token to the token.
-        if count == isqrt(count) ** 2:
+        if count > 1 and count == isqrt(count) ** 2:
             state["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
     for key in [key for key in state if key.endswith(".mlp.fc1.weight")]:
         block = key.removesuffix("fc1.weight")
@@ -152,6 +137,97 @@ def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def in_layout_of(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a vision transformer in any layout that `to_native` knows under the names of ``targets``.
+
+    These are those of timm, of Hugging Face or of `Vit`. ``state`` is returned unchanged where it has these
+    names, or lacks one in every layout. Values do not change; where ``targets`` has no position for the class
+    token, that position is added to the token. A mask token, which only training uses, may be missing.
+    """
+    if targets.keys() <= state.keys():
+        return dict(state)
+    native = to_native(state)
+    positions, expected = native.get("pos_embed"), targets.get("pos_embed")
+    folded = positions is not None and expected is not None and "cls_token" in native
+    if folded and positions.shape[1] == expected.shape[1] + 1:
+        native["cls_token"] = native["cls_token"] + positions[:, :1]
+        native["pos_embed"] = positions[:, 1:]
+    found = {name: _named(name, target, native) for name, target in targets.items()}
+    renamed = {name: tensor for name, tensor in found.items() if tensor is not None}
+    return renamed if len(renamed) == len(found) else dict(state)
+
+
+def _named(name: str, target: Tensor, native: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the tensor of `Vit` that is called ``name`` elsewhere; None where there is none."""
+    own = _from_hugging_face_name(name)
+    own = "register_tokens" if own == "reg_token" else own
+    if own not in native:
+        own = own.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
+    for fused, parts in _HF_FUSED.items():
+        for row, part in enumerate(parts):
+            whole = native.get(own.replace(f".{part}.", f".{fused}."))
+            if f".{part}." in own and whole is not None:
+                return whole.chunk(len(parts))[row]
+    if own == "mask_token" and own not in native:
+        return torch.zeros(target.shape)
+    return native.get(own)
+
+
+def on_own_grid(card: BackboneCard, state: Mapping[str, Tensor]) -> BackboneCard:
+    """Return the card with the patch size and the image size that the tensors of a vision transformer have.
+
+    ``state`` has the names of `Vit`. The image size is the side of the square whose patches the position
+    embedding has; the resized side keeps its ratio to it. Other tensors leave the card as it is.
+    """
+    patches, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    if positions is None or positions.ndim != 3 or (patches is not None and patches.ndim != 4):
+        return card
+    patch = card.patch_size if patches is None else patches.shape[-1]
+    tokens = positions.shape[1] - ("cls_token" in state)
+    size = isqrt(max(tokens, 0)) * patch
+    if tokens < 1 or isqrt(tokens) ** 2 != tokens or (size, patch) == (card.image_size, card.patch_size):
+        return card
+    return replace(
+        card, patch_size=patch, image_size=size, resize=round(card.resize * size / card.image_size)
+    )
+
+
+def refuse_resampled(given: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str) -> None:
+    """Refuse tensors that a library has resampled to another grid while it ``converted`` the given ones."""
+    sizes = {tensor.numel() for tensor in given.values()}
+    for key, tensor in converted.items():
+        # A library may cut off the positions of prefix tokens.
+        cut = (tensor.numel() + rows * tensor.shape[-1] for rows in range(3)) if tensor.ndim else ()
+        if key.endswith(_RESAMPLED) and sizes.isdisjoint(cut):
+            raise WeightsError(
+                f"{name}: {key} of the file has the grid of another image or patch size, and is never "
+                "resampled; name the architecture that has this size"
+            )
+
+
+def refuse_dead(name: str, module: nn.Module) -> None:
+    """Refuse tensors that are not finite, and matrices of weights whose values are all the same.
+
+    Positions and other tokens may be constant: not every method trains them.
+    """
+    broken: list[str] = []
+    constant: list[str] = []
+    for key, tensor in module.state_dict().items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = tensor.detach().aminmax()
+        if not bool((low.isfinite() & high.isfinite()).item()):
+            broken.append(key)
+        elif key.endswith("weight") and sum(side > 1 for side in tensor.shape) > 1 and bool(low == high):
+            constant.append(key)
+    for problem, keys in (("not finite", broken), ("constant", constant)):
+        if keys:
+            raise WeightsError(
+                f"{name}: its weights are {problem}: {some(keys)}; the file is damaged, or its training "
+                "failed: get it again, or choose an earlier checkpoint"
+            )
+
+
 def fill(
     module: nn.Module, state: Mapping[str, Tensor], *, name: str, droppable: Sequence[str] = DROPPABLE
 ) -> tuple[str, ...]:
@@ -159,9 +235,16 @@ def fill(
 
     Values are converted to the types of the module. A module on the meta device is materialised. Names in
     ``droppable``, or below one that ends in a dot, may be left out where the module lacks them. Where others
-    are missing, unexpected, or of another shape or kind, a WeightsError says so and nothing is copied.
+    are missing, unexpected, or of another shape or kind, a WeightsError says so and nothing is copied. Counts
+    of batches, which files older than torch 0.4.1 lack and only training uses, may be missing.
     """
     targets = module.state_dict()
+    counts = {
+        key: torch.zeros(value.shape, dtype=value.dtype)
+        for key, value in targets.items()
+        if key.endswith(_COUNTS)
+    }
+    state = {**counts, **state}
     extra = [key for key in state if key not in targets]
     below = tuple(name for name in droppable if name.endswith("."))
     dropped = tuple(key for key in extra if key in droppable or key.startswith(below))
@@ -171,7 +254,7 @@ def fill(
         "unexpected": [key for key in extra if key not in dropped],
         "misfit": list(filter(None, misfits)),
     }
-    if complaints := [f"{problem} {_some(keys)}" for problem, keys in problems.items() if keys]:
+    if complaints := [f"{problem} {some(keys)}" for problem, keys in problems.items() if keys]:
         raise WeightsError(
             f"{name}: these are not weights of this architecture: {'; '.join(complaints)}; "
             "choose the architecture they were made for, or other weights"
@@ -195,73 +278,3 @@ def _misfit(key: str, given: Tensor, target: Tensor) -> str:
     if given.is_floating_point() != target.is_floating_point():
         return f"{key} {given.dtype} for {target.dtype}"
     return ""
-
-
-def _some(keys: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
-
-
-def _safetensors_or_pickle(path: Path) -> Any:
-    if path.suffix == SUFFIX:
-        return safetensors.torch.load_file(path, device="cpu")
-    # Official training checkpoints of DINO and MAE store their arguments as a Namespace.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    text = str(error).strip()
-    if "Unsupported global: " in text or "Unsupported class" in text:
-        text = text[text.index("Unsupported ") :]
-        advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
-    else:
-        advice = "it is damaged, incomplete or no file of weights; get it again"
-    reason = text.splitlines()[0] if text else type(error).__name__
-    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
-
-
-def _network(content: Any, key: str, path: Path) -> Mapping[str, Tensor]:
-    """Return the tensors of the network called ``key``."""
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path}: it holds {type(content).__name__}, expected named tensors")
-    if _holds(content, key):
-        network = content[key]
-        return _tensors(network["state_dict"] if _holds(network, "state_dict") else network, path)
-    present = [name for name in _NETWORKS if name in content]
-    inner = [name for name in _WRAPPERS if _holds(content, name)]
-    if not present and len(inner) == 1:
-        return _network(content[inner[0]], key, path)
-    flat = _flat_networks(content)
-    if key in flat:
-        return _tensors(flat[key], path)
-    if present or flat or inner or key != "teacher":
-        raise WeightsError(
-            f"{path}: no network {key!r}; it has {_some(list(flat or content), 12)}; choose one with --key"
-        )
-    return _tensors(content, path)
-
-
-def _holds(content: Mapping[str, Any], name: str) -> bool:
-    return isinstance(content.get(name), Mapping)
-
-
-def _flat_networks(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Split a training module with ``teacher.backbone.…`` and ``student.…``, as DINOv2 saves it."""
-    networks: dict[str, dict[str, Any]] = {}
-    for name, value in content.items():
-        first, _, rest = str(name).partition(".")
-        if first in _NETWORKS and rest:
-            networks.setdefault(first, {})[rest] = value
-    return networks
-
-
-def _tensors(content: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange or not content:
-        kinds = ", ".join(f"{name} ({type(content[name]).__name__})" for name in islice(content, 8))
-        raise WeightsError(
-            f"{path}: {len(strange)} of {len(content)} entries are no tensors; it has {kinds or 'nothing'}; "
-            "name the network with --key"
-        )
-    return content

@@ -14,6 +14,7 @@ import safetensors
 from ssleval.core import BackboneCard
 from ssleval.core.files import write_atomically
 from ssleval.core.settings import build
+from ssleval.core.text import some
 from ssleval.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 UNREADABLE = (safetensors.SafetensorError, OSError)
 """What the readers of safetensors raise on damaged files and on files of other formats."""
+_NARROW = ("F8", "F6", "F4")
+"""How safetensors' names of floating-point types of 8 bits and less begin."""
 _FORMAT = "ssleval-weights-1"
 
 
@@ -54,6 +57,22 @@ def describes_itself(path: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """Return the settings of the architecture in the header; refuse as `read_card` does."""
     return _header(path, "config")
+
+
+def refuse_unscaled(folder: Path, name: str) -> None:
+    """Refuse a folder of the model ``name`` with tensors of 8 bits and less, whose scale libraries drop."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        except UNREADABLE as error:
+            raise WeightsError(f"{path}: it is damaged or no safetensors ({error})") from error
+        narrow = sorted(key for key, kind in kinds.items() if kind.startswith(_NARROW))
+        if narrow:
+            raise WeightsError(
+                f"{name}: {some(narrow)} of {path.name} is stored as {kinds[narrow[0]]}, whose scale is "
+                "unknown here; save it as bfloat16 or float32"
+            )
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -28,15 +28,23 @@ def examine(
     key: str = "teacher",
     card: Mapping[str, Any] | None = None,
     limit: int = 200,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """Load a model as `ssleval run` would, and yield the finding of each check.
 
     The cache of ``context`` is not used. The model is scored on ``limit`` images of each split of the
-    embedded digits. Weights that cannot be loaded are a finding.
+    embedded digits. Weights that cannot be loaded are a finding. What a checkpoint decided about the model is
+    said to ``note``.
     """
     try:
         backbone = load(
-            name, checkpoint=checkpoint, key=key, card=card, seed=context.seed, device=context.device
+            name,
+            checkpoint=checkpoint,
+            key=key,
+            card=card,
+            seed=context.seed,
+            device=context.device,
+            note=note,
         )
     except WeightsError as error:
         yield Finding("fail", str(error), "nothing else can be checked before they load", "weights")

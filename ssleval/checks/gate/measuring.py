@@ -107,7 +107,7 @@ def _measured(
     if len(names) > 1:
         raise ConfigError(f"gate: one model at a time, not {len(names)}: {', '.join(names[:4])}")
     # Loaded once for all probe seeds: they do not seed an untrained model.
-    backbone = load_asked(names[0], sweep, context)
+    backbone = load_asked(names[0], sweep, context, note)
     results: list[Result] = []
     for seed, group in product(range(context.seed, context.seed + gate.seeds), groups):
         # A task that no seed moves runs once.

@@ -113,7 +113,7 @@ def test_chunked_blocks_get_their_own_index() -> None:
         (TEACHER, "student", r"no network 'student'; it has cls_token"),
         ({"model": TEACHER}, "student", r"no network 'student'"),
         ({"model": TEACHER, "state_dict": STUDENT}, "teacher", r"it has model, state_dict; .*--key"),
-        ({"net": TEACHER, "epoch": 3}, "teacher", r"2 of 2 entries.*net \(dict\), epoch \(int\)"),
+        ({"mine": TEACHER, "epoch": 3}, "teacher", r"2 of 2 entries.*mine \(dict\), epoch \(int\)"),
         ({"teacher": {}}, "teacher", r"it has nothing"),
         ([TEACHER], "teacher", r"it holds list, expected named tensors"),
         ({}, "teacher", r"it holds dict, expected named tensors"),

@@ -104,11 +104,13 @@ def _cached(cache: Path, repository: str, revision: str, folder: Path) -> None:
 
 
 def _contrastive(folder: Path) -> dict[str, Tensor]:
-    """Write the weights of a narrow two-tower model, one value a tensor."""
+    """Write the weights of a narrow two-tower model, one value a tensor but for its last entry."""
     state = {
         key: torch.full(value.shape, (index + 1) / 512, dtype=torch.float16)
         for index, (key, value) in enumerate(sorted(open_clip.CLIP(**SMALL).state_dict().items()))
     }
+    for tensor in state.values():
+        tensor.view(-1)[-1] = 0
     folder.mkdir()
     save_file(state, folder / "open_clip_model.safetensors")
     return state
