@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.packaged import packaged
-from ssleval.core.registry import suggestion
+from ssleval.core.registry import suggestion, unknown
 from ssleval.core.settings import build
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
@@ -45,10 +45,12 @@ def load(
     Raises:
         UnknownNameError: there is no such model.
         WeightsError: its weights are out of reach, or do not fill it.
-        ConfigError: a checkpoint was given for a random model.
+        ConfigError: a checkpoint was given for a random model; this machine has no such device.
     """
     from ssleval.core.backbone import WeightsFrom, backbones
+    from ssleval.core.devices import usable_device
 
+    usable_device(device)
     card, untrained = find_card(name), name.startswith(_RANDOM)
     if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
@@ -95,7 +97,7 @@ def find_card(name: str) -> BackboneCard:
         return replace(backbones.get(read_card(Path(name)).loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
-        raise UnknownNameError(f"no model {name!r}; {suggestion(name, zoo)}")
+        raise unknown("model", name, zoo)
     from ssleval.core.backbone import backbones
 
     if ".py:" in name:
@@ -113,8 +115,10 @@ def match_models(patterns: str) -> list[str]:
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
         named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if not matches and not named:
-            raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
+            raise unknown("model", pattern, zoo)
         names += matches or [pattern]
+    if not names:
+        raise ConfigError("no model was named; `ssleval ls models` lists them")
     return list(dict.fromkeys(names))
 
 

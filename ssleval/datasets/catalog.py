@@ -1,12 +1,14 @@
 """Datasets by name: registered names, or ``source:location``."""
 
 from importlib.metadata import entry_points
+from typing import Any
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
+from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.registry import suggestion, summaries
 from ssleval.core.settings import check
 from ssleval.datasets.published import Published
-from ssleval.errors import UnknownNameError
+from ssleval.errors import ContractError, UnknownNameError
 
 
 def open_dataset(name: str, options: DatasetOptions) -> Dataset:
@@ -16,12 +18,18 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
         UnknownNameError: there is no such set or source; the message offers the nearest names.
         DataError: the files are absent or not the published ones.
         ConfigError: an option has a value of another type.
+        ContractError: it is a plug-in that fails, or opens something else.
     """
     check(options, "options")
     source, colon, location = name.partition(":")
     if source not in datasets:
         raise UnknownNameError(f"no dataset {name!r}; {_hint(source, is_source=bool(colon))}")
-    return datasets.get(source)(location, options)
+    loader = datasets.get(source)
+    with faults_of(f"dataset {name!r}", foreign=is_foreign(loader)):
+        opened: Any = loader(location, options)
+    if not isinstance(opened, Dataset):
+        raise ContractError(f"dataset {name!r}: its loader returned {type(opened).__name__}, not a Dataset")
+    return opened
 
 
 def list_datasets() -> dict[str, DatasetCard | str]:

@@ -67,8 +67,8 @@ def sweep(
     has no meaning for a model is said to ``note`` and left out; only where that is all lines is it an error.
     """
     names = models(asked)
-    jobs = jobs_of(asked)
     context = replace(context, device=local_device(context.device))
+    jobs = jobs_of(asked)
     for name in names:
         try:
             backbone = load_asked(name, asked, context)

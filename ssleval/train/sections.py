@@ -163,7 +163,7 @@ class RunConfig:
     """Images a step, over all processes."""
     accumulate: Count = 1
     """Gradient accumulation: micro-batches per step and process."""
-    seed: Natural = 0
+    seed: Seed = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""

@@ -25,8 +25,10 @@ def examine(
     """Load a model as `ssleval run` would, and yield the finding of each check.
 
     The cache of ``context`` is not used. The model is scored on ``limit`` images of each split of the
-    embedded digits. Weights that cannot be loaded are a finding.
+    embedded digits. Weights that cannot be loaded are a finding; a file that is not there is a WeightsError.
     """
+    if checkpoint is not None and not checkpoint.exists():
+        raise WeightsError(f"no such file or folder: {checkpoint}")
     try:
         backbone = load(name, checkpoint=checkpoint, key=key, seed=context.seed, device=context.device)
     except WeightsError as error:

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.registry import suggestion
-from ssleval.core.settings import Count, Positive, convert
+from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
 from ssleval.core.text import NOT_MEASURED
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
@@ -22,6 +25,8 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import Note, measure
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
+
+_Seeds = Annotated[int, Meta(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,18 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     """
     if gate.suite.suite is None:
         raise ConfigError("gate: no suite; name one, such as ci")
+    context = replace(context, device=local_device(context.device))
     suite = read_suite(gate.suite.suite)
     margins = _margins(gate, suite)
-    context = replace(context, device=local_device(context.device))
-    stored = _is_stored(gate.baseline)
+    stored, file = _is_stored(gate.baseline), Path(gate.candidate)
+    is_weights = file.is_file() and bool(gate.architecture or not describes_itself(file))
+    # Before the baseline is measured, which may take hours.
+    for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
+        models(replace(gate.suite, models=name))
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
     baseline = stored_results(gate.baseline, folder) if stored else measured(gate.baseline)
-    file = Path(gate.candidate)
-    if file.is_file() and (gate.architecture or not describes_itself(file)):
+    if is_weights:
         candidate = measured(gate.architecture or baseline[0].model, file)
     else:
         candidate = measured(gate.candidate)
@@ -75,7 +83,7 @@ def _is_stored(baseline: str) -> bool:
 
 
 def _margins(gate: Gate, suite: Sequence[Measurement]) -> dict[str, float]:
-    convert("gate: seeds", gate.seeds, Count)
+    convert("gate: seeds", gate.seeds, _Seeds)
     known = {line.task for line in suite} | {f"{line.task}/{line.dataset}" for line in suite}
     for name, margin in gate.margins.items():
         if name not in known:
