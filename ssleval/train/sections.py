@@ -9,7 +9,16 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Pair, Positive, ProperFraction
+from ssleval.core.settings import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Pair,
+    Positive,
+    ProperFraction,
+    Seed,
+)
 
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 """A number in (0, 1]."""

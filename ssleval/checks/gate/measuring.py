@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ssleval.backbones.weights.weightfile import describes_itself
+from ssleval.backbones.zoo import find_card
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.registry import suggestion
@@ -62,7 +63,9 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     is_weights = file.is_file() and bool(gate.architecture or not describes_itself(file))
     # Before the baseline is measured, which may take hours.
     for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
-        models(replace(gate.suite, models=name))
+        for one in models(replace(gate.suite, models=name)):
+            if ":" not in one:
+                find_card(one)
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
     baseline = stored_results(gate.baseline, folder) if stored else measured(gate.baseline)
