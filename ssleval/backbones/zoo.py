@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ssleval.backbones.weights.weightfile import SUFFIX, describes_itself, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.packaged import packaged
-from ssleval.core.registry import suggestion
+from ssleval.core.registry import suggestion, unknown
 from ssleval.core.settings import build, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, ContractError, UnknownNameError, WeightsError
@@ -60,11 +60,13 @@ def load(
         UnknownNameError: there is no such model.
         WeightsError: its weights are out of reach, do not fill it, are not finite or are constant.
         ConfigError: a checkpoint was given for a random model, nothing states the mean and the deviation that
-            the weights expect, or the model cannot do what ``card`` states.
+            the weights expect, the model cannot do what ``card`` states, or this machine has no such device.
     """
     from ssleval.core.backbone import WeightsFrom, backbones
+    from ssleval.core.devices import usable_device
 
     stated, untrained = card or {}, name.startswith(_RANDOM)
+    usable_device(device)
     card = _with(find_card(name), stated, checkpoint)
     if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
@@ -176,7 +178,7 @@ def find_card(name: str) -> BackboneCard:
         return replace(backbones.get(loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
-        raise UnknownNameError(f"no model {name!r}; {suggestion(name, zoo)}")
+        raise unknown("model", name, zoo)
     from ssleval.core.backbone import backbones
 
     if ".py:" in name:
@@ -210,8 +212,10 @@ def match_models(patterns: str) -> list[str]:
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
         named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if not matches and not named:
-            raise UnknownNameError(f"no model {pattern!r}; {suggestion(pattern, zoo)}")
+            raise unknown("model", pattern, zoo)
         names += matches or [pattern]
+    if not names:
+        raise ConfigError("no model was named; `ssleval ls models` lists them")
     return list(dict.fromkeys(names))
 
 

@@ -4,7 +4,6 @@ No decision is made here, and nothing heavy is imported before a command needs i
 """
 
 import sys
-from traceback import print_exc
 from typing import Annotated
 
 import typer
@@ -14,20 +13,17 @@ from ssleval.cli.cache import cache_app
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.compare import compare_
 from ssleval.cli.doctor import doctor
+from ssleval.cli.endings import ended, open_streams, refuse_unusable
 from ssleval.cli.export import export_app
 from ssleval.cli.gate import gate_
 from ssleval.cli.leaderboard import leaderboard_
 from ssleval.cli.ls import ls_
-from ssleval.cli.options import complain
 from ssleval.cli.report import report_
 from ssleval.cli.run import run_
 from ssleval.cli.show import show_app
 from ssleval.cli.train import train_command
 from ssleval.cli.verify import verify_
-from ssleval.errors import SslevalError
 
-_FAULT = 70
-"""`EX_SOFTWARE` of sysexits.h."""
 _COMMANDS = {
     "Measure": {"run": run_, "ls": ls_, "doctor": doctor},
     "Compare": {"leaderboard": leaderboard_, "compare": compare_, "gate": gate_, "verify": verify_},
@@ -74,19 +70,12 @@ def _options(
 
 def main() -> None:
     """Run the command line; print errors that a user can fix as one line and exit with 2."""
+    open_streams()
     arguments = [_spelling(argument) for argument in sys.argv[1:]]
-    traceback = "--traceback" in arguments
-    try:
-        app([argument for argument in arguments if argument != "--traceback"], prog_name="ssleval")
-    except (SslevalError, OSError) as error:
-        if traceback:
-            raise
-        complain(error)
-        raise SystemExit(2) from None
-    except Exception:
-        # Python exits with 1 here, which means that a gate failed.
-        print_exc()
-        raise SystemExit(_FAULT) from None
+    with ended(traceback="--traceback" in arguments):
+        given = [argument for argument in arguments if argument != "--traceback"]
+        refuse_unusable(given)
+        raise SystemExit(app(given, prog_name="ssleval", standalone_mode=False))
 
 
 def _spelling(argument: str) -> str:

@@ -1,5 +1,6 @@
 """`ssleval cache`: look after the feature store."""
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,13 +68,13 @@ def cache_clear(
 
     folder = cache or default_cache()
     if not yes:
-        typer.confirm(f"Remove all features in {folder}?", abort=True, err=True)
+        typer.confirm(f"Remove all features in {folder}? (--yes does not ask)", abort=True, err=True)
     _freed(clear(folder))
 
 
 @cache_app.command(name="prune", cls=Command)
 def cache_prune(
-    max_size: Annotated[str, Option(help="Bytes, or with K, M, G, T: 20G.")], cache: CacheDir = None
+    max_size: Annotated[str, Option(help="Bytes, or with K, M, G, T: 20G, 20GB.")], cache: CacheDir = None
 ) -> None:
     """Remove what was unused for longest until the rest fits.
 
@@ -87,11 +88,10 @@ def cache_prune(
 
 
 def _bytes(text: str) -> int:
-    units = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    if not number.isdecimal():
-        raise ConfigError(f"--max-size {text}: bytes, or a whole number with K, M, G or T")
-    return int(number) * unit
+    size = re.fullmatch(r"(\d{1,18})([KMGT]?)B?", text, re.ASCII | re.IGNORECASE)
+    if size is None:
+        raise ConfigError(f"--max-size {text}: bytes, or a whole number with K, M, G or T, such as 20GB")
+    return int(size[1]) * 1000 ** " KMGT".index(size[2].upper() or " ")
 
 
 def _freed(freed: "Freed") -> None:

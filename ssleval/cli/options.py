@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,14 +56,15 @@ def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
         typer.echo(json.dumps(row))
 
 
-def complain(error: Exception) -> None:
+def complain(error: Exception | str) -> None:
     """Print an error as one line on stderr."""
     say(f"ssleval: {' '.join(str(error).split())}")
 
 
 def say(text: str) -> None:
-    """Print a note on stderr."""
-    typer.echo(text, err=True)
+    """Print a note on stderr; where nobody reads it, the work goes on."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def notes(*, quiet: bool) -> Callable[[str], None]:

@@ -76,7 +76,7 @@ def run_(
     if dry_run:
         from ssleval.run.estimate import estimate
 
-        for line in estimate(request, context, results, force=force):
+        for line in estimate(request, context, results, force=force, note=notes(quiet=quiet)):
             typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
         return
     failed = False

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from ssleval.cli.options import CacheDir, DataRoot, Limit, notes, say
+from ssleval.cli.options import CacheDir, DataRoot, Device, Limit, notes, say
 from ssleval.core.cachefolder import default_cache
 
 
@@ -27,7 +27,7 @@ def train_command(
         list[str] | None, Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    device: Annotated[str, Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    device: Device = "cpu",
     data_root: DataRoot = Path("data"),
     limit: Limit = None,
     cache: CacheDir = None,

@@ -9,7 +9,8 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.options import Json, Results
-from ssleval.core.registry import suggestion, summaries
+from ssleval.core.registry import suggestion, summaries, unknown
+from ssleval.core.text import counted
 from ssleval.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def _published_names(model: str, measured: "list[Result]", figures: "Figures") -
     known = {result.model for result in measured}
     names = [name for each in ([model] if model else sorted(known)) if (name := figures.model_called(each))]
     if model and not names and model not in known:
-        hint = suggestion(model, {*figures.models, *known})
-        raise UnknownNameError(f"no published figure and no result is of a model {model!r}; {hint}")
+        error = unknown("model", model, {*figures.models, *known})
+        raise UnknownNameError(f"no published figure and no result: {error}")
     return names
 
 
@@ -104,7 +105,8 @@ def _refuse_unknown(kind: str, name: str, known: set[str]) -> None:
 def _summary(subject: str, counts: Counter[str], unmapped: int, unknown: list[str]) -> str:
     parts = [", ".join(f"{counts[status]} {status}" for status in ("match", "drift", "not comparable"))]
     if unmapped:
-        parts.append(f"{unmapped} published figures have no mapping, --all lists them")
+        have = "has" if unmapped == 1 else "have"
+        parts.append(f"{counted(unmapped, 'published figure')} {have} no mapping, --all lists them")
     if unknown:
         parts.append(f"no published figure is known to be of {', '.join(unknown)}")
     return f"{subject}: {'; '.join(parts)}"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssleval.core import BackboneCard, digest
+from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import Registry
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
@@ -126,7 +127,7 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             ConfigError: values outside [0, 1], a partial patch, or no such block.
-            ContractError: `extract` returned other shapes than the card states.
+            ContractError: `extract` raised an error, or returned something else than the card states.
         """
         low, high = map(float, images.aminmax())
         if low < 0 or high > 1:
@@ -140,8 +141,10 @@ class Backbone(nn.Module, ABC):
         if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
             raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
         indices = [block % self.num_blocks for block in blocks]
-        features = self.extract((images - self.mean) / self.std, indices, norm=norm)
-        self._check(features, len(images), self.patch_grid(images), len(indices))
+        pixels, foreign = (images - self.mean) / self.std, is_foreign(self)
+        with faults_of(self.card.name, foreign=foreign, passing=(torch.OutOfMemoryError,)):
+            features = self.extract(pixels, indices, norm=norm)
+        self._check(features, images, len(indices))
         return features
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
@@ -191,17 +194,43 @@ class Backbone(nn.Module, ABC):
         for name in ("weights_sha256", "definition"):
             vars(self).pop(name, None)
 
-    def _check(self, features: Features, batch: int, grid: tuple[int, int], count: int) -> None:
-        card = self.card
-        pooled = (batch, card.pooled_dim or card.embed_dim)
-        if tuple(features.pooled.shape) != pooled:
-            raise ContractError(f"{card.name}: pooled {tuple(features.pooled.shape)}, expected {pooled}")
-        if len(features.blocks) != count:
-            raise ContractError(f"{card.name}: {len(features.blocks)} blocks, expected {count}")
-        for tokens in features.blocks:
-            returned, promised = tuple(tokens.patches.shape), (batch, *grid, card.embed_dim)
-            if returned != promised:
-                raise ContractError(f"{card.name}: patches {returned}, expected {promised}")
+    def _check(self, features: Any, images: Tensor, count: int) -> None:
+        card, batch = self.card, len(images)
+        if not isinstance(features, Features):
+            raise ContractError(f"{card.name}: extract returned {type(features).__name__}, expected Features")
+        self.check_tensor("pooled", features.pooled, (batch, card.pooled_dim or card.embed_dim))
+        blocks: Any = features.blocks
+        if not isinstance(blocks, tuple) or len(blocks) != count:
+            shown = len(blocks) if isinstance(blocks, tuple) else type(blocks).__name__
+            raise ContractError(f"{card.name}: {shown} blocks, expected a tuple of {count}")
+        for tokens in blocks:
+            if not isinstance(tokens, Tokens):
+                raise ContractError(f"{card.name}: a block is {type(tokens).__name__}, expected Tokens")
+            self.check_tensor("patches", tokens.patches, (batch, *self.patch_grid(images), card.embed_dim))
+            if tokens.cls is not None:
+                self.check_tensor("cls", tokens.cls, (batch, card.embed_dim))
+            if tokens.registers is not None:
+                self.check_tensor("registers", tokens.registers, (batch, None, card.embed_dim))
+
+    def check_tensor(self, name: str, value: Any, shape: tuple[int | None, ...]) -> None:
+        """Refuse what is no tensor of floats of that ``shape`` (None: any size) on this model's device."""
+        expected = f"expected {tuple('any' if size is None else size for size in shape)}".replace("'", "")
+        if not isinstance(value, Tensor):
+            raise ContractError(f"{self.card.name}: {name} is {type(value).__name__}, expected a tensor")
+        sizes = tuple(value.shape)
+        fits = len(sizes) == len(shape) and all(
+            want in {None, size} for want, size in zip(shape, sizes, strict=True)
+        )
+        if not fits:
+            raise ContractError(f"{self.card.name}: {name} {sizes}, {expected}")
+        if not value.is_floating_point() or value.layout != torch.strided:
+            raise ContractError(
+                f"{self.card.name}: {name} has {value.dtype}, {value.layout}; expected floats"
+            )
+        if value.device != self.mean.device:
+            raise ContractError(
+                f"{self.card.name}: {name} is on {value.device}, its images are on {self.mean.device}"
+            )
 
 
 PatchesOf: TypeAlias = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b h w d"]]
@@ -238,5 +267,7 @@ class Loader:
     """Construct the backbone and fill all its tensors, or raise WeightsError."""
 
 
-backbones: Registry[Loader] = Registry("backbone", package="ssleval.backbones.loaders")
+backbones: Registry[Loader] = Registry(
+    "backbone", "ssleval.backbones.loaders", lambda item: isinstance(item, Loader)
+)
 """Loaders by name: the ``loader`` of a card, and the source of ``source:identifier``."""

@@ -1,8 +1,10 @@
 """Files as wholes: written completely or not at all, and hashed."""
 
+import errno
 import hashlib
 import os
 import pickle
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable
@@ -14,6 +16,8 @@ DAMAGED_PICKLE: tuple[type[Exception], ...] = (
     AssertionError, AttributeError, TypeError, OverflowError,
 )  # fmt: skip
 """All that the readers of pickles and of `torch.save` raise on truncated and altered files."""
+_FULL = 1 << 20
+"""Bytes that are as good as none: writers fail some buffers before the last byte."""
 
 
 def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
@@ -33,9 +37,22 @@ def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
             os.fsync(file.fileno())
         draft.chmod(0o644)
         draft.replace(path)
+    except Exception as error:
+        _raise_named(error, draft, path)
+        raise
     finally:
         # Also after success: renaming a hard link onto another link of the same file leaves both.
         draft.unlink(missing_ok=True)
+
+
+def _raise_named(error: Exception, draft: Path, path: Path) -> None:
+    """Raise an OSError that names ``path`` for an error of the system that names the draft or nothing."""
+    if isinstance(error, OSError) and error.errno and error.filename in {None, str(draft)}:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    # torch and safetensors report a full disk in words of their own.
+    full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _FULL
+    if full and not isinstance(error, OSError):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -142,7 +142,9 @@ class Task(ABC):
         """Measure ``inputs.backbone`` on ``inputs.dataset``: one row per test item."""
 
 
-tasks: Registry[type[Task]] = Registry("task")
+tasks: Registry[type[Task]] = Registry(
+    "task", accepts=lambda item: isinstance(item, type) and issubclass(item, Task)
+)
 
 _TARGETS = {
     "label": "one label per image", "multilabel": "several labels per image",

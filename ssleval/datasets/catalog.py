@@ -2,12 +2,14 @@
 
 import re
 from importlib.metadata import entry_points
+from typing import Any
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
+from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.registry import suggestion, summaries
 from ssleval.core.settings import check
 from ssleval.datasets.published import Published
-from ssleval.errors import DataError, UnknownNameError
+from ssleval.errors import ContractError, DataError, UnknownNameError
 
 
 def open_dataset(name: str, options: DatasetOptions) -> Dataset:
@@ -17,6 +19,7 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
         UnknownNameError: there is no such set or source; the message offers the nearest names.
         DataError: the files are absent or not the published ones.
         ConfigError: an option has a value of another type.
+        ContractError: it is a plug-in that fails, or opens something else.
     """
     check(options, "options")
     if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
@@ -24,7 +27,12 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
     source, colon, location = name.partition(":")
     if source not in datasets:
         raise UnknownNameError(f"no dataset {name!r}; {_hint(source, is_source=bool(colon))}")
-    return datasets.get(source)(location, options)
+    loader = datasets.get(source)
+    with faults_of(f"dataset {name!r}", foreign=is_foreign(loader)):
+        opened: Any = loader(location, options)
+    if not isinstance(opened, Dataset):
+        raise ContractError(f"dataset {name!r}: its loader returned {type(opened).__name__}, not a Dataset")
+    return opened
 
 
 def split_names(text: str) -> list[str]:

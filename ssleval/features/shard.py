@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
+from ssleval.core.devices import usable_device
+
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -77,6 +79,10 @@ def alone() -> Generator[None]:
 
 
 def local_device(device: str) -> str:
-    """Return the accelerator of this process where several share a machine and ``device`` names none."""
+    """Return the accelerator of this process where several share a machine and ``device`` names none.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
     local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None else device
+    return usable_device(f"cuda:{local}" if device == "cuda" and local is not None else device)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssleval.core.registry import suggestion
+from ssleval.core.registry import unknown
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.results.record import Result, grouped, read, read_all
 
@@ -35,8 +35,8 @@ def stored_results(name: str, folder: Path) -> list[Result]:
     by_model = grouped(read_all(folder), lambda result: result.model)
     chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
-        known = suggestion(name, sorted(by_model))
-        raise UnknownNameError(f"no result file, folder or model {name!r} (models in {folder}: {known})")
+        error = unknown("result file, folder or model", name, by_model)
+        raise UnknownNameError(f"{error} (looked for in {folder})")
     return _of_one_model(name, chosen)
 
 

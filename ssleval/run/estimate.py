@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ssleval.core import Context
+from ssleval.core.devices import usable_device
 from ssleval.errors import NotApplicableError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import Plan, find_stored, plan_all
+from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
 
@@ -46,14 +47,21 @@ class Estimate:
         )
 
 
-def estimate(asked: Sweep, context: Context, folder: Path | None, *, force: bool) -> Iterator[Estimate]:
-    """Yield the price of every model and dataset; some batches are run to time them, nothing is stored."""
-    groups = jobs_of(asked).applicable()
+def estimate(
+    asked: Sweep, context: Context, folder: Path | None, *, force: bool, note: Note = silent
+) -> Iterator[Estimate]:
+    """Yield the price of every model and dataset; some batches are run to time them, nothing is stored.
+
+    Tasks without a meaning for a model or a dataset are said to ``note``.
+    """
+    names = models(asked)
+    usable_device(context.device)
     context = replace(context, since=time.time() if force else 0.0)
-    for name in models(asked):
+    groups = jobs_of(asked).applicable(note)
+    for name in names:
         source = FeatureSource(load_asked(name, asked, context), context)
         for group in groups:
-            plans, errors = plan_all(source, group)
+            plans, errors = plan_all(source, group, note)
             for error in errors:
                 if not isinstance(error, NotApplicableError):
                     raise error

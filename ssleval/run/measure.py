@@ -7,6 +7,7 @@ whose result is already stored under the same key is neither extracted for nor e
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
+from ssleval.core.devices import usable_device
+from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
@@ -85,6 +88,7 @@ def evaluate(
         SslevalError: anything the caller can mend; the message says what and how.
     """
     context = context or Context()
+    usable_device(context.device)
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
     opened = open_dataset(dataset, options or DatasetOptions())
@@ -205,9 +209,10 @@ def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | Non
 
 
 def _plan(source: FeatureSource, job: Job) -> Plan:
-    source.check_needs(job.name, job.task.needs)
-    job = replace(job, task=job.task.suited(source.gives))
-    requests = job.task.requests(job.dataset)
+    with _faults_of(job):
+        source.check_needs(job.name, job.task.needs)
+        job = replace(job, task=job.task.suited(source.gives))
+        requests = job.task.requests(job.dataset)
     source.check(requests)
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
     fingerprints = {name: splits[name].fingerprint for name in sorted(splits)}
@@ -228,6 +233,12 @@ def _changed(before: Task, after: Task) -> str:
     return ", ".join(f"{name}={value}" for name, value in fields.items() if value != getattr(before, name))
 
 
+def _faults_of(job: Job) -> AbstractContextManager[None]:
+    # Of a task that is a plug-in, and of a user's model that a task runs itself.
+    owner = f"{job.name} on {job.dataset_name}"
+    return faults_of(owner, foreign=is_foreign(job.task), passing=(torch.OutOfMemoryError,))
+
+
 def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
     context, job = source.context, plan.job
     # After construction of the backbone, which draws random numbers too.
@@ -235,7 +246,8 @@ def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
     np.random.seed(context.seed)
     torch.manual_seed(context.seed)
     started = time.perf_counter()
-    samples = job.task.evaluate(Inputs(source, job.dataset, plan.requests, context))
+    with _faults_of(job):
+        samples = job.task.evaluate(Inputs(source, job.dataset, plan.requests, context))
     evaluated = time.perf_counter() - started
     result = Result(
         model=source.backbone.card.name,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.settings import build
 from ssleval.core.task import Task, tasks
 from ssleval.errors import ConfigError
@@ -10,7 +11,9 @@ from ssleval.errors import ConfigError
 
 def build_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     """Return the task called ``name`` with ``settings`` in place of its defaults; errors as in `build`."""
-    return build(tasks.get(name), settings or {}, name)
+    kind = tasks.get(name)
+    with faults_of(f"task {name!r}", foreign=is_foreign(kind)):
+        return build(kind, settings or {}, name)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -84,6 +84,7 @@ def train(
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
     options = options or DatasetOptions()
+    device = local_device(device)
     opened = open_dataset(dataset, options)
     config.check_batch(current_shard().world)
     images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
@@ -113,7 +114,7 @@ class _Run:
         share = self.config.run.batch_size // self.shard.world
         self.rows = slice(self.shard.rank * share, (self.shard.rank + 1) * share)
         """This process's share of each batch."""
-        self.learner = Learner(self.config, _current_device(local_device(self.device)))
+        self.learner = Learner(self.config, _current_device(self.device))
         self.checkpoints = Checkpoints(self.out / "checkpoints")
         self.teacher = self.out / "teacher.safetensors"
 

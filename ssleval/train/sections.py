@@ -9,7 +9,16 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import Count, Fraction, Natural, NonNegative, Pair, Positive, ProperFraction
+from ssleval.core.settings import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Pair,
+    Positive,
+    ProperFraction,
+    Seed,
+)
 
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 """A number in (0, 1]."""
@@ -163,7 +172,7 @@ class RunConfig:
     """Images a step, over all processes."""
     accumulate: Count = 1
     """Gradient accumulation: micro-batches per step and process."""
-    seed: Natural = 0
+    seed: Seed = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""

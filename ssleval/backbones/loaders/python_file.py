@@ -12,6 +12,7 @@ import torch
 
 from ssleval.core import BackboneCard, digest
 from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.core.faults import faults_of
 from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
@@ -49,13 +50,20 @@ def _made(identifier: str) -> tuple[str, Backbone]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    with faults_of(identifier, foreign=True):
+        spec.loader.exec_module(module)
     if not hasattr(module, factory):
         raise UnknownNameError(f"{location} has no {factory!r}; {suggestion(factory, vars(module))}")
-    backbone = getattr(module, factory)()
+    with faults_of(identifier, foreign=True):
+        backbone = getattr(module, factory)()
     if not isinstance(backbone, Backbone):
         raise ContractError(
             f"{identifier}() returned {type(backbone).__name__}, expected a ssleval.core.backbone.Backbone"
+        )
+    unset = [name for name in ("card", "num_blocks", "mean", "std") if not hasattr(backbone, name)]
+    if unset or not isinstance(backbone.card, BackboneCard):
+        raise ContractError(
+            f"{identifier}: {type(backbone).__name__} never called super().__init__(card, ...)"
         )
     return name, backbone
 

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ssleval.backbones.weights.weightfile import describes_itself
+from ssleval.backbones.zoo import find_card
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.registry import suggestion
-from ssleval.core.settings import Count, Positive, convert
+from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
 from ssleval.core.text import NOT_MEASURED
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
@@ -23,6 +26,8 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import Note, measure
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
+
+_Seeds = Annotated[int, Meta(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +57,20 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     """
     if gate.suite.suite is None:
         raise ConfigError("gate: no suite; name one, such as ci")
+    context = replace(context, device=local_device(context.device))
     suite = read_suite(gate.suite.suite)
     margins = _margins(gate, suite)
-    context = replace(context, device=local_device(context.device))
-    stored = _is_stored(gate.baseline)
+    stored, file = _is_stored(gate.baseline), Path(gate.candidate)
+    is_weights = file.is_file() and bool(gate.architecture or not describes_itself(file))
+    # Before the baseline is measured, which may take hours.
+    for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
+        for one in models(replace(gate.suite, models=name)):
+            if ":" not in one:
+                find_card(one)
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
     baseline = stored_results(gate.baseline, folder) if stored else measured({}, gate.baseline)
-    file = Path(gate.candidate)
-    if file.is_file() and (gate.architecture or not describes_itself(file)):
+    if is_weights:
         candidate = measured(gate.suite.card, gate.architecture or baseline[0].model, file)
     else:
         candidate = measured(gate.suite.card, gate.candidate)
@@ -77,7 +87,7 @@ def _is_stored(baseline: str) -> bool:
 
 
 def _margins(gate: Gate, suite: Sequence[Measurement]) -> dict[str, float]:
-    convert("gate: seeds", gate.seeds, Count)
+    convert("gate: seeds", gate.seeds, _Seeds)
     known = {line.task for line in suite} | {f"{line.task}/{line.dataset}" for line in suite}
     for name, margin in gate.margins.items():
         if name not in known:

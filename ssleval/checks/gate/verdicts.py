@@ -79,6 +79,10 @@ def overall(verdicts: Sequence[Verdict]) -> Outcome:
 def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
     task, unit = pair.first[0].task, pair.first[0].metrics[pair.headline].unit
     if margin := margins.get(pair.name) or margins.get(task):
+        if unit == "fraction" and margin >= 1:
+            raise ConfigError(
+                f"gate: a margin of {margin:g} on {pair.name} passes everything; 0.01 is a point"
+            )
         return margin
     if unit != "fraction":
         raise ConfigError(
