@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
-from ssleval.results.record import Result, grouped, read, read_all
+from ssleval.results.record import Result, files_in, grouped, read, read_all, read_files
 
 
 def stored_results(name: str, folder: Path) -> list[Result]:
@@ -45,8 +45,8 @@ def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:
 
 
 def _read_folder(path: Path) -> list[Result]:
-    files = sorted(path.glob("*.json"))
-    return [read(file) for file in files] if files else read_all(path)
+    files = files_in(path)
+    return read_files(files) if files else read_all(path)
 
 
 def _of_one_model(name: str, results: Sequence[Result]) -> list[Result]:

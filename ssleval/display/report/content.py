@@ -1,9 +1,8 @@
 """The content of the page as JSON: boards, their rows, and the provenance of every cell."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
 from ssleval.display.report.page import render
 from ssleval.display.report.thumbnails import thumbnails
-from ssleval.errors import DataError, UnknownNameError
+from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
 from ssleval.results.ranking import Board, Entry, boards
-from ssleval.results.record import SHARED_FIELDS
+from ssleval.results.stored import SHARED_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,7 @@ def write_report(results: Path, out: Path, options: Options | None = None) -> in
     """Write the page of all results below ``results``; return their number.
 
     Raises:
-        DataError: there is no results folder; a result, training log or picture cannot be read; samples are
-            missing; a result holds a number that is not finite.
+        DataError: there is no results folder; a result, samples, training log or picture cannot be read.
         UnknownNameError: ``options.images`` names a dataset without results.
     """
     options = options or Options()
@@ -106,38 +104,27 @@ def _board(board: Board, options: Options) -> dict[str, Any]:
 
 def _row(place: int, board: Board, entry: Entry, details: Details, results: Path) -> dict[str, Any]:
     result, metrics = entry.result, board.entries[0].result.metrics
-    try:
-        return {
-            "board": place,
-            "label": entry.label,
-            "model": result.model,
-            "rank": entry.rank,
-            "tied": entry.tied,
-            "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
-            "supervision": str(result.backbone.get("supervision") or "unknown"),
-            "details": details.of(result),
-            "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
-            "own": {
-                "key": result.key,
-                "weights_sha256": result.weights_sha256,
-                "created": result.created,
-                "file": result.path.relative_to(results).as_posix() if result.path else "",
-                "timings": _finite(result.timings),
-                "cost": _finite(result.cost),
-            },
-        }
-    except ValueError as error:
-        raise DataError(f"{result.path}: a number that is not finite ({error}); measure it again") from error
-
-
-def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    if any(isinstance(number, float) and not isfinite(number) for number in numbers.values()):
-        raise ValueError(f"one of {dict(numbers)}")
-    return dict(numbers)
+    return {
+        "board": place,
+        "label": entry.label,
+        "model": result.model,
+        "rank": entry.rank,
+        "tied": entry.tied,
+        "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
+        "supervision": str(result.backbone.get("supervision") or "unknown"),
+        "details": details.of(result),
+        "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
+        "own": {
+            "key": result.key,
+            "weights_sha256": result.weights_sha256,
+            "created": result.created,
+            "file": result.path.relative_to(results).as_posix() if result.path else "",
+            "timings": dict(result.timings),
+            "cost": dict(result.cost),
+        },
+    }
 
 
 def _numbers(result: Result, name: str) -> list[float | int]:
     score = result.metrics[name]
-    if not isfinite(score.value + sum(score.ci95)):
-        raise DataError(f"{result.path}: {name} is {score.value} {list(score.ci95)}; measure it again")
     return [score.value, *score.ci95, score.n]
