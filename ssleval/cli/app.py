@@ -3,6 +3,7 @@
 No decision is made here, and nothing heavy is imported before a command needs it.
 """
 
+import io
 import sys
 from traceback import print_exc
 from typing import Annotated
@@ -74,6 +75,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; print errors that a user can fix as one line and exit with 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or pipe of another encoding shows what it cannot write as an escape sequence.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [_spelling(argument) for argument in sys.argv[1:]]
     traceback = "--traceback" in arguments
     try:

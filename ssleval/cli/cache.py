@@ -6,8 +6,9 @@ import typer
 from typer import Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Json, print_rows
+from ssleval.cli.options import CacheDir, Json, print_rows, tell
 from ssleval.core.cachefolder import default_cache
+from ssleval.core.escape import terminal_line
 from ssleval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def cache_verify(cache: CacheDir = None) -> None:
     damaged = verify(cache or default_cache())
     for batch in damaged:
         last = batch.rows.stop - 1
-        typer.echo(f"{batch.key[:12]} {batch.column}: rows {batch.rows.start}..{last} damaged and dropped")
-    typer.echo(f"{len(damaged)} damaged batches")
+        tell(f"{batch.key[:12]} {batch.column}: rows {batch.rows.start}..{last} damaged and dropped")
+    tell(f"{len(damaged)} damaged batches")
 
 
 @cache_app.command(name="clear", cls=Command)
@@ -62,7 +63,7 @@ def cache_clear(
 
     folder = cache or default_cache()
     if not yes:
-        typer.confirm(f"Remove all features in {folder}?", abort=True, err=True)
+        typer.confirm(terminal_line(f"Remove all features in {folder}?"), abort=True, err=True)
     _freed(clear(folder))
 
 
@@ -91,4 +92,4 @@ def _bytes(text: str) -> int:
 
 def _freed(freed: "Freed") -> None:
     busy = f"; {freed.busy} in use were left alone" if freed.busy else ""
-    typer.echo(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")
+    tell(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")

@@ -1,13 +1,11 @@
 """`ssleval doctor`: is this checkpoint wired correctly?"""
 
-import json
 from collections import Counter
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
-from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
+from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, print_rows, tell
 
 
 def doctor(
@@ -32,9 +30,13 @@ def doctor(
     counts: Counter[str] = Counter()
     for finding in examine(model, context, checkpoint=checkpoint, key=key, limit=limit):
         counts[finding.status] += 1
-        typer.echo(json.dumps({"model": model, **finding.to_dict()}) if as_json else str(finding))
+        if as_json:
+            print_rows([{"model": model, **finding.to_dict()}])
+        else:
+            for line in finding.lines():
+                tell(line)
     if not as_json:
         statuses = ("pass", "warn", "fail", "skip")
-        typer.echo(f"{model}: " + ", ".join(f"{counts[status]} {status}" for status in statuses))
+        tell(f"{model}: " + ", ".join(f"{counts[status]} {status}" for status in statuses))
     if counts["fail"]:
         raise SystemExit(1)

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key
+from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, tell
 from ssleval.core.cachefolder import default_cache
 
 
@@ -63,6 +63,7 @@ def show_model(
     """
     from ssleval.backbones.zoo import load
     from ssleval.core import Context, DatasetOptions
+    from ssleval.core.files import write_atomically
     from ssleval.display.pictures import Look, draw, gather
 
     folder = cache or default_cache()
@@ -70,9 +71,9 @@ def show_model(
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
     backbone = load(model, checkpoint=checkpoint, key=key, device=device)
     path = out or Path(f"{what}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(backbone, pictures, what, look).save(path, format="PNG")
-    typer.echo(str(path))
+    picture = draw(backbone, pictures, what, look)
+    write_atomically(path, lambda draft: picture.save(draft, format="PNG"))
+    tell(str(path))
 
 
 @show_app.command(name="scenes", cls=Command)
@@ -86,7 +87,7 @@ def show_scenes(out: Out = Path("scenes.png")) -> None:
     from ssleval.datasets.scenes.sheet import draw_sheet
 
     draw_sheet(out)
-    typer.echo(str(out))
+    tell(str(out))
 
 
 @show_app.command(name="train", cls=Command)
@@ -103,4 +104,4 @@ def show_train(
     from ssleval.display.training_curves import draw_curves
 
     draw_curves(folder, out)
-    typer.echo(str(out))
+    tell(str(out))

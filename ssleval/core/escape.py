@@ -5,6 +5,7 @@ not see, or what would act on a terminal, as an escape sequence such as ``\x1b``
 first. HTML is escaped by the report's templates and scripts, and JSON by its own writer.
 """
 
+import json
 import re
 import unicodedata
 
@@ -19,6 +20,7 @@ _JOINERS = "\u200c\u200d"
 """Formats that Persian, Indian scripts and emoji are written with."""
 _LONG_WORD = re.compile(rf"[^\s]{{{LONGEST_NAME + 1},}}")
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+_ESCAPED = re.compile(r"\x7f|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\.")
 _WORKFLOW = re.compile(r"^(\s*):(?=:)|#(?=#\[)")
 _FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
@@ -48,11 +50,6 @@ def terminal_line(text: str) -> str:
     return _WORKFLOW.sub(lambda start: f"{start[1] or ''}\\x{ord(start[0][-1]):02x}", visible(cut))
 
 
-def message_line(error: object) -> str:
-    """Return the message of an error as a line for a terminal; its line breaks become spaces."""
-    return terminal_line(" ".join(str(error).split()))
-
-
 def markdown_cell(text: str) -> str:
     """Return a cell of a Markdown table, or part of a heading, that shows the text itself.
 
@@ -70,6 +67,16 @@ def csv_cell(text: str) -> str:
         OWASP, CSV injection.
     """
     return f"'{visible(text)}" if _FORMULA.match(text) else visible(text)
+
+
+def visible_json(text: str) -> str:
+    """Return a JSON text, as `json.dumps` writes it, whose texts are `visible` when it is read."""
+    return _ESCAPED.sub(lambda found: _visible_escape(found.group()), text)
+
+
+def _visible_escape(escaped: str) -> str:
+    character = json.loads(f'"{escaped}"')
+    return escaped if character in '"\\/' else json.dumps(visible(character))[1:-1]
 
 
 xml_text = visible

@@ -32,12 +32,23 @@ def stored_results(name: str, folder: Path) -> list[Result]:
             known = ", ".join(sorted({result.weights_sha256[:8] for result in results})[:4])
             raise UnknownNameError(f"{name}: no result of such weights in {model}, which has {known}")
         return _of_one_model(name, chosen)
+    if _is_path(name):
+        raise UnknownNameError(f"no such file or folder: {name}; name a result file, a folder or a model")
     by_model = grouped(read_all(folder), lambda result: result.model)
     chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
         known = suggestion(name, sorted(by_model))
         raise UnknownNameError(f"no result file, folder or model {name!r} (models in {folder}: {known})")
     return _of_one_model(name, chosen)
+
+
+def _is_path(name: str) -> bool:
+    # Names of models may hold slashes, behind a colon.
+    return (
+        name.endswith(".json")
+        or name.startswith(("/", "./", "../", "~"))
+        or ("/" in name and ":" not in name)
+    )
 
 
 def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:

@@ -136,6 +136,8 @@ def _ids(array: Any) -> tuple[str, ...]:
     for known, ids in tuple(_LATEST_IDS):
         if array.equals(known):
             return ids
+    if array.type != pa.string() or array.null_count:
+        raise ValueError("ids that are no texts")
     _LATEST_IDS.appendleft((array, ids := tuple(array.to_pylist())))
     return ids
 

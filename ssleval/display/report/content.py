@@ -8,6 +8,7 @@ from typing import Any
 
 from ssleval import __version__
 from ssleval.core import DatasetOptions
+from ssleval.core.escape import visible_json
 from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import cycles_left
 from ssleval.core.registry import suggestion
@@ -78,7 +79,7 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
-    return f'{text[:-1]},"pool":{details.pool.to_json()}}}'
+    return visible_json(f'{text[:-1]},"pool":{details.pool.to_json()}}}')
 
 
 def _board(board: Board, options: Options) -> dict[str, Any]:
