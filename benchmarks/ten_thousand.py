@@ -65,9 +65,10 @@ def write(folder: Path) -> None:
             path = result.file(folder)
             path.parent.mkdir(parents=True, exist_ok=True)
             stored = {name: value for name, value in asdict(result).items() if name not in {"path", "cached"}}
-            path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
             samples = Samples(ids, {"label": labels, **columns})
-            samplefiles.save(path.with_suffix(samplefiles.SUFFIX), samples)
+            sha256 = samplefiles.save(path.with_suffix(samplefiles.SUFFIX), samples)
+            text = json.dumps({**stored, "samples_sha256": sha256}, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 def _outcomes(

@@ -7,8 +7,9 @@ import typer
 from typer import Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Json, complain, print_rows
+from ssleval.cli.options import CacheDir, Json, complain, print_rows, tell
 from ssleval.core.cachefolder import default_cache
+from ssleval.core.escape import terminal_line
 from ssleval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def cache_verify(cache: CacheDir = None) -> None:
     damages = verify(cache or default_cache())
     for key, column, _, rows in damages:
         what = f"rows {rows.start}..{rows.stop - 1} damaged and dropped" if rows else "damaged; pass removed"
-        typer.echo(f"{key[:12]} {column}: {what}")
-    typer.echo(f"{len(damages)} damaged batches")
+        tell(f"{key[:12]} {column}: {what}")
+    tell(f"{len(damages)} damaged batches")
 
 
 @cache_app.command(name="clear", cls=Command)
@@ -68,7 +69,8 @@ def cache_clear(
 
     folder = cache or default_cache()
     if not yes:
-        typer.confirm(f"Remove all features in {folder}? (--yes does not ask)", abort=True, err=True)
+        question = terminal_line(f"Remove all features in {folder}? (--yes does not ask)")
+        typer.confirm(question, abort=True, err=True)
     _freed(clear(folder))
 
 
@@ -96,4 +98,4 @@ def _bytes(text: str) -> int:
 
 def _freed(freed: "Freed") -> None:
     busy = f"; {freed.busy} in use were left alone" if freed.busy else ""
-    typer.echo(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")
+    tell(f"removed {freed.passes} passes, {freed.size / 1e6:.1f} MB{busy}")

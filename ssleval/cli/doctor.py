@@ -1,14 +1,12 @@
 """`ssleval doctor`: is this checkpoint wired correctly?"""
 
-import json
 from collections import Counter
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from ssleval.cli import options
-from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, say
+from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, print_rows, say, tell
 
 
 def doctor(
@@ -44,9 +42,13 @@ def doctor(
     counts: Counter[str] = Counter()
     for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit, note=say):
         counts[finding.status] += 1
-        typer.echo(json.dumps({"model": model, **finding.to_dict()}) if as_json else str(finding))
+        if as_json:
+            print_rows([{"model": model, **finding.to_dict()}])
+        else:
+            for line in finding.lines():
+                tell(line)
     if not as_json:
         statuses = ("pass", "warn", "fail", "skip")
-        typer.echo(f"{model}: " + ", ".join(f"{counts[status]} {status}" for status in statuses))
+        tell(f"{model}: " + ", ".join(f"{counts[status]} {status}" for status in statuses))
     if counts["fail"]:
         raise SystemExit(1)

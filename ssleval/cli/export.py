@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir
+from ssleval.cli.options import CacheDir, tell
 from ssleval.core.cachefolder import default_cache
 
 export_app = typer.Typer(
@@ -29,7 +29,7 @@ def export_checkpoint(
     from ssleval.train.export import export_checkpoint
 
     export_checkpoint(source, out)
-    typer.echo(str(out))
+    tell(str(out))
 
 
 @export_app.command(name="scenes", cls=Command)
@@ -49,4 +49,4 @@ def export_scenes(
     from ssleval.datasets.scenes.export import export
 
     count = export(folder, cache or default_cache(), pictures)
-    typer.echo(f"{folder}: {count} files")
+    tell(f"{folder}: {count} files")

@@ -10,6 +10,7 @@ import typer
 from typer import Option
 
 from ssleval.core.cachefolder import VARIABLE
+from ssleval.core.escape import terminal_line
 from ssleval.core.text import NOT_MEASURED
 
 Results = Annotated[Path, Option("--results", help="Folder of result files.")]
@@ -61,10 +62,15 @@ def complain(error: Exception | str) -> None:
     say(f"ssleval: {' '.join(str(error).split())}")
 
 
-def say(text: str) -> None:
-    """Print a note on stderr; where nobody reads it, the work goes on."""
+def say(line: str) -> None:
+    """Print a note on stderr: one line, in which names of others cannot act. Nobody needs to read it."""
     with suppress(OSError):
-        typer.echo(text, err=True)
+        typer.echo(terminal_line(line), err=True)
+
+
+def tell(line: str) -> None:
+    """Print a line on stdout as `say` does on stderr; tables and JSON are escaped where they are made."""
+    typer.echo(terminal_line(line))
 
 
 def notes(*, quiet: bool) -> Callable[[str], None]:

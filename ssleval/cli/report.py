@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
-from ssleval.cli.options import CacheDir, DataRoot, Results
+from ssleval.cli.options import CacheDir, DataRoot, Results, tell
 from ssleval.core.cachefolder import default_cache
 from ssleval.core.text import counted
 
@@ -42,4 +41,4 @@ def report_(
 
     data, runs = DatasetOptions(data_root, cache=cache or default_cache()), tuple(training or ())
     options = Options(title, runs, pictures, tuple(images or ()), thumbnails, detail_mb, data)
-    typer.echo(f"{out}: {counted(write_report(results, out, options), 'result')}")
+    tell(f"{out}: {counted(write_report(results, out, options), 'result')}")

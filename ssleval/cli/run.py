@@ -1,14 +1,12 @@
 """`ssleval run`: measure models with tasks on datasets."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Option
 
 from ssleval.cli import options
-from ssleval.cli.options import complain, notes, say
+from ssleval.cli.options import complain, notes, print_rows, say, tell
 from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError, SslevalError
 
@@ -77,7 +75,7 @@ def run_(
         from ssleval.run.estimate import estimate
 
         for line in estimate(request, context, results, force=force, note=notes(quiet=quiet)):
-            typer.echo(json.dumps(line.to_dict()) if as_json else str(line))
+            print_rows([line.to_dict()]) if as_json else tell(str(line))
         return
     failed = False
     try:
@@ -86,7 +84,7 @@ def run_(
                 failed = True
                 complain(outcome)
             else:
-                typer.echo(_json_line(outcome) if as_json else _line(outcome))
+                print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
         say("ssleval: interrupted; finished work is kept, the same command goes on from there")
@@ -103,20 +101,19 @@ def _batch_size(text: str) -> int:
     return int(text)
 
 
-def _line(result: "Result") -> str:
+def _tell(result: "Result") -> None:
     from ssleval.results.numbers import with_interval
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
     n = result.metrics[result.headline].n
-    lines = [f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}"]
+    tell(f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}")
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
         note = f"  ({score.note})" if score.note else ""
-        lines.append(f"{name} {with_interval(score.value, score.ci95, score.unit)}{unit}{note}")
-    return "\n  ".join(lines)
+        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{unit}{note}")
 
 
-def _json_line(result: "Result") -> str:
+def _json_fields(result: "Result") -> dict[str, Any]:
     fields: dict[str, Any] = result.to_dict()
     first = ("schema", "model", "task", "dataset", "key", "path", "cached", "metrics")
-    return json.dumps({name: fields[name] for name in first} | fields)
+    return {name: fields[name] for name in first} | fields

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say
+from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say, tell
 from ssleval.core.cachefolder import default_cache
 
 
@@ -71,6 +71,7 @@ def show_model(
     """
     from ssleval.backbones.zoo import load
     from ssleval.core import Context, DatasetOptions
+    from ssleval.core.files import write_atomically
     from ssleval.display.pictures import Look, draw, gather
 
     card = options.stated(
@@ -82,9 +83,9 @@ def show_model(
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
     backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device, note=say)
     path = out or Path(f"{what}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(backbone, pictures, what, look).save(path, format="PNG")
-    typer.echo(str(path))
+    picture = draw(backbone, pictures, what, look)
+    write_atomically(path, lambda draft: picture.save(draft, format="PNG"))
+    tell(str(path))
 
 
 @show_app.command(name="scenes", cls=Command)
@@ -98,7 +99,7 @@ def show_scenes(out: Out = Path("scenes.png")) -> None:
     from ssleval.datasets.scenes.sheet import draw_sheet
 
     draw_sheet(out)
-    typer.echo(str(out))
+    tell(str(out))
 
 
 @show_app.command(name="train", cls=Command)
@@ -115,4 +116,4 @@ def show_train(
     from ssleval.display.training_curves import draw_curves
 
     draw_curves(folder, out)
-    typer.echo(str(out))
+    tell(str(out))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ssleval.backbones.zoo import read_zoo
 from ssleval.core import BackboneCard, DatasetCard
+from ssleval.core.escape import terminal_line
 from ssleval.core.registry import suggestion, summaries
 from ssleval.datasets.catalog import list_datasets
 from ssleval.errors import ConfigError, UnknownNameError
@@ -71,7 +73,8 @@ def table(rows: list[dict[str, Any]]) -> None:
     for name in rows[0] if rows else ():
         shown.add_column(name, overflow="fold", no_wrap=name in {"model", "task", "dataset", "suite"})
     for row in rows:
-        shown.add_row(*("" if value is None else str(value) for value in row.values()))
+        # As `Text`, for a name in brackets is markup to rich.
+        shown.add_row(*(Text("" if value is None else terminal_line(str(value))) for value in row.values()))
     # Into a pipe a row is a line, whatever its length.
     Console(width=None if sys.stdout.isatty() else 240).print(shown)
 

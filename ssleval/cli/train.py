@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
-from ssleval.cli.options import CacheDir, DataRoot, Device, Limit, notes, say
+from ssleval.cli.options import CacheDir, DataRoot, Device, Limit, notes, say, tell
 from ssleval.core.cachefolder import default_cache
 
 
@@ -62,4 +61,4 @@ def train_command(
     if not done.finished:
         say(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on")
         raise SystemExit(143)
-    typer.echo(str(done.teacher))
+    tell(str(done.teacher))

@@ -1,14 +1,12 @@
 """`ssleval verify`: are these the numbers of the papers?"""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
-from ssleval.cli.options import Json, Results
+from ssleval.cli.options import Json, Results, print_rows, tell
 from ssleval.core.registry import suggestion, summaries, unknown
 from ssleval.core.text import counted
 from ssleval.errors import UnknownNameError
@@ -55,12 +53,12 @@ def verify_(
     if every:
         lines += [Line("not mapped", row, name, differs=(why,)) for row, name, why in unmapped]
     for line in lines:
-        typer.echo(json.dumps(line.to_dict()) if as_json else _shown(line))
+        print_rows([line.to_dict()]) if as_json else _tell(line)
     counts = Counter(line.status for line in lines)
     if not as_json:
         models = {model} if model else {result.model for result in measured}
         unknown = sorted(name for name in models if not figures.model_called(name))
-        typer.echo(_summary(model or str(results), counts, 0 if every else len(unmapped), unknown))
+        tell(_summary(model or str(results), counts, 0 if every else len(unmapped), unknown))
     raise SystemExit(1 if counts["drift"] else 0 if counts["match"] else 3)
 
 
@@ -74,14 +72,21 @@ def _published_names(model: str, measured: "list[Result]", figures: "Figures") -
     return names
 
 
-def _shown(line: "Line") -> str:
+def _tell(line: "Line") -> None:
+    head, *told = _shown(line)
+    tell(head)
+    for part in told:
+        tell(f"  {part}")
+
+
+def _shown(line: "Line") -> list[str]:
     from ssleval.results.numbers import with_interval
 
     row, figure = line.row, line.figure
     source = f"{row.source}{f' ({row.note})' if row.note else ''}"
     if figure is None:
         what = f"{row.model} {row.arch}, {row.pretrain_data}  {row.task}/{row.dataset}  {row.metric}"
-        return f"{line.status.upper():<15} {what}: published {row.value}, {source}\n  {line.differs[0]}"
+        return [f"{line.status.upper():<15} {what}: published {row.value}, {source}", line.differs[0]]
     measured, result = figure.measured, line.result
     name, data = (result.model, result.dataset) if result else (measured.model, measured.test.name)
     head = f"{line.status.upper():<15} {name}  {measured.protocol.task}/{data}  {measured.metric}: "
@@ -89,12 +94,12 @@ def _shown(line: "Line") -> str:
         score, places = line.score, figure.decimals + 1
         head += f"{with_interval(score.value, score.ci95, score.unit, places)}, "
         source += f"; {'+' if line.gap > 0 else ''}{line.gap:.{places}f}"
-    told = [f"published {row.value}, {source}"]
+    told: list[str] = []
     if line.status in {"match", "drift"}:
         allowed = f"{figure.rounding:g} for rounding + {measured.protocol.tolerance:g}"
         told.append(f"tolerance {figure.tolerance:.4g}: {allowed} ({measured.protocol.because})")
     told += [f"check {name}" for name in line.checks]
-    return head + "\n  ".join([*told, *line.differs])
+    return [f"{head}published {row.value}, {source}", *told, *line.differs]
 
 
 def _refuse_unknown(kind: str, name: str, known: set[str]) -> None:

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import pickle
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable
@@ -16,43 +15,75 @@ DAMAGED_PICKLE: tuple[type[Exception], ...] = (
     AssertionError, AttributeError, TypeError, OverflowError,
 )  # fmt: skip
 """All that the readers of pickles and of `torch.save` raise on truncated and altered files."""
-_FULL = 1 << 20
-"""Bytes that are as good as none: writers fail some buffers before the last byte."""
+_LONGEST_STEM = 100
+"""Characters of a name that its temporary file has too: file systems take 255 bytes, and more are added."""
 
 
 def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
     """Have ``save`` write a temporary file beside ``path``, then rename it to ``path``.
 
     A process killed at any time leaves the old file, or none, at ``path``. The data is on the disk before the
-    rename. Missing parent folders are created; the file has mode 0644. The temporary name starts with ``.``
-    and the name of ``path``, and does not end in its suffix.
+    rename. Missing parent folders are created; the file has mode 0644. A link stays, and the file that it
+    leads to is replaced. The temporary name starts with ``.`` and the name of ``path``, and does not end in
+    its suffix.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk, or is a folder, a device or a pipe, which is left as
+            it is. It names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    draft = Path(name)
+    _refuse_special(path)
+    target = Path(os.path.realpath(path))
+    draft: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:_LONGEST_STEM]}.")
+        os.close(handle)
+        draft = Path(name)
         save(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(draft)
         draft.chmod(0o644)
-        draft.replace(path)
+        draft.replace(target)
+    except OSError as error:
+        # The temporary name says nothing to a reader, and errors of a full disk have none.
+        reason = error.strerror or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a folder of its path is a file"
+        raise OSError(error.errno or errno.EIO, f"not written: {reason}", str(path)) from error
     except Exception as error:
-        _raise_named(error, draft, path)
+        if draft is not None:
+            _refuse_full(error, draft, path)
         raise
     finally:
         # Also after success: renaming a hard link onto another link of the same file leaves both.
-        draft.unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
 
 
-def _raise_named(error: Exception, draft: Path, path: Path) -> None:
-    """Raise an OSError that names ``path`` for an error of the system that names the draft or nothing."""
-    if isinstance(error, OSError) and error.errno and error.filename in {None, str(draft)}:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    # torch and safetensors report a full disk in words of their own.
-    full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _FULL
-    if full and not isinstance(error, OSError):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+def _refuse_special(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "not written: it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "not written: it is a device or a pipe", str(path))
+    if Path(os.path.realpath(path)).is_symlink():
+        raise OSError(errno.ELOOP, "not written: it is a link to itself", str(path))
+
+
+def _flush(draft: Path) -> None:
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _refuse_full(reason: Exception, draft: Path, path: Path) -> None:
+    # Writers of tensors report a full disk in words of their own, if at all; it refuses another megabyte, too.
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        if full.strerror in str(reason):
+            raise full
+        with draft.open("ab") as file:
+            file.write(bytes(1 << 20))
+        _flush(draft)
+    except OSError as error:
+        raise OSError(error.errno, f"not written: {error.strerror}", str(path)) from reason
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ssleval.core.escape import visible
+from ssleval.core.files import write_atomically
 from ssleval.display.report.curves import training_curves
 from ssleval.errors import DataError
 from ssleval.train.logfile import COLLAPSED
@@ -42,14 +44,14 @@ def draw_curves(folder: Path, out: Path) -> None:
     panels = list(_panels(curves["terms"], curves["scores"]))
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4 * _COLUMNS, 3 * rows), layout="constrained", dpi=100)
-    figure.suptitle(curves["name"], fontsize="medium")
+    figure.suptitle(visible(curves["name"]), fontsize="medium", parse_math=False)
     for index, (title, panel) in enumerate(panels):
         axes = figure.add_subplot(rows, _COLUMNS, index + 1)
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(visible(title), fontsize="medium", parse_math=False)
         _draw(axes, panel)
         if index + _COLUMNS >= len(panels):
             axes.set_xlabel("step")
-    figure.savefig(out)
+    write_atomically(out, lambda draft: figure.savefig(draft, format=out.suffix[1:].lower()))
 
 
 def _panels(terms: _Panel, scores: _Panel) -> Iterator[tuple[str, _Panel]]:
@@ -75,7 +77,7 @@ def _draw(axes: "Axes", panel: _Panel) -> None:
         steps, values = np.asarray(curve["x"]), np.asarray(curve["y"])
         noisy = "low" not in curve and len(steps) > _SMOOTHED and name not in _SCHEDULES
         drawn = (_smooth(steps), _smooth(values)) if noisy else (steps, values)
-        (line,) = axes.plot(*drawn, label=name, linewidth=1.5)
+        (line,) = axes.plot(*drawn, label=_label(name), linewidth=1.5)
         if noisy:
             axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.5)
         if "low" in curve:
@@ -85,7 +87,15 @@ def _draw(axes: "Axes", panel: _Panel) -> None:
     if "information" in panel:
         axes.axhline(COLLAPSED, color="crimson", linestyle="--", linewidth=1, label="collapse")
     if len(panel) > 1 or "information" in panel:
-        axes.legend(fontsize="small", frameon=False)
+        legend = axes.legend(fontsize="small", frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _label(name: str) -> str:
+    # Matplotlib leaves out of a legend what begins with an underscore.
+    shown = visible(name)
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

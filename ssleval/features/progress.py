@@ -5,8 +5,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
+
+from ssleval.core.escape import terminal_line
 
 
 class _Speed(ProgressColumn):
@@ -17,8 +27,14 @@ class _Speed(ProgressColumn):
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
     """Yield a function that advances a bar of ``total`` images, ``done`` of them before; terminals only."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+    )
     hidden = not (show and sys.stderr.isatty())
     with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        task = bar.add_task(label, total=total, completed=done)
+        task = bar.add_task(terminal_line(label), total=total, completed=done)
         yield lambda images: bar.update(task, advance=images)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout
 from ssleval.core.backbone import Backbone
+from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
 from ssleval.features import cache
@@ -285,7 +286,9 @@ class FeatureSource:
             stored = StoredPass.begin(self._folder(pass_), self._description(pass_))
         elif size not in {0, stored.batch_size} and self._lacks(stored, pass_):
             print(  # noqa: T201
-                f"ssleval: {pass_.label}: batches of {stored.batch_size}, as this pass began, not {size}",
+                terminal_line(
+                    f"ssleval: {pass_.label}: batches of {stored.batch_size}, as this pass began, not {size}"
+                ),
                 file=sys.stderr,
             )
         if not self.context.skip_corrupt:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ssleval.core import Samples
+from ssleval.core.escape import markdown_cell
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.paired import Difference, holm, mcnemar_exact, mcnemar_outcomes, paired_over_seeds
 from ssleval.results.numbers import decimals, shown, with_interval
@@ -149,6 +150,7 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
 
     Fractions and their differences are in percent and percentage points, other scores in their unit.
     """
+    first, second = markdown_cell(first), markdown_cell(second)
     lines = [
         f"| task | metric | {first} | {second} | difference [95 %] | p (Holm) | smallest detectable | n | |",
         "|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
@@ -160,8 +162,9 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
         gap = sign + with_interval(row.difference, row.ci95, row.unit, places)
         least = shown(row.detectable, row.unit, places) if math.isfinite(row.detectable) else "unknown"
         verdict = {"first better": f"{first} better", "second better": f"{second} better"}
+        name = markdown_cell(f"{row.task}/{row.dataset}")
         lines.append(
-            f"| {row.task}/{row.dataset} | {row.metric} | {here} | {there} | {gap} | {row.adjusted:.2g} | "
+            f"| {name} | {markdown_cell(row.metric)} | {here} | {there} | {gap} | {row.adjusted:.2g} | "
             f"{least} | {row.n} | {verdict.get(row.verdict, row.verdict)} |"
         )
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssleval.core.escape import csv_cell, markdown_cell
 from ssleval.core.files import write_text_atomically
 from ssleval.results.numbers import scale, with_interval
 from ssleval.results.papers import Figure
@@ -108,12 +109,14 @@ def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     # By hand: importing pandas takes as long as writing some thousand rows.
     names, file = _columns(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([csv_cell(name) for name in names])
     writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
     return file.getvalue()
 
 
 def _csv_cell(value: object) -> object:
+    if isinstance(value, str):
+        return csv_cell(value)
     if not isinstance(value, float):
         return value
     return "" if _is_nan(value) else f"{value:.6g}"
@@ -165,18 +168,19 @@ def _model_columns(entry: Entry) -> dict[str, object]:
 
 def _markdown(board: Board) -> str:
     metrics = board.entries[0].result.metrics
+    name, split, n = markdown_cell(board.name), markdown_cell(board.split), metrics[board.headline].n
     lines = [
-        f"### {board.name} ({board.split}, n = {metrics[board.headline].n}, protocol {board.protocol})",
+        f"### {name} ({split}, n = {n}, protocol {board.protocol})",
         "",
-        f"| rank | model | {' | '.join(metrics)} |",
+        f"| rank | model | {' | '.join(map(markdown_cell, metrics))} |",
         "|---:|:---|" + "---:|" * len(metrics),
     ]
     for entry in board.entries:
         cells = " | ".join(_cell(entry.result.metrics.get(name)) for name in metrics)
-        lines.append(f"| {'=' if entry.tied else ''}{entry.rank} | {entry.label} | {cells} |")
+        lines.append(f"| {'=' if entry.tied else ''}{entry.rank} | {markdown_cell(entry.label)} | {cells} |")
     for title, printed in _printed(board).items():
-        cells = " | ".join(printed.get(name, "") for name in metrics)
-        lines.append(f"| published | *{title}* | {cells} |")
+        cells = " | ".join(markdown_cell(printed.get(name, "")) for name in metrics)
+        lines.append(f"| published | *{markdown_cell(title)}* | {cells} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssleval.core.registry import unknown
 from ssleval.errors import ConfigError, UnknownNameError
-from ssleval.results.record import Result, grouped, read, read_all
+from ssleval.results.record import Result, files_in, grouped, read, read_all, read_files
 
 
 def stored_results(name: str, folder: Path) -> list[Result]:
@@ -32,6 +32,8 @@ def stored_results(name: str, folder: Path) -> list[Result]:
             known = ", ".join(sorted({result.weights_sha256[:8] for result in results})[:4])
             raise UnknownNameError(f"{name}: no result of such weights in {model}, which has {known}")
         return _of_one_model(name, chosen)
+    if _is_path(name):
+        raise UnknownNameError(f"no such file or folder: {name}; name a result file, a folder or a model")
     by_model = grouped(read_all(folder), lambda result: result.model)
     chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
@@ -40,13 +42,22 @@ def stored_results(name: str, folder: Path) -> list[Result]:
     return _of_one_model(name, chosen)
 
 
+def _is_path(name: str) -> bool:
+    # Names of models may hold slashes, behind a colon.
+    return (
+        name.endswith(".json")
+        or name.startswith(("/", "./", "../", "~"))
+        or ("/" in name and ":" not in name)
+    )
+
+
 def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:
     return [result for result in results if result.weights_sha256.startswith(digits)]
 
 
 def _read_folder(path: Path) -> list[Result]:
-    files = sorted(path.glob("*.json"))
-    return [read(file) for file in files] if files else read_all(path)
+    files = files_in(path)
+    return read_files(files) if files else read_all(path)
 
 
 def _of_one_model(name: str, results: Sequence[Result]) -> list[Result]:

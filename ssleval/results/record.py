@@ -6,24 +6,23 @@ be read anywhere.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ssleval.core import Metric, Samples, digest
 from ssleval.core.files import write_atomically, write_text_atomically
+from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
+from ssleval.results.stored import MOST_BYTES, SCHEMA, fault_of, fields_in, read_bytes
 
 K = TypeVar("K")
-
-SCHEMA = 1
-"""Raised only when a field changes its meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,11 @@ class Score:
     """Which statistic of which columns of the samples: enough to compute it without the task."""
     note: str = ""
     """Why the interval may be too narrow, such as classes that few items show; '' if nothing says so."""
+
+    @property
+    def fault(self) -> str:
+        """Why this cannot be a score, as ``nan [0, 1], which is not finite``; '' if nothing is wrong."""
+        return fault_of(self.value, self.ci95, self.unit, higher_is_better=self.higher_is_better)
 
     def metric(self, name: str) -> Metric:
         """Return the metric called ``name`` that this is a score of; DataError: an unknown statistic."""
@@ -75,6 +79,8 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
     cost: Mapping[str, float] = field(default_factory=dict[str, float])
     """``flops_per_image`` of a forward pass at ``image_side`` pixels; older files lack it."""
+    samples_sha256: str = ""
+    """Of the file of samples; '' in results of earlier versions, and where nothing is stored."""
     created: str = ""
     schema: int = SCHEMA
     path: Path | None = None
@@ -136,45 +142,100 @@ def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
 
 
 def write(folder: Path, result: Result, samples: Samples) -> Result:
-    """Store a result and its samples below ``folder``; return the result as `read` returns it."""
+    """Store a result and its samples below ``folder``; return the result as `read` returns it.
+
+    Raises:
+        ContractError: a score that cannot be one, or a record that is too large; nothing is stored.
+        OSError: a file cannot be written; what was at its place is still there.
+    """
     for name, score in result.metrics.items():
-        if not all(isfinite(number) for number in (score.value, *score.ci95)):
+        if score.fault:
             raise ContractError(
-                f"{result.task} on {result.dataset}: {name} is {score.value}; nothing is stored"
+                f"{result.task} on {result.dataset}: {name} is {score.fault}; nothing is stored"
             )
-    path = result.file(folder)
-    stored = {name: value for name, value in asdict(result).items() if name in _STORED_FIELDS}
-    text = json.dumps(stored, indent=1, allow_nan=False) + "\n"
+    path, hashes = result.file(folder), list[str]()
+    if len(_text(result)) > MOST_BYTES:
+        raise ContractError(
+            f"{path}: the record would have more than {MOST_BYTES:,} bytes; nothing is stored"
+        )
     beside = path.with_suffix(samplefiles.SUFFIX)
-    write_atomically(beside, lambda draft: samplefiles.save(draft, samples))
-    write_text_atomically(path, text)
+    write_atomically(beside, lambda draft: hashes.append(samplefiles.save(draft, samples)))
+    write_text_atomically(path, _text(replace(result, samples_sha256=hashes[0])))
     samplefiles.remove_older(beside)
     return read(path)
+
+
+def _text(result: Result) -> str:
+    stored = {name: value for name, value in asdict(result).items() if name in _STORED_FIELDS}
+    return json.dumps(stored, indent=1, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Result:
     """Return the result stored in ``path``.
 
     Raises:
-        DataError: it is no result, or of a newer schema.
+        DataError: it is no result, of a newer schema, cannot be read, or has the name of another result.
     """
     try:
-        stored = _parsed(path.read_bytes().decode())
-        if stored["schema"] > SCHEMA:
-            raise DataError(
-                f"{path}: schema {stored['schema']}, this ssleval reads up to {SCHEMA}; upgrade it"
-            )
-        stored["metrics"] = {name: _score(score) for name, score in stored["metrics"].items()}
-        return Result(**{name: stored[name] for name in _STORED_FIELDS & stored.keys()}, path=path)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no result file ({error}); move it out of the results folder") from error
+        stored = fields_in(read_bytes(path, MOST_BYTES))
+        stored["metrics"] = {name: _score(name, score) for name, score in stored["metrics"].items()}
+        result = Result(**stored, path=path)
+        _refuse_other_name(path.name, result)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"{path} is no result file ({reason}); move it out of the results folder, or measure it again "
+            "with `ssleval run --force`"
+        ) from error
+    return result
+
+
+def _refuse_other_name(name: str, result: Result) -> None:
+    wanted = _name(result.task, result.dataset, result.key)
+    if name != wanted and _NAMED.search(name):
+        raise ValueError(f"what it holds belongs into {wanted}")
 
 
 def read_all(folder: Path) -> list[Result]:
-    """Return every result below ``folder``, in a stable order."""
+    """Return every result ``folder/*/*.json``, in a stable order; hidden files are no results.
+
+    Raises:
+        DataError: there is no such folder, or a file or folder in it cannot be read: none is left out.
+    """
     if not folder.is_dir():
-        raise DataError(f"no results folder {folder}; `ssleval run` creates one, `--results` names another")
-    return [read(path) for path in sorted(folder.glob("*/*.json"), key=str)]
+        found = "is a file; name the folder that holds it" if folder.exists() else "`ssleval run` creates one"
+        raise DataError(f"no results folder {folder}; {found}, `--results` names another")
+    try:
+        folders = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+        paths = [path for inner in folders for path in files_in(Path(inner))]
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: {error.strerror}; nothing of {folder} is shown without it"
+        ) from error
+    return read_files(sorted(paths, key=str))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of results in one folder, sorted by name; OSError: it cannot be listed."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".json"))
+    return [folder / name for name in names if not name.startswith(".")]
+
+
+def read_files(paths: Iterable[Path]) -> list[Result]:
+    """Return the results in ``paths``; a DataError names the first that is none, and counts the others."""
+    results: list[Result] = []
+    faults: list[DataError] = []
+    for path in paths:
+        try:
+            results.append(read(path))
+        except DataError as error:
+            faults.append(error)
+    if len(faults) > 1:
+        raise DataError(f"{faults[0]} ({counted(len(faults) - 1, 'other file')} likewise)") from faults[0]
+    if faults:
+        raise faults[0]
+    return results
 
 
 def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result | None:
@@ -192,8 +253,33 @@ def read_samples(result: Result, columns: Collection[str] | None = None) -> Samp
 
 
 def read_samples_of(results: Sequence[Result], columns: Collection[str] | None = None) -> list[Samples]:
-    """Do `read_samples` for several results: faster, with all their files in memory at once."""
-    return samplefiles.load([samples_file(result) for result in results], columns)
+    """Do `read_samples` for several results: faster, with all their files in memory at once.
+
+    Raises:
+        DataError: samples are missing, damaged, of another length, or do not give the scores of the result.
+    """
+    files, hashes = [samples_file(one) for one in results], [one.samples_sha256 for one in results]
+    found = samplefiles.load(files, columns, hashes)
+    for result, file, samples in zip(results, files, found, strict=True):
+        names = result.metrics if columns is None else [result.headline]
+        for name in names:
+            if wrong := _disagreement(name, result.metrics[name], samples):
+                raise DataError(f"{file}: {wrong}; `ssleval run --force` measures both anew")
+    return found
+
+
+def _disagreement(name: str, score: Score, samples: Samples) -> str:
+    """Return why a score cannot be of these samples."""
+    if len(samples) != score.n:
+        return f"{len(samples)} samples, but {name} is of {score.n}"
+    if not score.statistic:
+        return ""
+    try:
+        value = score.metric(name).score(samples)
+    except (LookupError, TypeError, ValueError) as error:
+        return f"samples that {name} is no statistic of ({error})"
+    agrees = abs(value - score.value) <= _AGREEING * max(1.0, abs(value))
+    return "" if agrees else f"samples of another result: their {name} is {value:.6g}, not {score.value:.6g}"
 
 
 def samples_file(result: Result) -> Path:
@@ -205,44 +291,28 @@ def samples_file(result: Result) -> Path:
     return result.path.with_suffix(samplefiles.SUFFIX)
 
 
-_FIELD = re.compile(r'\n "(\w+)": ')
-"""The start of a top-level field in a file that `write` indented; nested fields are indented deeper."""
-
-SHARED_FIELDS = ("protocol", "backbone", "data", "settings", "skipped", "versions", "hardware")
-"""Fields that are word for word the same in many results."""
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """Return the JSON object in ``text``; fields that results share are parsed once and held once."""
-    start, *parts = _FIELD.split(text.rstrip().removesuffix("}"))
-    try:
-        if start != "{":
-            return json.loads(text)
-        texts = (part.rstrip().removesuffix(",") for part in parts[1::2])
-        fields_of = dict(zip(parts[::2], texts, strict=True))
-        shared = {name: _shared(fields_of.pop(name)) for name in SHARED_FIELDS if name in fields_of}
-        own = ",".join([f'"{name}":{part}' for name, part in fields_of.items()])
-        return {**json.loads(f"{{{own}}}"), **shared}
-    except json.JSONDecodeError:
-        # Indented otherwise, or broken: then the position in the error counts from the start of the file.
-        return json.loads(text)
+_NAMED = re.compile(r"-[0-9a-f]{12}\.json$")
+"""Ends the names that `write` gives; a file that a user calls otherwise says nothing by its name."""
+_AGREEING = 1e-5
+"""Scores of one set of samples differ by no more, relative to 1 or to the score: sums in another order."""
 
 
-@lru_cache(maxsize=4096)
-def _shared(text: str) -> Any:
-    return json.loads(text)
-
-
-def _score(stored: dict[str, Any]) -> Score:
-    low, high = stored["ci95"]
-    stored["ci95"] = (low, high)
-    return Score(**{name: stored[name] for name in Score.__slots__ if name in stored})
+def _score(name: str, stored: dict[str, Any]) -> Score:
+    score = Score(**stored)
+    if score.fault:
+        raise ValueError(f"{name} is {score.fault}")
+    return score
 
 
 def _file(model: str, task: str, dataset: str, key: str) -> Path:
-    return Path(_slug(model)) / f"{_slug(task)}-{_slug(dataset)}-{key[:12]}.json"
+    return Path(_slug(model)) / _name(task, dataset, key)
 
 
+def _name(task: str, dataset: str, key: str) -> str:
+    return f"{_slug(task)}-{_slug(dataset)}-{key[:12]}.json"
+
+
+@lru_cache(maxsize=4096)
 def _slug(name: str) -> str:
     # Names may hold paths and colons; the key in the file name tells shortened ones apart.
     return re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).strip("_.")[-80:] or "_"

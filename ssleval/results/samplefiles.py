@@ -5,6 +5,7 @@ opens thousands of small files: one of 500 items opens five times as fast as Par
 bytes. Parquet files of earlier versions are still read.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -15,16 +16,19 @@ import numpy as np
 import pyarrow as pa
 
 from ssleval.core import Samples
+from ssleval.core.files import file_sha256
 from ssleval.errors import DataError
+from ssleval.results.stored import read_bytes
 
 SUFFIX = ".arrow"
 _OLDER_SUFFIX = ".parquet"
+_MOST_BYTES = 4_000_000_000
 _CLUSTER = b"ssleval.cluster"
 """Metadata of the schema: the column that names the cluster of each row, where there is one."""
 
 
-def save(path: Path, samples: Samples) -> None:
-    """Write samples into ``path``."""
+def save(path: Path, samples: Samples) -> str:
+    """Write samples into ``path``; return the sha256 of the file."""
     columns = {name: _column(np.asarray(column)) for name, column in samples.columns.items()}
     batch = pa.record_batch({"id": pa.array(list(samples.ids), pa.string()), **columns})
     if samples.cluster:
@@ -32,16 +36,24 @@ def save(path: Path, samples: Samples) -> None:
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(str(path), batch.schema, options=options) as file:
         file.write_batch(batch)
+    return file_sha256(path)
 
 
-def load(paths: Sequence[Path], columns: Collection[str] | None = None) -> list[Samples]:
+def load(
+    paths: Sequence[Path], columns: Collection[str] | None = None, sha256s: Sequence[str] = ()
+) -> list[Samples]:
     """Return the samples of each file, or of the Parquet file of an earlier version where it is missing.
 
-    All columns are read, or those of ``columns`` that a file has; DataError: it cannot be read.
+    All columns are read, or those of ``columns`` that a file has.
+
+    Raises:
+        DataError: a file cannot be read, or its sha256 is not the one in ``sha256s``, where that is not ''.
     """
     files = [_stored(path) for path in paths]
     # Step by step, not file by file: code and data of one step then stay in the processor's cache.
-    contents = _each(files, Path.read_bytes, files)
+    contents = _each(files, partial(read_bytes, most=_MOST_BYTES), files)
+    if any(sha256s):
+        _each(files, _check_hash, zip(contents, sha256s, strict=True))
     batches = _each(files, partial(_batch, kept=None if columns is None else ["id", *columns]), contents)
     return _each(files, _samples, batches)
 
@@ -75,6 +87,12 @@ def _each(paths: Iterable[Path], step: Callable[[Any], Any], inputs: Iterable[An
                 f"{path}: samples missing or unreadable ({error}); `ssleval run --force` redoes them"
             ) from error
     return outputs
+
+
+def _check_hash(pair: tuple[bytes, str]) -> None:
+    content, recorded = pair
+    if recorded and hashlib.sha256(content).hexdigest() != recorded:
+        raise ValueError("not the file that the result was stored with: its sha256 is another")
 
 
 def _batch(content: bytes, kept: list[str] | None) -> pa.RecordBatch:
@@ -118,6 +136,8 @@ def _ids(array: Any) -> tuple[str, ...]:
     for known, ids in tuple(_LATEST_IDS):
         if array.equals(known):
             return ids
+    if array.type != pa.string() or array.null_count:
+        raise ValueError("ids that are no texts")
     _LATEST_IDS.appendleft((array, ids := tuple(array.to_pylist())))
     return ids
 

@@ -35,7 +35,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures in place of files: what is drawn can be asked, pixels cannot."""
     figures: list[Figure] = []
 
-    def kept(figure: Figure, out: Path) -> None:
+    def kept(figure: Figure, out: Path, format: str) -> None:  # noqa: A002 - matplotlib's name
         figures.append(figure)
 
     monkeypatch.setattr(Figure, "savefig", kept)

@@ -229,5 +229,6 @@ def test_what_is_unknown_is_an_empty_cell_and_beside_it_whole_numbers_stay_whole
 
 def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> None:
     one = store(tmp_path, "m", right(0.5))
-    record.write(tmp_path, one, Samples(["a", "b"], {"top1": right(0.5)[:2], "other": np.zeros(2)}))
+    wide = Samples([str(i) for i in range(N)], {"top1": right(0.5), "other": np.zeros(N)})
+    one = record.write(tmp_path, one, wide)
     assert set(ranking.headline_samples([one])[0].columns) == {"top1"}

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from ssleval.backbones.weights.hub import explained, is_offline
 from ssleval.core import BackboneCard, digest
+from ssleval.core.escape import terminal_line
 from ssleval.core.files import file_sha256
 from ssleval.core.packaged import packaged_weights
 from ssleval.errors import WeightsError
@@ -116,10 +117,14 @@ def _download(url: str, path: Path, sha256: str) -> str:
 
 def _save(response: Any, part: Path, mode: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import wrap_file
 
     length = int(response.headers.get("Content-Length", 0))
-    bar: dict[str, Any] = {"description": part.name.partition(".")[0], "disable": not sys.stderr.isatty()}
+    bar: dict[str, Any] = {
+        "description": escape(terminal_line(part.name.partition(".")[0])),
+        "disable": not sys.stderr.isatty(),
+    }
     with wrap_file(response, length, console=Console(stderr=True), **bar) as source, part.open(mode) as file:
         copyfileobj(source, file, 1 << 20)
 

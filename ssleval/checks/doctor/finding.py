@@ -23,10 +23,13 @@ class Finding:
         """Return the fields, the check first."""
         return {"check": self.check, **asdict(self)}
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
         """Return the finding as text: a line, and one with the advice if there is any."""
-        advice = f"\n      -> {self.advice}" if self.advice else ""
-        return f"{self.status:<5} {self.check:<14} {self.evidence}{advice}"
+        advice = [f"      -> {self.advice}"] if self.advice else []
+        return [f"{self.status:<5} {self.check:<14} {self.evidence}", *advice]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 def some(names: Sequence[str], most: int = 4) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ssleval.checks.gate.verdicts import Verdict, overall
+from ssleval.core.escape import markdown_cell, xml_text
 from ssleval.core.files import write_text_atomically
 from ssleval.results.numbers import decimals, shown, with_interval
 
@@ -23,8 +24,9 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     ]
     for one in sorted(verdicts, key=lambda one: order.index(one.outcome)):
         first, second, margin, gain = _numbers(one)
-        cells = (_SIGNS[one.outcome], one.name, one.metric, first, second, gain, margin, one.n, one.seeds)
-        lines.append(f"| {' | '.join(map(str, cells))} | {one.reason} |")
+        names, numbers = map(markdown_cell, (one.name, one.metric)), (first, second, gain, margin)
+        cells = (_SIGNS[one.outcome], *names, *numbers, one.n, one.seeds, markdown_cell(one.reason))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -51,12 +53,16 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
         "time": "0",
     }
     root = ElementTree.Element("testsuites", {"name": "ssleval gate", **counts})
-    group = ElementTree.SubElement(root, "testsuite", {"name": suite, **counts})
+    group = ElementTree.SubElement(root, "testsuite", {"name": xml_text(suite), **counts})
     for one in verdicts:
-        name = {"classname": f"ssleval.{one.task}", "name": f"{one.dataset} {one.metric}", "time": "0"}
+        name = {
+            "classname": f"ssleval.{xml_text(one.task)}",
+            "name": xml_text(f"{one.dataset} {one.metric}"),
+            "time": "0",
+        }
         case = ElementTree.SubElement(group, "testcase", name)
         _, _, margin, gain = _numbers(one)
-        message = f"better by {gain}, margin {margin}: {one.reason}"
+        message = xml_text(f"better by {gain}, margin {margin}: {one.reason}")
         if one.outcome == "fail":
             ElementTree.SubElement(case, "failure", {"type": "inferior", "message": message}).text = message
         elif one.outcome == "inconclusive":

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from ssleval.core.files import write_atomically
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import FRAMES
 from ssleval.datasets.scenes.edits import EDITS
@@ -63,7 +64,7 @@ def draw_sheet(path: Path) -> None:
         for column, picture in enumerate(pictures):
             tile = picture.convert("RGB").resize((SIDE * _ZOOM, SIDE * _ZOOM), Image.Resampling.NEAREST)
             sheet.paste(tile, (column * SIDE * _ZOOM, index * height + _MARGIN))
-    sheet.save(path, format="PNG")
+    write_atomically(path, lambda draft: sheet.save(draft, format="PNG"))
 
 
 def _shown(split: str, index: int) -> Image.Image:

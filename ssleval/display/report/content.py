@@ -1,14 +1,14 @@
 """The content of the page as JSON: boards, their rows, and the provenance of every cell."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ssleval import __version__
 from ssleval.core import DatasetOptions
+from ssleval.core.escape import visible_json
 from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import cycles_left
 from ssleval.core.registry import suggestion
@@ -19,10 +19,10 @@ from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
 from ssleval.display.report.page import render
 from ssleval.display.report.thumbnails import thumbnails
-from ssleval.errors import DataError, UnknownNameError
+from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
 from ssleval.results.ranking import Board, Entry, boards
-from ssleval.results.record import SHARED_FIELDS
+from ssleval.results.stored import SHARED_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,7 @@ def write_report(results: Path, out: Path, options: Options | None = None) -> in
     """Write the page of all results below ``results``; return their number.
 
     Raises:
-        DataError: there is no results folder; a result, training log or picture cannot be read; samples are
-            missing; a result holds a number that is not finite.
+        DataError: there is no results folder; a result, samples, training log or picture cannot be read.
         UnknownNameError: ``options.images`` names a dataset without results.
     """
     options = options or Options()
@@ -80,7 +79,7 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
-    return f'{text[:-1]},"pool":{details.pool.to_json()}}}'
+    return visible_json(f'{text[:-1]},"pool":{details.pool.to_json()}}}')
 
 
 def _board(board: Board, options: Options) -> dict[str, Any]:
@@ -106,38 +105,27 @@ def _board(board: Board, options: Options) -> dict[str, Any]:
 
 def _row(place: int, board: Board, entry: Entry, details: Details, results: Path) -> dict[str, Any]:
     result, metrics = entry.result, board.entries[0].result.metrics
-    try:
-        return {
-            "board": place,
-            "label": entry.label,
-            "model": result.model,
-            "rank": entry.rank,
-            "tied": entry.tied,
-            "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
-            "supervision": str(result.backbone.get("supervision") or "unknown"),
-            "details": details.of(result),
-            "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
-            "own": {
-                "key": result.key,
-                "weights_sha256": result.weights_sha256,
-                "created": result.created,
-                "file": result.path.relative_to(results).as_posix() if result.path else "",
-                "timings": _finite(result.timings),
-                "cost": _finite(result.cost),
-            },
-        }
-    except ValueError as error:
-        raise DataError(f"{result.path}: a number that is not finite ({error}); measure it again") from error
-
-
-def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    if any(isinstance(number, float) and not isfinite(number) for number in numbers.values()):
-        raise ValueError(f"one of {dict(numbers)}")
-    return dict(numbers)
+    return {
+        "board": place,
+        "label": entry.label,
+        "model": result.model,
+        "rank": entry.rank,
+        "tied": entry.tied,
+        "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
+        "supervision": str(result.backbone.get("supervision") or "unknown"),
+        "details": details.of(result),
+        "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
+        "own": {
+            "key": result.key,
+            "weights_sha256": result.weights_sha256,
+            "created": result.created,
+            "file": result.path.relative_to(results).as_posix() if result.path else "",
+            "timings": dict(result.timings),
+            "cost": dict(result.cost),
+        },
+    }
 
 
 def _numbers(result: Result, name: str) -> list[float | int]:
     score = result.metrics[name]
-    if not isfinite(score.value + sum(score.ci95)):
-        raise DataError(f"{result.path}: {name} is {score.value} {list(score.ci95)}; measure it again")
     return [score.value, *score.ci95, score.n]

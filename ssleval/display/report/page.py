@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from ssleval.core.escape import visible
+
 FOLDER = Path(__file__).parent / "page"
 
 SCRIPTS = ("dom", "data", "table", "charts", "pictures", "details", "flips", "training", "main")
@@ -24,7 +26,7 @@ def render(title: str, data: str) -> str:
     scripts = "\n".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html.jinja").render(
-        title=title,
+        title=visible(title),
         policy=_policy(charts, scripts),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         charts=Markup(charts),

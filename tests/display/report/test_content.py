@@ -79,7 +79,7 @@ def test_a_number_that_is_not_finite_is_refused_with_its_file(tmp_path: Path) ->
     assert stored.path is not None
     text = stored.path.read_text(encoding="utf-8")
     stored.path.write_text(text.replace('"k": 20', '"k": NaN'), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"{stored.path.name}: a number that is not finite"):
+    with pytest.raises(DataError, match=rf"{stored.path.name} .*NaN is no finite number"):
         shown(tmp_path)
 
 
@@ -142,8 +142,11 @@ def test_samples_of_another_shape_than_the_score_says_are_refused(tmp_path: Path
     from ssleval.results import record
 
     stored = store(tmp_path, "m", right(0.5))
-    record.write(tmp_path, stored, Samples(["a"], {"other": np.array([1.0])}))
-    with pytest.raises(DataError, match="without the column 'top1'"):
+    record.write(tmp_path, stored, Samples(["a"], {"top1": np.array([True])}))
+    with pytest.raises(DataError, match="1 samples, but top1 is of 400"):
+        shown(tmp_path)
+    record.write(tmp_path, stored, Samples([str(i) for i in range(400)], {"other": right(0.5)}))
+    with pytest.raises(DataError, match="samples that top1 is no statistic of"):
         shown(tmp_path)
 
 
@@ -151,7 +154,7 @@ def test_a_result_from_before_a_metric_existed_has_no_score_of_it(tmp_path: Path
     new, old = store(tmp_path, "new", right(0.9)), store(tmp_path, "old", right(0.5, seed=1))
     samples = read_samples(new)
     both = replace(new, metrics={**new.metrics, "top5": new.metrics["top1"]})
-    write(tmp_path, both, Samples(samples.ids, {**samples.columns, "top5": samples["top1"]}))
+    both = write(tmp_path, both, Samples(samples.ids, {**samples.columns, "top5": samples["top1"]}))
     first, second = shown(tmp_path)["rows"]
     assert (len(first["scores"]), second["scores"][1]) == (2, None)
     (row,) = compare([both], [old], every_metric=True)
