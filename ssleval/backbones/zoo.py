@@ -67,7 +67,7 @@ def load(
 
     stated, untrained = card or {}, name.startswith(_RANDOM)
     usable_device(device)
-    card = _with(find_card(name), stated, checkpoint)
+    described = _with(find_card(name), stated, checkpoint)
     if untrained and checkpoint is not None:
         raise ConfigError(f"{name} has random weights; leave out either random: or --checkpoint")
     if untrained:
@@ -75,24 +75,18 @@ def load(
     elif checkpoint is not None:
         weights = WeightsFrom("checkpoint", Path(checkpoint), key)
         file = {"file": Path(checkpoint).name}
-        card = replace(card, weights=file, sha256="", unavailable="", gated=False)
-    elif card.unavailable:
-        raise WeightsError(f"{name}: {card.unavailable}")
+        described = replace(described, weights=file, sha256="", unavailable="", gated=False)
+    elif described.unavailable:
+        raise WeightsError(f"{name}: {described.unavailable}")
     elif name.endswith(SUFFIX):
         weights = WeightsFrom("checkpoint", Path(name))
     else:
         weights = WeightsFrom()
-    # A file that is absent is its reader's to refuse.
-    present = checkpoint is None or Path(checkpoint).is_file()
-    if card.normalisation == "unknown" and not untrained and present:
-        raise ConfigError(
-            f"{name}: nothing says which mean and deviation of RGB its weights expect; state --image-mean "
-            "and --image-std (0.485,0.456,0.406 and 0.229,0.224,0.225 for DINO, DINOv2 and most others, 0.5 "
-            "and 0.5 for AugReg and SigLIP; in Python card={'mean': ..., 'std': ...})"
-        )
-    backbone = backbones.get(card.loader).build(card, weights)
-    _refuse_ignored(backbone, card, stated)
-    for line in _found_in(weights.path, card, backbone.card):
+    if not untrained:
+        _refuse_unstated(name, described, checkpoint)
+    backbone = backbones.get(described.loader).build(described, weights)
+    _refuse_ignored(backbone, described, stated)
+    for line in _found_in(weights.path, described, backbone.card):
         note(line)
     if not untrained and backbone.card.weights:
         from ssleval.backbones.weights.checkpoints import refuse_dead
@@ -118,6 +112,16 @@ def _with(card: BackboneCard, stated: Mapping[str, Any], checkpoint: str | Path 
     # Unless told otherwise, the crop keeps its part of the image.
     resize = told.resize if "resize" in stated else round(card.resize * told.image_size / card.image_size)
     return replace(told, resize=resize)
+
+
+def _refuse_unstated(name: str, card: BackboneCard, checkpoint: str | Path | None) -> None:
+    # A file that is absent is its reader's to refuse.
+    if card.normalisation == "unknown" and (checkpoint is None or Path(checkpoint).exists()):
+        raise ConfigError(
+            f"{name}: nothing says which mean and deviation of RGB its weights expect; state --image-mean "
+            "and --image-std (0.485,0.456,0.406 and 0.229,0.224,0.225 for DINO, DINOv2 and most others, 0.5 "
+            "and 0.5 for AugReg and SigLIP; in Python card={'mean': ..., 'std': ...})"
+        )
 
 
 def _three(value: Any) -> Any:

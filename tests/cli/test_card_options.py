@@ -14,8 +14,10 @@ from tests.cli.test_cli import Cli, cli
 
 __all__ = ["cli"]
 
-STATED = ["--image-mean", "0.5", "--image-std", "0.5,0.5,0.25", "--image-size", "32", "--patch-size", "8"]
-STATED += ["--resize", "40", "--interpolation", "bilinear", "--resize-mode", "square"]
+STATED = [
+    "--image-mean", "0.5", "--image-std", "0.5,0.5,0.25", "--image-size", "32", "--patch-size", "8",
+    "--resize", "40", "--interpolation", "bilinear", "--resize-mode", "square",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ssleval.core import BackboneCard
 from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
