@@ -170,6 +170,8 @@ class Backbone(nn.Module, ABC):
         """Hash of every parameter and buffer as loaded: name, type, shape and bytes, sorted by name."""
         total = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
+            if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+                continue  # what `get_extra_state` of a user's module returns
             array = tensor.detach().cpu().contiguous()
             total.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
             total.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))

@@ -71,11 +71,17 @@ def attributes_sha256(model: nn.Module) -> str:
 
 
 def _own(part: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a module that decide what it computes."""
+    try:
+        state: Any = part.__getstate__()
+    except Exception:
+        state = vars(part)
+    state = state if isinstance(state, dict) else {"state": state}
     left_out = _OF_TORCH | {"card"}
     return {
         name: value
-        for name, value in dict(part.__getstate__()).items()  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
-        if name not in left_out and not isinstance(getattr(type(part), name, None), cached_property)
+        for name, value in state.items()  # pyright: ignore[reportUnknownVariableType]
+        if name not in left_out and not isinstance(getattr(type(part), str(name), None), cached_property)
     }
 
 

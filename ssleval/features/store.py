@@ -97,13 +97,14 @@ class StoredPass:
         if not path.exists():
             return None
         try:
-            stored = cls(folder, json.loads(path.read_text(encoding="utf-8")))
-            fields = msgspec.convert(stored.description, _Fields)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            fields = msgspec.convert(description, _Fields)
+        except (OSError, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise DataError(f"{path}: damaged ({reason}); {REPAIR}") from error
         if fields.identity and digest(fields.identity)[:KEY_DIGITS] != folder.name:
             raise DataError(f"{path}: damaged (it describes another pass than its folder); {REPAIR}")
+        stored = cls(folder, description)
         # Without it nobody knows which rows are of images that could not be decoded.
         return stored if stored._valid_file().intact_rows() == stored.images else None
 

@@ -136,6 +136,34 @@ def test_attributes_that_hold_each_other_or_cannot_be_pickled_come_to_an_end():
     assert attributes_sha256(model)
 
 
+class Private(Holds):
+    def __getstate__(self) -> dict[str, object]:
+        raise RuntimeError("not to be pickled")
+
+    def get_extra_state(self) -> object:
+        return {"text": "beside the weights"}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+def test_a_model_that_cannot_be_pickled_is_known_by_its_attributes():
+    one, other = Private(1), Private(2)
+    assert one.weights_sha256 == other.weights_sha256
+    assert attributes_sha256(one) == attributes_sha256(Private(1)) != attributes_sha256(other)
+
+
+class Evil:
+    def __reduce_ex__(self, _: object) -> object:
+        return Path.touch, (Path("run"),)
+
+
+def test_nothing_of_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert attributes_sha256(Holds(Evil()))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_order_of_sets_and_of_keys_does_not_count():
     one, other = {0, 8}, {8, 0}  # Equal, and run through in another order, as texts are in another process.
     assert list(one) != list(other)
