@@ -71,18 +71,16 @@ def run_(
     context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
     data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
     request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card)
-    if dry_run:
-        from ssleval.run.estimate import estimate
+    from ssleval.run.estimate import Estimate, estimate
 
-        for line in estimate(request, context, results, force=force, note=notes(quiet=quiet)):
-            print_rows([line.to_dict()]) if as_json else tell(str(line))
-        return
-    failed = False
+    failed, produce = False, estimate if dry_run else sweep
     try:
-        for outcome in sweep(request, context, results, force=force, note=notes(quiet=quiet)):
+        for outcome in produce(request, context, results, force=force, note=notes(quiet=quiet)):
             if isinstance(outcome, SslevalError):
                 failed = True
                 complain(outcome)
+            elif isinstance(outcome, Estimate):
+                print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
             else:
                 print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
     except KeyboardInterrupt:

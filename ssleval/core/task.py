@@ -137,6 +137,17 @@ class Task(ABC):
             NotApplicableError: the dataset lacks something beyond what `needs` says.
         """
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return what the time of `evaluate` grows with, in a straight line: the least to try, and all of it.
+
+        Names are ``train`` and ``test``, the images of these splits, and number fields of the task.
+        """
+        card = dataset.card
+        # Images that are each other's answers are not to be separated.
+        whole = card.test_split == card.train_split and card.target == "groups"
+        count = card.lengths[card.test_split]
+        return {"test": (count if whole else 1, count)}
+
     @abstractmethod
     def evaluate(self, inputs: Inputs) -> Samples:
         """Measure ``inputs.backbone`` on ``inputs.dataset``: one row per test item."""

@@ -27,6 +27,7 @@ from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical
+from ssleval.features.rehearsal import Rehearsal
 from ssleval.features.shard import Shard, current_shard
 from ssleval.features.store import StoredPass
 
@@ -159,6 +160,10 @@ class FeatureSource:
             if price.images_left:
                 total += price.images_left * seconds_per_image(price, self.backbone, self.context)
         return total
+
+    def rehearsal(self) -> Rehearsal:
+        """Return a stand-in for this source that extracts nothing, to price what tasks do with features."""
+        return Rehearsal(self.backbone)
 
     def timings(self, passes: Iterable[Pass]) -> dict[str, float]:
         """Return what ``passes`` took in this process, and what was stored already."""

@@ -51,9 +51,9 @@ def knn_predict(
 
     The k nearest training vectors by cosine vote for their class with weight ``exp(cosine / T)``, relative to
     the nearest neighbour's, so that no temperature overflows. Where fewer than ``top`` classes have a vote,
-    -1 fills the rest; with fewer than ``top`` classes, there are as many places. ``train`` may be memory-mapped: it
-    is read in blocks, once for all ``ks``. ``search`` defaults to faiss on a CPU, where it measured faster,
-    and to torch elsewhere; it does not change the answer.
+    -1 fills the rest; with fewer than ``top`` classes in all, there are as many places. ``train`` may be
+    memory-mapped: it is read in blocks, once for all ``ks``. ``search`` defaults to faiss on a CPU, where it
+    measured faster, and to torch elsewhere; it does not change the answer.
 
     Raises:
         ConfigError: a k below 1 or beyond the training set, or a temperature that is not positive.

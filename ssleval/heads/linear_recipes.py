@@ -47,8 +47,8 @@ class Recipe:
     def columns(self, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Return the column sets in the concatenation of readouts of these ``sizes``.
 
-        There is a single one, or they are `BLOCKS` or the last ones of these: DINOv2's sets are one block, the
-        same with the mean patch, all blocks, and those with the mean patch.
+        There is a single one, or they are `BLOCKS` or the last ones of these: DINOv2's sets are one block,
+        the same with the mean patch, all blocks, and those with the mean patch.
         """
         if len(sizes) == 1:
             return ((0, sizes[0]),)

@@ -8,9 +8,10 @@ from typing import Any
 
 from ssleval.core import Context
 from ssleval.core.devices import usable_device
-from ssleval.errors import NotApplicableError
+from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
+from ssleval.run.measure import Note, Plan, find_stored, plan_all
+from ssleval.run.rehearse import rehearse
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
 
@@ -28,7 +29,9 @@ class Estimate:
     forward_passes: int
     """Batches."""
     seconds: float
-    """Extraction, from a calibration of a few batches; heads come on top."""
+    """Extraction and evaluation, from a few batches and small parts of each task."""
+    evaluation_seconds: float
+    """Those of them for evaluation: heads, searches, and tasks that run the model themselves."""
     disk_bytes: int
     """Features to be written."""
     memory_bytes: int
@@ -42,34 +45,41 @@ class Estimate:
         tasks = ", ".join(self.tasks) or "nothing left to measure"
         return (
             f"{self.model}  {self.dataset}  ({tasks}): {self.images:,} images in "
-            f"{self.forward_passes:,} forward passes, about {self.seconds:.0f} s, "
+            f"{self.forward_passes:,} forward passes, about {self.seconds:.0f} s "
+            f"({self.evaluation_seconds:.0f} s of them after extraction), "
             f"{self.disk_bytes / 1e6:.1f} MB on disk, {self.memory_bytes / 1e6:.0f} MB of memory"
         )
 
 
 def estimate(
-    asked: Sweep, context: Context, folder: Path | None, *, force: bool, note: Note = silent
-) -> Iterator[Estimate]:
-    """Yield the price of every model and dataset; some batches are run to time them, nothing is stored.
+    asked: Sweep, context: Context, folder: Path | None, *, force: bool, note: Note
+) -> Iterator[Estimate | SslevalError]:
+    """Yield the price of every model and dataset, or the errors and notes that `sweep` would yield.
 
-    Tasks without a meaning for a model or a dataset are said to ``note``.
+    Some batches and parts of tasks are run to time them; nothing is stored.
     """
-    names = models(asked)
+    names, named = models(asked), asked.suite is None
     usable_device(context.device)
     context = replace(context, since=time.time() if force else 0.0)
-    groups = jobs_of(asked).applicable(note)
+    jobs = jobs_of(asked)
     for name in names:
-        source = FeatureSource(load_asked(name, asked, context), context)
-        for group in groups:
-            plans, errors = plan_all(source, group, note)
-            for error in errors:
-                if not isinstance(error, NotApplicableError):
-                    raise error
+        try:
+            source = FeatureSource(load_asked(name, asked, context), context)
+        except SslevalError as error:
+            yield error
+            continue
+        yield from jobs.errors
+        for group in jobs.groups:
+            plans, errors = plan_all(source, group, note, named=named)
+            yield from errors
             left = [
                 plan for plan in plans if force or folder is None or find_stored(folder, source, plan) is None
             ]
             datasets = ", ".join(dict.fromkeys(job.dataset_name for job in group))
-            yield _estimate(source, datasets, left)
+            try:
+                yield _estimate(source, datasets, left)
+            except SslevalError as error:
+                yield error
 
 
 def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimate:
@@ -78,14 +88,18 @@ def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimat
     # 8-bit as decoded, then float32 as given and as normalised.
     pixel_bytes = 3 * (1 + 4 + 4)
     squares = [price.batch_size * (price.priced.geometry.fixed_size or 0) ** 2 for price in prices]
+    rehearsed = [rehearse(plan.job, source) for plan in plans]
+    evaluation = sum(cost.seconds for cost in rehearsed)
     rows = [price.bytes_total * price.batch_size // max(1, len(price.priced.split)) for price in prices]
     return Estimate(
         model=source.backbone.card.name,
         dataset=dataset,
         tasks=tuple(plan.job.name for plan in plans),
-        images=sum(price.images_left for price in prices),
-        forward_passes=sum(price.forward_passes for price in prices),
-        seconds=round(source.calibrate(prices), 2),
+        images=sum(price.images_left for price in prices) + round(sum(cost.images for cost in rehearsed)),
+        forward_passes=sum(price.forward_passes for price in prices)
+        + round(sum(cost.forwards for cost in rehearsed)),
+        seconds=round(source.calibrate(prices) + evaluation, 2),
+        evaluation_seconds=round(evaluation, 2),
         disk_bytes=sum(price.bytes_left for price in prices),
         memory_bytes=weights + max(squares, default=0) * pixel_bytes + max(rows, default=0),
     )

@@ -176,8 +176,8 @@ def plan_all(
 ) -> tuple[list[Plan], list[SslevalError]]:
     """Return a plan for every job that has a meaning for the model, and the errors of other jobs.
 
-    Jobs without a meaning are said to ``note``; where no job has one, or jobs were ``named`` one by one, that is
-    an error as well. A task that had to be suited to the model is also said.
+    Jobs without a meaning are said to ``note``; where no job has one, or jobs were ``named`` one by one,
+    that is an error as well. A task that had to be suited to the model is also said.
     """
     plans: list[Plan] = []
     errors: list[SslevalError] = []

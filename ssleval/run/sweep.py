@@ -68,8 +68,8 @@ def sweep(
 
     What is wrong with the request as a whole (an unknown name, a bad setting) is raised before anything
     is loaded; what is wrong with one model or one dataset does not stop the others. A task asked for by name
-    that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left out;
-    only where that is all lines is it an error.
+    that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left
+    out; only where that is all lines is it an error.
     """
     names, named = models(asked), asked.suite is None
     jobs = jobs_of(asked)

@@ -25,6 +25,7 @@ from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.corruptions import CORRUPTIONS
 from ssleval.features.corruptions.dataset import CLEAN, Variant, corrupted
 from ssleval.heads.knn import knn_predict
+from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import BLOCKS, fit_linear
 from ssleval.metrics.stats import mean_of, ratio_of
 from ssleval.metrics.variants import accuracy_columns, by_variant
@@ -98,6 +99,16 @@ class Corruptions(Task):
             # Images of this split come at their final size; the crop only states it.
             FeatureRequest(spoilt, "corrupted", Geometry(None, "short", self.crop), readouts),
         )
+
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the clean images, and the iterations of a linear head."""
+        card = dataset.card
+        count = card.lengths[card.test_split]
+        scored = {"test": (1, min(self.items or count, count))}
+        if self.head == "knn":
+            return scored
+        steps, _ = RECIPES["dinov2"].length(card.lengths[card.train_split], self.iterations)
+        return {**scored, "iterations": (1, steps)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit on clean images, judge every variant; one row per test image."""

@@ -91,6 +91,12 @@ class Depth(Task):
         mirrored = replace(test, geometry=replace(geometry, flip=True))
         return (train, test, mirrored) if self.flip else (train, test)
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the iterations, and the images of both splits."""
+        train = dataset.card.lengths[dataset.card.train_split]
+        iterations = UNCENTRED + 1, self.iterations
+        return {**super().amounts(dataset), "iterations": iterations, "train": (self.batch_size, train)}
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of errors per scored image."""
         train, test, *mirrored = labelled(inputs)

@@ -76,6 +76,10 @@ class Fewshot(VectorPerImage, Task):
         """Return the training and the scored split, one vector per image."""
         return train_and_test(dataset, self.geometry, (self.vector,))
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the tries and the scored images."""
+        return {**super().amounts(dataset), "tries": (2, self.tries)}
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit on every draw; per scored image, the share of tries that were right."""
         train, test = inputs.tables()

@@ -2,9 +2,9 @@
 
 The protocol of DINOv2's ``eval/linear.py`` on stored features: of the images as they are, or of ``views``
 random crops and flips of each (published runs draw a new one every epoch). Inputs are class tokens of the
-last 1 or 4 blocks (or as many as there are), with or without the mean patch of the last. Each input has a
-head for each of 13 base learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay), weights drawn from
-N(0, 0.01), biases zero, learning rate base * batch / 256, falling to zero by a cosine.
+last 1 or 4 blocks (or all, of a model with fewer), with or without the mean patch of the last. Each input has
+a head for each of 13 base learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay),
+weights drawn from N(0, 0.01), biases zero, learning rate base * batch / 256, falling to zero by a cosine.
 
 Every head is fitted twice: on the training split without a stratified 10 %, and on all of it. For
 ``top1@heldout``, which leads, the head is chosen by the first fit on that 10 %, and the second is scored.
@@ -90,6 +90,10 @@ class Linear(ImageGeometry, Task):
         train, test = train_and_test(dataset, self.geometry, self._readouts)
         drawn = self.views, self.crop, self.views_seed, RECIPES[self.recipe].view_interpolation
         return train, test, *random_views(train, *drawn)
+
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the iterations and the scored images."""
+        return {**super().amounts(dataset), "iterations": (1, self.iterations)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads twice, without and with the held-out images, and choose by both rules."""

@@ -68,6 +68,10 @@ class Logreg(VectorPerImage, Task):
         """Return the training and the scored split, one vector per image."""
         return train_and_test(dataset, self.geometry, (self.vector,))
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the images of both splits."""
+        return {**super().amounts(dataset), "train": (256, dataset.card.lengths[dataset.card.train_split])}
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Choose C, fit and classify; one row per scored image."""
         train, test = inputs.tables()

@@ -19,6 +19,7 @@ from ssleval.core.settings import Count, Natural, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
+from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
@@ -89,6 +90,15 @@ class Robustness(Task):
         tested = Geometry(None, "short", self.crop) if published_metric(dataset.card) == "mce" else clean
         train = FeatureRequest(fitted, fitted.card.train_split, clean, BLOCKS)
         return (train, *(FeatureRequest(dataset, split, tested, BLOCKS) for split in splits))
+
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the scored images, and the iterations of a linear head."""
+        if self.head == "zeroshot":
+            return super().amounts(dataset)
+        assert dataset.fitted_on is not None
+        fitted = dataset.fitted_on().card
+        steps, _ = RECIPES["dinov2"].length(fitted.lengths[fitted.train_split], self.iterations)
+        return {**super().amounts(dataset), "iterations": (1, steps)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit once, apply to everything scored; one row per image."""

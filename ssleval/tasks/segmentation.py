@@ -80,6 +80,15 @@ class Segmentation(PaperFields, Task):
         geometry = Geometry(self.size, "square", None, cast("Interpolation", self.interpolation))
         return train_and_test(dataset, geometry, self._readouts)
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the iterations, and the images of both splits."""
+        train = dataset.card.lengths[dataset.card.train_split]
+        return {
+            **super().amounts(dataset),
+            "iterations": (1, self.iterations),
+            "train": (self.batch_size, train),
+        }
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of pixel counts per scored image."""
         if self.protocol == "paper":

@@ -63,6 +63,11 @@ class SegmentationKnn(Task):
         """Return the patch grids of the training and of the scored split."""
         return train_and_test(dataset, Geometry(self.size, "square", None, self.interpolation), (PATCHES,))
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the images of both splits."""
+        # So many images fill a bank, whose size is what a search costs.
+        return {**super().amounts(dataset), "train": (128, dataset.card.lengths[dataset.card.train_split])}
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fill the bank and ask it; one row of pixel counts per scored image."""
         (train, test), card, context = inputs.tables(), inputs.card, inputs.context

@@ -63,6 +63,11 @@ class VideoSegmentation(Task):
         """Return the scored clips, whose frames go through the model one by one in `evaluate`."""
         return (FeatureRequest(dataset, dataset.card.test_split, None, ()),)
 
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        """Return the frames."""
+        # With fewer frames, none would look back at as many as most do.
+        return {"test": (self.context + 1, dataset.card.lengths[dataset.card.test_split])}
+
     def evaluate(self, inputs: Inputs) -> Samples:
         """Follow every clip; one row per object."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)

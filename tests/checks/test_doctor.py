@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssleval.backbones.loaders.native import NativeBackbone
+from ssleval.backbones.zoo import load
 from ssleval.checks.doctor import Finding, diagnose, examine, wiring
 from ssleval.checks.doctor import weights as loaded
 from ssleval.checks.doctor.scores import score_checks, shuffled
@@ -290,3 +292,63 @@ def test_weights_that_do_not_load_are_the_whole_page(tmp_path: Path) -> None:
     (finding,) = examine("vit_tiny", CONTEXT, checkpoint=tmp_path / "absent.pth")
     assert (finding.check, finding.status) == ("weights", "fail")
     assert "there is no such file" in finding.evidence
+
+
+class Everywhere(Sound):
+    """Lets a token of its first block look at bright patches wherever they are."""
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        found = super().extract(images, blocks, norm=norm)
+        bright = functional.avg_pool2d(images.mean(1, keepdim=True), 16).amax((2, 3)).clamp_min(1.8) - 1.8
+        first = found.blocks[0].patches.clone()
+        first[:, 0, 0] += 60 * bright
+        return replace(found, blocks=(replace(found.blocks[0], patches=first), *found.blocks[1:]))
+
+
+class EverywhereTransposed(Everywhere, Transposed):
+    """The same, its grid turned."""
+
+
+def test_a_model_whose_tokens_all_look_at_a_bright_patch_is_asked_otherwise() -> None:
+    assert wiring._brightened(Everywhere().eval()).status == "fail"
+    finding = wiring.patch_order(Everywhere().eval())
+    assert (finding.status, finding.evidence) == (
+        "pass", "16 patches change their own tokens most, in a 4x4 grid"
+    )  # fmt: skip
+    assert wiring.patch_order(EverywhereTransposed().eval()).status == "fail"
+
+
+@pytest.mark.parametrize("turn", [lambda grid: grid.flip(1), lambda grid: grid.roll(1, 2), lambda grid: grid])
+def test_the_embedded_checkpoint_has_its_patches_in_order_and_is_caught_without(
+    turn: Callable[[Tensor], Tensor],
+) -> None:
+    backbone, extract = load("dino_scenes"), NativeBackbone.extract
+
+    def turned(images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        found = extract(backbone, images, blocks, norm=norm)  # pyright: ignore[reportArgumentType]
+        return replace(found, blocks=tuple(replace(one, patches=turn(one.patches)) for one in found.blocks))
+
+    right = turn(torch.arange(4.0).view(1, 2, 2, 1)).flatten().tolist() == [0, 1, 2, 3]
+    backbone.extract = turned
+    assert wiring.patch_order(backbone).status == ("pass" if right else "fail")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "refuses", "side"), [(64, False, 64), (512, False, 224), (512, True, 512)]
+)
+def test_a_model_of_large_images_is_checked_at_the_size_of_published_evaluations(
+    image_size: int, refuses: bool, side: int, tmp_path: Path
+) -> None:
+    sides: set[int] = set()
+
+    class Sized(Sound):
+        def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+            if refuses and images.shape[-1] != image_size:
+                raise ValueError(f"{image_size} pixels only")
+            sides.add(images.shape[-1])
+            return super().extract(images, blocks, norm=norm)
+
+    backbone = Sized(replace(CARD, image_size=image_size)).eval()
+    assert wiring.probes(backbone, 1).shape[-1] == side
+    assert scored("spectrum", backbone, tmp_path) == "pass"
+    assert sides == {side}

@@ -84,8 +84,8 @@ def test_separable_classes_are_all_found(measure: Measure) -> None:
 
 def test_shuffled_labels_are_at_chance(measure: Measure) -> None:
     found = scores(measure(drawn(noise=3.0, test=600, shuffled=True)))
-    # Chance is 1/6 for top-1; for top-5 it is that any of five neighbours has the label, since classes without
-    # a vote do not count. Labels of equal images vary, so four deviations of 600.
+    # Chance is 1/6 for top-1; for top-5 it is that any of five neighbours has the label, since classes
+    # without a vote do not count. Labels of equal images vary, so four deviations of 600.
     assert abs(found["top1@5"] - 1 / 6) < 4 * (5 / 36 / 600) ** 0.5
     assert abs(found["top5@5"] - (1 - (5 / 6) ** 5)) < 4 * (1 / 4 / 600) ** 0.5
 

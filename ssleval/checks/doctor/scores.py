@@ -8,6 +8,7 @@ import numpy as np
 
 from ssleval.backbones.zoo import load
 from ssleval.checks.doctor.finding import Finding
+from ssleval.checks.doctor.wiring import side_of
 from ssleval.core import Context, Dataset, DatasetOptions, Split
 from ssleval.core.backbone import Backbone
 from ssleval.datasets.catalog import open_dataset
@@ -19,6 +20,8 @@ from ssleval.run.measure import measure
 
 _KNN = {"ks": (10,), "preprocessing": "card"}
 _SPECTRUM = {"first": 1, "last": 50, "preprocessing": "card"}
+_PUBLISHED = {"preprocessing": "protocol"}
+"""The geometry of the task itself: 224 pixels."""
 _COLLAPSED = 2.0
 """Features of a lower effective rank are one direction and rounding errors."""
 
@@ -26,6 +29,8 @@ _COLLAPSED = 2.0
 def score_checks(backbone: Backbone, context: Context, limit: int) -> dict[str, Callable[[], Finding]]:
     """Return the checks by name; the first one extracts the features for all."""
     digits = open_dataset("digits", DatasetOptions()).limited(limit)
+    own = backbone.card.native_geometry().fixed_size
+    seen: dict[str, Any] = {} if side_of(backbone) == own else _PUBLISHED
 
     def scores(model: Backbone, task: str, settings: dict[str, Any], dataset: Dataset = digits) -> Any:
         job = make_job(task, "digits", dataset, settings, limit)
@@ -35,15 +40,15 @@ def score_checks(backbone: Backbone, context: Context, limit: int) -> dict[str, 
     def floor() -> Finding:
         pixels = scores(load("pixels", device=context.device), "knn", _KNN)["top1@10"]
         untrained = backbone.card.supervision == "none" and not backbone.card.weights
-        return _against_floor(scores(backbone, "knn", _KNN)["top1@10"], pixels, untrained=untrained)
+        return _against_floor(scores(backbone, "knn", _KNN | seen)["top1@10"], pixels, untrained=untrained)
 
     def permutation() -> Finding:
-        top1 = scores(backbone, "knn", _KNN, shuffled(digits))["top1@10"]
+        top1 = scores(backbone, "knn", _KNN | seen, shuffled(digits))["top1@10"]
         return _against_chance(top1, digits.card.num_classes)
 
     def spectrum() -> Finding:
         try:
-            return _of_spectrum(scores(backbone, "spectrum", _SPECTRUM), backbone)
+            return _of_spectrum(scores(backbone, "spectrum", _SPECTRUM | seen), backbone)
         except DataError as error:
             advice = "features have collapsed; check that the right network of the checkpoint was loaded"
             return Finding("fail", str(error), advice)

@@ -10,30 +10,49 @@ from torch.nn import functional
 from ssleval.checks.doctor.finding import Finding, some
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, SslevalError
 from ssleval.features import Live
 from ssleval.heads.dense.grid import resized
 
+USUAL = 224
+"""Pixels of the published evaluations, whatever the size that a model was made for."""
 _ROUNDING = 1e-3
 """Largest relative difference that another order of float32 sums explains, also in deep models."""
 _AGREEMENT = 0.99
 """Smallest cosine between a vector in float32 and the same vector in half precision."""
 
 
-def probes(backbone: Backbone, count: int) -> Float[Tensor, "b 3 s s"]:
-    """Return smooth seeded noise in [0, 1] at the size the model was made for, on its device."""
-    side = backbone.card.native_geometry().fixed_size
-    assert side is not None
+def side_of(backbone: Backbone) -> int:
+    """Return the side of images to check a model with: its own, or 224 pixels where it takes these faster.
+
+    A model made for larger images is published on 224 pixels too, its position embedding interpolated.
+    """
+    own = backbone.card.native_geometry().fixed_size
+    assert own is not None
+    if own <= USUAL or USUAL % backbone.card.patch_size:
+        return own
+    try:
+        backbone(torch.zeros(1, 3, USUAL, USUAL, device=backbone.mean.device))
+    except (SslevalError, RuntimeError, ValueError, AssertionError):
+        # A model of one size may say so in any way.
+        return own
+    return USUAL
+
+
+def probes(backbone: Backbone, count: int, side: int = 0) -> Float[Tensor, "b 3 s s"]:
+    """Return smooth seeded noise in [0, 1] on the model's device; a side of 0 is that of `side_of`."""
+    side = side or side_of(backbone)
     coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     return resized(coarse, (side, side)).clamp(0, 1).to(backbone.mean.device)
 
 
 def tokens(backbone: Backbone) -> Finding:
     """Compare the tokens of the last block with the patch grid, also of an image that is not square."""
-    card, images = backbone.card, probes(backbone, 2)
+    card = backbone.card
+    images = probes(backbone, 2, card.native_geometry().fixed_size or 0)
     last = backbone(images, (-1,)).blocks[0]
     try:
-        backbone(functional.pad(images, (0, card.patch_size, 0, 0), mode="replicate"), (-1,))
+        backbone(functional.pad(images[:1], (0, card.patch_size, 0, 0), mode="replicate"), (-1,))
         sizes = "other sizes and aspects too"
     except ConfigError:
         sizes = "this size only"
@@ -62,7 +81,16 @@ def pooling(backbone: Backbone) -> Finding:
 
 
 def patch_order(backbone: Backbone) -> Finding:
-    """Brighten one patch of an image after another: the token at its place must change most."""
+    """Change one patch of an image after another: the token at its place must change most.
+
+    Brightened patches of one image show that in most models. One that lets all tokens look at a bright patch
+    is asked again with patches of other images, over several images.
+    """
+    finding = _brightened(backbone)
+    return _exchanged(backbone) or finding if finding.status == "fail" else finding
+
+
+def _brightened(backbone: Backbone) -> Finding:
     size, image = backbone.card.patch_size, probes(backbone, 1) * 0.5
     # The first block has mixed patches least; a convolutional network blurs by a patch or so.
     block, reach = (0, 0) if backbone.num_blocks > 1 else (-1, 1)
@@ -78,6 +106,28 @@ def patch_order(backbone: Backbone) -> Finding:
             advice = "return patches row by row, [b h w d], without class token and registers before them"
             return Finding("fail", f"a bright patch at {place}", advice)
     return Finding("pass", f"a bright patch changes its own token most, in a {h}x{w} grid")
+
+
+def _exchanged(backbone: Backbone) -> Finding | None:
+    """Return that every patch, exchanged for another image's, moves its own token most; None if one does not.
+
+    Moves are over several images, and relative to what a token moves at all: some tokens always do.
+    """
+    size, images, block = backbone.card.patch_size, probes(backbone, 8) * 0.5, min(0, backbone.num_blocks - 2)
+    plain = backbone(images, (block,)).blocks[0].patches
+    h, w = plain.shape[1:3]
+    places = sorted({*range(0, h * w, -(-h * w // 16)), w - 1, (h - 1) * w, (h // 3) * w + w - 1 - w // 4})
+    moves: list[Tensor] = []
+    for row, column in (divmod(place, w) for place in places):
+        other = images.clone()
+        patch = other[..., row * size : (row + 1) * size, column * size : (column + 1) * size]
+        patch.copy_(patch.roll(1, 0))
+        change = (backbone(other, (block,)).blocks[0].patches - plain).square().sum(dim=3)
+        moves.append(change.mean(dim=0).sqrt().flatten())
+    moved = torch.stack(moves)
+    if (moved / moved.mean(dim=0).clamp_min(1e-12)).argmax(dim=1).tolist() != places:
+        return None
+    return Finding("pass", f"{len(places)} patches change their own tokens most, in a {h}x{w} grid")
 
 
 def mode(backbone: Backbone) -> Finding:
