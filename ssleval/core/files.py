@@ -74,7 +74,7 @@ def _flush(draft: Path) -> None:
 
 
 def _refuse_full(reason: Exception, draft: Path, path: Path) -> None:
-    # Writers of tensors report a full disk in words of their own, if at all; it refuses another megabyte, too.
+    # Writers of tensors report a full disk in words of their own, if at all; it refuses a megabyte more.
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         if full.strerror in str(reason):
