@@ -147,11 +147,10 @@ def in_layout_of(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
     if targets.keys() <= state.keys():
         return dict(state)
     native = to_native(state)
-    positions, expected = native.get("pos_embed"), targets.get("pos_embed")
-    folded = positions is not None and expected is not None and "cls_token" in native
-    if folded and positions.shape[1] == expected.shape[1] + 1:
-        native["cls_token"] = native["cls_token"] + positions[:, :1]
-        native["pos_embed"] = positions[:, 1:]
+    tokens = [names["pos_embed"].shape[1] for names in (native, targets) if "pos_embed" in names]
+    if "cls_token" in native and len(tokens) == 2 and tokens[0] == tokens[1] + 1:
+        native["cls_token"] = native["cls_token"] + native["pos_embed"][:, :1]
+        native["pos_embed"] = native["pos_embed"][:, 1:]
     found = {name: _named(name, target, native) for name, target in targets.items()}
     renamed = {name: tensor for name, tensor in found.items() if tensor is not None}
     return renamed if len(renamed) == len(found) else dict(state)

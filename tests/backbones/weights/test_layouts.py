@@ -101,9 +101,9 @@ def test_an_own_dinov2_keeps_its_grid(
 
 def snapshot(folder: Path, kind: str, **settings: Any) -> Path:
     """Write a folder of the Hugging Face hub with random weights."""
-    config = CONFIG_MAPPING[kind](
-        hidden_size=48, num_hidden_layers=2, num_attention_heads=3, image_size=SIDE, patch_size=14, **settings
-    )
+    kept: Any = CONFIG_MAPPING[kind]
+    settings |= {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = kept(**settings, image_size=SIDE, patch_size=14)
     AutoModel.from_config(config).save_pretrained(folder)
     processor: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor",

@@ -1,5 +1,6 @@
 """Which network of a file is read, what is said of it, and what is refused."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,7 @@ def test_an_encoder_inside_a_network_is_part_of_it(tmp_path: Path) -> None:
 
 CYCLE: dict[str, Any] = {}
 CYCLE["model"] = CYCLE
-WIDE: dict[str, Any] = {"model": RAW}
-for _ in range(40):
-    WIDE = {"model": WIDE, "net": WIDE}
+WIDE = reduce(lambda inner, _: {"model": inner, "net": inner}, range(40), dict[str, Any](RAW))
 META = {name: tensor.to("meta") for name, tensor in RAW.items()}
 
 
