@@ -66,9 +66,9 @@ def show_model(
     from ssleval.display.pictures import Look, draw, gather
 
     folder = cache or default_cache()
+    backbone = load(model, checkpoint=checkpoint, key=key, device=device)
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
-    backbone = load(model, checkpoint=checkpoint, key=key, device=device)
     path = out or Path(f"{what}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(backbone, pictures, what, look).save(path, format="PNG")
