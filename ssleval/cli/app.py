@@ -13,7 +13,7 @@ from ssleval.cli.cache import cache_app
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.compare import compare_
 from ssleval.cli.doctor import doctor
-from ssleval.cli.endings import ended, open_streams, refuse_unusable
+from ssleval.cli.endings import INTERRUPTED, ended, open_streams, refuse_unusable
 from ssleval.cli.export import export_app
 from ssleval.cli.gate import gate_
 from ssleval.cli.leaderboard import leaderboard_
@@ -75,7 +75,10 @@ def main() -> None:
     with ended(traceback="--traceback" in arguments):
         given = [argument for argument in arguments if argument != "--traceback"]
         refuse_unusable(given)
-        raise SystemExit(app(given, prog_name="ssleval", standalone_mode=False))
+        code = app(given, prog_name="ssleval", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        raise SystemExit(code)
 
 
 def _spelling(argument: str) -> str:

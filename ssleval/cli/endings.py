@@ -17,7 +17,8 @@ from ssleval.errors import ConfigError, SslevalError
 _MENDABLE = 2
 _FAULT = 70
 """`EX_SOFTWARE` of sysexits.h."""
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C, and shells of a process that was interrupted."""
 _PIPE_CLOSED = 141
 """What a shell reports of a process that wrote to a closed pipe, such as `| head`."""
 _MEMORY = ("can't allocate memory", "out of memory", "DataLoader worker")
@@ -41,7 +42,7 @@ def ended(*, traceback: bool) -> Generator[None]:
         raise
     except KeyboardInterrupt:
         complain("interrupted")
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # pyright: ignore[reportAttributeAccessIssue]

@@ -79,9 +79,9 @@ def show_model(
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
     folder = cache or default_cache()
+    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device, note=say)
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, Context(device=device, cache=folder))
-    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device, note=say)
     path = out or Path(f"{what}.png")
     picture = draw(backbone, pictures, what, look)
     write_atomically(path, lambda draft: picture.save(draft, format="PNG"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from ssleval.cli.options import Json, Results, print_rows, tell
-from ssleval.core.registry import suggestion, summaries, unknown
+from ssleval.core.registry import spelt_as_path, suggestion, summaries, unknown
 from ssleval.core.text import counted
 from ssleval.errors import UnknownNameError
 
@@ -36,7 +36,8 @@ def verify_(
     from ssleval.results.papers import read_figures
     from ssleval.results.verify import Line, verify
 
-    figures, measured = read_figures(), read_all(results)
+    figures = read_figures()
+    measured = [] if spelt_as_path(model) and not results.exists() else read_all(results)
     names = _published_names(model, measured, figures)
     _refuse_unknown("task", task, {*summaries("ssleval.tasks")})
     datasets = {row.measured.test.name for row in figures.mapped} | {row.dataset for row in measured}

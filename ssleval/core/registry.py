@@ -107,11 +107,18 @@ def summaries(group: str, package: str = "") -> dict[str, str]:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that is none of ``known``; one that is spelt as a path is a path."""
     path = Path(name)
-    if os.sep in name or path.suffix in _OF_FILES or name.startswith((".", "~")):
+    if spelt_as_path(name):
         if "\0" in name or not path.exists():
             return UnknownNameError(f"no such file or folder: {name}")
         return UnknownNameError(f"{name} is a {'folder' if path.is_dir() else 'file'}, not a {kind}")
     return UnknownNameError(f"no {kind} {name!r}; {suggestion(name, known)}")
+
+
+def spelt_as_path(name: str) -> bool:
+    """Return whether a name looks like that of a file or folder; ``source:org/name`` does not."""
+    if name.startswith((os.sep, ".", "~")):
+        return True
+    return ":" not in name and (os.sep in name or Path(name).suffix in _OF_FILES)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

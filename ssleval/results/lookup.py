@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssleval.core.registry import unknown
+from ssleval.core.registry import spelt_as_path, unknown
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.results.record import Result, files_in, grouped, read, read_all, read_files
 
@@ -32,23 +32,14 @@ def stored_results(name: str, folder: Path) -> list[Result]:
             known = ", ".join(sorted({result.weights_sha256[:8] for result in results})[:4])
             raise UnknownNameError(f"{name}: no result of such weights in {model}, which has {known}")
         return _of_one_model(name, chosen)
-    if _is_path(name):
-        raise UnknownNameError(f"no such file or folder: {name}; name a result file, a folder or a model")
-    by_model = grouped(read_all(folder), lambda result: result.model)
+    # A path that is not there is said before that there is no results folder.
+    results = [] if spelt_as_path(name) and not folder.exists() else read_all(folder)
+    by_model = grouped(results, lambda result: result.model)
     chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
         error = unknown("result file, folder or model", name, by_model)
         raise UnknownNameError(f"{error} (looked for in {folder})")
     return _of_one_model(name, chosen)
-
-
-def _is_path(name: str) -> bool:
-    # Names of models may hold slashes, behind a colon.
-    return (
-        name.endswith(".json")
-        or name.startswith(("/", "./", "../", "~"))
-        or ("/" in name and ":" not in name)
-    )
 
 
 def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:

@@ -1,0 +1,328 @@
+# ruff: noqa: F811
+"""Every command line that the documentation prints is parsed, and is run where it can be.
+
+Every spelling of a dataset that the documentation or `ls datasets` prints is opened through the command line.
+"""
+
+import io
+import json
+import re
+import shlex
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from ssleval.backbones.zoo import load, match_models
+from ssleval.cli.app import app
+from ssleval.cli.cache import _bytes
+from ssleval.cli.gate import _margin
+from ssleval.core.registry import summaries
+from ssleval.datasets.catalog import list_datasets
+from ssleval.run.measure import evaluate
+from ssleval.run.settings import build_task, parse_settings
+from ssleval.run.suites import read_suite
+from ssleval.train import read_config
+from tests.cli.command_reference import leaves
+from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+OWN = ("captions", "davis", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_pairs", "wds")
+"""Sources of data that lie where the user says."""
+
+NOT_RUN = {
+    r"train ": "takes hours; tests/train",
+    r"show train|.*--training": "needs a finished training; tests/display",
+    r"show (?!train|scenes)": "needs published weights; tests/cli/test_cli_pictures.py",
+    r"show scenes|export scenes": "renders for a minute; tests/datasets/scenes",
+    r"export checkpoint": "needs a finished training; tests/train",
+    r"doctor ": "needs published weights; tests/checks",
+    r"gate ": "measures a suite twice; tests/checks",
+    r"report .*--pictures": "needs pictures of models; tests/display/report",
+    r"run .*--suite": "measures a suite; tests/run/test_suites.py",
+    r"run .*captions:": "no model with a text tower is here; its dataset is opened below",
+    r"run .*--dataset (?!folder|masks|groups|rgbd|davis|digits)": "needs published data, or renders",
+    r"run (?!.*--dataset)": "`scenes` renders for a minute; make demo",
+    r"run .*(stripes|teacher)": "tests/backbones/test_docs_model.py, tests/train",
+}
+"""Why lines, by a pattern, are parsed and not run."""
+
+
+def printed() -> dict[str, str]:
+    """Return every command line of the fenced blocks, and the page that prints it."""
+    lines: dict[str, str] = {}
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
+                command = re.match(r"(?:\$ |torchrun .* -m )?(ssleval (?!--)\S+.*)", line)
+                if command:
+                    # What follows two spaces says what the line does.
+                    lines[re.split(r"\s{2,}|\s#", command[1])[0]] = page.name
+    return lines
+
+
+LINES = printed()
+
+
+@cache
+def parser() -> Any:
+    """Return the real command line, whose commands return their name and their values, and do nothing."""
+    group = typer.main.get_command(app)
+    for name, command in leaves(command=group):
+        command.callback = lambda _name=name, **values: (_name, values)
+    return group
+
+
+def parsed(line: str) -> tuple[str, dict[str, Any]]:
+    """Return the command and the values that the real parser makes of a line."""
+    return parser().main(shlex.split(line)[1:], prog_name="ssleval", standalone_mode=False)
+
+
+def test_lines_are_found() -> None:
+    assert len(LINES) > 90
+    assert {line.split()[1] for line in LINES} == {name.split()[0] for name, _ in leaves()}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_printed_line_is_understood(line: str) -> None:
+    command, values = parsed(line)
+    for name in filter(None, [values.get("model"), values.get("candidate"), values.get("baseline")]):
+        if "/" not in name and not name.startswith("stripes"):
+            assert match_models(name)
+    if command in {"run", "verify"}:
+        assert set(filter(None, values["task"].split(","))) <= set(summaries("ssleval.tasks"))
+        assert values["dataset"].partition(":")[0] in {"", *list_datasets()}
+    for name, fields in parse_settings(values.get("set_") or () if command == "run" else ()).items():
+        build_task(name, fields)
+    if command == "train":
+        read_config(values["recipe"], values["set_"] or ())
+    if values.get("suite"):
+        assert read_suite(values["suite"])
+    for margin in values.get("margin") or ():
+        assert _margin(margin)[0] in summaries("ssleval.tasks")
+    if "max_size" in values:
+        assert _bytes(values["max_size"]) >= 0
+    assert re.fullmatch(r"cpu|cuda(:\d)?|mps", values.get("device", "cpu"))
+
+
+# Miniatures
+
+
+def image(path: str, level: int = 9) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (level,) * 3).save(path)
+
+
+def grey(path: str, values: np.ndarray) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def folder(where: str) -> None:
+    for split, number in (("train", 24), ("val", 2)):
+        for index in range(number):
+            image(f"{where}/{split}/{'ab'[index % 2]}/{index}.png", 9 * index)
+
+
+def masks(where: str) -> None:
+    images, targets = where.split(",")
+    for split in ("train", "val"):
+        image(f"{images}/{split}/x.png")
+        grey(f"{targets}/{split}/x.png", np.eye(8, dtype=np.uint8))
+    Path(targets, "classes.txt").write_text("cat\ndog\n")
+
+
+def groups(where: str) -> None:
+    names = [f"g/{name}/{index}.png" for name in "ab" for index in (1, 2)]
+    if where.endswith(".json"):
+        Path(where).write_text(json.dumps({"groups": {"a": names[:2], "b": names[2:]}}))
+    for level, name in enumerate(names):
+        image(name if where.endswith(".json") else f"{where}{name[1:]}", 20 * level)
+
+
+def captions(where: str) -> None:
+    image("x.png")
+    image("y.png", 90)
+    Path(where).write_text("path,caption\nx.png,a dark square\ny.png,a grey square\n")
+
+
+def manifest(where: str) -> None:
+    folder("m")
+    rows = [f"{path},{path.parent.name},{path.parts[1]}" for path in sorted(Path("m").rglob("*.png"))]
+    Path(where).write_text("\n".join(["path,label,split", *rows, ""]))
+
+
+def davis(where: str) -> None:
+    for frame in ("00000", "00001"):
+        image(f"{where}/JPEGImages/480p/c/{frame}.jpg")
+        grey(f"{where}/Annotations/480p/c/{frame}.png", np.eye(8, dtype=np.uint8))
+
+
+def frames(where: str) -> None:
+    for number in range(6):
+        image(f"{where}/f{number}.color.png")
+        grey(f"{where}/f{number}.depth.png", np.full((8, 8), 1000 + number, np.uint16))
+        angle, pose = np.radians(20 * number), np.eye(4)
+        pose[0, [0, 2]], pose[2, [0, 2]] = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
+        np.savetxt(f"{where}/f{number}.pose.txt", pose)
+    np.savetxt(f"{where}/camera-intrinsics.txt", [[5, 0, 3], [0, 5, 2], [0, 0, 1]])
+
+
+def shards(where: str) -> None:
+    root = Path(where.split("{", maxsplit=1)[0] if "{" in where else where)
+    numbers = [f"{number:03}" for number in range(13)] if ".." in where else ["000"]
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    for split in ("train", "test"):
+        for number in numbers:
+            path = root / split / f"{number}.tar"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(path, "w") as archive:
+                for index in range(2):
+                    for suffix, content in ((".png", picture.getvalue()), (".cls", str(index).encode())):
+                        entry = tarfile.TarInfo(f"{number}{index}{suffix}")
+                        entry.size = len(content)
+                        archive.addfile(entry, io.BytesIO(content))
+
+
+def hub_folder(where: str) -> None:
+    hub = pytest.importorskip("datasets", reason="needs the optional datasets library")
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": picture.getvalue(), "path": None}] * 24, "label": [0, 1] * 12}
+    made = hub.Dataset.from_dict(rows, features=features)
+    hub.DatasetDict({"train": made, "test": made}).save_to_disk(where)
+
+
+MADE: dict[str, tuple[Callable[[str], None], str]] = {
+    "folder": (folder, "knn"),
+    "manifest": (manifest, "knn"),
+    "hf": (hub_folder, "knn"),
+    "wds": (shards, "knn"),
+    "masks": (masks, "segmentation"),
+    "groups": (groups, "retrieval"),
+    "captions": (captions, "caption_retrieval"),
+    "davis": (davis, "video_segmentation"),
+    "rgbd": (frames, "depth"),
+    "rgbd_pairs": (frames, "correspondence"),
+}
+"""Per source, what makes a miniature where a spelling says, and a task that it is for."""
+
+
+def spellings() -> dict[str, str]:
+    """Return every spelling of a dataset of one's own, and where it is printed."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    pages["ls datasets"] = "\n".join(line for line in list_datasets().values() if isinstance(line, str))
+    # The help of a source is the head of its module; there it may go on.
+    pages |= {
+        f"{path.stem}.py": path.read_text(encoding="utf-8").split('"""')[1] for path in SETS.glob("*.py")
+    }
+    pattern = rf"(?<![\w/.])(?:{'|'.join(OWN)}):[\w{{./][\w{{}},./@-]*"
+    return {
+        spelling.rstrip(".,"): name for name, text in pages.items() for spelling in re.findall(pattern, text)
+    }
+
+
+SETS = ROOT / "ssleval" / "datasets" / "sets"
+SPELLINGS = {**spellings(), "wds:{train,test}/{000..012}.tar": "wds.py"}
+
+
+def marked(text: str) -> Any:
+    """Mark what holds a dataset with a comma in its name."""
+    if not re.search(r"masks:\w+,|wds:.*,", text):
+        return text
+    return pytest.param(text, marks=pytest.mark.xfail(strict=True, reason="a dataset is split at its comma"))
+
+
+def test_spellings_of_every_source_are_found() -> None:
+    assert {spelling.partition(":")[0] for spelling in SPELLINGS} == set(OWN) == set(MADE)
+    assert "masks:IMAGES,MASKS" in SPELLINGS
+
+
+@pytest.mark.parametrize("spelling", [marked(one) for one in SPELLINGS])
+def test_a_printed_spelling_is_opened(cli: Cli, monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
+    source, _, location = spelling.partition(":")
+    if "@" in location or location == "facebook/dinov2-base":
+        pytest.skip("a dataset, or a model, of the hub")
+    make, task = MADE[source]
+    make(location)
+    seen: list[str] = []
+
+    def opened_only(lines: Any, opened: Callable[[str], Any], _: Any) -> tuple[list[Any], list[Any]]:
+        for line, _ in lines:
+            dataset = opened(line.dataset)
+            assert dataset.split(dataset.card.test_split)[0].image.size == (8, 8)
+            seen.append(line.dataset)
+        return [], []
+
+    monkeypatch.setattr("ssleval.run.sweep.make_jobs", opened_only)
+    code, _, err = cli("run", "--model", "pixels", "--task", task, "--dataset", spelling, "--dry-run")
+    assert (code, "ssleval: " in err, seen) == (0, False, [spelling]), err
+
+
+# Lines that can be run
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results under the names that the pages use, all of the mean colours of some digits."""
+    root = tmp_path_factory.mktemp("measured")
+    backbone = load("pixels")
+    for name in ("dinov2_vits14", "dino_vits16", "pixels", "dino_scenes"):
+        backbone.card = replace(backbone.card, name=name)
+        settings = {"knn": {"ks": (5,)}}
+        evaluate(backbone, "knn", dataset="digits", limit=60, settings=settings, results=root / "results")
+    for side in ("main", "pr"):
+        shutil.copytree(root / "results", root / side / "results")
+    return root
+
+
+network = cache(partial(load, "random:vit_tiny"))
+
+
+def untrained(name: str, **_: Any) -> Any:
+    """Return a small untrained network under the name of a published one."""
+    backbone = network()
+    backbone.card = replace(backbone.card, name=name)
+    return backbone
+
+
+def reason_not_to_run(line: str) -> str:
+    command = line.removeprefix("ssleval ")
+    return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, command)), "")
+
+
+@pytest.mark.parametrize("line", [marked(line) for line in LINES if not reason_not_to_run(line)])
+def test_a_printed_line_runs(cli: Cli, monkeypatch: pytest.MonkeyPatch, measured: Path, line: str) -> None:
+    shutil.copytree(measured, cli.folder, dirs_exist_ok=True)
+    words = shlex.split(line)[1:]
+    if words[0] == "run":
+        monkeypatch.setattr("ssleval.run.sweep.load", untrained)
+        # Timing a few batches is not what is looked at.
+        monkeypatch.setattr("ssleval.features.source.seconds_per_image", lambda *_: 0.01)
+        source, _, location = words[words.index("--dataset") + 1].partition(":")
+        if source in MADE:
+            MADE[source][0](location)
+        words.append("--dry-run")
+    if words[:2] == ["cache", "clear"] and "--yes" not in words:
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    words = [str(cli.folder / "scratch") if word.startswith("/scratch") else word for word in words]
+    code, out, err = cli(*words)
+    # Nothing compares with a published figure here.
+    assert code == (3 if words[0] == "verify" else 0), err
+    assert out or words[0] == "cache"
+
+
+def test_reasons_are_of_lines() -> None:
+    for pattern in NOT_RUN:
+        assert any(re.match(pattern, line.removeprefix("ssleval ")) for line in LINES), pattern
