@@ -1,6 +1,5 @@
 """The outcome of a check."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -27,8 +26,3 @@ class Finding:
         """Return the finding as text: a line, and one with the advice if there is any."""
         advice = f"\n      -> {self.advice}" if self.advice else ""
         return f"{self.status:<5} {self.check:<14} {self.evidence}{advice}"
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
