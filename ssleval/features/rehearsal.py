@@ -38,7 +38,7 @@ class Rehearsal:
 
 
 class Watched(Backbone):
-    """A model that counts what goes through it; of many texts it embeds some, and adds up the others' time."""
+    """A model that counts what goes through it; of many texts it embeds some and adds up the rest."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone.card, num_blocks=backbone.num_blocks)

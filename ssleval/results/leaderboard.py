@@ -14,6 +14,7 @@ from typing import Any
 
 from ssleval.core.escape import csv_cell, markdown_cell
 from ssleval.core.files import write_text_atomically
+from ssleval.core.text import some
 from ssleval.results.numbers import scale, with_interval
 from ssleval.results.papers import Figure
 from ssleval.results.ranking import Board, Entry
@@ -97,6 +98,7 @@ def _board_rows(board: Board) -> Iterator[dict[str, object]]:
                 **{setting: result.settings.get(setting) for setting in ("precision", "seed", "limit")},
                 "weights_sha256": result.weights_sha256,
                 "key": result.key,
+                **({"note": score.note} if score.note else {}),
             }
     for figure in board.published:
         metric = figure.measured.metric
@@ -181,7 +183,24 @@ def _markdown(board: Board) -> str:
     for title, printed in _printed(board).items():
         cells = " | ".join(markdown_cell(printed.get(name, "")) for name in metrics)
         lines.append(f"| published | *{markdown_cell(title)}* | {cells} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_notes(board)]) + "\n"
+
+
+def _notes(board: Board) -> list[str]:
+    """Return the lines below a table that hold the notes of its scores, each once with its models."""
+    models: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in board.entries:
+        by_note: dict[str, list[str]] = defaultdict(list)
+        for name, score in entry.result.metrics.items():
+            by_note[" ".join(score.note.split())].append(name)
+        for note, names in by_note.items():
+            models[note, ", ".join(names)].append(entry.label)
+    lines = [
+        f"- {markdown_cell(f'{names} of {some(labels)}: {note}')}"
+        for (note, names), labels in models.items()
+        if note
+    ]
+    return ["", *lines] if lines else []
 
 
 def _cell(score: Score | None) -> str:

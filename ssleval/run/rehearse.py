@@ -85,7 +85,7 @@ def _rehearsed(job: Job, source: FeatureSource, amounts: Mapping[str, int]) -> C
     task.evaluate(inputs)
     watched = stand_in.backbone
     seconds = time.perf_counter() - started + watched.skipped_seconds
-    return Cost(seconds, watched.images, watched.forwards)
+    return Cost(seconds, float(watched.images), float(watched.forwards))
 
 
 def _cut(dataset: Dataset, lengths: Mapping[str, int]) -> Dataset:

@@ -2,8 +2,8 @@
 
 The protocol of DINOv2's ``eval/linear.py`` on stored features: of the images as they are, or of ``views``
 random crops and flips of each (published runs draw a new one every epoch). Inputs are class tokens of the
-last 1 or 4 blocks (or all, of a model with fewer), with or without the mean patch of the last. Each input has
-a head for each of 13 base learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay),
+last 1 or 4 blocks (of a model with fewer: all), with or without the mean patch of the last. Each input has a
+head for each of 13 base learning rates. All heads see the same batches: SGD (momentum 0.9, no weight decay),
 weights drawn from N(0, 0.01), biases zero, learning rate base * batch / 256, falling to zero by a cosine.
 
 Every head is fitted twice: on the training split without a stratified 10 %, and on all of it. For

@@ -232,3 +232,15 @@ def test_ranks_need_only_the_columns_of_the_leading_metric(tmp_path: Path) -> No
     wide = Samples([str(i) for i in range(N)], {"top1": right(0.5), "other": np.zeros(N)})
     one = record.write(tmp_path, one, wide)
     assert set(ranking.headline_samples([one])[0].columns) == {"top1"}
+
+
+def test_notes_stand_below_the_table_once_with_the_models_they_are_of(tmp_path: Path) -> None:
+    for model, note in (("one", "from 8 items"), ("two", "from 8 items"), ("three", "")):
+        stored = store(tmp_path, model, right(0.5))
+        noted = {"top1": replace(stored.metrics["top1"], note=note)}
+        record.write(tmp_path, replace(stored, metrics=noted, path=None), record.read_samples(stored))
+    found = ranking.boards(record.read_all(tmp_path))
+    text = leaderboard.markdown(found)
+    assert text.endswith("|\n\n- top1 of one, two: from 8 items\n")
+    rows = {row["model"]: row.get("note") for row in leaderboard.long_rows(found)}
+    assert rows == {"one": "from 8 items", "two": "from 8 items", "three": None}

@@ -1,6 +1,5 @@
 """The outcome of a check."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -30,8 +29,3 @@ class Finding:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

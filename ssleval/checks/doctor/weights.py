@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from ssleval.checks.doctor.finding import Finding, some
+from ssleval.checks.doctor.finding import Finding
 from ssleval.core.backbone import Backbone, backbones
+from ssleval.core.text import some
 from ssleval.errors import SslevalError
 
 _LIBRARIES = ("timm", "open_clip", "hf", "torchvision")

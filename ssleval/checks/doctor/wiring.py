@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from ssleval.checks.doctor.finding import Finding, some
+from ssleval.checks.doctor.finding import Finding
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
+from ssleval.core.text import some
 from ssleval.errors import ConfigError, SslevalError
 from ssleval.features import Live
 from ssleval.heads.dense.grid import resized

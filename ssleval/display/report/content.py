@@ -120,6 +120,7 @@ def _row(place: int, board: Board, entry: Entry, details: Details, results: Path
             "weights_sha256": result.weights_sha256,
             "created": result.created,
             "file": result.path.relative_to(results).as_posix() if result.path else "",
+            "notes": {name: score.note for name, score in result.metrics.items() if score.note},
             "timings": dict(result.timings),
             "cost": dict(result.cost),
         },

@@ -36,6 +36,14 @@ def test_every_row_carries_scores_rank_and_the_provenance_of_its_cell(tmp_path: 
     assert best["shared"]["protocol"] == row["shared"]["protocol"], "what is shared is stored once"
 
 
+def test_a_row_carries_the_notes_of_its_scores(tmp_path: Path) -> None:
+    stored = store(tmp_path, "m", right(0.5))
+    noted = {"top1": replace(stored.metrics["top1"], note="from 8 items")}
+    write(tmp_path, replace(stored, metrics=noted, path=None), read_samples(stored))
+    (row,) = shown(tmp_path)["rows"]
+    assert row["own"]["notes"] == {"top1": "from 8 items"}
+
+
 def test_items_are_those_of_the_samples(tmp_path: Path) -> None:
     values = right(0.5)
     store(tmp_path, "m", values)

@@ -22,9 +22,10 @@ function scoresPart(row, board) {
     if (row.scores[place] === null) return [];
     const [value, low, high, n] = row.scores[place];
     const unit = metric.unit === "fraction" ? "%" : metric.unit;
-    return [[metric.name, scoreText({ ...metric, value, low, high }), unit, metric.higher ? "more" : "less", String(n)]];
+    return [[metric.name, scoreText({ ...metric, value, low, high }), unit, metric.higher ? "more" : "less", String(n),
+      row.own.notes[metric.name] ?? ""]];
   });
-  return tableOf(["Metric", "Score [95 %]", "Unit", "Better", "n"], lines);
+  return tableOf(["Metric", "Score [95 %]", "Unit", "Better", "n", "Note"], lines);
 }
 
 // Facts --------------------------------------------------------------------------------------------
@@ -48,7 +49,7 @@ function provenancePart(row) {
   const named = Object.entries(parts)
     .map(([name, title]) => [title, facts(shared(row, name))])
     .filter(([, list]) => list.children.length > 0);
-  return [["Protocol and provenance", facts(row.own)], ...named]
+  return [["Protocol and provenance", facts({ ...row.own, notes: {} })], ...named]
     .flatMap(([title, list]) => [element("h3", {}, title), list]);
 }
 
