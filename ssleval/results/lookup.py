@@ -1,5 +1,6 @@
 """Find stored results by a name: a file, a folder, or a model of a results folder. Imports no torch."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,23 +33,23 @@ def stored_results(name: str, folder: Path) -> list[Result]:
             known = ", ".join(sorted({result.weights_sha256[:8] for result in results})[:4])
             raise UnknownNameError(f"{name}: no result of such weights in {model}, which has {known}")
         return _of_one_model(name, chosen)
-    if _is_path(name):
-        raise UnknownNameError(f"no such file or folder: {name}; name a result file, a folder or a model")
+    if not folder.is_dir():
+        refuse_missing_path(name)
     by_model = grouped(read_all(folder), lambda result: result.model)
     chosen = by_model.get(name) or (_of_weights(by_model.get(model, []), weights) if at else [])
     if not chosen:
+        refuse_missing_path(name)
         known = suggestion(name, sorted(by_model))
         raise UnknownNameError(f"no result file, folder or model {name!r} (models in {folder}: {known})")
     return _of_one_model(name, chosen)
 
 
-def _is_path(name: str) -> bool:
-    # Names of models may hold slashes, behind a colon.
-    return (
-        name.endswith(".json")
-        or name.startswith(("/", "./", "../", "~"))
-        or ("/" in name and ":" not in name)
-    )
+def refuse_missing_path(name: str) -> None:
+    """Refuse a name that is written like a path, for what it names is not there; others may be of a model."""
+    # Identifiers of models may hold slashes, too, behind a colon.
+    explicit = name.endswith(".json") or name.startswith(("/", "./", "../", "~"))
+    if (explicit or ("/" in name and ":" not in name)) and not os.path.lexists(name):
+        raise UnknownNameError(f"no such file or folder: {name}; name one that exists, or a model")
 
 
 def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:

@@ -29,13 +29,18 @@ _DEEPEST = 8
 """Lists and mappings within each other, in one field."""
 
 
+class _Statistic(TypedDict, total=False):
+    name: str
+    columns: dict[str, str]
+
+
 class _Score(TypedDict, total=False):
     value: Required[float]
     ci95: Required[tuple[float, float]]
     n: Required[Count]
     unit: str
     higher_is_better: bool
-    statistic: dict[str, str | dict[str, str | int | float | bool | None]]
+    statistic: _Statistic
     note: str
 
 
@@ -64,8 +69,8 @@ class _Backbone(TypedDict, total=False):
 
 class _Data(TypedDict, total=False):
     name: str
-    test_split: str
-    fingerprints: dict[str, str]
+    test_split: Required[str]
+    fingerprints: Required[dict[str, str]]
 
 
 class _Settings(TypedDict, total=False):

@@ -17,7 +17,7 @@ from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNa
 from ssleval.features import local_device
 from ssleval.results import Result
 from ssleval.results.compare import Pairing, pairings
-from ssleval.results.lookup import stored_results
+from ssleval.results.lookup import refuse_missing_path, stored_results
 from ssleval.run.jobs import Job
 from ssleval.run.measure import Note, measure
 from ssleval.run.suites import Measurement, read_suite
@@ -54,6 +54,8 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     margins = _margins(gate, suite)
     context = replace(context, device=local_device(context.device))
     stored = _is_stored(gate.baseline)
+    for name in (gate.candidate, *([] if stored else [gate.baseline])):
+        refuse_missing_path(name)
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
     baseline = stored_results(gate.baseline, folder) if stored else measured(gate.baseline)
