@@ -122,7 +122,7 @@ def fields_in(content: bytes) -> dict[str, Any]:
             # Indented otherwise, or broken: then the position in the error counts from the start of the file.
             return _checked(*_whole(text))
     except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("`", "")) from error
+        raise ValueError(_plain(error)) from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -173,6 +173,10 @@ def _checked(own: dict[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
     return {**fields, **{name: _shared(name, text) for name, text in shared.items()}}
 
 
+def _plain(error: msgspec.ValidationError) -> str:
+    return str(error).replace("`", "").replace("Object missing required field", "missing")
+
+
 @lru_cache(maxsize=4096)
 def _shared(name: str, text: str) -> Any:
     value = _parsed(text)
@@ -180,7 +184,7 @@ def _shared(name: str, text: str) -> Any:
     try:
         msgspec.convert(value, _SHARED[name])
     except msgspec.ValidationError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {_plain(error)}") from error
     return value
 
 

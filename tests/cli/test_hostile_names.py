@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,12 +140,12 @@ def test_training_curves_of_any_name_are_drawn(tmp_path: Path) -> None:
     assert "\u202e" not in (tmp_path / "c.svg").read_text()
 
 
-PRINTERS: dict[str, Callable[[Result], None]] = {
+PRINTERS: dict[str, Callable[[Result], Any]] = {
     "say": lambda _: options.say(EVIL),
     "tell": lambda _: options.tell(EVIL),
     "complain": lambda _: options.complain(ValueError(f"no model {EVIL}")),
     "run": run._tell,
-    "doctor": lambda _: [options.tell(line) for line in Finding("fail", EVIL, EVIL, EVIL).lines()] and None,
+    "doctor": lambda _: [options.tell(line) for line in Finding("fail", EVIL, EVIL, EVIL).lines()],
     "table": lambda _: tables.table([{"model": EVIL, "what": EVIL}]),
     "json": lambda result: options.print_rows([result.to_dict()]),
     "summary": lambda _: options.tell(verify._summary(EVIL, Counter(), 1, [EVIL])),

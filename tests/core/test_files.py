@@ -3,7 +3,7 @@ import os
 import pickle
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def test_reading_a_truncated_pickle_raises_an_error_of_the_list(length: int) -> 
 
 
 @contextmanager
-def full_disk(most: int) -> Iterator[None]:
+def full_disk(most: int) -> Generator[None]:
     """Let files have at most ``most`` bytes: writing more fails as on a full disk, with another number."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
@@ -120,8 +120,11 @@ def test_a_full_disk_is_said_with_the_name_of_the_file_whatever_writes(writer: s
 
 
 def test_an_error_of_the_writer_itself_stays_what_it_is(tmp_path: Path) -> None:
+    def fails(draft: Path) -> None:
+        raise KeyError(draft)
+
     with pytest.raises(KeyError):
-        write_atomically(tmp_path / "a", lambda draft: {}[draft])
+        write_atomically(tmp_path / "a", fails)
     assert not list(tmp_path.iterdir())
 
 
