@@ -14,7 +14,7 @@ from ssleval.core.escape import markdown_cell
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.paired import Difference, holm, mcnemar_exact, mcnemar_outcomes, paired_over_seeds
 from ssleval.results.numbers import decimals, shown, with_interval
-from ssleval.results.record import Result, by_comparable, grouped, read_samples
+from ssleval.results.record import Result, by_comparable, grouped, read_samples, refuse_unlike
 
 _FEWEST_DISCORDANT = 6
 """With fewer items that only one model gets right, exact McNemar cannot reach p = 0.05."""
@@ -114,6 +114,8 @@ def pairings(first: Sequence[Result], second: Sequence[Result]) -> list[Pairing]
             raise DataError(
                 f"{'/'.join(name)} cannot be compared: {'; '.join(nearest)}; measure both the same way"
             )
+        for shared in here.keys() & there.keys():
+            refuse_unlike([*here[shared], *there[shared]])
         pairs += [_by_seed(here[digest], there[digest]) for digest in sorted(here.keys() & there.keys())]
     return pairs
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from ssleval.core import Samples
 from ssleval.metrics.paired import leaders
 from ssleval.results.papers import Figure
-from ssleval.results.record import Result, by_comparable, grouped, read_samples_of, samples_file
+from ssleval.results.record import (
+    Result,
+    by_comparable,
+    grouped,
+    read_samples_of,
+    refuse_unlike,
+    samples_file,
+)
 from ssleval.results.samplefiles import bytes_of
 
 _BYTES_AT_ONCE = 4_000_000
@@ -75,6 +82,7 @@ def boards(results: Iterable[Result], read: SamplesReader = headline_samples) ->
 
 
 def _board(protocol: str, group: list[Result], read: SamplesReader) -> Board:
+    refuse_unlike(group)
     name = group[0].headline
     sign = -1 if group[0].metrics[name].higher_is_better else 1
     group = sorted(group, key=lambda result: (sign * result.metrics[name].value, result.model))

@@ -141,6 +141,26 @@ def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
     return grouped(results, digest_of)
 
 
+def refuse_unlike(results: Sequence[Result]) -> None:
+    """Refuse comparable results that do not all have the metric that the first ranks by, computed alike.
+
+    Raises:
+        DataError: naming both files.
+    """
+    first = results[0]
+    name = first.headline
+    for result in results:
+        if name not in result.metrics or _how(result.metrics[name]) != _how(first.metrics[name]):
+            raise DataError(
+                f"{result.path} has no {name}, by which {first.path} ranks, or has it in another unit, "
+                "direction or statistic; move one of them away"
+            )
+
+
+def _how(score: Score) -> tuple[str, bool, Mapping[str, Any]]:
+    return score.unit, score.higher_is_better, score.statistic
+
+
 def write(folder: Path, result: Result, samples: Samples) -> Result:
     """Store a result and its samples below ``folder``; return the result as `read` returns it.
 

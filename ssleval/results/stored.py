@@ -29,13 +29,18 @@ _DEEPEST = 8
 """Lists and mappings within each other, in one field."""
 
 
+class _Statistic(TypedDict, total=False):
+    name: str
+    columns: dict[str, str]
+
+
 class _Score(TypedDict, total=False):
     value: Required[float]
     ci95: Required[tuple[float, float]]
     n: Required[Count]
     unit: str
     higher_is_better: bool
-    statistic: dict[str, str | dict[str, str | int | float | bool | None]]
+    statistic: _Statistic
     note: str
 
 
@@ -64,8 +69,8 @@ class _Backbone(TypedDict, total=False):
 
 class _Data(TypedDict, total=False):
     name: str
-    test_split: str
-    fingerprints: dict[str, str]
+    test_split: Required[str]
+    fingerprints: Required[dict[str, str]]
 
 
 class _Settings(TypedDict, total=False):
@@ -117,7 +122,7 @@ def fields_in(content: bytes) -> dict[str, Any]:
             # Indented otherwise, or broken: then the position in the error counts from the start of the file.
             return _checked(*_whole(text))
     except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("`", "")) from error
+        raise ValueError(_plain(error)) from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -168,6 +173,10 @@ def _checked(own: dict[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
     return {**fields, **{name: _shared(name, text) for name, text in shared.items()}}
 
 
+def _plain(error: msgspec.ValidationError) -> str:
+    return str(error).replace("`", "").replace("Object missing required field", "missing")
+
+
 @lru_cache(maxsize=4096)
 def _shared(name: str, text: str) -> Any:
     value = _parsed(text)
@@ -175,7 +184,7 @@ def _shared(name: str, text: str) -> Any:
     try:
         msgspec.convert(value, _SHARED[name])
     except msgspec.ValidationError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {_plain(error)}") from error
     return value
 
 

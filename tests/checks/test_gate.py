@@ -14,7 +14,7 @@ from scipy.stats import ttest_1samp
 from ssleval.backbones.weights.weightfile import describes_itself, write_weights
 from ssleval.checks.gate.reports import junit
 from ssleval.checks.gate.verdicts import Verdict, judge, overall
-from ssleval.core import BackboneCard, Dataset, DatasetOptions
+from ssleval.core import BackboneCard, Context, Dataset, DatasetOptions
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.results import Result, read_all, record
@@ -319,3 +319,17 @@ def test_a_file_that_names_its_architecture_is_a_model_others_are_weights(tmp_pa
     plain.write_bytes(b"no")
     with pytest.raises(WeightsError, match=r"plain\.safetensors: it is damaged"):
         describes_itself(plain)
+
+
+@pytest.mark.parametrize("name", ["missing/teacher.pth", "./teacher.pth", "baseline.json"])
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_a_missing_file_is_no_unknown_model(side: str, name: str, tmp_path: Path) -> None:
+    from ssleval.checks.gate.measuring import Gate as Asked
+    from ssleval.checks.gate.measuring import run_gate
+    from ssleval.errors import UnknownNameError
+    from ssleval.run.sweep import Sweep
+
+    sides = {"baseline": "pixels", "candidate": "pixels", side: name}
+    asked = Asked(Sweep("", suite="smoke"), sides["baseline"], sides["candidate"])
+    with pytest.raises(UnknownNameError, match=f"no such file or folder: {name}"):
+        run_gate(asked, Context(cache=tmp_path), tmp_path / "results", note=lambda _: None)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ssleval.core import Samples
 from ssleval.errors import ContractError, DataError, UnknownNameError
 from ssleval.results import record, samplefiles, stored
 from ssleval.results.lookup import stored_results
+from tests.core.test_files import full_disk
 from tests.results.test_leaderboard import right, store
 from tests.results.test_record import SAMPLES, make
 
@@ -30,8 +32,8 @@ def score(**fields: Any) -> Callable[[Fields], None]:
     return lambda content: content["metrics"]["top1"].update(fields)
 
 
-def without(*names: str) -> Callable[[Fields], None]:
-    return lambda content: [content.pop(name) for name in names] and None
+def without(name: str) -> Callable[[Fields], None]:
+    return lambda content: content.pop(name)
 
 
 def nested(depth: int) -> Fields:
@@ -52,11 +54,11 @@ WRONG: dict[str, tuple[Callable[[Fields], None], str]] = {
     "one end": (score(ci95=[0.1]), "length 2"),
     "no metrics": (altered(metrics={}), "length >= 1"),
     "metrics in a list": (altered(metrics=[1]), "Expected object"),
-    "no value": (lambda content: content["metrics"]["top1"].pop("value"), "required field value"),
+    "no value": (lambda content: content["metrics"]["top1"].pop("value"), "missing value"),
     "columns in a list": (score(statistic={"name": "mean_of", "columns": ["top1"]}), "statistic"),
-    "no model": (without("model"), "required field model"),
+    "no model": (without("model"), "missing model"),
     "no settings": (without("settings"), "the field settings is missing"),
-    "no schema": (without("schema"), "required field schema"),
+    "no schema": (without("schema"), "missing schema"),
     "schema 0": (altered(schema=0), ">= 1"),
     "schema 2": (altered(schema=2, metrics="moved"), "upgrade it"),
     "schema as text": (altered(schema="1"), "Expected int"),
@@ -87,7 +89,7 @@ def test_a_field_that_cannot_be_is_refused_with_the_file_and_the_reason(case: st
         assert reason in str(error.value)
 
 
-TEXTS = {
+TEXTS: dict[str, Callable[[str], str]] = {
     "twice": lambda text: text.replace('"model":', '"model": "other",\n "model":'),
     "twice inside": lambda text: text.replace('"value":', '"value": 1.0, "value":'),
     "twice in a shared field": lambda text: text.replace('"k":', '"k": 1, "k":'),
@@ -205,6 +207,81 @@ def test_a_file_that_a_user_renames_says_nothing_by_its_name(tmp_path: Path) -> 
     moved = record.read(one.path.rename(one.path.with_name("baseline.json")))
     assert moved.key == one.key
     assert len(record.read_samples(moved)) == 400
+
+
+def _renamed(content: Fields) -> None:
+    content["metrics"] = {"other": content["metrics"]["top1"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _renamed,
+        score(unit="percent", value=79.3),
+        score(higher_is_better=False),
+        score(statistic={"name": "mean_of", "columns": {"column": "top5"}}),
+    ],
+)
+@pytest.mark.parametrize("command", ["leaderboard", "compare"])
+def test_what_is_measured_alike_but_scored_otherwise_is_never_ranked_together(
+    change: Callable[[Fields], None], command: str, tmp_path: Path
+) -> None:
+    store(tmp_path, "a", right(0.9))
+    path = store(tmp_path, "b", right(0.5)).path
+    assert path is not None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    asked = {"leaderboard": [str(tmp_path)], "compare": ["a", "b", "--results", str(tmp_path)]}[command]
+    done = CliRunner().invoke(app, [command, *asked])
+    assert isinstance(done.exception, DataError)
+    assert path.name in str(done.exception)
+
+
+def test_a_full_disk_names_the_file_and_keeps_what_was_there(tmp_path: Path) -> None:
+    one = store(tmp_path / "results", "m", right(0.5))
+    out, page = tmp_path / "tables", tmp_path / "report.html"
+    commands = {
+        "leaderboard_long.csv": ["leaderboard", str(tmp_path / "results"), "--out", str(out)],
+        "report.html": ["report", "--results", str(tmp_path / "results"), "--out", str(page)],
+    }
+    for command in commands.values():
+        assert CliRunner().invoke(app, command).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    with full_disk(350):
+        for name, command in commands.items():
+            error = CliRunner().invoke(app, command).exception
+            assert isinstance(error, OSError)
+            assert str(error.filename).endswith(name)
+        with pytest.raises(OSError, match=r"not written: .*\.arrow"):
+            record.write(tmp_path / "results", one, record.read_samples(one))
+    long, samples = replace(one, protocol={"x": "x" * 50_000}), record.read_samples(one)
+    with full_disk(20_000), pytest.raises(OSError, match=r"not written: .*\.json"):
+        record.write(tmp_path / "results", long, samples)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_no_command_replaces_what_is_no_regular_file(kind: str, tmp_path: Path) -> None:
+    store(tmp_path / "results", "m", right(0.5))
+    (tmp_path / "out").mkdir()
+    for name, command in {
+        "r.html": [
+            "report",
+            "--results",
+            str(tmp_path / "results"),
+            "--out",
+            str(tmp_path / "out" / "r.html"),
+        ],
+        "leaderboard.csv": ["leaderboard", str(tmp_path / "results"), "--out", str(tmp_path / "out")],
+    }.items():
+        path = tmp_path / "out" / name
+        SPECIAL[kind](path)
+        before = path.lstat().st_ino
+        error = CliRunner().invoke(app, command).exception
+        assert isinstance(error, OSError)
+        assert "not written: it is" in str(error)
+        assert path.lstat().st_ino == before
 
 
 # Samples ------------------------------------------------------------------------------------------

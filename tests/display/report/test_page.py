@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ssleval.core.escape import visible
 from ssleval.display.report.content import write_report
 from ssleval.display.report.page import embedded_json, render
 from tests.results.test_leaderboard import right, store
@@ -54,7 +55,7 @@ def test_names_never_become_markup(page: Page) -> None:
     ]
     assert not page.all("img")
     data = json.loads(page.scripts[0])
-    assert data["rows"][0]["label"] == HOSTILE
+    assert data["rows"][0]["label"] == visible(HOSTILE)
     title = Page(render(HOSTILE, "{}"))
     assert len(title.all("script")) == 3
     assert not title.all("img")
