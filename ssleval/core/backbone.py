@@ -174,7 +174,7 @@ class Backbone(nn.Module, ABC):
                 continue  # what `get_extra_state` of a user's module returns
             array = tensor.detach().cpu().contiguous()
             total.update(f"{name}:{array.dtype}:{tuple(array.shape)}".encode())
-            total.update(memoryview(array.reshape(-1).view(torch.uint8).numpy()))
+            total.update(array.reshape(-1).view(torch.uint8).numpy().data)
         return total.hexdigest()
 
     @cached_property

@@ -46,7 +46,7 @@ SYNC_SECONDS = 5.0
 
 REPAIR = "`ssleval cache verify` drops what is damaged, and the next run extracts it again"
 
-_CHECKED: set[tuple[Path, Path, int, int, int, int]] = set()
+_CHECKED: set[tuple[Path | int, ...]] = set()
 """Files of features and of marks that this process has compared with their checksums, as they were then."""
 
 

@@ -65,7 +65,7 @@ def story(cli: Cli) -> Story:  # noqa: F811
 
 
 def test_a_broken_checkpoint_fails_an_equal_one_passes_and_few_images_leave_it_open(story: Story) -> None:
-    equal, broken = story.candidate("equal", noise=1e-5), story.candidate("broken", lost="patch_embed")
+    equal, broken = story.candidate("equal", noise=1e-5), story.candidate("broken", noise=10.0)
     code, case = story.gate(broken)
     assert code == 1
     (found,) = case.result
@@ -78,3 +78,12 @@ def test_a_broken_checkpoint_fails_an_equal_one_passes_and_few_images_leave_it_o
     (found,) = case.result
     assert isinstance(found, Skipped)
     assert "takes about" in f"{found.message} {found.text}"
+
+
+def test_a_candidate_that_sees_nothing_is_refused(story: Story) -> None:
+    blind = story.candidate("blind", lost="patch_embed")
+    code, _, err = story.cli(
+        "gate", "--suite", "suite.yaml", "--baseline", story.baseline, "--candidate", blind, "--quiet"
+    )
+    assert code == 2
+    assert "pooled is the same for all" in err

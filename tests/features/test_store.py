@@ -272,7 +272,12 @@ def test_wrong_marks_leave_out_no_image_of_another_readout(tmp_path: Path):
 def test_a_file_is_compared_with_its_checksums_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     extracted(tmp_path, MEAN)
     lengths: list[int] = []
-    monkeypatch.setattr(store, "crc32", lambda data: lengths.append(len(data)) or 0)
+
+    def counted(data: memoryview) -> int:
+        lengths.append(len(data))
+        return 0
+
+    monkeypatch.setattr(store, "crc32", counted)
     one, (column,) = stored(tmp_path), stored(tmp_path).columns()
     one.check(column)
     assert lengths == []
