@@ -82,7 +82,7 @@ def only_training(out: Path, note: Callable[[str], None]) -> Generator[None]:
             f"there is none, remove {lock.lock_file})"
         ) from None
     except (OSError, NotImplementedError) as error:
-        note(f"{out}: its file system has no locks ({error}); let no other training write into it")
+        note(f"{out}: it cannot be locked ({error}); let no other training write into it")
     try:
         yield
     finally:

@@ -321,6 +321,14 @@ def test_a_model_whose_tokens_all_look_at_a_bright_patch_is_asked_otherwise() ->
     assert wiring.patch_order(EverywhereTransposed().eval()).status == "fail"
 
 
+def test_tokens_that_never_move_are_in_no_order() -> None:
+    class Still(Sound):
+        def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+            return super().extract(torch.zeros_like(images), blocks, norm=norm)
+
+    assert wiring.patch_order(Still().eval()).status == "fail"
+
+
 @pytest.mark.parametrize("turn", [lambda grid: grid.flip(1), lambda grid: grid.roll(1, 2), lambda grid: grid])
 def test_the_embedded_checkpoint_has_its_patches_in_order_and_is_caught_without(
     turn: Callable[[Tensor], Tensor],

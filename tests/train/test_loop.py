@@ -352,4 +352,18 @@ def test_a_file_system_without_locks_is_said_and_trained_on(
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
     said: list[str] = []
     assert train(tiny("run.epochs=1"), data, tmp_path, note=said.append).finished
-    assert any("has no locks" in line for line in said)
+    assert any("cannot be locked" in line for line in said)
+
+
+def test_a_folder_is_one_folder_whatever_the_path_to_it(data: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run", target_is_directory=True)
+    with only_training(tmp_path / "run", print), pytest.raises(ConfigError, match="another training"):
+        train(tiny("run.epochs=1"), data, tmp_path / "link")
+
+
+def test_a_training_that_failed_gives_its_folder_free(data: str, tmp_path: Path) -> None:
+    with small_disk(1_000), pytest.raises(DataError, match=r"config\.json"):
+        train(tiny("run.epochs=1"), data, tmp_path)
+    with only_training(tmp_path, print):
+        pass
