@@ -78,8 +78,13 @@ def parser() -> Any:
     """Return the real command line, whose commands return their name and their values, and do nothing."""
     group = typer.main.get_command(app)
     for name, command in leaves(command=group):
-        command.callback = lambda _name=name, **values: (_name, values)
+        command.callback = partial(named, name)
     return group
+
+
+def named(command: str, /, **values: Any) -> tuple[str, dict[str, Any]]:
+    """Return a command and the values of its parameters."""
+    return command, values
 
 
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
@@ -297,6 +302,11 @@ def untrained(name: str, **_: Any) -> Any:
     return backbone
 
 
+def seconds(*_: Any) -> float:
+    """Return what an image takes."""
+    return 0.01
+
+
 def reason_not_to_run(line: str) -> str:
     command = line.removeprefix("ssleval ")
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, command)), "")
@@ -309,7 +319,7 @@ def test_a_printed_line_runs(cli: Cli, monkeypatch: pytest.MonkeyPatch, measured
     if words[0] == "run":
         monkeypatch.setattr("ssleval.run.sweep.load", untrained)
         # Timing a few batches is not what is looked at.
-        monkeypatch.setattr("ssleval.features.source.seconds_per_image", lambda *_: 0.01)
+        monkeypatch.setattr("ssleval.features.source.seconds_per_image", seconds)
         source, _, location = words[words.index("--dataset") + 1].partition(":")
         if source in MADE:
             MADE[source][0](location)

@@ -60,8 +60,11 @@ class Live:
 
     def attention(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b heads h w"]:
         """Return the last block's attention of the class token, as `Backbone.attention` does."""
+        pixels = pixels_on_device(images, self.context)
         with numerics(self.context):
-            return self.backbone.attention(pixels_on_device(images, self.context))
+            maps = self.backbone.attention(pixels)
+        self.backbone.check_tensor("attention", maps, (len(images), None, *self.backbone.patch_grid(pixels)))
+        return maps
 
     def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
         """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.

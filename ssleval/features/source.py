@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout
-from ssleval.core.backbone import Backbone
+from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
@@ -59,7 +59,11 @@ class FeatureSource:
     def check_needs(self, task: str, needs: Needs) -> None:
         """Refuse a model that lacks what a task needs, by a NotApplicableError."""
         if needs.text_tower:
-            self.backbone.similarity()
+            similarity: Any = self.backbone.similarity()
+            if not isinstance(similarity, Similarity):
+                raise ContractError(
+                    f"{self.backbone.card.name}: similarity is no Similarity: {similarity!r:.80}"
+                )
         if needs.attention:
             self.backbone.attention(self._black)
         for readout in needs.readouts:

@@ -32,7 +32,9 @@ def class_embeddings(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Fl
 
 def text_embeddings(backbone: Backbone, texts: Sequence[str]) -> Float[Tensor, "n p"]:
     """Return the unit embeddings of texts, in float32; NotApplicableError: the model has no text tower."""
-    embeddings = functional.normalize(backbone.encode_text(texts).float(), dim=-1)
+    encoded, card = backbone.encode_text(texts), backbone.card
+    backbone.check_tensor("encode_text", encoded, (len(texts), card.pooled_dim or card.embed_dim))
+    embeddings = functional.normalize(encoded.float(), dim=-1)
     if not bool(embeddings.isfinite().all()):
         raise ContractError(f"{backbone.card.name}: a text embedding is not finite; are its weights?")
     return embeddings

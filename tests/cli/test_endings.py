@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
+from ssleval.backbones.zoo import load
 from ssleval.core.files import write_atomically
+from ssleval.core.registry import Registry
+from ssleval.errors import ContractError
 from tests.cli.command_reference import leaves, options
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
@@ -309,14 +314,75 @@ def test_what_extract_does_wrong_is_said(cli: Cli, body: str, words: str) -> Non
 )
 def test_what_blocks_hold_is_looked_at(cli: Cli, tokens: str, words: str) -> None:
     model_file(cli, f"return F(mean, tuple({tokens} for _ in blocks))")
-    import torch
-
-    from ssleval.backbones.zoo import load
-    from ssleval.errors import ContractError
-
     with pytest.raises(ContractError, match="make") as caught:
         load("model.py:make")(torch.zeros(2, 3, 8, 8), (0,))
     assert words in str(caught.value)
+
+
+TEXT = """
+    def similarity(self):
+        {similarity}
+
+    def encode_text(self, texts):
+        {encoded}
+
+    def attention(self, images):
+        {attention}
+
+def make"""
+
+
+@pytest.mark.parametrize(
+    ("part", "body", "words"),
+    [
+        ("encoded", "raise KeyError('t')", "KeyError: 't'"),
+        ("encoded", "return [1]", "encode_text is list"),
+        ("encoded", "return torch.ones(3)", "encode_text (3,)"),
+        ("encoded", "return torch.ones(1, 3)", "encode_text (1, 3)"),
+        ("encoded", "return torch.ones(len(texts), 7)", "7)"),
+        ("similarity", "return None", "similarity is no Similarity"),
+        ("similarity", "import sys; sys.exit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_text_tower_that_fails(cli: Cli, part: str, body: str, words: str) -> None:
+    right = {"similarity": "return Similarity(1.0)", "encoded": "return torch.ones(len(texts), 3)"}
+    tower = TEXT.format(**{"attention": "pass", **right, part: body})
+    text = MODEL.format(body="return F(mean, ())").replace("\ndef make", tower, 1)
+    (cli.folder / "model.py").write_text("from ssleval.core.backbone import Similarity\n" + text)
+    line = refused(cli, "run", "--model", "model.py:make", "--task", "zeroshot", *RUN[2:6], "--quiet")
+    assert ("model.py" in line, words in line) == (True, True), line
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise KeyError('a')", "KeyError: 'a'"),
+        ("return images.mean((1, 2, 3))", "attention (1,)"),
+        ("pass", "NoneType"),
+    ],
+)
+def test_attention_that_fails(cli: Cli, body: str, words: str) -> None:
+    maps = TEXT.format(similarity="pass", encoded="pass", attention=body)
+    tokens = "return F(mean, tuple(T(mean[:, None, None], mean) for _ in blocks))"
+    (cli.folder / "model.py").write_text(MODEL.format(body=tokens).replace("\ndef make", maps, 1))
+    Image.new("RGB", (8, 8)).save(cli.folder / "a.png")
+    line = refused(cli, "show", "model.py:make", "a.png", "--what", "attention")
+    assert ("model.py" in line, words in line) == (True, True), line
+
+
+def test_a_helper_of_the_model_is_named_where_it_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(cli.folder))
+    (cli.folder / "helper_of_model.py").write_text("def read(x):\n    return x['k']\n")
+    model_file(cli, "import helper_of_model; return helper_of_model.read({})")
+    assert "helper_of_model.py:2: KeyError: 'k'" in refused(cli, *COMMANDS_OF_MODELS["run"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"measurements: &a [*a]", b"[" * 3000 + b"]" * 3000, b"a\0"]
+)
+def test_suites_that_are_no_text(cli: Cli, content: bytes) -> None:
+    (cli.folder / "s.yaml").write_bytes(content)
+    assert refused(cli, "run", "--model", "pixels", "--suite", "s.yaml")
 
 
 def test_a_faulty_model_does_not_stop_the_others(cli: Cli) -> None:
@@ -393,6 +459,16 @@ def test_a_broken_plug_in_is_named_and_stands_in_nobodys_way(plugged: Cli, group
         assert plugged("ls", what)[0] == 0
     code, out, _ = plugged("run", "--model", "pixels", *RUN)
     assert (code, "knn/digits" in out) == (0, True)
+
+
+def test_a_plug_in_never_takes_the_place_of_ours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(cli.folder / "site", {"mine": "broken:number", "digits": "wrong:opened"})
+    monkeypatch.syspath_prepend(str(cli.folder / "site"))
+    registry = Registry[Any]("dataset", "ssleval.datasets.sets")
+    registry.register("digits")(len)
+    monkeypatch.setattr("ssleval.datasets.catalog.datasets", registry)
+    line = refused(cli, "run", "--model", "pixels", *RUN)
+    assert "wrong:opened claims dataset 'digits' of ssleval" in line
 
 
 def test_a_dataset_plug_in_that_opens_something_else(plugged: Cli) -> None:

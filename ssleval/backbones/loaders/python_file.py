@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,8 +61,8 @@ def _made(identifier: str) -> tuple[str, Backbone]:
         raise ContractError(
             f"{identifier}() returned {type(backbone).__name__}, expected a ssleval.core.backbone.Backbone"
         )
-    unset = [name for name in ("card", "num_blocks", "mean", "std") if not hasattr(backbone, name)]
-    if unset or not isinstance(backbone.card, BackboneCard):
+    card: Any = getattr(backbone, "card", None)
+    if not isinstance(card, BackboneCard) or not hasattr(backbone, "std"):
         raise ContractError(
             f"{identifier}: {type(backbone).__name__} never called super().__init__(card, ...)"
         )

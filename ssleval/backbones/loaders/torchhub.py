@@ -22,6 +22,7 @@ from ssleval.backbones.weights.checkpoints import (
 from ssleval.backbones.weights.hub import explained
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
+from ssleval.core.faults import faults_of
 from ssleval.errors import ConfigError, ContractError, UnknownNameError
 
 
@@ -96,7 +97,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 def _model(card: BackboneCard, *, pretrained: bool) -> Any:
     repo, _, entry = card.arch.rpartition("/")
-    with explained(card):
+    with explained(card), faults_of(card.name, foreign=True, passing=(OSError,)):
         options: dict[str, Any] = {"trust_repo": True, "verbose": False}
         model: Any = torch.hub.load(repo, entry, pretrained=pretrained, **options)
     needed = ("embed_dim", "patch_embed", "blocks", "get_intermediate_layers")
