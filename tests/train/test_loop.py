@@ -3,7 +3,7 @@
 import errno
 import pkgutil
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -279,7 +279,7 @@ def test_too_few_images_for_a_batch_are_refused(data: str, tmp_path: Path) -> No
 
 
 @contextmanager
-def small_disk(size: int) -> Iterator[None]:
+def small_disk(size: int) -> Generator[None]:
     """Let no file of this process grow beyond ``size`` bytes: the system answers as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
