@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mean as a text": ({"image_mean": "x"}, UNUSABLE),
     "deviation 0": ({"image_std": [0, 0.1, 0.1]}, "expected a number > 0"),
     "not a number": ({"image_mean": [float("nan"), 0.1, 0.1]}, "card.mean=nan"),
-    "a size of terabytes": ({"size": 10**6, "crop_size": 10**6}, "expected a whole number <= 4096"),
+    "a size of terabytes": ({"size": 10**6, "crop_size": 10**6}, "expected a whole number <= 8192"),
     "size as a text": ({"size": "big"}, UNUSABLE),
     "class unknown": (of("NoSuchProcessor"), UNUSABLE),
     "code of others": ({"image_processor_type": "X", "auto_map": {"AutoImageProcessor": "x.Y"}}, UNUSABLE),

@@ -19,6 +19,8 @@ from ssleval.errors import SslevalError, WeightsError
 
 SHAPE = {"embed_dim": 48, "depth": 2, "num_heads": 3, "dynamic_img_size": True, "num_classes": 0}
 SIDE = 56
+STATED: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""What the name of an architecture does not say about the weights."""
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +94,12 @@ def test_an_own_dinov2_keeps_its_grid(
     }
     torch.save(contents[layout], tmp_path / "w.pth")
     notes: list[str] = []
-    backbone: Any = load(name, checkpoint=tmp_path / "w.pth", note=notes.append)
+    backbone: Any = load(
+        name,
+        checkpoint=tmp_path / "w.pth",
+        card=STATED if name.startswith("native:") else None,
+        note=notes.append,
+    )
     assert (backbone.card.patch_size, backbone.card.image_size) == (patch, 4 * patch)
     assert any(f"patches of {patch} and positions for images of {4 * patch} pixels" in note for note in notes)
     images = torch.rand(2, 3, 4 * patch, 4 * patch, generator=torch.Generator().manual_seed(1))
@@ -188,7 +195,7 @@ def test_positions_that_a_library_resampled_are_refused() -> None:
 def test_grids_that_are_none_are_refused(change: dict[str, Tensor], message: str, tmp_path: Path) -> None:
     torch.save({**own(14)[1], **change}, tmp_path / "w.pth")
     with pytest.raises(SslevalError, match=message):
-        load("native:vit_small/dinov2", checkpoint=tmp_path / "w.pth")
+        load("native:vit_small/dinov2", checkpoint=tmp_path / "w.pth", card=STATED)
 
 
 def test_the_number_of_registers_and_the_feed_forward_are_read_from_the_tensors(tmp_path: Path) -> None:
@@ -200,7 +207,7 @@ def test_the_number_of_registers_and_the_feed_forward_are_read_from_the_tensors(
             state[f"blocks.{block}.mlp.{new}.weight"] = torch.rand(shape)
             state[f"blocks.{block}.mlp.{new}.bias"] = torch.rand(shape[0])
     save_file(state, tmp_path / "w.safetensors")
-    backbone: Any = load("native:vit_small/dinov2_reg4", checkpoint=tmp_path / "w.safetensors")
+    backbone: Any = load("native:vit_small/dinov2_reg4", checkpoint=tmp_path / "w.safetensors", card=STATED)
     assert (backbone.vit.config.num_registers, backbone.vit.config.ffn) == (7, "swiglu")
 
 
