@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision
+from ssleval.errors import WeightsError
 
 
 def doctor(
@@ -25,9 +27,13 @@ def doctor(
       ssleval doctor dinov2_vits14
       ssleval doctor vit_tiny --checkpoint teacher.safetensors --precision bf16
     """
+    from ssleval.backbones.weights.weightfile import SUFFIX
     from ssleval.checks.doctor import examine
     from ssleval.core import Context
 
+    file = checkpoint or (Path(model) if model.endswith(SUFFIX) else None)
+    if file is not None and not file.exists():
+        raise WeightsError(f"no such file or folder: {file}")
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
     for finding in examine(model, context, checkpoint=checkpoint, key=key, limit=limit):
