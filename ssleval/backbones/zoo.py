@@ -141,7 +141,9 @@ def _refuse_ignored(backbone: "Backbone", card: BackboneCard, stated: Mapping[st
         if getattr(backbone.card, name) != value or (
             applied is not None and not torch.allclose(applied.flatten().cpu(), torch.tensor(value))
         ):
-            raise ConfigError(f"{card.name}: its loader {card.loader} takes no other {name}; leave it out")
+            actual = getattr(backbone.card, name)
+            held = f"has {name}={actual}" if actual != value else f"takes no other {name}"
+            raise ConfigError(f"{card.name}: the model {held}; leave {name}={value} out")
     if "patch_size" in stated:
         side = 2 * card.patch_size
         try:

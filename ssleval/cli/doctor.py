@@ -1,12 +1,14 @@
 """`ssleval doctor`: is this checkpoint wired correctly?"""
 
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, print_rows, say, tell
+from ssleval.errors import WeightsError
 
 
 def doctor(
@@ -31,6 +33,7 @@ def doctor(
       ssleval doctor dinov2_vits14
       ssleval doctor vit_tiny --checkpoint weights.pth --image-mean 0.5 --image-std 0.5
     """
+    from ssleval.backbones.weights.weightfile import SUFFIX
     from ssleval.checks.doctor import examine
     from ssleval.core import Context
 
@@ -38,6 +41,9 @@ def doctor(
         mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
+    file = checkpoint or (Path(model) if model.endswith(SUFFIX) else None)
+    if file is not None and not file.exists():
+        raise WeightsError(f"no such file or folder: {file}")
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
     for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit, note=say):

@@ -29,7 +29,7 @@ class Registry(Generic[T]):
     says what an item may be.
     """
 
-    def __init__(self, kind: str, package: str = "", accepts: Callable[[object], bool] = callable) -> None:
+    def __init__(self, kind: str, package: str = "", accepts: Callable[[object], bool] | None = None) -> None:
         self.kind, self.accepts = kind, accepts
         self.group = f"ssleval.{kind}s"
         self.package = package or self.group
@@ -74,7 +74,7 @@ class Registry(Generic[T]):
         owner = f"plug-in {name!r} of {self.group}, {points[0].value}"
         with faults_of(owner, foreign=True):
             item = points[0].load()
-        if not self.accepts(item):
+        if self.accepts is not None and not self.accepts(item):
             raise ContractError(f"{owner}: {type(item).__name__} {item!r:.80} is no {self.kind}")
         return item
 

@@ -416,7 +416,7 @@ class DatasetOptions:
 DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]
 """Turns what stands behind the colon of ``source:location`` ('' for a plain name) into a Dataset."""
 
-datasets: Registry[DatasetLoader] = Registry("dataset", package="ssleval.datasets.sets")
+datasets: Registry[DatasetLoader] = Registry("dataset", "ssleval.datasets.sets", callable)
 
 
 # Features, as tasks ask for and get them ----------------------------------------------------------
@@ -481,7 +481,7 @@ Statistic: TypeAlias = Callable[[Samples, Float[np.ndarray, "r n"]], Float[np.nd
 same call with items left out, so that no task writes its own."""
 
 
-statistics: Registry[Callable[..., Statistic]] = Registry("statistic", package="ssleval.metrics")
+statistics: Registry[Callable[..., Statistic]] = Registry("statistic", "ssleval.metrics", callable)
 """Functions from names of columns to a `Statistic`. A result records the name and the columns, so that its
 stored samples can be scored and compared without the code of its task."""
 

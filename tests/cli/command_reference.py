@@ -17,7 +17,8 @@ HEAD = """# Command line
 
 Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 a gate failed or a figure drifted,
 2 you can fix it (one line says what, why and what to do; `--traceback` shows where it arose), 3 inconclusive
-or nothing comparable, 70 a fault in ssleval, 130 interrupted.
+or nothing comparable, 70 a fault in ssleval, 130 interrupted, 141 the output was closed (`| head`).
+What goes wrong in a model file or a plug-in is named by file and line, and ends with 2.
 `--batch_size` and `--batch-size` are the same. `ssleval --install-completion` teaches the shell to complete
 commands and options. This page is generated: `python -m tests.cli.command_reference > docs/command-line.md`.
 

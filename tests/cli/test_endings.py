@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ssleval.backbones.zoo import load
+from ssleval.core import datasets
 from ssleval.core.files import write_atomically
 from ssleval.core.registry import Registry
 from ssleval.errors import ContractError
@@ -446,6 +447,9 @@ def plug_in(folder: Path, lines: dict[str, str]) -> None:
 def plugged(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     names = {f"p{number}": value for number, value in enumerate(BROKEN)}
     plug_in(cli.folder / "site", {**names, "opens3": "wrong:opened", "fails": "wrong:failing"})
+    # Plug-ins that load stay registered; other tests are to see none of these.
+    assert "digits" in datasets
+    monkeypatch.setattr(datasets, "_items", dict(datasets._items))
     monkeypatch.syspath_prepend(str(cli.folder / "site"))
     return cli
 

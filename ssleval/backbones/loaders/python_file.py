@@ -21,7 +21,8 @@ from ssleval.errors import ConfigError, ContractError, UnknownNameError
 
 def _card(identifier: str) -> BackboneCard:
     card = _made(identifier)[1].card
-    return replace(card, name=identifier, loader="python_file", arch=identifier)
+    # What the file returns is prepared as its author says.
+    return replace(card, name=identifier, loader="python_file", arch=identifier, normalisation="stated")
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ssleval.backbones.weights.weightfile import SUFFIX
 from ssleval.backbones.zoo import load
 from ssleval.checks.doctor import wiring
 from ssleval.checks.doctor.finding import Finding
@@ -34,12 +33,9 @@ def examine(
     """Load a model as `ssleval run` would, and yield the finding of each check.
 
     The cache of ``context`` is not used. The model is scored on ``limit`` images of each split of the
-    embedded digits. Weights that cannot be loaded are a finding; a file that is not there is a WeightsError.
-    What a checkpoint decided about the model is said to ``note``.
+    embedded digits. Weights that cannot be loaded are a finding. What a checkpoint decided about the model is
+    said to ``note``.
     """
-    file = Path(name) if checkpoint is None and name.endswith(SUFFIX) else checkpoint
-    if file is not None and not file.exists():
-        raise WeightsError(f"no such file or folder: {file}")
     try:
         backbone = load(
             name,
