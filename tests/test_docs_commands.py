@@ -242,19 +242,12 @@ SETS = ROOT / "ssleval" / "datasets" / "sets"
 SPELLINGS = {**spellings(), "wds:{train,test}/{000..012}.tar": "wds.py"}
 
 
-def marked(text: str) -> Any:
-    """Mark what holds a dataset with a comma in its name."""
-    if not re.search(r"masks:\w+,|wds:.*,", text):
-        return text
-    return pytest.param(text, marks=pytest.mark.xfail(strict=True, reason="a dataset is split at its comma"))
-
-
 def test_spellings_of_every_source_are_found() -> None:
     assert {spelling.partition(":")[0] for spelling in SPELLINGS} == set(OWN) == set(MADE)
     assert "masks:IMAGES,MASKS" in SPELLINGS
 
 
-@pytest.mark.parametrize("spelling", [marked(one) for one in SPELLINGS])
+@pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_printed_spelling_is_opened(cli: Cli, monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
     source, _, location = spelling.partition(":")
     if "@" in location or location == "facebook/dinov2-base":
@@ -312,7 +305,7 @@ def reason_not_to_run(line: str) -> str:
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, command)), "")
 
 
-@pytest.mark.parametrize("line", [marked(line) for line in LINES if not reason_not_to_run(line)])
+@pytest.mark.parametrize("line", [line for line in LINES if not reason_not_to_run(line)])
 def test_a_printed_line_runs(cli: Cli, monkeypatch: pytest.MonkeyPatch, measured: Path, line: str) -> None:
     shutil.copytree(measured, cli.folder, dirs_exist_ok=True)
     words = shlex.split(line)[1:]

@@ -86,4 +86,5 @@ def test_a_candidate_that_sees_nothing_is_refused(story: Story) -> None:
         "gate", "--suite", "suite.yaml", "--baseline", story.baseline, "--candidate", blind, "--quiet"
     )
     assert code == 2
-    assert "pooled is the same for all" in err
+    assert "its weights are constant" in err
+    assert "patch_embed.proj.weight" in err

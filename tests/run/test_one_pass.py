@@ -14,6 +14,7 @@ from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFro
 from ssleval.errors import SslevalError
 from ssleval.features.probe import IMAGES
 from ssleval.run.estimate import estimate
+from ssleval.run.measure import silent
 from ssleval.run.sweep import Sweep, sweep
 
 CARD = BackboneCard("counting:tiny", "counting", "tiny", embed_dim=8, patch_size=32)
@@ -70,7 +71,7 @@ def black() -> bytes:
 
 
 def test_five_tasks_make_one_forward_pass_per_image_and_say_so(context: Context) -> None:
-    (price,) = estimate(EVERY, context, None, force=False)
+    (price,) = estimate(EVERY, context, None, force=False, note=silent)
     assert price.images == 2 * LIMIT
     assert f"({EVERY.tasks.replace(',', ', ')}): 80 images in 4 forward passes" in str(price)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from ssleval.core.escape import terminal_line
+
 
 def places(root: Path) -> Callable[[str], str]:
     """Return a function from a path relative to ``root`` to one spelling of it, also through linked folders.
@@ -23,4 +25,5 @@ def places(root: Path) -> Callable[[str], str]:
 
 def say_shared(owner: str, first: str, second: str, what: str) -> None:
     """Say on stderr that two splits share files: deliberate in a trial, and otherwise a score too good."""
-    print(f"ssleval: {owner}: {what} in both {first} and {second}; scores may be too good", file=sys.stderr)  # noqa: T201
+    note = f"ssleval: {owner}: {what} in both {first} and {second}; scores may be too good"
+    print(terminal_line(note), file=sys.stderr)  # noqa: T201
