@@ -1,6 +1,7 @@
 """Sets with a published size: a card that is always available, and files that are read when asked for."""
 
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -81,8 +82,11 @@ def published(
 
 
 def read_lines(listed: Path) -> list[str]:
-    """Return the lines of a text file of a set, without blank lines; DataError where it is missing."""
-    return [line for line in read_text(listed).splitlines() if line.strip()]
+    """Return the lines of a text file of a set, without blanks around them and without blank lines.
+
+    DataError where it is missing.
+    """
+    return [line.strip() for line in read_text(listed).split("\n") if line.strip()]
 
 
 def read_json(table: Path) -> Any:
@@ -94,10 +98,18 @@ def read_json(table: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file of a set; DataError where it is missing or not in UTF-8."""
+    """Return a text file of a set, its lines ended by a line feed.
+
+    It is in UTF-8, or in UTF-16 with the mark that Windows' shell writes.
+
+    Raises:
+        DataError: it is missing, or in another encoding.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; it comes with the images")
+    content = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8")
+        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -128,7 +128,8 @@ def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UnknownNameError(otherwise)
     try:
-        text = path.read_text(encoding="utf-8")
+        # utf-8-sig: editors write a byte-order mark, which would be part of the first text.
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
