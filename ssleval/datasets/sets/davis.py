@@ -1,9 +1,9 @@
 """davis:PATH, clips in the layout of DAVIS: the object of every pixel in every frame.
 
 Files are JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png. The split ``val`` holds the
-clips of the first list there is: ImageSets/2017/val.txt, ImageSets/2016/val.txt, or ImageSets/480p/val.txt, in
-which the archive of DAVIS-2016 lists frames. Without a list nobody can tell clips to train on from clips to
-score, and the folder is refused. Palette masks follow DAVIS-2017: 0 is background, 1... are objects, 255 is
+clips of the first list there is: ImageSets/2017/val.txt, ImageSets/2016/val.txt, or ImageSets/480p/val.txt,
+in which the archive of DAVIS-2016 lists frames. A folder without a list is refused: nobody can tell clips to
+train on from clips to score. Palette masks follow DAVIS-2017: 0 is background, 1... are objects, 255 is
 void and counts as background. Grey masks with 0 and 255 alone follow DAVIS-2016: one object. Grey masks with
 other values hold indices; 255 beside them is refused.
 
