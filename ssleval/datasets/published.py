@@ -90,10 +90,9 @@ class Published:
             yield
         except DataError as error:
             raise DataError(f"{error}{self._expected}") from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{self.card.name}: a list in {root} is not of the published form ({located(error)})"
-                f"{self._expected}"
+                f"{self.card.name}: a file in {root} is not as published ({located(error)}){self._expected}"
             ) from error
 
 

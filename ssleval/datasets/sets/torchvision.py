@@ -269,8 +269,8 @@ PUBLISHED: Mapping[str, DatasetCard] = {
         "cars",
         196,
         {"train": 8_144, "test": 8_041},
-        "Krause et al. 2013; the first host is gone: put stanford_cars/ of a mirror there, laid out as "
-        "torchvision.datasets.StanfordCars says",
+        "Krause et al. 2013; the first host is gone: stanford_cars/ of a mirror, see "
+        "https://github.com/pytorch/vision/issues/7545",
     ),
 }
 """Cards of the sets with a plain name, whose folder has the layout that torchvision expects."""
