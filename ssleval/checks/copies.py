@@ -1,5 +1,6 @@
 """What is wrong with a copy of a dataset: every image and target is read, and no model is needed."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssleval.core import Dataset, DatasetOptions, Split
-from ssleval.core.text import counted
+from ssleval.core.text import counted, some
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import DataError
 
@@ -71,6 +72,8 @@ def _examine(dataset: Dataset, name: str, limit: int) -> SplitFinding:
     rows = np.linspace(0, max(0, len(split) - 1), count).round().astype(int).tolist()
     with ThreadPoolExecutor(_THREADS) as threads:
         faults = [fault for fault in threads.map(partial(_fault, split), rows) if fault]
+    twice = [item for item, times in Counter(split.ids).items() if times > 1]
+    faults += [f"listed more than once: {some(twice)}"] if twice else []
     return SplitFinding(name, len(split), len(rows), tuple(faults))
 
 

@@ -28,7 +28,7 @@ def ls_(
     from ssleval.cli.tables import files_of, rows, selected, table
 
     listed = selected(rows(what), {what[:-1]: pattern, "family": family, "supervision": supervision or ""})
-    files = files_of(pattern) if what == "datasets" else {}
+    files = files_of(pattern.lower()) if what == "datasets" else {}
     if as_json:
         print_rows([{**row, **files} for row in listed])
         return

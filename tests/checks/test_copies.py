@@ -1,6 +1,7 @@
 """What is wrong with a copy of a dataset, and the command that says so."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssleval.checks.copies import examine_copy
+from ssleval.checks.copies import _examine, examine_copy
 from ssleval.cli.app import app
-from ssleval.core import DatasetOptions
+from ssleval.core import DatasetOptions, datasets
+from ssleval.datasets.published import Published
 from ssleval.errors import DataError, UnknownNameError
 
 
@@ -62,6 +64,19 @@ def test_wrong_targets_and_missing_lists_are_found(tmp_path: Path) -> None:
     assert "no such folder" in found["test"].faults[0]
 
 
+def test_an_item_that_is_listed_twice_is_found(tmp_path: Path) -> None:
+    base = tmp_path / "tiny_imagenet" / "tiny-imagenet-200"
+    for path in ("train/n01440764/images/a.JPEG", "val/images/b.JPEG"):
+        (base / path).parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(base / path)
+    (base / "val/val_annotations.txt").write_text("b.JPEG\tn01440764\n" * 2)
+    loader = datasets.get("tiny_imagenet")
+    assert isinstance(loader, Published)
+    card = replace(loader.card, classes=1, lengths={"val": 2})
+    split = replace(loader, card=card)("", DatasetOptions(data_root=tmp_path))
+    assert _examine(split, "val", 0).faults == ("listed more than once: val/images/b.JPEG",)
+
+
 def test_no_copy_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         list(examine_copy("camvid", DatasetOptions(data_root=tmp_path)))
@@ -94,4 +109,3 @@ def test_a_dataset_named_in_full_is_listed_with_its_files() -> None:
     )
     assert row["tree"][0] == "DATA_ROOT/sun397/SUN397/a/abbey/sun_aaa.jpg"
     assert "DATA_ROOT" not in CliRunner().invoke(app, ["ls", "datasets", "sun*"]).stdout
-    assert "DATA_ROOT" not in CliRunner().invoke(app, ["ls", "models", "pixels"]).stdout

@@ -184,16 +184,20 @@ def _listed_classes(root: Path) -> dict[str, str]:
     if kaggle.is_file():
         # ImageId,PredictionString: ILSVRC2012_val_00048981,n03995372 85 1 499 272
         rows = (line.split(",", 1) for line in read_lines(kaggle)[1:])
-        return {image: boxes.split()[0] for image, boxes in rows}
+        return {image: boxes.strip('"').split()[0] for image, boxes in rows}
     if not (kit / "meta.mat").is_file():
         raise DataError(
             f"{root}: the images in val/ lie in no class folders, and neither {kaggle.name} nor "
             "ILSVRC2012_devkit_t12/data/ tells their classes"
         )
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     # Of 1,860 synsets, the classes are those without children; numbers are ILSVRC2012_ID, from 1.
-    synsets = loadmat(kit / "meta.mat", squeeze_me=True)["synsets"]
+    try:
+        synsets = loadmat(kit / "meta.mat", squeeze_me=True)["synsets"]
+    except (MatReadError, RuntimeError) as error:
+        raise DataError(f"{kit / 'meta.mat'}: not a whole MATLAB file ({error}); fetch it again") from error
     wnid_of = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if not one["num_children"]}
     numbers = read_lines(kit / "ILSVRC2012_validation_ground_truth.txt")
     return {f"ILSVRC2012_val_{row:08d}": wnid_of[int(number)] for row, number in enumerate(numbers, 1)}

@@ -117,10 +117,8 @@ def _scannet(root: Path) -> _Frames:
     ordered = sorted(image_of, key=lambda name: (len(name.lstrip("0")), name))
     # A camera that was lost is written as -inf.
     names = [name for name in ordered if "inf" not in read_text(root / f"pose/{name}.txt")]
-    files = [
-        [f"{folder}/{name}.{end}" for name in names] for folder, end in (("depth", "png"), ("pose", "txt"))
-    ]
-    return names, [image_of[name] for name in names], *files
+    depths, poses = [f"depth/{name}.png" for name in names], [f"pose/{name}.txt" for name in names]
+    return names, [image_of[name] for name in names], depths, poses
 
 
 def _intrinsics(root: Path, names: list[str], *, scanned: bool) -> Float64[np.ndarray, "3 3"]:

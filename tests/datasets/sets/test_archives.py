@@ -160,4 +160,4 @@ def test_torchvision_counts_the_images_of_caltech101(
     dataset, expected = opened("caltech101", tmp_path, monkeypatch, open_reduced)
     theirs = library.Caltech101(str(tmp_path))  # without the background
     assert ["BACKGROUND_Google", *theirs.categories] == list(dataset.card.class_names)
-    assert len(theirs) == sum(map(len, expected.values())) - 31
+    assert len(theirs) == sum(map(len, expected.values())) - 3

@@ -219,6 +219,10 @@ def test_a_pair_that_is_no_table_is_one_line(
         ("food101", "food-101/meta/test.json", "[]"),
         ("aircraft", "fgvc-aircraft-2013b/data/images_variant_test.txt", "2001511 unknown\n"),
         ("cars", "stanford_cars/cars_test_annos_withlabels.mat", "no matrix"),
+        ("imagenet1k", "ILSVRC2012_devkit_t12/data/meta.mat", "no matrix"),
+        ("kitti", "eigen_test_files_with_gt.txt", "2011_09_26/x.png None 721.5377\n"),
+        ("roxford5k", "gnd_roxford5k.pkl", "cos\nsystem\n(S'true'\ntR."),
+        ("spair71k", "SPair-71k/PairAnnotation/test/000009-a-b:cat.json", "\ufeff"),
         ("imagenet1k", "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", "1\n9\n1\n"),
     ],
 )
