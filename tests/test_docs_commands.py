@@ -28,6 +28,7 @@ from ssleval.cli.gate import _margin
 from ssleval.core.registry import summaries
 from ssleval.datasets.catalog import list_datasets
 from ssleval.run.measure import evaluate
+from ssleval.run.rehearse import Cost
 from ssleval.run.settings import build_task, parse_settings
 from ssleval.run.suites import read_suite
 from ssleval.train import read_config
@@ -313,6 +314,7 @@ def test_a_printed_line_runs(cli: Cli, monkeypatch: pytest.MonkeyPatch, measured
         monkeypatch.setattr("ssleval.run.sweep.load", untrained)
         # Timing a few batches is not what is looked at.
         monkeypatch.setattr("ssleval.features.source.seconds_per_image", seconds)
+        monkeypatch.setattr("ssleval.run.estimate.rehearse", lambda *_: Cost())
         source, _, location = words[words.index("--dataset") + 1].partition(":")
         if source in MADE:
             MADE[source][0](location)

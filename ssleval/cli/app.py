@@ -12,6 +12,7 @@ from typer import Option
 from ssleval.cli.cache import cache_app
 from ssleval.cli.commands import Command, Group
 from ssleval.cli.compare import compare_
+from ssleval.cli.datasets import datasets_app
 from ssleval.cli.doctor import doctor
 from ssleval.cli.endings import INTERRUPTED, ended, open_streams, refuse_unusable
 from ssleval.cli.export import export_app
@@ -44,6 +45,7 @@ for panel, commands in _COMMANDS.items():
     for name, command in commands.items():
         app.command(name=name, cls=Command, rich_help_panel=panel)(command)
 app.add_typer(show_app, name="show", rich_help_panel="Look")
+app.add_typer(datasets_app, name="datasets", rich_help_panel="Data and cache")
 app.add_typer(export_app, name="export", rich_help_panel="Data and cache")
 app.add_typer(cache_app, name="cache", rich_help_panel="Data and cache")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from ssleval.cli.options import Json, print_rows
+from ssleval.cli.options import Json, print_rows, tell
 
 
 def ls_(
@@ -18,11 +18,20 @@ def ls_(
 ) -> None:
     """List models, tasks, datasets or suites, with what there is to know before choosing.
 
+    Of a dataset that is named in full, the files that a copy has are listed too, and where they come from.
+
     Examples:
       ssleval ls models 'dino*' --supervision self
+      ssleval ls datasets voc2012
       ssleval ls datasets --json
     """
-    from ssleval.cli.tables import rows, selected, table
+    from ssleval.cli.tables import files_of, rows, selected, table
 
     listed = selected(rows(what), {what[:-1]: pattern, "family": family, "supervision": supervision or ""})
-    (print_rows if as_json else table)(listed)
+    files = files_of(pattern.lower()) if what == "datasets" else {}
+    if as_json:
+        print_rows([{**row, **files} for row in listed])
+        return
+    table(listed)
+    for line in ("", f"source: {files['source']}", *files["tree"]) if files else ():
+        tell(line)

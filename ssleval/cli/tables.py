@@ -13,7 +13,7 @@ from ssleval.backbones.zoo import read_zoo
 from ssleval.core import BackboneCard, DatasetCard
 from ssleval.core.escape import terminal_line
 from ssleval.core.registry import suggestion, summaries
-from ssleval.datasets.catalog import list_datasets
+from ssleval.datasets.catalog import expected_files, list_datasets
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.suites import list_suites
 
@@ -37,6 +37,14 @@ def rows(what: str) -> list[dict[str, Any]]:
         return [_dataset(name, entry) for name, entry in list_datasets().items()]
     lines = list_suites() if what == "suites" else summaries("ssleval.tasks")
     return [{what[:-1]: name, "what": line} for name, line in lines.items()]
+
+
+def files_of(name: str) -> dict[str, Any]:
+    """Return where a published dataset comes from and the files that a copy has; {} for other names."""
+    card = list_datasets().get(name)
+    if not isinstance(card, DatasetCard):
+        return {}
+    return {"source": card.source, "tree": [f"DATA_ROOT/{name}/{path}" for path in expected_files(name)]}
 
 
 def selected(rows: list[dict[str, Any]], globs: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -71,6 +71,12 @@ def list_datasets() -> dict[str, DatasetCard | str]:
     return listed
 
 
+def expected_files(name: str) -> tuple[str, ...]:
+    """Return files that a copy of a published set has, as examples below its folder; () for other names."""
+    loader = datasets.get(name)
+    return loader.tree if isinstance(loader, Published) else ()
+
+
 def _hint(source: str, *, is_source: bool) -> str:
     sources = [name for name, item in list_datasets().items() if isinstance(item, str)]
     if is_source:

@@ -121,7 +121,8 @@ class _Problem:
     ) -> None:
         self.binary = targets.ndim == 1 and num_classes == 2
         self.softmax = targets.ndim == 1 and not self.binary
-        self.targets = torch.from_numpy(np.array(targets)).to(device)
+        # Multi-labels below 0 say that nobody is sure: VISSL fits such images as images without the label.
+        self.targets = torch.from_numpy(targets > 0 if targets.ndim > 1 else np.array(targets)).to(device)
         if self.binary:
             self.targets = self.targets[:, None].bool()
         self.columns = 1 if self.binary else num_classes

@@ -205,11 +205,11 @@ def _mean_per_class(samples: Samples, units: Units, correct: str, label: str) ->
 def _mean_average_precision(samples: Samples, units: Units, scores: str, targets: str) -> Influence | None:
     if units is not None:
         return None
-    truth = samples[targets].astype(bool)
+    truth = samples[targets]
     full, without = precisions_without_each(samples[scores].astype(np.float64), truth)
     present = ~np.isnan(full)
     moves = np.where(present, full - without, 0.0) / max(1, present.sum())
-    carriers = truth.sum(axis=0).astype(np.float64)
+    carriers = (truth > 0).sum(axis=0).astype(np.float64)
     return Influence(moves, carriers, None, (0.0, 1.0), np.arange(truth.shape[1]))
 
 

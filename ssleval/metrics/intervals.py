@@ -25,6 +25,7 @@ _MOST_NAMES = 5
 _ELSEWHERE = {
     "mean_per_class_of": ", left out of the mean (DINOv2's metric counts 0)",
     "mean_average_precision_of": ", left out of the mean (scikit-learn counts 0)",
+    "eleven_point_precision_of": ", left out of the mean (scikit-learn counts 0)",
 }
 """What others do with a class that no item shows, by statistic."""
 

@@ -23,7 +23,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.classification import accuracy, classified
-from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 
 
 @tasks.register("logreg")
@@ -40,8 +40,8 @@ class Logreg(VectorPerImage, Task):
     """Fraction of every training class that C is chosen on."""
     tolerance: Positive = 1e-7
     """A fit ends when a step promises less than this fraction of the objective."""
-    metric: Literal["card", "top1", "mean_per_class", "map"] = "card"
-    """Card: the convention of the dataset."""
+    metric: Literal["card", "top1", "mean_per_class", "map", "map_11"] = "card"
+    """Card: the convention of the dataset. ``map_11``: mAP by VOC 2007's 11 points."""
 
     def __post_init__(self) -> None:
         """Refuse an empty range."""
@@ -54,13 +54,15 @@ class Logreg(VectorPerImage, Task):
         """The one score of the dataset's convention."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
+        if self.metric == "map_11":
+            return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
         return (accuracy(self.metric, "correct"),)
 
     def resolved(self, dataset: Dataset) -> "Logreg":
         """Return the task with the metric of the dataset filled in."""
         card = dataset.card
         metric = card.metric if self.metric == "card" else self.metric
-        if (metric == "map") != (card.target == "multilabel"):
+        if (metric in {"map", "map_11"}) != (card.target == "multilabel"):
             raise ConfigError(f"logreg: {card.name} has target {card.target!r}, which {metric} cannot score")
         return replace(self, metric=metric)
 

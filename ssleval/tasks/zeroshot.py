@@ -21,7 +21,7 @@ from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import NotApplicableError
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits, ranked_with_loss
 from ssleval.metrics.classification import top_k_correct
-from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
 _POOLED = Readout("pooled")
@@ -40,14 +40,16 @@ class Zeroshot(Task):
     """Or a file with one name a line, in label order."""
     prompts_sha256: str = ""
     """Hash of all prompts, filled in and recorded; prompts of another hash than given are refused."""
-    metric: Literal["card", "top1", "mean_per_class", "map"] = "card"
-    """The score that leads; card: the convention of the dataset."""
+    metric: Literal["card", "top1", "mean_per_class", "map", "map_11"] = "card"
+    """The score that leads; card: the convention of the dataset. ``map_11``: mAP by VOC 2007's 11 points."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Accuracy and likelihood, or mAP where images have several labels."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
+        if self.metric == "map_11":
+            return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
         accuracies = (
             Metric("top1", mean_of("top1")),
             Metric("top5", mean_of("top5")),
@@ -60,7 +62,7 @@ class Zeroshot(Task):
         """Return the task with templates, metric and the hash of the prompts filled in."""
         card = dataset.card
         metric = card.metric if self.metric == "card" else self.metric
-        if (metric == "map") != (card.target == "multilabel"):
+        if (metric in {"map", "map_11"}) != (card.target == "multilabel"):
             raise NotApplicableError(f"{card.name} has target {card.target!r}, which {metric} cannot score")
         prompts = pinned("zeroshot", card, self.templates, self.class_names, self.prompts_sha256)
         return replace(self, templates=prompts[0], prompts_sha256=prompts[1], metric=metric)
@@ -75,7 +77,7 @@ class Zeroshot(Task):
         labels, backbone = inputs.labels(test), inputs.backbone
         classes = class_embeddings(backbone, class_prompts(inputs.card, self.templates, self.class_names))
         logits = image_text_logits(test[_POOLED], classes, backbone.similarity())
-        if self.metric == "map":
+        if self.metric in {"map", "map_11"}:
             scores = torch.cat([block.cpu() for block in logits]).numpy()
             return Samples(test.ids, {"scores": scores, "targets": labels})
         ranked, loss = ranked_with_loss(logits, labels)

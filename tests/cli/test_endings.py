@@ -36,6 +36,7 @@ NEEDED = {
     "export checkpoint": ["last.pt", "--out", "out.pth"],
     "export scenes": ["out"],
     "cache prune": ["--max-size", "0"],
+    "datasets check": ["digits"],
 }
 """What a command cannot do without."""
 

@@ -92,3 +92,29 @@ def test_files_of_templates_and_of_names(tmp_path: Path) -> None:
         class_prompts(card("mine", "a"), str(templates))
     with pytest.raises(UnknownNameError, match="did you mean imagenet"):
         class_prompts(card("mine", "a"), "imagenets")
+
+
+def test_caltech101_has_clips_names_by_folder() -> None:
+    folders = ("BACKGROUND_Google", "Faces", "airplanes", "ant", "ceiling_fan", "cougar_face", "yin_yang")
+    names = ["background", "off-center face", "airplane", "ant", "ceiling fan", "face of a cougar cat",
+             "yin and yang symbol"]  # fmt: skip
+    prompts = class_prompts(card("caltech101", *folders), "caltech101")
+    assert [texts[0] for texts in prompts] == [f"a photo of a {name}." for name in names]
+    # The same folders under another name are somebody's own classes.
+    assert class_prompts(card("mine", "Faces"), "simple") == (("a photo of a Faces.",),)
+
+
+def test_variants_of_aircraft_may_be_numbers() -> None:
+    prompts = class_prompts(card("aircraft", "707-320", "A300B4", "F/A-18"), "aircraft")
+    expected = ["707-320", "A300B4", "F/A-18"]
+    assert [texts[0] for texts in prompts] == [
+        f"a photo of a {name}, a type of aircraft." for name in expected
+    ]
+    with pytest.raises(ConfigError, match="'707-320' is no word"):
+        class_prompts(card("mine", "707-320", "A300B4"), "simple")
+
+
+def test_a_mark_at_the_start_of_a_file_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    prompts = class_prompts(card("mine", "0", "1"), "simple", str(tmp_path / "names.txt"))
+    assert prompts == (("a photo of a cat.",), ("a photo of a dog.",))

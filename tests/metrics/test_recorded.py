@@ -23,6 +23,7 @@ COLUMNS = {
     "mean_ratio_of": ("c", "d"),
     "ratio_of": ("a", "b"),
     "mean_average_precision_of": ("c", "e"),
+    "eleven_point_precision_of": ("c", "e"),
     "mean_corruption_error_of": ("f",),
     "micro_average_precision_of": ("c", "e", "b"),
     "matched_mean_iou_of": ("g",),
@@ -40,7 +41,9 @@ def test_a_statistic_comes_back_from_its_description(name: str) -> None:
 
 
 def test_a_statistic_of_unknown_making_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"none of matched_mean_iou_of, mean_average"):
+    with pytest.raises(
+        ContractError, match=r"none of eleven_point_precision_of, matched_mean_iou_of, mean_average"
+    ):
         describe(lambda _, weights: weights.sum(1))
 
 

@@ -11,7 +11,7 @@ from ssleval.core import Samples, Statistic, statistics
 from ssleval.core.corruptions import SEVERITIES
 from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
 from ssleval.metrics.micro_ap import micro_average_precision_of
-from ssleval.metrics.multilabel import mean_average_precision_of
+from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
 
@@ -39,6 +39,10 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
     ),
     "mean_average_precision_of": (
         mean_average_precision_of("s", "t"),
+        {"s": lambda random, n: random.random((n, 3)), "t": lambda random, n: random.random((n, 3)) < 0.5},
+    ),
+    "eleven_point_precision_of": (
+        eleven_point_precision_of("s", "t"),
         {"s": lambda random, n: random.random((n, 3)), "t": lambda random, n: random.random((n, 3)) < 0.5},
     ),
     "mean_corruption_error_of": (

@@ -193,6 +193,8 @@ def test_a_real_clip(tmp_path: Path) -> None:
     for kind in ("JPEGImages", "Annotations"):
         (root / kind / "480p").mkdir(parents=True)
         (root / kind / "480p" / "cows").symlink_to(DAVIS / kind / "480p" / "cows")
+    (root / "ImageSets" / "2016").mkdir(parents=True)
+    (root / "ImageSets" / "2016" / "val.txt").write_text("cows\n")
     (result,) = evaluate(
         "pixels",
         "video_segmentation",

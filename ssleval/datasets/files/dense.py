@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
+from PIL import Image
 
 from ssleval.core import IGNORED, Split
 from ssleval.core.settings import Positive, updated
@@ -41,13 +42,17 @@ class _TargetFiles:
     """Relative to ``root``, as are the targets."""
     targets: Sequence[str]
 
-    def stored(self, index: int, modes: tuple[str, ...], expected: str) -> Shaped[np.ndarray, "H W"]:
+    def stored(
+        self, index: int, modes: tuple[str, ...], expected: str, *, any_size: bool = False
+    ) -> Shaped[np.ndarray, "H W"]:
         """Return the pixels of a target as they are in its file, which must have one of PIL's ``modes``."""
         path, image_path = self.root / self.targets[index], self.root / self.images[index]
         with opened(path, str(path)) as target:
             if target.mode not in modes:
                 raise DataError(f"{path}: pixels of mode {target.mode!r}, expected {expected}")
             pixels = np.array(target)
+        if any_size:
+            return pixels
         with header(image_path, str(image_path)) as (image, _):
             width, height = image.size
         if pixels.shape != (height, width):
@@ -108,13 +113,35 @@ class DepthFiles(_TargetFiles):
     invalid: tuple[int, ...] = (0,)
     """Stored values that mean an unknown depth."""
     window: Window = (0.0, 1.0, 0.0, 1.0)
+    any_size: bool = False
+    """Whether images may have another size than their depth; `FittedImages` then gives them that one."""
 
     def __call__(self, index: int) -> Float32[np.ndarray, "H W"]:
         """Return metres, 0 where unknown or outside the window."""
-        stored = self.stored(index, ("I;16", "I;16B", "I"), "depth of 16 bits")
+        stored = self.stored(index, ("I;16", "I;16B", "I"), "depth of 16 bits", any_size=self.any_size)
         metres = stored.astype(np.float32) / np.float32(self.scale)
         metres[np.isin(stored, self.invalid)] = 0
         return inside(metres, self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedImages:
+    """Decodes the i-th image and resizes it to its depth (bilinear), as scripts for ScanNet do."""
+
+    depths: DepthFiles
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Paths below the root."""
+        return self.depths.images
+
+    def __call__(self, index: int) -> Image.Image:
+        """Return image ``index`` in RGB."""
+        files = self.depths
+        depth = files.root / files.targets[index]
+        with header(depth, str(depth)) as (image, _):
+            size = image.size
+        return ImageFiles(files.root, files.images)(index).resize(size, Image.Resampling.BILINEAR)
 
 
 def depth_split(depths: DepthFiles, *, full_hash: bool = False) -> Split:

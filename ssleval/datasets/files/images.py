@@ -137,7 +137,8 @@ def file_split(
     Args:
         root: folder that the paths are relative to; not part of the fingerprint.
         paths: files in order, with forward slashes; they become the ids.
-        targets: int64 labels ``[n]`` or bool multi-labels ``[n c]``; None where images have no label.
+        targets: int64 labels ``[n]``, or multi-labels ``[n c]``, bool or with -1 for a label that counts
+            neither way; None where images have no label.
         full_hash: fingerprint the content of every file as well.
     """
     sizes = file_rows(root, paths, full_hash=full_hash)
@@ -185,7 +186,11 @@ def _size(path: str, name: str) -> int:
 
 def _plain(targets: Shaped[np.ndarray, "n ..."]) -> Iterable[Any]:
     # As JSON can hold them: ints, or the positions of the labels that are set.
-    return map(int, targets) if targets.ndim == 1 else (np.flatnonzero(row).tolist() for row in targets)
+    if targets.ndim == 1:
+        return map(int, targets)
+    if targets.dtype == np.bool_:
+        return (np.flatnonzero(row).tolist() for row in targets)
+    return ([np.flatnonzero(row > 0).tolist(), np.flatnonzero(row < 0).tolist()] for row in targets)
 
 
 def split_folders(root: Path, owner: str = "") -> tuple[str, ...]:

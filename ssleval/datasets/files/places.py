@@ -25,5 +25,9 @@ def places(root: Path) -> Callable[[str], str]:
 
 def say_shared(owner: str, first: str, second: str, what: str) -> None:
     """Say on stderr that two splits share files: deliberate in a trial, and otherwise a score too good."""
-    note = f"ssleval: {owner}: {what} in both {first} and {second}; scores may be too good"
-    print(terminal_line(note), file=sys.stderr)  # noqa: T201
+    say(f"{owner}: {what} in both {first} and {second}; scores may be too good")
+
+
+def say(note: str) -> None:
+    """Print a note about data on stderr."""
+    print(terminal_line(f"ssleval: {note}"), file=sys.stderr)  # noqa: T201

@@ -3,7 +3,8 @@
 A prompt is a template with a class name inserted. For the sets in CLIP's paper the templates are OpenAI's
 (``templates.yaml``); `scenes` has its own; all other sets use "a photo of a {}.". ImageNet and the sets that
 reuse its classes have folders named by WordNet id; their class names are OpenAI's curated ones as OpenCLIP
-lists them (``imagenet.tsv``). Class names that are no words are refused.
+lists them (``imagenet.tsv``). Those of Caltech-101 are CLIP's curated ones (``caltech101.tsv``), by folder.
+Class names that are no words are refused, but for aircraft, whose variants are called 707-320.
 """
 
 import re
@@ -18,6 +19,9 @@ from ssleval.datasets.scenes.captions import class_prompts as scene_prompts
 from ssleval.errors import ConfigError, UnknownNameError
 
 __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
+
+_NUMBERED = {"aircraft", "torchvision:FGVCAircraft"}
+"""Sets whose class names may be numbers."""
 
 Prompts = tuple[tuple[str, ...], ...]
 """The texts of each class, in label order."""
@@ -78,6 +82,13 @@ def imagenet_names() -> dict[str, str]:
     return {wnid: name for wnid, _, name in rows}
 
 
+@cache
+def _caltech101_names() -> dict[str, str]:
+    """Return CLIP's names of the classes of Caltech-101 that are not their folders' own."""
+    rows = (line.partition("\t") for line in _beside("caltech101.tsv").splitlines())
+    return {folder: name for folder, _, name in rows}
+
+
 def _beside(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
@@ -103,6 +114,10 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
         if strange:
             raise ConfigError(f"{card.name}: {strange[0]} is none of the 1,000 classes of ImageNet-1k")
         return tuple(known[wnid] for wnid in ids)
+    if card.name == "caltech101":
+        return tuple(_caltech101_names().get(name, name.replace("_", " ")) for name in names)
+    if card.name in _NUMBERED:
+        return names
     wrong = [name for name in names if not _is_word(name) and templates != "digits"]
     if wrong or not names:
         raise ConfigError(
@@ -128,7 +143,8 @@ def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UnknownNameError(otherwise)
     try:
-        text = path.read_text(encoding="utf-8")
+        # utf-8-sig: editors write a byte-order mark, which would be part of the first text.
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())

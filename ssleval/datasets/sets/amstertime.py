@@ -24,8 +24,8 @@ CARD = DatasetCard(
     train_split="images",
     test_split="images",
     license="not stated; research",
-    source="Yildiz et al. 2022, arXiv:2203.16291, https://doi.org/10.4121/19580806: old/ and new/ in "
-    "amstertime/",
+    source="Yildiz et al. 2022, arXiv:2203.16291, https://doi.org/10.4121/19580806 (size not stated): "
+    "old/ and new/ in amstertime/",
 )
 
 
@@ -36,7 +36,7 @@ def _partner(rows: Int[np.ndarray, " n"], places: int, index: int) -> Groups:
     return Groups(np.array([partner], np.int64), np.zeros(0, np.int64), same_side, group=side)
 
 
-@published(CARD)
+@published(CARD, "old/1.jpg", "new/1.jpg")
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the two folders; partners have one name, whatever its extension."""
     sides = {name: list(class_files(root, (name,))[0]) for name in ("old", "new")}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import class_files, class_folders, file_split
-from ssleval.datasets.published import Copy, published
+from ssleval.datasets.published import Copy, first_folder, published
 from ssleval.errors import DataError
 
 TRAIN_PER_CLASS = 30
@@ -26,14 +26,14 @@ CARD = DatasetCard(
 )
 
 
-@published(CARD, downloads=True)
+@published(CARD, "101_ObjectCategories/CLASS/image_0001.jpg", downloads=True)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the class folders and draw the training images."""
     if options.download:
         from torchvision.datasets import Caltech101
 
         Caltech101(str(root.parent), download=True)
-    base = root / "101_ObjectCategories"
+    base = first_folder(root, (".", "caltech-101"), "101_ObjectCategories") / "101_ObjectCategories"
     names = class_folders(base)
     paths, targets = class_files(base, names)
     # RandomState, not default_rng: NumPy promises never to change its stream.

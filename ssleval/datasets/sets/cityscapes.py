@@ -32,7 +32,11 @@ CARD = DatasetCard(
 )
 
 
-@published(CARD)
+@published(
+    CARD,
+    "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png",
+    "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read leftImg8bit/SPLIT/CITY and the masks of the same frames in gtFine."""
 

@@ -1,10 +1,11 @@
 """Copydays: 157 holiday pictures of INRIA and their copies, cropped, compressed or strongly edited.
 
-Files as published: original/, strong/, crops/PERCENT/ and jpegqual/QUALITY/ in copydays/. Each folder is a
-split; ``strong`` is the scored one (``--split crops/50`` for another). The split ``database`` holds the
-originals and the images of the optional folder distractors/. The optional folder whitening/ holds images that
-a whitening is fitted on. DINO's paper used 10,000 and 20,000 images of YFCC100M for these; the result records
-how many there are.
+Files as published: original/, strong/, crops/PERCENT/ and jpegqual/QUALITY/ in copydays/. The archives of the
+originals and of strong hold no folder: their files may lie in copydays/ itself, where the names of originals
+end in 00. Each folder is a split; ``strong`` is the scored one (``--split crops/50`` for another). The split
+``database`` holds the originals and the images of the optional folder distractors/. The optional folder
+whitening/ holds images that a whitening is fitted on. DINO's paper used 10,000 and 20,000 images of YFCC100M
+for these; the result records how many there are.
 """
 
 from dataclasses import replace
@@ -32,13 +33,21 @@ CARD = DatasetCard(
     train_split="database",
     test_split="strong",
     license="images: their owners'; research",
-    source="Douze et al. 2009, https://lear.inrialpes.fr/~jegou/data.php: the four archives in copydays/",
+    source="Douze et al. 2009, https://lear.inrialpes.fr/~jegou/data.php (size not stated): the four "
+    "archives in copydays/",
 )
 _PREFIX = 4
 """Leading characters of a file name that identify the original."""
 
 
-@published(CARD)
+@published(
+    CARD,
+    "original/200000.jpg",
+    "strong/200001.jpg",
+    "crops/10/200000.jpg",
+    "jpegqual/3/200000.jpg",
+    "distractors/ and whitening/ (optional)",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders of copies, and the two optional folders of other images."""
     others = {name: _images(root, name) for name in ("distractors", "whitening") if (root / name).is_dir()}
@@ -62,9 +71,13 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
 
 def _images(root: Path, folder: str) -> list[str]:
-    if not (root / folder).is_dir():
+    if (root / folder).is_dir():
+        return list(class_files(root, (folder,))[0])
+    loose = sorted(path.name for path in root.glob("[0-9]*.jpg"))
+    chosen = [name for name in loose if name.endswith("00.jpg") == (folder == "original")]
+    if folder not in {"original", "strong"} or not chosen:
         raise DataError(f"copydays: no folder {root / folder}; unpack all four archives there")
-    return list(class_files(root, (folder,))[0])
+    return chosen
 
 
 def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, published, read_lines
+from ssleval.datasets.published import Copy, first_folder, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -18,10 +18,17 @@ CARD = DatasetCard(
 )
 
 
-@published(CARD)
+@published(
+    CARD,
+    "CUB_200_2011/images/001.Black_footed_Albatross/NAME.jpg",
+    "CUB_200_2011/images.txt",
+    "CUB_200_2011/image_class_labels.txt",
+    "CUB_200_2011/train_test_split.txt",
+    "CUB_200_2011/classes.txt",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the numbered lists; every line holds a number and a value."""
-    base = root / "CUB_200_2011"
+    base = first_folder(root, ("CUB_200_2011", "."), "images.txt")
     paths = _column(base / "images.txt")
     labels = _column(base / "image_class_labels.txt")
     is_train = _column(base / "train_test_split.txt")

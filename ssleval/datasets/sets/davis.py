@@ -1,16 +1,18 @@
 """davis:PATH, clips in the layout of DAVIS: the object of every pixel in every frame.
 
 Files are JPEGImages/480p/CLIP/FRAME.jpg and Annotations/480p/CLIP/FRAME.png. The split ``val`` holds the
-clips of ImageSets/2017/val.txt, or all annotated clips where that list is absent. Palette masks follow
-DAVIS-2017: 0 is background, 1... are objects, 255 is void and counts as background. Grey masks with 0 and 255
-alone follow DAVIS-2016: one object. Grey masks with other values hold indices; 255 beside them is refused.
+clips of the first list there is: ImageSets/2017/val.txt, ImageSets/2016/val.txt, or ImageSets/480p/val.txt,
+in which the archive of DAVIS-2016 lists frames. A folder without a list is refused: nobody can tell clips to
+train on from clips to score. Palette masks follow DAVIS-2017: 0 is background, 1... are objects, 255 is
+void and counts as background. Grey masks with 0 and 255 alone follow DAVIS-2016: one object. Grey masks with
+other values hold indices; 255 beside them is refused.
 
 Source: Pont-Tuset et al. 2017, arXiv:1704.00675; https://davischallenge.org
 """
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +24,7 @@ from ssleval.errors import DataError
 
 IMAGES = "JPEGImages/480p"
 MASKS = "Annotations/480p"
+LISTS = tuple(f"ImageSets/{version}/val.txt" for version in ("2017", "2016", "480p"))
 VOID = 255
 
 
@@ -60,16 +63,20 @@ def _mask(root: Path, paths: Sequence[str], index: int) -> UInt8[np.ndarray, "H 
 
 
 def _clips(root: Path) -> list[str]:
-    listed = root / "ImageSets" / "2017" / "val.txt"
-    if listed.is_file():
-        return read_lines(listed)
-    folder = root / MASKS
-    clips = []
-    if folder.is_dir():
-        clips = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_stray(path.name))
-    if not clips:
-        raise DataError(f"{root}: no clips in {MASKS}; expected the layout of DAVIS")
-    return clips
+    """Return the names of the clips to score, in the order of the first list that is there."""
+    listed = next((root / name for name in LISTS if (root / name).is_file()), None)
+    if listed is None:
+        raise DataError(
+            f"{root}: none of {', '.join(LISTS)}, which tell the clips to score from those to train on; "
+            f"unpack the whole archive of DAVIS, or write the names of your clips to {LISTS[0]}, one a line"
+        )
+    lines = read_lines(listed)
+    if listed.parent.name == "480p":
+        # One line for every frame: /JPEGImages/480p/CLIP/FRAME.jpg /Annotations/480p/CLIP/FRAME.png
+        lines = list(dict.fromkeys(PurePosixPath(line.split()[0]).parent.name for line in lines))
+    if not lines or len(set(lines)) < len(lines):
+        raise DataError(f"{listed}: {len(lines)} clips, {len(set(lines))} different ones; list each one once")
+    return lines
 
 
 def _frames(root: Path, clip: str) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """hf:ORG/NAME@REVISION, a Hugging Face dataset, or hf:DIRECTORY, a local copy of one.
 
 The image column and the label column are recognised by their types; two candidates are refused. The split
-``validation`` is called val. A configuration of a set is written ORG/NAME/CONFIG@REVISION.
+``validation`` is called val. A test split whose labels are all -1 was published without them: val is scored.
+A configuration of a set is written ORG/NAME/CONFIG@REVISION.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import decode, fingerprint
+from ssleval.datasets.files.places import say
 from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.errors import ConfigError, DataError
 
@@ -46,7 +48,9 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     if not location:
         raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
     loaded = _load(location, name)
-    splits = {{"validation": "val"}.get(split, split): rows for split, rows in loaded.items()}
+    splits = _labelled(
+        name, {{"validation": "val"}.get(split, split): rows for split, rows in loaded.items()}
+    )
     if "train" not in splits or not {"test", "val"} & set(splits):
         raise DataError(
             f"{name}: needs a train split and a test or validation one, found {', '.join(loaded)}"
@@ -67,10 +71,28 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
 
     def open_split(split: str) -> Split:
         names = {"train", split}
-        refuse_untrained(name, {one: _labels(splits[one], label) for one in names})
+        refuse_untrained(name, {one: _labels(f"{name}/{one}", splits[one], label) for one in names})
         return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
 
     return Dataset(card, open_split)
+
+
+def _labelled(name: str, splits: dict[str, Any]) -> dict[str, Any]:
+    """Return the splits without a test split that was published without labels: -1 or none at all."""
+    if not {"test", "val"} <= set(splits):
+        return splits
+    kinds = _kinds(splits["test"].features)
+    known = [label for column in kinds for label in splits["test"].with_format(None)[column][:]]
+    if len(kinds) != 1 or not known or not all(label is None or label == -1 for label in known):
+        return splits
+    say(f"{name}: its test split has no labels; val is scored in its place")
+    return {split: rows for split, rows in splits.items() if split != "test"}
+
+
+def _kinds(features: Any) -> list[str]:
+    import datasets as hub
+
+    return [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
 
 
 def _load(location: str, name: str) -> dict[str, Any]:
@@ -108,7 +130,7 @@ def _columns(name: str, features: Any) -> tuple[str, str]:
     import datasets as hub
 
     images = [column for column, kind in features.items() if isinstance(kind, hub.Image)]
-    labels = [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
+    labels = _kinds(features)
     for kind, columns in (("Image", images), ("ClassLabel", labels)):
         if len(columns) != 1:
             shown = ", ".join(columns) or f"none among {', '.join(features)}"
@@ -120,13 +142,20 @@ def _split(name: str, rows: Any, image: str, label: str, *, full_hash: bool) -> 
     import datasets as hub
 
     undecoded = _Rows(name, rows.select_columns([image]).cast_column(image, hub.Image(decode=False)), image)
-    targets = _labels(rows, label)
+    targets = _labels(name, rows, label)
     mark = fingerprint(_lines(undecoded, targets, full_hash=full_hash))
     return Split([f"{index:06d}" for index in range(len(rows))], undecoded, targets, mark)
 
 
-def _labels(rows: Any, label: str) -> Int[np.ndarray, " n"]:
-    return np.asarray(rows.with_format(None)[label][:], dtype=np.int64)
+def _labels(name: str, rows: Any, label: str) -> Int[np.ndarray, " n"]:
+    stated = rows.with_format(None)[label][:]
+    unlabelled = [row for row, one in enumerate(stated) if one is None or one < 0]
+    if unlabelled:
+        raise DataError(
+            f"{name}: {len(unlabelled)} of {len(stated)} rows have no label, such as row {unlabelled[0]}; "
+            "leave them out"
+        )
+    return np.asarray(stated, dtype=np.int64)
 
 
 def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool) -> Iterator[list[str | int]]:

@@ -6,16 +6,20 @@ one split, or one for each corruption. Their heads are fitted on ImageNet-1k.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
-from ssleval.datasets.files.images import class_files, class_folders, file_split
-from ssleval.datasets.published import Copy, Published, Reader, read_json
+from ssleval.core.text import some
+from ssleval.datasets.files.images import class_files, class_folders, file_split, is_stray
+from ssleval.datasets.files.places import say
+from ssleval.datasets.published import Copy, Published, Reader, read_json, read_lines
 from ssleval.errors import DataError
 
 TERMS = "ImageNet's: non-commercial research"
@@ -72,8 +76,8 @@ CARDS: Mapping[str, DatasetCard] = {
             classes=1000,
             lengths={"test": 46_837},
             license="Apache-2.0 (labels); images of ImageNet",
-            source="Beyer et al. 2020, https://github.com/google-research/reassessed-imagenet: real.json in "
-            "imagenet_real/, the images in imagenet1k/val/ beside it",
+            source="Beyer et al. 2020, https://github.com/google-research/reassessed-imagenet (2 MB): "
+            "real.json in imagenet_real/, the images in imagenet1k/val/ beside it",
         ),
         DatasetCard(
             name="imagenet_c",
@@ -88,43 +92,157 @@ CARDS: Mapping[str, DatasetCard] = {
 }
 
 
-def _folders(
-    places: Mapping[str, str], root: Path, options: DatasetOptions, *, numbered: bool = False
-) -> Copy:
-    """Read class folders; ``places`` maps each split to its sub-folder."""
-    first = root / next(iter(places.values()))
+def _folders(place: str, root: Path, options: DatasetOptions, *, numbered: bool = False) -> Copy:
+    """Read the class folders in ``place``, which the archive unpacks to, or in the root itself."""
+    folder = root / place if (root / place).is_dir() else root
     # As text, the class number 10 would come before 2.
-    names = tuple(sorted(_named(first, r"\d+", "class numbers"), key=int)) if numbered else _wnids(first)
+    names = tuple(sorted(_named(folder, r"\d+", "class numbers"), key=int)) if numbered else _wnids(folder)
+    if numbered:
+        _refuse_other_variants(folder)
 
-    def open_split(split: str) -> Split:
-        folder = root / places[split]
-        if set(class_folders(folder)) != set(names):
-            raise DataError(f"{folder}: other class folders than {first}")
-        paths, labels = class_files(folder, names)
-        return file_split(folder, paths, labels, full_hash=options.full_hash)
+    def open_split(split: str) -> Split:  # noqa: ARG001
+        return file_split(folder, *class_files(folder, names), full_hash=options.full_hash)
 
     return Copy(names, open_split)
+
+
+def _refuse_other_variants(folder: Path) -> None:
+    """Refuse the other variants of ImageNet-V2, as large and far easier, by the file names of class 0."""
+    names = {path.stem[:8] for path in (folder / "0").glob("*") if not is_stray(path.name)}
+    variant = next((variant for variant, known in _V2.items() if names == set(known.split())), "")
+    if variant in {"threshold-0.7", "top-images"}:
+        raise DataError(f"{folder}: the variant {variant}; expected matched-frequency, as in papers")
+    if not variant:
+        say(f"imagenet_v2: file names in {folder / '0'} are of no variant; papers use matched-frequency")
+
+
+_V2 = {
+    "matched-frequency": "58fbc3e7 64f661b9 66123ec1 7e4a8987 8e1374a4 "
+    "bcf8a532 c0c1167c cc19eded d337d803 efae46d9",
+    "threshold-0.7": "0af3f1b5 58fbc3e7 64f661b9 66123ec1 83f4031f "
+    "8e1374a4 a31041fd b29121a2 bcf8a532 f65e9778",
+    "top-images": "0af3f1b5 58fbc3e7 83f4031f 8e1374a4 b29121a2 bcf8a532 c0c1167c cc19eded e5cdec32 efae46d9",
+}
+"""First eight digits of the file names of class 0, by variant.
+
+Source:
+    data/datasets/imagenetv2-{b-33,a-44,c-12}.json of github.com/modestyachts/ImageNetV2.
+"""
+
+
+def _corruptions(root: Path, options: DatasetOptions) -> Copy:
+    """Read the corruptions that are there, also where only some of the five archives were fetched."""
+    tops = (root, *(root / top for top in ("blur", "digital", "extra", "noise", "weather")))
+    folders = {
+        split: top / place for split, place in _CORRUPTED.items() for top in tops if (top / place).is_dir()
+    }
+    if not folders:
+        raise DataError(f"{root}: no folder such as {next(iter(_CORRUPTED.values()))}")
+    names = _wnids(next(iter(folders.values())))
+
+    def open_split(split: str) -> Split:
+        if split not in folders:
+            shown = some(sorted({one.rpartition("-")[0] for one in folders}), 15)
+            raise DataError(f"{root}: no folder {_CORRUPTED[split]}; there are {shown} (see --split)")
+        folder = folders[split]
+        if set(class_folders(folder)) != set(names):
+            raise DataError(f"{folder}: other class folders than {next(iter(folders.values()))}")
+        return file_split(folder, *class_files(folder, names), full_hash=options.full_hash)
+
+    return Copy(names, open_split)
+
+
+class _Validation(NamedTuple):
+    folder: Path
+    names: tuple[str, ...]
+    paths: Sequence[str]
+    """Class by class, in order of their names."""
+    labels: Int64[np.ndarray, " n"]
+
+
+def _validation(root: Path) -> _Validation:
+    """Return the validation images in class folders, or loose as the archive leaves them, with a list."""
+    folder = root / _image_folder(root) / "val"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    if not any(entry.is_dir() and not is_stray(entry.name) for entry in folder.iterdir()):
+        images = sorted(path.name for path in folder.glob("*.JPEG") if not is_stray(path.name))
+        wnid_of = _listed_classes(root)
+        if unknown := [name for name in images if Path(name).stem not in wnid_of]:
+            raise DataError(f"{folder / unknown[0]}: in no list of classes ({len(unknown)} such files)")
+        names = tuple(sorted(set(wnid_of.values())))
+        images.sort(key=lambda name: wnid_of[Path(name).stem])
+        labels = np.array([names.index(wnid_of[Path(name).stem]) for name in images], np.int64)
+        return _Validation(folder, names, images, labels)
+    names = _wnids(folder)
+    return _Validation(folder, names, *class_files(folder, names))
+
+
+def _listed_classes(root: Path) -> dict[str, str]:
+    """Return the WordNet id of every validation image, from Kaggle's list or from the development kit."""
+    kaggle, kit = root / "LOC_val_solution.csv", root / "ILSVRC2012_devkit_t12" / "data"
+    if kaggle.is_file():
+        # ImageId,PredictionString: ILSVRC2012_val_00048981,n03995372 85 1 499 272
+        rows = (line.split(",", 1) for line in read_lines(kaggle)[1:])
+        return {image: boxes.strip('"').split()[0] for image, boxes in rows}
+    if not (kit / "meta.mat").is_file():
+        raise DataError(
+            f"{root}: the images in val/ lie in no class folders, and neither {kaggle.name} nor "
+            "ILSVRC2012_devkit_t12/data/ tells their classes"
+        )
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    # Of 1,860 synsets, the classes are those without children; numbers are ILSVRC2012_ID, from 1.
+    try:
+        synsets = loadmat(kit / "meta.mat", squeeze_me=True)["synsets"]
+    except (MatReadError, RuntimeError) as error:
+        raise DataError(f"{kit / 'meta.mat'}: not a whole MATLAB file ({error}); fetch it again") from error
+    wnid_of = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if not one["num_children"]}
+    numbers = read_lines(kit / "ILSVRC2012_validation_ground_truth.txt")
+    return {f"ILSVRC2012_val_{row:08d}": wnid_of[int(number)] for row, number in enumerate(numbers, 1)}
+
+
+def _image_folder(root: Path) -> str:
+    """Return where train/ and val/ lie: the folder itself, or where Kaggle's archive has them."""
+    return "." if (root / "val").is_dir() else "ILSVRC/Data/CLS-LOC"
+
+
+def _imagenet1k(root: Path, options: DatasetOptions) -> Copy:
+    val = _validation(root)
+
+    def open_split(split: str) -> Split:
+        if split == "val":
+            return file_split(val.folder, val.paths, val.labels, full_hash=options.full_hash)
+        folder = root / _image_folder(root) / split
+        if set(class_folders(folder)) != set(val.names):
+            raise DataError(f"{folder}: other class folders than {val.folder}, or than its list has")
+        return file_split(folder, *class_files(folder, val.names), full_hash=options.full_hash)
+
+    return Copy(val.names, open_split)
 
 
 def _reassessed(root: Path, options: DatasetOptions) -> Copy:
     """Read the label sets of the validation images; images with an empty set are left out."""
-    listed, val = root / "real.json", root.parent / "imagenet1k" / "val"
-    names = _wnids(val)
+    listed, val = root / "real.json", _validation(root.parent / "imagenet1k")
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         label_sets: list[list[int]] = read_json(listed)
-        path_of = {Path(path).stem: path for path in class_files(val, names)[0]}
+        path_of = {Path(path).stem: path for path in val.paths}
         images = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(label_sets) + 1)]
         missing = [image for image in images if image not in path_of]
         if missing:
-            raise DataError(f"{val}: {len(missing)} images of {listed.name} are absent, such as {missing[0]}")
+            raise DataError(
+                f"{val.folder}: {len(missing)} images of {listed.name} are absent, such as {missing[0]}"
+            )
         kept = [row for row, labels in enumerate(label_sets) if labels]
-        targets = np.zeros((len(kept), len(names)), dtype=bool)
+        targets = np.zeros((len(kept), len(val.names)), dtype=bool)
         for row, index in enumerate(kept):
             targets[row, label_sets[index]] = True
-        return file_split(val, [path_of[images[row]] for row in kept], targets, full_hash=options.full_hash)
+        paths = [path_of[images[row]] for row in kept]
+        return file_split(val.folder, paths, targets, full_hash=options.full_hash)
 
-    return Copy(names, open_split)
+    return Copy(val.names, open_split)
 
 
 def _wnids(folder: Path) -> tuple[str, ...]:
@@ -139,15 +257,29 @@ def _named(folder: Path, pattern: str, expected: str) -> tuple[str, ...]:
     return names
 
 
-_READERS: Mapping[str, Reader] = {
-    "imagenet_v2": partial(_folders, {"test": "."}, numbered=True),
-    "imagenet_real": _reassessed,
-    "imagenet_c": partial(_folders, _CORRUPTED),
+_READERS: Mapping[str, tuple[Reader, tuple[str, ...]]] = {
+    "imagenet_v2": (
+        partial(_folders, "imagenetv2-matched-frequency-format-val", numbered=True),
+        ("imagenetv2-matched-frequency-format-val/0/58fbc3e79ef15162b7726de04e98c90bb91a3055.jpeg",),
+    ),
+    "imagenet_a": (partial(_folders, "imagenet-a"), ("imagenet-a/n01498041/NAME.jpg",)),
+    "imagenet_r": (partial(_folders, "imagenet-r"), ("imagenet-r/n01443537/NAME.jpg",)),
+    "imagenet_sketch": (partial(_folders, "sketch"), ("sketch/n01440764/sketch_0.JPEG",)),
+    "imagenet_real": (_reassessed, ("real.json", "../imagenet1k/val/ as in imagenet1k")),
+    "imagenet_c": (_corruptions, ("gaussian_noise/1/n01440764/ILSVRC2012_val_00000293.JPEG",)),
 }
 
-_TRAINED = Published(CARDS["imagenet1k"], partial(_folders, {"val": "val", "train": "train"}))
+_TRAINED = Published(
+    CARDS["imagenet1k"],
+    _imagenet1k,
+    tree=(
+        "train/n01440764/n01440764_18.JPEG",
+        "val/n01440764/ILSVRC2012_val_00000293.JPEG",
+        "or val/ILSVRC2012_val_00000001.JPEG with LOC_val_solution.csv or ILSVRC2012_devkit_t12/data/",
+        "or both below ILSVRC/Data/CLS-LOC/",
+    ),
+)
 datasets.register("imagenet1k")(_TRAINED)
 
-for _name in CARDS.keys() - {"imagenet1k"}:
-    _reader = _READERS.get(_name, partial(_folders, {"test": "."}))
-    datasets.register(_name)(Published(CARDS[_name], _reader, fitted_on=_TRAINED))
+for _name, (_reader, _tree) in _READERS.items():
+    datasets.register(_name)(Published(CARDS[_name], _reader, fitted_on=_TRAINED, tree=_tree))

@@ -32,6 +32,12 @@ CARDS = {
 }
 
 
+_TREES = {
+    "2018": ("train_val2018/Actinopterygii/2229/NAME.jpg", "train2018.json", "val2018.json"),
+    "2021": ("train/CLASS/NAME.jpg", "val/CLASS/NAME.jpg", "train.json", "val.json"),
+}
+
+
 def read(year: str, root: Path, options: DatasetOptions) -> Copy:
     """Read the JSON lists; labels are the category numbers, which must start at 0 without gaps."""
     suffix = "2018" if year == "2018" else ""
@@ -54,4 +60,4 @@ def read(year: str, root: Path, options: DatasetOptions) -> Copy:
 
 
 for _year, _card in CARDS.items():
-    datasets.register(_card.name)(Published(_card, partial(read, _year)))
+    datasets.register(_card.name)(Published(_card, partial(read, _year), tree=_TREES[_year]))

@@ -33,7 +33,21 @@ def _card(name: str, images: int, archive: str) -> DatasetCard:
     )
 
 
-CARDS = {"met": _card("met", 397_121, "MET (28 GB)"), "met_mini": _card("met_mini", 38_307, "small_MET")}
+CARDS = {
+    "met": _card("met", 397_121, "MET (28 GB)"),
+    "met_mini": _card("met_mini", 38_307, "small_MET (size not stated)"),
+}
+
+
+_TREE = (
+    "ground_truth/MET_database.json or mini_MET_database.json",
+    "ground_truth/testset.json",
+    "ground_truth/valset.json",
+    "images/MET/1/0.jpg",
+    "images/test_met/",
+    "images/test_other/",
+    "images/test_noart/",
+)
 
 
 def read(name: str, root: Path, options: DatasetOptions) -> Copy:
@@ -51,7 +65,9 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
             raise DataError(f"{table}: {most} is listed {count} times; fetch the published file again")
         key = "id" if split == "database" else "MET_id"
         targets = np.array([_exhibit(table, row, entry, key) for row, entry in enumerate(content)], np.int64)
-        return file_split(root / "images", paths, targets, full_hash=options.full_hash)
+        # The archives of images hold MET/, test_met/ and so on, and no folder images/.
+        base = root / "images" if (root / "images").is_dir() else root
+        return file_split(base, paths, targets, full_hash=options.full_hash)
 
     return Copy((), open_split)
 
@@ -80,4 +96,4 @@ def _exhibit(table: Path, row: int, entry: Any, key: str) -> int:
 
 
 for _name, _described in CARDS.items():
-    datasets.register(_name)(Published(_described, partial(read, _name)))
+    datasets.register(_name)(Published(_described, partial(read, _name), tree=_TREE))

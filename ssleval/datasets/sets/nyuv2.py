@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.published import Copy, published, read_lines
+from ssleval.datasets.published import Copy, first_folder, listed_in, published, read_lines
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
@@ -18,24 +18,38 @@ WINDOWS = {
 }
 """First and last + 1 row and column of 480 x 640."""
 
+LISTS = ("nyu_{split}.txt", "nyudepthv2_{split}_files_with_gt.txt")
+"""The same lists as DINOv2's and BTS's code name them."""
+BASES = {"train": (".", "sync", "nyu_depth_v2/sync"), "test": (".", "official_splits/test")}
+"""Folders that the paths in the lists begin in."""
+
 CARD = DatasetCard(
     name="nyuv2",
     target="depth",
     lengths={"train": 24_231, "test": 654},
     max_depth=10.0,
     license="not stated, research",
-    source="Silberman et al. 2012; https://github.com/cleinc/bts, nyu_depth_v2: nyu_train.txt, nyu_test.txt "
-    "and the folders they name in nyuv2/",
+    source="Silberman et al. 2012; https://github.com/cleinc/bts (4 GB): the lists nyu_train.txt and "
+    "nyu_test.txt, or BTS's of other names, and the folders they name in nyuv2/",
 )
 
 
-@published(CARD)
+@published(
+    CARD,
+    "sync/kitchen_0028b/rgb_00045.jpg",
+    "sync/kitchen_0028b/sync_depth_00045.png",
+    "official_splits/test/bathroom/rgb_00045.jpg",
+    "official_splits/test/bathroom/sync_depth_00045.png",
+    "nyudepthv2_train_files_with_gt.txt",
+    "nyudepthv2_test_files_with_gt.txt",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
-    """Read nyu_SPLIT.txt."""
+    """Read nyu_SPLIT.txt, or BTS's list of another name."""
 
     def open_split(split: str) -> Split:
-        rows = [line.split() for line in read_lines(root / f"nyu_{split}.txt")]
-        images, depths = ([row[column].removeprefix("/") for row in rows] for column in (0, 1))
+        rows = [line.split() for line in read_lines(listed_in(root, *LISTS, split=split))]
+        base = first_folder(root, BASES[split], rows[0][0].strip("/")).relative_to(root)
+        images, depths = ([(base / row[column].strip("/")).as_posix() for row in rows] for column in (0, 1))
         files = DepthFiles(root, images, depths, scale=1000.0, window=WINDOWS[split])
         return depth_split(files, full_hash=options.full_hash)
 

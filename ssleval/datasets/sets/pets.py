@@ -6,7 +6,7 @@ import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, published, read_lines
+from ssleval.datasets.published import Copy, first_folder, published, read_lines
 from ssleval.errors import DataError
 
 CARD = DatasetCard(
@@ -21,14 +21,20 @@ CARD = DatasetCard(
 )
 
 
-@published(CARD, downloads=True)
+@published(
+    CARD,
+    "oxford-iiit-pet/images/Abyssinian_1.jpg",
+    "oxford-iiit-pet/annotations/trainval.txt",
+    "oxford-iiit-pet/annotations/test.txt",
+    downloads=True,
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ``annotations/``, which number classes from 1."""
     if options.download:
         from torchvision.datasets import OxfordIIITPet
 
         OxfordIIITPet(str(root), download=True)
-    base = root / "oxford-iiit-pet"
+    base = first_folder(root, ("oxford-iiit-pet", "."), "annotations")
     rows = {split: _rows(base / "annotations" / f"{split}.txt") for split in CARD.lengths}
     breeds = {label: image.rpartition("_")[0] for image, label in rows["trainval"]}
 

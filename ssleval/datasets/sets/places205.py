@@ -22,7 +22,12 @@ CARD = DatasetCard(
 IMAGES = "data/vision/torralba/deeplearning/images256"
 
 
-@published(CARD)
+@published(
+    CARD,
+    f"{IMAGES}/a/abbey/NAME.jpg",
+    "trainvalsplit_places205/train_places205.csv",
+    "trainvalsplit_places205/val_places205.csv",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read lists with lines of a path and a class number; the name of a class is that of its folder."""
     val = _rows(root, "val")

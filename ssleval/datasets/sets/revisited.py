@@ -1,15 +1,16 @@
 """Revisited Oxford and Paris buildings: landmarks with easy, hard and junk images.
 
 Files as published: jpg/ and gnd_NAME.pkl, or gnd_NAME.json with the same content, in a folder of the set's
-name. No code in the pickle is run. The split ``queries`` holds whole query images, as DINO uses them. The
-split ``boxes`` holds the queries cropped to the published boxes, as the benchmark defines them (``--split
-boxes``).
+name. Images that are not in jpg/ are looked for in the folder itself, as oxbuild_images.tgz leaves them
+there, and in folders below it, as paris_1.tgz and paris_2.tgz do (paris/BUILDING/). No code in the pickle is
+run. The split ``queries`` holds whole query images, as DINO uses them. The split ``boxes`` holds the queries
+cropped to the published boxes, as the benchmark defines them (``--split boxes``).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.core.targets import Groups
-from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.images import file_split, images_below, is_stray
 from ssleval.datasets.files.plainpickle import read_plain_pickle
 from ssleval.datasets.published import Copy, Published, read_json
 from ssleval.errors import DataError
@@ -60,7 +61,8 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
     gallery, queries, groups, boxes = _checked(table, content)
 
     def open_split(split: str) -> Split:
-        paths = [f"jpg/{image}.jpg" for image in (gallery if split == "gallery" else queries)]
+        place = _places(root, [*gallery, *queries])
+        paths = [place[image] for image in (gallery if split == "gallery" else queries)]
         files = file_split(root, paths, full_hash=options.full_hash)
         if split == "gallery":
             return files
@@ -70,6 +72,23 @@ def read(name: str, root: Path, options: DatasetOptions) -> Copy:
         return replace(files, image=image, fingerprint=mark, target=groups.__getitem__)
 
     return Copy((), open_split)
+
+
+def _places(root: Path, images: list[str]) -> dict[str, str]:
+    """Return where each image lies below the root."""
+    places = {image: f"jpg/{image}.jpg" for image in images}
+    if (root / places[images[0]]).is_file():
+        return places
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_stray(path.name))
+    found = [path.name for path in root.glob("*.jpg")]
+    found += [path for folder in folders for path in images_below(str(root / folder), folder)]
+    for path in sorted(found):
+        image = PurePosixPath(path).stem
+        if image in places and places[image] != f"jpg/{image}.jpg":
+            raise DataError(f"{root}: {places[image]} and {path} have one name; keep one of them")
+        if image in places:
+            places[image] = path
+    return places
 
 
 def _checked(table: Path, content: Any) -> tuple[list[str], list[str], tuple[Groups, ...], Boxes]:
@@ -97,5 +116,10 @@ def _groups(entry: Mapping[str, Any], row: int) -> Groups:
     return Groups(easy, hard, junk, group=row)
 
 
+_TREES = {
+    "roxford5k": ("jpg/all_souls_000000.jpg", "gnd_roxford5k.pkl"),
+    "rparis6k": ("paris/defense/paris_defense_000000.jpg (or jpg/)", "gnd_rparis6k.pkl"),
+}
+
 for _name, _described in CARDS.items():
-    datasets.register(_name)(Published(_described, partial(read, _name)))
+    datasets.register(_name)(Published(_described, partial(read, _name), tree=_TREES[_name]))

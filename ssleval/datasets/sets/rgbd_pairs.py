@@ -1,13 +1,18 @@
 """rgbd_pairs:PATH, pairs of colour images with depth and the pose of their camera.
 
 PATH holds one sequence of NAME.color.EXT, NAME.depth.png and NAME.pose.txt (4 x 4, camera to world, metres),
-with camera-intrinsics.txt (3 x 3, pixels), as in 7-Scenes and ScanNet. The optional PATH/pairs.txt names two
-frames on every line. Without it, every frame is paired with the first later frame whose camera is rotated by
-15 degrees or more; a frame without such a later frame is left out. PATH/depth.yaml is that of `rgbd:PATH`.
+with camera-intrinsics.txt (3 x 3, pixels). A sequence of 7-Scenes has none: its own are taken, 585 pixels
+around 320, 240. The export of a scene of ScanNet is read as well: color/N.jpg, depth/N.png, pose/N.txt and
+intrinsic/intrinsic_depth.txt, where colour is resized to the depth (bilinear) and frames without a pose are
+left out. The optional PATH/pairs.txt names two frames on every line. Without it, every frame is paired with
+the first later frame whose camera is rotated by 15 degrees or more; a frame without such a later frame is
+left out. PATH/depth.yaml is that of `rgbd:PATH`.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,22 +20,25 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
-from ssleval.datasets.files.dense import DepthFiles, color_sequence, read_format
+from ssleval.datasets.files.dense import DepthFiles, FittedImages, by_stem, color_sequence, read_format
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
-from ssleval.datasets.published import read_lines
+from ssleval.datasets.files.places import say
+from ssleval.datasets.published import read_lines, read_text
 from ssleval.errors import ConfigError, DataError
 
 DEGREES = 15.0
 """Least rotation between the cameras of a pair, if there is no list of pairs."""
 RIGID = 0.02
 """Largest deviation from the identity of a rotation times its transpose: files round, and sensors average."""
+SEVEN_SCENES = np.array([[585.0, 0.0, 320.0], [0.0, 585.0, 240.0], [0.0, 0.0, 1.0]])
+"""Of its depth camera, as its page states; frames have 640 x 480 pixels."""
 UNIT = np.array([0.0, 0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
     names: list[str]
-    images: ImageFiles
+    images: ImageFiles | FittedImages
     depths: DepthFiles
     poses: Float64[np.ndarray, "n 4 4"]
     intrinsics: Float64[np.ndarray, "3 3"]
@@ -77,20 +85,51 @@ def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _open(root: Path) -> _Sequence:
-    names, images, depths = color_sequence(root)
+    scanned = all((root / name).is_dir() for name in ("color", "depth", "pose"))
+    names, images, depths, pose_files = _scannet(root) if scanned else _in_one_folder(root)
     if len(images) < 2:
         raise DataError(f"rgbd_pairs:{root}: {len(images)} images NAME.color.EXT; a pair needs two")
     form = read_format(root / "depth.yaml")
-    poses = np.stack([_pose(root / f"{name}.pose.txt") for name in names])
+    poses = np.stack([_pose(root / name) for name in pose_files])
     listed = root / "pairs.txt"
     pairs = _listed(listed, names) if listed.is_file() else _turned(poses)
     if not pairs:
         raise DataError(
             f"rgbd_pairs:{root}: no camera turns by {DEGREES:g} degrees from another; list pairs in pairs.txt"
         )
-    depth_files = DepthFiles(root, images, depths, form.scale, form.invalid)
-    intrinsics = _matrix(root / "camera-intrinsics.txt", 3)
-    return _Sequence(names, ImageFiles(root, images), depth_files, poses, intrinsics, pairs)
+    depth_files = DepthFiles(root, images, depths, form.scale, form.invalid, any_size=scanned)
+    files = FittedImages(depth_files) if scanned else ImageFiles(root, images)
+    return _Sequence(names, files, depth_files, poses, _intrinsics(root, names, scanned=scanned), pairs)
+
+
+_Frames: TypeAlias = tuple[list[str], list[str], list[str], list[str]]
+"""Names of frames, and for each the files of its image, depth and pose."""
+
+
+def _in_one_folder(root: Path) -> _Frames:
+    names, images, depths = color_sequence(root)
+    return names, images, depths, [f"{name}.pose.txt" for name in names]
+
+
+def _scannet(root: Path) -> _Frames:
+    image_of = by_stem(root, "color")
+    # Numbers without leading zeros: 10 comes after 9.
+    ordered = sorted(image_of, key=lambda name: (len(name.lstrip("0")), name))
+    # A camera that was lost is written as -inf.
+    names = [name for name in ordered if "inf" not in read_text(root / f"pose/{name}.txt")]
+    depths, poses = [f"depth/{name}.png" for name in names], [f"pose/{name}.txt" for name in names]
+    return names, [image_of[name] for name in names], depths, poses
+
+
+def _intrinsics(root: Path, names: list[str], *, scanned: bool) -> Float64[np.ndarray, "3 3"]:
+    if scanned:
+        places = [root / "intrinsic" / "intrinsic_depth.txt", root / "intrinsics_depth.txt"]
+        return _matrix(next((path for path in places if path.is_file()), places[0]), 4)[:3, :3]
+    path = root / "camera-intrinsics.txt"
+    if path.is_file() or not all(re.fullmatch(r"frame-\d{6}", name) for name in names):
+        return _matrix(path, 3)
+    say(f"rgbd_pairs:{root}: no {path.name}; those of 7-Scenes are taken, 585 pixels around 320, 240")
+    return SEVEN_SCENES
 
 
 def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.core.targets import KeyPoints
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint, is_stray
-from ssleval.datasets.published import Copy, published, read_json
+from ssleval.datasets.published import Copy, first_folder, published, read_json
 from ssleval.errors import DataError
 
 CATEGORIES = (
@@ -31,7 +31,7 @@ CARD = DatasetCard(
     lengths={"trn": 53_340, "val": 5_384, "test": 12_234},
     train_split="trn",
     license="not stated, images of PASCAL VOC and PASCAL 3D+",
-    source="Min et al. 2019, arXiv:1908.10543, https://cvlab.postech.ac.kr/research/SPair-71k/: "
+    source="Min et al. 2019, arXiv:1908.10543, https://cvlab.postech.ac.kr/research/SPair-71k/ (227 MB): "
     "PairAnnotation/ and JPEGImages/ in spair71k/",
 )
 
@@ -54,9 +54,14 @@ def _key_points(partners: ImageFiles, pairs: list[_Pair], index: int) -> KeyPoin
     return KeyPoints(pair.images, partners(index), *pair.points, pair.box, category)
 
 
-@published(CARD)
+@published(
+    CARD,
+    "JPEGImages/aeroplane/2008_000251.jpg",
+    "PairAnnotation/test/000001-2008_000585-2008_002221:aeroplane.json",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read one JSON file for every pair, in order of their names."""
+    root = first_folder(root, (".", "SPair-71k"), "PairAnnotation")
 
     def open_split(split: str) -> Split:
         folder = root / "PairAnnotation" / split
@@ -79,7 +84,7 @@ def read(root: Path, options: DatasetOptions) -> Copy:
 
 def _read(path: Path) -> _Pair:
     entry: Any = read_json(path)
-    missing = [name for name in NEEDED if name not in entry]
+    missing = [name for name in NEEDED if not isinstance(entry, dict) or name not in entry]
     if missing:
         raise DataError(f"{path}: no {', '.join(missing)}; expected the annotation of a pair")
     category = entry["category"]

@@ -1,17 +1,19 @@
 """Pascal VOC 2007 classification: which of 20 classes are in the picture.
 
-A class is present if one of its objects is not marked difficult (1 in ImageSets/Main). Images in which all
-its objects are difficult (0) count as images without it; the scorer of the challenge left them out.
+A class is present (1) if one of its objects is not marked difficult, and absent (0) if there is none. Where
+all its objects are difficult (0 in ImageSets/Main), its label is -1: the image counts neither way when the
+class is scored, as in the development kit (VOCevalcls.m) and in VISSL, and heads are fitted as without it, as
+in VISSL.
 """
 
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int8
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, published, read_lines
+from ssleval.datasets.published import Copy, first_folder, published, read_lines
 from ssleval.errors import DataError
 
 CLASSES = (
@@ -33,10 +35,16 @@ CARD = DatasetCard(
 )
 
 
-@published(CARD)
+@published(
+    CARD,
+    "VOCdevkit/VOC2007/JPEGImages/000001.jpg",
+    "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
+    "VOCdevkit/VOC2007/ImageSets/Main/aeroplane_trainval.txt",
+    "VOCdevkit/VOC2007/ImageSets/Main/aeroplane_test.txt",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ImageSets/Main, one for each class and split."""
-    base = root / "VOCdevkit" / "VOC2007"
+    base = first_folder(root, ("VOCdevkit/VOC2007", "VOC2007", "."), "ImageSets", "JPEGImages")
     lists = base / "ImageSets" / "Main"
 
     def open_split(split: str) -> Split:
@@ -48,8 +56,12 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     return Copy(CLASSES, open_split)
 
 
-def _present(listed: Path, images: list[str]) -> Bool[np.ndarray, " n"]:
+_LABELS = {"1": 1, "-1": 0, "0": -1}
+"""From ImageSets/Main to labels."""
+
+
+def _present(listed: Path, images: list[str]) -> Int8[np.ndarray, " n"]:
     rows = [line.split() for line in read_lines(listed)]
     if [row[0] for row in rows] != images:
         raise DataError(f"{listed}: lists other images than its split; the copy is damaged")
-    return np.array([int(row[1]) == 1 for row in rows])
+    return np.array([_LABELS[row[1]] for row in rows], np.int8)

@@ -1,9 +1,11 @@
 """wds:PATTERN, local tar shards of KEY.jpg and KEY.cls, read in place without unpacking.
 
-PATTERN is a folder (meaning its */*.tar), a glob, or a name with braces: {train,test}/{000..012}.tar. The
-folder of a shard names its split: train, val or test. Class names are the lines of classnames.txt in the
-folder above; without that file they are the numbers. If a folder holds nshards.txt, it must hold as many
-shards. Items come shard by shard, in stored order; hidden members are passed over.
+PATTERN is a folder (meaning its */*.tar, or else *.tar), a glob, or a name with braces:
+{train,test}/{000..012}.tar. The folder of a shard names its split, or else a word of the shard's own name
+does: train, val (also validation) or test. Shards to fit on may be absent, for tasks that fit nothing. Class
+names are the lines of classnames.txt beside the folders; without that file they are the numbers. If a folder
+holds nshards.txt, it must hold as many shards. Items come shard by shard, in stored order; hidden members are
+passed over.
 """
 
 import hashlib
@@ -29,6 +31,8 @@ from ssleval.errors import DataError
 
 MOST_SHARDS, MOST_CLASSES = 100_000, 1_000_000
 """As many as a pattern may name, and as class numbers may count: both are stated before there is any data."""
+
+_SPELT = {"validation": "val", "valid": "val"}
 
 _Place: TypeAlias = tuple[str, int, int, int]
 """File name of an image in its shard, shard, offset and size in bytes."""
@@ -68,7 +72,8 @@ class _Shards:
 def wds(location: str, options: DatasetOptions) -> Dataset:
     """Index tar shards by their headers."""
     shards = {split: _index(paths) for split, paths in _by_split(location).items()}
-    refuse_untrained(f"wds:{location}", {split: images.labels for split, images in shards.items()})
+    if "train" in shards:
+        refuse_untrained(f"wds:{location}", {split: images.labels for split, images in shards.items()})
 
     def open_split(split: str) -> Split:
         images = shards[split]
@@ -107,15 +112,25 @@ def _by_split(location: str) -> dict[str, list[Path]]:
         raise DataError(f"wds:{location}: shards are read from local files; download them first")
     shards: dict[str, list[Path]] = {}
     for path in _shards(str(Path(location).expanduser())):
-        if path.parent.name not in SPLITS:
-            raise DataError(f"wds:{path}: its folder must name a split: {', '.join(SPLITS)}")
-        shards.setdefault(path.parent.name, []).append(path)
+        shards.setdefault(_split_of(path), []).append(path)
     for folder in {path.parent for paths in shards.values() for path in paths}:
         _refuse_incomplete(folder)
-    if "train" not in shards or len(shards) < 2:
+    if not {"test", "val"} & set(shards):
         present = ", ".join(shards) or "none"
-        raise DataError(f"wds:{location}: needs shards in train/ and in test/ or val/, found {present}")
+        raise DataError(f"wds:{location}: needs shards in test/ or val/, found {present}")
     return {split: shards[split] for split in SPLITS if split in shards}
+
+
+def _split_of(shard: Path) -> str:
+    """Return the split that the folder of a shard names, or else the shard's own name."""
+    words = {*SPLITS, *_SPELT}
+    folder = shard.parent.name
+    named = (
+        [folder] if folder in words else [word for word in re.split(r"[-_.]", shard.stem) if word in words]
+    )
+    if len(set(named)) != 1:
+        raise DataError(f"wds:{shard}: its folder or its own name must name a split: {', '.join(SPLITS)}")
+    return _SPELT.get(named[0], named[0])
 
 
 def _refuse_incomplete(folder: Path) -> None:
@@ -130,7 +145,8 @@ def _refuse_incomplete(folder: Path) -> None:
 
 def _shards(pattern: str) -> list[Path]:
     if Path(pattern).is_dir():
-        pattern = f"{pattern}/*/*.tar"
+        nested = any(not is_stray(path.name) for path in Path(pattern).glob("*/*.tar"))
+        pattern = f"{pattern}/*/*.tar" if nested else f"{pattern}/*.tar"
     paths: list[Path] = []
     for name in expand_braces(pattern):
         if "*" in name or "?" in name:
@@ -201,7 +217,9 @@ def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> in
 
 
 def _class_names(shards: dict[str, _Shards]) -> tuple[str, ...]:
-    listed = next(iter(shards.values())).paths[0].parents[1] / "classnames.txt"
+    folder = next(iter(shards.values())).paths[0].parent
+    above = folder.name in {*SPLITS, *_SPELT}
+    listed = (folder.parent if above else folder) / "classnames.txt"
     if listed.is_file():
         names = tuple(read_text(listed).rstrip().splitlines())
         if not all(map(str.strip, names)):

@@ -109,9 +109,9 @@ def _of_mean_ratio(samples: Samples, numerator: str, denominator: str) -> ItemVi
 
 
 def _of_average_precision(samples: Samples, scores: str, targets: str) -> ItemView:
-    has = samples[targets].astype(bool)
-    (values,) = average_precisions(samples[scores].astype(np.float64), has, np.ones((1, len(samples))))
-    return ItemView(None, classes=Classes(np.arange(len(values)), has.sum(axis=0), values))
+    truth = samples[targets]
+    (values,) = average_precisions(samples[scores].astype(np.float64), truth, np.ones((1, len(samples))))
+    return ItemView(None, classes=Classes(np.arange(len(values)), (truth > 0).sum(axis=0), values))
 
 
 _VIEWS: Mapping[str, Callable[..., ItemView]] = {

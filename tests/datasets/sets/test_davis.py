@@ -21,9 +21,20 @@ def annotate(root: Path, name: str, values: list[int], mode: str = "P") -> None:
     (mask if mode in {"L", "P"} else mask.convert(mode)).save(path)
 
 
+def listed(root: Path, version: str, *lines: str) -> None:
+    (root / "ImageSets" / version).mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / version / "val.txt").write_text("\r\n".join(lines) + " \r\n")
+
+
+def frames(*clips: str) -> list[str]:
+    """Lines of ImageSets/480p in the archive of DAVIS-2016."""
+    return [f"/JPEGImages/480p/{name}.jpg /Annotations/480p/{name}.png" for name in clips]
+
+
 @pytest.fixture
 def root(tmp_path: Path, paint: Paint) -> Path:
-    """Two clips of two frames; the paths say the order they must come in."""
+    """Two listed clips of two frames; the paths say the order they must come in."""
+    listed(tmp_path, "2017", "a", "b")
     for level, name in enumerate(("b/00000", "b/00001", "a/00010", "a/00002")):
         paint(tmp_path / "JPEGImages" / "480p" / f"{name}.jpg", 10 * level)
         annotate(tmp_path, name, [0, level, 255])
@@ -50,9 +61,40 @@ def test_frames_come_clip_by_clip_with_their_objects(root: Path) -> None:
 
 
 def test_listed_clips_alone_in_the_order_listed(root: Path) -> None:
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    (root / "ImageSets" / "2017" / "val.txt").write_text("b\n")
+    listed(root, "2017", "b")
     assert list(opened(root).split("val").ids) == ["b/00000", "b/00001"]
+    listed(root, "2017", "b", "a")
+    assert [name[0] for name in opened(root).split("val").ids] == ["b", "b", "a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [("2016", ["b"]), ("480p", frames("b/00000", "b/00001")), ("2017", ["b"])],
+)
+def test_the_training_clips_of_an_archive_are_not_scored(root: Path, version: str, lines: list[str]) -> None:
+    (root / "ImageSets" / "2017" / "val.txt").unlink()
+    (root / "ImageSets" / "2017" / "train.txt").write_text("a\n")
+    listed(root, version, *lines)
+    assert list(opened(root).split("val").ids) == ["b/00000", "b/00001"]
+
+
+def test_of_two_lists_the_later_version_counts(root: Path) -> None:
+    listed(root, "2016", "b")
+    listed(root, "480p", *frames("b/00000"))
+    assert len(opened(root).split("val")) == 4
+
+
+@pytest.mark.parametrize("lines", [["a", "b", "a"], []])
+def test_a_clip_listed_twice_or_none_is_refused(root: Path, lines: list[str]) -> None:
+    listed(root, "2017", *lines)
+    with pytest.raises(DataError, match="different ones; list each one once"):
+        opened(root)
+
+
+def test_clips_without_a_list_are_refused(root: Path) -> None:
+    (root / "ImageSets" / "2017" / "val.txt").unlink()
+    with pytest.raises(DataError, match=r"none of ImageSets/2017/val\.txt, .* write the names of your clips"):
+        opened(root)
 
 
 def test_grey_masks_hold_one_object_or_indices(root: Path) -> None:
@@ -88,7 +130,7 @@ def test_a_damaged_mask_is_named(root: Path) -> None:
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected the layout of DAVIS"):
+    with pytest.raises(DataError, match="unpack the whole archive of DAVIS"):
         opened(tmp_path)
 
 

@@ -172,3 +172,35 @@ def test_a_class_that_is_only_tested_is_refused(tmp_path: Path) -> None:
     dataset = opened(saved(tmp_path, train=rows([4, 6]), test=rows([8, 9])))
     with pytest.raises(DataError, match="classes of test absent from train: 1"):
         dataset.split("test")
+
+
+def labelled(levels: list[int], labels: list[int | None]) -> Any:
+    made = rows(levels)
+    return made.remove_columns("kind").add_column("kind", labels).cast_column("kind", made.features["kind"])
+
+
+@pytest.mark.parametrize("hidden", [[-1, -1, -1], [None, None, None]])
+def test_a_test_split_without_labels_gives_way_to_validation(
+    tmp_path: Path, hidden: list[int | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path, train=rows([4, 5]), validation=rows([7, 8]), test=labelled([1, 2, 3], hidden))
+    dataset = opened(folder)
+    assert (dataset.card.test_split, dataset.card.lengths) == ("val", {"train": 2, "val": 2})
+    assert np.asarray(dataset.split("val").targets).tolist() == [1, 0]
+    assert "its test split has no labels; val is scored in its place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("hidden", [-1, None])
+def test_rows_without_a_label_are_refused(tmp_path: Path, split: str, hidden: int | None) -> None:
+    splits = {"train": rows([4, 5]), "validation": rows([7, 8]), "test": rows([1, 2])}
+    splits[split] = labelled([4, 5], [0, hidden])
+    dataset = opened(saved(tmp_path, **splits))
+    with pytest.raises(DataError, match=f"{split}: 1 of 2 rows have no label, such as row 1"):
+        dataset.split("test")
+
+
+def test_a_test_split_without_labels_alone_is_refused(tmp_path: Path) -> None:
+    dataset = opened(saved(tmp_path, train=rows([4, 5]), test=labelled([1, 2], [-1, -1])))
+    with pytest.raises(DataError, match="2 of 2 rows have no label"):
+        dataset.split("test")

@@ -117,3 +117,42 @@ def test_damage_is_named(room: Path, damage: Callable[[Path], object], message: 
 def test_a_path_is_needed() -> None:
     with pytest.raises(ConfigError, match="rgbd_pairs:PATH"):
         open_dataset("rgbd_pairs", DatasetOptions())
+
+
+def test_seven_scenes_without_intrinsics_has_its_own(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (room / "camera-intrinsics.txt").unlink()
+    with pytest.raises(DataError, match=r"camera-intrinsics\.txt: no such file"):
+        opened(room)
+    for path in list(room.iterdir()):
+        path.rename(path.with_name(f"frame-00000{path.name[1:]}"))
+    views = opened(room).split("test")[0].target
+    assert views.intrinsics[0].tolist() == [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
+    assert "those of 7-Scenes are taken" in capsys.readouterr().err
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A scene as ScanNet's tool exports it: frames 8 to 12, the third without a pose; large colour images."""
+    for folder in ("color", "depth", "pose", "intrinsic"):
+        (tmp_path / folder).mkdir()
+    for number, degrees in zip(range(8, 13), ANGLES, strict=True):
+        Image.new("RGB", (12, 8), (number * 10,) * 3).save(tmp_path / f"color/{number}.jpg")
+        Image.fromarray(np.full((4, 6), 1000 + number, np.uint16)).save(tmp_path / f"depth/{number}.png")
+        lost = number == 10
+        np.savetxt(tmp_path / f"pose/{number}.txt", np.full((4, 4), -np.inf) if lost else pose(degrees))
+    np.savetxt(tmp_path / "intrinsic/intrinsic_color.txt", np.diag([50.0, 50, 1, 1]))
+    np.savetxt(tmp_path / "intrinsic/intrinsic_depth.txt", np.diag([5.0, 6, 1, 1]))
+    (tmp_path / "color/._8.jpg").write_bytes(b"\0\5\26\7")
+    return tmp_path
+
+
+def test_a_scene_of_scannet_is_read_as_exported(scan: Path) -> None:
+    split = opened(scan).split("test")
+    # In order of numbers, without the frame whose camera was lost.
+    assert list(split.ids) == ["8:11", "9:11", "11:12"]
+    sample = split[0]
+    assert sample.image.size == sample.target.partner.size == (6, 4)
+    assert round(np.asarray(sample.image)[0, 0, 0] / 10) == 8
+    assert sample.target.depths[1][0, 0] == np.float32(1.011)
+    assert sample.target.intrinsics[0].tolist() == [[5, 0, 0], [0, 6, 0], [0, 0, 1]]
+    pickle.dumps((split.image, split.target))

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetOptions
+from ssleval.core.task import Needs, refuse_dataset
 from ssleval.datasets.catalog import open_dataset
 from ssleval.datasets.sets.wds import expand_braces
-from ssleval.errors import DataError
+from ssleval.errors import DataError, NotApplicableError
 
 
 def png(level: int) -> bytes:
@@ -231,3 +232,46 @@ def test_class_names_that_would_shift_are_refused(shards: Path, content: bytes, 
     (shards / "classnames.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         opened(shards)
+
+
+def test_a_set_to_score_alone_has_no_training_split(shards: Path) -> None:
+    for path in (shards / "train").iterdir():
+        path.unlink()
+    dataset = opened(shards)
+    assert dataset.card.lengths == {"test": 1}
+    assert dataset.card.class_names == ("cat", "dog")
+    with pytest.raises(NotApplicableError, match="fits on a training split"):
+        refuse_dataset("knn", Needs(training_split=True), dataset.card)
+    refuse_dataset("zeroshot", Needs(("label",)), dataset.card)
+
+
+@pytest.mark.parametrize("spelling", ["validation", "valid", "val"])
+def test_validation_has_several_spellings(shards: Path, spelling: str) -> None:
+    (shards / "test").rename(shards / spelling)
+    dataset = opened(shards)
+    assert (dataset.card.test_split, list(dataset.card.lengths)) == ("val", ["train", "val"])
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
+        ("cub_train_000.tar", "cub_val_000.tar"),
+        ("train.000.tar", "test.000.tar"),
+    ],
+)
+def test_names_of_shards_in_one_folder_tell_their_splits(tmp_path: Path, train: str, val: str) -> None:
+    shard(tmp_path / "s" / train, {**labelled("a", 1, 1), **labelled("b", 1, 0)})
+    shard(tmp_path / "s" / val, labelled("c", 1, 0))
+    (tmp_path / "s" / "classnames.txt").write_text("cat\ndog\n")
+    dataset = opened(tmp_path / "s")
+    assert list(dataset.card.lengths.values()) == [2, 1]
+    assert dataset.card.class_names == ("cat", "dog")
+    assert list(dataset.split("train").ids) == [f"{train}/a", f"{train}/b"]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "train-test-00.tar", "trainval-00.tar"])
+def test_a_shard_that_names_no_split_or_two_is_refused(tmp_path: Path, name: str) -> None:
+    shard(tmp_path / "s" / name, labelled("a", 1, 0))
+    with pytest.raises(DataError, match="its folder or its own name must name a split"):
+        opened(tmp_path / "s")
