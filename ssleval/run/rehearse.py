@@ -1,7 +1,7 @@
 """What evaluating a task would take: small parts of it are run, and what a part costs is extrapolated.
 
-The time of a task grows with its amounts (`Task.amounts`), each of which is doubled until it tells. Features
-are made up, so that nothing is extracted; a task that runs the model itself runs it, on real images.
+The time of a task grows with its amounts (`Task.amounts`), each of which is raised by itself until it tells.
+Features that are not stored are made up; a task that runs the model itself runs it, on real images.
 """
 
 import time
@@ -48,9 +48,11 @@ def rehearse(plan: Plan, source: FeatureSource) -> Cost:
     full = {name: high for name, (_, high) in amounts.items()}
     total = base = _smallest(plan, source, least, full)
     for name in amounts:
-        size, cost = least[name], base
-        while size < full[name] and cost.seconds - base.seconds < _TELLING:
-            size = min(2 * size, full[name])
+        size, cost, factor = least[name], base, 2
+        while size < full[name] and (told := cost.seconds - base.seconds) < _TELLING:
+            if size > least[name]:
+                factor = int(min(16, max(2, _TELLING / max(told, 1e-3))))
+            size = min(factor * size, full[name])
             cost = _rehearsed(plan, source, {**least, name: size})
         if size > least[name]:
             more = cost.plus(base, -1.0)
