@@ -10,7 +10,7 @@ from ssleval.core import Context
 from ssleval.core.devices import usable_device
 from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
-from ssleval.run.measure import Note, Plan, find_stored, plan_all
+from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
 from ssleval.run.rehearse import rehearse
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
@@ -52,7 +52,7 @@ class Estimate:
 
 
 def estimate(
-    asked: Sweep, context: Context, folder: Path | None, *, force: bool, note: Note
+    asked: Sweep, context: Context, folder: Path | None, *, force: bool, note: Note = silent
 ) -> Iterator[Estimate | SslevalError]:
     """Yield the price of every model and dataset, or the errors and notes that `sweep` would yield.
 
@@ -88,7 +88,7 @@ def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimat
     # 8-bit as decoded, then float32 as given and as normalised.
     pixel_bytes = 3 * (1 + 4 + 4)
     squares = [price.batch_size * (price.priced.geometry.fixed_size or 0) ** 2 for price in prices]
-    rehearsed = [rehearse(plan.job, source) for plan in plans]
+    rehearsed = [rehearse(plan, source) for plan in plans]
     evaluation = sum(cost.seconds for cost in rehearsed)
     rows = [price.bytes_total * price.batch_size // max(1, len(price.priced.split)) for price in prices]
     return Estimate(

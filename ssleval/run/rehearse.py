@@ -1,7 +1,7 @@
 """What evaluating a task would take: small parts of it are run, and what a part costs is extrapolated.
 
-The time of a task grows with its amounts (`Task.amounts`), each of which is doubled until it tells. Features
-are made up, so that nothing is extracted; a task that runs the model itself runs it, on real images.
+The time of a task grows with its amounts (`Task.amounts`), each of which is raised by itself until it tells.
+Features that are not stored are made up; a task that runs the model itself runs it, on real images.
 """
 
 import time
@@ -14,7 +14,7 @@ from ssleval.core import Dataset, Split
 from ssleval.core.task import Inputs, Task
 from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
-from ssleval.run.jobs import Job
+from ssleval.run.measure import Plan
 
 _TELLING = 0.4
 """Seconds by which an amount must lengthen a rehearsal."""
@@ -37,21 +37,23 @@ class Cost:
         return Cost(*(getattr(self, one.name) + factor * getattr(other, one.name) for one in fields(Cost)))
 
 
-def rehearse(job: Job, source: FeatureSource) -> Cost:
-    """Return what evaluating a job with this model would cost, its features being stored.
+def rehearse(plan: Plan, source: FeatureSource) -> Cost:
+    """Return what evaluating a plan would cost once its features are stored.
 
     Raises:
         SslevalError: what the evaluation itself would raise.
     """
-    amounts = job.task.amounts(job.dataset)
+    amounts = plan.job.task.amounts(plan.job.dataset)
     least = {name: min(low, full) for name, (low, full) in amounts.items()}
     full = {name: high for name, (_, high) in amounts.items()}
-    total = base = _smallest(job, source, least, full)
+    total = base = _smallest(plan, source, least, full)
     for name in amounts:
-        size, cost = least[name], base
-        while size < full[name] and cost.seconds - base.seconds < _TELLING:
-            size = min(2 * size, full[name])
-            cost = _rehearsed(job, source, {**least, name: size})
+        size, cost, factor = least[name], base, 2
+        while size < full[name] and (told := cost.seconds - base.seconds) < _TELLING:
+            if size > least[name]:
+                factor = int(min(16, max(2, _TELLING / max(told, 1e-3))))
+            size = min(factor * size, full[name])
+            cost = _rehearsed(plan, source, {**least, name: size})
         if size > least[name]:
             more = cost.plus(base, -1.0)
             more = replace(more, seconds=max(0.0, more.seconds))
@@ -59,27 +61,27 @@ def rehearse(job: Job, source: FeatureSource) -> Cost:
     return total
 
 
-def _smallest(job: Job, source: FeatureSource, least: dict[str, int], full: Mapping[str, int]) -> Cost:
+def _smallest(plan: Plan, source: FeatureSource, least: dict[str, int], full: Mapping[str, int]) -> Cost:
     """Return the cost of the smallest part that can be run; ``least`` becomes its amounts."""
     while True:
         try:
-            cost = _rehearsed(job, source, least)
+            cost = _rehearsed(plan, source, least)
         except SslevalError:
             # Too few items for a score, or steps for a schedule; with all of them the error is true.
             if all(least[name] == full[name] for name in least):
                 raise
             least |= {name: min(2 * amount, full[name]) for name, amount in least.items()}
         else:
-            return cost if cost.seconds > _LONG else _rehearsed(job, source, least)
+            return cost if cost.seconds > _LONG else _rehearsed(plan, source, least)
 
 
-def _rehearsed(job: Job, source: FeatureSource, amounts: Mapping[str, int]) -> Cost:
-    card = job.dataset.card
+def _rehearsed(plan: Plan, source: FeatureSource, amounts: Mapping[str, int]) -> Cost:
+    job, card = plan.job, plan.job.dataset.card
     splits = {"train": card.train_split, "test": card.test_split}
     dataset = _cut(job.dataset, {splits[name]: amounts[name] for name in splits if name in amounts})
     settings = {name: amount for name, amount in amounts.items() if name not in splits}
     task: Task = replace(job.task, **settings) if settings else job.task  # pyright: ignore[reportArgumentType]
-    stand_in = source.rehearsal()
+    stand_in = source.rehearsal(plan.requests)
     inputs = Inputs(stand_in, dataset, task.requests(dataset), replace(source.context, progress=False))
     started = time.perf_counter()
     task.evaluate(inputs)

@@ -72,7 +72,10 @@ class Logreg(VectorPerImage, Task):
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the images of both splits."""
-        return {**super().amounts(dataset), "train": (256, dataset.card.lengths[dataset.card.train_split])}
+        # A solver takes more steps on more images, so that a large part of a small set is tried.
+        count = dataset.card.lengths[dataset.card.train_split]
+        least = max(256, min(count // 4, 40_000 // max(1, dataset.card.num_classes)))
+        return {**super().amounts(dataset), "train": (least, count)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Choose C, fit and classify; one row per scored image."""

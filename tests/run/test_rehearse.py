@@ -1,7 +1,7 @@
 """Dry runs price what tasks do beyond extraction: here of a task whose cost is known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from ssleval.features.rehearsal import Watched, made_up
 from ssleval.metrics.stats import mean_of
 from ssleval.run import rehearse
 from ssleval.run.jobs import Job
+from ssleval.run.measure import Plan
 from tests.features.feature_fakes import POOLED, Tiny, split_of
 
 CLOCK = [0.0]
@@ -56,10 +57,11 @@ class Known(Task):
         return Samples(inputs.test_split.ids, {"number": np.zeros(count)})
 
 
-def job(task: Task, test: int = 400, train: int = 900, target: str = "none") -> Job:
+def plan(task: Task, test: int = 400, train: int = 900, target: str = "none") -> Plan:
     lengths = {"test": test, "train": train}
     card = DatasetCard("noise", target=target, lengths=lengths)  # pyright: ignore[reportArgumentType]
-    return Job("known", task, "noise", Dataset(card, lambda name: split_of(lengths[name])))
+    data = Dataset(card, lambda name: split_of(lengths[name]))
+    return Plan(Job("known", task, "noise", data), task.requests(data), (), {}, "")
 
 
 @pytest.fixture
@@ -73,25 +75,43 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureSource:
 def test_the_price_of_a_task_is_extrapolated_from_each_of_its_amounts(
     fewest: int, target: str, source: FeatureSource
 ) -> None:
-    cost = rehearse.rehearse(job(Known(fewest=fewest), target=target), source)
+    cost = rehearse.rehearse(plan(Known(fewest=fewest), target=target), source)
     assert cost.seconds == pytest.approx(3 + 0.01 * 400 + 0.2 * 500 + 0.001 * 900)
     assert (cost.images, cost.forwards) == (pytest.approx(800), pytest.approx(400))
     assert not (source.context.cache / "features").exists()
 
 
 def test_a_whole_that_is_small_is_run_and_not_extrapolated(source: FeatureSource) -> None:
-    cost = rehearse.rehearse(job(Known(iterations=1), test=2, train=3), source)
+    cost = rehearse.rehearse(plan(Known(iterations=1), test=2, train=3), source)
     assert (cost.seconds, cost.images) == (pytest.approx(3 + 0.02 + 0.2 + 0.003), 4)
 
 
 def test_an_error_of_the_whole_is_an_error_of_its_price(source: FeatureSource) -> None:
     with pytest.raises(DataError, match="too few"):
-        rehearse.rehearse(job(Known(fewest=401)), source)
+        rehearse.rehearse(plan(Known(fewest=401)), source)
 
 
 def test_images_that_are_each_others_answers_are_not_parted() -> None:
     card = DatasetCard("g", target="groups", lengths={"all": 70}, train_split="all", test_split="all")
     assert Task.amounts(Known(), Dataset(card, lambda _: split_of(70))) == {"test": (70, 70)}
+
+
+def test_features_that_are_stored_are_used_and_others_look_like_classes(tmp_path: Path) -> None:
+    labels = np.arange(60) % 3
+    split = replace(split_of(60), targets=labels)
+    card = DatasetCard("noise", class_names=tuple("abc"), lengths={"train": 60})
+    whole = FeatureRequest(Dataset(card, lambda _: split), "train", None, (POOLED,))
+    half = split.subset(np.arange(0, 60, 2))
+    part = replace(whole, dataset=Dataset(replace(card, lengths={"train": 30}), lambda _: half))
+    source = FeatureSource(Tiny(), Context(cache=tmp_path, progress=False))
+    drawn = source.rehearsal([whole]).load(part)[POOLED]
+    means = np.stack([drawn[half.targets == label].mean(axis=0) for label in range(3)])
+    assert drawn.shape == (30, 8)
+    assert means[:, 0].std() > 2 * means[:, -1].std()
+    source.prepare([whole])
+    stored, table = source.rehearsal([whole]).load(part), source.load(whole)
+    assert np.array_equal(stored[POOLED], table[POOLED][::2])
+    assert list(stored.ids) == list(half.ids)
 
 
 def test_rows_are_made_up_in_little_memory_and_differ() -> None:
