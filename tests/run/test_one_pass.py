@@ -13,7 +13,7 @@ from ssleval.core import BackboneCard, Context
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.errors import SslevalError
 from ssleval.features.probe import IMAGES
-from ssleval.run.estimate import estimate
+from ssleval.run.estimate import Estimate, estimate
 from ssleval.run.measure import silent
 from ssleval.run.sweep import Sweep, sweep
 
@@ -72,6 +72,7 @@ def black() -> bytes:
 
 def test_five_tasks_make_one_forward_pass_per_image_and_say_so(context: Context) -> None:
     (price,) = estimate(EVERY, context, None, force=False, note=silent)
+    assert isinstance(price, Estimate)
     assert price.images == 2 * LIMIT
     assert f"({EVERY.tasks.replace(',', ', ')}): 80 images in 4 forward passes" in str(price)
 
