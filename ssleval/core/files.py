@@ -76,9 +76,9 @@ def _flush(draft: Path) -> None:
 def _refuse_full(reason: Exception, draft: Path, path: Path) -> None:
     # Writers of tensors report a full disk in words of their own, if at all; it refuses a megabyte more.
     full = os.strerror(errno.ENOSPC)
+    if full in str(reason):
+        raise OSError(errno.ENOSPC, f"not written: {full}", str(path)) from reason
     try:
-        if full in str(reason):
-            raise OSError(errno.ENOSPC, full)
         with draft.open("ab") as file:
             file.write(bytes(1 << 20))
         _flush(draft)
