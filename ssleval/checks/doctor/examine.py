@@ -20,7 +20,7 @@ _OWN_CODE = ("python_file", "torchhub")
 
 
 def examine(
-    name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 200
+    name: str, context: Context, *, checkpoint: Path | None = None, key: str = "teacher", limit: int = 100
 ) -> Iterator[Finding]:
     """Load a model as `ssleval run` would, and yield the finding of each check.
 
@@ -45,7 +45,7 @@ def diagnose(
     context: Context,
     *,
     untrained: Callable[[int], Backbone] | None = None,
-    limit: int = 200,
+    limit: int = 100,
 ) -> Iterator[Finding]:
     """Yield the finding of each check of a loaded model.
 
