@@ -24,7 +24,7 @@ def doctor(
     interpolation: options.Interpolation = None,
     device: Device = "cpu",
     precision: Precision = "fp32",
-    limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 200,
+    limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Check whether a checkpoint is wired correctly; exit with 1 when a check fails.

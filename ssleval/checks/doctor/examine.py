@@ -27,7 +27,7 @@ def examine(
     checkpoint: Path | None = None,
     key: str = "teacher",
     card: Mapping[str, Any] | None = None,
-    limit: int = 200,
+    limit: int = 100,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """Load a model as `ssleval run` would, and yield the finding of each check.
@@ -62,7 +62,7 @@ def diagnose(
     context: Context,
     *,
     untrained: Callable[[int], Backbone] | None = None,
-    limit: int = 200,
+    limit: int = 100,
 ) -> Iterator[Finding]:
     """Yield the finding of each check of a loaded model.
 
