@@ -90,6 +90,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.card = card
         self.num_blocks = num_blocks
+        self._map_grids: dict[tuple[int, ...], tuple[int, int]] = {}
         self.register_buffer("mean", torch.tensor(card.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(3, 1, 1), persistent=False)
 
@@ -122,35 +123,60 @@ class Backbone(nn.Module, ABC):
     ) -> Features:
         """Normalise the images, extract their features and check the shapes.
 
-        ``images`` are RGB in [0, 1], both sides a multiple of ``card.patch_size``. Tokens of ``blocks`` are
-        returned too, after the model's final norm with ``norm``; negative indices count from the last.
+        ``images`` are RGB in [0, 1], of a size that `patch_grid` takes. Tokens of ``blocks`` are returned
+        too, after the model's final norm with ``norm``; negative indices count from the last.
 
         Raises:
-            ConfigError: values outside [0, 1], a partial patch, or no such block.
+            ConfigError: values outside [0, 1], a size that the model cannot take, or no such block.
             ContractError: `extract` raised an error, or returned something else than the card states.
         """
         low, high = map(float, images.aminmax())
         if low < 0 or high > 1:
             raise ConfigError(f"{self.card.name}: images in [{low:.3g}, {high:.3g}], expected RGB in [0, 1]")
-        height, width = images.shape[-2:]
-        patch = self.card.patch_size
-        if height % patch or width % patch:
-            raise ConfigError(
-                f"{self.card.name}: {height}x{width} pixels is not a multiple of its patch size {patch}"
-            )
+        grid = self.patch_grid(images)
         if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
             raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
         indices = [block % self.num_blocks for block in blocks]
         pixels, foreign = (images - self.mean) / self.std, is_foreign(self)
         with faults_of(self.card.name, foreign=foreign, passing=(torch.OutOfMemoryError,)):
             features = self.extract(pixels, indices, norm=norm)
-        self._check(features, images, len(indices))
+        self._check(features, len(images), grid, len(indices))
         return features
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
-        """Return the rows and columns of patches that ``images`` have."""
+        """Return the rows and columns of patches that ``images`` have; refuse a size the model cannot take.
+
+        Only their shape is read. Here both sides are a multiple of the patch size; networks that take other
+        sizes override it.
+        """
         height, width = images.shape[-2:]
-        return height // self.card.patch_size, width // self.card.patch_size
+        patch = self.card.patch_size
+        if height % patch or width % patch:
+            raise ConfigError(
+                f"{self.card.name}: {height}x{width} pixels is not a multiple of its patch size {patch}"
+            )
+        return height // patch, width // patch
+
+    @torch.no_grad()
+    def map_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the rows and columns of the last map of a convolutional network, which takes most sizes.
+
+        Networks round up or down where a side is no multiple of the patch size, each in its own way, so
+        that the map of a black image of this size is measured.
+        """
+        size, patch = tuple(images.shape[-2:]), self.card.patch_size
+        if not (size[0] % patch or size[1] % patch):
+            return size[0] // patch, size[1] // patch
+        if size not in self._map_grids:
+            black = torch.zeros(1, 3, *size, device=self.mean.device)
+            try:
+                rows, columns = self.extract(black, [0], norm=False).blocks[0].patches.shape[1:3]
+            except RuntimeError as error:  # a map without pixels, or one smaller than a kernel
+                raise ConfigError(
+                    f"{self.card.name}: its layers cannot take {size[0]}x{size[1]} pixels ({error})"
+                ) from error
+            self._map_grids[size] = rows, columns
+        return self._map_grids[size]
 
     def refuse_other_size(self, images: Tensor, size: Sequence[int], library: str) -> None:
         """Refuse images of another (height, width) than ``size``, to which ``library`` fixes the model."""
@@ -196,8 +222,8 @@ class Backbone(nn.Module, ABC):
         for name in ("weights_sha256", "definition"):
             vars(self).pop(name, None)
 
-    def _check(self, features: Any, images: Tensor, count: int) -> None:
-        card, batch = self.card, len(images)
+    def _check(self, features: Any, batch: int, grid: tuple[int, int], count: int) -> None:
+        card = self.card
         if not isinstance(features, Features):
             raise ContractError(f"{card.name}: extract returned {type(features).__name__}, expected Features")
         self.check_tensor("pooled", features.pooled, (batch, card.pooled_dim or card.embed_dim))
@@ -208,7 +234,7 @@ class Backbone(nn.Module, ABC):
         for tokens in blocks:
             if not isinstance(tokens, Tokens):
                 raise ContractError(f"{card.name}: a block is {type(tokens).__name__}, expected Tokens")
-            self.check_tensor("patches", tokens.patches, (batch, *self.patch_grid(images), card.embed_dim))
+            self.check_tensor("patches", tokens.patches, (batch, *grid, card.embed_dim))
             if tokens.cls is not None:
                 self.check_tensor("cls", tokens.cls, (batch, card.embed_dim))
             if tokens.registers is not None:

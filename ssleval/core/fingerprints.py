@@ -77,7 +77,7 @@ def _own(part: nn.Module) -> dict[str, Any]:
     except Exception:
         state = vars(part)
     state = state if isinstance(state, dict) else {"state": state}
-    left_out = _OF_TORCH | {"card"}
+    left_out = _OF_TORCH | {"card", "_map_grids"}
     return {
         name: value
         for name, value in state.items()  # pyright: ignore[reportUnknownVariableType]

@@ -193,6 +193,8 @@ class BackboneCard:
     """Millions of parameters of the image tower."""
     source: str = ""
     """Paper and repository."""
+    notes: str = ""
+    """Where publishers contradict themselves, or evaluate with other settings than this card's."""
 
     def __post_init__(self) -> None:
         """Refuse values that a field cannot take, whoever made the card."""

@@ -111,7 +111,7 @@ def extract(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Contex
         ContractError: features that are not finite, or too large for the type they are stored in.
     """
     started = time.perf_counter()
-    split, columns = pass_.split, pass_.columns(backbone.card)
+    split, columns = pass_.split, pass_.columns(backbone)
     pending = {readout: set(stored.pending(column)) for readout, column in columns.items()}
     batches = sorted(set().union(*pending.values()))[shard.rank :: shard.world]
     corrupt = frozenset(np.flatnonzero(~stored.valid()).tolist())

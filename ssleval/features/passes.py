@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssleval.core import BackboneCard, Geometry, RandomView, Readout, Split, digest
+from ssleval.core import Geometry, RandomView, Readout, Split, digest
 from ssleval.core.backbone import Backbone
 from ssleval.features.identity import pass_identity
 from ssleval.features.readouts import row_shape
@@ -31,9 +31,9 @@ class Pass:
         """Name for people."""
         return f"{self.dataset}/{self.split_name}"
 
-    def columns(self, card: BackboneCard) -> dict[Readout, Column]:
+    def columns(self, backbone: Backbone) -> dict[Readout, Column]:
         """Return how its readouts are stored."""
-        return {readout: column_of(readout, card, self.geometry) for readout in self.readouts}
+        return {readout: column_of(readout, backbone, self.geometry) for readout in self.readouts}
 
 
 def pass_of(
@@ -60,8 +60,8 @@ def merge(passes: Iterable[Pass]) -> tuple[Pass, ...]:
     return tuple(merged.values())
 
 
-def column_of(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> Column:
+def column_of(readout: Readout, backbone: Backbone, geometry: Geometry | RandomView) -> Column:
     """Return how a canonical readout is stored: patch grids in half the bytes, all else in float32."""
     name = str(readout).replace("[", "-").replace("]", "").replace(":", "-")
     dtype = "float16" if readout.kind == "patches" else "float32"
-    return Column(name, row_shape(readout, card, geometry), dtype)
+    return Column(name, row_shape(readout, backbone, geometry), dtype)

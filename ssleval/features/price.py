@@ -40,7 +40,7 @@ def price_of(pass_: Pass, backbone: Backbone, stored: StoredPass | None, context
     counts = np.diff([*range(0, images, size), images])
     left: dict[int, list[Readout]] = {}
     bytes_total = bytes_left = 0
-    for readout, column in pass_.columns(backbone.card).items():
+    for readout, column in pass_.columns(backbone).items():
         row_bytes = math.prod(column.row) * np.dtype(column.dtype).itemsize
         pending = stored.pending(column) if stored else range(len(counts))
         bytes_total += images * row_bytes

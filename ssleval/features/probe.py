@@ -49,7 +49,7 @@ def probe(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Context,
         ContractError: the first readout that differs, of which image, by how much, and what to do.
         DataError: one of the images can no longer be decoded.
     """
-    rows, columns = _shown(stored), pass_.columns(backbone.card)
+    rows, columns = _shown(stored), pass_.columns(backbone)
     images = _decoded(pass_, rows)
     for batch in _batches(len(images), pass_):
         values = forward(backbone, torch.cat([images[index] for index in batch]), pass_.readouts, context)

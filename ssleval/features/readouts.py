@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -80,13 +81,18 @@ def read(
     return tokens.cls
 
 
-def row_shape(readout: Readout, card: BackboneCard, geometry: Geometry | RandomView) -> tuple[int, ...]:
+def row_shape(readout: Readout, backbone: Backbone, geometry: Geometry | RandomView) -> tuple[int, ...]:
     """Return the shape of one image's row, as the card promises it; refuse grids of varying sizes."""
+    card = backbone.card
     if readout.kind == "pooled":
         return (card.pooled_dim or card.embed_dim,)
     if readout.kind != "patches":
         return (card.embed_dim,)
     if geometry.fixed_size is None:
         raise ConfigError(f"{readout} needs images of one size; this geometry keeps their aspect: {geometry}")
-    side = geometry.fixed_size // card.patch_size
-    return side, side, card.embed_dim
+    return *backbone.patch_grid(square(geometry.fixed_size)), card.embed_dim
+
+
+def square(side: int) -> Float[Tensor, "1 3 s s"]:
+    """Return the shape of a square image, without its pixels."""
+    return torch.empty(1, 3, side, side, device="meta")

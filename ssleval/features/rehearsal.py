@@ -39,8 +39,9 @@ class Rehearsal:
         split, card = request.dataset.split(request.split), self.backbone.card
         geometry = request.geometry or card.native_geometry()
         arrays: dict[Readout, Float[np.ndarray, "n ..."]] = {}
+        labels = split.targets
         for readout in request.readouts:
-            column, labels = column_of(canonical(readout, self.backbone), card, geometry), split.targets
+            column = column_of(canonical(readout, self.backbone), self.backbone, geometry)
             few = len(column.row) == 1 and len(split) * column.row[0] <= _FEW
             if few and labels is not None and labels.ndim == 1:
                 arrays[readout] = _classes(labels, column.row[0])

@@ -26,7 +26,7 @@ from ssleval.features.identity import model_identity
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
-from ssleval.features.readouts import canonical
+from ssleval.features.readouts import canonical, square
 from ssleval.features.rehearsal import Rehearsal
 from ssleval.features.shard import Shard, current_shard
 from ssleval.features.store import StoredPass
@@ -95,12 +95,10 @@ class FeatureSource:
                 )
             geometry = request.geometry or card.native_geometry()
             side = geometry.fixed_size
-            if side is not None and side % card.patch_size:
-                raise ConfigError(
-                    f"{card.name}: {side} pixels is not a multiple of its patch size {card.patch_size}"
-                )
+            if side is not None:
+                self.backbone.patch_grid(square(side))
             for readout in request.readouts:
-                column_of(canonical(readout, self.backbone), card, geometry)
+                column_of(canonical(readout, self.backbone), self.backbone, geometry)
                 if readout.kind == "cls" and not self._has_cls:
                     raise NotApplicableError(f"{card.name} has no class token for {readout}")
 
@@ -133,7 +131,7 @@ class FeatureSource:
                 raise ContractError(f"{pass_.label}: a task loads features that its requests did not declare")
             self.prepare([request])
         self._confirm(pass_, Shard())
-        stored, columns, split = self._stored(pass_), pass_.columns(self.backbone.card), pass_.split
+        stored, columns, split = self._stored(pass_), pass_.columns(self.backbone), pass_.split
         cache.touch(stored)
         valid = stored.valid()
         rows = np.flatnonzero(valid)
@@ -257,7 +255,7 @@ class FeatureSource:
         return stored
 
     def _lacks(self, stored: StoredPass, pass_: Pass) -> bool:
-        return any(stored.pending(column) for column in pass_.columns(self.backbone.card).values())
+        return any(stored.pending(column) for column in pass_.columns(self.backbone).values())
 
     def _is_complete(self, pass_: Pass) -> bool:
         stored = self._recent(pass_)
@@ -290,7 +288,7 @@ class FeatureSource:
         part, stored = replace(pass_, readouts=left), self._stored(pass_)
         try:
             if shard.leads:
-                for column in part.columns(self.backbone.card).values():
+                for column in part.columns(self.backbone).values():
                     stored.check(column)
             probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
         except SslevalError as error:
@@ -319,7 +317,7 @@ class FeatureSource:
             for column in stored.columns():
                 if not stored.pending(column):
                     stored.check(column)
-        stored.allocate(tuple(pass_.columns(self.backbone.card).values()))
+        stored.allocate(tuple(pass_.columns(self.backbone).values()))
 
     def _description(self, pass_: Pass) -> dict[str, Any]:
         return {

@@ -41,6 +41,10 @@ def test_cards_agree_with_the_library_that_builds_them(source: str, large: bool)
             continue
         if "packaged" in card.weights:  # held to its file by a test of its own
             continue
+        if (
+            source == "timm" and "/" in arch
+        ):  # weights that timm has not; held to their publisher by the audit
+            continue
         known = find_card(f"{source}:{arch}")
         fields = ["embed_dim", "arch"]
         if source != "native":
@@ -131,8 +135,8 @@ def test_random_is_the_same_architecture_and_nothing_else():
 
 
 def test_an_unavailable_model_fails_with_its_sentence():
-    with pytest.raises(WeightsError, match="12 heads"):
-        load("mocov3_vits16")
+    with pytest.raises(WeightsError, match="archive in three parts"):
+        load("franca_vitg14")
 
 
 def test_a_random_model_takes_no_checkpoint(tmp_path: Path):
@@ -147,7 +151,7 @@ def test_what_is_loaded_is_frozen_and_stays_in_evaluation():
 
 
 def test_data_that_chose_the_pretraining_set_is_stated():
-    assert {"food101", "cars", "nyud", "roxford"} <= set(ZOO["dinov2_vitb14"].seeded_by)
+    assert {"food101", "cars", "nyuv2", "roxford5k"} <= set(ZOO["dinov2_vitb14"].seeded_by)
     assert ZOO["dino_vits16"].seeded_by == ("imagenet1k",)
 
 

@@ -68,10 +68,10 @@ def test_one_forward_pass_for_each_norm():
 
 
 def test_row_shapes_are_those_of_the_card():
-    assert row_shape(PATCHES, CARD, SQUARE) == (4, 4, 8)
-    assert row_shape(POOLED, CARD, SQUARE) == row_shape(GEM, CARD, Geometry(16)) == (8,)
+    assert row_shape(PATCHES, Tiny(), SQUARE) == (4, 4, 8)
+    assert row_shape(POOLED, Tiny(), SQUARE) == row_shape(GEM, Tiny(), Geometry(16)) == (8,)
     with pytest.raises(ConfigError, match="one size"):
-        row_shape(PATCHES, CARD, Geometry(16))
+        row_shape(PATCHES, Tiny(), Geometry(16))
 
 
 @pytest.mark.parametrize(

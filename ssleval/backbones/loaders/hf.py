@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import isclose, prod
+from math import isclose, isqrt, prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,9 +41,11 @@ class _Layout:
 
     norm: str = "layernorm"
     """Attribute of the image tower that holds its final norm, an identity where the type has none."""
-    cls: bool = True
-    """Whether the first token is a class token; register tokens follow it."""
-    pooled: Literal["cls", "mean", "pooler", "projection"] = "cls"
+    cls: bool | str = True
+    """Whether the first token is a class token, or the setting that says how many are; registers follow."""
+    registers: str = "num_register_tokens"
+    """The setting that says how many registers there are."""
+    pooled: Literal["cls", "mean", "pooler", "projection", "summary"] = "cls"
     size: Literal["flag", "any", "fixed"] = "flag"
     """Other resolutions than the native one: with ``interpolate_pos_encoding``, always, or never."""
     padding: bool | Literal["max_length"] | None = None
@@ -60,10 +62,21 @@ _LAYOUTS = {
     "dinov3_convnext": _Layout("layer_norm", cls=False, pooled="pooler", size="any"),
     "dinov3_vit": _Layout("norm", size="any"),
     "ijepa": _Layout(cls=False, pooled="mean"),
+    "metaclip_2": _Layout("post_layernorm", pooled="projection", padding=True),
+    # Eight class tokens, whose mean is taken: facebookresearch/pixio, evaluation/eval_knn.py.
+    "pixio": _Layout(cls="n_cls_tokens", pooled="pooler", size="any"),
+    # A class token of each teacher, no final norm, and a normalisation of its own in front.
+    "radio": _Layout("", "num_cls_tokens", "num_registers", "summary", "any"),
     "siglip": _Layout("post_layernorm", cls=False, pooled="pooler", padding="max_length"),
+    # NaFlex, which takes patches with the size of their grid.
+    "siglip2": _Layout("post_layernorm", cls=False, pooled="pooler", size="any", padding="max_length"),
+    # Two class tokens: the first, of captions of the web, is pooled; the second is where a register would be.
+    "tipsv2": _Layout(size="any", padding="max_length"),
     "vit": _Layout(),
     "vit_mae": _Layout(),
     "vit_msn": _Layout(),
+    # Clips: an image becomes one tubelet of equal frames.
+    "vjepa2": _Layout(cls=False, pooled="mean", size="fixed"),
 }
 _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
@@ -73,6 +86,9 @@ _UNUSABLE = (
     ArithmeticError, AttributeError, ImportError, LookupError, OSError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 """What transformers raises on settings that its processors cannot take."""
+_OF_OTHER_SHAPE = {"siglip2", "vjepa2"}
+"""Types whose processors return patches or clips, which are not compared with the pixels of an image."""
+_VIDEO_SETTINGS = "video_preprocessor_config.json"
 
 
 class HfBackbone(Backbone):
@@ -82,13 +98,18 @@ class HfBackbone(Backbone):
         self.layout = _LAYOUTS[model.config.model_type]
         if self.layout.pooled != "pooler" and getattr(model, "pooler", None) is not None:
             model.pooler = None  # Not used, and random where the file has no pooler.
-        tower = getattr(model, "vision_model", model)
+        if model.config.model_type == "vjepa2":
+            model.predictor = None  # Of the training only.
+        tower = _tower(model)
         config = getattr(model.config, "vision_config", model.config)
         layers = _layers(card.name, tower, config)
         super().__init__(card, num_blocks=len(layers))
         self.model = model
         self.side = getattr(config, "image_size", card.image_size)
-        self.registers = getattr(config, "num_register_tokens", 0) if self.layout.cls else 0
+        self.is_convolutional = hasattr(config, "num_stages")
+        self.registers = getattr(config, self.layout.registers, 0) if self.layout.cls else 0
+        cls = self.layout.cls
+        self.class_tokens = int(getattr(config, cls)) if isinstance(cls, str) else int(cls)
         if Path(card.arch).is_dir():
             # Another version of the library may read the same file otherwise: what differs from its defaults.
             self.configuration = json.loads(model.config.to_json_string(use_diff=True))
@@ -99,16 +120,38 @@ class HfBackbone(Backbone):
         states: dict[int, Tensor] = {}
 
         def keep(index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
-            states[index] = _sequence(output[0] if isinstance(output, tuple) else output)
+            states[index] = output[0] if isinstance(output, tuple) else output
 
         with ExitStack() as hooks:
             for index in set(blocks):
                 hooks.enter_context(self._layers[0][index].register_forward_hook(partial(keep, index)))
             output = self._tower[0](**self._inputs(images))
-        final_norm = getattr(self._tower[0], self.layout.norm) if norm else nn.Identity()
-        layout = {"has_cls": self.layout.cls, "registers": self.registers}
-        split = partial(Tokens.from_sequence, grid=self.patch_grid(images), **layout)
-        return Features(self._pooled(output), tuple(split(final_norm(states[index])) for index in blocks))
+        final_norm = getattr(self._tower[0], self.layout.norm, nn.Identity()) if norm else nn.Identity()
+        return Features(
+            self._pooled(output), tuple(self._split(images, states[index], final_norm) for index in blocks)
+        )
+
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the size of the patch grid, or of the last map of a convolutional network."""
+        return self.map_grid(images) if self.is_convolutional else super().patch_grid(images)
+
+    def _split(self, images: Tensor, state: Tensor, final_norm: nn.Module) -> Tokens:
+        """Return the tokens of a sequence, or of a feature map ``[b d h w]``.
+
+        The class token of a model with several is their mean, or none where each is of another teacher.
+        """
+        if state.ndim == 4:
+            return Tokens(final_norm(state.permute(0, 2, 3, 1)))
+        sequence, several = final_norm(state), self.class_tokens > 1
+        if not several:
+            has_cls, grid = self.class_tokens == 1, self.patch_grid(images)
+            return Tokens.from_sequence(sequence, grid, has_cls=has_cls, registers=self.registers)
+        prefix, registers, patches = sequence.tensor_split(
+            [self.class_tokens, self.class_tokens + self.registers], dim=1
+        )
+        cls = None if self.layout.pooled == "summary" else prefix.mean(1)
+        grid = self.patch_grid(images)
+        return Tokens(patches.unflatten(1, grid), cls, registers if self.registers else None)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
         """Embed texts with the tokenizer of the same repository, padded as in the model's training."""
@@ -124,6 +167,8 @@ class HfBackbone(Backbone):
 
     def similarity(self) -> Similarity:
         """Return the learnt scale, and the bias of models trained with a sigmoid loss."""
+        if hasattr(self.model, "temperature"):
+            return Similarity(1 / float(self.model.temperature))
         return super().similarity() if self.layout.padding is None else Similarity.of(self.model)
 
     @cached_property
@@ -143,20 +188,35 @@ class HfBackbone(Backbone):
             # Its masking sorts patches by noise: increasing noise keeps all of them in order.
             count = prod(self.patch_grid(images))
             inputs["noise"] = torch.arange(count, device=images.device).expand(len(images), count)
+        if self.model.config.model_type == "vjepa2":
+            return {"pixel_values_videos": images[:, None]}  # The model repeats one frame to a tubelet.
+        if self.model.config.model_type == "siglip2":
+            return self._patches(images)
         return inputs
+
+    def _patches(self, images: Tensor) -> dict[str, Tensor]:
+        """Return images as NaFlex takes them: patches ``[b n p*p*3]``, none masked, and their grid."""
+        side, grid = self.card.patch_size, self.patch_grid(images)
+        patches = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+        patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(len(images), prod(grid), -1)
+        shapes = torch.tensor(grid, device=images.device).expand(len(images), 2)
+        mask = torch.ones(patches.shape[:2], dtype=torch.long, device=images.device)
+        return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
 
     def _pooled(self, output: Any) -> Tensor:
         if self.layout.pooled == "projection":
             return self.model.visual_projection(output.pooler_output)
         if self.layout.pooled == "pooler":
             return output.pooler_output
+        if self.layout.pooled == "summary":
+            return output.summary
         tokens = output.last_hidden_state
         return tokens[:, 0] if self.layout.pooled == "cls" else tokens[:, int(self.layout.cls) :].mean(1)
 
 
-def _sequence(state: Tensor) -> Tensor:
-    """Return a feature map ``[b d h w]`` as a sequence ``[b h*w d]``; sequences are returned unchanged."""
-    return state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+def _tower(model: Any) -> Any:
+    """Return the part that sees images."""
+    return model.encoder if model.config.model_type == "vjepa2" else getattr(model, "vision_model", model)
 
 
 def _layers(name: str, tower: nn.Module, config: Any) -> Sequence[nn.Module]:
@@ -187,16 +247,23 @@ def _card(identifier: str) -> BackboneCard:
         stub,
         embed_dim=dim,
         patch_size=32 if convnet else tower.patch_size,
-        pooled_dim=config.projection_dim if layout.pooled == "projection" else dim,
+        pooled_dim=_pooled_dim(config, dim),
         pooling=layout.pooled,
         position_embedding="" if config.model_type.startswith("dinov3") else "transformers",
         supervision="weak" if layout.padding is not None else "unknown",
         family=config.model_type,
         license="unknown",
-        parameters=millions_of_parameters(getattr(model, "vision_model", model)),
+        parameters=millions_of_parameters(_tower(model)),
         source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
-        **_preparation(stub, getattr(tower, "image_size", None)),
+        **_preparation(stub, config.model_type, getattr(tower, "image_size", None)),
     )
+
+
+def _pooled_dim(config: Any, dim: int) -> int:
+    kind = _LAYOUTS[config.model_type].pooled
+    if kind == "projection":
+        return config.projection_dim
+    return dim * len(config.summary_idxs) if kind == "summary" else dim
 
 
 def _located(identifier: str) -> BackboneCard:
@@ -239,37 +306,59 @@ def _config(card: BackboneCard) -> Any:
     return config
 
 
-def _preparation(card: BackboneCard, image_size: Any) -> dict[str, Any]:
+def _preparation(card: BackboneCard, model_type: str, image_size: Any) -> dict[str, Any]:
     """Return the settings of the image processor as fields of a card, compared with what it does.
 
-    Without a processor, ``image_size`` of the model's configuration is all that is known.
+    Without a processor, ``image_size`` of the model's configuration is all that is known, and RADIO's mean
+    and deviation, which the model itself applies.
     """
-    from transformers import AutoImageProcessor
-    from transformers.models.auto.image_processing_auto import get_image_processor_config
-
+    own = {"mean": (0.0,) * 3, "std": (1.0,) * 3} if model_type == "radio" else {}
     try:
-        with quiet() if Path(card.arch).is_dir() else explained(card):
-            if not get_image_processor_config(**_where(card)):
-                sizes = {"image_size": image_size} if isinstance(image_size, int) else {}
-                return {**sizes, "normalisation": "unknown"}
-            # The slow ones resize with PIL, as is done here.
-            processor: Any = AutoImageProcessor.from_pretrained(
-                **_where(card), trust_remote_code=False, use_fast=False
-            )
+        processor = _processor(card, model_type)
+        if processor is None:
+            sizes = {"image_size": image_size} if isinstance(image_size, int) else {}
+            return {**sizes, **(own or {"normalisation": "unknown"})}
         settings = processor.to_dict()
         fields = {
-            **_sizes(card, settings),
+            **(_square(card, settings) if model_type == "siglip2" else _sizes(card, settings)),
             **_normalisation(settings),
             "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
         }
-        _refuse_other_pixels(updated(card, fields, f"{card.name}: card"), processor)
+        prepared = updated(card, fields, f"{card.name}: card")
+        if model_type not in _OF_OTHER_SHAPE:
+            _refuse_other_pixels(prepared, processor)
     except _UNUSABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"{card.name}: the settings of its image processor cannot be used ({reason[:200]}); correct "
-            "preprocessor_config.json"
+            f"{_VIDEO_SETTINGS if model_type == 'vjepa2' else 'preprocessor_config.json'}"
         ) from error
-    return fields
+    return fields | own
+
+
+def _processor(card: BackboneCard, model_type: str) -> Any:
+    """Return the processor of images, or of clips where the model takes these; None where there is none."""
+    from transformers import AutoImageProcessor, AutoVideoProcessor
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+    from transformers.models.auto.video_processing_auto import get_video_processor_config
+
+    video, where = model_type == "vjepa2", _where(card)
+    settings_of: Any = get_video_processor_config if video else get_image_processor_config
+    with quiet() if Path(card.arch).is_dir() else explained(card):
+        if not settings_of(**where):
+            return None
+        if video:
+            return AutoVideoProcessor.from_pretrained(**where, trust_remote_code=False)
+        # The slow ones resize with PIL, as is done here.
+        return AutoImageProcessor.from_pretrained(**where, trust_remote_code=False, use_fast=False)
+
+
+def _square(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the square that holds the patches of NaFlex, which keeps the aspect within so many of them."""
+    if not settings.get("do_resize"):
+        raise ConfigError(f"{card.name}: the processor resizes to no size; no geometry here does that")
+    side = isqrt(settings["max_num_patches"]) * settings["patch_size"]
+    return _resized(0, side, "square")
 
 
 def _sizes(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,18 @@ _FLAVOURS: dict[str, dict[str, Any]] = {
     "dino": {"position_embedding": "dino"},
     "dinov2": {"position_embedding": "dinov2", **_DINOV2},
     "dinov2_reg4": {"position_embedding": "size_antialias", "num_registers": 4, **_DINOV2},
+    "franca": {"position_embedding": "dinov2", "ffn": "swiglu", **_DINOV2},
     "mae": {"position_embedding": "size", "fixed_positions": True},
+    "mocov3": {"position_embedding": "size", "fixed_positions": True},
 }
 """The settings of `VitConfig` that a method chooses, apart from the size."""
+_HEADS = {"vit_small/mocov3": 12}
+"""Heads where a method has another number than `SIZES`, which no shape of a tensor tells.
+
+Source: facebookresearch/moco-v3, vits.py, vit_small.
+"""
+_QUERY = "base_encoder"
+"""The network that MoCo v3 evaluates, as its files call it; the other one is its momentum encoder."""
 
 
 class NativeBackbone(Backbone):
@@ -110,6 +119,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         state = to_native(read_checkpoint(fetch_card(card), weights.key))
     elif not untrained:
         card, read = from_checkpoint(card, weights)
+        _refuse_other_heads(card)
         state = to_native(read)
         card = card if described else on_own_grid(card, state)
     config = _stated(card) if described else _as_stored(_flavoured(card), state)
@@ -130,6 +140,16 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if card.arch.startswith(_FILE):
         backbone.configuration = asdict(config)
     return backbone.eval()
+
+
+def _refuse_other_heads(card: BackboneCard) -> None:
+    """Refuse a file of MoCo v3, by the networks found in it, for other architectures of that shape."""
+    size, _, flavour = card.arch.partition("/")
+    beside = card.weights.get("other_networks", "").split(", ")
+    if flavour != "mocov3" and _QUERY in {*card.weights.get("network", "").split("."), *beside}:
+        raise WeightsError(
+            f"{card.name}: the file is MoCo v3's, whose heads no tensor tells; use native:{size}/mocov3"
+        )
 
 
 def _stated(card: BackboneCard) -> VitConfig:
@@ -175,8 +195,9 @@ def _config(arch: str) -> VitConfig:
     size, _, flavour = arch.partition("/")
     if flavour not in _FLAVOURS:
         raise UnknownNameError(f"native:{arch}: no flavour {flavour!r}; {suggestion(flavour, _FLAVOURS)}")
-    ffn = "swiglu" if size == "vit_giant2" and flavour.startswith("dinov2") else "mlp"
-    return VitConfig(*sized(size), ffn=ffn, **_FLAVOURS[flavour])
+    width, depth, heads = sized(size)
+    ffn: dict[str, Any] = {"ffn": "swiglu"} if size == "vit_giant2" and flavour.startswith("dinov2") else {}
+    return VitConfig(width, depth, _HEADS.get(arch, heads), **_FLAVOURS[flavour] | ffn)
 
 
 backbones.register("native")(Loader(_card, _build))

@@ -102,7 +102,8 @@ def _card(identifier: str) -> BackboneCard:
         loader="open_clip",
         arch=identifier,
         embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
-        patch_size=trunk.patch_embed.patch_size[0] if trunk is not None else visual.patch_size[0],
+        # The last stage's step: a convolutional stem leaves patches of one of its own pixels.
+        patch_size=trunk.feature_info[-1]["reduction"] if trunk is not None else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
         pooling="projection",
         position_embedding="fixed" if trunk is not None else "open_clip",

@@ -4,6 +4,7 @@
 after pooling (``fc_norm``) apply no norm to tokens. Classes of unknown token layout are refused.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from math import floor
@@ -21,10 +22,13 @@ from ssleval.backbones.weights.checkpoints import (
     in_layout_of,
     millions_of_parameters,
     on_own_grid,
+    read_checkpoint,
     refuse_resampled,
     to_native,
 )
+from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.layouts import one_bias_for_all_blocks
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, WeightsFrom, backbones
@@ -34,19 +38,38 @@ from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, We
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if the model has one, other prefix tokens, patches row by row."""
 _CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
-_MAPS = _CONVOLUTIONAL | {"MlpMixer", "SwinTransformer", "SwinTransformerV2"}
+_MAPS = _CONVOLUTIONAL | {"Hiera", "MlpMixer", "SwinTransformer", "SwinTransformerV2"}
 """Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when they are built with ``dynamic_img_size``."""
 _PLAIN = {"VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose attention is a softmax of query times key, without relative or rotary positions."""
 _POOLING = {"token": "cls", "avg": "mean", "map": "map"}
-_SUPERVISION: dict[str, Any] = {
-    "dino": "self", "lvd142m": "self", "lvd1689m": "self", "sat493m": "self", "mae": "self", "fcmae": "self",
-    "in1k_ijepa": "self", "in22k_ijepa": "self", "seer": "self", "openai": "weak", "webli": "weak",
-    "v2_webli": "weak", "laion2b": "weak", "merged2b": "weak", "metaclip_400m": "weak", "dfn2b": "weak",
-}  # fmt: skip
-"""By tag of the weights. Other tags are ``full`` where the weights have a classifier, else ``unknown``."""
+_SELF = re.compile(r"dino|fb_dino|dinov3_lvd1689m|lvd142m|lvd1689m|sat493m|mae|fcmae|in\d+k_ijepa|seer")
+_CAPTIONS = re.compile(
+    r"openai|laion|clip|webli|merged2b|dfn\d|datacomp|mclip|yfcc15m|cc12m|apple_pt$|swag_lc"
+)
+_LABELS = re.compile(r"_ft_in\d+k")
+"""Tags of weights trained without labels; parts of tags for captions and hashtags, unless the set that they
+were fine-tuned on follows. Others are ``full`` where they have a classifier, else ``unknown``."""
+_CAPTIONED_CLASSES = re.compile(r"vit_pe_(core|spatial|lang)_")
+"""Architectures that are trained on captions whatever the tag says."""
+_SQUASHED = re.compile(r"vit_pe_(core|spatial|lang)_|_tipsv2$")
+"""Architectures whose publisher squashes images to a square, bilinearly, where timm's configuration says
+that the short side is resized, bicubically.
+
+Source: facebookresearch/perception_models, core/vision_encoder/transforms.py, get_image_transform; the image
+processor of google/tipsv2 in transformers.
+"""
+_CLASS_TOKEN = re.compile(r"vit_.*_dinov3")
+"""Architectures that timm pools by the mean, whose publisher evaluates the class token.
+
+Source: facebookresearch/dinov3, dinov3/eval/knn.py, whose model returns the normalised class token.
+"""
+_COMPUTED = "relative_position_index"
+"""Ends the name of a table that official files hold and timm computes."""
+_PRETRAINED = "/pretrained"
+"""Ends the name of a BEiT v2 as pre-trained, whose final norm comes before pooling, not after it."""
 
 
 class TimmBackbone(Backbone):
@@ -65,6 +88,8 @@ class TimmBackbone(Backbone):
         if not blocks:
             return Features(model.forward_head(model.forward_features(images), pre_logits=True))
         indices = blocks if self.is_transformer else [len(model.feature_info) - 1] * len(blocks)
+        # Hiera normalises after pooling only, and refuses to norm a map.
+        norm = norm and type(model).__name__ != "Hiera"
         final, tokens = final_and_blocks(model, images, indices, norm=norm)
         return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in indices))
 
@@ -93,10 +118,16 @@ class TimmBackbone(Backbone):
         weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
         return weights.unflatten(-1, self.patch_grid(images))
 
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the size of the patch grid, or of the last map of a convolutional network."""
+        return self.map_grid(images) if self.is_convolutional else super().patch_grid(images)
+
     def _refuse_fixed_size(self, images: Tensor) -> None:
         embed: Any = getattr(self.model, "patch_embed", None)
         if getattr(embed, "strict_img_size", False):
             self.refuse_other_size(images, embed.img_size, "timm")
+        elif type(self.model).__name__ == "Hiera":
+            self.refuse_other_size(images, (self.card.image_size,) * 2, "timm")
 
 
 def shared_batch_norms(network: nn.Module) -> nn.Module:
@@ -130,7 +161,7 @@ def _card(identifier: str) -> BackboneCard:
     if getattr(model, "pos_embed", None) is not None:
         positions = "timm"
     origin = {"repo": config.hf_hub_id, "url": "" if config.hf_hub_id else config.url}
-    last = model.feature_info[-1]
+    last, other = model.feature_info[-1], _SQUASHED.search(arch) is not None
     return BackboneCard(
         name=f"timm:{identifier}",
         loader="timm",
@@ -138,15 +169,15 @@ def _card(identifier: str) -> BackboneCard:
         embed_dim=last["num_chs"],
         patch_size=last["reduction"],
         pooled_dim=model.head_hidden_size,
-        **_geometry(identifier, config),
-        interpolation=config.interpolation,
+        **_geometry(identifier, config, squash=other or config.crop_mode == "squash", crop=not other),
+        interpolation="bilinear" if other else config.interpolation,
         mean=config.mean,
         std=config.std,
         # Of weights that nobody published, timm only has a default.
         normalisation="stated" if config.has_weights else "unknown",
         pooling=_POOLING.get(getattr(model, "global_pool", ""), "timm") if transformer else "mean",
         position_embedding=positions,
-        supervision=_SUPERVISION.get(config.tag, "full" if config.num_classes else "unknown"),
+        supervision=_supervision(arch, config),
         family=type(model).__name__,
         weights={name: value for name, value in origin.items() if value},
         license=config.license or "unknown",
@@ -155,15 +186,27 @@ def _card(identifier: str) -> BackboneCard:
     )
 
 
-def _geometry(identifier: str, config: Any) -> dict[str, Any]:
-    """Return how timm prepares images as fields of a card; refuse what no geometry here does."""
+def _supervision(arch: str, config: Any) -> Any:
+    """Return what weights were trained on, by their tag."""
+    if _SELF.fullmatch(config.tag):
+        return "self"
+    if _CAPTIONED_CLASSES.match(arch) or (_CAPTIONS.search(config.tag) and not _LABELS.search(config.tag)):
+        return "weak"
+    return "full" if config.num_classes else "unknown"
+
+
+def _geometry(identifier: str, config: Any, *, squash: bool, crop: bool) -> dict[str, Any]:
+    """Return how images are prepared as fields of a card; refuse what no geometry here does.
+
+    That is as timm does, but for weights whose publisher takes the whole image, squashed: without ``crop``.
+    """
     _, height, width = config.input_size
     if height != width or config.crop_mode not in {"center", "squash"}:
         raise ConfigError(
             f"timm:{identifier}: timm prepares images of {height}x{width} with crop_mode "
             f"{config.crop_mode!r}; no geometry here does that"
         )
-    resize, squash = floor(width / config.crop_pct), config.crop_mode == "squash"
+    resize = floor(width / config.crop_pct) if crop else width
     return {
         "image_size": width,
         "resize": 0 if squash and resize == width else resize,
@@ -187,8 +230,13 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
     kind = type(_shape(card.arch)).__name__
     options: dict[str, Any] = {"dynamic_img_size": True} if kind in _DYNAMIC else {}
-    published, state = weights.kind == "published", dict[str, Tensor]()
-    if weights.kind == "checkpoint":
+    options |= _pooled(card.arch)
+    # A file with a name of its own is its publisher's: timm's default weights are others.
+    publishers = weights.kind == "published" and "file" in card.weights
+    published, state = weights.kind == "published" and not publishers, dict[str, Tensor]()
+    if publishers:
+        state = read_checkpoint(fetch_card(card), weights.key)
+    elif weights.kind == "checkpoint":
         card, state = from_checkpoint(card, weights)
         own = on_own_grid(card, to_native(state)) if kind in _PLAIN else card
         if own != card:
@@ -198,19 +246,31 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
     with explained(card), torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
-        model = timm.create_model(card.arch, pretrained=published, num_classes=0, **options)
-    if weights.kind == "checkpoint":
-        fill(model, _to_timm(card.name, model, state), name=card.name)
+        name = card.arch.removesuffix(_PRETRAINED)
+        model = timm.create_model(name, pretrained=published, num_classes=0, **options)
+    if publishers or weights.kind == "checkpoint":
+        fill(model, _to_timm(card.name, model, one_bias_for_all_blocks(state)), name=card.name)
     return TimmBackbone(card, model)
 
 
+def _pooled(identifier: str) -> dict[str, Any]:
+    """Return the pooling and the norm of the publisher where they are others than timm's."""
+    if identifier.endswith(_PRETRAINED):
+        return {"use_fc_norm": False}
+    return {"global_pool": "token"} if _CLASS_TOKEN.match(identifier) else {}
+
+
 def _to_timm(name: str, model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop classifiers, which timm names, and rename tensors of other publishers."""
+    """Drop classifiers, which timm names, and tables that it computes; rename tensors of other publishers."""
     config: Any = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
-    kept = {key: value for key, value in state.items() if not key.startswith(heads)}
     targets = model.state_dict()
+    kept = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(heads) and (key in targets or not key.endswith(_COMPUTED))
+    }
     if type(model).__name__ in _PLAIN:
         kept = in_layout_of(targets, kept)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -225,13 +285,12 @@ def _shape(identifier: str) -> Any:
     """Build an architecture without weights, or refuse a class whose token layout is not known."""
     import timm
 
-    arch = identifier.partition(".")[0]
-    if not timm.is_model(
-        arch
-    ):  # timm also takes addresses of repositories, which the card of a file may hold
+    arch = identifier.removesuffix(_PRETRAINED).partition(".")[0]
+    # timm also takes addresses of repositories, which the card of a file may hold.
+    if not timm.is_model(arch):
         raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     with torch.device("meta"):
-        model = timm.create_model(arch, num_classes=0)
+        model = timm.create_model(arch, num_classes=0, **_pooled(identifier))
     kind = type(model).__name__
     if kind not in _TRANSFORMERS | _MAPS:
         raise ConfigError(

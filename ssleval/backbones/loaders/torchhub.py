@@ -1,5 +1,7 @@
 """Repositories with a hubconf.py: ``torchhub:owner/repo/entry``, or ``torchhub:owner/repo:ref/entry``.
 
+Arguments of the entry may follow, as texts: ``torchhub:valeoai/Franca/franca_vitl14?weights=LAION_224``.
+
 Such a name downloads the repository and runs its code. Modules need the interface of DINO and DINOv2, whose
 ``get_intermediate_layers`` returns patches and class token in one sequence (DINO) or apart (DINOv2).
 """
@@ -8,6 +10,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from jaxtyping import Float
@@ -63,7 +66,7 @@ class HubBackbone(Backbone):
 
 
 def _card(identifier: str) -> BackboneCard:
-    repo, _, entry = identifier.rpartition("/")
+    repo, _, entry = identifier.partition("?")[0].rpartition("/")
     if repo.count("/") != 1 or not entry:
         raise UnknownNameError(f"torchhub:{identifier}: expected torchhub:owner/repo/entry")
     stub = BackboneCard(f"torchhub:{identifier}", "torchhub", identifier, embed_dim=1, patch_size=1)
@@ -96,9 +99,16 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 
 def _model(card: BackboneCard, *, pretrained: bool) -> Any:
-    repo, _, entry = card.arch.rpartition("/")
+    place, _, given = card.arch.partition("?")
+    repo, _, entry = place.rpartition("/")
+    try:
+        options: dict[str, Any] = dict(parse_qsl(given, strict_parsing=bool(given)))
+    except ValueError as error:
+        raise ConfigError(f"{card.name}: arguments are NAME=VALUE, joined by &, got {given!r}") from error
+    if taken := sorted({"pretrained", "trust_repo", "verbose"} & set(options)):
+        raise ConfigError(f"{card.name}: {taken[0]} is this loader's to choose; leave it out")
     with explained(card), faults_of(card.name, foreign=True, passing=(OSError,)):
-        options: dict[str, Any] = {"trust_repo": True, "verbose": False}
+        options |= {"trust_repo": True, "verbose": False}
         model: Any = torch.hub.load(repo, entry, pretrained=pretrained, **options)
     needed = ("embed_dim", "patch_embed", "blocks", "get_intermediate_layers")
     absent = [name for name in needed if not hasattr(model, name)]

@@ -1,7 +1,8 @@
 """Models of torchvision: residual networks and vision transformers, such as ``torchvision:resnet50``.
 
 The name of the weights may follow, as in ``torchvision:resnet50/IMAGENET1K_V1``; torchvision has a default.
-The ResNet-50s of other methods, such as DINO and SwAV, have the same architecture and load here too.
+The ResNet-50s of other methods, such as DINO and SwAV, have the same architecture and load here too; those
+of SimCLR and BYOL pad differently, ``resnet50/simclr`` and ``resnet50/byol``.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ssleval.backbones.weights.checkpoints import (
     fill,
@@ -18,11 +20,22 @@ from ssleval.backbones.weights.checkpoints import (
     read_checkpoint,
 )
 from ssleval.backbones.weights.downloads import fetch_card
+from ssleval.backbones.weights.layouts import from_haiku, from_tensorflow
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
 from ssleval.errors import ConfigError, UnknownNameError
 
+_PADDED_AT_THE_END: dict[str, tuple[type[nn.Module], ...]] = {
+    "simclr": (nn.MaxPool2d,),
+    "byol": (nn.MaxPool2d, nn.Conv2d),
+}
+"""Layers that TensorFlow and JAX pad by their rule SAME: where the padding is odd, one pixel more at the end,
+while torch's layers have it on both sides and so see other windows.
+
+Source: google-research/simclr, resnet.py (convolutions are padded by hand, as in torch);
+google-deepmind/deepmind-research, byol/utils/networks.py.
+"""
 _SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Modules with parameters by their place among the children of a residual network."""
 
@@ -40,6 +53,10 @@ class TorchvisionResnet(Backbone):
         x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
         x = model.layer4(model.layer3(model.layer2(model.layer1(x))))
         return Features(x.mean((2, 3)), tuple(Tokens(x.permute(0, 2, 3, 1)) for _ in blocks))
+
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the size of the last map."""
+        return self.map_grid(images)
 
 
 class TorchvisionVit(Backbone):
@@ -97,16 +114,33 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    arch = card.arch.partition("/")[0]
+    arch, _, variant = card.arch.partition("/")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _architecture(card.name, arch, image_size=card.image_size)
-    if weights.kind == "published":
-        fill(model, read_checkpoint(fetch_card(card), weights.key), name=card.name)
-    elif weights.kind == "checkpoint":
-        card, state = from_checkpoint(card, weights)
-        fill(model, _by_name(state), name=card.name)
+    layers: list[Any] = [*model.modules()]
+    for layer in layers:
+        if type(layer) in _PADDED_AT_THE_END.get(variant, ()) and layer.stride in (2, (2, 2)):
+            layer.padding = 0
+            layer.register_forward_pre_hook(_pad_same)
+    if weights.kind != "random":
+        if weights.kind == "published":
+            state = read_checkpoint(fetch_card(card), weights.key)
+        else:
+            card, state = from_checkpoint(card, weights)
+        fill(model, _by_name(from_tensorflow(from_haiku(state))), name=card.name)
     return TorchvisionVit(card, model) if hasattr(model, "encoder") else TorchvisionResnet(card, model)
+
+
+def _pad_same(layer: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Pad the input of a layer by the rule SAME; zeros serve before pooling too, which follows a ReLU."""
+    (images,) = inputs
+    kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
+    sides: list[int] = []
+    for size in images.shape[:1:-1]:
+        missing = max(0, (-(-size // 2) - 1) * 2 + kernel - size)  # all of these layers have stride 2
+        sides += [missing // 2, missing - missing // 2]
+    return functional.pad(images, sides)
 
 
 def _by_name(state: dict[str, Tensor]) -> dict[str, Tensor]:

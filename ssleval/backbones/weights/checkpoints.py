@@ -29,6 +29,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "iBOT": ("masked_embed",),
     "MAE": ("decoder_embed.", "decoder_pos_embed", "decoder_blocks.", "decoder_norm.", "decoder_pred."),
     "SwAV": ("projection_head.", "prototypes."),
+    "Franca": ("rasa_head.",),
     "torchvision": ("heads.",),
     "timm": ("head_dist.",),
     "Hugging Face": ("pooler.", "classifier.", "decoder."),

@@ -170,3 +170,145 @@ def test_logits_of_cosines_are_the_models_own(tmp_path: Path, kind: str):
 def test_an_image_model_has_no_similarity(tmp_path: Path):
     with pytest.raises(NotApplicableError, match="no text tower"):
         load(f"hf:{_folder(tmp_path, 'vit')}").similarity()
+
+
+TOKENS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 8}
+LATER: dict[str, dict[str, Any]] = {
+    "metaclip_2": TOWERS | {"projection_dim": 24},
+    "pixio": TOKENS | {"image_size": 32, "n_cls_tokens": 4},
+    "radio": TOKENS
+    | {
+        "max_img_size": 64,
+        "num_cls_tokens": 3,
+        "num_registers": 2,
+        "summary_idxs": [0, 2],
+        "norm_mean": [0.1] * 3,
+    },
+    "siglip2": {"vision_config": SMALL | {"num_patches": 16}, "text_config": TOWERS["text_config"]},
+    "tipsv2": {
+        "vision_config": TOKENS | {"image_size": 32, "num_register_tokens": 1},
+        "text_config": TOWERS["text_config"],
+    },
+    "vjepa2": TOKENS
+    | {"crop_size": 32, "pred_hidden_size": 32, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2},
+}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "siglip2": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 16},
+    "tipsv2": {"image_processor_type": "Tipsv2ImageProcessor", "size": {"height": 32, "width": 32}},
+    "vjepa2": {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": {"height": 32, "width": 32}},
+}
+
+
+def _later(path: Path, kind: str) -> Path:
+    """Write a snapshot of a newer model type, with a processor of its own kind."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModel.from_config(CONFIG_MAPPING[kind](**LATER[kind])).save_pretrained(path)
+    settings = PROCESSORS.get(
+        kind,
+        {
+            "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 2,
+            "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1],
+        },
+    )  # fmt: skip
+    name = "video_preprocessor_config.json" if kind == "vjepa2" else "preprocessor_config.json"
+    (path / name).write_text(json.dumps(settings))
+    return path
+
+
+def _expected(kind: str, model: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vector and the normed sequence that transformers itself gives."""
+    if kind == "vjepa2":
+        state = model.encoder(images[:, None]).last_hidden_state
+        return state.mean(1), state
+    if kind == "radio":
+        output = model(images)
+        return output.last_hidden_state[:, [0, 2]].flatten(1), output.last_hidden_state
+    if kind == "pixio":
+        state = model(images).last_hidden_state
+        return state[:, :4].mean(1), state
+    if kind == "siglip2":
+        from transformers import Siglip2ImageProcessor
+
+        pixels = (images * 0.5 + 0.5).mul(255).round().byte()  # NaFlex's own processor makes the patches
+        processor = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+        output = model.vision_model(**processor(list(pixels), return_tensors="pt"))
+        return output.pooler_output, output.last_hidden_state
+    output = model.vision_model(images)
+    if kind == "metaclip_2":
+        return model.visual_projection(output.pooler_output), model.vision_model.post_layernorm(
+            output.last_hidden_state
+        )
+    return output.last_hidden_state[:, 0], output.last_hidden_state
+
+
+PREFIX = {"metaclip_2": 1, "pixio": 4, "radio": 5, "siglip2": 0, "tipsv2": 2, "vjepa2": 0}
+
+
+@pytest.mark.parametrize("kind", LATER)
+def test_newer_types_give_what_transformers_gives(tmp_path: Path, kind: str):
+    backbone: Any = load(f"hf:{_later(tmp_path, kind)}")
+    images = torch.randint(0, 256, (2, 3, 32, 32)) / 255
+    features = backbone(images, [-1, 0])
+    with torch.no_grad():
+        pooled, state = _expected(kind, backbone.model, (images - backbone.mean) / backbone.std)
+    tokens, prefix = features.blocks[0], PREFIX[kind]
+    torch.testing.assert_close(features.pooled, pooled, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tokens.patches.flatten(1, 2), state[:, prefix:], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(tokens.patches, features.blocks[1].patches)
+    registers = {"radio": 2, "tipsv2": 1}.get(kind, 0)
+    assert (0 if tokens.registers is None else tokens.registers.shape[1]) == registers
+    if kind == "pixio":
+        torch.testing.assert_close(tokens.cls, state[:, :4].mean(1))
+    elif kind in {"tipsv2", "metaclip_2"}:
+        assert tokens.cls is not None
+        torch.testing.assert_close(tokens.cls, state[:, 0])
+    else:
+        assert tokens.cls is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean"), [("radio", 0.0), ("tipsv2", 0.0), ("vjepa2", 0.485), ("pixio", 0.5)]
+)
+def test_the_card_normalises_only_what_the_model_does_not(tmp_path: Path, kind: str, mean: float):
+    assert find_card(f"hf:{_later(tmp_path, kind)}").mean[0] == mean
+
+
+def test_v_jepa_has_positions_of_one_size_and_leaves_its_predictor_out(tmp_path: Path):
+    backbone: Any = load(f"hf:{_later(tmp_path, 'vjepa2')}")
+    assert not any("predictor" in name for name in backbone.state_dict())
+    assert (backbone.card.resize, backbone.card.image_size, backbone.card.interpolation) == (
+        36,
+        32,
+        "bilinear",
+    )
+    with pytest.raises(ConfigError, match="48x48 pixels, but transformers fixes"):
+        backbone(torch.rand(1, 3, 48, 48))
+
+
+@pytest.mark.parametrize("kind", sorted({*LATER} - {"vjepa2"}))
+def test_newer_types_take_images_that_are_not_square(tmp_path: Path, kind: str):
+    backbone: Any = load(f"hf:{_later(tmp_path, kind)}")
+    bright = torch.full((1, 3, 48, 24), 0.3)
+    bright[..., 40:, 16:] = 0.9
+    features = backbone(torch.cat((torch.full((1, 3, 48, 24), 0.3), bright)), [0], norm=False)
+    patches = features.blocks[0].patches
+    assert patches.shape == (2, 6, 3, 32)
+    assert divmod(int((patches[1] - patches[0]).norm(dim=-1).argmax()), 3) == (5, 2)
+
+
+def test_logits_of_tips_divide_by_its_temperature(tmp_path: Path):
+    backbone: Any = load(f"hf:{_later(tmp_path, 'tipsv2')}")
+    assert backbone.similarity().scale == pytest.approx(1 / float(backbone.model.temperature))
+
+
+def test_a_convolutional_network_takes_any_size(tmp_path: Path):
+    backbone: Any = load(f"hf:{_folder(tmp_path, 'dinov3_convnext')}")
+    images = torch.rand(1, 3, 40, 70)
+    with torch.no_grad():
+        state = backbone.model((images - backbone.mean) / backbone.std).last_hidden_state[:, 1:]
+    patches = backbone(images, [-1]).blocks[0].patches
+    assert patches.shape[1:3] == backbone.patch_grid(images)
+    torch.testing.assert_close(patches.flatten(1, 2), state)
+    with pytest.raises(ConfigError, match="its layers cannot take 20x20 pixels"):
+        backbone(torch.rand(1, 3, 20, 20))

@@ -208,3 +208,74 @@ def test_real_weights_of_timm_give_timms_features(monkeypatch: pytest.MonkeyPatc
     features = backbone(images, [-1])
     torch.testing.assert_close(features.pooled, expected[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(features.blocks[0].patches.flatten(1, 2), expected[:, 1:], atol=1e-5, rtol=0)
+
+
+def timm_vit(heads: int, seed: int) -> Any:
+    """Build a transformer of ViT-S's width as MoCo v3 does, from timm."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        norm = partial(torch.nn.LayerNorm, eps=1e-6)
+        sizes: dict[str, Any] = {
+            "img_size": 32,
+            "embed_dim": 384,
+            "depth": 2,
+            "num_heads": heads,
+            "num_classes": 0,
+        }
+        return timm.models.vision_transformer.VisionTransformer(norm_layer=norm, **sizes).eval()
+
+
+def moco_v3(path: Path, query: Any, momentum: Any) -> Path:
+    """Write a training checkpoint as facebookresearch/moco-v3 does: two encoders, each with its projector."""
+    state = {f"module.base_encoder.{name}": value for name, value in query.state_dict().items()}
+    state |= {f"module.momentum_encoder.{name}": value for name, value in momentum.state_dict().items()}
+    state |= {f"module.base_encoder.head.{n}.weight": torch.ones(2, 2) for n in (0, 3, 6)}
+    state |= {
+        "module.base_encoder.head.1.running_mean": torch.ones(2),
+        "module.predictor.0.weight": torch.ones(2),
+    }
+    torch.save({"epoch": 300, "arch": "vit_small", "state_dict": state, "optimizer": {"state": {}}}, path)
+    return path
+
+
+def test_moco_v3_has_twelve_heads_and_its_query_encoder_is_read(tmp_path: Path) -> None:
+    query, momentum = timm_vit(12, 0), timm_vit(12, 1)
+    path = moco_v3(tmp_path / "vit-s-300ep.pth.tar", query, momentum)
+    card = replace(small("vit_small/mocov3"), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    features = NATIVE.build(card, WeightsFrom("checkpoint", path))(pictures())
+    with torch.no_grad():
+        expected = query.forward_features(pictures())[:, 0]
+        six = timm_vit(6, 0).forward_features(pictures())[:, 0]
+    torch.testing.assert_close(features.pooled, expected, atol=1e-5, rtol=1e-4)
+    assert (six - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("arch", ["vit_small/mae", "vit_small/dino"])
+def test_a_file_of_moco_v3_does_not_fill_another_architecture_of_its_shape(tmp_path: Path, arch: str) -> None:
+    path = moco_v3(tmp_path / "vit-s-300ep.pth.tar", timm_vit(12, 0), timm_vit(12, 1))
+    with pytest.raises(WeightsError, match="use native:vit_small/mocov3"):
+        NATIVE.build(small(arch), WeightsFrom("checkpoint", path))
+
+
+@pytest.mark.parametrize("arch", ["vit_base/franca", "vit_large/franca"])
+def test_franca_reads_a_teacher_in_chunks_with_its_heads(tmp_path: Path, arch: str) -> None:
+    made: Any = NATIVE.build(small(arch), RANDOM)
+    width = made.card.embed_dim
+    # DINOv2's rule: two thirds of four times the width, rounded up to a multiple of 8.
+    assert made.vit.blocks[0].mlp.w12.weight.shape == (2 * -(-int(4 * width * 2 / 3) // 8) * 8, width)
+    state = made.vit.state_dict()
+    chunked = {
+        name.replace("blocks.1.", "blocks.1.1.").replace("blocks.0.", "blocks.0.0."): name for name in state
+    }
+    teacher = {f"module.backbone.{name}": state[own] for name, own in chunked.items()}
+    heads = (
+        "backbone.mask_token",
+        "dino_head.mlp.0.weight",
+        "ibot_head.mlp.0.weight",
+        "rasa_head.pos_pred.weight",
+    )
+    teacher |= {f"module.{name}": torch.ones(2, 2) for name in heads}
+    torch.save({"teacher": teacher}, tmp_path / "franca.pth")
+    loaded: Any = NATIVE.build(small(arch), WeightsFrom("checkpoint", tmp_path / "franca.pth"))
+    assert loaded.weights_sha256 == made.weights_sha256
+    assert loaded.vit.config.position_embedding == "dinov2"

@@ -169,3 +169,29 @@ def test_a_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert told.std.flatten().tolist() == [0.25] * 3
     with pytest.raises(ConfigError, match="leave patch_size=8 out"):
         load("random:torchhub:someone/things:main/net", card={"patch_size": 8})
+
+
+def test_a_hub_entry_takes_the_arguments_that_its_name_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "someone_things_main"
+    folder.mkdir()
+    wide = """
+def wide(pretrained=True, weights="IN21K"):
+    assert weights == "LAION", weights
+    return Net()
+"""
+    (folder / "hubconf.py").write_text(HUB + wide)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert load("random:torchhub:someone/things:main/wide?weights=LAION").num_blocks == 3
+    with pytest.raises(ContractError, match="IN21K"):
+        load("random:torchhub:someone/things:main/wide")
+    with pytest.raises(ConfigError, match=r"NAME=VALUE, joined by &, got 'weights'"):
+        load("random:torchhub:someone/things:main/wide?weights")
+    with pytest.raises(ConfigError, match="pretrained is this loader's to choose"):
+        load("random:torchhub:someone/things:main/wide?weights=LAION&pretrained=0")
+
+
+@pytest.mark.parametrize("size", [(240, 240), (300, 97), (33, 64)])
+def test_a_torchvision_resnet_takes_any_size(size: tuple[int, int], small: None):
+    backbone: Any = load("random:torchvision:resnet50")
+    patches = backbone(torch.rand(1, 3, *size), [-1]).blocks[0].patches
+    assert patches.shape[1:3] == tuple(-(-side // 32) for side in size)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from open_clip.pretrained import _PRETRAINED, get_pretrained_cfg
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from ssleval.backbones.loaders.timm import TimmBackbone
 from ssleval.backbones.zoo import find_card, load
-from ssleval.core.backbone import Backbone
+from ssleval.core.backbone import Backbone, WeightsFrom, backbones
 from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, WeightsError
 
@@ -127,6 +129,13 @@ def test_an_architecture_without_published_weights_states_no_normalisation(tmp_p
     torch.save({"a": torch.zeros(1)}, tmp_path / "any.pth")
     with pytest.raises(ConfigError, match="state --image-mean"):
         load(name, checkpoint=tmp_path / "any.pth")
+
+
+def test_unknown_weights_offer_the_nearest():
+    with pytest.raises(
+        UnknownNameError, match=r"timm has no weights 'vit_tiny_patch16_224\.augreg_in21'; did you"
+    ):
+        find_card("timm:vit_tiny_patch16_224.augreg_in21")
 
 
 def test_an_unstated_layout_is_refused_by_name():
@@ -275,3 +284,167 @@ def test_models_without_plain_class_attention_say_so(name: str):
     backbone = TimmBackbone(find_card(f"timm:{name}"), model)
     with pytest.raises(NotApplicableError, match=r"class-token attention|attends"):
         backbone.attention(torch.zeros(1, 3, 224, 224, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("test_efficientnet", (240, 240)), ("test_efficientnet", (380, 301)), ("test_resnet", (260, 300)),
+        ("test_convnext", (240, 300)), ("tf_efficientnet_lite0", (300, 240)), ("regnetx_002", (33, 65)),
+    ],
+)  # fmt: skip
+def test_a_convolutional_network_takes_any_size(name: str, size: tuple[int, int]):
+    backbone: Any = load(f"random:timm:{name}")
+    images = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        expected = backbone.model.forward_intermediates(_normalised(backbone, images))[1][-1]
+    features = backbone(images, [-1])
+    assert backbone.patch_grid(images.to("meta")) == expected.shape[2:]
+    assert torch.allclose(features.blocks[0].patches, expected.permute(0, 2, 3, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "regnetx_002"])
+def test_a_convolutional_network_refuses_what_its_layers_cannot_take(name: str):
+    backbone = load(f"random:timm:{name}")
+    try:
+        with torch.no_grad():
+            backbone.get_submodule("model").forward_features(torch.zeros(1, 3, 3, 3))  # pyright: ignore[reportCallIssue]
+    except RuntimeError:
+        with pytest.raises(ConfigError, match="its layers cannot take 3x3 pixels"):
+            backbone(torch.rand(1, 3, 3, 3), [-1])
+    else:
+        assert backbone(torch.rand(1, 3, 3, 3), [-1]).blocks[0].patches.shape[1:3] == (1, 1)
+
+
+def test_a_transformer_still_refuses_a_partial_patch():
+    with pytest.raises(ConfigError, match="100x96 pixels is not a multiple of its patch size 16"):
+        load("random:timm:test_vit")(torch.rand(1, 3, 100, 96))
+
+
+def test_dinov3_is_pooled_as_its_publisher_evaluates_it(monkeypatch: pytest.MonkeyPatch):
+    real = timm.create_model
+    monkeypatch.setattr(timm, "create_model", partial(real, depth=1, embed_dim=384, num_heads=6))
+    card = find_card("timm:vit_small_patch16_dinov3")
+    backbone: Any = load("random:timm:vit_small_patch16_dinov3")
+    features = backbone(torch.rand(2, 3, 32, 32), [-1])
+    assert card.pooling == "cls"
+    assert torch.equal(features.pooled, features.blocks[0].cls)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_pe_core_base_patch16_224.fb", ("weak", "square", "bilinear")),
+        ("vit_pe_spatial_base_patch16_512.fb", ("weak", "square", "bilinear")),
+        ("vit_base_patch14_reg1_tipsv2.webli", ("weak", "square", "bilinear")),
+        ("vit_base_patch16_clip_224.datacompxl", ("weak", "short", "bicubic")),
+        ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", ("full", "short", "bicubic")),
+        ("vit_base_patch16_clip_224.dfn2b", ("weak", "short", "bicubic")),
+        ("convnext_base.dinov3_lvd1689m", ("self", "short", "bicubic")),
+        ("convnext_base.clip_laion2b", ("weak", "short", "bicubic")),
+        ("regnety_320.swag_lc_in1k", ("weak", "short", "bicubic")),
+        ("resnet50.a1_in1k", ("full", "short", "bicubic")),
+        ("vit_base_patch16_radio_v3.c_radio", ("unknown", "short", "bicubic")),
+    ],
+)
+def test_a_generated_card_says_what_the_publisher_did(name: str, expected: tuple[str, str, str]):
+    card = find_card(f"timm:{name}")
+    assert (card.supervision, card.resize_mode, card.interpolation) == expected
+
+
+WIDTH, HEADS, SIDE = 48, 3, 2
+"""A small BEiT with a grid of SIDE x SIDE patches."""
+
+
+def _beit_v2(path: Path) -> dict[str, Tensor]:
+    """Write a pre-training checkpoint as microsoft/unilm, beit2 does: shared positions, heads, layers."""
+    generator = torch.Generator().manual_seed(0)
+    distances = (2 * SIDE - 1) ** 2 + 3
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, WIDTH), "mask_token": (1, 1, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, 16, 16),
+        "patch_embed.proj.bias": (WIDTH,), "norm.weight": (WIDTH,), "norm.bias": (WIDTH,),
+        "rel_pos_bias.relative_position_bias_table": (distances, HEADS),
+        "lm_head.weight": (8, WIDTH), "lm_head.bias": (8,),
+    }  # fmt: skip
+    for block in ("blocks.0", "blocks.1", "cls_pt_layers.0"):
+        shapes |= {f"{block}.{name}": (WIDTH,) for name in (
+            "gamma_1", "gamma_2", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "attn.q_bias",
+            "attn.v_bias", "attn.proj.bias", "mlp.fc2.bias",
+        )}  # fmt: skip
+        shapes |= {
+            f"{block}.attn.qkv.weight": (3 * WIDTH, WIDTH),
+            f"{block}.attn.proj.weight": (WIDTH, WIDTH),
+        }
+        shapes |= {f"{block}.mlp.fc1.weight": (4 * WIDTH, WIDTH), f"{block}.mlp.fc1.bias": (4 * WIDTH,)}
+        shapes |= {f"{block}.mlp.fc2.weight": (WIDTH, 4 * WIDTH)}
+    state = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+    index = {"rel_pos_bias.relative_position_index": _distances()}
+    torch.save({"model": state | index, "epoch": 1599, "scaler": {}}, path)
+    return state
+
+
+def _distances() -> Tensor:
+    """Row of the table for every pair of tokens; the last three are those of the class token."""
+    places = [(row, column) for row in range(SIDE) for column in range(SIDE)]
+    span, last = 2 * SIDE - 1, (2 * SIDE - 1) ** 2
+    index = torch.full((len(places) + 1, len(places) + 1), last)
+    index[1:, 0] = last + 1
+    index[0, 0] = last + 2
+    for one, (row, column) in enumerate(places, 1):
+        for two, (other_row, other_column) in enumerate(places, 1):
+            index[one, two] = (row - other_row + SIDE - 1) * span + column - other_column + SIDE - 1
+    return index
+
+
+def test_beit_v2_as_pretrained_shares_positions_and_norms_before_it_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    state = _beit_v2(tmp_path / "beit.pth")
+    real = timm.create_model
+    sizes: dict[str, Any] = {"depth": 2, "embed_dim": WIDTH, "num_heads": HEADS, "img_size": 16 * SIDE}
+    monkeypatch.setattr(timm, "create_model", partial(real, **sizes))
+    card = replace(find_card("beitv2_vitb16"), embed_dim=WIDTH, image_size=16 * SIDE)
+    backbone = backbones.get("timm").build(card, WeightsFrom("checkpoint", tmp_path / "beit.pth")).eval()
+    images = torch.rand(2, 3, 16 * SIDE, 16 * SIDE)
+    features = backbone(images, [-1])
+    x = functional.conv2d(_normalised(backbone, images), state["patch_embed.proj.weight"], stride=16)
+    x = (x + state["patch_embed.proj.bias"].view(-1, 1, 1)).flatten(2).transpose(1, 2)
+    x = torch.cat((state["cls_token"].expand(2, -1, -1), x), 1)
+    bias = state["rel_pos_bias.relative_position_bias_table"][_distances()].permute(2, 0, 1)
+    for number in range(2):
+        get = {key.partition(f"blocks.{number}.")[2]: value for key, value in state.items()}
+        y = functional.layer_norm(x, (WIDTH,), get["norm1.weight"], get["norm1.bias"], 1e-6)
+        q, k, v = (y @ get["attn.qkv.weight"].T).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        q = (q + get["attn.q_bias"].view(HEADS, 1, -1)) * (WIDTH / HEADS) ** -0.5
+        mixed = (q @ k.transpose(-2, -1) + bias).softmax(-1) @ (v + get["attn.v_bias"].view(HEADS, 1, -1))
+        mixed = mixed.transpose(1, 2).flatten(2) @ get["attn.proj.weight"].T + get["attn.proj.bias"]
+        x = x + get["gamma_1"] * mixed
+        y = functional.layer_norm(x, (WIDTH,), get["norm2.weight"], get["norm2.bias"], 1e-6)
+        y = functional.gelu(y @ get["mlp.fc1.weight"].T + get["mlp.fc1.bias"])
+        x = x + get["gamma_2"] * (y @ get["mlp.fc2.weight"].T + get["mlp.fc2.bias"])
+    x = functional.layer_norm(x, (WIDTH,), state["norm.weight"], state["norm.bias"], 1e-6)
+    torch.testing.assert_close(features.pooled, x[:, 1:].mean(1), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(features.blocks[0].patches.flatten(1, 2), x[:, 1:], atol=1e-4, rtol=1e-3)
+
+
+def test_a_fine_tuned_beit_does_not_fill_the_pretrained_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = timm.create_model
+    sizes: dict[str, Any] = {"depth": 2, "embed_dim": WIDTH, "num_heads": HEADS, "img_size": 16 * SIDE}
+    torch.save(real("beitv2_base_patch16_224", **sizes).state_dict(), tmp_path / "tuned.pth")
+    monkeypatch.setattr(timm, "create_model", partial(real, **sizes))
+    with pytest.raises(WeightsError, match=r"missing norm\.weight, norm\.bias; unexpected fc_norm"):
+        load("beitv2_vitb16", checkpoint=tmp_path / "tuned.pth")
+
+
+def test_weights_that_timm_has_not_are_fetched_from_their_publisher(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def fetch(card: Any) -> Path:
+        asked.append(card.weights["url"])
+        raise WeightsError("offline")
+
+    monkeypatch.setattr("ssleval.backbones.loaders.timm.fetch_card", fetch)
+    with pytest.raises(WeightsError, match="offline"):
+        load("beitv2_vitb16")
+    assert asked[0].endswith("/BEiT-v2/beitv2_base_patch16_224_pt1k.pth")
