@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssleval.core import Context, Geometry, RandomView, Split
+from ssleval.core.geometry import apply
 from ssleval.errors import DataError
-from ssleval.features.geometry import apply, random_view
+from ssleval.features.geometry import random_view
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Pixels of images: a pinned `Geometry`, or random resized crops as in torchvision."""
+"""Random resized crops of images, as in torchvision; `ssleval.core.geometry` has the pinned ones."""
 
 from typing import Any
 
@@ -8,9 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ssleval.core import RandomView, digest
-from ssleval.core.geometry import FILTERS, apply, refuse_mode
-
-__all__ = ["FILTERS", "apply", "random_view"]
+from ssleval.core.geometry import FILTERS, refuse_mode
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from ssleval.core import Context, Geometry, Interpolation, Readout, Split
 from ssleval.core.backbone import Backbone, PatchesOf
+from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError
 from ssleval.features.decode import decoded_batches
 from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, pixels_on_device
-from ssleval.features.geometry import apply
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ssleval.core import Dataset, DatasetCard, FeatureTable, Geometry, Readout
 from ssleval.core.backbone import Features
+from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.features.extract import choose_batch_size, forward
-from ssleval.features.geometry import apply
 from ssleval.run.settings import build_task
 from tests.features.feature_fakes import (
     CARD,

@@ -8,8 +8,9 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssleval.core import Geometry, RandomView, digest
+from ssleval.core.geometry import FILTERS, apply
 from ssleval.errors import ConfigError, ContractError, DataError
-from ssleval.features.geometry import FILTERS, apply, random_view
+from ssleval.features.geometry import random_view
 
 SIZES = [
     (32, 32),

@@ -25,11 +25,11 @@ from ssleval.core import (
 )
 from ssleval.core.backbone import Backbone
 from ssleval.core.corruptions import CORRUPTIONS
+from ssleval.core.geometry import apply
 from ssleval.datasets.prompts import class_prompts, imagenet_names
 from ssleval.datasets.published import Published
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
-from ssleval.features.geometry import apply
 from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
 from ssleval.tasks.robustness import Robustness
 from ssleval.tasks.zeroshot import Zeroshot

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ssleval.core import Dataset, Geometry, Split, digest
+from ssleval.core.geometry import apply
 from ssleval.features.corruptions import VERSION, corrupt
-from ssleval.features.geometry import apply
 
 Variant = tuple[str, int]
 """Name of a corruption and its severity."""

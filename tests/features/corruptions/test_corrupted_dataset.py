@@ -5,9 +5,9 @@ import numpy as np
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, Geometry, Split
+from ssleval.core.geometry import apply
 from ssleval.features.corruptions import corrupt
 from ssleval.features.corruptions.dataset import CLEAN, corrupted, first_items
-from ssleval.features.geometry import apply
 
 GEOMETRY = Geometry(20, "short", 16)
 VARIANTS = (CLEAN, ("fog", 2), ("fog", 4))
