@@ -163,7 +163,7 @@ def facts(card: BackboneCard) -> dict[str, Any]:
     seen: dict[str, Any] = {field: getattr(card, field) for field in NEEDED}
     seen |= {"pooling": card.pooling, "position_embedding": card.position_embedding}
     seen["pooled_dim"] = card.pooled_dim or card.embed_dim
-    seen["resize"] = 0 if card.resize_mode == "square" else card.resize or card.image_size
+    seen["resize"] = _resized(card.resize or card.image_size, card.image_size, card.resize_mode)
     seen["weights"] = " ".join((*card.weights.values(), card.unavailable))
     if card.loader == "native" and "packaged" not in card.weights:
         from ssleval.backbones.loaders.native import _flavoured
@@ -176,6 +176,11 @@ def facts(card: BackboneCard) -> dict[str, Any]:
 
         seen |= {"depth": SIZES[card.arch].depth, "num_heads": SIZES[card.arch].num_heads}
     return seen
+
+
+def _resized(side: int, crop: int, mode: str) -> int:
+    """Return the side that images are resized to, or 0 where they are squashed and nothing is cropped."""
+    return 0 if mode == "square" and side == crop else side
 
 
 @torch.no_grad()
@@ -305,11 +310,11 @@ def _timm(card: BackboneCard) -> dict[str, Any]:
     if other:  # other weights than timm's, with which its configuration has nothing to do
         return {}
     config: Any = timm.get_pretrained_cfg(arch)
-    side, squash = config.input_size[-1], config.crop_mode == "squash"
+    side, mode = config.input_size[-1], "square" if config.crop_mode == "squash" else "short"
     return {
         "image_size": side,
-        "resize": 0 if squash else floor(side / config.crop_pct),
-        "resize_mode": "square" if squash else "short",
+        "resize": _resized(floor(side / config.crop_pct), side, mode),
+        "resize_mode": mode,
         "interpolation": config.interpolation,
         "mean": config.mean,
         "std": config.std,
@@ -330,7 +335,7 @@ def _open_clip_shape(card: BackboneCard) -> dict[str, Any]:
         )
     trunk = getattr(tower, "trunk", None)
     return {
-        "embed_dim": tower.conv1.out_channels if trunk is None else trunk.num_features,
+        "embed_dim": tower.conv1.out_channels if trunk is None else trunk.feature_info[-1]["num_chs"],
         "patch_size": tower.patch_size[0] if trunk is None else trunk.feature_info[-1]["reduction"],
         "parameters": round(sum(p.numel() for p in tower.parameters()) / 1e6, 2),
     }

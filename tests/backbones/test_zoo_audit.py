@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks import zoo_audit
-from ssleval.backbones.zoo import read_zoo
+from ssleval.backbones.zoo import find_card, read_zoo
 from ssleval.core import BackboneCard
 from ssleval.core.vocabulary import datasets
 
@@ -79,6 +79,10 @@ def test_every_exemption_is_needed(entry: zoo_audit.Exemption, monkeypatch: pyte
         ("resnet50_v2", {"resize": 256}),
         ("dinov3_vitb16", {"resize_mode": "short"}),
         ("pe_core_vitb16", {"resize_mode": "short"}),
+        ("pe_core_vitb16", {"resize": 256}),
+        ("dinov3_vitb16", {"resize": 256}),
+        ("dfn_vith14", {"resize": 232}),
+        ("mobileclip2_s0", {"resize": 292}),
         ("capi_vitl14_in1k", {"weights": {"url": "https://dl.fbaipublicfiles.com/capi/capi_vitl14_lvd.pth"}}),
     ],
     ids=str,
@@ -87,6 +91,17 @@ def test_the_audit_finds_a_wrong_field(model: str, change: dict[str, Any]):
     wrong = replace(ZOO[model], **change)
     found = {finding.field for finding in zoo_audit.audit(wrong, build=False)}
     assert found & ({"num_heads"} if "arch" in change else {*change})
+
+
+def test_the_audit_holds_a_squashed_card_to_the_crop_of_its_library():
+    squashed = find_card("timm:tf_efficientnetv2_b3.in21k_ft_in1k")  # 240 pixels, crop_pct 0.9
+    assert (squashed.resize_mode, squashed.image_size, squashed.resize) == ("square", 240, 266)
+    assert list(zoo_audit.audit(squashed, build=False)) == []
+    for resize in (0, 240, 252):
+        wrong = replace(squashed, resize=resize)
+        assert [finding.field for finding in zoo_audit.audit(wrong, build=False)] == ["resize"]
+    # A square that is resized to the size of the crop is the whole image, however a card says it.
+    assert list(zoo_audit.audit(replace(ZOO["dfn_vith14"], resize=224), build=False)) == []
 
 
 def test_the_audit_finds_a_wrong_count_and_a_field_that_nothing_states():

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.backbones.capi import REGISTERS, Capi, CapiConfig
-from ssleval.backbones.weights.checkpoints import DROPPABLE, fill, millions_of_parameters, read_checkpoint
-from ssleval.backbones.weights.downloads import fetch_card
+from ssleval.backbones.weights.checkpoints import drawn_or_empty, fill, millions_of_parameters, read_weights
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.registry import suggestion
@@ -65,15 +64,11 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    untrained = weights.kind == "random"
-    with torch.device("cpu" if untrained else "meta"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(weights.seed)
+    with drawn_or_empty(weights):
         model = Capi(_size(card.arch))
-    if not untrained:
-        path = fetch_card(card) if weights.kind == "published" else weights.file
-        state = read_checkpoint(path, weights.key)
-        state = {key: value for key, value in state.items() if not _UNUSED.match(key)}
-        fill(model, state, name=card.name, droppable=DROPPABLE)
+    if weights.kind != "random":
+        card, state = read_weights(card, weights)
+        fill(model, {key: state[key] for key in state if not _UNUSED.match(key)}, name=card.name, droppable=())
     return CapiBackbone(card, model).eval()
 
 

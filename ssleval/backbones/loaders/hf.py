@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
@@ -86,8 +86,9 @@ _UNUSABLE = (
     ArithmeticError, AttributeError, ImportError, LookupError, OSError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 """What transformers raises on settings that its processors cannot take."""
-_OF_OTHER_SHAPE = {"siglip2", "vjepa2"}
-"""Types whose processors return patches or clips, which are not compared with the pixels of an image."""
+_KEEPS_ASPECT = (
+    "NaFlex's own processor keeps the aspect of images; the card squashes, which is the same for square ones"
+)
 _VIDEO_SETTINGS = "video_preprocessor_config.json"
 
 
@@ -242,11 +243,11 @@ def _card(identifier: str) -> BackboneCard:
         model: Any = AutoModel.from_config(config)
     refuse_giant(model, stub.name)
     layout, convnet = _LAYOUTS[config.model_type], hasattr(tower, "num_stages")
+    stub = replace(stub, patch_size=32 if convnet else tower.patch_size)
     dim = tower.hidden_sizes[-1] if convnet else tower.hidden_size
     return replace(
         stub,
         embed_dim=dim,
-        patch_size=32 if convnet else tower.patch_size,
         pooled_dim=_pooled_dim(config, dim),
         pooling=layout.pooled,
         position_embedding="" if config.model_type.startswith("dinov3") else "transformers",
@@ -255,6 +256,7 @@ def _card(identifier: str) -> BackboneCard:
         license="unknown",
         parameters=millions_of_parameters(_tower(model)),
         source="" if "file" in stub.weights else f"https://huggingface.co/{stub.weights['repo']}",
+        notes=_KEEPS_ASPECT if config.model_type == "siglip2" else "",
         **_preparation(stub, config.model_type, getattr(tower, "image_size", None)),
     )
 
@@ -324,9 +326,7 @@ def _preparation(card: BackboneCard, model_type: str, image_size: Any) -> dict[s
             **_normalisation(settings),
             "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
         }
-        prepared = updated(card, fields, f"{card.name}: card")
-        if model_type not in _OF_OTHER_SHAPE:
-            _refuse_other_pixels(prepared, processor)
+        _refuse_other_pixels(updated(card, fields, f"{card.name}: card"), processor)
     except _UNUSABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -357,6 +357,11 @@ def _square(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the square that holds the patches of NaFlex, which keeps the aspect within so many of them."""
     if not settings.get("do_resize"):
         raise ConfigError(f"{card.name}: the processor resizes to no size; no geometry here does that")
+    if settings["patch_size"] != card.patch_size:
+        raise ConfigError(
+            f"{card.name}: the processor makes patches of {settings['patch_size']} pixels, the model takes "
+            f"{card.patch_size}; correct preprocessor_config.json"
+        )
     side = isqrt(settings["max_num_patches"]) * settings["patch_size"]
     return _resized(0, side, "square")
 
@@ -401,16 +406,31 @@ def _refuse_other_pixels(card: BackboneCard, processor: Any) -> None:
     """Refuse a processor that does more than ``card`` says, by the pixels that it makes of noise."""
     geometry, mean, std = card.native_geometry(), np.array(card.mean), np.array(card.std)
     side, noise = geometry.resize or card.image_size, np.random.default_rng(0)
-    for height, width in ((side + 3, side + 9), (side // 2 + 9, side // 2 + 3)):
+    wider = 0 if "spatial_shapes" in processor.model_input_names else 6  # NaFlex squashes no aspect
+    for height, width in ((side + 3, side + 3 + wider), (side // 2 + 3 + wider, side // 2 + 3)):
         image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
         expected = (apply(geometry, image) / 255 - mean) / std
-        made = np.asarray(processor(image, return_tensors="np")["pixel_values"][0]).T.swapaxes(0, 1)
+        made = _pixels(processor, image)
         # A processor of torchvision alone rounds otherwise: by one of 256 levels, where nothing is clipped.
         if made.shape != expected.shape or np.abs((made - expected) * std * 255).max() > 1.01:
             raise ConfigError(
                 f"{card.name}: {type(processor).__name__} with these settings makes other pixels of an image "
                 "than resizing, a central crop, mean and deviation; no geometry here does that"
             )
+
+
+def _pixels(processor: Any, image: Image.Image) -> Shaped[np.ndarray, "..."]:
+    """Return what a processor makes of an image: of a clip of one frame, or of the patches of a grid."""
+    if "pixel_values_videos" in processor.model_input_names:
+        made = processor([[image]], do_sample_frames=False, return_tensors="np")["pixel_values_videos"][0]
+        return np.asarray(made[0]).transpose(1, 2, 0)
+    made = processor(image, return_tensors="np")
+    pixels = np.asarray(made["pixel_values"][0])
+    if "spatial_shapes" not in made:
+        return pixels.T.swapaxes(0, 1)
+    (rows, columns), side = made["spatial_shapes"][0], isqrt(pixels.shape[1] // 3)
+    patches = pixels[: rows * columns].reshape(rows, columns, side, side, 3)
+    return patches.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from ssleval.backbones.vit import Vit, VitConfig, sized
 from ssleval.backbones.weights.checkpoints import (
+    drawn_or_empty,
     fill,
-    from_checkpoint,
     millions_of_parameters,
     on_own_grid,
-    read_checkpoint,
+    read_weights,
     to_native,
 )
-from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.backbones.weights.limits import refuse_giant
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card, read_config
 from ssleval.core import BackboneCard
@@ -115,12 +114,11 @@ def _card(identifier: str) -> BackboneCard:
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     described, untrained = card.arch.startswith((_FILE, _PACKAGED)), weights.kind == "random"
     state: dict[str, Tensor] = {}
-    if weights.kind == "published":
-        state = to_native(read_checkpoint(fetch_card(card), weights.key))
-    elif not untrained:
-        card, read = from_checkpoint(card, weights)
-        _refuse_other_heads(card)
+    if not untrained:
+        card, read = read_weights(card, weights)
         state = to_native(read)
+    if weights.kind == "checkpoint":
+        _refuse_other_heads(card)
         card = card if described else on_own_grid(card, state)
     config = _stated(card) if described else _as_stored(_flavoured(card), state)
     if config.embed_dim != card.embed_dim:
@@ -130,9 +128,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if untrained and described:
         with torch.device("meta"):
             refuse_giant(Vit(config), card.name)
-    # Random weights are drawn on the CPU, where a seed gives the same ones everywhere.
-    with torch.device("cpu" if untrained else "meta"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(weights.seed)
+    with drawn_or_empty(weights):
         vit = Vit(config)
     if not untrained:
         fill(vit, state, name=card.name)

@@ -1,7 +1,7 @@
 """Models of OpenCLIP by ``ARCH/TAG``, or by a local folder with open_clip_config.json.
 
 ``pooled`` is the projected image embedding, not normalised to unit length. Blocks are those of open_clip's
-vision transformer, or of the timm trunk that it wraps. An architecture with another activation (QuickGELU or
+vision transformer, or of the timm trunk that it wraps; a FastViT (MobileCLIP) has one, its last map. An architecture with another activation (QuickGELU or
 GELU) than its weights were trained with is refused: it loses accuracy, and open_clip only warns.
 """
 
@@ -29,6 +29,8 @@ from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
 _TRUNKS = {"Eva", "VisionTransformer"}
 """Classes of timm whose sequence is: class token if any, other prefix tokens, patches row by row."""
+_MAPS = {"FastVit"}
+"""Classes of timm with maps for tokens, which take any size that their layers can take."""
 _RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
 """Modes that `BackboneCard` has; it refuses other ones by name."""
 _NORMALISATION = {
@@ -43,8 +45,9 @@ class OpenClipBackbone(Backbone):
 
     def __init__(self, card: BackboneCard, model: Any) -> None:
         trunk = getattr(model.visual, "trunk", None)
-        blocks = model.visual.transformer.resblocks if trunk is None else trunk.blocks
-        super().__init__(card, num_blocks=len(blocks))
+        self.has_maps = type(trunk).__name__ in _MAPS
+        blocks = model.visual.transformer.resblocks if trunk is None else getattr(trunk, "blocks", ())
+        super().__init__(card, num_blocks=1 if self.has_maps else len(blocks))
         self.model = model
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
@@ -66,6 +69,10 @@ class OpenClipBackbone(Backbone):
         tokens = [Tokens.from_sequence(final_norm(states[index]), grid) for index in blocks]
         return Features(pooled @ visual.proj, tuple(tokens))
 
+    def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
+        """Return the size of the patch grid, or of the last map of a FastViT."""
+        return self.map_grid(images) if self.has_maps else super().patch_grid(images)
+
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
         """Embed texts with the model's own tokenizer, which truncates long texts."""
         with torch.no_grad():
@@ -84,11 +91,13 @@ class OpenClipBackbone(Backbone):
 
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
         trunk, head = self.model.visual.trunk, self.model.visual.head
-        self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
+        if not self.has_maps:
+            self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
         if not blocks:
             return Features(head(trunk(images)))
-        final, tokens = final_and_blocks(trunk, images, blocks, norm=norm)
-        return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in blocks))
+        indices = [len(trunk.feature_info) - 1] * len(blocks) if self.has_maps else blocks
+        final, tokens = final_and_blocks(trunk, images, indices, norm=norm)
+        return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in indices))
 
 
 def _card(identifier: str) -> BackboneCard:
@@ -97,16 +106,18 @@ def _card(identifier: str) -> BackboneCard:
     refuse_giant(empty, f"open_clip:{identifier}")
     visual = empty.visual
     trunk = getattr(visual, "trunk", None)
+    last = None if trunk is None else trunk.feature_info[-1]
+    maps = type(trunk).__name__ in _MAPS
     card = BackboneCard(
         name=f"open_clip:{identifier}",
         loader="open_clip",
         arch=identifier,
-        embed_dim=trunk.embed_dim if trunk is not None else visual.conv1.out_channels,
+        embed_dim=last["num_chs"] if last else visual.conv1.out_channels,
         # The last stage's step: a convolutional stem leaves patches of one of its own pixels.
-        patch_size=trunk.feature_info[-1]["reduction"] if trunk is not None else visual.patch_size[0],
+        patch_size=last["reduction"] if last else visual.patch_size[0],
         pooled_dim=model["embed_dim"],
         pooling="projection",
-        position_embedding="fixed" if trunk is not None else "open_clip",
+        position_embedding="" if maps else "fixed" if last else "open_clip",
         supervision="weak",
         family="OpenCLIP",
         weights=weights,
@@ -248,10 +259,10 @@ def _refuse_layout(identifier: str, visual: Any) -> None:
     trunk = getattr(visual, "trunk", None)
     kind = type(visual if trunk is None else trunk).__name__
     plain = kind == "VisionTransformer" and getattr(visual, "attn_pool", None) is None
-    if not (plain if trunk is None else kind in _TRUNKS):
+    if not (plain if trunk is None else kind in _TRUNKS | _MAPS):
         raise ConfigError(
             f"open_clip:{identifier}: the token layout of {kind} with its pooling is not known to ssleval; "
-            "vision transformers with a class token, and timm's Eva and VisionTransformer, are"
+            "vision transformers with a class token, and timm's Eva, FastVit and VisionTransformer, are"
         )
 
 

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 from ssleval.backbones.intermediates import final_and_blocks
 from ssleval.backbones.weights.checkpoints import (
     fill,
-    from_checkpoint,
     in_layout_of,
     millions_of_parameters,
     on_own_grid,
-    read_checkpoint,
+    read_weights,
     refuse_resampled,
     to_native,
 )
-from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.backbones.weights.hub import explained
 from ssleval.backbones.weights.layouts import one_bias_for_all_blocks
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
@@ -37,7 +35,7 @@ from ssleval.errors import ConfigError, NotApplicableError, UnknownNameError, We
 
 _TRANSFORMERS = {"Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes whose sequence is: class token if the model has one, other prefix tokens, patches row by row."""
-_CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "RegNet", "ResNet", "ResNetV2"}
+_CONVOLUTIONAL = {"ConvNeXt", "EfficientNet", "FastVit", "RegNet", "ResNet", "ResNetV2"}
 _MAPS = _CONVOLUTIONAL | {"Hiera", "MlpMixer", "SwinTransformer", "SwinTransformerV2"}
 """Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
@@ -232,13 +230,12 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     options: dict[str, Any] = {"dynamic_img_size": True} if kind in _DYNAMIC else {}
     options |= _pooled(card.arch)
     # A file with a name of its own is its publisher's: timm's default weights are others.
-    publishers = weights.kind == "published" and "file" in card.weights
-    published, state = weights.kind == "published" and not publishers, dict[str, Tensor]()
-    if publishers:
-        state = read_checkpoint(fetch_card(card), weights.key)
-    elif weights.kind == "checkpoint":
-        card, state = from_checkpoint(card, weights)
-        own = on_own_grid(card, to_native(state)) if kind in _PLAIN else card
+    published = weights.kind == "published" and "file" not in card.weights
+    state = dict[str, Tensor]()
+    if not published and weights.kind != "random":
+        card, state = read_weights(card, weights)
+    if weights.kind == "checkpoint" and kind in _PLAIN:
+        own = on_own_grid(card, to_native(state))
         if own != card:
             card = own
             options |= {"img_size": card.image_size, "patch_size": card.patch_size}
@@ -248,7 +245,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         torch.manual_seed(weights.seed)
         name = card.arch.removesuffix(_PRETRAINED)
         model = timm.create_model(name, pretrained=published, num_classes=0, **options)
-    if publishers or weights.kind == "checkpoint":
+    if state:
         fill(model, _to_timm(card.name, model, one_bias_for_all_blocks(state)), name=card.name)
     return TimmBackbone(card, model)
 

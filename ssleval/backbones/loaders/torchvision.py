@@ -13,13 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssleval.backbones.weights.checkpoints import (
-    fill,
-    from_checkpoint,
-    millions_of_parameters,
-    read_checkpoint,
-)
-from ssleval.backbones.weights.downloads import fetch_card
+from ssleval.backbones.weights.checkpoints import fill, millions_of_parameters, read_weights
 from ssleval.backbones.weights.layouts import from_haiku, from_tensorflow
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
@@ -124,10 +118,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
             layer.padding = 0
             layer.register_forward_pre_hook(_pad_same)
     if weights.kind != "random":
-        if weights.kind == "published":
-            state = read_checkpoint(fetch_card(card), weights.key)
-        else:
-            card, state = from_checkpoint(card, weights)
+        card, state = read_weights(card, weights)
         fill(model, _by_name(from_tensorflow(from_haiku(state))), name=card.name)
     return TorchvisionVit(card, model) if hasattr(model, "encoder") else TorchvisionResnet(card, model)
 

@@ -7,7 +7,8 @@ trusted: they are safetensors, or pickles that are read with ``weights_only``.
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isqrt
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ssleval.backbones.weights.downloads import fetch_card
 from ssleval.backbones.weights.networks import DEFAULT, read_network, strip
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import WeightsFrom
@@ -86,6 +88,25 @@ def from_checkpoint(card: BackboneCard, weights: WeightsFrom) -> tuple[BackboneC
     choice = {"network": network.path, "other_networks": ", ".join(network.others)}
     recorded = {**card.weights, **{name: text for name, text in choice.items() if text}}
     return replace(card, weights=recorded), dict(network.content)
+
+
+def read_weights(card: BackboneCard, weights: WeightsFrom) -> tuple[BackboneCard, dict[str, Tensor]]:
+    """Return the tensors of the published file of ``card``, or those of a file of the user, and the card."""
+    if weights.kind == "published":
+        return card, read_checkpoint(fetch_card(card), weights.key)
+    return from_checkpoint(card, weights)
+
+
+@contextmanager
+def drawn_or_empty(weights: WeightsFrom) -> Iterator[None]:
+    """Construct modules with random weights, or without any where a file will `fill` them.
+
+    Random weights are drawn on the CPU, where a seed gives the same ones everywhere.
+    """
+    device = "cpu" if weights.kind == "random" else "meta"
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(weights.seed)
+        yield
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 from PIL import Image
-from transformers import CONFIG_MAPPING, AutoImageProcessor
+from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoVideoProcessor
 
+from ssleval.backbones.loaders import hf
 from ssleval.backbones.zoo import find_card, load
 from ssleval.core import BackboneCard
 from ssleval.core.geometry import apply
+from ssleval.core.settings import updated
 from ssleval.errors import ConfigError
 
 MODEL: dict[str, Any] = {
@@ -177,3 +179,99 @@ def test_a_folder_without_a_processor_has_no_normalisation_until_told(tmp_path: 
     told = load(f"hf:{path}", card={"mean": 0.5, "std": 0.25})
     assert (told.card.mean, told.card.std, told.card.image_size) == ((0.5,) * 3, (0.25,) * 3, 32)
     assert load(f"random:hf:{path}").card.normalisation == "unknown"
+
+
+# Processors of clips and of patches -----------------------------------------------------------------
+
+NAFLEX: dict[str, Any] = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8}
+CLIPS: dict[str, Any] = {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": 32}
+TEXT = {key: MODEL[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "NaFlex": ("siglip2", NAFLEX | {"max_num_patches": 16}),
+    "NaFlex, no square number of patches": ("siglip2", NAFLEX | {"max_num_patches": 23}),
+    "NaFlex, bicubic": ("siglip2", NAFLEX | {"max_num_patches": 16, "resample": 3, "image_mean": [0.4] * 3}),
+    "NaFlex, values of 0 to 255": ("siglip2", NAFLEX | {"max_num_patches": 16, "do_rescale": False}),
+    "clips": ("vjepa2", CLIPS),
+    "clips, odd": ("vjepa2", CLIPS | {"crop_size": {"height": 48, "width": 48}, "image_std": [0.5] * 3}),
+    "clips, sampled": ("vjepa2", CLIPS | {"do_sample_frames": True, "num_frames": 16}),
+}
+
+
+def folder_of(path: Path, kind: str, settings: dict[str, Any]) -> Path:
+    vision = MODEL | {"num_patches": 16}
+    sizes = {"vision_config": vision, "text_config": TEXT} if kind == "siglip2" else MODEL | {"crop_size": 32}
+    CONFIG_MAPPING[kind](**sizes).save_pretrained(path)
+    name = "video_preprocessor_config.json" if kind == "vjepa2" else "preprocessor_config.json"
+    (path / name).write_text(json.dumps(settings))
+    return path
+
+
+def their_pixels(path: Path, kind: str, image: Image.Image) -> Float[np.ndarray, "H W 3"]:
+    """What the processor gives the model, put together again one patch at a time."""
+    if kind == "vjepa2":
+        clip: Any = AutoVideoProcessor.from_pretrained(path)
+        frames = clip([[image]], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+        return frames[0, 0].permute(1, 2, 0).numpy()
+    processor: Any = AutoImageProcessor.from_pretrained(path, use_fast=True)
+    made = processor(image, return_tensors="np")
+    rows, columns = made["spatial_shapes"][0]
+    whole = np.zeros((rows * 8, columns * 8, 3))
+    for place in range(rows * columns):
+        top, left = 8 * (place // columns), 8 * (place % columns)
+        whole[top : top + 8, left : left + 8] = made["pixel_values"][0][place].reshape(8, 8, 3)
+    return whole
+
+
+@pytest.mark.parametrize(("kind", "settings"), OTHERS.values(), ids=OTHERS)
+def test_pixels_of_clips_and_of_patches_are_those_of_the_processor(
+    tmp_path: Path, kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.WARNING)
+    path = folder_of(tmp_path, kind, settings)
+    card, draw = find_card(f"hf:{path}"), np.random.default_rng(4)
+    sides = ((57, 91), (131, 57), (40, 43), (40, 40), (39, 55), (32, 32))
+    for height, width in sides if kind == "vjepa2" else [(side, side) for side, _ in sides]:
+        image = Image.fromarray(draw.integers(64, 192, (height, width, 3), dtype=np.uint8))
+        ours, theirs = prepared(card, image), their_pixels(path, kind, image)
+        assert ours.shape == theirs.shape
+        assert (np.abs(ours - theirs) * np.array(card.std) * 255).max() <= 1.01
+
+
+def test_a_card_says_that_naflex_keeps_the_aspect_of_other_images(tmp_path: Path):
+    path = folder_of(tmp_path, "siglip2", NAFLEX | {"max_num_patches": 16})
+    image = Image.fromarray(np.full((40, 80, 3), 100, dtype=np.uint8))
+    assert their_pixels(path, "siglip2", image).shape == (24, 40, 3)
+    assert prepared(find_card(f"hf:{path}"), image).shape == (32, 32, 3)
+    assert "keeps the aspect" in find_card(f"hf:{path}").notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("siglip2", {"max_num_patches": 16, "patch_size": 4}, "patches of 4 pixels, the model takes 8"),
+        ("siglip2", {"max_num_patches": 0}, ""),
+        ("siglip2", {"max_num_patches": 16, "do_resize": False}, NONE_DOES),
+        ("vjepa2", {"do_center_crop": False}, NONE_DOES),
+        ("vjepa2", {"crop_size": {"height": 32, "width": 24}}, NONE_DOES),
+    ],
+    ids=str,
+)
+def test_settings_of_clips_and_of_patches_that_no_card_says_are_refused(
+    tmp_path: Path, kind: str, settings: dict[str, Any], message: str
+):
+    path = folder_of(tmp_path, kind, (NAFLEX if kind == "siglip2" else CLIPS) | settings)
+    with pytest.raises(ConfigError) as caught:
+        find_card(f"hf:{path}")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["siglip2", "vjepa2"])
+@pytest.mark.parametrize("wrong", [{"mean": (0.4, 0.4, 0.4)}, {"interpolation": "nearest"}], ids=str)
+def test_clips_and_patches_are_compared_with_what_the_processor_does(
+    tmp_path: Path, kind: str, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    path = folder_of(tmp_path, kind, OTHERS["NaFlex" if kind == "siglip2" else "clips"][1])
+    monkeypatch.setattr(hf, "updated", lambda card, fields, owner: updated(card, fields | wrong, owner))
+    with pytest.raises(ConfigError, match="makes other pixels of an image"):
+        find_card(f"hf:{path}")

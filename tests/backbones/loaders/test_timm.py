@@ -444,7 +444,7 @@ def test_weights_that_timm_has_not_are_fetched_from_their_publisher(monkeypatch:
         asked.append(card.weights["url"])
         raise WeightsError("offline")
 
-    monkeypatch.setattr("ssleval.backbones.loaders.timm.fetch_card", fetch)
+    monkeypatch.setattr("ssleval.backbones.weights.checkpoints.fetch_card", fetch)
     with pytest.raises(WeightsError, match="offline"):
         load("beitv2_vitb16")
     assert asked[0].endswith("/BEiT-v2/beitv2_base_patch16_224_pt1k.pth")
