@@ -149,6 +149,10 @@ def same(field: str, ours: Any, theirs: Any) -> bool:
         given = IMAGENET[field == "std"] if theirs == "imagenet" else theirs
         given = tuple(map(float, given.split(","))) if isinstance(given, str) else tuple(given)
         return tuple(ours) == given
+    if field == "sha256":
+        return str(ours).startswith(theirs)
+    if field == "seeded_by":
+        return ",".join(ours) == theirs or (not ours and theirs == "none")
     if isinstance(ours, int | float) and not isinstance(ours, bool):
         return abs(float(ours) - float(theirs)) < 0.006
     return str(ours) == str(theirs)
@@ -161,6 +165,7 @@ def _plain(text: str) -> str:
 def facts(card: BackboneCard) -> dict[str, Any]:
     """Return the fields of a card, with the settings of the architecture where this program has it."""
     seen: dict[str, Any] = {field: getattr(card, field) for field in NEEDED}
+    seen |= {"seeded_by": card.seeded_by, "sha256": card.sha256}
     seen |= {"pooling": card.pooling, "position_embedding": card.position_embedding}
     seen["pooled_dim"] = card.pooled_dim or card.embed_dim
     seen["resize"] = _resized(card.resize or card.image_size, card.image_size, card.resize_mode)
@@ -402,6 +407,13 @@ def report() -> Iterator[str]:
     yield "| models | fields | reason |"
     yield "|:---|:---|:---|"
     yield from (f"| `{entry.models}` | {entry.fields} | {entry.reason} |" for entry in EXEMPTIONS)
+    yield from (
+        "",
+        "Whose publisher states neither a revision nor a hash, so that the newest file is read:",
+        "",
+    )
+    loose = [c.name for c in read_zoo().values() if c.weights and not (c.sha256 or "revision" in c.weights)]
+    yield ", ".join(f"`{name}`" for name in loose)
     yield from ("", "What no library states:", "")
     yield "| models | states | source |"
     yield "|:---|:---|:---|"

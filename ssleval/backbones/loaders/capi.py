@@ -68,7 +68,9 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         model = Capi(_size(card.arch))
     if weights.kind != "random":
         card, state = read_weights(card, weights)
-        fill(model, {key: state[key] for key in state if not _UNUSED.match(key)}, name=card.name, droppable=())
+        fill(
+            model, {key: state[key] for key in state if not _UNUSED.match(key)}, name=card.name, droppable=()
+        )
     return CapiBackbone(card, model).eval()
 
 

@@ -32,6 +32,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "MAE": ("decoder_embed.", "decoder_pos_embed", "decoder_blocks.", "decoder_norm.", "decoder_pred."),
     "SwAV": ("projection_head.", "prototypes."),
     "Franca": ("rasa_head.",),
+    "Mugs": ("relation_blocks.", "instance_head.", "local_group_head.", "group_head."),
     "torchvision": ("heads.",),
     "timm": ("head_dist.",),
     "Hugging Face": ("pooler.", "classifier.", "decoder."),

@@ -143,6 +143,30 @@ def test_a_file_without_its_decoder_is_refused(tmp_path: Path):
         load("capi_vitl14_in1k", checkpoint=tmp_path / "capi.pth")
 
 
+def test_which_network_was_read_is_said_and_recorded(tmp_path: Path):
+    published(tmp_path / "capi.pth")
+    notes: list[str] = []
+    card = load("capi_vitl14_in1k", checkpoint=tmp_path / "capi.pth", note=notes.append).card
+    assert card.weights == {"file": "capi.pth", "network": "backbone"}
+    assert notes == ["capi_vitl14_in1k: the weights are backbone of capi.pth"]
+    # A training saves two networks: the teacher is read, and the student with a key.
+    state = torch.load(tmp_path / "capi.pth", weights_only=True)
+    torch.save({"model": {"teacher": state, "student": state}}, tmp_path / "training.pth")
+    assert load("capi_vitl14_in1k", checkpoint=tmp_path / "training.pth").card.weights == {
+        "file": "training.pth",
+        "network": "model.teacher.backbone",
+        "other_networks": "student",
+    }
+
+
+@pytest.mark.parametrize("name", ["decoder.blocks.0.residual1.fn.q_proj.bias", "decoder.norm.weight"])
+def test_a_decoder_of_another_design_is_refused(tmp_path: Path, name: str):
+    state = published(tmp_path / "capi.pth") | {name: torch.ones(32)}
+    torch.save({f"backbone.{key}": value for key, value in state.items()}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=f"unexpected {name}"):
+        load("capi_vitl14_in1k", checkpoint=tmp_path / "other.pth")
+
+
 def test_untrained_frequencies_are_those_of_the_official_code():
     freqs = load("random:capi:vitl14").get_parameter("model.encoder.blocks.0.residual1.fn.rope.freqs")
     speeds = [7 * (7 / 7e-4) ** (-step / 3) * 2 * torch.pi for step in range(4)]

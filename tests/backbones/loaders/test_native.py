@@ -1,5 +1,7 @@
 """The native loader: cards, weights from everywhere, and what it makes of tokens."""
 
+import subprocess
+import tarfile
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.backbones.vit import SIZES
+from ssleval.backbones.zoo import read_zoo
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, WeightsFrom, backbones
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
@@ -257,8 +260,29 @@ def test_a_file_of_moco_v3_does_not_fill_another_architecture_of_its_shape(tmp_p
         NATIVE.build(small(arch), WeightsFrom("checkpoint", path))
 
 
-@pytest.mark.parametrize("arch", ["vit_base/franca", "vit_large/franca"])
-def test_franca_reads_a_teacher_in_chunks_with_its_heads(tmp_path: Path, arch: str) -> None:
+def published_in_parts(path: Path) -> None:
+    """Cut a file into the three parts of an archive, and make it again with the command of its card."""
+    archive = path.with_suffix(".tar.gz")
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(path, path.name)
+    whole, third = archive.read_bytes(), -(-archive.stat().st_size // 3)
+    for number, part in enumerate(("aa", "ab", "ac")):
+        name = f"{path.stem}_chunked.tar.gz.part_{part}"
+        (path.parent / name).write_bytes(whole[number * third : (number + 1) * third])
+    archive.unlink()
+    path.unlink()
+    sentence = read_zoo()["franca_vitg14"].unavailable
+    command = sentence.partition("unpack them (")[2].partition(")")[0]
+    assert command.startswith("cat ")
+    subprocess.run(command, shell=True, check=True, cwd=path.parent)
+    assert path.name in sentence
+
+
+@pytest.mark.parametrize("arch", ["vit_base/franca", "vit_large/franca", "vit_giant2/franca"])
+def test_franca_reads_a_teacher_in_chunks_with_its_heads(
+    tmp_path: Path, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "vit_giant2", (96, 2, 24))  # narrower than 1536
     made: Any = NATIVE.build(small(arch), RANDOM)
     width = made.card.embed_dim
     # DINOv2's rule: two thirds of four times the width, rounded up to a multiple of 8.
@@ -275,7 +299,36 @@ def test_franca_reads_a_teacher_in_chunks_with_its_heads(tmp_path: Path, arch: s
         "rasa_head.pos_pred.weight",
     )
     teacher |= {f"module.{name}": torch.ones(2, 2) for name in heads}
-    torch.save({"teacher": teacher}, tmp_path / "franca.pth")
-    loaded: Any = NATIVE.build(small(arch), WeightsFrom("checkpoint", tmp_path / "franca.pth"))
+    path = tmp_path / "franca_vitg14_Laion600M.pth"
+    torch.save({"teacher": teacher}, path)
+    if "giant" in arch:
+        published_in_parts(path)
+    loaded: Any = NATIVE.build(small(arch), WeightsFrom("checkpoint", path))
     assert loaded.weights_sha256 == made.weights_sha256
     assert loaded.vit.config.position_embedding == "dinov2"
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "checkpoint"])
+def test_mugs_leaves_its_relation_block_and_its_heads_out(tmp_path: Path, whole: bool) -> None:
+    network, extra = timm_vit(6, 0), timm_vit(6, 1)
+    state = dict(network.state_dict())
+    state |= {f"relation_blocks.0.{name}": value for name, value in extra.blocks[0].state_dict().items()}
+    content: dict[str, Any] = state
+    if whole:  # what main.py writes, of which the publisher's k-NN reads the teacher
+        heads = {
+            "instance_head.projector.0.weight": torch.ones(2, 2),
+            "local_group_head.projector.0.weight": torch.ones(2, 2),
+            "group_head.last_layer.weight_g": torch.ones(2, 1),
+        }
+        teacher = {f"backbone.{name}": value for name, value in state.items()} | heads
+        student = {f"module.{name}": value + 1 for name, value in teacher.items()}
+        memory = {"block.queue_q": torch.ones(2, 2)}
+        content = {"student": student, "teacher": teacher, "teacher_mem": memory, "student_mem": memory}
+        content |= {"optimizer": {"state": {}}, "epoch": 800, "args": None}
+    torch.save(content, tmp_path / "vit_small_backbone_800ep.pth")
+    weights = WeightsFrom("checkpoint", tmp_path / "vit_small_backbone_800ep.pth")
+    card = replace(small("vit_small/dino"), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    features = NATIVE.build(card, weights)(pictures())
+    with torch.no_grad():
+        expected = network.forward_features(pictures())[:, 0]
+    torch.testing.assert_close(features.pooled, expected, atol=1e-5, rtol=1e-4)

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import safetensors.torch
+import timm
 import torch
 from PIL import Image
 
 from ssleval.backbones.zoo import find_card, load
+from ssleval.core import COMPUTING_FIELDS
 from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 
@@ -155,3 +158,75 @@ def test_an_unstated_layout_is_refused(tmp_path: Path):
     resnet = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
     with pytest.raises(ConfigError, match="token layout of ModifiedResNet"):
         find_card(f"open_clip:{_folder(tmp_path, resnet, weights=False)}")
+
+
+def mobile(path: Path, name: str = "fastvit_mci0") -> tuple[Path, Any]:
+    """Write a folder of MobileCLIP2 with a small text tower, and return its image tower as timm has it."""
+    vision = {"timm_model_name": name, "timm_pool": "avg", "timm_proj": None, "image_size": 64}
+    folder = _folder(path, vision, weights=False)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["custom_text"] = True  # puts "text." before the names of the text tower
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    for layer in model.modules():  # statistics as after a training, so that a wrong one is seen
+        if hasattr(layer, "running_var"):
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 2)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
+    # A training of open_clip, as the publisher's own files are.
+    training = {"epoch": 100, "name": "s0", "state_dict": {f"module.{n}": v for n, v in state.items()}}
+    torch.save(training | {"optimizer": {"state": {}}}, folder / "mobileclip2_s0.pt")
+    tower = timm.create_model(name, num_classes=24).eval()
+    prefix = "visual.trunk."
+    tower.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+    return folder, tower
+
+
+def test_mobileclip_reads_both_published_layouts_and_takes_any_size(tmp_path: Path):
+    folder, tower = mobile(tmp_path)
+    backbone: Any = load(f"open_clip:{folder}")
+    notes: list[str] = []
+    training = load(f"open_clip:{folder}", checkpoint=folder / "mobileclip2_s0.pt", note=notes.append)
+    assert training.weights_sha256 == backbone.weights_sha256
+    assert "the weights are state_dict of mobileclip2_s0.pt" in notes[0]
+    assert (backbone.card.patch_size, backbone.card.embed_dim, backbone.num_blocks) == (32, 512, 1)
+    for height, width, grid in ((64, 64, (2, 2)), (96, 33, (3, 2))):
+        images = torch.rand(2, 3, height, width)
+        pixels = (images - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.2, 0.2, 0.1]).view(
+            3, 1, 1
+        )
+        with torch.no_grad():
+            maps, pooled = tower.stages(tower.stem(pixels)), tower(pixels)
+        features = backbone(images, [-1])
+        torch.testing.assert_close(features.pooled, pooled, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(backbone(images).pooled, pooled, atol=1e-5, rtol=1e-4)
+        assert features.blocks[0].patches.shape == (2, *grid, 512)
+        torch.testing.assert_close(features.blocks[0].patches, maps.permute(0, 2, 3, 1), atol=1e-5, rtol=1e-4)
+        assert features.blocks[0].cls is None
+    assert backbone.encode_text(["a cat"]).shape == (1, 24)
+
+
+@pytest.mark.parametrize("name", ["visual.trunk.stem.0.conv_scale.bn.running_var", "text.ln_final.weight"])
+def test_a_file_of_mobileclip_without_a_tensor_is_refused(tmp_path: Path, name: str):
+    folder, _ = mobile(tmp_path)
+    state = safetensors.torch.load_file(folder / "open_clip_model.safetensors")
+    del state[name]
+    safetensors.torch.save_file(state, folder / "lacking.safetensors")
+    with pytest.raises(WeightsError, match="missing"):
+        load(f"open_clip:{folder}", checkpoint=folder / "lacking.safetensors")
+
+
+@pytest.mark.parametrize(("size", "patch"), [("S0", 32), ("S2", 32), ("S3", 64), ("S4", 64)])
+def test_cards_of_mobileclip2_are_those_that_open_clip_states(size: str, patch: int):
+    card, stated = (
+        find_card(f"mobileclip2_{size.lower()}"),
+        find_card(f"open_clip:MobileCLIP2-{size}/dfndr2b"),
+    )
+    assert (card.patch_size, card.image_size, card.interpolation) == (patch, 256, "bilinear")
+    for field in COMPUTING_FIELDS:
+        assert getattr(card, field) == getattr(stated, field), field
+    # The image tower, and nothing before it: 0 and 1, or CLIP's mean and deviation.
+    assert card.mean[0] == (0.0 if patch == 32 else 0.48145466)
