@@ -143,14 +143,12 @@ def same(field: str, ours: Any, theirs: Any) -> bool:
     """Compare a field with what a library has, or with a text of ``zoo_sources.tsv``."""
     if field == "license":
         return _plain(theirs) in {"", "other", "unknown"} or _plain(theirs) in _plain(ours)
-    if field == "weights":
+    if field in {"weights", "sha256"}:
         return str(theirs) in str(ours)
     if field in {"mean", "std"}:
         given = IMAGENET[field == "std"] if theirs == "imagenet" else theirs
         given = tuple(map(float, given.split(","))) if isinstance(given, str) else tuple(given)
         return tuple(ours) == given
-    if field == "sha256":
-        return str(ours).startswith(theirs)
     if field == "seeded_by":
         return ",".join(ours) == theirs or (not ours and theirs == "none")
     if isinstance(ours, int | float) and not isinstance(ours, bool):

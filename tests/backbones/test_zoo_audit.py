@@ -9,6 +9,7 @@ from benchmarks import zoo_audit
 from ssleval.backbones.zoo import find_card, read_zoo
 from ssleval.core import BackboneCard
 from ssleval.core.vocabulary import datasets
+from ssleval.errors import ContractError
 
 ZOO = read_zoo()
 SMALL = 30
@@ -83,6 +84,9 @@ def test_every_exemption_is_needed(entry: zoo_audit.Exemption, monkeypatch: pyte
         ("dinov3_vitb16", {"resize": 256}),
         ("dfn_vith14", {"resize": 232}),
         ("mobileclip2_s0", {"resize": 292}),
+        ("mugs_vits16", {"sha256": "0" * 64}),
+        ("dinov3_vitb16", {"seeded_by": ("imagenet1k",)}),
+        ("dinov3_vitl16_sat493m", {"seeded_by": ("imagenet1k",)}),
         ("capi_vitl14_in1k", {"weights": {"url": "https://dl.fbaipublicfiles.com/capi/capi_vitl14_lvd.pth"}}),
     ],
     ids=str,
@@ -107,6 +111,9 @@ def test_the_audit_holds_a_squashed_card_to_the_crop_of_its_library():
 def test_the_audit_finds_a_wrong_count_and_a_field_that_nothing_states():
     counted = replace(ZOO["mocov3_vits16"], parameters=22.0)
     assert [finding.field for finding in zoo_audit.audit(counted)] == ["parameters"]
+    halved = replace(ZOO["mobileclip2_s0"], patch_size=16)
+    with pytest.raises(ContractError, match=r"patches \(1, 8, 8, 512\), expected \(1, 16, 16, 512\)"):
+        list(zoo_audit.audit(halved))
     unknown = replace(ZOO["dino_vits16"], name="of_nobody")
     assert "num_heads" in {finding.field for finding in zoo_audit.audit(unknown, build=False)}
 

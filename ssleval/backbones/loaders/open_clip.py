@@ -1,8 +1,9 @@
 """Models of OpenCLIP by ``ARCH/TAG``, or by a local folder with open_clip_config.json.
 
 ``pooled`` is the projected image embedding, not normalised to unit length. Blocks are those of open_clip's
-vision transformer, or of the timm trunk that it wraps; a FastViT (MobileCLIP) has one, its last map. An architecture with another activation (QuickGELU or
-GELU) than its weights were trained with is refused: it loses accuracy, and open_clip only warns.
+vision transformer, or of the timm trunk that it wraps; a FastViT (MobileCLIP) has one, its last map. An
+architecture with another activation (QuickGELU or GELU) than its weights were trained with is refused: it
+loses accuracy, and open_clip only warns.
 """
 
 import json
@@ -154,7 +155,12 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         torch.manual_seed(weights.seed)
         model = _create(card.arch)
     if weights.kind == "published":
-        open_clip.load_checkpoint(model, _published(card), strict=True, weights_only=True)
+        path = _published(card)
+        try:
+            open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
+        except RuntimeError as error:  # a tensor is missing, unknown or of another shape
+            problems = " ".join(str(error).split())[:300]
+            raise WeightsError(f"{card.name}: {path} is no file of this architecture ({problems})") from error
     elif weights.kind == "checkpoint":
         card, state = from_checkpoint(card, weights)
         fill(model, state, name=card.name)
@@ -234,6 +240,8 @@ def _split(identifier: str) -> tuple[str, str]:
 
 
 def _folder_config(folder: Path) -> dict[str, Any]:
+    import timm
+
     path = folder / "open_clip_config.json"
     if not path.exists():
         raise WeightsError(f"open_clip:{folder}: no open_clip_config.json in the folder")
@@ -241,6 +249,11 @@ def _folder_config(folder: Path) -> dict[str, Any]:
     if "model_cfg" not in config:
         raise WeightsError(f"open_clip:{folder}: open_clip_config.json has no model_cfg")
     refuse_giant_settings(config["model_cfg"], f"open_clip:{folder}")
+    tower = config["model_cfg"].get("vision_cfg", {}).get("timm_model_name")
+    # timm also takes addresses of repositories, which it would ask for an architecture.
+    if tower is not None and not timm.is_model(str(tower)):
+        names = timm.list_models()
+        raise UnknownNameError(f"open_clip:{folder}: timm has no {tower!r}; {suggestion(str(tower), names)}")
     return config
 
 
@@ -259,7 +272,8 @@ def _refuse_layout(identifier: str, visual: Any) -> None:
     trunk = getattr(visual, "trunk", None)
     kind = type(visual if trunk is None else trunk).__name__
     plain = kind == "VisionTransformer" and getattr(visual, "attn_pool", None) is None
-    if not (plain if trunk is None else kind in _TRUNKS | _MAPS):
+    pooled_map = kind in _MAPS and trunk is not None and bool(trunk.global_pool)
+    if not (plain if trunk is None else kind in _TRUNKS or pooled_map):
         raise ConfigError(
             f"open_clip:{identifier}: the token layout of {kind} with its pooling is not known to ssleval; "
             "vision transformers with a class token, and timm's Eva, FastVit and VisionTransformer, are"

@@ -7,7 +7,7 @@ trusted: they are safetensors, or pickles that are read with ``weights_only``.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import isqrt
@@ -99,7 +99,7 @@ def read_weights(card: BackboneCard, weights: WeightsFrom) -> tuple[BackboneCard
 
 
 @contextmanager
-def drawn_or_empty(weights: WeightsFrom) -> Iterator[None]:
+def drawn_or_empty(weights: WeightsFrom) -> Generator[None]:
     """Construct modules with random weights, or without any where a file will `fill` them.
 
     Random weights are drawn on the CPU, where a seed gives the same ones everywhere.

@@ -199,7 +199,8 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def folder_of(path: Path, kind: str, settings: dict[str, Any]) -> Path:
     vision = MODEL | {"num_patches": 16}
-    sizes = {"vision_config": vision, "text_config": TEXT} if kind == "siglip2" else MODEL | {"crop_size": 32}
+    sizes: dict[str, Any] = {"vision_config": vision, "text_config": TEXT}
+    sizes = sizes if kind == "siglip2" else MODEL | {"crop_size": 32}
     CONFIG_MAPPING[kind](**sizes).save_pretrained(path)
     name = "video_preprocessor_config.json" if kind == "vjepa2" else "preprocessor_config.json"
     (path / name).write_text(json.dumps(settings))
@@ -272,6 +273,10 @@ def test_clips_and_patches_are_compared_with_what_the_processor_does(
     tmp_path: Path, kind: str, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     path = folder_of(tmp_path, kind, OTHERS["NaFlex" if kind == "siglip2" else "clips"][1])
-    monkeypatch.setattr(hf, "updated", lambda card, fields, owner: updated(card, fields | wrong, owner))
+
+    def miscopied(card: BackboneCard, fields: dict[str, Any], owner: str) -> BackboneCard:
+        return updated(card, fields | wrong, owner)
+
+    monkeypatch.setattr(hf, "updated", miscopied)
     with pytest.raises(ConfigError, match="makes other pixels of an image"):
         find_card(f"hf:{path}")

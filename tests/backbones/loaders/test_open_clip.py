@@ -219,6 +219,42 @@ def test_a_file_of_mobileclip_without_a_tensor_is_refused(tmp_path: Path, name: 
         load(f"open_clip:{folder}", checkpoint=folder / "lacking.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"timm_model_name": "hf-hub:someone/tower"}, "timm has no 'hf-hub:someone/tower'"),
+        ({"timm_model_name": "fastvit_mci9"}, "did you mean fastvit_mci"),
+        ({"timm_model_name": 7}, "timm has no 7"),
+        ({"timm_model_name": "test_convnext"}, "token layout of ConvNeXt"),
+        (
+            {"timm_model_name": "fastvit_t8", "timm_pool": "", "timm_proj": None},
+            "token layout of FastVit with its pooling",
+        ),
+        ({"timm_model_name": "fastvit_t8", "timm_pool": "abs_attn"}, "token layout of FastVit with its"),
+    ],
+    ids=str,
+)
+def test_towers_of_unknown_layout_or_from_elsewhere_are_refused(
+    tmp_path: Path, stated: dict[str, Any], message: str
+):
+    folder = _folder(tmp_path, {"timm_pool": "avg", "timm_proj": "linear", "image_size": 64}, weights=False)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"] |= stated
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        find_card(f"open_clip:{folder}")
+
+
+def test_a_folder_with_the_weights_of_another_architecture_is_refused_in_one_line(tmp_path: Path):
+    folder = _folder(tmp_path, OWN)
+    state = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
+    torch.save({n: v for n, v in state.items() if "ln_post" not in n}, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(WeightsError, match="is no file of this architecture") as caught:
+        load(f"open_clip:{folder}")
+    assert "\n" not in str(caught.value)
+    assert "ln_post" in str(caught.value)
+
+
 @pytest.mark.parametrize(("size", "patch"), [("S0", 32), ("S2", 32), ("S3", 64), ("S4", 64)])
 def test_cards_of_mobileclip2_are_those_that_open_clip_states(size: str, patch: int):
     card, stated = (
