@@ -291,6 +291,7 @@ def test_models_without_plain_class_attention_say_so(name: str):
     [
         ("test_efficientnet", (240, 240)), ("test_efficientnet", (380, 301)), ("test_resnet", (260, 300)),
         ("test_convnext", (240, 300)), ("tf_efficientnet_lite0", (300, 240)), ("regnetx_002", (33, 65)),
+        ("fastvit_t8", (96, 33)),
     ],
 )  # fmt: skip
 def test_a_convolutional_network_takes_any_size(name: str, size: tuple[int, int]):
