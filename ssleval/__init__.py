@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from ssleval.backbones.zoo import load
     from ssleval.results import Result
     from ssleval.results.frame import read_results
+    from ssleval.run.extracting import extract_features
     from ssleval.run.measure import evaluate
 
-__all__ = ["Result", "__version__", "evaluate", "load", "read_results"]
+__all__ = ["Result", "__version__", "evaluate", "extract_features", "load", "read_results"]
 
 try:
     __version__ = version("ssleval")
@@ -20,6 +21,7 @@ except PackageNotFoundError:  # a source checkout that was never installed
 _HOMES = {
     "Result": "ssleval.results",
     "evaluate": "ssleval.run.measure",
+    "extract_features": "ssleval.run.extracting",
     "load": "ssleval.backbones.zoo",
     "read_results": "ssleval.results.frame",
 }
