@@ -5,13 +5,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssleval.backbones.wrapped import wrap
     from ssleval.backbones.zoo import load
     from ssleval.results import Result
     from ssleval.results.frame import read_results
     from ssleval.run.extracting import extract_features
     from ssleval.run.measure import evaluate
 
-__all__ = ["Result", "__version__", "evaluate", "extract_features", "load", "read_results"]
+__all__ = ["Result", "__version__", "evaluate", "extract_features", "load", "read_results", "wrap"]
 
 try:
     __version__ = version("ssleval")
@@ -24,6 +25,7 @@ _HOMES = {
     "extract_features": "ssleval.run.extracting",
     "load": "ssleval.backbones.zoo",
     "read_results": "ssleval.results.frame",
+    "wrap": "ssleval.backbones.wrapped",
 }
 
 

@@ -58,10 +58,12 @@ class Features:
         write_atomically(path, self._write_npz if path.suffix == ".npz" else self._write_parquet)
 
     def _write_npz(self, draft: Path) -> None:
-        labels = {} if self.labels is None else {"labels": self.labels}
-        names = {"ids": np.array(self.ids, dtype=np.str_), "class_names": np.array(self.class_names, np.str_)}
+        parts: dict[str, Any] = {"ids": np.array(self.ids, dtype=np.str_), **self.arrays}
+        parts["class_names"] = np.array(self.class_names, dtype=np.str_)
+        if self.labels is not None:
+            parts["labels"] = self.labels
         with draft.open("wb") as file:
-            np.savez(file, **names, **labels, **self.arrays)
+            np.savez(file, **parts)
 
     def _write_parquet(self, draft: Path) -> None:
         import json
