@@ -16,6 +16,7 @@ from ssleval.cli.datasets import datasets_app
 from ssleval.cli.doctor import doctor
 from ssleval.cli.endings import INTERRUPTED, ended, open_streams, refuse_unusable
 from ssleval.cli.export import export_app
+from ssleval.cli.features import features_
 from ssleval.cli.gate import gate_
 from ssleval.cli.leaderboard import leaderboard_
 from ssleval.cli.ls import ls_
@@ -26,7 +27,7 @@ from ssleval.cli.train import train_command
 from ssleval.cli.verify import verify_
 
 _COMMANDS = {
-    "Measure": {"run": run_, "ls": ls_, "doctor": doctor},
+    "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_},
     "Compare": {"leaderboard": leaderboard_, "compare": compare_, "gate": gate_, "verify": verify_},
     "Look": {"report": report_},
     "Train": {"train": train_command},

@@ -1,12 +1,16 @@
 """`ssleval leaderboard`: results ranked."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from ssleval.cli.options import Json, print_rows, say
+from ssleval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ssleval.results.ranking import Board
 
 
 def leaderboard_(
@@ -17,6 +21,17 @@ def leaderboard_(
     published: Annotated[
         bool, Option("--published", help="Add what papers print for the same protocol, unranked.")
     ] = False,
+    overall: Annotated[
+        bool, Option("--overall", help="Models x boards, ranked by family of tasks and over all.")
+    ] = False,
+    incomplete: Annotated[
+        bool,
+        Option("--incomplete", help="With --overall: rank models that lack boards over those they have."),
+    ] = False,
+    format_: Annotated[
+        Literal["markdown", "csv", "latex", "json"],
+        Option("--format", help="How to print it; latex is the table of --overall."),
+    ] = "markdown",
     as_json: Json = False,
 ) -> None:
     """Rank comparable results together, with intervals and ties; Markdown on stdout.
@@ -24,7 +39,13 @@ def leaderboard_(
     Examples:
       ssleval leaderboard
       ssleval leaderboard results --published --out boards
+      ssleval leaderboard --overall --format latex
     """
+    form = "json" if as_json else format_
+    if incomplete and not overall:
+        raise ConfigError("--incomplete is about models that --overall ranks; add --overall")
+    if overall and (published or out):
+        raise ConfigError("--overall ranks measured results on stdout; leave out --published and --out")
     from ssleval.core.heap import cycles_left
     from ssleval.results import leaderboard, read_all
     from ssleval.results.ranking import boards
@@ -35,9 +56,25 @@ def leaderboard_(
         from ssleval.results.papers import read_figures
 
         ranked = leaderboard.with_published(ranked, read_figures().mapped)
-    if as_json:
+    if overall or form == "latex":
+        _print_overall(ranked, form, incomplete=incomplete)
+    elif form == "json":
         print_rows(leaderboard.records(ranked))
+    elif form == "csv":
+        typer.echo(leaderboard.csv_text(leaderboard.wide_rows(ranked)), nl=False)
     else:
         typer.echo(leaderboard.markdown(ranked), nl=False)
     for path in leaderboard.write_tables(ranked, out) if out else ():
         say(f"wrote {path}")
+
+
+def _print_overall(ranked: "list[Board]", form: str, *, incomplete: bool) -> None:
+    from ssleval.results import matrix
+    from ssleval.results.overall import overall
+
+    found = overall(ranked, incomplete=incomplete)
+    if form == "json":
+        print_rows(matrix.records(found))
+    else:
+        write = {"markdown": matrix.markdown, "csv": matrix.csv, "latex": matrix.latex}[form]
+        typer.echo(write(found), nl=False)

@@ -22,6 +22,14 @@ _LONG_WORD = re.compile(rf"[^\s]{{{LONGEST_NAME + 1},}}")
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 _ESCAPED = re.compile(r"\x7f|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\.")
 _WORKFLOW = re.compile(r"^(\s*):(?=:)|#(?=#\[)")
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 _FORMULA = re.compile(r"^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
@@ -67,6 +75,11 @@ def csv_cell(text: str) -> str:
         OWASP, CSV injection.
     """
     return f"'{visible(text)}" if _FORMULA.match(text) else visible(text)
+
+
+def latex_cell(text: str) -> str:
+    """Return a cell of a LaTeX table that shows the text itself."""
+    return "".join(_LATEX.get(character, character) for character in visible(shortened(text)))
 
 
 def visible_json(text: str) -> str:

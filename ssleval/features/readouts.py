@@ -27,7 +27,7 @@ def canonical(readout: Readout, backbone: Backbone) -> Readout:
     if readout.quarter:
         known, block = count >= 4 and readout.quarter in range(1, 5), _end_of_quarter(readout.quarter, count)
     else:
-        known, block = -count <= readout.block < count, readout.block % count
+        known, block = -count <= readout.block < count, readout.block % max(count, 1)
     if not known:
         raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
     return replace(readout, block=block, quarter=0)

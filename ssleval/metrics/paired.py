@@ -105,7 +105,7 @@ def paired_over_seeds(metric: Metric, firsts: Runs, seconds: Runs) -> Difference
             f"paired comparison of {len(firsts)} with {counted(len(seconds), 'run')}: "
             "needs equally many runs, at least one"
         )
-    ids, runs = _aligned([*firsts, *seconds])
+    ids, runs = aligned([*firsts, *seconds])
     firsts, seconds = runs[: len(firsts)], runs[len(firsts) :]
     pairs = zip(firsts, seconds, strict=True)
     by_seed = np.array([metric.score(first) - metric.score(second) for first, second in pairs])
@@ -186,7 +186,7 @@ def _rows_of_means(metric: Metric, runs: Sequence[Samples]) -> Float[np.ndarray,
         or any(run.ids is not ids or run.cluster for run in runs)
     ):
         return None
-    _, runs = _aligned(runs)
+    _, runs = aligned(runs)
     rows = np.array([run[described["columns"]["column"]] for run in runs], dtype=np.float64)
     return None if np.isnan(rows).any() else rows
 
@@ -237,6 +237,21 @@ def _with_pseudo_items(variance: Any, items: Any) -> Any:
     return variance * (items / (items + 2)) ** 2 + 2 / (items + 2) ** 2
 
 
+def pseudo_variance(metric: Metric, runs: Sequence[Samples]) -> tuple[float, float]:
+    """Return what the variance of a score of right and wrong is multiplied by, and what is added to it.
+
+    That is what two pseudo-items add to the variance of a difference, shared out on its two scores; 1 and 0
+    for other metrics.
+    """
+    column = _outcomes(metric, runs)
+    if column is None:
+        return 1.0, 0.0
+    label = describe(metric.statistic)["columns"].get("label")
+    count = len(runs[0])
+    sizes = np.array([count]) if label is None else np.unique(runs[0][label], return_counts=True)[1]
+    return float((count / (count + 2)) ** 2), float((1 / (sizes + 2) ** 2).sum() / len(sizes) ** 2)
+
+
 def _combined(by_items: float, degrees: float, by_seed: Float[np.ndarray, " s"]) -> tuple[float, float]:
     seeds = len(by_seed)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
@@ -246,7 +261,13 @@ def _combined(by_items: float, degrees: float, by_seed: Float[np.ndarray, " s"])
     return total**0.5, total**2 / (by_items**2 / degrees + of_seeds**2 / (seeds - 1))
 
 
-def _aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
+def aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
+    """Return the ids that all runs share, and the runs with only these rows, in one order.
+
+    Raises:
+        ContractError: ids repeat within a run.
+        DataError: there are no shared ids.
+    """
     # Runs of one board share one tuple of ids, which is checked once.
     for ids in {id(run.ids): run.ids for run in runs}.values():
         if len(set(ids)) != len(ids):
@@ -279,7 +300,7 @@ def mcnemar_outcomes(metric: Metric, first: Samples, second: Samples) -> tuple[i
     None if the metric is not a plain mean of right and wrong, for which McNemar's test is made, or if items
     were drawn in clusters.
     """
-    _, runs = _aligned([first, second])
+    _, runs = aligned([first, second])
     column = _outcomes(metric, runs)
     clustered = any(run.cluster for run in runs)
     if column is None or clustered or describe(metric.statistic)["name"] != "mean_of":

@@ -42,8 +42,8 @@ def markdown(boards: Sequence[Board]) -> str:
 def write_tables(boards: Sequence[Board], folder: Path) -> list[Path]:
     """Write ``leaderboard.csv``, ``leaderboard_long.csv`` and ``leaderboard.md`` into ``folder``."""
     texts = {
-        "leaderboard.csv": _csv(wide_rows(boards)),
-        "leaderboard_long.csv": _csv(long_rows(boards)),
+        "leaderboard.csv": csv_text(wide_rows(boards)),
+        "leaderboard_long.csv": csv_text(long_rows(boards)),
         "leaderboard.md": markdown(boards),
     }
     for name, text in texts.items():
@@ -54,12 +54,12 @@ def write_tables(boards: Sequence[Board], folder: Path) -> list[Path]:
 def wide_rows(boards: Sequence[Board]) -> list[dict[str, object]]:
     """Return one row per model, with a column per board and metric; published sources have their own rows."""
     rows: dict[str, dict[str, object]] = {}
-    titles = _titles(boards)
+    title_of = titles(boards)
     repeats = Counter(board.name for board in boards)
     for board in boards:
         prefix = board.name if repeats[board.name] == 1 else f"{board.name}#{board.protocol}"
         for entry in board.entries:
-            title = titles[entry.label, entry.result.weights_sha256]
+            title = title_of[entry.label, entry.result.weights_sha256]
             row = rows.setdefault(title, {**_model_columns(entry), "model": title})
             row |= {f"{prefix}/{name}": score.value for name, score in entry.result.metrics.items()}
         for figure in board.published:
@@ -107,7 +107,8 @@ def _board_rows(board: Board) -> Iterator[dict[str, object]]:
         yield {"model": _published_title(figure), **place, **cells, "published": figure.row.source}
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as CSV, with every column that some row has."""
     # By hand: importing pandas takes as long as writing some thousand rows.
     names, file = _columns(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -137,7 +138,7 @@ def _measured_first(rows: Iterable[dict[str, object]]) -> list[dict[str, object]
     return sorted(rows, key=lambda row: "published" in row)
 
 
-def _titles(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
+def titles(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
     """Return the title of the row for every label and weights; it names weights where a label has several."""
     pairs = {(entry.label, entry.result.weights_sha256) for board in boards for entry in board.entries}
     checkpoints = Counter(label for label, _ in pairs)

@@ -98,8 +98,10 @@ class Result:
         return {**asdict(self), "path": None if self.path is None else str(self.path)}
 
     def to_row(self) -> dict[str, Any]:
-        """Return one flat row for a DataFrame: a column per metric and interval end."""
+        """Return one flat row for a DataFrame: a column per setting, metric and interval end."""
         row: dict[str, Any] = {"model": self.model, "task": self.task, "dataset": self.dataset}
+        row |= {"split": self.data.get("test_split"), "board": comparable(self), **self.settings}
+        row |= {f"{self.task}.{name}": value for name, value in self.protocol.items()}
         for name, score in self.metrics.items():
             row |= {name: score.value, f"{name}_low": score.ci95[0], f"{name}_high": score.ci95[1]}
             row[f"{name}_n"] = score.n

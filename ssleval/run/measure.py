@@ -18,7 +18,7 @@ import torch
 
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
-from ssleval.core.backbone import Backbone
+from ssleval.core.backbone import WRAP, Backbone
 from ssleval.core.devices import usable_device
 from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
@@ -56,7 +56,7 @@ def silent(_: str) -> None:
 
 
 def evaluate(
-    model: str | Backbone,
+    model: str | torch.nn.Module,
     tasks: str | Sequence[str],
     *,
     dataset: str = "scenes",
@@ -72,7 +72,8 @@ def evaluate(
     """Evaluate one model with some tasks on one dataset.
 
     Args:
-        model: a name (zoo alias, ``source:identifier``, ``random:NAME``) or a constructed backbone.
+        model: a name (zoo alias, ``source:identifier``, ``random:NAME``) or a constructed backbone;
+            `ssleval.wrap` makes one of a torch module.
         tasks: task names.
         dataset: a registered name or ``source:location``.
         settings: fields of tasks in place of their defaults, ``{"knn": {"temperature": 0.1}}``.
@@ -101,6 +102,8 @@ def evaluate(
         backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
     elif checkpoint is not None or card:
         raise ConfigError("checkpoint and card are for a model that is named, not for one that is built")
+    elif not isinstance(model, Backbone):
+        raise ConfigError(f"model is a {type(model).__name__}, {WRAP}")
     else:
         backbone = model.to(context.device)
         backbone.forget_hashes()

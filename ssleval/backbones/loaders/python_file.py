@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ssleval.core import BackboneCard, digest
-from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.core.backbone import WRAP, Backbone, Loader, WeightsFrom, backbones
 from ssleval.core.faults import faults_of
 from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import suggestion
@@ -59,9 +59,7 @@ def _made(identifier: str) -> tuple[str, Backbone]:
     with faults_of(identifier, foreign=True):
         backbone = getattr(module, factory)()
     if not isinstance(backbone, Backbone):
-        raise ContractError(
-            f"{identifier}() returned {type(backbone).__name__}, expected a ssleval.core.backbone.Backbone"
-        )
+        raise ContractError(f"{identifier}() returned {type(backbone).__name__}, {WRAP}")
     card: Any = getattr(backbone, "card", None)
     if not isinstance(card, BackboneCard) or not hasattr(backbone, "std"):
         raise ContractError(

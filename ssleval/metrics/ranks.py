@@ -1,0 +1,219 @@
+"""How sure a rank is: confidence sets for the ranks of models, on one board and over many. Imports no torch.
+
+Scores of models on the same images err together, so draws of all scores at once come from the moves of
+`influence`. The rank of a model lies between one more than the models shown to be better and the number of
+models less those shown to be worse, with differences to all others tested at once by their largest
+studentised deviation, step by step.
+
+Source:
+    Mogstad, Romano, Shaikh & Wilhelm 2024, Inference for ranks, sec. 3 (marginal and simultaneous sets).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+from ssleval.core import Metric, Samples
+from ssleval.metrics.influence import influence_of, spread, units_of
+from ssleval.metrics.paired import aligned, pseudo_variance
+
+DRAWS = 2000
+_MM_STEPS = 100
+"""Of the Bradley-Terry fit; with half a game per pair it converges in some thirty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How the scores of the models on one board move with each unit of its test set."""
+
+    scores: Float[np.ndarray, " m"]
+    """Larger is better: of an error the sign is turned."""
+    moves: Float[np.ndarray, "u m"]
+    """Their sum of squares is the variance of a score."""
+    own: float
+    """Variance that every score has beside it: of pseudo-items, where outcomes are right or wrong."""
+    freedom: float
+    """Degrees of freedom of the variances."""
+    ids: tuple[str, ...]
+    """Of the rows: boards with the same ones err together."""
+
+
+def moves_of(metric: Metric, runs: Sequence[Samples]) -> Moves:
+    """Return the moves of the scores of ``runs``, one per model, on the items that all share.
+
+    Errors are those of `paired_test`.
+    """
+    ids, runs = aligned(runs)
+    units, sign = units_of(runs), 1.0 if metric.higher_is_better else -1.0
+    columns: list[np.ndarray] = []
+    freedoms: list[float] = []
+    for run in runs:
+        influence = influence_of(metric, run, units)
+        variance, freedom = spread(influence, of_difference=True)
+        by_unit = influence.by_unit
+        squares = float((by_unit**2).sum())
+        columns.append(sign * by_unit * (np.sqrt(variance / squares) if squares else 1.0))
+        freedoms.append(freedom)
+    shrink, own = pseudo_variance(metric, runs)
+    scores = sign * np.array([metric.score(run) for run in runs])
+    return Moves(scores, np.stack(columns, axis=1) * shrink**0.5, own, min(freedoms), tuple(ids))
+
+
+def draws_of_scores(
+    boards: Sequence[Moves], draws: int = DRAWS, seed: int = 0
+) -> list[Float[np.ndarray, "r m"]]:
+    """Return draws of the scores of every board, as if other images had been drawn.
+
+    Boards of the same images, such as k-NN and a linear probe on one test set, are drawn together.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: dict[int, np.ndarray] = {}
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for place, board in enumerate(boards):
+        groups.setdefault((len(board.moves), board.ids), []).append(place)
+    for places in groups.values():
+        moves = np.concatenate([boards[place].moves for place in places], axis=1)
+        own = np.concatenate([np.full(len(boards[place].scores), boards[place].own) for place in places])
+        values, vectors = np.linalg.eigh(moves.T @ moves + np.diag(own))
+        errors = rng.standard_normal((draws, len(own))) * np.sqrt(values.clip(0)) @ vectors.T
+        freedom = min(boards[place].freedom for place in places)
+        errors *= np.sqrt(freedom / rng.chisquare(freedom, (draws, 1)))
+        parts = np.split(errors, np.cumsum([len(boards[place].scores) for place in places])[:-1], axis=1)
+        drawn |= {place: boards[place].scores + part for place, part in zip(places, parts, strict=True)}
+    return [drawn[place] for place in range(len(boards))]
+
+
+def rank_sets(
+    values: Float[np.ndarray, " m"],
+    draws: Float[np.ndarray, "r m"],
+    level: float = 0.95,
+    *,
+    simultaneous: bool = False,
+) -> Int[np.ndarray, "m 2"]:
+    """Return the lowest and the highest rank of every model; rank 1 has the largest of ``values``.
+
+    Args:
+        values: what ranks.
+        draws: draws of them, whose spread is the error of ``values``.
+        level: how often the set of one model holds its rank.
+        simultaneous: let the sets of all models hold their ranks together so often.
+    """
+    errors = draws - draws.mean(axis=0)
+    count = len(values)
+    pairs = [(first, second) for first in range(count) for second in range(count) if first != second]
+    families = [pairs] if simultaneous else [[p for p in pairs if p[0] == first] for first in range(count)]
+    sets = np.tile([1, count], (count, 1))
+    for family in families:
+        for first, second in _apart(values, errors, family, level):
+            sets[first, 0] += values[second] > values[first]
+            sets[first, 1] -= values[second] < values[first]
+    return sets
+
+
+def _apart(
+    values: Float[np.ndarray, " m"],
+    errors: Float[np.ndarray, "r m"],
+    pairs: Sequence[tuple[int, int]],
+    level: float,
+) -> list[tuple[int, int]]:
+    """Return the pairs whose difference is shown, each with an error that all pairs share."""
+    if not pairs:
+        return []
+    first, second = np.array(pairs).T
+    gaps, deviations = values[first] - values[second], np.abs(errors[:, first] - errors[:, second])
+    scale = np.sqrt((deviations**2).mean(axis=0))
+    # A difference without an error is shown wherever it is not zero.
+    known = scale == 0
+    sizes = np.abs(gaps) / np.where(known, 1.0, scale)
+    deviations = deviations / np.where(known, 1.0, scale)
+    left, shown = ~known, known & (gaps != 0)
+    while left.any():
+        bound = np.quantile(deviations[:, left].max(axis=1), level)
+        found = left & (sizes > bound)
+        if not found.any():
+            break
+        shown, left = shown | found, left & ~found
+    return [pair for pair, is_shown in zip(pairs, shown, strict=True) if is_shown]
+
+
+# Aggregates over boards -----------------------------------------------------------------------------
+
+
+def board_ranks(scores: Float[np.ndarray, "*r m"]) -> Float[np.ndarray, "*r m"]:
+    """Return the rank of every model, 1 for the largest score; ties share the mean of their ranks.
+
+    A model without a score (NaN) has no rank; those of the others then span 1 to m all the same.
+    """
+    ranks = np.asarray(rankdata(-scores, axis=-1, nan_policy="omit"))
+    present = (~np.isnan(scores)).sum(axis=-1, keepdims=True)
+    return 1 + (ranks - 1) * (scores.shape[-1] - 1) / np.maximum(present - 1, 1)
+
+
+def mean_rank(ranks: Float[np.ndarray, "*r b m"], weights: Float[np.ndarray, "*r b"]) -> np.ndarray:
+    """Return the mean rank of every model over the boards that have it."""
+    has = ~np.isnan(ranks) * weights[..., None]
+    total = (np.nan_to_num(ranks) * has).sum(axis=-2)
+    return np.divide(total, has.sum(axis=-2), out=np.full_like(total, np.nan), where=has.sum(axis=-2) > 0)
+
+
+def borda(ranks: Float[np.ndarray, "*r b m"], weights: Float[np.ndarray, "*r b"]) -> np.ndarray:
+    """Return the Borda count of every model: how many models it leaves behind, summed over boards."""
+    return (np.nan_to_num(ranks.shape[-1] - ranks) * weights[..., None]).sum(axis=-2)
+
+
+def bradley_terry(ranks: Float[np.ndarray, "*r b m"], weights: Float[np.ndarray, "*r b"]) -> np.ndarray:
+    """Return the log strength of every model; its mean over models is zero.
+
+    A board is a game of every pair. Half a game, drawn, is added for each pair, without which a model that
+    wins everywhere would be infinitely strong.
+
+    Source:
+        Hunter 2004, MM algorithms for generalized Bradley-Terry models, eq. 3.
+    """
+    ahead = ranks[..., :, None] < ranks[..., None, :]
+    level = ranks[..., :, None] == ranks[..., None, :]
+    wins = ((ahead + 0.5 * level) * weights[..., None, None]).sum(axis=-3) + 0.25
+    wins *= 1 - np.eye(wins.shape[-1])
+    games, won = wins + np.swapaxes(wins, -1, -2), wins.sum(axis=-1)
+    strength = np.ones_like(won)
+    for _ in range(_MM_STEPS):
+        strength = won / (games / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
+        strength /= np.exp(np.log(strength).mean(axis=-1, keepdims=True))
+    return np.log(strength)
+
+
+def other_images(
+    boards: Sequence[Float[np.ndarray, " m"]], drawn: Sequence[Float[np.ndarray, "r m"]]
+) -> Float[np.ndarray, "r b m"]:
+    """Return draws of the ranks on every board, as if other images had been drawn.
+
+    The draws of scores are spread twice as wide as their errors: ranks of draws around observed scores vary
+    less than ranks of scores do where models are equal, and sets of them would hold too little (88 % for
+    95 % of eight equal models on six boards; 96 % as it is).
+    """
+    wide = [scores + 2 * (draws - scores) for scores, draws in zip(boards, drawn, strict=True)]
+    return np.stack([board_ranks(draws) for draws in wide], axis=1)
+
+
+def other_boards(
+    aggregate: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ranks: Float[np.ndarray, "b m"],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Float[np.ndarray, "r m"]:
+    """Return draws of an aggregate, as if other boards of this kind had been asked: b drawn of b, again.
+
+    Sums over boards are widened as Student's t is, since few boards tell little of how boards differ.
+    Bradley-Terry strengths are not: their logarithms spread enough (95 % of eight equal models are held).
+    """
+    count, rng = len(ranks), np.random.default_rng(seed)
+    weights = rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
+    found = aggregate(np.broadcast_to(ranks, (draws, *ranks.shape)), weights)
+    if aggregate is bradley_terry:
+        return found
+    centre = np.nanmean(found, axis=0)
+    wider = np.sqrt(count / rng.chisquare(count - 1, (draws, 1)))
+    return centre + (found - centre) * wider

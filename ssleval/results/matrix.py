@@ -1,0 +1,186 @@
+"""Models x boards as one compact table: Markdown, CSV, LaTeX and JSON. Imports no torch.
+
+The best score of a board is bold, and scores that its samples do not separate from it are underlined. After
+the sign stands half the width of the 95 % interval.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ssleval.core.escape import latex_cell, markdown_cell
+from ssleval.core.text import some
+from ssleval.results.leaderboard import csv_text
+from ssleval.results.numbers import shown
+from ssleval.results.overall import FEWEST_BOARDS, Overall, Place
+from ssleval.results.ranking import Board, Entry
+
+
+def columns(boards: Sequence[Board]) -> list[str]:
+    """Return the name of every board; of several with one name, with the digest of their protocol."""
+    repeats = Counter(board.name for board in boards)
+    return [board.name if repeats[board.name] == 1 else f"{board.name}#{board.protocol}" for board in boards]
+
+
+def markdown(found: Overall) -> str:
+    """Return the matrix, the standings, the groups and what is left out."""
+    parts = [
+        _markdown_table(
+            ["model", *map(markdown_cell, columns(found.boards))],
+            [[markdown_cell(model), *cells] for model, cells in _cells(found, _markdown_score)],
+        ),
+        *_standings(found),
+        *_groups(found),
+        *(
+            f"Not ranked: {markdown_cell(name)} lacks {markdown_cell(some(missing))}."
+            for name, missing in found.left_out.items()
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(found: Overall) -> str:
+    """Return the matrix as a LaTeX table; it needs the package booktabs."""
+    heads = ["Model", *map(latex_cell, columns(found.boards))]
+    lines = [
+        f"{latex_cell(model)} & {' & '.join(cells)} \\\\" for model, cells in _cells(found, _latex_score)
+    ]
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{l{'r' * len(found.boards)}}}",
+            "\\toprule",
+            f"{' & '.join(heads)} \\\\",
+            "\\midrule",
+            *lines,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+def csv(found: Overall) -> str:
+    """Return one row for each model: aggregates with their sets of ranks, and scores with their intervals."""
+    return csv_text([_flat(row) for row in records(found)])
+
+
+def records(found: Overall) -> list[dict[str, Any]]:
+    """Return one row for each ranked model, best first, for JSON."""
+    return [
+        {
+            "model": model,
+            "standings": {
+                standing.family: {name: asdict(places[row]) for name, places in standing.places.items()}
+                for standing in found.standings
+            },
+            "scores": {
+                column: None if entry is None else _scored(entry)
+                for column, entry in zip(columns(found.boards), _entries(found, model), strict=True)
+            },
+        }
+        for row, model in enumerate(found.models)
+    ]
+
+
+def _scored(entry: Entry) -> dict[str, Any]:
+    score = entry.result.metrics[entry.result.headline]
+    return {
+        "metric": entry.result.headline,
+        "value": score.value,
+        "ci95": list(score.ci95),
+        "unit": score.unit,
+        "rank": entry.rank,
+        "tied": entry.tied,
+    }
+
+
+def _flat(row: dict[str, Any]) -> dict[str, object]:
+    flat: dict[str, object] = {"model": row["model"]}
+    for family, places in row["standings"].items():
+        for name, place in places.items():
+            flat |= {f"{family}/{name}": place["value"], f"{family}/{name}/rank": place["rank"]}
+            for by in ("images", "boards"):
+                low, high = place[by] or (None, None)
+                flat |= {f"{family}/{name}/{by}_low": low, f"{family}/{name}/{by}_high": high}
+    for column, score in row["scores"].items():
+        low, high = score["ci95"] if score else (None, None)
+        flat |= {column: score and score["value"], f"{column}/ci95_low": low, f"{column}/ci95_high": high}
+    return flat
+
+
+def _entries(found: Overall, model: str) -> list[Entry | None]:
+    return [found.cells.get((model, place)) for place in range(len(found.boards))]
+
+
+def _cells(found: Overall, write: Callable[[str, str, bool, bool], str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield every model with its cells; ``write`` takes score, half width, whether best, whether tied."""
+    best = [board.entries[0] for board in found.boards]
+    for model in found.models:
+        cells: list[str] = []
+        for first, entry in zip(best, _entries(found, model), strict=True):
+            if entry is None:
+                cells.append("")
+                continue
+            score = entry.result.metrics[entry.result.headline]
+            half = (score.ci95[1] - score.ci95[0]) / 2
+            tied = entry.rank == 1 and entry is not first
+            cells.append(write(shown(score.value, score.unit), shown(half, score.unit), entry is first, tied))
+        yield model, cells
+
+
+def _markdown_score(value: str, half: str, best: bool, tied: bool) -> str:
+    marked = f"**{value}**" if best else f"<u>{value}</u>" if tied else value
+    return f"{marked} ±{half}"
+
+
+def _latex_score(value: str, half: str, best: bool, tied: bool) -> str:
+    marked = f"\\textbf{{{value}}}" if best else f"\\underline{{{value}}}" if tied else value
+    return f"{marked}$_{{\\pm {half}}}$"
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], f"|:---|{'---:|' * (len(heads) - 1)}", *lines[1:]])
+
+
+def _standings(found: Overall) -> Iterator[str]:
+    first = found.standings[0]
+    heads = ["model", "mean rank", "Borda", "Bradley-Terry", "rank: images", "rank: boards"]
+    rows: list[list[str]] = []
+    for row, model in enumerate(found.models):
+        ranks, count, strength = (first.places[name][row] for name in ("mean_rank", "borda", "bradley_terry"))
+        values = [f"{ranks.value:.2f}", f"{count.value:g}", f"{strength.value:+.2f}"]
+        rows.append([markdown_cell(model), *values, _set(ranks.images), _set(ranks.boards)])
+    yield _markdown_table(heads, rows)
+    if len(found.standings) > 1:
+        yield _markdown_table(
+            ["mean rank, set for other images", *(f"{one.family} ({one.boards})" for one in found.standings)],
+            [
+                [markdown_cell(model), *(_placed(one.places["mean_rank"][row]) for one in found.standings)]
+                for row, model in enumerate(found.models)
+            ],
+        )
+    if first.boards < FEWEST_BOARDS:
+        yield f"Ranks on other boards need at least {FEWEST_BOARDS} boards; there are {first.boards}."
+
+
+def _placed(place: Place) -> str:
+    return f"{place.value:.2f} ({_set(place.images)})" if place.images else f"{place.value:.2f}"
+
+
+def _set(ranks: tuple[int, int] | None) -> str:
+    if ranks is None:
+        return ""
+    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
+
+
+def _groups(found: Overall) -> Iterator[str]:
+    if len(found.groups) < 2:
+        return
+    yield _markdown_table(
+        ["supervision", "models", "mean rank"],
+        [[markdown_cell(one.supervision), str(one.models), f"{one.mean_rank:.2f}"] for one in found.groups],
+    )
+    if found.group_pvalue is not None:
+        yield f"No difference between these groups: p = {found.group_pvalue:.3f}, by permutation of models."

@@ -1,0 +1,34 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import ssleval
+from ssleval.errors import DataError
+from ssleval.results import Result, comparable, read_all
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_every_result_is_a_row_that_its_settings_tell_apart() -> None:
+    frame = ssleval.read_results(RESULTS)
+    stored = read_all(RESULTS)
+    assert len(frame) == len(stored)
+    row = frame[frame["key"] == stored[0].key].iloc[0]
+    assert row[stored[0].headline] == stored[0].metrics[stored[0].headline].value
+    assert row["board"] == comparable(stored[0])
+    assert row["knn.preprocessing"] == stored[0].protocol["preprocessing"]
+    assert not frame.duplicated(["model", "board", "seed", "precision", "limit"]).any()
+
+
+@pytest.mark.parametrize("setting", ["seed", "precision", "limit", "skip_corrupt"])
+def test_a_row_holds_every_setting(setting: str) -> None:
+    (first, *_) = read_all(RESULTS)
+    changed: Result = replace(first, settings={**first.settings, setting: "other"})
+    assert changed.to_row()[setting] == "other"
+    assert first.to_row()[setting] == first.settings[setting]
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no results folder"):
+        ssleval.read_results(tmp_path / "none")
