@@ -76,7 +76,8 @@ def lock(cache: Path, key: str, label: str = "") -> Generator[None]:
             held = file_lock.acquire(timeout=0)
         except Timeout:
             named = f"{label} (pass {key[:12]})" if label else f"pass {key[:12]}"
-            print(terminal_line(f"ssleval: waiting for another process that extracts {named}"), file=sys.stderr)  # noqa: T201
+            line = terminal_line(f"ssleval: waiting for another process that extracts {named}")
+            print(line, file=sys.stderr)  # noqa: T201
             held = file_lock.acquire()
     with held:
         yield

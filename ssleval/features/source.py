@@ -272,7 +272,8 @@ class FeatureSource:
                 f"{pass_.label}: the processes have different models or data; give all of them the same "
                 "weights, and attributes without rank or device"
             )
-        with cache.lock(self.context.cache, pass_.key, f"{self.backbone.card.name} on {pass_.label}") if shard.leads else nullcontext():
+        label = f"{self.backbone.card.name} on {pass_.label}"
+        with cache.lock(self.context.cache, pass_.key, label) if shard.leads else nullcontext():
             if shard.leads:
                 self._begin(pass_)
             shard.barrier()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
+from ssleval.errors import DataError
 from ssleval.features import FeatureSource, identity
 from tests.features.feature_fakes import (
     CARD,
@@ -299,3 +300,22 @@ def test_sets_with_other_targets_of_the_same_pictures_share_their_features(tmp_p
     assert one.subset(np.arange(3)).pictures == two.subset(np.arange(3)).pictures
     assert one.subset(np.arange(3)).pictures not in {one.pictures, one.subset(np.arange(4)).pictures}
     assert not split_of(10).subset(np.arange(3)).pictures
+
+
+def test_stored_features_count_only_while_files_are_those_that_were_listed(tmp_path: Path):
+    def refuse() -> None:
+        raise DataError("a.jpg: changed in place")
+
+    split, context = split_of(10), context_of(tmp_path)
+    FeatureSource(Tiny(), context).prepare([request_of(dataset_of(split))])
+    changed = dataset_of(replace(split, refuse_changed=refuse))
+    for dataset in (changed, changed.limited(4)):
+        request, source = request_of(dataset), FeatureSource(Tiny(), context)
+        with pytest.raises(DataError, match="changed in place"):
+            source.prepare([request])
+        with pytest.raises(DataError, match="changed in place"):
+            FeatureSource(Tiny(), context).load(request)
+        # A task that runs the model itself stores no features, but a result.
+        for readouts in (request.readouts, ()):
+            with pytest.raises(DataError, match="changed in place"):
+                source.confirm([replace(request, readouts=readouts)])

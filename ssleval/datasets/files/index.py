@@ -33,7 +33,7 @@ LARGEST, LARGEST_IN_ALL = 1 << 30, 4 << 30
 """Bytes of one listing, and of all: those unused for longest are removed. ImageNet takes 60 MB."""
 
 Mark: TypeAlias = tuple[str, int, int, int, int]
-"""Absolute path of a folder or shard, its times of modification and of change in nanoseconds, inode and size."""
+"""Absolute path of a folder or shard, times of modification and of change in nanoseconds, inode, size."""
 
 T = TypeVar("T")
 
@@ -69,9 +69,7 @@ def read(cache: Path, subject: Sequence[Any], build: Callable[[Listing], T | Non
     except OSError:
         return None
     try:
-        if len(content) < 4 or zlib.crc32(memoryview(content)[4:]) != int.from_bytes(content[:4], "little"):
-            raise ValueError("wrong checksum")
-        listing = msgspec.msgpack.decode(memoryview(content)[4:], type=Listing)
+        listing = _decoded(content)
         if not all(map(_is_same, listing.marks)):
             return None
         built = build(listing)
@@ -112,6 +110,13 @@ def now() -> int:
 
 def _place(cache: Path, subject: Sequence[Any]) -> Path:
     return cache / "listings" / digest([VERSION, sys.byteorder, *subject])
+
+
+def _decoded(content: bytes) -> Listing:
+    check, packed = content[:4], memoryview(content)[4:]
+    if zlib.crc32(packed).to_bytes(4, "little") != check:
+        raise ValueError("wrong checksum")
+    return msgspec.msgpack.decode(packed, type=Listing)
 
 
 def _is_same(stored: Mark) -> bool:

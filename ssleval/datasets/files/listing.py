@@ -141,7 +141,7 @@ class ListedFiles:
             rows, self.paths[rows.start : rows.stop], self.sizes[rows.start : rows.stop].tolist(), strict=True
         ):
             try:
-                status = os.stat(f"{folder}/{path}")
+                status = os.stat(f"{folder}/{path}")  # noqa: PTH116
             except OSError:
                 return [row]
             if status.st_size != stated or not S_ISREG(status.st_mode):
@@ -150,6 +150,5 @@ class ListedFiles:
 
     def _refuse(self, row: int) -> None:
         self.forget()
-        raise DataError(
-            f"{self.root / self.paths[row]}: changed in place since it was listed; run again, which lists it anew"
-        )
+        path = self.root / self.paths[row]
+        raise DataError(f"{path}: changed in place since it was listed; run again, which lists all anew")

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Names(Sequence[str]):
-    """An immutable sequence of texts, held as one block of bytes.
+    """A sequence of texts, held as one block of bytes.
 
     The 1.28 million file names of ImageNet take 55 MB here and 115 MB as a list of str. A worker process that
     was forked reads them without copying memory, whereas reading a str writes its reference count.
@@ -17,8 +17,12 @@ class Names(Sequence[str]):
 
     __slots__ = ("_block", "_ends")
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
         self._block, self._ends = bytearray(), array("Q", [0])
+        self.extend(names)
+
+    def extend(self, names: Iterable[str]) -> None:
+        """Add names while the sequence is made, by whoever makes it."""
         for name in names:
             # Names that are no UTF-8 reach Python with lone surrogates, and leave it with the same.
             self._block += name.encode("utf-8", "surrogatepass")
@@ -31,7 +35,7 @@ class Names(Sequence[str]):
     @classmethod
     def restored(cls, block: bytes, ends: bytes) -> "Names":
         """Return names that were `stored`; ValueError where these bytes never were."""
-        names = cls(())
+        names = cls()
         names._block, names._ends = bytearray(block), array("Q", ends)
         places, letters = np.frombuffer(ends, np.uint64), np.frombuffer(block, np.uint8)
         if not len(places) or places[0] != 0 or (places[1:] < places[:-1]).any() or places[-1] != len(block):

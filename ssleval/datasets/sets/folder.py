@@ -5,7 +5,6 @@ by class, sorted by path. The scored split is test/ if it exists, else val/.
 """
 
 from itertools import combinations
-from os.path import samefile
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
@@ -28,7 +27,7 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
         _same_classes(root, split, names)
     for first, second in combinations(splits, 2):
         # Not by resolving links, which would take longer than all else where the listing is stored.
-        linked = sum(samefile(f"{root}/{first}/{name}", f"{root}/{second}/{name}") for name in names)
+        linked = sum((root / first / name).samefile(root / second / name) for name in names)
         if linked:
             say_shared(f"folder:{root}", first, second, counted(linked, "class folder"))
     listed = {split: list_classes(root / split, names, options) for split in splits}

@@ -57,7 +57,12 @@ def test_a_stored_listing_is_the_same_split_and_reads_no_class_folder(
     assert first[2] == hashlib.sha256("".join(f"{json.dumps(row)}\n" for row in rows).encode()).hexdigest()
     read: list[str] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: read.append(Path(path).name) or scandir(path))
+
+    def counted(path: str | Path) -> object:
+        read.append(Path(path).name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
     second = opened(folders, options)
     assert content(second) == first
     # The test split was not opened before, and is listed.
@@ -251,7 +256,9 @@ def test_listings_unused_for_longest_are_removed(
         opened(moved, options)
         for path in stored(options):
             os.utime(path, (number - 10, path.stat().st_mtime - 100))
-    oldest, newest = sorted(stored(options), key=lambda path: path.stat().st_mtime)[:: len(stored(options)) - 1]
+    oldest, newest = sorted(stored(options), key=lambda path: path.stat().st_mtime)[
+        :: len(stored(options)) - 1
+    ]
     opened(folders.with_name("copy0"), options)  # used, so that the second is now the oldest
     monkeypatch.setattr(index, "LARGEST_IN_ALL", 4 * newest.stat().st_size + 4)
     opened(folders, options)
