@@ -412,11 +412,11 @@ class DatasetOptions:
     data_root: Path = Path("data")
     """Folder that holds one folder for every named dataset."""
     full_hash: bool = False
-    """Fingerprint the content of every file, not only its path and size."""
+    """Fingerprint the content of every file, not only its path and size, and use no listing that was kept."""
     download: bool = False
     """Let libraries that can download a set do so."""
     cache: Path = field(default_factory=default_cache)
-    """Where sets that are made rather than found are kept."""
+    """Where sets that are made rather than found are kept, and listings of large sets."""
 
 
 DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]
