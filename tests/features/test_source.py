@@ -1,6 +1,7 @@
 import importlib
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, FeatureRequest, Geometry, RandomView, Split
+from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files import index, listing
 from ssleval.errors import DataError
 from ssleval.features import FeatureSource, identity
 from tests.features.feature_fakes import (
@@ -20,6 +24,7 @@ from tests.features.feature_fakes import (
     PATCHES,
     POOLED,
     SQUARE,
+    Noise,
     Tiny,
     context_of,
     dataset_of,
@@ -319,3 +324,42 @@ def test_stored_features_count_only_while_files_are_those_that_were_listed(tmp_p
         for readouts in (request.readouts, ()):
             with pytest.raises(DataError, match="changed in place"):
                 source.confirm([replace(request, readouts=readouts)])
+
+
+@pytest.mark.parametrize("when", ["before features are stored", "after"])
+def test_an_image_rewritten_in_place_never_counts_under_the_old_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(index, "now", lambda: time.time_ns() + 10**10)
+    # Without this, an opening compares the sizes of so small a set.
+    monkeypatch.setattr(listing, "_LOOKED_AT", 1)
+    for split, row in ((split, row) for split in ("train", "test") for row in range(6)):
+        path = tmp_path / "set" / split / "a" / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Noise(seed=row)(row).save(path)
+
+    def extracted() -> tuple[str, np.ndarray]:
+        dataset = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path))
+        backbone = Tiny()
+        source = FeatureSource(backbone, context_of(tmp_path))
+        source.prepare([request_of(dataset)])
+        return dataset.split("train").fingerprint, source.load(request_of(dataset))[POOLED]
+
+    opened = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path)).split("train")
+    before = extracted()[1] if when == "after" else None
+    Image.new("RGB", (40, 30), (9, 90, 200)).save(tmp_path / "set" / "train" / "a" / "4.png")
+    with pytest.raises(DataError, match=r"4\.png: changed in place since it was listed; run again"):
+        extracted()
+    fingerprint, features = extracted()
+    assert fingerprint != opened.fingerprint
+    if before is not None:
+        assert (np.abs(features - before).max(1) > 1e-3).tolist() == [False] * 4 + [True, False]
+    # The first file again: nothing of the second is stored for it.
+    Noise(seed=4)(4).save(tmp_path / "set" / "train" / "a" / "new.png")
+    (tmp_path / "set" / "train" / "a" / "new.png").replace(tmp_path / "set" / "train" / "a" / "4.png")
+    again, features = extracted()
+    assert again == opened.fingerprint
+    fresh = FeatureSource(Tiny(), context_of(tmp_path / "fresh"))
+    dataset = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path / "fresh"))
+    assert np.array_equal(features, fresh.load(request_of(dataset))[POOLED])
