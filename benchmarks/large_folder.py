@@ -25,7 +25,7 @@ from ssleval.backbones.zoo import load
 from ssleval.core import Context, Samples
 from ssleval.features import FeatureSource
 from ssleval.results import Result, Score, write
-from ssleval.run.measure import Plan, plan_all
+from ssleval.run.measure import Plan, _data, plan_all
 from ssleval.run.sweep import Sweep, jobs_of
 
 CLASSES, TRAIN, TEST = 1_000, 1_281_167, 50_000
@@ -82,7 +82,7 @@ def _result(source: FeatureSource, plan: Plan) -> Result:
         metrics={job.task.metrics[0].name: Score(1.0, (1.0, 1.0), 1)},
         protocol={},
         backbone=asdict(source.backbone.card),
-        data={},
+        data=_data(plan),
         weights_sha256="",
         settings={},
     )

@@ -261,6 +261,9 @@ class Split:
     pictures: str = ""
     """sha256 over the images alone, where sets with different targets share them: features are extracted
     once for all of these. '' where the set has its images for itself."""
+    refuse_changed: Callable[[], None] | None = None
+    """Raises DataError where files are no longer what the fingerprint says; can be pickled. None where they
+    were looked at when the split was opened. Features and results stored before count only after this."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -284,6 +287,7 @@ class Split:
             fingerprint=digest([self.fingerprint, rows.tolist()]),
             target=None if self.target is None else partial(_at_row, self.target, rows),
             pictures=self.pictures and digest([self.pictures, rows.tolist()]),
+            refuse_changed=self.refuse_changed,
         )
 
 
@@ -408,11 +412,11 @@ class DatasetOptions:
     data_root: Path = Path("data")
     """Folder that holds one folder for every named dataset."""
     full_hash: bool = False
-    """Fingerprint the content of every file, not only its path and size."""
+    """Fingerprint the content of every file, not only its path and size, and use no listing that was kept."""
     download: bool = False
     """Let libraries that can download a set do so."""
     cache: Path = field(default_factory=default_cache)
-    """Where sets that are made rather than found are kept."""
+    """Where sets that are made rather than found are kept, and listings of large sets."""
 
 
 DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]

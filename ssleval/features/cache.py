@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ssleval.core.escape import terminal_line
 from ssleval.errors import ConfigError, DataError
 from ssleval.features.arrays import disk
 from ssleval.features.store import Column, StoredPass, decodable
@@ -64,14 +65,19 @@ def folder_of(cache: Path, key: str) -> Path:
 
 
 @contextmanager
-def lock(cache: Path, key: str) -> Generator[None]:
-    """Lock a pass for writing; while another process has it, wait and report that on stderr."""
+def lock(cache: Path, key: str, label: str = "") -> Generator[None]:
+    """Lock a pass for writing; while another process has it, wait and report that on stderr.
+
+    ``label`` names model and data for that report.
+    """
     file_lock = _lock(cache, key)
     with disk(Path(file_lock.lock_file)):
         try:
             held = file_lock.acquire(timeout=0)
         except Timeout:
-            print(f"ssleval: waiting for another process that extracts pass {key[:12]}", file=sys.stderr)  # noqa: T201
+            named = f"{label} (pass {key[:12]})" if label else f"pass {key[:12]}"
+            line = terminal_line(f"ssleval: waiting for another process that extracts {named}")
+            print(line, file=sys.stderr)  # noqa: T201
             held = file_lock.acquire()
     with held:
         yield
@@ -114,7 +120,8 @@ def verify(cache: Path) -> list[Damage]:
 
 
 def clear(cache: Path) -> Freed:
-    """Remove every pass that no process is writing."""
+    """Remove every pass that no process is writing, and the listings of large sets."""
+    shutil.rmtree(cache / "listings", ignore_errors=True)
     return _remove(cache, _folders(cache))
 
 

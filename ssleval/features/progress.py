@@ -1,8 +1,10 @@
-"""A progress bar on stderr, with images per second and time left."""
+"""Progress on stderr, with images per second and time left: a bar on a terminal, else lines for a log."""
 
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +20,9 @@ from rich.text import Text
 
 from ssleval.core.escape import terminal_line
 
+INTERVAL = 30.0
+"""Seconds between two lines of a log."""
+
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -26,7 +31,13 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
-    """Yield a function that advances a bar of ``total`` images, ``done`` of them before; terminals only."""
+    """Yield a function that counts images on: ``total`` there are, ``done`` of them were before.
+
+    On a terminal it advances a bar; elsewhere it writes a line every `INTERVAL` seconds.
+    """
+    if show and not sys.stderr.isatty():
+        yield _lines(label, total, done)
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -34,7 +45,23 @@ def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Call
         _Speed(),
         TimeRemainingColumn(),
     )
-    hidden = not (show and sys.stderr.isatty())
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
         task = bar.add_task(terminal_line(label), total=total, completed=done)
         yield lambda images: bar.update(task, advance=images)
+
+
+def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
+    began = said = time.monotonic()
+    count = done
+
+    def advance(images: int) -> None:
+        nonlocal said, count
+        count, now = count + images, time.monotonic()
+        if now < said + INTERVAL:
+            return
+        said, speed = now, (count - done) / (now - began)
+        left = timedelta(seconds=round(max(0, total - count) / speed)) if speed else "unknown time"
+        line = f"ssleval: {label}: {count:,} of {total:,} images, {speed:,.1f} images/s, {left} left"
+        print(terminal_line(line), file=sys.stderr, flush=True)  # noqa: T201
+
+    return advance

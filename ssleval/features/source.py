@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout
+from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Split
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
@@ -114,7 +114,10 @@ class FeatureSource:
             self._confirm(pass_, shard)
 
     def confirm(self, requests: Iterable[FeatureRequest]) -> None:
-        """Compare what is stored for requests with what the model gives; extract nothing."""
+        """Compare what is stored for requests with the files and what the model gives; extract nothing."""
+        requests = tuple(requests)
+        for request in requests:
+            _refuse_changed(request.dataset.split(request.split))
         for pass_ in self.passes(requests):
             if self._is_complete(pass_):
                 self._confirm(pass_, Shard())
@@ -269,7 +272,8 @@ class FeatureSource:
                 f"{pass_.label}: the processes have different models or data; give all of them the same "
                 "weights, and attributes without rank or device"
             )
-        with cache.lock(self.context.cache, pass_.key) if shard.leads else nullcontext():
+        label = f"{self.backbone.card.name} on {pass_.label}"
+        with cache.lock(self.context.cache, pass_.key, label) if shard.leads else nullcontext():
             if shard.leads:
                 self._begin(pass_)
             shard.barrier()
@@ -288,6 +292,7 @@ class FeatureSource:
         part, stored = replace(pass_, readouts=left), self._stored(pass_)
         try:
             if shard.leads:
+                _refuse_changed(pass_.split)
                 for column in part.columns(self.backbone).values():
                     stored.check(column)
             probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
@@ -330,6 +335,11 @@ class FeatureSource:
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "identity": pass_.identity,
         }
+
+
+def _refuse_changed(split: Split) -> None:
+    if split.refuse_changed is not None:
+        split.refuse_changed()
 
 
 def _asked(request: FeatureRequest) -> tuple[object, ...]:

@@ -165,6 +165,15 @@ def test_nothing_that_is_printed_acts(
         assert_harmless(text)
 
 
+def test_a_line_of_progress_is_harmless(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    with progress.progress(EVIL, 3, 0, show=True) as advance:
+        advance(3)
+    assert_harmless(capsys.readouterr().err)
+
+
 def test_a_progress_bar_shows_a_name_in_brackets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,5 +222,5 @@ def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
     assert _calls("SubElement") == {"checks/gate/reports.py"}
     assert _calls("add_row") == {"cli/tables.py"}
     assert _calls("markdown_cell") == tables_of_text
-    notes = {"features/source.py", "features/cache.py", "datasets/files/places.py"}
+    notes = {"features/source.py", "features/cache.py", "features/progress.py", "datasets/files/places.py"}
     assert _calls("print") == {"cli/tables.py", *notes}

@@ -1,6 +1,7 @@
 import importlib
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ssleval.core import Dataset, DatasetCard, FeatureRequest, Geometry, RandomView, Split
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, FeatureRequest, Geometry, RandomView, Split
+from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files import index, listing
+from ssleval.errors import DataError
 from ssleval.features import FeatureSource, identity
 from tests.features.feature_fakes import (
     CARD,
@@ -19,6 +24,7 @@ from tests.features.feature_fakes import (
     PATCHES,
     POOLED,
     SQUARE,
+    Noise,
     Tiny,
     context_of,
     dataset_of,
@@ -299,3 +305,61 @@ def test_sets_with_other_targets_of_the_same_pictures_share_their_features(tmp_p
     assert one.subset(np.arange(3)).pictures == two.subset(np.arange(3)).pictures
     assert one.subset(np.arange(3)).pictures not in {one.pictures, one.subset(np.arange(4)).pictures}
     assert not split_of(10).subset(np.arange(3)).pictures
+
+
+def test_stored_features_count_only_while_files_are_those_that_were_listed(tmp_path: Path):
+    def refuse() -> None:
+        raise DataError("a.jpg: changed in place")
+
+    split, context = split_of(10), context_of(tmp_path)
+    FeatureSource(Tiny(), context).prepare([request_of(dataset_of(split))])
+    changed = dataset_of(replace(split, refuse_changed=refuse))
+    for dataset in (changed, changed.limited(4)):
+        request, source = request_of(dataset), FeatureSource(Tiny(), context)
+        with pytest.raises(DataError, match="changed in place"):
+            source.prepare([request])
+        with pytest.raises(DataError, match="changed in place"):
+            FeatureSource(Tiny(), context).load(request)
+        # A task that runs the model itself stores no features, but a result.
+        for readouts in (request.readouts, ()):
+            with pytest.raises(DataError, match="changed in place"):
+                source.confirm([replace(request, readouts=readouts)])
+
+
+@pytest.mark.parametrize("when", ["before features are stored", "after"])
+def test_an_image_rewritten_in_place_never_counts_under_the_old_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(index, "now", lambda: time.time_ns() + 10**10)
+    # Without this, an opening compares the sizes of so small a set.
+    monkeypatch.setattr(listing, "_LOOKED_AT", 1)
+    for split, row in ((split, row) for split in ("train", "test") for row in range(6)):
+        path = tmp_path / "set" / split / "a" / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Noise(seed=row)(row).save(path)
+
+    def extracted() -> tuple[str, np.ndarray]:
+        dataset = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path))
+        backbone = Tiny()
+        source = FeatureSource(backbone, context_of(tmp_path))
+        source.prepare([request_of(dataset)])
+        return dataset.split("train").fingerprint, source.load(request_of(dataset))[POOLED]
+
+    opened = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path)).split("train")
+    before = extracted()[1] if when == "after" else None
+    Image.new("RGB", (40, 30), (9, 90, 200)).save(tmp_path / "set" / "train" / "a" / "4.png")
+    with pytest.raises(DataError, match=r"4\.png: changed in place since it was listed; run again"):
+        extracted()
+    fingerprint, features = extracted()
+    assert fingerprint != opened.fingerprint
+    if before is not None:
+        assert (np.abs(features - before).max(1) > 1e-3).tolist() == [False] * 4 + [True, False]
+    # The first file again: nothing of the second is stored for it.
+    Noise(seed=4)(4).save(tmp_path / "set" / "train" / "a" / "new.png")
+    (tmp_path / "set" / "train" / "a" / "new.png").replace(tmp_path / "set" / "train" / "a" / "4.png")
+    again, features = extracted()
+    assert again == opened.fingerprint
+    fresh = FeatureSource(Tiny(), context_of(tmp_path / "fresh"))
+    dataset = open_dataset(f"folder:{tmp_path / 'set'}", DatasetOptions(cache=tmp_path / "fresh"))
+    assert np.array_equal(features, fresh.load(request_of(dataset))[POOLED])

@@ -13,7 +13,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -226,17 +226,20 @@ def class_folders(root: Path) -> tuple[str, ...]:
     return tuple(sorted(folders))
 
 
-def class_files(root: Path, names: Sequence[str]) -> tuple[Names, Int64[np.ndarray, " n"]]:
+def class_files(
+    root: Path, names: Sequence[str], seen: Callable[[str], object] | None = None
+) -> tuple[Names, Int64[np.ndarray, " n"]]:
     """Return the images in the class folders ``names``, and the position in ``names`` of each image's class.
 
     Images come class by class, within a class by relative path in code-point order: the same order on every
     file system. Images in sub-folders count. A file that is neither an image nor a known stray is refused.
+    ``seen`` is called with every folder before it is read.
     """
     counts = np.zeros(len(names), np.int64)
 
     def listed() -> Iterator[str]:
         for label, name in enumerate(names):
-            paths = sorted(images_below(str(root / name), name))
+            paths = sorted(images_below(str(root / name), name, seen=seen))
             if not paths:
                 raise DataError(f"{root / name}: no images in this class; add some or remove the folder")
             counts[label] = len(paths)
@@ -251,11 +254,16 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in _STRAYS
 
 
-def images_below(folder: str, prefix: str, around: tuple[str, ...] = ()) -> Iterator[str]:
+def images_below(
+    folder: str, prefix: str, around: tuple[str, ...] = (), seen: Callable[[str], object] | None = None
+) -> Iterator[str]:
     """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
 
-    ``around`` are folders that links led from and to; DataError where a link leads back.
+    ``around`` are folders that links led from and to; DataError where a link leads back. ``seen`` is called
+    with every folder before it is read.
     """
+    if seen is not None:
+        seen(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             name, lower = entry.name, entry.name.lower()
@@ -263,7 +271,7 @@ def images_below(folder: str, prefix: str, around: tuple[str, ...] = ()) -> Iter
                 continue
             if entry.is_dir():
                 inside = _around(entry, folder, around) if entry.is_symlink() else around
-                yield from images_below(entry.path, f"{prefix}/{name}", inside)
+                yield from images_below(entry.path, f"{prefix}/{name}", inside, seen)
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
             elif lower != "tmp":  # Caltech-101 is published with such a file

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.text import counted
-from ssleval.datasets.files.images import class_files, class_folders, file_split, split_folders
+from ssleval.datasets.files.images import class_folders, split_folders
+from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.places import say_shared
 from ssleval.errors import ConfigError, DataError
 
@@ -25,16 +26,16 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
     for split in splits[1:]:
         _same_classes(root, split, names)
     for first, second in combinations(splits, 2):
-        linked = sum((root / first / name).resolve() == (root / second / name).resolve() for name in names)
+        # Not by resolving links, which would take longer than all else where the listing is stored.
+        linked = sum((root / first / name).samefile(root / second / name) for name in names)
         if linked:
             say_shared(f"folder:{root}", first, second, counted(linked, "class folder"))
-    files = {split: class_files(root / split, names) for split in splits}
+    listed = {split: list_classes(root / split, names, options) for split in splits}
 
     def open_split(split: str) -> Split:
-        paths, labels = files[split]
-        return file_split(root / split, paths, labels, full_hash=options.full_hash)
+        return listed[split].split()
 
-    name, lengths = f"folder:{location}", {split: len(paths) for split, (paths, _) in files.items()}
+    name, lengths = f"folder:{location}", {split: len(images.paths) for split, images in listed.items()}
     card = DatasetCard(name, "label", names, lengths=lengths, test_split=splits[-1], source=str(root))
     return Dataset(card, open_split)
 

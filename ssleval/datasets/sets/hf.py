@@ -2,12 +2,13 @@
 
 The image column and the label column are recognised by their types; two candidates are refused. The split
 ``validation`` is called val. A test split whose labels are all -1 was published without them: val is scored.
-A configuration of a set is written ORG/NAME/CONFIG@REVISION.
+A configuration of a set is written ORG/NAME/CONFIG@REVISION. With :SPLIT behind it, that one split is scored;
+it is streamed, not downloaded, and nothing can be fitted.
 """
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import decode, fingerprint
 from ssleval.datasets.files.places import say
+from ssleval.datasets.files.streams import Stream, commit_of, stream_split
 from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.errors import ConfigError, DataError
 
@@ -47,7 +49,10 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     name = f"hf:{location}"
     if not location:
         raise ConfigError("hf: needs a name; write hf:ORG/NAME@REVISION or hf:DIRECTORY")
-    loaded = _load(location, name)
+    base, colon, split = location.rpartition(":")
+    if colon and not Path(location).expanduser().exists():
+        return _streamed(base, split, name, options)
+    loaded: dict[str, Any] = _load(location, name)
     splits = _labelled(
         name, {{"validation": "val"}.get(split, split): rows for split, rows in loaded.items()}
     )
@@ -66,7 +71,7 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
         lengths={split: len(rows) for split, rows in splits.items()},
         test_split="test" if "test" in splits else "val",
         license=splits["train"].info.license or "",
-        source=location if Path(location).expanduser().is_dir() else f"huggingface.co/datasets/{location}",
+        source=_source(location),
     )
 
     def open_split(split: str) -> Split:
@@ -75,6 +80,35 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
         return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
 
     return Dataset(card, open_split)
+
+
+def _streamed(location: str, split: str, name: str, options: DatasetOptions) -> Dataset:
+    """Open one split without a copy of it on this machine."""
+    rows = _load(location, name, split=split, streaming=True)
+    if rows.features is None:
+        raise DataError(f"{name}: its files state no columns; leave out :{split}, which downloads the set")
+    image, label = _columns(name, rows.features)
+    import datasets as hub
+
+    undecoded = rows.select_columns([image, label]).cast_column(image, hub.Image(decode=False))
+    commit = None if Path(location).expanduser().is_dir() else commit_of(location.partition("@")[2])
+    subject = None if commit is None else ("hf", location, split)
+    scored = {"validation": "val"}.get(split, split)
+    opened = stream_split(Stream(name, undecoded, image), label, subject, options)
+    card = DatasetCard(
+        name=name,
+        class_names=tuple(rows.features[label].names),
+        lengths={scored: len(opened)},
+        test_split=scored,
+        license=rows.info.license or "",
+        source=_source(location),
+    )
+    return Dataset(card, lambda _: opened)
+
+
+def _source(location: str) -> str:
+    local = Path(location).expanduser().is_dir()
+    return location if local else f"huggingface.co/datasets/{location}"
 
 
 def _labelled(name: str, splits: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +129,8 @@ def _kinds(features: Any) -> list[str]:
     return [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
 
 
-def _load(location: str, name: str) -> dict[str, Any]:
+def _load(location: str, name: str, **streamed: Any) -> Any:
+    """Return the splits by name, or with ``split`` and ``streaming`` the rows of that one."""
     try:
         import datasets as hub
         from datasets.exceptions import DatasetsError
@@ -105,25 +140,27 @@ def _load(location: str, name: str) -> dict[str, Any]:
         hub.disable_progress_bars()
     folder = Path(location).expanduser()
     try:
-        if (folder / "dataset_dict.json").is_file():
+        if (folder / "dataset_dict.json").is_file() and not streamed:
             loaded = hub.load_from_disk(str(folder))
         elif folder.is_dir():
-            loaded = hub.load_dataset(str(folder))
+            loaded = hub.load_dataset(str(folder), **streamed)
         else:
-            loaded = _load_from_hub(hub, location, name)
+            loaded = _load_from_hub(hub, location, name, streamed)
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    if streamed:
+        return loaded
     if not isinstance(loaded, dict):
         raise DataError(f"{name}: holds one split, needs train and test; save them as a DatasetDict")
     return dict(loaded)
 
 
-def _load_from_hub(hub: Any, location: str, name: str) -> Any:
+def _load_from_hub(hub: Any, location: str, name: str, streamed: Mapping[str, Any]) -> Any:
     path, _, revision = location.partition("@")
     if not revision:
         raise ConfigError(f"{name}: names no folder here and no revision of the hub; write {name}@COMMIT")
     parts = path.split("/")
-    return hub.load_dataset("/".join(parts[:2]), "/".join(parts[2:]) or None, revision=revision)
+    return hub.load_dataset("/".join(parts[:2]), "/".join(parts[2:]) or None, revision=revision, **streamed)
 
 
 def _columns(name: str, features: Any) -> tuple[str, str]:

@@ -6,18 +6,18 @@ one split, or one for each corruption. Their heads are fitted on ImageNet-1k.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
 from ssleval.core.text import some
-from ssleval.datasets.files.images import class_files, class_folders, file_split, is_stray
+from ssleval.datasets.files.images import class_folders, file_split, is_stray
+from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.places import say
 from ssleval.datasets.published import Copy, Published, Reader, read_json, read_lines
 from ssleval.errors import DataError
@@ -101,7 +101,7 @@ def _folders(place: str, root: Path, options: DatasetOptions, *, numbered: bool 
         _refuse_other_variants(folder)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
-        return file_split(folder, *class_files(folder, names), full_hash=options.full_hash)
+        return list_classes(folder, names, options).split()
 
     return Copy(names, open_split)
 
@@ -147,7 +147,7 @@ def _corruptions(root: Path, options: DatasetOptions) -> Copy:
         folder = folders[split]
         if set(class_folders(folder)) != set(names):
             raise DataError(f"{folder}: other class folders than {next(iter(folders.values()))}")
-        return file_split(folder, *class_files(folder, names), full_hash=options.full_hash)
+        return list_classes(folder, names, options).split()
 
     return Copy(names, open_split)
 
@@ -157,10 +157,10 @@ class _Validation(NamedTuple):
     names: tuple[str, ...]
     paths: Sequence[str]
     """Class by class, in order of their names."""
-    labels: Int64[np.ndarray, " n"]
+    split: Callable[[], Split]
 
 
-def _validation(root: Path) -> _Validation:
+def _validation(root: Path, options: DatasetOptions) -> _Validation:
     """Return the validation images in class folders, or loose as the archive leaves them, with a list."""
     folder = root / _image_folder(root) / "val"
     if not folder.is_dir():
@@ -173,9 +173,11 @@ def _validation(root: Path) -> _Validation:
         names = tuple(sorted(set(wnid_of.values())))
         images.sort(key=lambda name: wnid_of[Path(name).stem])
         labels = np.array([names.index(wnid_of[Path(name).stem]) for name in images], np.int64)
-        return _Validation(folder, names, images, labels)
+        split = partial(file_split, folder, images, labels, full_hash=options.full_hash)
+        return _Validation(folder, names, images, split)
     names = _wnids(folder)
-    return _Validation(folder, names, *class_files(folder, names))
+    listed = list_classes(folder, names, options)
+    return _Validation(folder, names, listed.paths, listed.split)
 
 
 def _listed_classes(root: Path) -> dict[str, str]:
@@ -209,22 +211,22 @@ def _image_folder(root: Path) -> str:
 
 
 def _imagenet1k(root: Path, options: DatasetOptions) -> Copy:
-    val = _validation(root)
+    val = _validation(root, options)
 
     def open_split(split: str) -> Split:
         if split == "val":
-            return file_split(val.folder, val.paths, val.labels, full_hash=options.full_hash)
+            return val.split()
         folder = root / _image_folder(root) / split
         if set(class_folders(folder)) != set(val.names):
             raise DataError(f"{folder}: other class folders than {val.folder}, or than its list has")
-        return file_split(folder, *class_files(folder, val.names), full_hash=options.full_hash)
+        return list_classes(folder, val.names, options).split()
 
     return Copy(val.names, open_split)
 
 
 def _reassessed(root: Path, options: DatasetOptions) -> Copy:
     """Read the label sets of the validation images; images with an empty set are left out."""
-    listed, val = root / "real.json", _validation(root.parent / "imagenet1k")
+    listed, val = root / "real.json", _validation(root.parent / "imagenet1k", options)
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         label_sets: list[list[int]] = read_json(listed)

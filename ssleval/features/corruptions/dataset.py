@@ -49,6 +49,7 @@ def corrupted(dataset: Dataset, geometry: Geometry, variants: Sequence[Variant],
             fingerprint=digest(
                 [VERSION, split.fingerprint, geometry.recorded(), [list(v) for v in variants]]
             ),
+            refuse_changed=split.refuse_changed,
         )
 
     lengths = {"corrupted": count * len(variants)}

@@ -121,10 +121,10 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "classes", "train", "test"), [("caltech101", 99, 1980, 990), ("signdigits", 10, 600, 300)]
 )
-def test_real_folders(name: str, classes: int, train: int, test: int) -> None:
+def test_real_folders(tmp_path: Path, name: str, classes: int, train: int, test: int) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"needs the data folder {name} beside the repository")
-    dataset = open_dataset(f"folder:{SHARED / name}", OPTIONS)
+    dataset = open_dataset(f"folder:{SHARED / name}", DatasetOptions(cache=tmp_path))
     assert dataset.card.num_classes == classes
     assert dataset.card.lengths == {"train": train, "test": test}
     split = dataset.split("test")

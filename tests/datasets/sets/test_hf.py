@@ -2,15 +2,19 @@ import io
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssleval.core import Dataset, DatasetOptions
+from ssleval.core import Dataset, DatasetOptions, Split
+from ssleval.core.task import Needs, refuse_dataset
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files import index, streams
+from ssleval.datasets.files.streams import Stream, stream_split
+from ssleval.errors import ConfigError, DataError, NotApplicableError, SslevalError
 
 hub = pytest.importorskip("datasets", reason="needs the optional datasets library")
 
@@ -204,3 +208,112 @@ def test_a_test_split_without_labels_alone_is_refused(tmp_path: Path) -> None:
     dataset = opened(saved(tmp_path, train=rows([4, 5]), test=labelled([1, 2], [-1, -1])))
     with pytest.raises(DataError, match="2 of 2 rows have no label"):
         dataset.split("test")
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Path:
+    """A folder of three parquet files of a validation split, and one to train on."""
+    folder = tmp_path / "parquet" / "data"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        levels = list(range(20 * number, 20 * number + 20))
+        rows(levels).to_parquet(str(folder / f"validation-{number:05d}-of-00003.parquet"))
+    rows([0, 1]).to_parquet(str(folder / "train-00000-of-00001.parquet"))
+    return folder.parent
+
+
+def level_of(split: Split, row: int) -> object:
+    return split.image(row).getpixel((0, 0))
+
+
+@pytest.mark.parametrize("full_hash", [False, True])
+def test_a_split_that_is_named_is_streamed_and_equals_the_copy(stream: Path, full_hash: bool) -> None:
+    copy = opened(stream, full_hash=full_hash).split("val")
+    before = set(stream.parent.rglob("*"))
+    dataset = opened(f"{stream}:validation", full_hash=full_hash)
+    assert dataset.card.lengths == {"val": 60}
+    assert (dataset.card.test_split, dataset.card.class_names) == ("val", ("ant", "bee"))
+    split = dataset.split("val")
+    assert (split.fingerprint, list(split.ids)) == (copy.fingerprint, list(copy.ids))
+    assert np.asarray(split.targets).tolist() == np.asarray(copy.targets).tolist()
+    for row in (0, 1, 7, 8, 9, 59, 3, 3, 40, 39):
+        assert level_of(split, row) == level_of(copy, row) == (row,) * 3
+    assert not {path for path in set(stream.parent.rglob("*")) - before if path.suffix == ".arrow"}
+    with pytest.raises(NotApplicableError):
+        refuse_dataset("knn", Needs(training_split=True), dataset.card)
+
+
+def test_a_streamed_pass_reads_every_file_once(stream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = opened(f"{stream}:validation").split("val")
+    numbers: list[int] = []
+    file = Stream.file
+
+    def counted(self: Stream, number: int) -> object:
+        numbers.append(number)
+        return file(self, number)
+
+    monkeypatch.setattr(Stream, "file", counted)
+    assert [level_of(split, row) for row in range(60)] == [(row,) * 3 for row in range(60)]
+    assert numbers == [0, 1, 2]
+
+
+def test_a_worker_of_torch_reads_all_that_it_is_asked_for(
+    stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    split = pickle.loads(pickle.dumps(opened(f"{stream}:validation").split("val")))
+    # The library would give the second of two workers nothing of a file.
+    worker = SimpleNamespace(id=1, num_workers=2, seed=0)
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: worker)
+    assert [level_of(split, row) for row in (2, 30, 59)] == [(2,) * 3, (30,) * 3, (59,) * 3]
+
+
+def test_what_cannot_be_streamed_is_one_line(stream: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be loaded: Bad split: nosuch"):
+        opened(f"{stream}:nosuch")
+    (stream / "data" / "validation-00001-of-00003.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(SslevalError, match="parquet"):
+        opened(f"{stream}:validation")
+    unlabelled = tmp_path / "unlabelled" / "data"
+    unlabelled.mkdir(parents=True)
+    made = rows([1, 2])
+    kind = made.features["kind"]
+    made = made.remove_columns("kind").add_column("kind", [-1, -1]).cast_column("kind", kind)
+    made.to_parquet(str(unlabelled / "test-00000-of-00001.parquet"))
+    with pytest.raises(DataError, match=r"\[0\]: has no label"):
+        opened(f"{unlabelled.parent}:test")
+
+
+def test_rows_that_change_under_a_stream_are_refused(stream: Path) -> None:
+    split = opened(f"{stream}:validation").split("val")
+    path = stream / "data" / "validation-00000-of-00003.parquet"
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    other = rows([3] * 3).remove_columns("picture")
+    other = other.add_column("picture", [{"bytes": buffer.getvalue(), "path": None}] * 3)
+    other.cast_column("picture", hub.Image()).to_parquet(str(path))
+    with pytest.raises(DataError, match=r"\[1\]: changed since it was listed"):
+        split.image(1)
+    with pytest.raises(DataError, match=r"\[3\]: no such row any more"):
+        split.image(7)
+
+
+def test_a_listing_of_a_commit_is_kept_and_checked(
+    stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LEAST", 1)
+    options, subject = DatasetOptions(cache=tmp_path / "kept"), ("hf", "a/b@c", "validation")
+    loaded = hub.load_dataset(str(stream), split="validation", streaming=True)
+    undecoded = loaded.select_columns(["picture", "kind"]).cast_column("picture", hub.Image(decode=False))
+    first = stream_split(Stream("hf:a", undecoded, "picture"), "kind", subject, options)
+    monkeypatch.setattr(streams, "_listed", None)
+    second = stream_split(Stream("hf:a", undecoded, "picture"), "kind", subject, options)
+    assert second.fingerprint == first.fingerprint
+    assert np.array_equal(np.asarray(second.targets), np.asarray(first.targets))
+    assert [level_of(second, row) for row in (50, 2)] == [(50,) * 3, (2,) * 3]
+    two = hub.load_dataset(str(stream), split="train", streaming=True)
+    with pytest.raises(TypeError):
+        stream_split(Stream("hf:a", two, "picture"), "kind", subject, options)
+    assert streams.commit_of("0" * 40) == "0" * 40
+    assert streams.commit_of("main") is None

@@ -1,9 +1,17 @@
+import hashlib
 import io
+import json
+import os
 import pickle
 import tarfile
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +19,7 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetOptions
 from ssleval.core.task import Needs, refuse_dataset
 from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files import index
 from ssleval.datasets.sets.wds import expand_braces
 from ssleval.errors import DataError, NotApplicableError
 
@@ -275,3 +284,136 @@ def test_a_shard_that_names_no_split_or_two_is_refused(tmp_path: Path, name: str
     shard(tmp_path / "s" / name, labelled("a", 1, 0))
     with pytest.raises(DataError, match="its folder or its own name must name a split"):
         opened(tmp_path / "s")
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetOptions:
+    """A cache for sets of any size, long after they were made."""
+    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(index, "now", lambda: time.time_ns() + 10**10)
+    return DatasetOptions(cache=tmp_path / "cache")
+
+
+def content(shards: Path, options: DatasetOptions) -> tuple[object, ...]:
+    dataset = open_dataset(f"wds:{shards}", options)
+    split = dataset.split("train")
+    pixels = [split.image(row).getpixel((0, 0)) for row in range(len(split))]
+    return dataset.card, list(split.ids), np.asarray(split.targets).tolist(), split.fingerprint, pixels
+
+
+def test_a_stored_listing_is_the_same_and_reads_no_header(
+    shards: Path, options: DatasetOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = content(shards, options)
+    assert content(shards, DatasetOptions(cache=shards / "nowhere")) == first
+    sizes = [[name, (shards / "train" / name).stat().st_size] for name in ("2.tar", "10.tar")]
+    items = [["2.tar/z", len(png(1)), 1], ["2.tar/a", len(png(2)), 0], ["10.tar/z", len(png(3)), 1]]
+    lines = "".join(f"{json.dumps(row)}\n" for row in [*sizes, *items])
+    assert first[3] == hashlib.sha256(lines.encode()).hexdigest()
+    monkeypatch.setattr(tarfile, "open", None)
+    assert content(shards, options) == first
+    with pytest.raises(TypeError):
+        content(shards, DatasetOptions(cache=options.cache, full_hash=True))
+    with pytest.raises(TypeError):
+        content(shards, options)
+
+
+def in_place(path: Path, members: dict[str, bytes]) -> None:
+    """Rewrite a shard of the same size, and set its time back."""
+    before = path.stat()
+    shard(path, members)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_ino) == (before.st_size, before.st_ino)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a label, in place": lambda top: in_place(top / "10.tar", labelled("z", 3, 0)),
+    "added": lambda top: shard(top / "11.tar", labelled("y", 7, 1)),
+    "removed": lambda top: (top / "10.tar").unlink(),
+    "replaced": lambda top: [shard(top / "new", labelled("q", 7, 1)), (top / "new").replace(top / "10.tar")],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_shard_that_changed_is_listed_again(shards: Path, options: DatasetOptions, change: str) -> None:
+    first = content(shards, options)
+    CHANGES[change](shards / "train")
+    second = content(shards, options)
+    assert second == content(shards, DatasetOptions(cache=shards / "nowhere"))
+    assert second[3] != first[3]
+
+
+def test_a_shard_replaced_while_in_use_is_refused(shards: Path) -> None:
+    split = opened(shards).split("train")
+    split.image(0)
+    shard(shards / "train/10.tar", labelled("other", 200, 1))
+    with pytest.raises(DataError, match=r"10\.tar: changed since it was listed; run again"):
+        split.image(2)
+
+
+def rewrite(path: Path, column: int, values: list[int]) -> None:
+    kept = msgspec.msgpack.decode(path.read_bytes()[4:])
+    kept["numbers"][column] = np.array(values, np.int64).tobytes()
+    packed = msgspec.msgpack.encode(kept)
+    path.write_bytes(zlib.crc32(packed).to_bytes(4, "little") + packed)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (0, [0, 512, 75, 0, 3072, 75]),
+        (0, [0, 512, 75, 0, 3072, 75, 2, 512, 75]),
+        (0, [0, 512, 75, 0, 3072, 75, -1, 512, 75]),
+        (0, [0, 512, 75, 0, 3072, 75, 1, -1, 75]),
+        (0, [0, 512, 75, 0, 3072, 75, 1, 512, 2**62]),
+        (0, [0, 512, 75, 0, 3072, 75, 1, 2**62, 75]),
+        (0, [0, 512, 75, 0, 3072, 75, 1, 512]),
+        (1, [1, 0, -1]),
+        (1, [1, 0, 10**9]),
+    ],
+)
+def test_a_listing_with_impossible_numbers_is_made_anew(
+    shards: Path, options: DatasetOptions, capsys: pytest.CaptureFixture[str], column: int, values: list[int]
+) -> None:
+    first = content(shards, options)
+    for path in (options.cache / "listings").iterdir():
+        rewrite(path, column, values)
+    assert content(shards, options) == first
+    assert capsys.readouterr().err.count("damaged") == 2
+
+
+def test_a_pass_in_order_opens_every_shard_once_and_holds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        items = {name: b for k in range(3) for name, b in labelled(f"{k}", number, 0).items()}
+        shard(tmp_path / f"test/{number}.tar", items)
+    split = opened(tmp_path).split("test")
+    names: list[str] = []
+    start = os.open
+
+    def counted(path: Path, flags: int) -> int:
+        names.append(path.name)
+        return start(path, flags)
+
+    monkeypatch.setattr(os, "open", counted)
+    assert [split.image(row).getpixel((0, 0)) for row in range(27)] == [(row // 3,) * 3 for row in range(27)]
+    assert names == [f"{number}.tar" for number in range(9)]
+    held = [
+        os.path.realpath(link) for link in Path("/proc/self/fd").glob("*")
+    ]  # nothing elsewhere than on Linux
+    assert len([path for path in held if path.startswith(str(tmp_path))]) <= 1
+
+
+def test_listing_holds_the_headers_of_one_shard_at_most(tmp_path: Path) -> None:
+    for number in range(12):
+        items = {name: b for k in range(100) for name, b in labelled(f"{k}", 0, 0).items()}
+        shard(tmp_path / f"test/{number}.tar", items)
+    opened(tmp_path)
+    tracemalloc.start()
+    dataset = opened(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert dataset.card.lengths == {"test": 1200}
+    # Items of all shards held as objects took 460,000 bytes.
+    assert peak < 300_000

@@ -1,0 +1,178 @@
+"""Images in tar shards: headers, which are read once, and bytes, which are read in place."""
+
+import hashlib
+import os
+import tarfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from ssleval.core import DatasetOptions
+from ssleval.datasets.files import index
+from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint, is_stray
+from ssleval.datasets.files.names import Names
+from ssleval.datasets.files.parts import Parts
+from ssleval.errors import DataError
+
+MOST_CLASSES = 1_000_000
+"""As many as class numbers may count: they are stated before there is any data."""
+
+_Place: TypeAlias = tuple[str, int, int, int]
+"""File name of an image in its shard, shard, offset and size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The images in the shards of one split; can be pickled."""
+
+    paths: Sequence[Path]
+    content: Parts
+    ids: Names
+    names: Names
+    """File names in the shards."""
+    places: Int[np.ndarray, "n 3"]
+    """Shard, offset and size in bytes of every image."""
+    labels: Int[np.ndarray, " n"]
+    mark: str = ""
+    """The fingerprint, unless it is to cover the content."""
+
+    def read(self, row: int) -> bytes:
+        """Return the file of one image."""
+        return self.content.read(*self.places[row].tolist())
+
+    def __call__(self, row: int) -> Image.Image:
+        """Decode one image to RGB."""
+        return decode(self.read(row), f"{self.paths[self.places[row, 0]]}/{self.names[row]}")
+
+    def rows(self, *, full_hash: bool) -> Iterator[list[str | int]]:
+        """Yield what the fingerprint holds: of every shard its size, of every image its size and label."""
+        for path, (_, _, _, _, size) in zip(self.paths, self.content.marks, strict=True):
+            yield [path.name, size]
+        columns = zip(self.ids, self.places[:, 2].tolist(), self.labels.tolist(), strict=True)
+        for row, (name, size, label) in enumerate(columns):
+            content = [hashlib.sha256(self.read(row)).hexdigest()] if full_hash else []
+            yield [name, size, *content, label]
+
+
+def list_shards(paths: Sequence[Path], options: DatasetOptions) -> Shards:
+    """Return the images in shards, from the cache where no shard changed.
+
+    With ``options.full_hash`` nothing that was stored is used, and it is removed.
+    """
+    subject = ("shards", EXTENSIONS, MOST_CLASSES, [os.path.abspath(path) for path in paths])  # noqa: PTH100
+    if options.full_hash:
+        index.drop(options.cache, subject)
+        return _listed(paths)
+    stored = index.read(options.cache, subject, partial(_stored, paths))
+    if stored is not None:
+        return stored
+    begun, images = index.now(), _listed(paths)
+    images = replace(images, mark=fingerprint(images.rows(full_hash=False)))
+    if len(images.labels) >= index.LEAST:
+        texts, numbers = [images.ids.stored(), images.names.stored()], [images.places, images.labels]
+        columns = [column.tobytes() for column in numbers]
+        listing = index.Listing(list(images.content.marks), texts, columns, images.mark)
+        index.write(options.cache, subject, listing, begun)
+    return images
+
+
+def _stored(paths: Sequence[Path], listing: index.Listing) -> Shards:
+    ids, names = (Names.restored(*texts) for texts in listing.texts)
+    places, labels = (np.frombuffer(column, np.int64) for column in listing.numbers)
+    places, ends = places.reshape(-1, 3), np.array([mark[4] for mark in listing.marks])
+    if len(paths) != len(ends) or not len(ids) == len(names) == len(places) == len(labels) > 0:
+        raise ValueError("its columns do not fit together")
+    shards, offsets, sizes = places.T
+    if shards.min() < 0 or shards.max() >= len(ends) or labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        raise ValueError("its numbers are out of range")
+    most = ends[shards] - sizes
+    if offsets.min() < 0 or sizes.min() < 0 or most.min() < 0 or (offsets > most).any():
+        raise ValueError("its images lie outside the shards")
+    return Shards(paths, Parts(listing.marks), ids, names, places, labels, listing.fingerprint)
+
+
+def _listed(shards: Sequence[Path]) -> Shards:
+    items, marks = _Items(), list[index.Mark]()
+    # Shards of one name share keys, which are complete only after the last of them.
+    repeated = len({shard.name for shard in shards}) < len(shards)
+    for number, shard in enumerate(shards):
+        marks.append(index.mark(shard))
+        try:
+            # "r:" and not "r": a compressed shard cannot be read by seeking.
+            # Names that are no UTF-8 are refused, since results are stored in it.
+            with tarfile.open(shard, "r:", errors="strict") as archive:
+                items.add(number, shard, archive)
+        except (tarfile.TarError, UnicodeError) as error:
+            raise DataError(f"wds:{shard}: not a whole, uncompressed tar file ({error})") from error
+        if not repeated:
+            items.complete()
+    items.complete()
+    if not items.classes:
+        raise DataError(f"wds:{shards[0].parent}: no items in {len(shards)} shards")
+    places, labels = (np.frombuffer(column, np.int64) for column in (items.numbers, items.classes))
+    return Shards(shards, Parts(marks), items.ids, items.names, places.reshape(-1, 3), labels)
+
+
+@dataclass(slots=True)
+class _Items:
+    """Items while headers are read: those of one shard as objects, all before them in a few bytes."""
+
+    ids: Names = field(default_factory=Names)
+    names: Names = field(default_factory=Names)
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    classes: "array[int]" = field(default_factory=lambda: array("q"))
+    places: dict[str, _Place] = field(default_factory=dict[str, _Place])
+    labels: dict[str, int] = field(default_factory=dict[str, int])
+    """Of every key, in stored order; -1 until its label is read."""
+
+    def add(self, number: int, shard: Path, archive: tarfile.TarFile) -> None:
+        """Add the members of a shard."""
+        places, labels = self.places, self.labels
+        while (member := archive.next()) is not None:
+            # Else the archive holds every member until it is closed, a kilobyte each.
+            archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+            folder, _, name = member.name.rpartition("/")
+            if not member.isfile() or is_stray(name) or "__MACOSX" in folder.split("/"):
+                continue
+            stem, _, extension = name.partition(".")
+            key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
+            labels.setdefault(key, -1)
+            if f".{extension.lower()}" in EXTENSIONS:
+                if key in places:
+                    raise DataError(f"wds:{shard}: {key} has two images, {places[key][0]} and {member.name}")
+                places[key] = (member.name, number, member.offset_data, member.size)
+            elif extension == "cls":
+                if labels[key] >= 0:
+                    raise DataError(f"wds:{shard}: {key} has two labels, of {labels[key]} and {member.name}")
+                labels[key] = _label(shard, archive, member)
+
+    def complete(self) -> None:
+        """Keep what was added; DataError where an item lacks its image or its label."""
+        for key, label in self.labels.items():
+            if key not in self.places or label < 0:
+                raise DataError(f"wds:{key}: has no {'label (.cls)' if key in self.places else 'image'}")
+        places = [self.places[key] for key in self.labels]
+        self.ids.extend(self.labels)
+        self.names.extend(place[0] for place in places)
+        self.numbers.extend(chain.from_iterable(place[1:] for place in places))
+        self.classes.extend(self.labels.values())
+        self.places.clear()
+        self.labels.clear()
+
+
+def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    file = archive.extractfile(member)
+    text = file.read(99).decode("ascii", "replace").strip() if file else ""
+    if not text.isdigit() or member.size >= 99 or int(text) >= MOST_CLASSES:
+        raise DataError(
+            f"wds:{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
+        )
+    return int(text)
