@@ -1,8 +1,4 @@
-"""submitit's executors: which options they take, what a job runs, how it ended.
-
-A job is a command line and nothing of this package, so that a node needs an installed ssleval and no file of
-the machine that submits.
-"""
+"""submitit's executors: which options they take, how jobs are submitted, how a job ended."""
 
 import os
 import re
@@ -19,6 +15,7 @@ from msgspec import Meta
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Natural, Positive, convert
 from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.run.command import Command
 
 _OURS = {"jobs": Count, "array_parallelism": Count, "max_num_timeout": Natural}
 """Options that every executor has here: shares of the work, how many run at once, restarts for time-outs."""
@@ -94,55 +91,6 @@ class Launcher:
     def job(self, folder: Path, name: str) -> Any:
         """Return the job that an earlier call submitted."""
         return _executors()[self.cluster].job_class(folder, name)
-
-
-class Command:
-    """A command line as a job of submitit. It is pickled by value: its code names nothing of this package.
-
-    The process that runs the command obeys only this one: signals of a time-out or a preemption reach all
-    processes of a job, and the command must not end before the job is put back into the queue.
-    """
-
-    def __call__(self, words: list[str]) -> int:
-        """Run the command; return its exit code, negative if a signal killed it."""
-        import ctypes
-        import signal
-        import subprocess
-        import sys
-
-        def obey() -> None:
-            for name in ("SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT"):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if sys.platform == "linux":
-                # PR_SET_PDEATHSIG: without its parent nobody would learn how it ended.
-                ctypes.CDLL(None).prctl(1, signal.SIGINT)
-
-        self.child = subprocess.Popen(words, preexec_fn=obey)  # noqa: PLW1509
-        try:
-            return self.child.wait()
-        finally:
-            self.stop()
-
-    def stop(self) -> None:
-        """End the command as Ctrl-C does, at the latest after 40 seconds."""
-        import signal
-        import subprocess
-
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGINT)
-            try:
-                self.child.wait(40)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
-
-    def checkpoint(self, words: list[str]) -> Any:
-        """Stop, and return the same command for the job that goes on; what is stored is not done again."""
-        from submitit.helpers import DelayedSubmission
-
-        self.stop()
-        return DelayedSubmission(type(self)(), words)
 
 
 def read_launcher(name: str, texts: Sequence[str]) -> Launcher:
@@ -260,5 +208,5 @@ def _executors() -> Mapping[str, Any]:
         raise ConfigError(
             "--launcher submitit: needs the submitit library; pip install 'ssleval[cluster]'"
         ) from error
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(sys.modules[Command.__module__])
     return {"slurm": submitit.SlurmExecutor, "local": submitit.LocalExecutor}
