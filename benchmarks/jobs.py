@@ -16,8 +16,9 @@ from typing import Any
 
 MODELS = ("random:vit_tiny", "random:vit_small", "random:dino_scenes")
 SWEEP = (
-    "run", "--model", ",".join(MODELS), "--task", "knn,logreg,spectrum", "--dataset", "digits", "--batch-size", "4",
-    "--limit", "60", "--set", "knn.ks=5", "--set", "logreg.count=5", "--set", "spectrum.first=1", "--set", "spectrum.last=9",
+    "run", "--model", ",".join(MODELS), "--task", "knn,logreg,spectrum", "--dataset", "digits",
+    "--limit", "60", "--batch-size", "4", "--set", "knn.ks=5", "--set", "logreg.count=5",
+    "--set", "spectrum.first=1", "--set", "spectrum.last=9",
 )  # fmt: skip
 KILLED = MODELS[1]
 
@@ -34,10 +35,10 @@ def main() -> None:
         out, err = running.communicate()
     first = results(out)
     failures = [line for line in err.splitlines() if "the job failed" in line]
-    print(
-        f"jobs, one killed: {len(first)} results, exit code {running.returncode}, {took(started)}\n{failures[0]}"
-    )
-    check(running.returncode == 2 and len(failures) == 1 and KILLED in failures[0])
+    code = running.returncode
+    print(f"jobs, one killed: {len(first)} results, exit code {code}, {took(started)}")
+    print(failures[0])
+    check(code == 2 and len(failures) == 1 and KILLED in failures[0])
     check(len(first) == 6 and not any(row["model"] == KILLED for row in first.values()))
     left = priced(folder / "jobs")
     again, seconds, err = ssleval(folder / "jobs", *jobs)
