@@ -1,6 +1,6 @@
 """A sweep in jobs, one of which is killed in the middle of a pass: `python -m benchmarks.jobs FOLDER`.
 
-Three untrained models, three tasks, two jobs at once. The others must finish, the failure must be named, the
+Three models, three tasks, two jobs at once. The others must finish, the failure must be named, the
 same command must extract only what is missing, and all scores must be those of one process.
 """
 
@@ -14,11 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODELS = ("random:vit_tiny", "random:vit_small", "random:dino_scenes")
+MODELS = ("pixels", "random:dino_scenes", "dino_scenes")
+TASKS = ("knn", "logreg", "spectrum")
+SETTINGS = (
+    "knn.ks=5", "logreg.count=2", "spectrum.first=1", "spectrum.last=9",
+    *(f"{task}.preprocessing=card" for task in TASKS),
+)  # fmt: skip
 SWEEP = (
-    "run", "--model", ",".join(MODELS), "--task", "knn,logreg,spectrum", "--dataset", "digits",
-    "--limit", "60", "--batch-size", "4", "--set", "knn.ks=5", "--set", "logreg.count=5",
-    "--set", "spectrum.first=1", "--set", "spectrum.last=9",
+    "run", "--model", ",".join(MODELS), "--task", ",".join(TASKS), "--dataset", "digits", "--limit", "200",
+    "--batch-size", "4", *(f"--set={text}" for text in SETTINGS),
 )  # fmt: skip
 KILLED = MODELS[1]
 

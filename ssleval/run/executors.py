@@ -4,7 +4,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,7 +77,7 @@ class Launcher:
 
         executor.update_parameters(visible_gpus=visible_gpus()[slot * self.gpus :][: self.gpus])
         threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // self.parallel)
-        with environment_variables(OMP_NUM_THREADS=threads):
+        with environment_variables(OMP_NUM_THREADS=threads), _stderr_into(executor.folder / "submitit.err"):
             return executor.submit(Command(), words)
 
     def submit_array(self, executor: Any, commands: Sequence[list[str]]) -> list[Any]:
@@ -136,6 +137,19 @@ def visible_gpus() -> list[int]:
     if re.fullmatch(r"\d+(,\d+)*", stated):
         return [int(number) for number in stated.split(",")]
     return list(range(torch.cuda.device_count()))
+
+
+@contextmanager
+def _stderr_into(path: Path) -> Generator[None]:
+    """Let processes that begin here write to a file: one that is interrupted shows a traceback."""
+    kept = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def is_queued(job: Any) -> bool:

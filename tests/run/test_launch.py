@@ -76,7 +76,7 @@ def stand_in(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
         return [sys.executable, "-c", STAND_IN, *words]
 
     monkeypatch.setattr(Launcher, "command", replaced)
-    monkeypatch.setattr(launch.record, "read", lambda path: path)
+    monkeypatch.setattr(launch.record, "read", Path)
     return cli.folder
 
 
@@ -369,6 +369,8 @@ def test_jobs_on_this_machine_end_with_the_call(stand_in: Path) -> None:
     while not job.done():
         time.sleep(0.05)
     assert time.monotonic() - started < 30
+    # Not on the user's terminal.
+    assert "KeyboardInterrupt" in (stand_in / "jobs" / "submitit.err").read_text()
 
 
 def test_exit_codes_and_signals_of_a_command() -> None:
@@ -419,7 +421,11 @@ def test_another_setting_is_another_result_and_is_submitted(stand_in: Path, cli:
 
 def test_progress_names_what_is_extracted(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "SAID_EVERY", 0)
-    monkeypatch.setattr(launch.cache, "info", lambda _: [entry])
+
+    def listed(_: Path) -> list[Any]:
+        return [entry]
+
+    monkeypatch.setattr(launch.cache, "info", listed)
     entry = launch.cache.Entry("k", "pixels", "digits", "train", 9, {"pooled": 0.25}, 1, 0.0)
     _, _, said = run_all(stand_in, read_launcher("submitit:local", ["array_parallelism=3"]))
     assert "0 of 3 jobs done, 0 failed, 3 submitted; pixels digits/train 25%" in said

@@ -191,7 +191,10 @@ def test_what_is_stored_moves_no_unit_to_another_part(cli: Cli, sweep: list[str]
 
 
 def test_a_dry_run_prints_its_share(cli: Cli, sweep: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("ssleval.features.source.seconds_per_image", lambda *_: 0.01)
+    def seconds(*_: Any) -> float:
+        return 0.01
+
+    monkeypatch.setattr("ssleval.features.source.seconds_per_image", seconds)
     told = [cli(*sweep, "--dry-run", "--json", "--part", f"{number}/2")[1] for number in (1, 2)]
     assert [[json.loads(line)["dataset"] for line in out.splitlines()] for out in told] == [
         ["folder:x", "folder:y"],
