@@ -111,24 +111,29 @@ def read_launcher(name: str, texts: Sequence[str]) -> Launcher:
             "--launcher submitit: no srun here, so this is no machine of a Slurm cluster; "
             "--launcher submitit:local runs the jobs on this machine"
         )
-    stated = _stated(texts, {*_LOCAL} if cluster == "local" else _slurm_options(kind))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("--launcher: not under torchrun; jobs with several GPUs start it themselves")
+    stated = _stated(texts, _LOCAL if cluster == "local" else _slurm_options(kind))
     jobs, timeouts = stated.pop("jobs", None), stated.pop("max_num_timeout", 3)
-    if cluster == "slurm":
-        if "timeout_min" not in stated:
-            raise ConfigError(
-                "--launch states no timeout_min: the minutes that a job may take, timeout_min=240"
-            )
-        return Launcher(cluster, {"name": "ssleval", **stated}, jobs, 0, timeouts)
-    gpus = stated.setdefault("gpus_per_node", min(1, len(visible_gpus())))
-    if gpus > len(visible_gpus()):
-        raise ConfigError(f"--launch gpus_per_node={gpus}: this machine has {len(visible_gpus())}")
-    at_once = stated.pop("array_parallelism", len(visible_gpus()) // gpus if gpus else 1)
-    if at_once * gpus > len(visible_gpus()):
+    if cluster == "local":
+        at_once = _at_once(stated)
+        return Launcher(cluster, {"timeout_min": _MONTH, **stated}, jobs, at_once, timeouts)
+    if "timeout_min" not in stated:
+        raise ConfigError("--launch states no timeout_min, the minutes that a job may take: timeout_min=240")
+    return Launcher(cluster, {"name": "ssleval", **stated}, jobs, 0, timeouts)
+
+
+def _at_once(stated: dict[str, Any]) -> int:
+    """Return how many jobs run at once on this machine; state how many GPUs each has."""
+    there = len(visible_gpus())
+    gpus = stated.setdefault("gpus_per_node", min(1, there))
+    at_once = stated.pop("array_parallelism", max(1, there // gpus) if gpus else 1)
+    if at_once * gpus > there:
         raise ConfigError(
-            f"--launch array_parallelism={at_once}: {at_once} jobs with {gpus} GPUs each, "
-            f"and this machine has {len(visible_gpus())}"
+            f"--launch gpus_per_node={gpus}: {at_once} at once are {at_once * gpus} GPUs; "
+            f"this machine has {there}"
         )
-    return Launcher(cluster, {"timeout_min": _MONTH, **stated}, jobs, at_once, timeouts)
+    return at_once
 
 
 def visible_gpus() -> list[int]:

@@ -149,13 +149,19 @@ def test_gpus_of_this_machine_are_shared_out(monkeypatch: pytest.MonkeyPatch, tm
     assert read_launcher("submitit:local", []).parallel == 4
     launcher = read_launcher("submitit:local", ["gpus_per_node=2"])
     assert launcher.parallel == 2
-    with pytest.raises(ConfigError, match="3 jobs with 2 GPUs each, and this machine has 4"):
+    with pytest.raises(ConfigError, match="3 at once are 6 GPUs; this machine has 4"):
         read_launcher("submitit:local", ["gpus_per_node=2,array_parallelism=3"])
     show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
     executor = launcher.executor(tmp_path)
     jobs = [launcher.submit_here(executor, [sys.executable, "-c", show], slot) for slot in (0, 1)]
     assert [job.result() for job in jobs] == [0, 0]
     assert [job.paths.stdout.read_text().splitlines()[-3] for job in jobs] == ["2,3", "5,7"]
+
+
+def test_a_launcher_is_not_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="not under torchrun"):
+        read_launcher("submitit:local", [])
 
 
 def test_several_gpus_are_a_torchrun() -> None:
@@ -381,6 +387,15 @@ def test_exit_codes_and_signals_of_a_command() -> None:
         Command()([sys.executable, "-c", "import os; os.kill(os.getpid(), 12); os.kill(os.getpid(), 15)"])
         == 0
     )
+
+
+def test_a_job_that_ran_out_of_time_too_often_says_so() -> None:
+    class Ended:
+        def exception(self) -> Exception:
+            # As submitit words it, with the trace of the job.
+            return RuntimeError("trace:\n  x\nJob not requeued because: timed-out too many times.\n--")
+
+    assert executors.fault_of(Ended()) == "not requeued because: timed-out too many times."
 
 
 # Resume
