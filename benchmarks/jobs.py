@@ -53,7 +53,9 @@ def main() -> None:
         f"again: {len(again)} results, {seconds:.0f} s; {KILLED}: {said[0]} of {whole} images in "
         f"{said[1]} forward passes"
     )
-    check(int(said[0]) == left < whole and len(list(latest(folder / "jobs").glob("*submitted.pkl"))) == 1)
+    # Batches that were written and not flushed are priced as missing, and need not be extracted again.
+    check(int(said[0]) <= left and int(said[0]) < whole)
+    check(len(list(latest(folder / "jobs").glob("*submitted.pkl"))) == 1)
     check(metrics(alone) == metrics(again))
     print("all scores are those of one process, to the digit")
     check(all(again[key]["created"] == row["created"] for key, row in first.items()))
