@@ -27,7 +27,9 @@ from ssleval.cli.cache import _bytes
 from ssleval.cli.gate import _margin
 from ssleval.core.registry import summaries
 from ssleval.datasets.catalog import list_datasets
+from ssleval.run.executors import read_launcher
 from ssleval.run.measure import evaluate
+from ssleval.run.parts import read_part
 from ssleval.run.rehearse import Cost
 from ssleval.run.settings import build_task, parse_settings
 from ssleval.run.suites import read_suite
@@ -65,7 +67,7 @@ def printed() -> dict[str, str]:
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
-                command = re.match(r"(?:\$ |torchrun .* -m )?(ssleval (?!--)\S+.*)", line)
+                command = re.match(r"\s*(?:\$ |torchrun .* -m )?(ssleval (?!--)\S+.*)", line)
                 if command:
                     # What follows two spaces says what the line does.
                     lines[re.split(r"\s{2,}|\s#", command[1])[0]] = page.name
@@ -100,8 +102,15 @@ def test_lines_are_found() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_printed_line_is_understood(line: str) -> None:
+def test_a_printed_line_is_understood(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     command, values = parsed(line)
+    if values.get("part"):
+        # Variables of an array stand for a number.
+        assert read_part(re.sub(r"\$\(\(.*\)\)|\$\w+", "3", values["part"])).number == 3
+    if values.get("launcher"):
+        slurm = pytest.importorskip("submitit").SlurmExecutor
+        monkeypatch.setattr(slurm, "affinity", lambda: 2)
+        assert read_launcher(values["launcher"], values["launch"]).parameters
     for name in filter(None, [values.get("model"), values.get("candidate"), values.get("baseline")]):
         if "/" not in name and not name.startswith("stripes"):
             assert match_models(name)

@@ -170,7 +170,7 @@ def find_card(name: str) -> BackboneCard:
             card, name=name, supervision="none", weights={}, sha256="", unavailable="", gated=False,
             pretraining_data="none", seeded_by=(),
         )  # fmt: skip
-    zoo = _packaged_zoo()
+    zoo = packaged_zoo()
     if name in zoo:
         return zoo[name]
     if name.endswith(SUFFIX):
@@ -212,7 +212,7 @@ def match_models(patterns: str) -> list[str]:
 
     A comma is part of a name where only that names a file or folder, as in ``hf:a,b`` and ``a,b.py:factory``.
     """
-    zoo = _packaged_zoo()
+    zoo = packaged_zoo()
     names: list[str] = []
     for pattern in _separate(patterns):
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
@@ -274,4 +274,5 @@ def _entry(stated: Mapping[str, Any], owner: str) -> BackboneCard:
     return build(BackboneCard, stated, owner)
 
 
-_packaged_zoo = cache(read_zoo)
+packaged_zoo = cache(read_zoo)
+"""Return the cards of the packaged zoo, read once."""

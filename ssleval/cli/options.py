@@ -1,7 +1,7 @@
 """Options and messages that several commands share."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,6 +49,18 @@ Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was 
 def stated(**fields: str | int | None) -> dict[str, Any]:
     """Return the fields of a card that a command line states."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def without(words: Iterable[str], names: Container[str]) -> list[str]:
+    """Return the words of a command line without some options that take a value, and without their values."""
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if not is_value and option not in names:
+            kept.append(word)
+        is_value = not is_value and option in names and not equals
+    return kept
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,5 +1,8 @@
 """`ssleval run`: measure models with tasks on datasets."""
 
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +14,9 @@ from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
+    from ssleval.core import Context
     from ssleval.results import Result
+    from ssleval.run.sweep import Sweep
 
 
 def run_(
@@ -21,6 +26,15 @@ def run_(
     split: Annotated[str | None, Option(help="Score this split instead of the usual one.")] = None,
     suite: Annotated[
         str | None, Option(help="A suite (ls suites) or YAML file instead of task and dataset.")
+    ] = None,
+    part: Annotated[
+        str | None, Option(help="Measure only this share, for arrays of jobs: 3/60 is the third of sixty.")
+    ] = None,
+    launcher: Annotated[
+        str | None, Option(help="submitit: measure in jobs of Slurm; submitit:local: in jobs here.")
+    ] = None,
+    launch: Annotated[
+        list[str] | None, Option(help="Options of the jobs: partition=gpu,gpus_per_node=1,timeout_min=240.")
     ] = None,
     data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
@@ -60,6 +74,7 @@ def run_(
       ssleval run --model dinov2_vits14 --suite dinov2_paper --data-root /data --device cuda
     """
     from ssleval.core import Context, DatasetOptions
+    from ssleval.run.parts import read_part
     from ssleval.run.sweep import Sweep, sweep
 
     card = options.stated(
@@ -70,12 +85,22 @@ def run_(
     size = _batch_size(batch_size)
     context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
     data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
-    request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card)
+    request = Sweep(
+        model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
+        None if part is None else read_part(part),
+    )  # fmt: skip
     from ssleval.run.estimate import Estimate, estimate
 
-    failed, produce = False, estimate if dry_run else sweep
+    note = notes(quiet=quiet)
+    produce: Callable[[], Iterable[Estimate | Result | SslevalError]] = partial(
+        estimate if dry_run else sweep, request, context, results, force=force, note=note
+    )
+    if launcher is not None or launch:
+        in_jobs = _in_jobs(request, context, results, launcher, launch or (), note, force=force)
+        produce = produce if dry_run else in_jobs
+    failed = False
     try:
-        for outcome in produce(request, context, results, force=force, note=notes(quiet=quiet)):
+        for outcome in produce():
             if isinstance(outcome, SslevalError):
                 failed = True
                 complain(outcome)
@@ -89,6 +114,35 @@ def run_(
         raise SystemExit(130) from None
     if failed:
         raise SystemExit(2)
+
+
+def _in_jobs(
+    request: "Sweep",
+    context: "Context",
+    results: Path,
+    name: str | None,
+    texts: Sequence[str],
+    note: Callable[[str], None],
+    *,
+    force: bool,
+) -> Callable[[], "Iterable[Result | SslevalError]"]:
+    """Return what measures in jobs; what is wrong with the options is raised at once."""
+    from ssleval.run.executors import read_launcher
+    from ssleval.run.launch import launch
+
+    if request.part is not None:
+        raise ConfigError("--part: --launcher makes parts itself; --launch jobs=N says how many")
+    if force:
+        raise ConfigError(
+            "--force: with --launcher, a job that is started again would begin anew; "
+            "use another --results and --cache"
+        )
+    if name is None:
+        raise ConfigError("--launch needs --launcher: submitit, or submitit:local")
+    # Later options take the place of earlier ones.
+    ours = ["--json", f"--results={results.absolute()}", f"--cache={context.cache.absolute()}"]
+    words = [*options.without(sys.argv[1:], {"--launcher", "--launch"}), *ours]
+    return partial(launch, request, context, results, read_launcher(name, texts), words, note)
 
 
 def _batch_size(text: str) -> int:

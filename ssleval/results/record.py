@@ -269,6 +269,11 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
     return replace(result, cached=True) if result.key == key else None
 
 
+def has_results(folder: Path, model: str) -> bool:
+    """Return whether there is a folder of results of a model."""
+    return (folder / _slug(model)).is_dir()
+
+
 def read_samples(result: Result, columns: Collection[str] | None = None) -> Samples:
     """Return the samples of a result: all columns, or those of ``columns`` that are stored."""
     return read_samples_of([result], columns)[0]

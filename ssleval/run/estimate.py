@@ -12,7 +12,7 @@ from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
 from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
 from ssleval.run.rehearse import rehearse
-from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
+from ssleval.run.sweep import Sweep, jobs_by_model, load_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,10 @@ def estimate(
 
     Some batches and parts of tasks are run to time them; nothing is stored.
     """
-    names, named = models(asked), asked.suite is None
+    named = asked.suite is None
     usable_device(context.device)
     context = replace(context, since=time.time() if force else 0.0)
-    jobs = jobs_of(asked)
-    for name in names:
+    for name, jobs in jobs_by_model(asked, note):
         try:
             source = FeatureSource(load_asked(name, asked, context), context)
         except SslevalError as error:

@@ -18,6 +18,7 @@ from ssleval.features import current_shard, local_device
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.measure import Note, outcomes, silent
+from ssleval.run.parts import Part, share
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
 
@@ -41,6 +42,8 @@ class Sweep:
     options: DatasetOptions = field(default_factory=DatasetOptions)
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """How images are prepared, as `load` takes it."""
+    part: Part | None = None
+    """The share to measure; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,10 @@ def sweep(
     that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left
     out; only where that is all lines is it an error.
     """
-    names, named = models(asked), asked.suite is None
-    jobs = jobs_of(asked)
+    named, every = asked.suite is None, jobs_by_model(asked, note)
     # What several datasets share is extracted anew once.
     context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
-    for name in names:
+    for name, jobs in every:
         try:
             backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
         except SslevalError as error:
@@ -90,7 +92,8 @@ def sweep(
             else:
                 yielded = True
                 yield outcome
-        if left_out and not yielded and current_shard().leads:
+        # A part of a model's jobs does not tell.
+        if left_out and not yielded and asked.part is None and current_shard().leads:
             yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
 
@@ -102,6 +105,17 @@ def models(asked: Sweep) -> list[str]:
             f"--checkpoint, --image-mean and the like fit one model, not {len(names)}: {', '.join(names[:4])}"
         )
     return names
+
+
+def jobs_by_model(asked: Sweep, note: Note = silent) -> list[tuple[str, Jobs]]:
+    """Return each model that is measured, with its jobs; an empty part is said to ``note``."""
+    names, jobs = models(asked), jobs_of(asked)
+    mine = share(asked.part, names, jobs.groups)
+    if not mine:
+        # Where all datasets open, there might have been something to do.
+        jobs.applicable(note)
+        note(f"part {asked.part} is empty: there are fewer units, each a model on a set of pictures")
+    return [(name, replace(jobs, groups=groups)) for name, groups in mine]
 
 
 def load_asked(name: str, asked: Sweep, context: Context, note: Note = silent) -> Backbone:
