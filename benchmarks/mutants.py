@@ -11,6 +11,7 @@ import argparse
 import ast
 import copy
 import csv
+import gc
 import importlib
 import importlib.machinery
 import os
@@ -18,14 +19,15 @@ import random
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LISTED = Path(__file__).with_name("mutants.tsv")
 BAR = 0.92
 SECONDS = 60
-"""After so many a mutant that makes the tests hang counts as killed."""
+"""After so much computing, or ten times as much waiting, a mutant that hangs the tests counts as killed."""
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -125,26 +127,33 @@ def _changes(node: ast.AST) -> list[dict[str, object]]:  # noqa: PLR0911
 
 def _text(statement: ast.stmt) -> str:
     """Return a statement on one line; of a compound one its head."""
-    return ast.unparse(statement).splitlines()[0]
+    lines = ast.unparse(statement).splitlines()
+    return next(line for line in lines if not line.startswith("@"))
 
 
+@cache
 def tests_of(path: Path) -> list[str]:
-    """Return the files of tests that import a module, those named after it first."""
-    module = ".".join(path.with_suffix("").parts)
-    package, _, name = module.rpartition(".")
-    pattern = re.compile(rf"{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b")
-    files = [
-        file for file in sorted(Path("tests").rglob("test_*.py")) if pattern.search(file.read_text("utf-8"))
-    ]
-    return [str(file) for file in sorted(files, key=lambda file: (name not in file.name, file.as_posix()))]
+    """Return the files of tests that import a module, those named after it or its room first.
+
+    Of a module that no test imports, they are those of the modules that import it.
+    """
+    files = _importing(path, sorted(Path("tests").rglob("test_*.py")))
+    if not files:
+        users = _importing(path, sorted(Path("ssleval").rglob("*.py")))
+        return list(dict.fromkeys(test for user in users for test in tests_of(user)))
+    return sorted(map(str, files), key=lambda file: (path.stem not in file, path.parts[1] not in file, file))
 
 
-def survivors(
-    mutants: Sequence[Mutant], extra: Sequence[str], jobs: int, *, report: bool = True
-) -> list[Mutant]:
-    """Run the tests against every mutant, ``jobs`` at once; return those that no test notices."""
+def _importing(path: Path, files: Sequence[Path]) -> list[Path]:
+    package, _, name = ".".join(path.with_suffix("").parts).rpartition(".")
+    names = rf"from {re.escape(package)} import (\([^)]*|[^\n(]*)\b{name}\b"
+    pattern = re.compile(rf"{re.escape(package)}\.{name}\b|{names}")
+    return [file for file in files if pattern.search(file.read_text("utf-8"))]
+
+
+def survivors(mutants: Sequence[Mutant], extra: Sequence[str], jobs: int) -> Iterator[Mutant]:
+    """Run the tests against every mutant, ``jobs`` at once; yield those that no test notices."""
     running: dict[int, Mutant] = {}
-    alive: list[Mutant] = []
     left = list(reversed(mutants))
     while left or running:
         if left and len(running) < jobs:
@@ -154,16 +163,17 @@ def survivors(
         process, status = os.wait()
         mutant = running.pop(process)
         if status == 0:
-            alive.append(mutant)
-            if report:
-                print(f"{mutant.path}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
-    return alive
+            yield mutant
 
 
 def _start(mutant: Mutant, tests: Sequence[str]) -> int:
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        # Else it looks for garbage among all that was imported.
+        gc.freeze()
+        # Not the time of the clock alone: on a busy machine tests that pass are slow too.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(10 * SECONDS)
         _install(mutant)
         os._exit(_failures(tests))
     return child
@@ -171,14 +181,19 @@ def _start(mutant: Mutant, tests: Sequence[str]) -> int:
 
 def _install(mutant: Mutant) -> None:
     """Let the import system read the mutant in place of its file."""
-    loader, path = importlib.machinery.SourceFileLoader, str(mutant.path.resolve())
+    loader, file = importlib.machinery.SourceFileLoader, str(mutant.path.resolve())
     get_data, path_stats = loader.get_data, loader.path_stats
-    loader.get_data = lambda self, name: mutant.source.encode() if name == path else get_data(self, name)
-    # Another time of change than the compiled file's, which would be used instead.
-    loader.path_stats = lambda self, name: {
-        **path_stats(self, name),
-        **({"mtime": 1} if name == path else {}),
-    }
+
+    def mutated(self: importlib.machinery.SourceFileLoader, path: str) -> bytes:
+        return mutant.source.encode() if path == file else get_data(self, path)
+
+    def changed_since(
+        self: importlib.machinery.SourceFileLoader, path: str
+    ) -> Mapping[str, float | int | None]:
+        # Another time of change than the compiled file's, which would be used instead.
+        return path_stats(self, path) | ({"mtime": 1} if path == file else {})
+
+    loader.get_data, loader.path_stats = mutated, changed_since
 
 
 def _failures(tests: Sequence[str]) -> int:
@@ -188,9 +203,8 @@ def _failures(tests: Sequence[str]) -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    # Plug-ins that `_import_once` imported cannot be rewritten any more, which is an error like any warning.
-    known = "ignore::pytest.PytestAssertRewriteWarning"
-    code = pytest.main(["-x", "-q", "-W", known, "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+    # No explanation of failures, which nobody reads: it would rewrite every module of tests for each mutant.
+    code = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
     return 0 if code == pytest.ExitCode.OK else 1
 
 
@@ -202,12 +216,13 @@ def listed() -> set[tuple[str, str, str]]:
 
 def _import_once() -> None:
     """Import what every child would import again."""
-    for name in ("faiss", "pandas", "scipy.stats", "sklearn.linear_model", "torchmetrics", "torchvision"):
+    for name in (
+        "faiss", "hypothesis", "pandas", "scipy.stats", "sklearn.linear_model", "torchmetrics", "torchvision",
+    ):  # fmt: skip
         importlib.import_module(name)
 
 
-def main() -> int:
-    """Run the tests against the mutants asked for."""
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("places", nargs="+", type=Path, help="modules, or folders of modules")
     parser.add_argument(
@@ -216,26 +231,41 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="draw so many mutants")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", type=int, default=1, help="so many at once")
-    asked = parser.parse_args()
-    paths = [
-        path
-        for place in asked.places
-        for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])
-    ]
-    mutants = [mutant for path in paths for mutant in mutants_of(path)]
+    return parser.parse_args()
+
+
+def _drawn(asked: argparse.Namespace) -> list[Mutant]:
+    """Return the mutants that are asked for."""
+    folders = [sorted(place.rglob("*.py")) if place.is_dir() else [place] for place in asked.places]
+    mutants = [mutant for paths in folders for path in paths for mutant in mutants_of(path)]
     if asked.sample is not None and asked.sample < len(mutants):
-        mutants = random.Random(asked.seed).sample(mutants, asked.sample)
-    known = listed()
-    tried = [mutant for mutant in mutants if mutant.label not in known]
+        return random.Random(asked.seed).sample(mutants, asked.sample)
+    return mutants
+
+
+def _refuse_failing(paths: Collection[Path], extra: Sequence[str], jobs: int) -> None:
+    """Exit where the tests of a module fail without any change, or there are none."""
+    if untested := [str(path) for path in paths if not tests_of(path) and not extra]:
+        sys.exit(f"no test imports {', '.join(untested)}: name files of tests with --tests")
+    unchanged = [Mutant(path, 0, "", "", path.read_text("utf-8")) for path in paths]
+    passing = {mutant.path for mutant in survivors(unchanged, extra, jobs)}
+    if failing := [str(path) for path in paths if path not in passing]:
+        sys.exit(f"the tests of {', '.join(failing)} fail without any change: mend them first")
+
+
+def main() -> int:
+    """Run the tests against the mutants asked for."""
+    asked, known = _asked(), listed()
+    drawn = _drawn(asked)
+    tried = [mutant for mutant in drawn if mutant.label not in known]
     _import_once()
-    unchanged = [Mutant(path, 0, "", "", path.read_text("utf-8")) for path in {one.path for one in tried}]
-    if len(survivors(unchanged, asked.tests, asked.jobs, report=False)) < len(unchanged):
-        sys.exit("the tests fail without any change: mend them first")
-    alive = survivors(tried, asked.tests, asked.jobs)
-    share = 1 - len(alive) / max(1, len(tried))
-    print(
-        f"{len(tried)} mutants, {len(alive)} survive, {share:.1%} killed; {len(mutants) - len(tried)} listed"
-    )
+    _refuse_failing({mutant.path for mutant in tried}, asked.tests, asked.jobs)
+    alive = 0
+    for mutant in survivors(tried, asked.tests, asked.jobs):
+        alive += 1
+        print(f"{mutant.path}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
+    share = 1 - alive / max(1, len(tried))
+    print(f"{len(tried)} mutants, {alive} survive, {share:.1%} killed; {len(drawn) - len(tried)} listed")
     return int(share < BAR)
 
 
