@@ -1,10 +1,12 @@
 """Do the tests notice a wrong formula? ``python -m benchmarks.mutants ssleval/metrics``.
 
-Every mutant is one module with one operator, comparison, number or branch changed. The tests run against it
-in a forked process, so that torch is imported once for all. A mutant that no test notices survives; each one
-known stands in ``benchmarks/mutants.tsv`` with the reason why the change alters no answer, or why no test
-is worth its cost. Prints the survivors that are not listed, and exits with 1 where fewer than 92 % of the
-others are killed. ``--sample N`` draws N mutants of all by ``--seed``; ``--jobs N`` runs so many at once.
+Every mutant is one module with one operator, comparison, number or branch changed. The tests of a module are
+imported once. A forked process for each mutant gives the changed function its new code and runs the tests up
+to the first that fails; a mutant of what runs on import is read by a fresh process in place of the file. A
+mutant that no test notices survives; each one known stands in ``benchmarks/mutants.tsv`` with the reason why
+the change alters no answer, or why no test is worth its cost. Prints the survivors that are not listed, and
+exits with 1 where fewer than 92 % of the others are killed. ``--sample N`` draws N mutants of all by
+``--seed``; ``--jobs N`` runs so many at once.
 """
 
 import argparse
@@ -14,19 +16,22 @@ import csv
 import gc
 import importlib
 import importlib.machinery
+import inspect
 import os
 import random
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
 LISTED = Path(__file__).with_name("mutants.tsv")
 BAR = 0.92
-SECONDS = 60
+SECONDS = 100
 """After so much computing, or ten times as much waiting, a mutant that hangs the tests counts as killed."""
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -133,15 +138,17 @@ def _text(statement: ast.stmt) -> str:
 
 @cache
 def tests_of(path: Path) -> list[str]:
-    """Return the files of tests that import a module, those named after it or its room first.
+    """Return the files of tests that import a module, those named after it first.
 
-    Of a module that no test imports, they are those of the modules that import it.
+    They are those of the module's room, where there are any. Of a module that no test imports, they are those
+    of the modules that import it.
     """
     files = _importing(path, sorted(Path("tests").rglob("test_*.py")))
+    files = [file for file in files if file.parts[1] == path.parts[1]] or files
     if not files:
         users = _importing(path, sorted(Path("ssleval").rglob("*.py")))
         return list(dict.fromkeys(test for user in users for test in tests_of(user)))
-    return sorted(map(str, files), key=lambda file: (path.stem not in file, path.parts[1] not in file, file))
+    return [str(file) for file in sorted(files, key=lambda file: (path.stem not in file.name, file))]
 
 
 def _importing(path: Path, files: Sequence[Path]) -> list[Path]:
@@ -151,36 +158,72 @@ def _importing(path: Path, files: Sequence[Path]) -> list[Path]:
     return [file for file in files if pattern.search(file.read_text("utf-8"))]
 
 
-def survivors(mutants: Sequence[Mutant], extra: Sequence[str], jobs: int) -> Iterator[Mutant]:
-    """Run the tests against every mutant, ``jobs`` at once; yield those that no test notices."""
-    running: dict[int, Mutant] = {}
-    left = list(reversed(mutants))
+# Running ------------------------------------------------------------------------------------------
+
+
+def survivors(path: Path, mutants: Sequence[Mutant], tests: Sequence[str], jobs: int) -> Iterator[Mutant]:
+    """Run the tests of one module against its mutants, ``jobs`` at once; yield those that no test notices.
+
+    Raises:
+        SystemExit: there are no tests, or they fail without any change.
+    """
+    if not tests:
+        sys.exit(f"no test imports {path}: name files of tests with --tests")
+    codes = [changed_functions(mutant) for mutant in mutants]
+    swapped = [place for place, code in enumerate(codes) if code is not None]
+    receiver, sender = os.pipe()
+    if not (child := os.fork()):
+        plugin = _Swapping(path, [{}] + [codes[place] or {} for place in swapped], jobs, sender)
+        _quietly_tested(tests, plugin)
+        os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver) as lines:
+        if next(lines, "") != "0\n":
+            sys.exit(f"the tests of {path} fail without any change: mend them first")
+        yield from (mutants[swapped[int(line) - 1]] for line in lines)
+    os.waitpid(child, 0)
+    read = [place for place, code in enumerate(codes) if code is None]
+    unnoticed = _unnoticed(len(read), jobs, lambda number: _read_and_tested(mutants[read[number]], tests))
+    yield from (mutants[read[number]] for number in unnoticed)
+
+
+def _unnoticed(count: int, jobs: int, failing: Callable[[int], bool]) -> Iterator[int]:
+    """Call ``failing`` in a process for each number, ``jobs`` at once; yield those where it is false."""
+    running: dict[int, int] = {}
+    left = list(range(count))[::-1]
     while left or running:
         if left and len(running) < jobs:
-            mutant = left.pop()
-            running[_start(mutant, [*tests_of(mutant.path), *extra])] = mutant
+            number = left.pop()
+            if not (child := os.fork()):
+                # Else it looks for garbage among all that was imported.
+                gc.freeze()
+                # Not the time of the clock alone: on a busy machine tests that pass are slow too.
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                signal.alarm(10 * SECONDS)
+                os._exit(failing(number))
+            running[child] = number
             continue
         process, status = os.wait()
-        mutant = running.pop(process)
+        number = running.pop(process)
         if status == 0:
-            yield mutant
+            yield number
 
 
-def _start(mutant: Mutant, tests: Sequence[str]) -> int:
-    child = os.fork()
-    if child == 0:
-        # Else it looks for garbage among all that was imported.
-        gc.freeze()
-        # Not the time of the clock alone: on a busy machine tests that pass are slow too.
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        signal.alarm(10 * SECONDS)
-        _install(mutant)
-        os._exit(_failures(tests))
-    return child
+def _quietly_tested(tests: Sequence[str], *plugins: object) -> bool:
+    """Return whether a test fails."""
+    import pytest
+
+    sys.dont_write_bytecode = True
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    # No explanation of failures, which nobody reads: it would rewrite every module of tests for each mutant.
+    options = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist")
+    return pytest.main([*options, *tests], plugins=plugins) != pytest.ExitCode.OK
 
 
-def _install(mutant: Mutant) -> None:
-    """Let the import system read the mutant in place of its file."""
+def _read_and_tested(mutant: Mutant, tests: Sequence[str]) -> bool:
+    """Return whether a test fails where the import system reads the mutant in place of its file."""
     loader, file = importlib.machinery.SourceFileLoader, str(mutant.path.resolve())
     get_data, path_stats = loader.get_data, loader.path_stats
 
@@ -194,18 +237,70 @@ def _install(mutant: Mutant) -> None:
         return path_stats(self, path) | ({"mtime": 1} if path == file else {})
 
     loader.get_data, loader.path_stats = mutated, changed_since
+    return _quietly_tested(tests)
 
 
-def _failures(tests: Sequence[str]) -> int:
-    import pytest
+class _Swapping:
+    """A plug-in of pytest: in place of one run of the tests, one for each of the given codes."""
 
-    sys.dont_write_bytecode = True
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    # No explanation of failures, which nobody reads: it would rewrite every module of tests for each mutant.
-    code = pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
-    return 0 if code == pytest.ExitCode.OK else 1
+    def __init__(self, path: Path, codes: Sequence[Mapping[str, CodeType]], jobs: int, sender: int) -> None:
+        self.file, self.codes, self.jobs, self.sender = str(path.resolve()), codes, jobs, sender
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Send the numbers of the codes with which all tests pass, a line for each."""
+        # Asking an object for its class wakes those of torch that warn of their age.
+        functions: list[FunctionType] = [one for one in gc.get_objects() if type(one) is FunctionType]
+        own = [one for one in functions if one.__code__.co_filename == self.file]
+
+        def failing(number: int) -> bool:
+            for function in own:
+                code = self.codes[number].get(function.__code__.co_qualname)
+                function.__code__ = code or function.__code__
+            return _a_test_fails(session)
+
+        for number in _unnoticed(1, 1, failing):
+            os.write(self.sender, f"{number}\n".encode())
+            for other in _unnoticed(len(self.codes) - 1, self.jobs, lambda place: failing(place + 1)):
+                os.write(self.sender, f"{other + 1}\n".encode())
+        return True
+
+
+def _a_test_fails(session: Any) -> bool:
+    for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.testsfailed:
+            return True
+    return False
+
+
+def changed_functions(mutant: Mutant) -> dict[str, CodeType] | None:
+    """Return the code of the functions that a mutant changes, by their full names; None if any other code."""
+    unchanged = ast.unparse(ast.parse(mutant.path.read_text("utf-8")))
+    first, second = (compile(text, str(mutant.path), "exec") for text in (unchanged, mutant.source))
+    return _changed(first, second)
+
+
+def _changed(first: CodeType, second: CodeType) -> dict[str, CodeType] | None:
+    if _without_bodies(first) != _without_bodies(second):
+        return None
+    found: dict[str, CodeType] = {}
+    for one, other in zip(first.co_consts, second.co_consts, strict=True):
+        if not isinstance(one, CodeType) or one == other:
+            continue
+        is_function = bool(one.co_flags & inspect.CO_NEWLOCALS)
+        inner = {other.co_qualname: other} if is_function else _changed(one, other)
+        # What has no name of its own, such as a comprehension, has run already.
+        if inner is None or one.co_name.startswith("<"):
+            return None
+        found |= inner
+    return found
+
+
+def _without_bodies(code: CodeType) -> CodeType:
+    return code.replace(co_consts=tuple(None if isinstance(c, CodeType) else c for c in code.co_consts))
+
+
+# The command --------------------------------------------------------------------------------------
 
 
 def listed() -> set[tuple[str, str, str]]:
@@ -243,27 +338,18 @@ def _drawn(asked: argparse.Namespace) -> list[Mutant]:
     return mutants
 
 
-def _refuse_failing(paths: Collection[Path], extra: Sequence[str], jobs: int) -> None:
-    """Exit where the tests of a module fail without any change, or there are none."""
-    if untested := [str(path) for path in paths if not tests_of(path) and not extra]:
-        sys.exit(f"no test imports {', '.join(untested)}: name files of tests with --tests")
-    unchanged = [Mutant(path, 0, "", "", path.read_text("utf-8")) for path in paths]
-    passing = {mutant.path for mutant in survivors(unchanged, extra, jobs)}
-    if failing := [str(path) for path in paths if path not in passing]:
-        sys.exit(f"the tests of {', '.join(failing)} fail without any change: mend them first")
-
-
 def main() -> int:
     """Run the tests against the mutants asked for."""
     asked, known = _asked(), listed()
     drawn = _drawn(asked)
     tried = [mutant for mutant in drawn if mutant.label not in known]
     _import_once()
-    _refuse_failing({mutant.path for mutant in tried}, asked.tests, asked.jobs)
     alive = 0
-    for mutant in survivors(tried, asked.tests, asked.jobs):
-        alive += 1
-        print(f"{mutant.path}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
+    for path in dict.fromkeys(mutant.path for mutant in tried):
+        own = [mutant for mutant in tried if mutant.path == path]
+        for mutant in survivors(path, own, [*tests_of(path), *asked.tests], asked.jobs):
+            alive += 1
+            print(f"{path}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
     share = 1 - alive / max(1, len(tried))
     print(f"{len(tried)} mutants, {alive} survive, {share:.1%} killed; {len(drawn) - len(tried)} listed")
     return int(share < BAR)

@@ -114,3 +114,29 @@ def test_best_jaccard_is_that_of_scikit_learn() -> None:
     ]
     assert best_jaccard(masks, objects).tolist() == pytest.approx(expected)
     assert best_jaccard(masks, np.full((9, 11), 255, np.uint8)).tolist() == []
+
+
+def test_matching_by_blocks_of_draws_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (7, 3, 3))
+    weights = np.random.default_rng(1).integers(0, 3, (10, 7)).astype(float)
+    whole = matched(counts, weights)
+    for at_once in (1, 4 * 9):
+        monkeypatch.setattr("ssleval.metrics.segmentation._NUMBERS", at_once)
+        np.testing.assert_array_equal(matched(counts, weights), whole)
+
+
+def test_classes_run_from_zero_to_one_less_than_their_number() -> None:
+    ends, ignored = np.array([[0, CLASSES - 1]]), np.full((1, 2), IGNORED)
+    assert np.flatnonzero(confusion(ends, ends, CLASSES)).tolist() == [0, CLASSES**2 - 1]
+    assert not confusion(ends, ignored, CLASSES).any()
+    for wrong in (-1, CLASSES):
+        with pytest.raises(ContractError, match="true classes"):
+            confusion(ends, np.array([[0, wrong]]), CLASSES)
+        with pytest.raises(ContractError, match="predicted classes"):
+            confusion(np.array([[0, wrong]]), ends, CLASSES)
+
+
+def test_ignored_pixels_are_background_to_every_object() -> None:
+    objects = np.array([[1, IGNORED, 0, 1]], np.uint8)
+    masks = np.array([[[True, True, False, False]]])
+    assert best_jaccard(masks, objects).tolist() == [pytest.approx(1 / 3)]

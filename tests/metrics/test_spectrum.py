@@ -116,3 +116,49 @@ def test_what_has_no_spectrum_is_refused() -> None:
         eigenspectrum(np.ones((1, 3), np.float32), centred=True)
     with pytest.raises(DataError, match="alpha-ReQ"):
         alpha_req(eigenspectrum(matrix(d=5), centred=True), 11, 50)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_blocks_of_rows_change_no_spectrum(monkeypatch: pytest.MonkeyPatch, *, centred: bool) -> None:
+    whole = eigenspectrum(matrix(50, 6), centred=centred)
+    monkeypatch.setattr("ssleval.metrics.spectrum._ROWS", 7)
+    blocks = eigenspectrum(matrix(50, 6), centred=centred)
+    np.testing.assert_allclose(blocks.values, whole.values, rtol=1e-9)
+    np.testing.assert_allclose(blocks.squares, whole.squares, rtol=1e-6, atol=1e-12)
+
+
+def test_more_images_than_are_compared_at_a_time_have_the_same_uniformity() -> None:
+    features = matrix(1100, 4)
+    found = uniformity(features, t=2.0, limit=1100, seed=0)
+    assert found.mean() == pytest.approx(uniformity_of(features), rel=1e-6)
+    # With one image more than the limit, one is left out.
+    assert np.isnan(uniformity(features, t=2.0, limit=1099, seed=0)).sum() == 1
+
+
+def test_two_images_or_two_directions_are_enough() -> None:
+    two = eigenspectrum(np.array([[1.0, 0, 0], [0, 2.0, 0]]), centred=False)
+    assert two.values == pytest.approx([2.0, 0.5])
+    assert effective_rank(two).mean() == pytest.approx(np.exp(-(2 / 3) * np.log(2 / 3) + np.log(3) / 3))
+    assert variance_explained(two, 1).mean() == pytest.approx(0.8)
+    # Log 4 over log 2.
+    assert alpha_req(two, 1, 2).mean() == pytest.approx(2)
+    with pytest.raises(DataError, match="alpha-ReQ needs two of 2"):
+        alpha_req(two, 2, 9)
+
+
+def test_small_features_have_the_spectrum_of_large_ones() -> None:
+    large, small = (eigenspectrum(scale * matrix(), centred=True) for scale in (1.0, 1e-9))
+    assert effective_rank(small).mean() == pytest.approx(effective_rank(large).mean(), rel=1e-6)
+    assert len(small.values) == len(large.values) == 24
+
+
+def test_a_direction_of_rounding_errors_is_none() -> None:
+    features = np.random.default_rng(0).standard_normal((40, 3))
+    for small, directions in ((1e-5, 3), (1e-7, 2)):
+        assert len(eigenspectrum(features * [1, 1, small], centred=True).values) == directions
+
+
+def test_images_of_nothing_count_as_orthogonal_to_all() -> None:
+    features = np.array([[1.0, 0], [0.0, 1.0], [0.0, 0.0]])
+    # Every pair has cosine 0, so distance 2 squared of the unit sphere: the log is -2 t.
+    assert uniformity(features, t=1.5, limit=9, seed=0).mean() == pytest.approx(-3.0)
