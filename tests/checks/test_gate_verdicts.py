@@ -173,3 +173,12 @@ def test_one_item_tells_of_no_noise(tmp_path: Path) -> None:
     assert (verdict.outcome, verdict.reason.endswith("takes many more images")) == ("inconclusive", True)
     assert verdict.to_dict()["ci90"] == [None, None]
     assert one_task(tmp_path / "other", 25, 9).to_dict()["ci90"] == list(one_task(tmp_path, 25, 9).ci90)
+
+
+def test_another_precision_is_said_to_be_part_of_the_difference(tmp_path: Path) -> None:
+    base = np.tile(right(0.7), 2)
+    sides = store(tmp_path, "a", base), store(tmp_path, "b", flipped(base, 15, 15), precision="fp16")
+    (verdict,) = judge(pairings(*([side] for side in sides)), {"knn": 0.02})
+    assert verdict.outcome == "pass"
+    assert verdict.reason.endswith("if at all; fp32 against fp16 is part of the difference")
+    assert "part of" not in one_task(tmp_path / "other", 15, 15).reason
