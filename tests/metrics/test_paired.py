@@ -393,14 +393,14 @@ def test_outcomes_have_as_many_degrees_of_freedom_as_items_less_one() -> None:
 
 
 def test_classes_of_one_item_have_only_their_pseudo_items() -> None:
-    metric, label = Metric("m", mean_per_class_of("x", "label")), np.array([0, 0, 0, 1, 2])
-    first, second = np.array([1, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0], bool)
+    metric, label = Metric("m", mean_per_class_of("x", "label")), np.array([0, 0, 0, 1, 2, 3, 3])
+    first, second = np.array([1, 1, 0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0, 0, 0], bool)
     found = paired_test(metric, samples(x=first, label=label), samples(x=second, label=label))
-    # Gaps of class 0 are 1, 0, 0: their variance is 1/3.
-    parts = np.array([(1 / 3 / 3) * (3 / 5) ** 2 + 2 / 25, 2 / 9, 2 / 9])
-    assert found.error == pytest.approx(parts.sum() ** 0.5 / 3)
-    assert found.freedom == pytest.approx(parts.sum() ** 2 / (parts**2 / [2, 1, 1]).sum())
-    assert found.value == pytest.approx((1 / 3 + 1) / 3)
+    # Gaps of class 0 are 1, 0, 0: their variance is 1/3; those of class 3 are 1, 0: 1/2.
+    parts = np.array([(1 / 3 / 3) * (3 / 5) ** 2 + 2 / 25, 2 / 9, 2 / 9, 1 / 2 / 2 * (2 / 4) ** 2 + 2 / 16])
+    assert found.error == pytest.approx(parts.sum() ** 0.5 / 4)
+    assert found.freedom == pytest.approx(parts.sum() ** 2 / (parts**2 / [2, 1, 1, 1]).sum())
+    assert found.value == pytest.approx((1 / 3 + 1 + 1 / 2) / 4)
 
 
 def test_a_probe_without_items_that_differ_still_has_the_doubt_of_its_seeds() -> None:
@@ -442,3 +442,33 @@ def test_equal_runs_share_one_rank_and_clear_steps_do_not(kind: str) -> None:
 def test_holm_keeps_the_order_of_equal_values_and_stops_at_one() -> None:
     assert holm([0.5, 0.02, 0.02]).tolist() == [0.5, 0.06, 0.06]
     assert holm([0.3, 0.6, 0.2]).tolist() == pytest.approx([0.6, 0.6, 0.6])
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float64])
+def test_outcomes_are_outcomes_whatever_their_type(kind: type) -> None:
+    metric, random = Metric("m", mean_of("x")), np.random.default_rng(12)
+    first, second = (random.random(30) < chance for chance in (0.9, 0.5))
+    found = paired_test(metric, *(samples(x=side.astype(kind)) for side in (first, second)))
+    assert found == paired_test(metric, samples(x=first), samples(x=second))
+    discordant = int((first & ~second).sum()), int((second & ~first).sum())
+    assert mcnemar_outcomes(metric, *(samples(x=side.astype(kind)) for side in (first, second))) == discordant
+    # Of two runs that are no outcomes, one alone does not make the pair one.
+    other = samples(x=np.linspace(0, 1, 30))
+    assert mcnemar_outcomes(metric, samples(x=first.astype(kind)), other) is None
+    assert mcnemar_outcomes(metric, other, samples(x=first.astype(kind))) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_leaders_of_few_items_are_those_found_one_by_one(seed: int) -> None:
+    random, count = np.random.default_rng(seed), 4 + seed
+    ids, metric = tuple(f"item{i}" for i in range(count)), Metric("m", mean_of("x"))
+    hard = random.random(count)
+    levels = np.linspace(1.4, 0.0, 10)
+    rows = {
+        "outcomes": [hard < level + random.normal(0, 0.1, count) for level in levels],
+        "numbers": [random.random(count) * 0.3 + level for level in levels],
+    }
+    rows["both"] = [rows["outcomes" if place % 3 else "numbers"][place] for place in range(10)]
+    for values in rows.values():
+        runs = [Samples(ids, {"x": row}) for row in values]
+        assert leaders(metric, runs) == one_by_one(metric, runs)
