@@ -3,7 +3,7 @@ import pytest
 
 from ssleval.core import Metric, Samples
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
-from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
+from ssleval.metrics.corruption import ALEXNET_ERRORS, WORST, image_errors, mean_corruption_error_of
 from ssleval.metrics.intervals import estimates
 
 MCE = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
@@ -60,3 +60,9 @@ def test_the_interval_is_of_images_not_of_their_variants() -> None:
     scale = float(np.mean([1 / error for error in ALEXNET_ERRORS.values()]))
     expected = 2 * 1.96 * (0.25 / 40) ** 0.5 * scale
     assert found.high - found.low == pytest.approx(expected, rel=0.15)
+
+
+def test_what_images_contribute_averages_to_the_score() -> None:
+    samples = drawn()
+    assert image_errors(samples["wrong"]).mean() == pytest.approx(MCE.score(samples))
+    assert image_errors(np.ones((1, 15, 5), bool)) == pytest.approx([WORST])

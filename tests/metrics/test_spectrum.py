@@ -162,3 +162,8 @@ def test_images_of_nothing_count_as_orthogonal_to_all() -> None:
     features = np.array([[1.0, 0], [0.0, 1.0], [0.0, 0.0]])
     # Every pair has cosine 0, so distance 2 squared of the unit sphere: the log is -2 t.
     assert uniformity(features, t=1.5, limit=9, seed=0).mean() == pytest.approx(-3.0)
+
+
+def test_differences_of_rounding_errors_are_none() -> None:
+    with pytest.raises(DataError, match="same features"):
+        eigenspectrum(1e-14 * matrix(), centred=True)

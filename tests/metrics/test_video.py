@@ -141,3 +141,12 @@ def test_neighbouring_contours_match_up_to_the_radius_and_no_farther() -> None:
         lines[0, :, :10] = lines[1, :, : 10 + apart] = True
         # The diagonal is 50 pixels.
         assert contour_f(lines[0], lines[1], radius / 50) == float(apart <= radius)
+    lines = np.zeros((2, 60, 80), bool)
+    # 0.008 of a diagonal of 100 pixels is one pixel.
+    lines[0, :, :10] = lines[1, :, :12] = True
+    assert (contour_f(lines[0], lines[1]), contour_f(lines[0], lines[0])) == (0.0, 1.0)
+
+
+def test_quarters_that_end_between_frames_end_at_the_later_one() -> None:
+    # Of three frames, quarters end at 1, 1.5, 2, 2.5 and 3: the first two frames, and the last.
+    assert decay(np.array([1.0, 0.5, 0.25])) == 0.75 - 0.25
