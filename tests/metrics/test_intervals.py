@@ -301,8 +301,6 @@ def test_a_score_with_another_ceiling_has_the_interval_of_its_share() -> None:
     wrong = np.random.default_rng(0).random((40, 15, 5)) < np.linspace(0.1, 0.9, 40)[:, None, None]
     metric = Metric("m", mean_corruption_error_of("wrong"), higher_is_better=False)
     found = estimate(metric, samples(wrong=wrong))
-    alexnet = np.array([1 / WORST])
-    assert alexnet > 0.7
     errors = np.array([
         0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
         0.564592, 0.853204, 0.646056, 0.717840, 0.606500,
@@ -340,12 +338,8 @@ def test_the_bias_that_the_jackknife_sees_widens_an_interval() -> None:
 
 
 def test_three_items_are_not_few_and_labels_without_a_name_are_numbers() -> None:
-    label = np.repeat([0, 1, 4, 7], [12, 3, 2, 1])
-    metric, given = (
-        Metric("m", mean_per_class_of("x", "label")),
-        samples(x=np.arange(18) % 2 == 0, label=label),
-    )
-    found = estimate(metric, given, names=("a", "b", "c", "d", "e", "f", "g"))
+    label, metric = np.repeat([0, 1, 4, 7], [12, 3, 2, 1]), Metric("m", mean_per_class_of("x", "label"))
+    found = estimate(metric, samples(x=label > 0, label=label), names=("a", "b", "c", "d", "e", "f", "g"))
     assert found.note == (
         "in no item: 4 classes (c, d, f, g), left out of the mean (DINOv2's metric counts 0); "
         "in one or two items: 2 classes (e, 7)"

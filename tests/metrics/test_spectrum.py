@@ -5,6 +5,7 @@ import pytest
 
 from ssleval.errors import DataError
 from ssleval.metrics.spectrum import (
+    Spectrum,
     alpha_req,
     dead_dimensions,
     effective_rank,
@@ -167,3 +168,19 @@ def test_images_of_nothing_count_as_orthogonal_to_all() -> None:
 def test_differences_of_rounding_errors_are_none() -> None:
     with pytest.raises(DataError, match="same features"):
         eigenspectrum(1e-14 * matrix(), centred=True)
+
+
+def test_influences_average_to_zero_whatever_the_derivatives() -> None:
+    squares = np.array([[1.0, 5.0], [3.0, 1.0]])
+    found = Spectrum(squares.mean(axis=0), squares).contributions(7.0, np.array([10.0, 1.0]))
+    assert found.tolist() == [7 - 10 + 2, 7 + 10 - 2]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_contributions_are_what_the_score_loses_without_the_image(name: str) -> None:
+    reference, ours = NUMBERS[name]
+    features = matrix()
+    found = ours(features)
+    for image in (int(found.argmin()), int(found.argmax())):
+        lost = 399 * (reference(features) - reference(np.delete(features, image, axis=0)))
+        assert found[image] - found.mean() == pytest.approx(lost, rel=0.1)
