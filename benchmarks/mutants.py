@@ -230,11 +230,9 @@ def _read_and_tested(mutant: Mutant, tests: Sequence[str]) -> bool:
     def mutated(self: importlib.machinery.SourceFileLoader, path: str) -> bytes:
         return mutant.source.encode() if path == file else get_data(self, path)
 
-    def changed_since(
-        self: importlib.machinery.SourceFileLoader, path: str
-    ) -> Mapping[str, float | int | None]:
+    def changed_since(self: importlib.machinery.SourceFileLoader, path: str) -> Mapping[str, Any]:
         # Another time of change than the compiled file's, which would be used instead.
-        return path_stats(self, path) | ({"mtime": 1} if path == file else {})
+        return {**path_stats(self, path), **({"mtime": 1} if path == file else {})}
 
     loader.get_data, loader.path_stats = mutated, changed_since
     return _quietly_tested(tests)

@@ -112,8 +112,8 @@ def test_only_a_margin_of_a_fraction_can_pass_everything(tmp_path: Path) -> None
 def test_the_interval_is_that_of_a_one_sided_test_at_five_percent(tmp_path: Path) -> None:
     one, two = depth(tmp_path, 0.001)
     (verdict,) = judge(pairings([one], [two]), {"depth": 0.03})
-    sides = [record.read_samples(side)["rmse"] for side in (one, two)]
-    wanted = ttest_rel(*sides).confidence_interval(0.9)
+    before, after = (record.read_samples(side)["rmse"] for side in (one, two))
+    wanted = ttest_rel(before, after).confidence_interval(0.9)
     assert verdict.ci90 == pytest.approx((wanted.low, wanted.high), rel=0.02)
 
 
@@ -121,7 +121,11 @@ def test_the_interval_is_that_of_a_one_sided_test_at_five_percent(tmp_path: Path
 def test_a_p_value_of_exactly_the_level_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pvalue: float, outcome: str
 ) -> None:
-    monkeypatch.setattr(Difference, "pvalue_below", lambda *_: pvalue)
+    def always(self: Difference, bound: float) -> float:
+        del self, bound
+        return pvalue
+
+    monkeypatch.setattr(Difference, "pvalue_below", always)
     (verdict,) = judge(pairings(*([one] for one in depth(tmp_path, 0.05))), {"depth": 1.0})
     assert verdict.outcome == outcome
 

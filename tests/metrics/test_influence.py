@@ -210,7 +210,7 @@ def test_parts_of_one_unit_each_have_no_pool() -> None:
 
 
 def test_a_difference_is_carried_by_what_carries_either_side() -> None:
-    one = Influence(np.array([[1.0, 2], [3, 4]]), np.array([2.0, 1]), bounds=(0.0, 1.0))
+    one = Influence(np.array([[1.0, 2], [3, 4]]), np.array([2.0, 1]), ceiling=1.0)
     other = Influence(np.array([[0.5, 0], [0, 1]]), np.array([1.0, 2]))
     found = one - other
     assert found.moves.tolist() == [[0.5, 2], [3, 3]]
@@ -225,25 +225,27 @@ BOUNDED = {
 
 
 @pytest.mark.parametrize(
-    ("values", "bounds"), [((0, 1, 1), True), ((0, 0.5, 1.01), False), ((-0.01, 0.5, 1), False)]
+    ("values", "bounded"), [((0, 1, 1), True), ((0, 0.5, 1.01), False), ((-0.01, 0.5, 1), False)]
 )
 @pytest.mark.parametrize("name", BOUNDED)
 def test_a_score_is_bounded_if_all_its_values_are(
-    name: str, values: tuple[float, ...], *, bounds: bool
+    name: str, values: tuple[float, ...], *, bounded: bool
 ) -> None:
     columns = {"x": np.array(values, float), "one": np.ones(3), "label": np.array([0, 0, 1])}
     found = influence_of(Metric("m", BOUNDED[name]), Samples(list("abc"), columns), None)
-    assert found.bounds == ((0.0, 1.0) if bounds else None)
+    assert found.ceiling == (1.0 if bounded else None)
 
 
-@pytest.mark.parametrize(("answers", "bounds"), [(1.0, (0.0, 1.0)), (0.5, None)])
+@pytest.mark.parametrize(
+    ("answers", "right", "ceiling"), [(1.0, True, 1.0), (0.5, True, None), (1.0, False, 1.0)]
+)
 def test_a_score_without_a_closed_form_is_bounded_if_all_its_parts_are(
-    answers: float, bounds: tuple[float, float] | None
+    *, answers: float, right: bool, ceiling: float | None
 ) -> None:
-    columns = {"s": np.ones((3, 1)), "r": np.ones((3, 1), bool), "n": np.full(3, answers)}
+    columns = {"s": np.ones((3, 1)), "r": np.full((3, 1), right), "n": np.full(3, answers)}
     metric = Metric("m", micro_average_precision_of("s", "r", "n"))
     found = influence_of(metric, Samples(list("abc"), columns), None)
-    assert found.bounds == bounds
+    assert found.ceiling == ceiling
     assert found.carriers.tolist() == [3]
 
 
@@ -266,3 +268,12 @@ def test_a_unit_without_which_there_is_no_score_does_not_move_it() -> None:
         Metric("m", micro_average_precision_of("s", "r", "n")), Samples(list("ab"), columns), None
     )
     assert found.by_unit.tolist() == [0, 0]
+
+
+def test_a_class_of_one_pixel_occurs() -> None:
+    # Pixel by pixel: image 0 has class 0 right once, image 1 has class 1 right four times.
+    confusion = np.array([[[1, 0], [0, 0]], [[0, 0], [1, 4]]])
+    found = influence_of(
+        Metric("m", matched_mean_iou_of("confusion")), Samples(list("ab"), {"confusion": confusion}), None
+    )
+    assert (found.labels is not None, found.carriers.tolist()) == (True, [2, 1])

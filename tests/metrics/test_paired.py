@@ -19,6 +19,7 @@ from ssleval.metrics.paired import (
     paired_test,
 )
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+from tests.metrics.test_influence import by_parts
 
 
 def samples(**columns: np.ndarray) -> Samples:
@@ -432,8 +433,7 @@ def test_items_of_other_runs_are_matched_whatever_their_order() -> None:
 def test_equal_runs_share_one_rank_and_clear_steps_do_not(kind: str) -> None:
     ids, metric = tuple(f"item{i}" for i in range(40)), Metric("m", mean_of("x"))
     rows = [np.arange(40) < right for right in (40, 40, 20, 20, 0)]
-    scale = (lambda row: row) if kind == "right or wrong" else (lambda row: 0.25 + row * 1.5)
-    runs = [Samples(ids, {"x": scale(row)}) for row in rows]
+    runs = [Samples(ids, {"x": row if kind == "right or wrong" else 0.25 + row * 1.5}) for row in rows]
     assert leaders(metric, runs) == [0, 0, 2, 2, 4]
     assert leaders(metric, runs[:1]) == [0]
     assert leaders(metric, runs[:2]) == [0, 0]
@@ -472,3 +472,14 @@ def test_leaders_of_few_items_are_those_found_one_by_one(seed: int) -> None:
     for values in rows.values():
         runs = [Samples(ids, {"x": row}) for row in values]
         assert leaders(metric, runs) == one_by_one(metric, runs)
+
+
+def test_the_error_of_a_difference_is_shrunk_by_class() -> None:
+    random, below = np.random.default_rng(13), np.ones((40, 3))
+    below[3:, 2] = 0
+    sides = [below * random.random((40, 3)) for _ in range(2)]
+    found = paired_test(Metric("m", mean_ratio_of("a", "b")), *(samples(a=above, b=below) for above in sides))
+    gaps, carriers = sides[0] - sides[1], below.sum(axis=0)
+    # Without one of m items a mean moves by the item's distance from it, divided by m - 1; three classes.
+    moves = below * (gaps - gaps.sum(axis=0) / carriers) / (carriers - 1) / 3
+    assert found.error == pytest.approx(by_parts(moves, carriers.tolist(), difference=True) ** 0.5)

@@ -140,3 +140,8 @@ def test_ignored_pixels_are_background_to_every_object() -> None:
     objects = np.array([[1, IGNORED, 0, 1]], np.uint8)
     masks = np.array([[[True, True, False, False]]])
     assert best_jaccard(masks, objects).tolist() == [pytest.approx(1 / 3)]
+
+
+def test_a_class_of_one_pixel_counts() -> None:
+    assert matched(np.array([[[1, 0], [0, 5]]]))[0] == 1.0
+    assert matched(np.array([[[1, 0], [3, 3]]]))[0] == pytest.approx((1 / 4 + 3 / 6) / 2)
