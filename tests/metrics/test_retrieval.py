@@ -69,9 +69,10 @@ def test_precision_at_k_ends_with_the_last_right_answer() -> None:
 
 def groups(letters: str) -> Groups:
     """Ranks of easy, hard and junk images in a ranking of their letters; w is wrong."""
-    return Groups(
-        *(np.array([i for i, one in enumerate(letters) if one == kind], np.int64) for kind in "ehj")
+    easy, hard, junk = (
+        np.array([i for i, one in enumerate(letters) if one == kind], np.int64) for kind in "ehj"
     )
+    return Groups(easy, hard, junk)
 
 
 def test_recall_at_k_is_whether_the_first_right_answer_is_among_k_without_junk() -> None:
