@@ -59,7 +59,7 @@ def test_a_perfect_map_has_no_error() -> None:
 
 def test_a_pixel_at_a_limit_does_not_count() -> None:
     target = np.array([[1.0, 2.0, 4.0, 8.0]])
-    predicted = np.array([[9.0, 3.0, 5.0, 9.0]])
+    predicted = np.array([[9.0, 3.0, 5.0, 99.0]])
     assert depth_errors(predicted, target, nearest=1.0, farthest=8.0)[0] == 1.0
 
 

@@ -185,3 +185,31 @@ def test_contributions_are_what_the_score_loses_without_the_image(name: str) -> 
         lost = 399 * (reference(features) - reference(np.delete(features, image, axis=0)))
         # The influence is the first order of it; of the image farthest out the second shows.
         assert found[image] - found.mean() == pytest.approx(lost, rel=0.2)
+
+
+def rank_of_values(values: np.ndarray) -> float:
+    share = values**0.5 / (values**0.5).sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def alpha_of_values(values: np.ndarray) -> float:
+    ranks = np.arange(3, 21)
+    return float(-np.polyfit(np.log(ranks), np.log(values[2:20]), 1, w=ranks**-0.5)[0])
+
+
+BY_VALUES: dict[str, tuple[Callable[[np.ndarray], float], Callable[[Spectrum], np.ndarray]]] = {
+    "rank": (rank_of_values, effective_rank),
+    "alpha": (alpha_of_values, lambda spectrum: alpha_req(spectrum, 3, 20)),
+    "explained": (lambda values: float(values[:4].sum() / values.sum()), lambda s: variance_explained(s, 4)),
+}
+
+
+@pytest.mark.parametrize("name", BY_VALUES)
+def test_contributions_are_derivatives_toward_the_image(name: str) -> None:
+    score, ours = BY_VALUES[name]
+    spectrum, step = eigenspectrum(matrix(60), centred=True), 1e-6
+    found = ours(spectrum)
+    for image in (0, 17, 59):
+        toward = spectrum.values + step * (spectrum.squares[image] - spectrum.values)
+        change = (score(toward) - score(spectrum.values)) / step
+        assert found[image] - found.mean() == pytest.approx(change, rel=1e-3, abs=1e-5)
