@@ -9,7 +9,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from ssleval.core import IGNORED, Metric, Samples
 from ssleval.errors import ContractError
 from ssleval.metrics.intervals import estimates
-from ssleval.metrics.segmentation import best_jaccard, confusion, matched_mean_iou_of, overlap
+from ssleval.metrics.segmentation import (
+    best_jaccard,
+    confusion,
+    matched_mean_iou_of,
+    matched_overlap,
+    overlap,
+)
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
 
 CLASSES = 5
@@ -145,3 +151,14 @@ def test_ignored_pixels_are_background_to_every_object() -> None:
 def test_a_class_of_one_pixel_counts() -> None:
     assert matched(np.array([[[1, 0], [0, 5]]]))[0] == 1.0
     assert matched(np.array([[[1, 0], [3, 3]]]))[0] == pytest.approx((1 / 4 + 3 / 6) / 2)
+
+
+def test_matched_intersections_and_unions_have_the_ratio_of_the_score() -> None:
+    # Image by image; class 1 is predicted as class 0, and class 2 is in no mask.
+    counts = np.array([[[0, 3, 1], [4, 0, 0], [0, 0, 0]], [[1, 2, 0], [5, 1, 2], [0, 0, 0]]])
+    above, below, occurring = matched_overlap(counts)
+    assert occurring.tolist() == [True, True, False]
+    assert above.tolist() == [[3, 4], [2, 5]]
+    # Pixels of the class, and those predicted as it, less those that are both.
+    assert below.tolist() == [[4 + 3 - 3, 4 + 4 - 4], [3 + 3 - 2, 8 + 6 - 5]]
+    assert (above.sum(0) / below.sum(0)).mean() == pytest.approx(matched(counts)[0])
