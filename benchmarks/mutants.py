@@ -81,9 +81,9 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for statement, node in _changeable(tree, None):
         for change in _changes(node):
-            saved, before = copy.copy(node.__dict__), _text(statement)
+            saved, before = copy.copy(node.__dict__), statement_text(statement)
             node.__dict__.update(change)
-            yield Mutant(path, statement.lineno, before, _text(statement), ast.unparse(tree))
+            yield Mutant(path, statement.lineno, before, statement_text(statement), ast.unparse(tree))
             node.__dict__ = saved
 
 
@@ -130,7 +130,7 @@ def _changes(node: ast.AST) -> list[dict[str, object]]:  # noqa: PLR0911
             return []
 
 
-def _text(statement: ast.stmt) -> str:
+def statement_text(statement: ast.stmt) -> str:
     """Return a statement on one line; of a compound one its head."""
     lines = ast.unparse(statement).splitlines()
     return next(line for line in lines if not line.startswith("@"))

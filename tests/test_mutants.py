@@ -1,3 +1,5 @@
+import ast
+import csv
 import os
 import subprocess
 import sys
@@ -5,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mutants import changed_functions, mutants_of
+from benchmarks.mutants import LISTED, changed_functions, mutants_of, statement_text
 
 MODULE = """
 LIMIT = 2
@@ -86,3 +88,16 @@ def test_tests_that_fail_without_a_change_kill_nothing(folder: Path) -> None:
     (folder / "tests/test_one.py").write_text(TESTS + "    assert doubled(1) == 3\n")
     code, lines = command(folder)
     assert (code, lines) == (1, ["the tests of rooms/one.py fail without any change: mend them first"])
+
+
+def test_what_is_listed_is_a_statement_of_its_file_and_has_a_reason() -> None:
+    root = Path(__file__).parents[1]
+    with LISTED.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert rows
+    for name in {row["file"] for row in rows}:
+        tree = ast.parse((root / name).read_text(encoding="utf-8"))
+        statements = {statement_text(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+        listed = {row["before"] for row in rows if row["file"] == name}
+        assert listed <= statements, f"{name} has changed: list its mutants anew"
+    assert all(row["reason"] and row["before"] != row["after"] for row in rows)
