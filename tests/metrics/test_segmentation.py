@@ -150,6 +150,7 @@ def test_ignored_pixels_are_background_to_every_object() -> None:
 
 def test_a_class_of_one_pixel_counts() -> None:
     assert matched(np.array([[[1, 0], [0, 5]]]))[0] == 1.0
+    assert matched_overlap(np.array([[[1, 0], [0, 5]]]))[2].all()
     assert matched(np.array([[[1, 0], [3, 3]]]))[0] == pytest.approx((1 / 4 + 3 / 6) / 2)
 
 
