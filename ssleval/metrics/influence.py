@@ -41,8 +41,8 @@ class Influence:
     """How many units carry each part."""
     part_of: Int[np.ndarray, " u"] | None = None
     """The only part of every unit, where no unit has several; then k = 1."""
-    bounds: tuple[float, float] | None = None
-    """What every possible score lies between, as far as the statistic and the samples show."""
+    ceiling: float | None = None
+    """What every possible score lies below, none below 0, as far as the statistic and the samples show."""
     labels: Shaped[np.ndarray, " c"] | None = None
     """The class that each part belongs to; None if the parts are no classes."""
 
@@ -186,7 +186,7 @@ def _matched_mean_iou(samples: Samples, units: Units, confusion: str) -> Influen
 
 def _mean_corruption_error(samples: Samples, units: Units, wrong: str) -> Influence:
     values = image_errors(samples[wrong])[:, None]
-    return replace(_of_ratios(values, np.ones_like(values), units), bounds=(0.0, WORST))
+    return replace(_of_ratios(values, np.ones_like(values), units), ceiling=WORST)
 
 
 def _mean_per_class(samples: Samples, units: Units, correct: str, label: str) -> Influence | None:
@@ -198,8 +198,8 @@ def _mean_per_class(samples: Samples, units: Units, correct: str, label: str) ->
     means = np.bincount(part_of, values) / sizes
     moves = (values - means[part_of]) / np.maximum(sizes - 1, 1)[part_of] / len(labels)
     inside = ((values >= 0) & (values <= 1)).all()
-    bounds = (0.0, 1.0) if inside else None
-    return Influence(moves[:, None], sizes.astype(np.float64), part_of, bounds, labels)
+    ceiling = 1.0 if inside else None
+    return Influence(moves[:, None], sizes.astype(np.float64), part_of, ceiling, labels)
 
 
 def _mean_average_precision(samples: Samples, units: Units, scores: str, targets: str) -> Influence | None:
@@ -210,7 +210,7 @@ def _mean_average_precision(samples: Samples, units: Units, scores: str, targets
     present = ~np.isnan(full)
     moves = np.where(present, full - without, 0.0) / max(1, present.sum())
     carriers = (truth > 0).sum(axis=0).astype(np.float64)
-    return Influence(moves, carriers, None, (0.0, 1.0), np.arange(truth.shape[1]))
+    return Influence(moves, carriers, None, 1.0, np.arange(truth.shape[1]))
 
 
 def _of_ratios(above: Float[np.ndarray, "n c"], below: Float[np.ndarray, "n c"], units: Units) -> Influence:
@@ -224,7 +224,7 @@ def _of_ratios(above: Float[np.ndarray, "n c"], below: Float[np.ndarray, "n c"],
     alone = rest <= 1e-9 * totals
     moves = np.divide(above - ratios * below, rest, out=np.zeros_like(above), where=~alone)
     carriers = (below != 0).sum(axis=0).astype(np.float64)
-    return Influence(moves / max(1, present.sum()), carriers, None, (0.0, 1.0) if inside else None)
+    return Influence(moves / max(1, present.sum()), carriers, None, 1.0 if inside else None)
 
 
 _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
@@ -252,4 +252,4 @@ def _left_out(metric: Metric, samples: Samples, units: Units) -> Influence:
     scores = np.concatenate([full, without[~np.isnan(without)]])
     inside = bool(((scores >= 0) & (scores <= 1)).all())
     moves = np.nan_to_num(full - without)[:, None]
-    return Influence(moves, np.array([float(groups)]), None, (0.0, 1.0) if inside else None)
+    return Influence(moves, np.array([float(groups)]), None, 1.0 if inside else None)

@@ -75,8 +75,8 @@ def _estimate(metric: Metric, samples: Samples, level: float, class_names: Seque
     # A part of the bias that the jackknife sees may be chance: it widens the interval instead of moving it.
     variance += influence.bias**2
     quantile = float(stdtrit(freedom, (1 + level) / 2))
-    if metric.unit == "fraction" and influence.bounds is not None:
-        return Estimate(value, *_within(value, variance, quantile, influence), note)
+    if metric.unit == "fraction" and influence.ceiling is not None:
+        return Estimate(value, *_within(value, variance, quantile, influence, influence.ceiling), note)
     half = quantile * variance**0.5 if math.isfinite(variance) else 0.0
     return Estimate(value, value - half, value + half, note)
 
@@ -92,15 +92,16 @@ def agresti_coull(share: float, size: float, quantile: float) -> tuple[float, fl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _within(value: float, variance: float, quantile: float, influence: Influence) -> tuple[float, float]:
-    """Return the interval of a bounded score, as of a proportion with the same variance."""
-    floor, ceiling = influence.bounds or (0.0, 1.0)
-    share = min(1.0, max(0.0, (value - floor) / (ceiling - floor)))
+def _within(
+    value: float, variance: float, quantile: float, influence: Influence, ceiling: float
+) -> tuple[float, float]:
+    """Return the interval of a score between 0 and ``ceiling``, as of a proportion with the same variance."""
+    share = min(1.0, max(0.0, value / ceiling))
     most = share * (1 - share)
     known = variance > 0 and most > 0
-    size = most * (ceiling - floor) ** 2 / variance if known else influence.effective
+    size = most * ceiling**2 / variance if known else influence.effective
     low, high = agresti_coull(share, size, quantile)
-    return min(value, floor + low * (ceiling - floor)), max(value, floor + high * (ceiling - floor))
+    return min(value, low * ceiling), max(value, high * ceiling)
 
 
 def _size_of_proportion(metric: Metric, samples: Samples) -> float:

@@ -5,23 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from scipy.stats import ttest_1samp
 
 from ssleval.backbones.weights.weightfile import describes_itself, write_weights
-from ssleval.checks.gate.reports import junit
-from ssleval.checks.gate.verdicts import Verdict, judge, overall
 from ssleval.core import BackboneCard, Context, Dataset, DatasetOptions
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ConfigError, WeightsError
+from ssleval.errors import WeightsError
 from ssleval.results import Result, read_all, record
-from ssleval.results.compare import pairings
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from tests.results.test_compare import flipped, store_errors
-from tests.results.test_leaderboard import right, store
 
 MODEL = """
 from collections.abc import Sequence
@@ -217,16 +210,6 @@ def test_what_the_candidate_can_no_longer_do_is_no_pass(gate: Gate) -> None:
     assert (code, "attention/scenes:instances cannot be measured on the candidate" in err) == (2, True), err
 
 
-def test_the_same_weights_under_another_name_pass(tmp_path: Path) -> None:
-    one = store_errors(tmp_path, "a", np.random.default_rng(0).random(50))
-    same = record.write(tmp_path, replace(one, model="b", key="1" * 64), record.read_samples(one))
-    (verdict,) = judge(pairings([one], [same]), {"depth": 0.01})
-    assert (verdict.outcome, verdict.reason) == ("pass", "the same weights under the same protocol")
-    other = record.write(tmp_path, replace(same, weights_sha256="2" * 64), record.read_samples(one))
-    (verdict,) = judge(pairings([one], [other]), {"depth": 0.01})
-    assert verdict.outcome == "inconclusive"
-
-
 def test_probes_are_trained_with_several_seeds_and_a_baseline_needs_them_too(gate: Gate) -> None:
     settings = "{inputs: pooled, iterations: 30, learning_rates: [0.1], resize: 32, crop: 32}"
     (gate.cli.folder / "suite.yaml").write_text(
@@ -239,71 +222,6 @@ def test_probes_are_trained_with_several_seeds_and_a_baseline_needs_them_too(gat
     code, _, err = gate("--candidate", "model.py:noisy", "--limit", "120", baseline="results/model.py_base")
     assert code == 2
     assert "linear/digits with seed 2" in err
-
-
-def one_task(folder: Path, worse: int, better: int, items: int = 2) -> Verdict:
-    base = np.tile(right(0.7), items)
-    sides = (store(folder, "a", base), store(folder, "b", flipped(base, worse, better)))
-    (verdict,) = judge(pairings(*([side] for side in sides)), {"knn": 0.02})
-    return verdict
-
-
-@pytest.mark.parametrize(
-    ("worse", "better", "outcome"),
-    [(0, 0, "pass"), (15, 15, "pass"), (4, 0, "pass"), (25, 9, "inconclusive"), (45, 0, "fail")],
-)
-def test_outcomes_of_800_items_at_a_margin_of_two_points(
-    tmp_path: Path, worse: int, better: int, outcome: str
-) -> None:
-    verdict = one_task(tmp_path, worse, better)
-    assert verdict.outcome == outcome, verdict
-    assert verdict.gain == pytest.approx((better - worse) / 800)
-    assert verdict.ci90[0] < verdict.gain < verdict.ci90[1]
-    assert (outcome == "pass") == (verdict.ci90[0] > -0.02)
-
-
-def depth(folder: Path, shift: float) -> list[Result]:
-    random = np.random.default_rng(0)
-    hard = random.gamma(4, 0.1, 80)
-    return [store_errors(folder, "a", hard), store_errors(folder, "b", hard + random.normal(shift, 0.02, 80))]
-
-
-def test_errors_count_the_other_way_and_need_a_margin_of_their_own(tmp_path: Path) -> None:
-    one, two = depth(tmp_path, 0.05)
-    (verdict,) = judge(pairings([one], [two]), {"depth": 0.03})
-    assert verdict.outcome == "fail"
-    assert verdict.gain == pytest.approx(-0.05, abs=0.01)
-    (verdict,) = judge(pairings([two], [one]), {"depth/scenes": 0.03})
-    assert verdict.outcome == "pass"
-    with pytest.raises(ConfigError, match="scored in metre"):
-        judge(pairings([one], [two]), {})
-
-
-def test_failing_is_corrected_over_tasks_and_agrees_with_a_t_test(tmp_path: Path) -> None:
-    random = np.random.default_rng(1)
-    hard, noise = random.gamma(4, 0.1, 80), random.normal(size=80)
-    change = 0.034 + 0.02 * (noise - noise.mean()) / noise.std()
-    one, two = store_errors(tmp_path, "a", hard), store_errors(tmp_path, "b", hard + change)
-    (pair,) = pairings([one], [two])
-    (alone,) = judge([pair], {"depth": 0.03})
-    _, want = ttest_1samp(change, 0.03, alternative="greater")
-    want = float(np.asarray(want))
-    assert alone.pvalue == pytest.approx(want, abs=0.01)
-    assert want < 0.05 < 4 * want
-    assert [verdict.outcome for verdict in judge([pair], {"depth": 0.03})] == ["fail"]
-    assert {verdict.outcome for verdict in judge([pair] * 4, {"depth": 0.03})} == {"inconclusive"}
-
-
-def test_one_failure_outweighs_what_is_inconclusive(tmp_path: Path) -> None:
-    folders = (tmp_path / name for name in "abc")
-    passed, open_, failed = (
-        one_task(folder, *counts) for folder, counts in zip(folders, [(0, 0), (25, 9), (45, 0)], strict=True)
-    )
-    assert overall([passed]) == "pass"
-    assert overall([passed, open_]) == "inconclusive"
-    assert overall([passed, open_, failed]) == "fail"
-    root = ElementTree.fromstring(junit([passed, open_, failed], 'a "suite" <of> three'))
-    assert [root.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
 
 
 def test_a_file_that_names_its_architecture_is_a_model_others_are_weights(tmp_path: Path) -> None:

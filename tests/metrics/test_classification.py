@@ -5,7 +5,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from ssleval.core import Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.classification import accuracies, accuracy, top_k_correct
+from ssleval.metrics.classification import accuracies, accuracy, classified, top_k_correct
 from ssleval.metrics.recorded import describe
 
 
@@ -37,3 +37,13 @@ def test_accuracy_of_many_heads_is_the_metrics() -> None:
         assert (metric.name, describe(metric.statistic)["name"]) == (f"{kind}@x", recorded)
         expected = [metric.score(Samples([""] * 50, {"right": one, "label": labels})) for one in correct.T]
         assert accuracies(kind, correct, labels) == pytest.approx(expected)
+
+
+def test_what_is_scored_follows_from_the_kind_of_label() -> None:
+    scores = np.array([[0.25, 0.5], [1.0, 0.0]])
+    one = classified(scores, np.array([1, 1]))
+    assert {name: column.tolist() for name, column in one.items()} == {
+        "label": [1, 1], "predicted": [1, 0], "correct": [True, False],
+    }  # fmt: skip
+    several = np.array([[1, 0], [1, 1]])
+    assert classified(scores, several) == {"scores": scores, "targets": several}

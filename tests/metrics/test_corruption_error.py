@@ -3,7 +3,7 @@ import pytest
 
 from ssleval.core import Metric, Samples
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
-from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
+from ssleval.metrics.corruption import ALEXNET_ERRORS, WORST, image_errors, mean_corruption_error_of
 from ssleval.metrics.intervals import estimates
 
 MCE = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
@@ -60,3 +60,21 @@ def test_the_interval_is_of_images_not_of_their_variants() -> None:
     scale = float(np.mean([1 / error for error in ALEXNET_ERRORS.values()]))
     expected = 2 * 1.96 * (0.25 / 40) ** 0.5 * scale
     assert found.high - found.low == pytest.approx(expected, rel=0.15)
+
+
+def test_what_images_contribute_averages_to_the_score() -> None:
+    samples = drawn()
+    assert image_errors(samples["wrong"]).mean() == pytest.approx(MCE.score(samples))
+    assert image_errors(np.ones((1, 15, 5), bool)) == pytest.approx([WORST])
+
+
+def test_the_errors_of_alexnet_are_those_of_the_published_script() -> None:
+    # hendrycks/robustness, ImageNet-C/test.py, by name.
+    assert dict(ALEXNET_ERRORS) == {
+        "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640,
+        "defocus_blur": 0.819880, "glass_blur": 0.826268, "motion_blur": 0.785948, "zoom_blur": 0.798360,
+        "snow": 0.866816, "frost": 0.826572, "fog": 0.819324, "brightness": 0.564592,
+        "contrast": 0.853204, "elastic_transform": 0.646056, "pixelate": 0.717840,
+        "jpeg_compression": 0.606500,
+    }  # fmt: skip
+    assert pytest.approx(np.mean([1 / error for error in ALEXNET_ERRORS.values()])) == WORST

@@ -55,3 +55,18 @@ def test_a_map_without_known_depth_is_left_out() -> None:
 def test_a_perfect_map_has_no_error() -> None:
     target = np.full((3, 3), 2.0, np.float32)
     assert depth_errors(target, target, nearest=0.1, farthest=10.0) == (0,) * 6 + (1,) * 3
+
+
+def test_a_pixel_at_a_limit_does_not_count() -> None:
+    target = np.array([[1.0, 2.0, 4.0, 8.0]])
+    predicted = np.array([[9.0, 3.0, 5.0, 99.0]])
+    assert depth_errors(predicted, target, nearest=1.0, farthest=8.0)[0] == 1.0
+
+
+def test_a_factor_of_exactly_five_quarters_is_too_much() -> None:
+    # Exact in binary: 1.25, 1.25^2 = 25/16 and 1.25^3 = 125/64, and pixels one part in 64 nearer.
+    target = np.full((1, 6), 64.0)
+    predicted = np.array([[80.0, 79.0, 100.0, 99.0, 125.0, 124.0]])
+    found = depth_errors(predicted, target, nearest=1.0, farthest=100.0)
+    assert found[6:] == pytest.approx((1 / 6, 3 / 6, 5 / 6))
+    assert depth_errors(target, predicted, nearest=1.0, farthest=200.0)[6:] == pytest.approx(found[6:])

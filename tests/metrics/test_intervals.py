@@ -6,6 +6,7 @@ from scipy.stats import binom, binomtest, t
 
 from ssleval.core import Metric, Samples
 from ssleval.errors import ContractError
+from ssleval.metrics.corruption import WORST, mean_corruption_error_of
 from ssleval.metrics.intervals import Estimate, agresti_coull, estimates
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import mean_average_precision_of
@@ -275,3 +276,77 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
             held[name].append(found.low <= truth <= found.high)
     # Four standard deviations of 300 trials around 0.95 to 0.985.
     assert all(0.90 <= np.mean(one) <= 1.0 for one in held.values()), held
+
+
+# By hand ------------------------------------------------------------------------------------------
+
+
+def proportion(share: float, size: float, quantile: float) -> tuple[float, float]:
+    """Wilson's centre, and around it the plain interval of as many items and those that were added."""
+    items, right = size + quantile**2, share * size + quantile**2 / 2
+    half = quantile * (right / items * (1 - right / items) / items) ** 0.5
+    return max(0.0, right / items - half), min(1.0, right / items + half)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_a_fraction_has_the_interval_of_as_many_items_as_vary_alike(level: float) -> None:
+    values = np.tile([0.125, 0.875, 0.5, 0.25, 0.75], 8)
+    found = estimate(MEAN, samples(x=values), level)
+    size = 0.25 / (values.var(ddof=1) / 40)
+    wanted = proportion(0.5, size, float(t.ppf((1 + level) / 2, 39)))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, *wanted))
+
+
+def test_a_score_with_another_ceiling_has_the_interval_of_its_share() -> None:
+    wrong = np.random.default_rng(0).random((40, 15, 5)) < np.linspace(0.1, 0.9, 40)[:, None, None]
+    metric = Metric("m", mean_corruption_error_of("wrong"), higher_is_better=False)
+    found = estimate(metric, samples(wrong=wrong))
+    errors = np.array([
+        0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
+        0.564592, 0.853204, 0.646056, 0.717840, 0.606500,
+    ])  # fmt: skip
+    assert pytest.approx(np.mean(1 / errors)) == WORST
+    images = (wrong.mean(axis=2) / errors).mean(axis=1)
+    share = images.mean() / WORST
+    size = share * (1 - share) * WORST**2 / (images.var(ddof=1) / 40)
+    low, high = proportion(share, size, float(t.ppf(0.975, 39)))
+    assert (found.low, found.high) == pytest.approx((low * WORST, high * WORST))
+    always = estimate(metric, samples(wrong=np.ones((9, 15, 5), bool)))
+    assert (always.value, always.high) == pytest.approx((WORST, WORST))
+    assert always.low < 0.8 * WORST
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+def test_equal_values_have_the_interval_of_as_many_items(value: float) -> None:
+    found = estimate(MEAN, samples(x=np.full(12, value), y=np.zeros(12)))
+    whole = value in {0.0, 1.0}
+    quantile = 1.959963984540054 if whole else float(t.ppf(0.975, 11))
+    low, high = proportion(value, 12, quantile)
+    assert (found.low, found.high) == pytest.approx((min(low, value), max(high, value)))
+
+
+def test_the_bias_that_the_jackknife_sees_widens_an_interval() -> None:
+    below = np.array([1.0, 1, 1, 1, 9])
+    above = 3 * below**0.5
+    found = estimate(Metric("m", ratio_of("a", "b"), unit="m"), samples(a=above, b=below))
+    without = [np.delete(above, i).sum() / np.delete(below, i).sum() for i in range(5)]
+    moves = above.sum() / below.sum() - np.array(without)
+    variance = (moves**2).sum() * 4 / 5 + (4 * moves.mean()) ** 2
+    kurtosis = 5 * (moves**4).sum() / (moves**2).sum() ** 2
+    half = variance**0.5 * t.ppf(0.975, min(4, 10 / (kurtosis - 1)))
+    assert (found.value, found.low, found.high) == pytest.approx((21 / 13, 21 / 13 - half, 21 / 13 + half))
+
+
+def test_three_items_are_not_few_and_labels_without_a_name_are_numbers() -> None:
+    label, metric = np.repeat([0, 1, 4, 7], [12, 3, 2, 1]), Metric("m", mean_per_class_of("x", "label"))
+    found = estimate(metric, samples(x=label > 0, label=label), names=("a", "b", "c", "d", "e", "f", "g"))
+    assert found.note == (
+        "in no item: 4 classes (c, d, f, g), left out of the mean (DINOv2's metric counts 0); "
+        "in one or two items: 2 classes (e, 7)"
+    )
+    named = samples(x=np.arange(14) % 2 == 0, label=np.array(["cat"] * 12 + ["dog", "owl"]))
+    note = estimate(Metric("m", mean_per_class_of("x", "label")), named).note
+    assert note == "in one or two items: 2 classes (dog, owl)"
+    clusters = samples("clip", below=np.repeat([[1, 0], [1, 1]], [22, 2], axis=0), clip=np.arange(24) // 2)
+    note = estimate(Metric("m", mean_ratio_of("below", "below")), clusters, names=("sky", "car")).note
+    assert note == "in one or two clusters: 1 class (car)"

@@ -73,3 +73,7 @@ def test_what_has_no_views_or_no_differences_is_refused() -> None:
         lidar(list(views(q=1)), delta=1e-4)
     with pytest.raises(DataError, match="same features"):
         lidar(list(np.ones((2, 5, 3))), delta=1e-4)
+    with pytest.raises(DataError, match="2 views of 1 image;"):
+        lidar(list(views(n=1, q=2)), delta=1e-4)
+    seen = views(n=2, q=2)
+    assert lidar(list(seen), delta=0.1).mean() == pytest.approx(reference(seen, np.full(2, 0.5), 0.1))

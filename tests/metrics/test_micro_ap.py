@@ -3,9 +3,10 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from ssleval.core import Metric, Samples
+from ssleval.core.targets import Groups
 from ssleval.metrics import micro_ap
 from ssleval.metrics.intervals import estimates
-from ssleval.metrics.micro_ap import micro_average_precision_of
+from ssleval.metrics.micro_ap import claims_of, micro_average_precision_of
 
 MICRO = micro_average_precision_of("s", "r", "n")
 
@@ -109,3 +110,17 @@ def test_queries_that_claim_nothing_or_are_never_drawn_leave_nothing_to_divide_b
     assert MICRO(claimed, np.array([[0.0, 1.0], [1.0, 0.0]])).tolist() == pytest.approx(
         [np.nan, 1.0], nan_ok=True
     )
+
+
+def test_claims_are_right_wrong_or_of_junk_and_answers_count_though_unclaimed() -> None:
+    rows = np.array([[4, 7, 1], [2, 0, 9]])
+    similarity = np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]])
+    answers = [
+        Groups(np.array([1]), np.array([4, 5]), np.array([7])),
+        Groups(np.array([3]), np.zeros(0, int), np.array([2, 4])),
+    ]
+    found = claims_of(rows, similarity, answers)
+    assert found["right"].tolist() == [[True, False, True], [False, False, False]]
+    np.testing.assert_array_equal(found["similarity"], [[0.9, np.nan, 0.7], [np.nan, 0.5, 0.4]])
+    assert found["answers"].tolist() == [3, 1]
+    assert similarity[0, 1] == 0.8, "what was given stays as it is"

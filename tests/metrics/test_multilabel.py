@@ -103,3 +103,13 @@ def test_eleven_points_are_those_of_the_development_kit(doubtful: tuple[np.ndarr
     by_hand = Samples(["", "", ""], {"s": np.array([[3.0], [2], [1]]), "t": np.array([[1], [0], [1]])})
     # Precision 1 up to recall 1/2 (six points), 2/3 beyond.
     assert statistic(by_hand, np.ones((1, 3)))[0] == pytest.approx((6 + 5 * 2 / 3) / 11)
+
+
+def test_how_many_draws_are_ranked_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, ranked: tuple[np.ndarray, np.ndarray]
+) -> None:
+    weights = np.random.default_rng(1).integers(0, 3, (7, 60)).astype(float)
+    whole = average_precisions(*ranked, weights)
+    for at_once in (1, 3 * 60):
+        monkeypatch.setattr("ssleval.metrics.multilabel._VALUES_AT_ONCE", at_once)
+        np.testing.assert_allclose(average_precisions(*ranked, weights), whole, rtol=1e-12)

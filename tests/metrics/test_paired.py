@@ -1,9 +1,10 @@
+from dataclasses import replace
 from fractions import Fraction
 from math import comb
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm, ttest_1samp, ttest_rel
+from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_rel
 
 from ssleval.core import Metric, Samples
 from ssleval.errors import ContractError, DataError
@@ -18,6 +19,7 @@ from ssleval.metrics.paired import (
     paired_test,
 )
 from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+from tests.metrics.test_influence import by_parts
 
 
 def samples(**columns: np.ndarray) -> Samples:
@@ -344,3 +346,140 @@ def test_clusters_survive_the_matching_of_items() -> None:
     found = paired_test(metric, first, fewer)
     assert found.n == 80
     assert found.freedom <= 9
+
+
+# By hand ------------------------------------------------------------------------------------------
+
+
+def test_a_difference_without_a_level_is_that_of_five_percent_and_eighty_percent_power() -> None:
+    difference = Difference(0.5, 0.2, 9.0, 10)
+    assert difference.interval() == difference.interval(0.95)
+    half = 0.2 * t.ppf(0.975, 9)
+    assert difference.interval() == pytest.approx((0.5 - half, 0.5 + half))
+    assert difference.detectable() == pytest.approx(0.2 * (t.ppf(0.975, 9) + t.ppf(0.8, 9)))
+    assert difference.pvalue() == pytest.approx(2 * t.sf(2.5, 9))
+    assert replace(difference, value=-0.5).pvalue() == pytest.approx(2 * t.sf(2.5, 9))
+    assert difference.pvalue_below(0.3) == pytest.approx(t.sf(1, 9))
+
+
+def test_what_is_not_known_at_all_is_not_separable() -> None:
+    assert not Difference(0.0, 0.0, 5.0, 6).separable
+    assert Difference(np.nan, np.nan, 5.0, 6).pvalue() == 1.0
+    assert Difference(0.25, np.inf, 1.0, 1).pvalue() == 1.0
+    assert [Difference(0.5, 0.0, 5.0, 6).pvalue_below(bound) for bound in (0.25, 0.5, 0.75)] == [0, 0.5, 1]
+
+
+def test_degrees_of_freedom_of_items_and_seeds_together_are_satterthwaites() -> None:
+    random, n, metric = np.random.default_rng(11), 40, Metric("m", mean_of("x"))
+    ones = [samples(x=random.normal(size=n)) for _ in range(3)]
+    zeros = [samples(x=np.zeros(n)) for _ in range(3)]
+    found = paired_over_seeds(metric, ones, zeros)
+    averaged = samples(x=np.mean([one["x"] for one in ones], axis=0))
+    items = paired_test(metric, averaged, zeros[0])
+    of_seeds = np.var([one["x"].mean() for one in ones], ddof=1) / 3
+    assert found.error == pytest.approx((items.error**2 + of_seeds) ** 0.5)
+    wanted = found.error**4 / (items.error**4 / items.freedom + of_seeds**2 / 2)
+    assert found.freedom == pytest.approx(wanted)
+
+
+def test_outcomes_have_as_many_degrees_of_freedom_as_items_less_one() -> None:
+    metric, random = Metric("m", mean_of("x")), np.random.default_rng(12)
+    first, second = (samples(x=random.random(30) < chance) for chance in (0.9, 0.5))
+    found = paired_test(metric, first, second)
+    gaps = first["x"].astype(float) - second["x"]
+    variance = gaps.var(ddof=1) / 30 * (30 / 32) ** 2 + 2 / 32**2
+    assert (found.error, found.freedom) == (pytest.approx(variance**0.5), 29.0)
+    one = paired_test(metric, samples(x=np.ones(1, bool)), samples(x=np.ones(1, bool)))
+    assert one.freedom == 1
+
+
+def test_classes_of_one_item_have_only_their_pseudo_items() -> None:
+    metric, label = Metric("m", mean_per_class_of("x", "label")), np.array([0, 0, 0, 1, 2, 3, 3])
+    first, second = np.array([1, 1, 0, 1, 0, 1, 0], bool), np.array([0, 1, 0, 0, 0, 0, 0], bool)
+    found = paired_test(metric, samples(x=first, label=label), samples(x=second, label=label))
+    # Gaps of class 0 are 1, 0, 0: their variance is 1/3; those of class 3 are 1, 0: 1/2.
+    parts = np.array([(1 / 3 / 3) * (3 / 5) ** 2 + 2 / 25, 2 / 9, 2 / 9, 1 / 2 / 2 * (2 / 4) ** 2 + 2 / 16])
+    assert found.error == pytest.approx(parts.sum() ** 0.5 / 4)
+    assert found.freedom == pytest.approx(parts.sum() ** 2 / (parts**2 / [2, 1, 1, 1]).sum())
+    assert found.value == pytest.approx((1 / 3 + 1 + 1 / 2) / 4)
+
+
+def test_a_probe_without_items_that_differ_still_has_the_doubt_of_its_seeds() -> None:
+    metric = Metric("m", mean_of("x"))
+    ones = [samples(x=np.full(6, value)) for value in (0.25, 0.5)]
+    found = paired_over_seeds(metric, ones, [samples(x=np.zeros(6))] * 2)
+    assert (found.value, found.error, found.freedom) == pytest.approx((0.375, 0.125, 1.0))
+
+
+def test_no_runs_are_refused() -> None:
+    with pytest.raises(ContractError, match="0 with 0 runs"):
+        paired_over_seeds(Metric("m", mean_of("x")), [], [])
+    both = [samples(x=np.zeros(2))]
+    with pytest.raises(ContractError, match="1 with 0 runs"):
+        paired_over_seeds(Metric("m", mean_of("x")), both, [])
+
+
+def test_items_of_other_runs_are_matched_whatever_their_order() -> None:
+    metric, ids = Metric("m", mean_of("x")), ["a", "b", "c", "d"]
+    first = Samples(ids, {"x": np.array([1.0, 2, 3, 4])})
+    second = Samples(["d", "b", "a"], {"x": np.array([4.0, 0, 1])})
+    found = paired_test(metric, first, second)
+    # Items a, b and d: gaps 0, 2 and 0.
+    assert (found.n, found.value) == (3, pytest.approx(2 / 3))
+    assert found.error == pytest.approx((np.var([0, 2, 0], ddof=1) / 3) ** 0.5)
+
+
+@pytest.mark.parametrize("kind", ["right or wrong", "numbers"])
+def test_equal_runs_share_one_rank_and_clear_steps_do_not(kind: str) -> None:
+    ids, metric = tuple(f"item{i}" for i in range(40)), Metric("m", mean_of("x"))
+    rows = [np.arange(40) < right for right in (40, 40, 20, 20, 0)]
+    runs = [Samples(ids, {"x": row if kind == "right or wrong" else 0.25 + row * 1.5}) for row in rows]
+    assert leaders(metric, runs) == [0, 0, 2, 2, 4]
+    assert leaders(metric, runs[:1]) == [0]
+    assert leaders(metric, runs[:2]) == [0, 0]
+
+
+def test_holm_keeps_the_order_of_equal_values_and_stops_at_one() -> None:
+    assert holm([0.5, 0.02, 0.02]).tolist() == [0.5, 0.06, 0.06]
+    assert holm([0.3, 0.6, 0.2]).tolist() == pytest.approx([0.6, 0.6, 0.6])
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float64])
+def test_outcomes_are_outcomes_whatever_their_type(kind: type) -> None:
+    metric, random = Metric("m", mean_of("x")), np.random.default_rng(12)
+    first, second = (random.random(30) < chance for chance in (0.9, 0.5))
+    found = paired_test(metric, *(samples(x=side.astype(kind)) for side in (first, second)))
+    assert found == paired_test(metric, samples(x=first), samples(x=second))
+    discordant = int((first & ~second).sum()), int((second & ~first).sum())
+    assert mcnemar_outcomes(metric, *(samples(x=side.astype(kind)) for side in (first, second))) == discordant
+    # Of two runs that are no outcomes, one alone does not make the pair one.
+    other = samples(x=np.linspace(0, 1, 30))
+    assert mcnemar_outcomes(metric, samples(x=first.astype(kind)), other) is None
+    assert mcnemar_outcomes(metric, other, samples(x=first.astype(kind))) is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_leaders_of_few_items_are_those_found_one_by_one(seed: int) -> None:
+    random, count = np.random.default_rng(seed), 4 + seed
+    ids, metric = tuple(f"item{i}" for i in range(count)), Metric("m", mean_of("x"))
+    hard = random.random(count)
+    levels = np.linspace(1.4, 0.0, 10)
+    rows = {
+        "outcomes": [hard < level + random.normal(0, 0.1, count) for level in levels],
+        "numbers": [random.random(count) * 0.3 + level for level in levels],
+    }
+    rows["both"] = [rows["outcomes" if place % 3 else "numbers"][place] for place in range(10)]
+    for values in rows.values():
+        runs = [Samples(ids, {"x": row}) for row in values]
+        assert leaders(metric, runs) == one_by_one(metric, runs)
+
+
+def test_the_error_of_a_difference_is_shrunk_by_class() -> None:
+    random, below = np.random.default_rng(13), np.ones((40, 3))
+    below[3:, 2] = 0
+    sides = [below * random.random((40, 3)) for _ in range(2)]
+    found = paired_test(Metric("m", mean_ratio_of("a", "b")), *(samples(a=above, b=below) for above in sides))
+    gaps, carriers = sides[0] - sides[1], below.sum(axis=0)
+    # Without one of m items a mean moves by the item's distance from it, divided by m - 1; three classes.
+    moves = below * (gaps - gaps.sum(axis=0) / carriers) / (carriers - 1) / 3
+    assert found.error == pytest.approx(by_parts(moves, carriers.tolist(), difference=True) ** 0.5)

@@ -9,7 +9,7 @@ from PIL import Image
 from ssleval.core.targets import Views
 from ssleval.datasets.scenes import pairs
 from ssleval.datasets.scenes.draw import Draw
-from ssleval.metrics.reprojection import depth_at, errors, seen_by_both, turned
+from ssleval.metrics.reprojection import Seen, depth_at, errors, lifted, projected, seen_by_both, turned
 
 SIDE = 96
 
@@ -111,3 +111,51 @@ def test_the_angle_between_cameras() -> None:
     motion[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
     assert turned(motion) == pytest.approx(np.degrees(0.3))
     assert turned(np.eye(4)) == 0
+    assert turned(np.diag([1.0, -1, -1, 1])) == pytest.approx(180)
+    # Rounding takes the cosine beyond 1 at either end.
+    assert turned(np.diag([1 + 1e-12, 1, 1, 1])) == 0
+    assert turned(np.diag([1.0, -1, -1 - 1e-12, 1])) == pytest.approx(180)
+
+
+def test_a_point_has_the_depth_of_the_pixel_that_it_lies_in() -> None:
+    depth = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    points = np.array([[0, 0], [2.99, 1.99], [1, 1], [3, 0], [0, 2], [-0.01, 0], [0, -0.01], [2.5, 0.5]])
+    assert depth_at(depth, points).tolist() == [1, 6, 5, 0, 0, 0, 0, 3]
+
+
+def test_a_camera_by_hand() -> None:
+    matrix = np.array([[10.0, 0, 20], [0, 5, 30], [0, 0, 1]])
+    surface = lifted(np.array([[30.0, 40]]), np.array([3.0]), matrix)
+    assert surface == pytest.approx(np.array([[3.0, 6, 3]]))
+    assert projected(surface, matrix) == pytest.approx(np.array([[30.0, 40]]))
+
+
+def wall(second: float = 2.0, ahead: float = 0.0) -> Views:
+    """A wall two metres before the first camera; the depth that the second measures, and its motion."""
+    matrix, motion = np.array([[8.0, 0, 4], [0, 8, 3], [0, 0, 1]]), np.eye(4)
+    motion[2, 3] = ahead
+    depths = np.full((6, 8), 2, np.float32), np.full((6, 8), second, np.float32)
+    return Views(("a", "b"), Image.new("RGB", (8, 6)), depths, (matrix, matrix), motion)
+
+
+def test_depths_that_differ_by_the_tolerance_agree() -> None:
+    for second, shown in ((2.0, 12), (2.25, 12), (1.75, 12), (2.26, 0), (1.74, 0)):
+        assert len(seen_by_both(wall(second), 2, 0.25).points) == shown
+    np.testing.assert_array_equal(
+        seen_by_both(wall(), 3, 0.0).points, [[x + 0.5, y + 0.5] for y in (1, 4) for x in (1, 4, 7)]
+    )
+
+
+def test_a_point_in_the_plane_of_the_second_camera_is_not_seen() -> None:
+    assert not len(seen_by_both(wall(ahead=-2.0), 2, 100.0).points)
+    assert len(seen_by_both(wall(ahead=2.0), 2, 100.0).points) == 12
+
+
+def test_errors_at_a_place_without_depth_are_infinite_and_others_by_hand() -> None:
+    views = wall()
+    seen = Seen(
+        np.zeros((2, 2)), np.array([[4.5, 3.5], [0.5, 0.5]]), np.array([[0.125, 0.125, 2.0], [0, 0, 2]])
+    )
+    pixels, metres = errors(np.array([[4.5, 5.5], [8.5, 0.5]]), seen, views)
+    assert pixels == pytest.approx([2.0, 8.0])
+    assert metres == pytest.approx([0.5, np.inf])

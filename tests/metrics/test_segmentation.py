@@ -9,7 +9,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from ssleval.core import IGNORED, Metric, Samples
 from ssleval.errors import ContractError
 from ssleval.metrics.intervals import estimates
-from ssleval.metrics.segmentation import best_jaccard, confusion, matched_mean_iou_of, overlap
+from ssleval.metrics.segmentation import (
+    best_jaccard,
+    confusion,
+    matched_mean_iou_of,
+    matched_overlap,
+    overlap,
+)
 from ssleval.metrics.stats import mean_ratio_of, ratio_of
 
 CLASSES = 5
@@ -114,3 +120,46 @@ def test_best_jaccard_is_that_of_scikit_learn() -> None:
     ]
     assert best_jaccard(masks, objects).tolist() == pytest.approx(expected)
     assert best_jaccard(masks, np.full((9, 11), 255, np.uint8)).tolist() == []
+
+
+def test_matching_by_blocks_of_draws_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (7, 3, 3))
+    weights = np.random.default_rng(1).integers(0, 3, (10, 7)).astype(float)
+    whole = matched(counts, weights)
+    for at_once in (1, 4 * 9):
+        monkeypatch.setattr("ssleval.metrics.segmentation._NUMBERS", at_once)
+        np.testing.assert_array_equal(matched(counts, weights), whole)
+
+
+def test_classes_run_from_zero_to_one_less_than_their_number() -> None:
+    ends, ignored = np.array([[0, CLASSES - 1]]), np.full((1, 2), IGNORED)
+    assert np.flatnonzero(confusion(ends, ends, CLASSES)).tolist() == [0, CLASSES**2 - 1]
+    assert not confusion(ends, ignored, CLASSES).any()
+    for wrong in (-1, CLASSES):
+        with pytest.raises(ContractError, match="true classes"):
+            confusion(ends, np.array([[0, wrong]]), CLASSES)
+        with pytest.raises(ContractError, match="predicted classes"):
+            confusion(np.array([[0, wrong]]), ends, CLASSES)
+
+
+def test_ignored_pixels_are_background_to_every_object() -> None:
+    objects = np.array([[1, IGNORED, 0, 1]], np.uint8)
+    masks = np.array([[[True, True, False, False]]])
+    assert best_jaccard(masks, objects).tolist() == [pytest.approx(1 / 3)]
+
+
+def test_a_class_of_one_pixel_counts() -> None:
+    assert matched(np.array([[[1, 0], [0, 5]]]))[0] == 1.0
+    assert matched_overlap(np.array([[[1, 0], [0, 5]]]))[2].all()
+    assert matched(np.array([[[1, 0], [3, 3]]]))[0] == pytest.approx((1 / 4 + 3 / 6) / 2)
+
+
+def test_matched_intersections_and_unions_have_the_ratio_of_the_score() -> None:
+    # Image by image; class 1 is predicted as class 0, and class 2 is in no mask.
+    counts = np.array([[[0, 3, 1], [4, 0, 0], [0, 0, 0]], [[1, 2, 0], [5, 1, 2], [0, 0, 0]]])
+    above, below, occurring = matched_overlap(counts)
+    assert occurring.tolist() == [True, True, False]
+    assert above.tolist() == [[3, 4], [2, 5]]
+    # Pixels of the class, and those predicted as it, less those that are both.
+    assert below.tolist() == [[4 + 3 - 3, 4 + 4 - 4], [3 + 3 - 2, 8 + 6 - 5]]
+    assert (above.sum(0) / below.sum(0)).mean() == pytest.approx(matched(counts)[0])

@@ -5,6 +5,7 @@ import pytest
 
 from ssleval.errors import DataError
 from ssleval.metrics.spectrum import (
+    Spectrum,
     alpha_req,
     dead_dimensions,
     effective_rank,
@@ -116,3 +117,99 @@ def test_what_has_no_spectrum_is_refused() -> None:
         eigenspectrum(np.ones((1, 3), np.float32), centred=True)
     with pytest.raises(DataError, match="alpha-ReQ"):
         alpha_req(eigenspectrum(matrix(d=5), centred=True), 11, 50)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_blocks_of_rows_change_no_spectrum(monkeypatch: pytest.MonkeyPatch, *, centred: bool) -> None:
+    whole = eigenspectrum(matrix(50, 6), centred=centred)
+    monkeypatch.setattr("ssleval.metrics.spectrum._ROWS", 7)
+    blocks = eigenspectrum(matrix(50, 6), centred=centred)
+    np.testing.assert_allclose(blocks.values, whole.values, rtol=1e-9)
+    np.testing.assert_allclose(blocks.squares, whole.squares, rtol=1e-6, atol=1e-12)
+
+
+def test_more_images_than_are_compared_at_a_time_have_the_same_uniformity() -> None:
+    features = matrix(1100, 4)
+    found = uniformity(features, t=2.0, limit=1100, seed=0)
+    assert found.mean() == pytest.approx(uniformity_of(features), rel=1e-6)
+    # With one image more than the limit, one is left out.
+    assert np.isnan(uniformity(features, t=2.0, limit=1099, seed=0)).sum() == 1
+
+
+def test_two_images_or_two_directions_are_enough() -> None:
+    two = eigenspectrum(np.array([[1.0, 0, 0], [0, 2.0, 0]]), centred=False)
+    assert two.values == pytest.approx([2.0, 0.5])
+    assert effective_rank(two).mean() == pytest.approx(np.exp(-(2 / 3) * np.log(2 / 3) + np.log(3) / 3))
+    assert variance_explained(two, 1).mean() == pytest.approx(0.8)
+    # Log 4 over log 2.
+    assert alpha_req(two, 1, 2).mean() == pytest.approx(2)
+    with pytest.raises(DataError, match="alpha-ReQ needs two of 2"):
+        alpha_req(two, 2, 9)
+
+
+def test_small_features_have_the_spectrum_of_large_ones() -> None:
+    large, small = (eigenspectrum(scale * matrix(), centred=True) for scale in (1.0, 1e-9))
+    assert effective_rank(small).mean() == pytest.approx(effective_rank(large).mean(), rel=1e-6)
+    assert len(small.values) == len(large.values) == 24
+
+
+def test_a_direction_of_rounding_errors_is_none() -> None:
+    features = np.random.default_rng(0).standard_normal((40, 3))
+    for small, directions in ((1e-5, 3), (1e-7, 2)):
+        assert len(eigenspectrum(features * [1, 1, small], centred=True).values) == directions
+
+
+def test_images_of_nothing_count_as_orthogonal_to_all() -> None:
+    features = np.array([[1.0, 0], [0.0, 1.0], [0.0, 0.0]])
+    # Every pair has cosine 0, so distance 2 squared of the unit sphere: the log is -2 t.
+    assert uniformity(features, t=1.5, limit=9, seed=0).mean() == pytest.approx(-3.0)
+
+
+def test_differences_of_rounding_errors_are_none() -> None:
+    with pytest.raises(DataError, match="same features"):
+        eigenspectrum(1e-14 * matrix(), centred=True)
+
+
+def test_influences_average_to_zero_whatever_the_derivatives() -> None:
+    squares = np.array([[1.0, 5.0], [3.0, 1.0]])
+    found = Spectrum(squares.mean(axis=0), squares).contributions(7.0, np.array([10.0, 1.0]))
+    assert found.tolist() == [7 - 10 + 2, 7 + 10 - 2]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_contributions_are_what_the_score_loses_without_the_image(name: str) -> None:
+    reference, ours = NUMBERS[name]
+    features = matrix()
+    found = ours(features)
+    for image in (int(found.argmin()), int(found.argmax())):
+        lost = 399 * (reference(features) - reference(np.delete(features, image, axis=0)))
+        # The influence is the first order of it; of the image farthest out the second shows.
+        assert found[image] - found.mean() == pytest.approx(lost, rel=0.2)
+
+
+def rank_of_values(values: np.ndarray) -> float:
+    share = values**0.5 / (values**0.5).sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def alpha_of_values(values: np.ndarray) -> float:
+    ranks = np.arange(3, 21)
+    return float(-np.polyfit(np.log(ranks), np.log(values[2:20]), 1, w=ranks**-0.5)[0])
+
+
+BY_VALUES: dict[str, tuple[Callable[[np.ndarray], float], Callable[[Spectrum], np.ndarray]]] = {
+    "rank": (rank_of_values, effective_rank),
+    "alpha": (alpha_of_values, lambda spectrum: alpha_req(spectrum, 3, 20)),
+    "explained": (lambda values: float(values[:4].sum() / values.sum()), lambda s: variance_explained(s, 4)),
+}
+
+
+@pytest.mark.parametrize("name", BY_VALUES)
+def test_contributions_are_derivatives_toward_the_image(name: str) -> None:
+    score, ours = BY_VALUES[name]
+    spectrum, step = eigenspectrum(matrix(60), centred=True), 1e-6
+    found = ours(spectrum)
+    for image in (0, 17, 59):
+        toward = spectrum.values + step * (spectrum.squares[image] - spectrum.values)
+        change = (score(toward) - score(spectrum.values)) / step
+        assert found[image] - found.mean() == pytest.approx(change, rel=1e-3, abs=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssleval.errors import ContractError
-from ssleval.metrics.video import boundary, contour_f, decay, recall, region_j
+from ssleval.metrics.video import boundary, contour_f, decay, object_scores, recall, region_j
 
 
 def blob(seed: int, height: int = 24, width: int = 31) -> np.ndarray:
@@ -102,3 +102,51 @@ def test_decay_is_first_minus_last_quarter() -> None:
     assert decay(np.array([0.7])) == 0.0
     with pytest.raises(ContractError, match="no frames"):
         decay(np.zeros(0))
+
+
+def test_every_object_is_scored_on_its_own_over_all_frames() -> None:
+    targets = [np.zeros((24, 31), np.uint8) for _ in range(5)]
+    masks = [mask.copy() for mask in targets]
+    for frame, (target, mask) in enumerate(zip(targets, masks, strict=True)):
+        target[blob(frame)], mask[blob(frame + frame // 2)] = 1, 1
+        target[3:9, 20:28], mask[3 + frame : 9 + frame, 20:28] = 2, 2
+    scores = dict(object_scores(iter(targets), iter([*masks, masks[0]]), [2, 1], 0.03))
+    assert list(scores) == [2, 1]
+    for number, found in scores.items():
+        pairs = [(mask == number, target == number) for mask, target in zip(masks, targets, strict=True)]
+        j = np.array([(ours & true).sum() / (ours | true).sum() for ours, true in pairs])
+        f = np.array([naive_f(ours, true, 0.03) for ours, true in pairs])
+        assert found == pytest.approx(
+            {
+                "j_and_f": (j.mean() + f.mean()) / 2,
+                "j": j.mean(),
+                "f": f.mean(),
+                "j_recall": (j > 0.5).mean(),
+                "f_recall": (f > 0.5).mean(),
+                # Quarters of five frames: the first two, the last two.
+                "j_decay": j[:2].mean() - j[3:].mean(),
+                "f_decay": f[:2].mean() - f[3:].mean(),
+            }
+        )
+    assert scores[1] != scores[2]
+    # Without another tolerance it is DAVIS's, 0.008 of the diagonal: one pixel here.
+    of_davis = dict(object_scores(targets, masks, [2]))[2]
+    shifted = [naive_f(mask == 2, target == 2, 0.008) for mask, target in zip(masks, targets, strict=True)]
+    assert of_davis["f"] == pytest.approx(np.mean(shifted))
+
+
+def test_neighbouring_contours_match_up_to_the_radius_and_no_farther() -> None:
+    for apart, radius in ((1, 1), (2, 1), (2, 2), (3, 2)):
+        lines = np.zeros((2, 30, 40), bool)
+        lines[0, :, :10] = lines[1, :, : 10 + apart] = True
+        # The diagonal is 50 pixels.
+        assert contour_f(lines[0], lines[1], radius / 50) == float(apart <= radius)
+    lines = np.zeros((2, 60, 80), bool)
+    # 0.008 of a diagonal of 100 pixels is one pixel.
+    lines[0, :, :10] = lines[1, :, :12] = True
+    assert (contour_f(lines[0], lines[1]), contour_f(lines[0], lines[0])) == (0.0, 1.0)
+
+
+def test_quarters_that_end_between_frames_end_at_the_later_one() -> None:
+    # Of three frames, quarters end at 1, 1.5, 2, 2.5 and 3: the first two frames, and the last.
+    assert decay(np.array([1.0, 0.5, 0.25])) == 0.75 - 0.25
