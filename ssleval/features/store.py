@@ -291,13 +291,18 @@ class Writer:
         self._flushed = time.perf_counter()
 
     def write(self, column: Column, batch: int, rows: Shaped[np.ndarray, "b ..."]) -> None:
-        """Write all rows of one batch; where the disk refuses, earlier batches are kept."""
+        """Write all rows of one batch, and mark its images that could not be decoded, whose rows are NaN.
+
+        Where the disk refuses, earlier batches are kept.
+        """
         file, span = self._stored.data(column), self._stored.rows(batch)
         rows = np.ascontiguousarray(rows, dtype=file.dtype)
         assert rows.shape == (len(span), *column.row)
         checksum = crc32(rows.data.cast("B"))
         with disk(file.path):
             file.write(self._descriptors[file.path], span.start, rows)
+        for row in np.flatnonzero(~decodable(rows)).tolist():
+            self._stored.mark(span.start + row, np.zeros(1, dtype=bool))
         self._record(column, batch, WRITTEN | checksum)
         self._unflushed.setdefault(column, {})[batch] = checksum
         if time.perf_counter() - self._flushed >= SYNC_SECONDS:
