@@ -167,6 +167,8 @@ def _write(
     rows = stored.rows(decoded.batch)
     kept = np.array([row not in decoded.corrupt for row in rows], dtype=bool)
     ids = [split.ids[row] for row in rows if row not in decoded.corrupt]
+    for row in decoded.corrupt:
+        stored.mark(row, np.zeros(1, dtype=bool))
     for column, values in features.items():
         full = np.full((len(rows), *column.row), np.nan, dtype=column.dtype)
         if values is not None:

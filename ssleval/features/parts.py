@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, BinaryIO
 from zlib import crc32
@@ -31,7 +32,7 @@ from ssleval.core.files import write_atomically
 from ssleval.errors import DataError
 from ssleval.features import store
 from ssleval.features.arrays import disk, fits, write_at
-from ssleval.features.store import Column, StoredPass
+from ssleval.features.store import Column, StoredPass, decodable
 
 FOLDER = "parts"
 
@@ -57,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Part:
-    """What one process extracts of a pass that another process leads: `extract` takes it in place of one."""
+    """What one process extracts of a pass that another process leads; `extract` takes either."""
 
     def __init__(self, folder: Path, rank: int, plan: Plan) -> None:
         self.folder = folder
@@ -79,9 +80,12 @@ class Part:
         valid[self.plan.corrupt] = False
         return valid
 
+    def mark(self, row: int, flags: Bool[np.ndarray, " m"]) -> None:
+        """Leave it to `merge` to mark images that could not be decoded: their rows are NaN."""
+
     @contextmanager
     def writer(self, columns: Sequence[Column]) -> Generator["PartWriter"]:
-        """Open files of this process for ``columns``; batches are on the disk on exit, also after an error."""
+        """Open files of this process for ``columns``; they are flushed on exit, also after an error."""
         with ExitStack() as stack:
             files: dict[Column, BinaryIO] = {}
             for column in columns:
@@ -137,7 +141,9 @@ def share_out(stored: StoredPass, columns: Sequence[Column], world: int) -> int:
         DataError: there is no room for the features, with those of one process twice while they are merged.
     """
     pending = {column: stored.pending(column) for column in columns}
-    sizes = [len(left) * stored.batch_size * stored.data(column).row_bytes for column, left in pending.items()]
+    sizes = [
+        len(left) * stored.batch_size * stored.data(column).row_bytes for column, left in pending.items()
+    ]
     fits(stored.folder, sum(sizes) + max(sizes) // world)
     plan = Plan(
         images=stored.images,
@@ -200,27 +206,32 @@ def merge(stored: StoredPass) -> None:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _move(stored: StoredPass, column: Column, file: BinaryIO) -> None:
+def _move(stored: StoredPass, column: Column, file: BufferedReader) -> None:
     pending, journal = set(stored.pending(column)), stored.journal(column).path
     with stored.writer([column]) as writer:
         for batch, rows in _batches(stored, column, file):
             if batch in pending:
+                for row in np.flatnonzero(~decodable(rows)).tolist():
+                    stored.mark(stored.rows(batch)[row], np.zeros(1, dtype=bool))
                 writer.write(column, batch, rows)
     with disk(journal), journal.open("r+b") as opened:
         os.fsync(opened.fileno())
 
 
 def _batches(
-    stored: StoredPass, column: Column, file: BinaryIO
+    stored: StoredPass, column: Column, file: BufferedReader
 ) -> Iterator[tuple[int, Shaped[np.ndarray, "b ..."]]]:
     """Yield batches that match their checksums, in memory that the next one takes over."""
-    memory = np.empty((min(stored.batch_size, stored.images), *column.row), dtype=column.dtype)
+    whole = os.fstat(file.fileno()).st_size // stored.data(column).row_bytes
+    memory = np.empty((min(stored.batch_size, stored.images, whole), *column.row), dtype=column.dtype)
     while len(head := file.read(_BATCH.size + _PROOF.size)) == _BATCH.size + _PROOF.size:
         batch, checksum = _BATCH.unpack_from(head)
         if crc32(head[: _BATCH.size]) != _PROOF.unpack_from(head, _BATCH.size)[0] or batch >= stored.batches:
             # Where the next batch begins is not known.
             return
         rows = memory[: len(stored.rows(batch))]
+        if len(rows) < len(stored.rows(batch)):
+            return
         if file.readinto(content := rows.data.cast("B")) == len(content) and crc32(content) == checksum:
             yield batch, rows
 
@@ -256,4 +267,4 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.05)
         for parent in reversed(path.parents[:5]):
             with suppress(OSError):
-                os.listdir(parent)
+                os.listdir(parent)  # noqa: PTH208

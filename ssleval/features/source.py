@@ -284,7 +284,7 @@ class FeatureSource:
             self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
 
     def _share(self, pass_: Pass, stored: StoredPass | None, shard: Shard) -> StoredPass | Part:
-        """Return what this process writes: the leader the pass itself, each of the others a part of its own."""
+        """Return what this process writes: the leader the pass itself, the others a part of their own."""
         if stored is not None and shard.world == 1:
             return stored
         columns = tuple(pass_.columns(self.backbone).values())

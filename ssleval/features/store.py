@@ -6,7 +6,8 @@ written, then a flag and their crc32; a second flag is set once the rows are flu
 written but not flushed when a process was killed count only if they match their crc32, so that neither a kill
 nor a power cut costs more than the batches in progress. What is read is compared with its crc32 once in every
 process. Batches keep the boundaries that the pass began with:
-an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN.
+an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN. One
+process writes these files; what others extract of the pass comes by way of `parts`.
 """
 
 import json
@@ -291,18 +292,13 @@ class Writer:
         self._flushed = time.perf_counter()
 
     def write(self, column: Column, batch: int, rows: Shaped[np.ndarray, "b ..."]) -> None:
-        """Write all rows of one batch, and mark its images that could not be decoded, whose rows are NaN.
-
-        Where the disk refuses, earlier batches are kept.
-        """
+        """Write all rows of one batch; where the disk refuses, earlier batches are kept."""
         file, span = self._stored.data(column), self._stored.rows(batch)
         rows = np.ascontiguousarray(rows, dtype=file.dtype)
         assert rows.shape == (len(span), *column.row)
         checksum = crc32(rows.data.cast("B"))
         with disk(file.path):
             file.write(self._descriptors[file.path], span.start, rows)
-        for row in np.flatnonzero(~decodable(rows)).tolist():
-            self._stored.mark(span.start + row, np.zeros(1, dtype=bool))
         self._record(column, batch, WRITTEN | checksum)
         self._unflushed.setdefault(column, {})[batch] = checksum
         if time.perf_counter() - self._flushed >= SYNC_SECONDS:

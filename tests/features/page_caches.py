@@ -156,7 +156,7 @@ class Cluster:
             self.mine.rank, self.mine.calls = rank, 0
             try:
                 works[rank]()
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 ends[rank] = error
             self.gone |= ends[rank] is not None
             self.live.remove(rank)
@@ -243,7 +243,7 @@ class Cluster:
         return None
 
     def of_descriptor(self, descriptor: int) -> tuple[Machine, Path] | None:
-        return self.place(os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)"))
+        return self.place(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Have files of the machines, and numbers between processes, go through here."""
@@ -277,7 +277,7 @@ class Cluster:
 
     def fetch_children(self, machine: Machine, name: Path) -> None:
         folder = self.server.root / name
-        there = [name / child for child in os.listdir(folder)] if folder.is_dir() else []
+        there = [name / child.name for child in folder.iterdir()] if folder.is_dir() else []
         for child in {*there, *(child for child in machine.known if child.parent == name)}:
             machine.fetch(child)
 

@@ -1,11 +1,15 @@
 """Several processes that extract one pass, on machines that share no more than a network file system."""
 
+import errno
 import json
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -25,7 +29,7 @@ from tests.features.feature_fakes import (
     request_of,
     split_of,
 )
-from tests.features.feature_processes import finish, meeting, start
+from tests.features.feature_processes import meeting, start
 from tests.features.page_caches import Cluster, Killed, Machine
 
 IMAGES = 32
@@ -196,9 +200,13 @@ def test_a_process_waits_for_what_its_machine_does_not_show_yet(
     assert listed[-3:] == ["pass", "parts", f"{token:016x}"]
 
 
+def nothing(_: Path) -> list[Path]:
+    return []
+
+
 def test_what_does_not_arrive_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cluster = cluster_of(tmp_path, monkeypatch, 2, 0)
-    monkeypatch.setattr(parts, "_files", lambda _: [])
+    monkeypatch.setattr(parts, "_files", nothing)
     ends, _ = extract(cluster, cluster.machines)
     assert "what another process wrote there does not appear here" in str(ends[0])
     assert isinstance(ends[1], Exception)
@@ -257,6 +265,14 @@ def claim(path: Path, **fields: object) -> None:
     path.write_bytes(json.dumps(json.loads(line) | fields).encode() + b"\n" + rest)
 
 
+def renumber(path: Path, batch: int) -> None:
+    """Give the second batch another number, and a head that is right about it."""
+    content = path.read_bytes()
+    place = content.index(b"\n") + 1 + BATCH_BYTES
+    head = struct.pack("<QL", batch, crc32(content[place + HEAD :][: 4 * 32]))
+    path.write_bytes(content[:place] + head + struct.pack("<L", crc32(head)) + content[place + HEAD :])
+
+
 def link(path: Path) -> None:
     moved = path.parents[3] / "elsewhere"
     path.rename(moved)
@@ -283,21 +299,23 @@ def pipe(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "left"),
     [
-        (lambda path: cut(path, 3 * BATCH_BYTES - 2 * 32), [0, 2, 4]),
-        (lambda path: cut(path, 3 * BATCH_BYTES - 2 * 32 - 1), [0, 2, 4, 5]),
-        (lambda path: cut(path, BATCH_BYTES + 1), [0, 2, 3, 4, 5]),
-        (lambda path: cut(path, 0), [0, 1, 2, 3, 4, 5]),
-        (lambda path: path.write_bytes(b""), [0, 1, 2, 3, 4, 5]),
-        (lambda path: path.write_bytes(bytes(9000)), [0, 1, 2, 3, 4, 5]),
+        (partial(cut, size=3 * BATCH_BYTES - 2 * 32), [0, 2, 4]),
+        (partial(cut, size=3 * BATCH_BYTES - 2 * 32 - 1), [0, 2, 4, 5]),
+        (partial(cut, size=BATCH_BYTES + 1), [0, 2, 3, 4, 5]),
+        (partial(cut, size=0), [0, 1, 2, 3, 4, 5]),
+        (partial(Path.write_bytes, data=b""), [0, 1, 2, 3, 4, 5]),
+        (partial(Path.write_bytes, data=bytes(9000)), [0, 1, 2, 3, 4, 5]),
         # A wrong row costs its batch; after a wrong head nothing can be found.
-        (lambda path: flip(path, BATCH_BYTES + HEAD), [0, 2, 3, 4]),
-        (lambda path: flip(path, BATCH_BYTES), [0, 2, 3, 4, 5]),
-        (lambda path: flip(path, BATCH_BYTES + 9), [0, 2, 3, 4, 5]),
-        (lambda path: claim(path, **{"pass": "f" * 40}), [0, 1, 2, 3, 4, 5]),
-        (lambda path: claim(path, created="2025-01-01T00:00:00Z"), [0, 1, 2, 3, 4, 5]),
-        (lambda path: claim(path, batch_size=2), [0, 1, 2, 3, 4, 5]),
-        (lambda path: claim(path, readout="gem"), [0, 1, 2, 3, 4, 5]),
-        (lambda path: claim(path, row=[4]), [0, 1, 2, 3, 4, 5]),
+        (partial(flip, place=BATCH_BYTES + HEAD), [0, 2, 3, 4]),
+        (partial(flip, place=BATCH_BYTES), [0, 2, 3, 4, 5]),
+        (partial(flip, place=BATCH_BYTES + 9), [0, 2, 3, 4, 5]),
+        (partial(renumber, batch=6), [0, 2, 3, 4, 5]),
+        (partial(renumber, batch=1 << 63), [0, 2, 3, 4, 5]),
+        (partial(claim, **{"pass": "f" * 40}), [0, 1, 2, 3, 4, 5]),
+        (partial(claim, created="2025-01-01T00:00:00Z"), [0, 1, 2, 3, 4, 5]),
+        (partial(claim, batch_size=2), [0, 1, 2, 3, 4, 5]),
+        (partial(claim, readout="gem"), [0, 1, 2, 3, 4, 5]),
+        (partial(claim, row=[4]), [0, 1, 2, 3, 4, 5]),
         (link, [0, 1, 2, 3, 4, 5]),
         (link_folder, [0, 1, 2, 3, 4, 5]),
         (link_all, [0, 1, 2, 3, 4, 5]),
@@ -334,9 +352,17 @@ def test_what_is_done_is_not_overwritten(tmp_path: Path):
 def test_room_is_asked_for_what_is_there_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stored = begun(tmp_path / "pass")
     needed: list[int] = []
-    monkeypatch.setattr(parts, "fits", lambda _, size: needed.append(size))
+
+    def fits(_: Path, size: int) -> None:
+        needed.append(size)
+
+    monkeypatch.setattr(parts, "fits", fits)
     parts.share_out(stored, [COLUMN], 3)
     assert needed == [6 * 4 * 32 * 4 // 3]
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_disk_that_fills_leaves_the_rest_to_be_merged_later(
@@ -345,7 +371,7 @@ def test_a_disk_that_fills_leaves_the_rest_to_be_merged_later(
     stored = begun(tmp_path / "pass")
     path = left_over(stored)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(DataError, match="No space left on device"):
             parts.merge(stored)
     assert path.exists()
