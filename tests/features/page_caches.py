@@ -143,13 +143,13 @@ class Cluster:
         self.turn: dict[int, threading.Semaphore] = {}
         self.live: list[int] = []
         self.gone = False
-        self.numbers: list[dict[int, Tensor]] = []
+        self.messages: list[dict[int, Any]] = []
 
     def run(self, works: Sequence[Callable[[], object]]) -> list[BaseException | None]:
         """Run one process for each function, rank by rank; return what each ended with."""
         ends: list[BaseException | None] = [None] * len(works)
         self.turn = {rank: threading.Semaphore(0) for rank in range(len(works))}
-        self.live, self.gone, self.numbers = list(range(len(works))), False, []
+        self.live, self.gone, self.messages = list(range(len(works))), False, []
 
         def work(rank: int) -> None:
             self.turn[rank].acquire()
@@ -211,18 +211,18 @@ class Cluster:
                 machine.forget(name)
                 machine.known.pop(name, None)
 
-    def gather(self, number: Tensor) -> list[Tensor]:
-        """Return what all processes gave in this exchange, by rank."""
+    def gather(self, message: Any) -> list[Any]:
+        """Return what all processes give in this exchange, by rank."""
         rank = self.rank
         assert rank is not None
         place, self.mine.calls = self.mine.calls, self.mine.calls + 1
-        self.numbers += [{} for _ in range(place + 1 - len(self.numbers))]
-        self.numbers[place][rank] = number.clone()
-        while len(self.numbers[place]) < len(self.turn):
+        self.messages += [{} for _ in range(place + 1 - len(self.messages))]
+        self.messages[place][rank] = message
+        while len(self.messages[place]) < len(self.turn):
             if self.gone:
                 raise ConnectionError("another process is gone")
             self.step()
-        return [self.numbers[place][other] for other in sorted(self.numbers[place])]
+        return [self.messages[place][other] for other in sorted(self.messages[place])]
 
     @contextmanager
     def within(self) -> Generator[None]:
@@ -258,10 +258,10 @@ class Cluster:
         patch.setattr(distributed, "broadcast", self.broadcast)
 
     def all_reduce(self, tensor: Tensor) -> None:
-        tensor.copy_(torch.stack(self.gather(tensor)).sum(0))
+        tensor.copy_(torch.stack(self.gather(tensor.clone())).sum(0))
 
     def broadcast(self, tensor: Tensor, _: int) -> None:
-        tensor.copy_(self.gather(tensor)[0])
+        tensor.copy_(self.gather(tensor.clone())[0])
 
     def fetching(self, call: Callable[..., Any], *, children: bool) -> Callable[..., Any]:
         def fetched(path: Any = ".", *rest: Any, **more: Any) -> Any:
