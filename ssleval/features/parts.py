@@ -29,10 +29,9 @@ from jaxtyping import Bool, Shaped
 from msgspec import Meta
 
 from ssleval.core.files import write_atomically
-from ssleval.errors import DataError
-from ssleval.features import store
+from ssleval.errors import ContractError, DataError
 from ssleval.features.arrays import disk, fits, write_at
-from ssleval.features.store import Column, StoredPass, decodable
+from ssleval.features.store import SYNC_SECONDS, Column, StoredPass, decodable
 
 FOLDER = "parts"
 
@@ -72,6 +71,11 @@ class Part:
 
     def pending(self, column: Column) -> list[int]:
         """Return the batches that the pass lacks, whoever extracts them."""
+        if column.name not in self.plan.pending:
+            raise ContractError(
+                f"{column.name}: the leading process extracts {', '.join(self.plan.pending)} only; give all "
+                "processes the same tasks and options"
+            )
         return self.plan.pending[column.name]
 
     def valid(self) -> Bool[np.ndarray, " n"]:
@@ -115,7 +119,7 @@ class PartWriter:
         head = _BATCH.pack(batch, crc32(rows.data.cast("B")))
         self._append(column, head + _PROOF.pack(crc32(head)))
         self._append(column, rows.data.cast("B"))
-        if time.perf_counter() - self._flushed >= store.SYNC_SECONDS:
+        if time.perf_counter() - self._flushed >= SYNC_SECONDS:
             self.commit()
 
     def commit(self) -> None:
@@ -141,9 +145,8 @@ def share_out(stored: StoredPass, columns: Sequence[Column], world: int) -> int:
         DataError: there is no room for the features, with those of one process twice while they are merged.
     """
     pending = {column: stored.pending(column) for column in columns}
-    sizes = [
-        len(left) * stored.batch_size * stored.data(column).row_bytes for column, left in pending.items()
-    ]
+    rows = {column: min(stored.images, len(left) * stored.batch_size) for column, left in pending.items()}
+    sizes = [rows[column] * stored.data(column).row_bytes for column in columns]
     fits(stored.folder, sum(sizes) + max(sizes) // world)
     plan = Plan(
         images=stored.images,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ssleval.core import FeatureRequest
-from ssleval.errors import DataError
+from ssleval.errors import ContractError, DataError
 from ssleval.features import FeatureSource, cache, parts, source
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass
@@ -349,6 +349,12 @@ def test_what_is_done_is_not_overwritten(tmp_path: Path):
     assert stored.pending(COLUMN) == [0, 2, 4]
 
 
+def test_a_readout_that_the_leader_does_not_extract_is_refused(tmp_path: Path):
+    part = parts.join(tmp_path / "pass", parts.share_out(begun(tmp_path / "pass"), [COLUMN], 2), 1)
+    with pytest.raises(ContractError, match="gem: the leading process extracts mean only"):
+        part.pending(Column("gem", (8,), "float32"))
+
+
 def test_room_is_asked_for_what_is_there_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stored = begun(tmp_path / "pass")
     needed: list[int] = []
@@ -358,7 +364,7 @@ def test_room_is_asked_for_what_is_there_twice(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(parts, "fits", fits)
     parts.share_out(stored, [COLUMN], 3)
-    assert needed == [6 * 4 * 32 * 4 // 3]
+    assert needed == [22 * 32 + 22 * 32 // 3]
 
 
 def full(*_: object) -> int:
