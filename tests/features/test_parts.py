@@ -339,6 +339,18 @@ def test_only_what_is_whole_and_of_this_pass_is_merged(
         assert list((tmp_path / "elsewhere").rglob("*.part"))
 
 
+def test_a_process_killed_before_its_first_row_leaves_nothing(tmp_path: Path):
+    wide = Column("wide", (1024,), "float32")
+    stored = begun(tmp_path / "pass")
+    stored.allocate([wide])
+    part = parts.join(stored.folder, parts.share_out(stored, [wide], 2), 1)
+    with part.writer([wide]) as writer:
+        writer.write(wide, 1, np.ones((4, 1024), dtype=np.float32))
+    cut(part.folder / "1-wide.part", HEAD)
+    parts.merge(stored)
+    assert stored.pending(wide) == [0, 1, 2, 3, 4, 5]
+
+
 def test_what_is_done_is_not_overwritten(tmp_path: Path):
     stored = begun(tmp_path / "pass")
     left_over(stored)
