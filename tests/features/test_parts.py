@@ -218,8 +218,8 @@ def opened(folder: Path) -> StoredPass:
     return stored
 
 
-def begun(folder: Path) -> StoredPass:
-    names = {"model": "tiny", "dataset": "noise", "split": "train", "created": "2026-01-01T00:00:00Z"}
+def begun(folder: Path, created: str = "2026-01-01T00:00:00Z") -> StoredPass:
+    names = {"model": "tiny", "dataset": "noise", "split": "train", "created": created}
     stored = StoredPass.begin(folder, {**names, "images": 22, "batch_size": 4})
     stored.allocate([COLUMN])
     return stored
@@ -273,6 +273,12 @@ def renumber(path: Path, batch: int) -> None:
     path.write_bytes(content[:place] + head + struct.pack("<L", crc32(head)) + content[place + HEAD :])
 
 
+def of_an_earlier_beginning(path: Path) -> None:
+    """Put what another group extracted before the pass was begun anew in place of it."""
+    before = begun(path.parents[3] / "before" / "pass", created="2025-01-01T00:00:00Z")
+    left_over(before).replace(path)
+
+
 def link(path: Path) -> None:
     moved = path.parents[3] / "elsewhere"
     path.rename(moved)
@@ -312,7 +318,7 @@ def pipe(path: Path) -> None:
         (partial(renumber, batch=6), [0, 2, 3, 4, 5]),
         (partial(renumber, batch=1 << 63), [0, 2, 3, 4, 5]),
         (partial(claim, **{"pass": "f" * 40}), [0, 1, 2, 3, 4, 5]),
-        (partial(claim, created="2025-01-01T00:00:00Z"), [0, 1, 2, 3, 4, 5]),
+        (of_an_earlier_beginning, [0, 1, 2, 3, 4, 5]),
         (partial(claim, batch_size=2), [0, 1, 2, 3, 4, 5]),
         (partial(claim, readout="gem"), [0, 1, 2, 3, 4, 5]),
         (partial(claim, row=[4]), [0, 1, 2, 3, 4, 5]),
@@ -359,6 +365,13 @@ def test_what_is_done_is_not_overwritten(tmp_path: Path):
     parts.merge(stored)
     assert (np.load(tmp_path / "pass" / "mean.npy")[12:16] == 1).all()
     assert stored.pending(COLUMN) == [0, 2, 4]
+
+
+def test_images_known_as_corrupt_are_left_out_by_all(tmp_path: Path):
+    stored = begun(tmp_path / "pass")
+    stored.mark(5, np.zeros(1, dtype=bool))
+    part = parts.join(tmp_path / "pass", parts.share_out(stored, [COLUMN], 2), 1)
+    assert np.flatnonzero(~part.valid()).tolist() == [5]
 
 
 def test_a_readout_that_the_leader_does_not_extract_is_refused(tmp_path: Path):
