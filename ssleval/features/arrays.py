@@ -52,11 +52,8 @@ class RowFile:
 
     def write(self, descriptor: int, first: int, rows: Shaped[np.ndarray, "m ..."]) -> None:
         """Write rows from row ``first`` on through an open descriptor of this file."""
-        rest = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
-        offset = len(self.header) + first * self.row_bytes
-        while rest:
-            written = os.pwrite(descriptor, rest, offset)
-            rest, offset = rest[written:], offset + written
+        content = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
+        write_at(descriptor, content, len(self.header) + first * self.row_bytes)
 
     def read_rows(self, rows: range) -> Shaped[np.ndarray, "m ..."]:
         """Read rows, which must lie within the file (`intact_rows`), into memory."""
@@ -70,6 +67,14 @@ class RowFile:
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data``, which a disk may take in several steps."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 @contextmanager

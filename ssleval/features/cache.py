@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from ssleval.core.escape import terminal_line
 from ssleval.errors import ConfigError, DataError
+from ssleval.features import parts
 from ssleval.features.arrays import disk
 from ssleval.features.store import Column, StoredPass, decodable
 
@@ -104,6 +105,7 @@ def damaged(cache: Path) -> list[DataError]:
 def verify(cache: Path) -> list[Damage]:
     """Drop the records of finished batches that differ from their checksum; wait for passes being written.
 
+    Before that, what several processes that were killed have left is merged.
     A pass whose description or marks cannot be read is removed.
     """
     damages: list[Damage] = []
@@ -111,6 +113,7 @@ def verify(cache: Path) -> list[Damage]:
         with lock(cache, folder.name):
             stored = _opened(folder)
             if isinstance(stored, StoredPass):
+                parts.merge(stored)
                 damages += [damage for column in stored.columns() for damage in _damaged(stored, column)]
             elif stored is not None:
                 damages.append(_removed(folder, "pass.json"))
@@ -167,7 +170,8 @@ def _folders(cache: Path) -> list[Path]:
 
 def _size(folder: Path) -> int:
     # Of links themselves; a temporary file may be renamed meanwhile.
-    return sum(path.lstat().st_size for path in folder.iterdir() if path.exists() or path.is_symlink())
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in paths if path.exists() or path.is_symlink())
 
 
 def _used(folder: Path) -> float:

@@ -16,6 +16,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.parts import Part, PartWriter
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
@@ -103,8 +104,10 @@ def choose_batch_size(
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 
-def extract(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Context, shard: Shard) -> Extracted:
-    """Extract what ``stored`` still lacks of a pass, whose columns must be allocated.
+def extract(
+    backbone: Backbone, pass_: Pass, stored: StoredPass | Part, context: Context, shard: Shard
+) -> Extracted:
+    """Extract this process's share of what ``stored`` still lacks of a pass, whose columns must be allocated.
 
     Raises:
         DataError: an image cannot be decoded, unless ``context.skip_corrupt``; the disk is full.
@@ -115,8 +118,6 @@ def extract(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Contex
     pending = {readout: set(stored.pending(column)) for readout, column in columns.items()}
     batches = sorted(set().union(*pending.values()))[shard.rank :: shard.world]
     corrupt = frozenset(np.flatnonzero(~stored.valid()).tolist())
-    # Nobody writes before all have read: what is left decides who takes which batch.
-    shard.barrier()
     decoder = Decoder(split, pass_.geometry, stored.batch_size, corrupt)
     images, share = sum(len(stored.rows(batch)) for batch in batches), len(split) // shard.world
     label, show = f"{backbone.card.name} on {pass_.label}", context.progress and shard.leads
@@ -157,8 +158,8 @@ def _features(
 
 
 def _write(
-    writer: Writer,
-    stored: StoredPass,
+    writer: Writer | PartWriter,
+    stored: StoredPass | Part,
     decoded: Decoded,
     features: Mapping[Column, Tensor | None],
     split: Split,

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from ssleval.core.devices import usable_device
+from ssleval.errors import ContractError, SslevalError
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -39,6 +40,25 @@ class Shard:
         if self.world > 1:
             distributed.all_reduce(flags)
         return bool(flags)
+
+    @contextmanager
+    def agreed(self, point: str) -> Generator[None]:
+        """Leave once all processes are at this ``point``; an error inside in one is an error in all."""
+        problem: SslevalError | None = None
+        try:
+            yield
+        except SslevalError as error:
+            problem = error
+        if self.any(problem is not None):
+            raise problem or ContractError(f"{point}: another process has failed")
+
+    def from_leader(self, point: str, produce: Callable[[], int]) -> int:
+        """Return what ``produce`` returns in the first process, where alone it is called."""
+        with self.agreed(point):
+            number = torch.tensor(produce() if self.leads else 0)
+        if self.world > 1:
+            distributed.broadcast(number, 0)
+        return int(number)
 
     def agrees(self, number: int) -> bool:
         """Return whether ``number``, of at most 32 bits, is the same in all processes."""

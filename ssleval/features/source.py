@@ -19,10 +19,11 @@ from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
 from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
-from ssleval.features import cache
+from ssleval.features import cache, parts
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
 from ssleval.features.identity import model_identity
+from ssleval.features.parts import Part
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
@@ -274,13 +275,34 @@ class FeatureSource:
             )
         label = f"{self.backbone.card.name} on {pass_.label}"
         with cache.lock(self.context.cache, pass_.key, label) if shard.leads else nullcontext():
-            if shard.leads:
-                self._begin(pass_)
-            shard.barrier()
-            done = extract(self.backbone, pass_, self._stored(pass_), self.context, shard)
-            shard.barrier()
+            with shard.agreed(f"beginning {pass_.label}"):
+                stored = self._begin(pass_) if shard.leads else None
+            mine = self._share(pass_, stored, shard)
+            with shard.agreed(f"extracting {pass_.label}"):
+                done = extract(self.backbone, pass_, mine, self.context, shard)
+            # By now every process has closed its files.
+            with shard.agreed(f"merging {pass_.label}"):
+                if stored is not None and shard.world > 1:
+                    self._merge(pass_, stored)
         if done.images:
             self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
+
+    def _share(self, pass_: Pass, stored: StoredPass | None, shard: Shard) -> StoredPass | Part:
+        """Return what this process writes: the leader the pass itself, the others a part of their own."""
+        if stored is not None and shard.world == 1:
+            return stored
+        columns = tuple(pass_.columns(self.backbone).values())
+        token = shard.from_leader(
+            f"sharing out {pass_.label}",
+            lambda: 0 if stored is None else parts.share_out(stored, columns, shard.world),
+        )
+        with shard.agreed(f"joining {pass_.label}"):
+            return stored or parts.join(self._folder(pass_), token, shard.rank)
+
+    def _merge(self, pass_: Pass, stored: StoredPass) -> None:
+        parts.merge(stored)
+        if self._lacks(stored, pass_):
+            raise parts.not_shared(stored.folder, "what another process wrote there does not appear here")
 
     def _confirm(self, pass_: Pass, shard: Shard) -> None:
         """Refuse stored features that are damaged or not those of the model; look at each readout once."""
@@ -303,7 +325,7 @@ class FeatureSource:
             raise problem or ContractError(f"{pass_.label}: another process refused its features")
         known.update(left)
 
-    def _begin(self, pass_: Pass) -> None:
+    def _begin(self, pass_: Pass) -> StoredPass:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
         size, stored = self.context.batch_size, self._recent(pass_)
         if stored is None:
@@ -315,6 +337,7 @@ class FeatureSource:
                 ),
                 file=sys.stderr,
             )
+        parts.merge(stored)
         if not self.context.skip_corrupt:
             _retry_corrupt(stored)
         elif not stored.valid().all():
@@ -323,6 +346,7 @@ class FeatureSource:
                 if not stored.pending(column):
                     stored.check(column)
         stored.allocate(tuple(pass_.columns(self.backbone).values()))
+        return stored
 
     def _description(self, pass_: Pass) -> dict[str, Any]:
         return {

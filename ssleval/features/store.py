@@ -6,7 +6,8 @@ written, then a flag and their crc32; a second flag is set once the rows are flu
 written but not flushed when a process was killed count only if they match their crc32, so that neither a kill
 nor a power cut costs more than the batches in progress. What is read is compared with its crc32 once in every
 process. Batches keep the boundaries that the pass began with:
-an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN.
+an interrupted pass gives the same features bit for bit. Rows of images that could not be decoded are NaN. One
+process writes these files; what others extract of the pass comes by way of `parts`.
 """
 
 import json

@@ -105,6 +105,14 @@ def shard(cache: Path, rank: int) -> None:
     (cache / f"refusals{rank}").write_text(said)
 
 
+def meeting(cache: Path, rank: int, world: int) -> None:
+    """Extract 240 images with others, slowly."""
+    distributed.init_process_group("gloo", init_method=f"file://{cache}/meet", rank=rank, world_size=world)
+    backbone = Tiny(log=cache / "forwards", delay=0.02)
+    request = request_of(dataset_of(split_of(240)), MEAN, PATCHES)
+    FeatureSource(backbone, context_of(cache)).prepare([request])
+
+
 def refusal(backbone: Tiny, cache: Path) -> str:
     try:
         FeatureSource(backbone, context_of(cache)).prepare([request_of(dataset_of(split_of(22)), MEAN)])
