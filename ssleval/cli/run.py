@@ -1,5 +1,6 @@
 """`ssleval run`: measure models with tasks on datasets."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,7 @@ def run_(
       ssleval run --model dinov2_vits14 --suite dinov2_paper --data-root /data --device cuda
     """
     from ssleval.core import Context, DatasetOptions
+    from ssleval.features import alone, current_shard
     from ssleval.run.sweep import Sweep, sweep
 
     card = options.stated(
@@ -73,19 +75,27 @@ def run_(
     request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card)
     from ssleval.run.estimate import Estimate, estimate
 
+    leads = current_shard().leads
+    if dry_run and not leads:
+        return
     failed, produce = False, estimate if dry_run else sweep
     try:
-        for outcome in produce(request, context, results, force=force, note=notes(quiet=quiet)):
-            if isinstance(outcome, SslevalError):
-                failed = True
-                complain(outcome)
-            elif isinstance(outcome, Estimate):
-                print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
-            else:
-                print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
+        with alone() if dry_run else nullcontext():
+            for outcome in produce(request, context, results, force=force, note=notes(quiet=quiet)):
+                failed |= isinstance(outcome, SslevalError)
+                # All processes have the same to say.
+                if not leads:
+                    continue
+                if isinstance(outcome, SslevalError):
+                    complain(outcome)
+                elif isinstance(outcome, Estimate):
+                    print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
+                else:
+                    print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
-        say("ssleval: interrupted; finished work is kept, the same command goes on from there")
+        if leads:
+            say("ssleval: interrupted; finished work is kept, the same command goes on from there")
         raise SystemExit(130) from None
     if failed:
         raise SystemExit(2)

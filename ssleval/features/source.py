@@ -18,11 +18,11 @@ from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, Random
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
-from ssleval.features.identity import model_identity
+from ssleval.features.identity import fingerprints_of, model_identity
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
@@ -104,14 +104,14 @@ class FeatureSource:
 
     def prepare(self, requests: Iterable[FeatureRequest]) -> None:
         """Extract what is missing for all requests: one pass for each dataset, split and geometry."""
-        requests = tuple(requests)
-        self.check(requests)
-        shard = current_shard()
-        for pass_ in self.passes(requests):
-            # Several processes must agree on what is missing, so they look together, under the lock.
-            if shard.world > 1 or not self._is_complete(pass_):
-                self._fill(pass_, shard)
-            self._confirm(pass_, shard)
+        requests, shard = tuple(requests), current_shard()
+        with shard.agreed("features"):
+            self.check(requests)
+            for pass_ in self.passes(requests):
+                # Several processes must agree on what is missing, so they look together, under the lock.
+                if shard.world > 1 or not self._is_complete(pass_):
+                    self._fill(pass_, shard)
+                self._confirm(pass_, shard)
 
     def confirm(self, requests: Iterable[FeatureRequest]) -> None:
         """Compare what is stored for requests with what the model gives; extract nothing."""
@@ -264,17 +264,15 @@ class FeatureSource:
         return self.context.skip_corrupt or bool(stored.valid().all())
 
     def _fill(self, pass_: Pass, shard: Shard) -> None:
-        if not shard.agrees(int(pass_.key[:8], 16)):
-            raise ContractError(
-                f"{pass_.label}: the processes have different models or data; give all of them the same "
-                "weights, and attributes without rank or device"
-            )
+        shard.same(f"{self.backbone.card.name} on {pass_.label}", fingerprints_of(pass_.identity))
         with cache.lock(self.context.cache, pass_.key) if shard.leads else nullcontext():
-            if shard.leads:
-                self._begin(pass_)
-            shard.barrier()
-            done = extract(self.backbone, pass_, self._stored(pass_), self.context, shard)
-            shard.barrier()
+            with shard.agreed(f"beginning {pass_.label}"):
+                if shard.leads:
+                    self._begin(pass_)
+            with shard.agreed(f"extracting {pass_.label}"):
+                own = extract(self.backbone, pass_, self._stored(pass_), self.context, shard)
+        parts = shard.exchange(f"counts of {pass_.label}", own)
+        done = replace(sum(parts, Extracted()), seconds=max(part.seconds for part in parts))
         if done.images:
             self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
 
@@ -284,18 +282,12 @@ class FeatureSource:
         left = tuple(readout for readout in pass_.readouts if readout not in known)
         if not left or not len(pass_.split):
             return
-        problem: SslevalError | None = None
         part, stored = replace(pass_, readouts=left), self._stored(pass_)
-        try:
+        with shard.agreed(f"comparing {pass_.label}"):
             if shard.leads:
                 for column in part.columns(self.backbone).values():
                     stored.check(column)
             probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
-        except SslevalError as error:
-            problem = error
-        # All go on or none: one that waits for another would wait for ever.
-        if shard.any(problem is not None):
-            raise problem or ContractError(f"{pass_.label}: another process refused its features")
         known.update(left)
 
     def _begin(self, pass_: Pass) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Sweep:
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """How images are prepared, as `load` takes it."""
 
+    def compared(self) -> dict[str, Any]:
+        """Return what several processes must be asked alike; places on disk may differ between machines."""
+        places = {"models", "checkpoint", "options"}
+        asked = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in places}
+        return {**asked, "card": dict(self.card), "full_hash": self.options.full_hash}
+
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
@@ -71,27 +77,39 @@ def sweep(
     that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left
     out; only where that is all lines is it an error.
     """
-    names, named = models(asked), asked.suite is None
-    jobs = jobs_of(asked)
-    # What several datasets share is extracted anew once.
-    context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
-    for name in names:
-        try:
-            backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
-        except SslevalError as error:
-            yield error
-            continue
-        left_out: list[NotApplicableError] = []
-        yielded = False
-        for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
-            if isinstance(outcome, NotApplicableError) and not named:
-                left_out.append(outcome)
-                note(f"{NOT_MEASURED}{outcome}")
-            else:
-                yielded = True
-                yield outcome
-        if left_out and not yielded and current_shard().leads:
-            yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
+    shard = current_shard()
+    note = note if shard.leads else silent
+    with shard.agreed("sweep"):
+        names = models(asked)
+        shard.same("options", {**asked.compared(), "models": names, **context.recorded(), "force": force})
+        jobs = jobs_of(asked)
+        # What several datasets share is extracted anew once.
+        since = shard.from_leader("beginning", time.time) if force else 0.0
+        context = replace(context, device=local_device(context.device), since=since)
+        for name in names:
+            yield from _of_model(name, asked, jobs, context, folder, force=force, note=note)
+
+
+def _of_model(
+    name: str, asked: Sweep, jobs: Jobs, context: Context, folder: Path | None, *, force: bool, note: Note
+) -> Iterator[Result | SslevalError]:
+    try:
+        backbone = load_asked(name, asked, context, note)
+    except SslevalError as error:
+        yield error
+        return
+    named = asked.suite is None
+    left_out: list[NotApplicableError] = []
+    yielded = False
+    for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
+        if isinstance(outcome, NotApplicableError) and not named:
+            left_out.append(outcome)
+            note(f"{NOT_MEASURED}{outcome}")
+        else:
+            yielded = True
+            yield outcome
+    if left_out and not yielded:
+        yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
 
 def models(asked: Sweep) -> list[str]:
@@ -106,15 +124,16 @@ def models(asked: Sweep) -> list[str]:
 
 def load_asked(name: str, asked: Sweep, context: Context, note: Note = silent) -> Backbone:
     """Return one model on its device; what decided about its weights is said to ``note``."""
-    return load(
-        name,
-        checkpoint=asked.checkpoint,
-        key=asked.key,
-        card=asked.card,
-        seed=context.seed,
-        device=context.device,
-        note=note,
-    )
+    with current_shard().agreed(f"loading {name}"):
+        return load(
+            name,
+            checkpoint=asked.checkpoint,
+            key=asked.key,
+            card=asked.card,
+            seed=context.seed,
+            device=context.device,
+            note=note,
+        )
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:
