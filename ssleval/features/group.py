@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from ssleval.errors import ConfigError
 
@@ -39,11 +41,11 @@ class PeerError(ConnectionError):
 class Group:
     """The joined processes, and how they send each other messages."""
 
-    def __init__(self, store: distributed.Store | None) -> None:
+    def __init__(self, store: Store | None) -> None:
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self.whole = distributed.group.WORLD
         self._store = store
-        self._messages = distributed.new_group(backend="gloo", timeout=_FOR_EVER)
+        self._messages: Any = distributed.new_group(backend="gloo", timeout=_FOR_EVER)
         self._hosts = [""] * self.world
         self._hosts = self.gather(socket.gethostname())
 
@@ -105,9 +107,9 @@ class Group:
 
     def _first_to_die(self, broken: list[int]) -> list[int]:
         """Return which of the ``broken`` ranks died by themselves: one that lost another ends as well."""
-        if self._store is None:
+        # A store that the first process keeps ends with it, and torch tells of it at length.
+        if self._store is None or (0 in broken and not _agent_keeps_store()):
             return broken
-        # The store ends with the process that keeps it.
         with suppress(RuntimeError):
             self._store.set(f"ssleval/lost/{self.rank}", "")
             return [rank for rank in broken if not self._store.check([f"ssleval/lost/{rank}"])] or broken
@@ -132,7 +134,7 @@ def current_group() -> Group:
     return _joined[0]
 
 
-def join() -> distributed.Store:
+def join() -> Store:
     """Join the group that the environment describes, and refuse processes that do not fit together."""
     world, address, port = int(os.environ["WORLD_SIZE"]), os.environ.get("MASTER_ADDR", ""), 0
     for name in _VARIABLES:
@@ -146,7 +148,7 @@ def join() -> distributed.Store:
     if rank or _agent_keeps_store():
         _reach(address, port)
     try:
-        store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
         compare(store, rank, world)
         # Numbers on the CPU go by gloo in either case; NCCL joins when the first tensor of a GPU does.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -186,7 +188,7 @@ def _reach(address: str, port: int) -> None:
         time.sleep(0.2)
 
 
-def compare(store: distributed.Store, rank: int, world: int) -> None:
+def compare(store: Store, rank: int, world: int) -> None:
     """Refuse a group whose processes are not all there, or not all of the same software."""
     if store.add(f"ssleval/rank/{rank}", 1) > 1:
         raise ConfigError(f"RANK={rank}: two processes have this number; give each its own")
@@ -200,7 +202,7 @@ def compare(store: distributed.Store, rank: int, world: int) -> None:
         _refuse_others(other, theirs, ours)
 
 
-def _waited(store: distributed.Store, name: str, seconds: float) -> bool:
+def _waited(store: Store, name: str, seconds: float) -> bool:
     try:
         store.wait([name], timedelta(seconds=max(1.0, seconds)))
     except distributed.DistStoreError:

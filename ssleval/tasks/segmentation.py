@@ -117,10 +117,12 @@ class Segmentation(PaperFields, Task):
         live.fit_once(head, grids, lambda grids: fit_on_crops(grids, Fit.of(self), head, device))
         classes_of = self.windows(patches_of, head, self.size, self.interpolation, device)
 
+        assert test.target is not None
+        mask_of = test.target
+
         def counts_of(row: int) -> Int64[np.ndarray, "c c"]:
-            assert test.target is not None
             classes = partial(classes_of, test.image(row))
-            return confusions([classes], lambda _: test.target(row), inputs.card.num_classes)[0]
+            return confusions([classes], lambda _: mask_of(row), inputs.card.num_classes)[0]
 
         counts = live.shared(inputs.card.name, range(len(test)), counts_of, lambda _: 1)
         return Samples(test.ids, overlap(list(counts)))

@@ -2,13 +2,14 @@
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import HashStore
 
 from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
 from ssleval.features import FeatureSource, PeerError, current_shard, group
@@ -160,7 +161,7 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ranks_of_other_software_or_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = distributed.HashStore()
+    store = HashStore()
     monkeypatch.setattr(group, "JOIN_SECONDS", 0)
     with pytest.raises(ConfigError, match="rank 1 of 2 did not come within 0 s"):
         group.compare(store, 0, 2)
@@ -179,11 +180,21 @@ def test_tensors_of_gpus_go_by_nccl_where_there_are_any(
     gpus: bool, backends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined: list[str] = []
+
+    def met(*_: object, **__: object) -> Iterator[tuple[HashStore, int, int]]:
+        return iter([(HashStore(), 0, 2)])
+
+    def noted(backend: str, **_: object) -> None:
+        joined.append(backend)
+
+    def alike(*_: object) -> None:
+        return None
+
     described(monkeypatch, RANK="0", MASTER_ADDR="localhost", MASTER_PORT="1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
-    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(distributed.HashStore(), 0, 2)]))
-    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **_: joined.append(backend))
-    monkeypatch.setattr(group, "compare", lambda *_: None)
+    monkeypatch.setattr(group, "rendezvous", met)
+    monkeypatch.setattr(distributed, "init_process_group", noted)
+    monkeypatch.setattr(group, "compare", alike)
     group.join()
     assert joined == [backends]
 

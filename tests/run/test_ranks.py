@@ -39,8 +39,10 @@ def swept(tmp_path: Path) -> Callable[..., list[Any]]:
     def run(world: int, *, datasets: str = "digits", models: str = "pixels", **more: Any) -> list[Any]:
         def work(shard: Shard) -> list[tuple[str, ...]]:
             context = Context(cache=tmp_path / f"cache{world}", batch_size=8, progress=False)
-            changes = {"limit": 40, "settings": SETTINGS, "tasks": "knn,spectrum", **more}
-            stated = {name: value(shard) if callable(value) else value for name, value in changes.items()}
+            changes: dict[str, Any] = {"limit": 40, "settings": SETTINGS, "tasks": "knn,spectrum", **more}
+            stated: dict[str, Any] = {
+                name: value(shard) if callable(value) else value for name, value in changes.items()
+            }
             folder = tmp_path / f"results{world}-{shard.rank}"
             asked = Sweep(models, datasets=datasets, **stated)
             return [said(outcome) for outcome in sweep(asked, context, folder, note=lambda _: None)]
@@ -48,6 +50,14 @@ def swept(tmp_path: Path) -> Callable[..., list[Any]]:
         return in_ranks(world, work)
 
     return run
+
+
+def limited(shard: Shard) -> int:
+    return 40 + shard.rank
+
+
+def other_task(shard: Shard) -> str:
+    return ("knn", "spectrum")[shard.rank]
 
 
 def folder_of_photos(where: Path, *, broken: str = "") -> str:
@@ -108,9 +118,9 @@ def test_a_model_that_one_rank_cannot_load_is_left_out_by_all(
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"limit": lambda shard: 40 + shard.rank}, "options: rank 1 on {host} has limit 41, rank 0 has 40"),
+        ({"limit": limited}, "options: rank 1 on {host} has limit 41, rank 0 has 40"),
         (
-            {"tasks": lambda shard: ("knn", "spectrum")[shard.rank]},
+            {"tasks": other_task},
             "options: rank 1 on {host} has tasks spectrum",
         ),
         ({"tasks": "knm", "settings": ()}, "no task 'knm'; did you mean knn?"),
@@ -166,5 +176,6 @@ def test_the_gate_gives_all_ranks_one_verdict(tmp_path: Path) -> None:
 
     first, second = in_ranks(2, work)
     assert first == second
+    assert isinstance(first, list)
     assert [verdict.outcome for verdict in first] == ["pass"]
     assert not (tmp_path / "results1").exists()
