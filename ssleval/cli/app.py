@@ -25,6 +25,7 @@ from ssleval.cli.run import run_
 from ssleval.cli.show import show_app
 from ssleval.cli.train import train_command
 from ssleval.cli.verify import verify_
+from ssleval.core.faults import forget_frames
 
 _COMMANDS = {
     "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_},
@@ -75,6 +76,14 @@ def main() -> None:
     """Run the command line; print errors that a user can fix as one line and exit with 2."""
     open_streams()
     arguments = [_spelling(argument) for argument in sys.argv[1:]]
+    try:
+        _run(arguments)
+    except BaseException as error:
+        forget_frames(error)
+        raise
+
+
+def _run(arguments: list[str]) -> None:
     with ended(traceback="--traceback" in arguments):
         given = [argument for argument in arguments if argument != "--traceback"]
         refuse_unusable(given)

@@ -53,7 +53,9 @@ def ended(*, traceback: bool) -> Generator[None]:
         if told is None:
             print_exc()
             raise SystemExit(_FAULT) from None
-        complain(told)
+        # Of several processes, the first says what all have met.
+        if not getattr(error, "silent", False):
+            complain(told)
         raise SystemExit(_MENDABLE) from None
 
 

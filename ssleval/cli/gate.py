@@ -56,6 +56,7 @@ def gate_(
     from ssleval.checks.gate.reports import markdown, to_json, write_reports
     from ssleval.checks.gate.verdicts import overall
     from ssleval.core import Context, DatasetOptions
+    from ssleval.features import current_shard
     from ssleval.run.sweep import Sweep
 
     card = options.stated(
@@ -70,9 +71,10 @@ def gate_(
     sweep = Sweep("", suite=suite, key=key, limit=limit, options=data, card=card)
     request = Gate(sweep, baseline, candidate, model, dict(map(_margin, margin or ())), seeds)
     verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
-    typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)
-    for path in write_reports(verdicts, suite, out) if out else ():
-        say(f"wrote {path}")
+    if current_shard().leads:
+        typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)
+        for path in write_reports(verdicts, suite, out) if out else ():
+            say(f"wrote {path}")
     raise SystemExit(_EXIT[overall(verdicts)])
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +75,7 @@ def run_(
       ssleval run --model dinov2_vits14 --suite dinov2_paper --data-root /data --device cuda
     """
     from ssleval.core import Context, DatasetOptions
+    from ssleval.features import alone, current_shard
     from ssleval.run.parts import read_part
     from ssleval.run.sweep import Sweep, sweep
 
@@ -91,7 +93,9 @@ def run_(
     )  # fmt: skip
     from ssleval.run.estimate import Estimate, estimate
 
-    note = notes(quiet=quiet)
+    leads, note = current_shard().leads, notes(quiet=quiet)
+    if dry_run and not leads:
+        return
     produce: Callable[[], Iterable[Estimate | Result | SslevalError]] = partial(
         estimate if dry_run else sweep, request, context, results, force=force, note=note
     )
@@ -100,17 +104,22 @@ def run_(
         produce = produce if dry_run else in_jobs
     failed = False
     try:
-        for outcome in produce():
-            if isinstance(outcome, SslevalError):
-                failed = True
-                complain(outcome)
-            elif isinstance(outcome, Estimate):
-                print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
-            else:
-                print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
+        with alone() if dry_run else nullcontext():
+            for outcome in produce():
+                failed |= isinstance(outcome, SslevalError)
+                # All processes have the same to say.
+                if not leads:
+                    continue
+                if isinstance(outcome, SslevalError):
+                    complain(outcome)
+                elif isinstance(outcome, Estimate):
+                    print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
+                else:
+                    print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
-        say("ssleval: interrupted; finished work is kept, the same command goes on from there")
+        if leads:
+            say("ssleval: interrupted; finished work is kept, the same command goes on from there")
         raise SystemExit(130) from None
     if failed:
         raise SystemExit(2)

@@ -39,6 +39,7 @@ def train_command(
       ssleval train --out run --dataset folder:photos --recipe ibot --arch vit_small --device cuda
     """
     from ssleval.core import DatasetOptions
+    from ssleval.features import current_shard
     from ssleval.train import read_config, train
 
     named = {
@@ -58,7 +59,10 @@ def train_command(
         show=not quiet,
         note=notes(quiet=quiet),
     )
+    leads = current_shard().leads
     if not done.finished:
-        say(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on")
+        if leads:
+            say(f"ssleval: stopped after step {done.step}, which is saved; --resume goes on")
         raise SystemExit(143)
-    tell(str(done.teacher))
+    if leads:
+        tell(str(done.teacher))

@@ -5,7 +5,7 @@ import sysconfig
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
+from traceback import clear_frames, walk_tb
 
 from ssleval.errors import ContractError, SslevalError
 
@@ -47,6 +47,21 @@ def faults_of(owner: str, *, foreign: bool, passing: tuple[type[BaseException], 
         raise ContractError(f"{owner}: {located(error)}") from error
     finally:
         os._exit = leave
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop the local variables of all calls that an error, and those before it, ended.
+
+    What they hold would outlive Python's own end: threads of a process group then abort the process.
+    """
+    chain: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and one not in chain:
+            chain.append(one)
+            clear_frames(one.__traceback__)
+            left += [one.__cause__, one.__context__]
 
 
 def is_foreign(code: object) -> bool:

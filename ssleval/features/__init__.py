@@ -5,11 +5,14 @@ and the trainer use nothing of this room but what is named here.
 """
 
 from ssleval.features.extract import Extracted
+from ssleval.features.group import PeerError
+from ssleval.features.identity import fingerprints_of
 from ssleval.features.live import Live, pixels_of
 from ssleval.features.passes import Pass
-from ssleval.features.shard import alone, current_shard, local_device
+from ssleval.features.shard import Shard, alone, current_shard, local_device, watching_peers
 from ssleval.features.source import FeatureSource
 
 __all__ = [
-    "Extracted", "FeatureSource", "Live", "Pass", "alone", "current_shard", "local_device", "pixels_of",
+    "Extracted", "FeatureSource", "Live", "Pass", "PeerError", "Shard", "alone", "current_shard",
+    "fingerprints_of", "local_device", "pixels_of", "watching_peers",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split
+from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
 from ssleval.core.backbone import Backbone
 
 EXTRACTOR_VERSION = 1
@@ -39,3 +39,10 @@ def pass_identity(
     """
     name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
     return {**model, "geometry": geometry.recorded(), "dataset": [name, split_name, images, len(split)]}
+
+
+def fingerprints_of(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return every part of an identity in a few digits, for people to compare."""
+    return {
+        name: (value if isinstance(value, str) else digest(value))[:12] for name, value in identity.items()
+    }

@@ -1,5 +1,6 @@
 """The model run on images as they come, for protocols whose features cannot be stored."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ssleval.core import Context, Geometry, Interpolation, Readout, Split
@@ -19,8 +20,10 @@ from ssleval.features.decode import decoded_batches
 from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, pixels_on_device
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
+from ssleval.features.shard import current_shard
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Live:
@@ -81,19 +84,52 @@ class Live:
 
         return patches_of
 
-    def batches(self, split: Split, geometry: Geometry) -> Iterator[tuple[range, UInt8[Tensor, "b H W 3"]]]:
-        """Yield the rows and the 8-bit images of a split, batch by batch in order."""
-        size = choose_batch_size(self.backbone, (), geometry, self.context)
-        for start in range(0, len(split), size):
-            rows = range(start, min(start + size, len(split)))
-            yield rows, torch.cat([pixels_of(split.image(row), geometry) for row in rows])
+    def shared(
+        self, name: str, items: Sequence[T], function: Callable[[T], R], images: Callable[[T], int]
+    ) -> Iterator[R]:
+        """Yield ``function(item)`` for all items in order, under a progress bar for ``name``.
 
-    def decoded(self, batches: Dataset[T], count: int, name: str, images: int) -> Iterator[T]:
-        """Yield ``count`` batches of so many ``images``, decoded ahead, under a progress bar for ``name``."""
-        with self.progress(name, count * images) as advance:
-            for batch in decoded_batches(batches, range(count), self.context):
-                yield batch
-                advance(images)
+        Several processes (`torchrun`) share the items, and each gets all values, equal to the bit to those of
+        one process. A value must not depend on earlier items, and lie on `sent_from`. ``images`` says how
+        many an item counts for.
+        """
+        with self.progress(name, sum(map(images, items))) as advance:
+            values = current_shard().shared(name, items, function)
+            for item, value in zip(items, values, strict=True):
+                yield value
+                advance(images(item))
+
+    @property
+    def sent_from(self) -> str:
+        """The device of values that processes share: the CPU, or that of the model where it is alone."""
+        return self.context.device if current_shard().world == 1 else "cpu"
+
+    def batches(self, split: Split, geometry: Geometry) -> list[range]:
+        """Return the rows of a split that go through the model together, batch by batch in order."""
+        # A number for all processes: GPUs differ, and other batches would give other last digits.
+        size = current_shard().from_leader(
+            "batch size", lambda: choose_batch_size(self.backbone, (), geometry, self.context)
+        )
+        return [range(start, min(start + size, len(split))) for start in range(0, len(split), size)]
+
+    def shared_batches(
+        self, name: str, batches: Dataset[T], count: int, function: Callable[[T], R], images: int
+    ) -> Iterator[R]:
+        """Yield the `shared` values of ``count`` batches of so many ``images``, decoded ahead."""
+        shard = current_shard()
+        decoded = iter(decoded_batches(batches, range(shard.rank, count, shard.world), self.context))
+        return self.shared(name, range(count), lambda _: function(next(decoded)), lambda _: images)
+
+    def fit_once(self, head: nn.Module, values: Iterator[T], fit: Callable[[Iterator[T]], object]) -> None:
+        """Have the first process ``fit`` a head on `shared` values, and give its weights to the others."""
+        shard = current_shard()
+        if shard.leads:
+            fit(values)
+        else:
+            deque(values, maxlen=0)
+        if shard.world > 1:
+            head.load_state_dict(shard.from_leader("weights of the head", lambda: _on_cpu(head)))
+            head.to(self.context.device).eval()
 
     def square(self, name: str, size: int, interpolation: Interpolation) -> Geometry:
         """Return the square of ``size`` pixels, rounded down to whole patches; ``name`` is the task."""
@@ -104,7 +140,12 @@ class Live:
 
     def progress(self, dataset: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Return a progress bar over ``total`` items of a dataset."""
-        return progress(f"{self.backbone.card.name} on {dataset}", total, 0, show=self.context.progress)
+        show = self.context.progress and current_shard().leads
+        return progress(f"{self.backbone.card.name} on {dataset}", total, 0, show=show)
+
+
+def _on_cpu(head: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in head.state_dict().items()}
 
 
 def pixels_of(image: Image.Image, geometry: Geometry) -> UInt8[Tensor, "1 H W 3"]:

@@ -1,19 +1,40 @@
-"""Which part of the batches this process extracts, where several share one pass (`torchrun`)."""
+"""Which part of the work this process does, where several share one run (`torchrun`), and what they agree on.
 
-import atexit
+Processes meet at points with names. At each, every process sends a value or an error, and gets those of all:
+an error of one is raised in all, so that none waits for another that has gone on.
+"""
+
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import torch
 from torch import distributed
 
+from ssleval import errors
 from ssleval.core.devices import usable_device
-from ssleval.errors import ContractError, SslevalError
+from ssleval.core.faults import forget_frames, located
+from ssleval.errors import ConfigError, ContractError, SslevalError
+from ssleval.features.group import PeerError, current_group, described
 
-_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+T = TypeVar("T")
+R = TypeVar("R")
+
+_CURRENT: ContextVar["Shard | None"] = ContextVar("shard", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one process sends to all at a point where they meet."""
+
+    point: str
+    value: Any = None
+    error: tuple[str, str] | None = None
+    """Name of a class in `ssleval.errors`, '' where it is no error of ours, and the text."""
+    host: str = field(default_factory=socket.gethostname)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +43,8 @@ class Shard:
 
     rank: int = 0
     world: int = 1
+    gather: Callable[[Any], list[Any]] = field(default=lambda message: [message], compare=False, repr=False)
+    """Sends a message to all processes and returns theirs, by rank."""
 
     @property
     def leads(self) -> bool:
@@ -30,72 +53,130 @@ class Shard:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        if self.world > 1:
-            # torch's own barrier would pick a GPU where there are some; of a number on the CPU it is gloo's.
-            distributed.all_reduce(torch.zeros(()))
+        self.exchange("barrier", None)
 
-    def any(self, flag: bool) -> bool:
-        """Return whether ``flag`` is true in some process, once every process is here."""
-        flags = torch.tensor(float(flag))
-        if self.world > 1:
-            distributed.all_reduce(flags)
-        return bool(flags)
+    def exchange(self, point: str, value: T) -> list[T]:
+        """Return the values of all processes, by rank, once all are at this ``point``.
+
+        Raises:
+            SslevalError: the error of the first process that has one.
+            PeerError: a process has died, or ended by an error that is none of ours.
+        """
+        if self.world == 1:
+            return [value]
+        return [message.value for message in self._meet(Message(point, value))]
 
     @contextmanager
     def agreed(self, point: str) -> Generator[None]:
-        """Leave once all processes are at this ``point``; an error inside in one is an error in all."""
-        problem: SslevalError | None = None
+        """Raise in all processes what is raised inside in one; leave once all are done.
+
+        Inside, processes may meet at other points, but may not wait for each other in other ways.
+        """
         try:
             yield
-        except SslevalError as error:
-            problem = error
-        if self.any(problem is not None):
-            raise problem or ContractError(f"{point}: another process has failed")
+        except Exception as error:
+            if self.world > 1 and not getattr(error, "agreed", False):
+                self._meet(Message(point, error=_sent(error)), error)
+            raise
+        self.exchange(point, None)
 
-    def from_leader(self, point: str, produce: Callable[[], int]) -> int:
+    def from_leader(self, point: str, produce: Callable[[], T]) -> T:
         """Return what ``produce`` returns in the first process, where alone it is called."""
         with self.agreed(point):
-            number = torch.tensor(produce() if self.leads else 0)
-        if self.world > 1:
-            distributed.broadcast(number, 0)
-        return int(number)
+            value = produce() if self.leads else None
+        return self.exchange(point, value)[0]  # pyright: ignore[reportReturnType]
 
-    def agrees(self, number: int) -> bool:
-        """Return whether ``number``, of at most 32 bits, is the same in all processes."""
-        total = torch.tensor(number, dtype=torch.float64)
-        if self.world > 1:
-            distributed.all_reduce(total)
-        return int(total) == number * self.world
+    def shared(self, point: str, items: Sequence[T], function: Callable[[T], R]) -> Iterator[R]:
+        """Yield ``function(item)`` for all items in order; every process computes its share of them.
+
+        Values must not depend on those of earlier items. They are sent, so they must not lie on a GPU.
+        """
+        for start in range(0, len(items), self.world):
+            mine = start + self.rank
+            value = function(items[mine]) if mine < len(items) else None
+            yield from self.exchange(point, value)[: len(items) - start]  # pyright: ignore[reportReturnType]
+
+    def same(self, point: str, facts: Mapping[str, Any]) -> None:
+        """Refuse, by a ConfigError, a process that has other ``facts`` than the first."""
+        if self.world == 1:
+            return
+        first, *others = self._meet(Message(point, dict(facts)))
+        for rank, other in enumerate(others, 1):
+            for name, value in first.value.items():
+                if (theirs := other.value.get(name)) != value:
+                    told = f"{point}: rank {rank} on {other.host} has {name} {theirs}, rank 0 has {value}"
+                    raise self.met_by_all(ConfigError(f"{told}; give all processes the same"))
+
+    def _meet(self, message: Message, error: Exception | None = None) -> list[Message]:
+        """Send a message and return those of all; ``error`` is this process's own, which it sends."""
+        messages: list[Message] = self.gather(message)
+        failed = [(rank, other.error) for rank, other in enumerate(messages) if other.error is not None]
+        if failed:
+            # First what no process goes on after.
+            rank, (kind, text) = min(failed, key=lambda one: (bool(one[1][0]), one[0]))
+            if error is not None and (rank == self.rank == 0 or not isinstance(error, SslevalError)):
+                raise self.met_by_all(error)
+            if rank:
+                text = f"rank {rank} on {messages[rank].host}: {text}"
+            raise self.met_by_all(getattr(errors, kind)(text) if kind else PeerError(text)) from error
+        if len({other.point for other in messages}) > 1:
+            points = ", ".join(f"rank {rank}: {other.point}" for rank, other in enumerate(messages))
+            raise self.met_by_all(ContractError(f"the processes do not do the same work ({points})"))
+        return messages
+
+    def met_by_all(self, error: Exception) -> Exception:
+        """Note on an error that all processes have met it, and whether another says it."""
+        ours = isinstance(error, SslevalError | PeerError)
+        vars(error).update(agreed=True, silent=ours and not self.leads)
+        return error
+
+
+def _sent(error: Exception) -> tuple[str, str]:
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+    return (kinds[0], str(error)) if kinds else ("", located(error))
 
 
 def current_shard() -> Shard:
-    """Return the share of this process, joining the group that `torchrun` describes where none is joined."""
-    if _ALONE.get() or not distributed.is_available():
+    """Return the share of this process, joining the group that `torchrun` describes where none is joined.
+
+    Raises:
+        ConfigError: the group cannot be joined, or its processes do not fit together.
+    """
+    if (current := _CURRENT.get()) is not None:
+        return current
+    if not distributed.is_available() or not (distributed.is_initialized() or described()):
         return Shard()
-    if not distributed.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Shard()
-        # Numbers on the CPU go by gloo in either case; NCCL joins when the first tensor of a GPU does.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(_leave)
-    return Shard(distributed.get_rank(), distributed.get_world_size())
-
-
-def _leave() -> None:
-    # While the interpreter still runs: gloo's threads drop tensors, which needs Python, and a group that is
-    # alive when the interpreter ends can abort the process after its work is done.
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    if distributed.is_initialized() and distributed.get_world_size() == 1:
+        return Shard()
+    group = current_group()
+    return Shard(group.rank, group.world, group.gather)
 
 
 @contextmanager
-def alone() -> Generator[None]:
-    """Let this process do all the work itself, for what the others of its group take no part in."""
-    before = _ALONE.set(True)
+def watching_peers() -> Generator[None]:
+    """Raise a PeerError for work inside that fails because another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if current_shard().world > 1 and (lost := current_group().lost()) is not None:
+            forget_frames(error)
+            raise lost from error
+        raise
+
+
+@contextmanager
+def acting_as(shard: Shard) -> Generator[None]:
+    """Do the share of ``shard`` inside, whatever group this process belongs to."""
+    before = _CURRENT.set(shard)
     try:
         yield
     finally:
-        _ALONE.reset(before)
+        _CURRENT.reset(before)
+
+
+def alone() -> AbstractContextManager[None]:
+    """Let this process do all the work itself, for what the others of its group take no part in."""
+    return acting_as(Shard())
 
 
 def local_device(device: str) -> str:

@@ -18,11 +18,11 @@ from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, Random
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError, SslevalError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import cache, parts
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
-from ssleval.features.identity import model_identity
+from ssleval.features.identity import fingerprints_of, model_identity
 from ssleval.features.parts import Part
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
@@ -105,14 +105,14 @@ class FeatureSource:
 
     def prepare(self, requests: Iterable[FeatureRequest]) -> None:
         """Extract what is missing for all requests: one pass for each dataset, split and geometry."""
-        requests = tuple(requests)
-        self.check(requests)
-        shard = current_shard()
-        for pass_ in self.passes(requests):
-            # Several processes must agree on what is missing, so they look together, under the lock.
-            if shard.world > 1 or not self._is_complete(pass_):
-                self._fill(pass_, shard)
-            self._confirm(pass_, shard)
+        requests, shard = tuple(requests), current_shard()
+        with shard.agreed("features"):
+            self.check(requests)
+            for pass_ in self.passes(requests):
+                # Several processes must agree on what is missing, so they look together, under the lock.
+                if shard.world > 1 or not self._is_complete(pass_):
+                    self._fill(pass_, shard)
+                self._confirm(pass_, shard)
 
     def confirm(self, requests: Iterable[FeatureRequest]) -> None:
         """Compare what is stored for requests with the files and what the model gives; extract nothing."""
@@ -268,22 +268,20 @@ class FeatureSource:
         return self.context.skip_corrupt or bool(stored.valid().all())
 
     def _fill(self, pass_: Pass, shard: Shard) -> None:
-        if not shard.agrees(int(pass_.key[:8], 16)):
-            raise ContractError(
-                f"{pass_.label}: the processes have different models or data; give all of them the same "
-                "weights, and attributes without rank or device"
-            )
+        shard.same(f"{self.backbone.card.name} on {pass_.label}", fingerprints_of(pass_.identity))
         label = f"{self.backbone.card.name} on {pass_.label}"
         with cache.lock(self.context.cache, pass_.key, label) if shard.leads else nullcontext():
             with shard.agreed(f"beginning {pass_.label}"):
                 stored = self._begin(pass_) if shard.leads else None
             mine = self._share(pass_, stored, shard)
             with shard.agreed(f"extracting {pass_.label}"):
-                done = extract(self.backbone, pass_, mine, self.context, shard)
+                own = extract(self.backbone, pass_, mine, self.context, shard)
             # By now every process has closed its files.
             with shard.agreed(f"merging {pass_.label}"):
                 if stored is not None and shard.world > 1:
                     self._merge(pass_, stored)
+        shares = shard.exchange(f"counts of {pass_.label}", own)
+        done = replace(sum(shares, Extracted()), seconds=max(one.seconds for one in shares))
         if done.images:
             self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
 
@@ -310,19 +308,13 @@ class FeatureSource:
         left = tuple(readout for readout in pass_.readouts if readout not in known)
         if not left or not len(pass_.split):
             return
-        problem: SslevalError | None = None
         part, stored = replace(pass_, readouts=left), self._stored(pass_)
-        try:
+        with shard.agreed(f"comparing {pass_.label}"):
             if shard.leads:
                 _refuse_changed(pass_.split)
                 for column in part.columns(self.backbone).values():
                     stored.check(column)
             probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
-        except SslevalError as error:
-            problem = error
-        # All go on or none: one that waits for another would wait for ever.
-        if shard.any(problem is not None):
-            raise problem or ContractError(f"{pass_.label}: another process refused its features")
         known.update(left)
 
     def _begin(self, pass_: Pass) -> StoredPass:

@@ -8,6 +8,7 @@ from ssleval.core import Dataset
 from ssleval.core.registry import suggestion
 from ssleval.core.task import Task, refuse_dataset
 from ssleval.errors import NotApplicableError, SslevalError, UnknownNameError
+from ssleval.features import current_shard
 from ssleval.run.settings import build_task
 from ssleval.run.suites import Measurement
 
@@ -45,13 +46,15 @@ def make_jobs(
         if line.dataset in unreadable:
             continue
         try:
-            dataset = open_(line.dataset)
+            with current_shard().agreed(f"opening {line.dataset}"):
+                dataset = open_(line.dataset)
         except SslevalError as error:
             unreadable.add(line.dataset)
             errors.append(error)
             continue
         try:
-            jobs.append(_job(line.task, task, line.dataset, dataset, limit))
+            with current_shard().agreed(f"{line.task} on {line.dataset}"):
+                jobs.append(_job(line.task, task, line.dataset, dataset, limit))
         except NotApplicableError as error:
             errors.append(NotApplicableError(f"{line.task} on {line.dataset}: {error}"))
         except SslevalError as error:

@@ -6,7 +6,7 @@ whose result is already stored under the same key is neither extracted for nor e
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
-from ssleval.features import Extracted, FeatureSource, Pass, current_shard
+from ssleval.features import Extracted, FeatureSource, Pass, PeerError, Shard, current_shard, fingerprints_of
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
@@ -49,6 +49,11 @@ class Plan:
     """By ``DATASET/SPLIT``, of all data the score depends on."""
     key: str
     """Digest of all that decides a score: equal keys promise equal scores."""
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether the task runs the model itself, on images that it requests without a readout."""
+        return not all(request.readouts for request in self.requests)
 
 
 def silent(_: str) -> None:
@@ -89,25 +94,27 @@ def evaluate(
         SslevalError: anything the caller can mend; the message says what and how.
     """
     context = context or Context()
-    usable_device(context.device)
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
-    lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
-    opened = open_dataset(dataset, options or DatasetOptions())
-    opened = opened if limit is None else opened.limited(limit)
-    jobs, errors = make_jobs(lines, lambda _: opened, limit)
-    for error in errors:
-        if not jobs or not isinstance(error, NotApplicableError):
-            raise error
-    if isinstance(model, str):
-        backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
-    elif checkpoint is not None or card:
-        raise ConfigError("checkpoint and card are for a model that is named, not for one that is built")
-    elif not isinstance(model, Backbone):
-        raise ConfigError(f"model is a {type(model).__name__}, {WRAP}")
-    else:
-        backbone = model.to(context.device)
-        backbone.forget_hashes()
-    return list(measure(backbone, jobs, context, None if results is None else Path(results), force=force))
+    with current_shard().agreed("evaluate"):
+        usable_device(context.device)
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
+        lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
+        opened = open_dataset(dataset, options or DatasetOptions())
+        opened = opened if limit is None else opened.limited(limit)
+        jobs, errors = make_jobs(lines, lambda _: opened, limit)
+        for error in errors:
+            if not jobs or not isinstance(error, NotApplicableError):
+                raise error
+        if isinstance(model, str):
+            backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
+        elif checkpoint is not None or card:
+            raise ConfigError("checkpoint and card are for a model that is named, not for one that is built")
+        elif not isinstance(model, Backbone):
+            raise ConfigError(f"model is a {type(model).__name__}, {WRAP}")
+        else:
+            backbone = model.to(context.device)
+            backbone.forget_hashes()
+        folder = None if results is None else Path(results)
+        return list(measure(backbone, jobs, context, folder, force=force))
 
 
 def measure(
@@ -139,26 +146,31 @@ def outcomes(
 ) -> Iterator[Result | SslevalError]:
     """Yield the result of every job, in order, or its error; what is stored already is read back.
 
-    Under ``torchrun`` all processes extract, each its share, and the first evaluates and records. A job that
-    has no meaning for the model is skipped and said to ``note``; if the jobs were ``named`` one by one, it is
-    an error. ``spare`` goes on with the other jobs where images of one cannot be read.
+    Under ``torchrun`` all processes extract, each its share, and the first evaluates and records; in a task
+    that runs the model itself all take part. All yield the same. A job that has no meaning for the model is
+    skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
+    with the other jobs where images of one cannot be read.
     """
+    shard, model = current_shard(), backbone.card.name
     if force and not context.since:
-        context = replace(context, since=time.time())
-    source = FeatureSource(backbone, context)
+        # One time for all: clocks of machines differ.
+        context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
+    with shard.agreed(f"identity of {model}"):
+        source = FeatureSource(backbone, context)
     plans, errors = plan_all(source, jobs, note, named=named)
     yield from errors
-    stored = [] if folder is None or force else [find_stored(folder, source, plan) for plan in plans]
-    done = {result.key: result for result in stored if result is not None}
+    done = shard.from_leader(
+        f"results of {model}", lambda: {} if folder is None or force else _done(folder, source, plans)
+    )
     left = [plan for plan in plans if plan.key not in done]
+    prepared = True
     try:
         source.prepare([request for plan in left for request in plan.requests])
     except SslevalError:
-        # The job whose images they are meets the error again by itself, unless it needs other processes.
-        if not spare or current_shard().world > 1:
+        if not spare:
             raise
-    if not current_shard().leads:
-        return
+        # The job whose images they are meets the error again by itself.
+        prepared = False
     if source.counts:
         total = sum(source.counts.values(), Extracted())
         note(
@@ -167,11 +179,32 @@ def outcomes(
         )
     for plan in plans:
         try:
-            if plan.key in done:
-                source.confirm(plan.requests)
-            yield done.get(plan.key) or _measured(source, plan, folder)
+            if not (prepared or plan.key in done):
+                source.prepare(plan.requests)
+            outcome = _outcome(source, plan, folder, done.get(plan.key), shard)
         except SslevalError as error:
-            yield error
+            outcome = error
+        yield outcome
+
+
+def _done(folder: Path, source: FeatureSource, plans: Iterable[Plan]) -> dict[str, Result]:
+    stored = (find_stored(folder, source, plan) for plan in plans)
+    return {result.key: result for result in stored if result is not None}
+
+
+def _outcome(
+    source: FeatureSource, plan: Plan, folder: Path | None, stored: Result | None, shard: Shard
+) -> Result:
+    """Return the result of a job, in all processes what the first has; an error of one is raised in all."""
+    point, result = f"{plan.job.name} on {plan.job.dataset_name}", stored
+    with shard.agreed(point):
+        if stored is not None and shard.leads:
+            source.confirm(plan.requests)
+        elif stored is None and shard.leads:
+            result = _measured(source, plan, folder)
+        elif stored is None and plan.runs_model:
+            _evaluated(source, plan)
+    return shard.exchange(point, result)[0]  # pyright: ignore[reportReturnType]
 
 
 def plan_all(
@@ -187,7 +220,8 @@ def plan_all(
     left_out: list[str] = []
     for job in jobs:
         try:
-            plan = _plan(source, job)
+            with current_shard().agreed(f"plan of {job.name} on {job.dataset_name}"):
+                plan = _plan(source, job)
             plans.append(plan)
             if changed := _changed(job.task, plan.job.task):
                 model = source.backbone.card.name
@@ -227,6 +261,11 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
         "dataset": [job.dataset_name, job.dataset.card.test_split, fingerprints],
         "settings": {**source.context.recorded(), "limit": job.limit},
     }
+    parts = {**fingerprints_of(source.identity), **fingerprints_of(fingerprints)}
+    current_shard().same(
+        f"{source.backbone.card.name}, {job.name} on {job.dataset_name}",
+        {**parts, "key": digest(decisive)[:12]},
+    )
     return Plan(job, requests, source.passes(requests), fingerprints, digest(decisive))
 
 
@@ -239,18 +278,23 @@ def _changed(before: Task, after: Task) -> str:
 def _faults_of(job: Job) -> AbstractContextManager[None]:
     # Of a task that is a plug-in, and of a user's model that a task runs itself.
     owner = f"{job.name} on {job.dataset_name}"
-    return faults_of(owner, foreign=is_foreign(job.task), passing=(torch.OutOfMemoryError,))
+    return faults_of(owner, foreign=is_foreign(job.task), passing=(torch.OutOfMemoryError, PeerError))
 
 
-def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
+def _evaluated(source: FeatureSource, plan: Plan) -> Samples:
     context, job = source.context, plan.job
     # After construction of the backbone, which draws random numbers too.
     random.seed(context.seed)
     np.random.seed(context.seed)
     torch.manual_seed(context.seed)
-    started = time.perf_counter()
     with _faults_of(job):
-        samples = job.task.evaluate(Inputs(source, job.dataset, plan.requests, context))
+        return job.task.evaluate(Inputs(source, job.dataset, plan.requests, context))
+
+
+def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
+    context, job = source.context, plan.job
+    started = time.perf_counter()
+    samples = _evaluated(source, plan)
     evaluated = time.perf_counter() - started
     result = Result(
         model=source.backbone.card.name,

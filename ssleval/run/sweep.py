@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,12 @@ class Sweep:
     part: Part | None = None
     """The share to measure; None: all."""
 
+    def compared(self) -> dict[str, Any]:
+        """Return what several processes must be asked alike; places on disk may differ between machines."""
+        places = {"models", "checkpoint", "options"}
+        asked = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in places}
+        return {**asked, "card": dict(self.card), "full_hash": self.options.full_hash}
+
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
@@ -74,27 +80,40 @@ def sweep(
     that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left
     out; only where that is all lines is it an error.
     """
-    named, every = asked.suite is None, jobs_by_model(asked, note)
-    # What several datasets share is extracted anew once.
-    context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
-    for name, jobs in every:
-        try:
-            backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
-        except SslevalError as error:
-            yield error
-            continue
-        left_out: list[NotApplicableError] = []
-        yielded = False
-        for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
-            if isinstance(outcome, NotApplicableError) and not named:
-                left_out.append(outcome)
-                note(f"{NOT_MEASURED}{outcome}")
-            else:
-                yielded = True
-                yield outcome
-        # A part of a model's jobs does not tell.
-        if left_out and not yielded and asked.part is None and current_shard().leads:
-            yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
+    shard = current_shard()
+    note = note if shard.leads else silent
+    with shard.agreed("sweep"):
+        every = jobs_by_model(asked, note)
+        names = [name for name, _ in every]
+        shard.same("options", {**asked.compared(), "models": names, **context.recorded(), "force": force})
+        # What several datasets share is extracted anew once.
+        since = shard.from_leader("beginning", time.time) if force else 0.0
+        context = replace(context, device=local_device(context.device), since=since)
+        for name, jobs in every:
+            yield from _of_model(name, asked, jobs, context, folder, force=force, note=note)
+
+
+def _of_model(
+    name: str, asked: Sweep, jobs: Jobs, context: Context, folder: Path | None, *, force: bool, note: Note
+) -> Iterator[Result | SslevalError]:
+    try:
+        backbone = load_asked(name, asked, context, note)
+    except SslevalError as error:
+        yield error
+        return
+    named = asked.suite is None
+    left_out: list[NotApplicableError] = []
+    yielded = False
+    for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
+        if isinstance(outcome, NotApplicableError) and not named:
+            left_out.append(outcome)
+            note(f"{NOT_MEASURED}{outcome}")
+        else:
+            yielded = True
+            yield outcome
+    # A part of a model's jobs does not tell.
+    if left_out and not yielded and asked.part is None:
+        yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
 
 
 def models(asked: Sweep) -> list[str]:
@@ -120,15 +139,16 @@ def jobs_by_model(asked: Sweep, note: Note = silent) -> list[tuple[str, Jobs]]:
 
 def load_asked(name: str, asked: Sweep, context: Context, note: Note = silent) -> Backbone:
     """Return one model on its device; what decided about its weights is said to ``note``."""
-    return load(
-        name,
-        checkpoint=asked.checkpoint,
-        key=asked.key,
-        card=asked.card,
-        seed=context.seed,
-        device=context.device,
-        note=note,
-    )
+    with current_shard().agreed(f"loading {name}"):
+        return load(
+            name,
+            checkpoint=asked.checkpoint,
+            key=asked.key,
+            card=asked.card,
+            seed=context.seed,
+            device=context.device,
+            note=note,
+        )
 
 
 def measurements(asked: Sweep) -> list[tuple[Measurement, Task]]:

@@ -11,6 +11,7 @@ are those of Muzammal-Naseer/IPViT, ``evaluate_segmentation.py``.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,11 +19,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Interpolation, Metric, Samples
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples, Split
 from ssleval.core.settings import Count, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import DataError, NotApplicableError
-from ssleval.features import Live
+from ssleval.features import Live, pixels_of
 from ssleval.heads.attention import mass_mask
 from ssleval.metrics.segmentation import best_jaccard
 from ssleval.metrics.stats import mean_of, ratio_of
@@ -59,21 +60,27 @@ class Attention(Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Compare every image's heads with its objects; one row per image that has one."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
-        assert split.target is not None
         geometry = live.square("attention", self.size, self.interpolation)
         jaccards: dict[str, np.ndarray] = {}
-        with live.progress(inputs.card.name, len(split)) as advance:
-            for rows, images in live.batches(split, geometry):
-                for row, heads in zip(rows, mass_mask(live.attention(images), self.mass).cpu(), strict=True):
-                    objects = split.target(row)
-                    jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
-                advance(len(rows))
+        compared = partial(self._compared, live, split, geometry)
+        for found in live.shared(inputs.card.name, live.batches(split, geometry), compared, len):
+            jaccards |= found
         scored = {name: values for name, values in jaccards.items() if len(values)}
         if not scored:
             raise DataError(f"{inputs.card.name}/{inputs.card.test_split}: no image has an object")
         total = np.array([float(values.sum()) for values in scored.values()])
         count = np.array([len(values) for values in scored.values()])
         return Samples(list(scored), {"jaccard": total / count, "jaccard_sum": total, "objects": count})
+
+    def _compared(self, live: Live, split: Split, geometry: Geometry, rows: range) -> dict[str, np.ndarray]:
+        """Return the Jaccard index of every object's best head, by the images of one batch."""
+        assert split.target is not None
+        images = torch.cat([pixels_of(split.image(row), geometry) for row in rows])
+        jaccards: dict[str, np.ndarray] = {}
+        for row, heads in zip(rows, mass_mask(live.attention(images), self.mass).cpu(), strict=True):
+            objects = split.target(row)
+            jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
+        return jaccards
 
 
 def enlarged(heads: Bool[Tensor, "heads h w"], size: tuple[int, ...]) -> Bool[np.ndarray, "heads H W"]:

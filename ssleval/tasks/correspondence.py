@@ -12,11 +12,16 @@ Source: Min et al. 2019, arXiv:1908.10543, sec. 3 (PCK); Tang et al. 2023, arXiv
 tokens); El Banani et al. 2024, arXiv:2404.08636, sec. 4.2 (recall).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
-from ssleval.core import Dataset, FeatureRequest, Interpolation, Metric, Readout, Samples
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ssleval.core import Dataset, FeatureRequest, Interpolation, Metric, Readout, Samples, Split
 from ssleval.core.rows import samples_of
 from ssleval.core.settings import Count, Positive, Thresholds
 from ssleval.core.targets import KeyPoints, Views
@@ -30,6 +35,9 @@ _IDLE = {"pairs": ("pixels", "centimetres", "step", "tolerance"), "views": ("alp
 """Settings without effect, by kind of pairs."""
 KEPT = 64
 """Images whose tokens are kept: lists of pairs name the same ones again soon."""
+PART = 8
+"""Pairs that one process matches before all send each other their scores."""
+NamedTokens: TypeAlias = Callable[[str, Image.Image], Float[Tensor, "..."]]
 
 
 @tasks.register("correspondence")
@@ -89,24 +97,31 @@ class Correspondence(Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Match every pair; one row per pair that shares a point."""
         split, live, card = inputs.test_split, Live(inputs.backbone, inputs.context), inputs.card
-        assert split.target is not None
         geometry = live.square("correspondence", self.size, self.interpolation)
         tokens_of = live.read_named(geometry, Readout("patches", self.block), KEPT)
+        # Neighbours in a list of pairs share images, so that one process takes several of them.
+        parts = [range(start, min(start + PART, len(split))) for start in range(0, len(split), PART)]
         rows: dict[str, dict[str, float]] = {}
-        with live.progress(card.name, len(split)) as advance:
-            for row, name in enumerate(split.ids):
-                pair: KeyPoints | Views = split.target(row)
-                images = (split.image(row), pair.partner)
-                grids = [tokens_of(*named) for named in zip(pair.names, images, strict=True)]
-                sizes = [image.size for image in images]
-                matched = partial(match_pixels, grids=grids, sizes=sizes, positions=self.positions)
-                if scores := self._scores(pair, matched):
-                    rows[name] = scores
-                advance(1)
+        for scores in live.shared(card.name, parts, partial(self._part, split, tokens_of), len):
+            rows |= scores
         if not rows:
             raise DataError(f"{card.name}/{card.test_split}: no pair has a point that both images show")
         several = len({row.get("category") for row in rows.values()}) > 1
         return samples_of(rows, cluster="category" if several else "")
+
+    def _part(self, split: Split, tokens_of: NamedTokens, part: range) -> dict[str, dict[str, float]]:
+        """Return the rows of some pairs, without those that share no point."""
+        assert split.target is not None
+        rows: dict[str, dict[str, float]] = {}
+        for row in part:
+            pair: KeyPoints | Views = split.target(row)
+            images = (split.image(row), pair.partner)
+            grids = [tokens_of(*named) for named in zip(pair.names, images, strict=True)]
+            sizes = [image.size for image in images]
+            matched = partial(match_pixels, grids=grids, sizes=sizes, positions=self.positions)
+            if scores := self._scores(pair, matched):
+                rows[split.ids[row]] = scores
+        return rows
 
     def _scores(self, pair: KeyPoints | Views, matched: matches.Matcher) -> dict[str, float]:
         """Return the row of one pair, empty where it shares no point."""

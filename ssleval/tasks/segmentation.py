@@ -17,13 +17,14 @@ from functools import partial
 from typing import Literal, cast
 
 import numpy as np
+from jaxtyping import Int64
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
 from ssleval.core.image_level import train_and_test
 from ssleval.core.settings import Count, Natural, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.features import Live
-from ssleval.heads.dense.crops import Crops, fit_on_crops
+from ssleval.heads.dense.crops import Batch, Crops, GridBatch, fit_on_crops
 from ssleval.heads.dense.grid import Fit, LinearHead, batches, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.recipe import Choice, PaperFields, published
@@ -104,14 +105,27 @@ class Segmentation(PaperFields, Task):
         patches_of, card = live.grids(self._readouts), live.backbone.card
         rows = np.stack(list(batches(len(train), self.batch_size, self.iterations, seed)))
         crops = Crops(train, rows, self.augmentation(self.size, self.interpolation), card.mean, seed)
-        decoded = live.decoded(crops, len(crops), f"crops of {inputs.card.name}", self.batch_size)
         channels, device = card.embed_dim * len(self._readouts), inputs.context.device
         head = LinearHead(channels, inputs.card.num_classes, normalise=True, seed=seed)
-        head = fit_on_crops(patches_of, decoded, Fit.of(self), head, device)
+
+        def grids_of(batch: Batch) -> GridBatch:
+            return patches_of(batch[0].to(device)).to(live.sent_from), batch[1]
+
+        name = f"crops of {inputs.card.name}"
+        grids = live.shared_batches(name, crops, len(crops), grids_of, self.batch_size)
+        # Every step of the head needs the one before, so that one process fits it.
+        live.fit_once(head, grids, lambda grids: fit_on_crops(grids, Fit.of(self), head, device))
         classes_of = self.windows(patches_of, head, self.size, self.interpolation, device)
-        classes = (partial(classes_of, test.image(row)) for row in range(len(test)))
+
         assert test.target is not None
-        return Samples(test.ids, overlap(confusions(classes, test.target, inputs.card.num_classes)))
+        mask_of = test.target
+
+        def counts_of(row: int) -> Int64[np.ndarray, "c c"]:
+            classes = partial(classes_of, test.image(row))
+            return confusions([classes], lambda _: mask_of(row), inputs.card.num_classes)[0]
+
+        counts = live.shared(inputs.card.name, range(len(test)), counts_of, lambda _: 1)
+        return Samples(test.ids, overlap(list(counts)))
 
     @property
     def _readouts(self) -> tuple[Readout, ...]:

@@ -72,11 +72,13 @@ class VideoSegmentation(Task):
         """Follow every clip; one row per object."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
         rows: dict[str, dict[str, float]] = {}
-        with live.progress(inputs.card.name, len(split)) as advance:
-            for number, (clip, frames) in enumerate(clips_of(split).items()):
-                scores = self._clip(live, split, frames)
-                rows |= {f"{clip}#{item}": {**row, "clip": number} for item, row in scores}
-                advance(len(frames))
+        clips = clips_of(split)
+        # Frames of a clip depend on earlier ones, so that a clip is what processes share.
+        scored = live.shared(
+            inputs.card.name, [*clips.values()], lambda frames: list(self._clip(live, split, frames)), len
+        )
+        for number, (clip, scores) in enumerate(zip(clips, scored, strict=True)):
+            rows |= {f"{clip}#{item}": {**row, "clip": number} for item, row in scores}
         return samples_of(rows, cluster="clip")
 
     def _clip(

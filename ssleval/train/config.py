@@ -154,6 +154,11 @@ class TrainConfig:
         """Return all settings as plain values."""
         return asdict(self)
 
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by ``SECTION.FIELD``."""
+        sections = self.to_dict().items()
+        return {f"{name}.{field}": value for name, fields in sections for field, value in fields.items()}
+
 
 def recipes() -> tuple[str, ...]:
     """Return the names of the packaged recipes."""

@@ -20,8 +20,8 @@ from ssleval.core import BackboneCard, DatasetOptions
 from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import freed_memory_kept
 from ssleval.datasets.catalog import open_dataset
-from ssleval.errors import ConfigError, SslevalError
-from ssleval.features import current_shard, local_device
+from ssleval.errors import ConfigError, DivergedError
+from ssleval.features import current_shard, local_device, watching_peers
 from ssleval.features.progress import progress
 from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card, write_teacher
@@ -83,17 +83,24 @@ def train(
         DataError: the disk is full; the checkpoint from before is kept.
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
-    options = options or DatasetOptions()
-    device = local_device(device)
-    opened = open_dataset(dataset, options)
-    config.check_batch(current_shard().world)
-    images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
+    options, shard = options or DatasetOptions(), current_shard()
+    with shard.agreed("data"):
+        device = local_device(device)
+        opened = open_dataset(dataset, options)
+        config.check_batch(shard.world)
+        images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
+        shard.same("training", {**config.settings(), **images.fingerprints})
     on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit
     scores_of = partial(evaluate_teacher, dataset=on, options=options, limit=count)
     data = f"{dataset} ({', '.join(splits)})"
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
-    with _only_training(run):
-        return run.train(resume=resume, show=show)
+    try:
+        with _only_training(run), watching_peers():
+            return run.train(resume=resume, show=show)
+    except DivergedError as error:
+        # The loss is a mean over all processes.
+        shard.met_by_all(error)
+        raise
 
 
 @dataclass
@@ -121,9 +128,11 @@ class _Run:
     def train(self, *, resume: bool, show: bool) -> Trained:
         """Train from the step in ``out`` to the end, or until a signal."""
         config, batch = self.config, self.config.run.batch_size
-        start = self._start(resume=resume)
+        with self.shard.agreed("checkpoint"):
+            start = self._start(resume=resume)
+            self.shard.same(str(self.out), {"step": start})
+            log = Log(self.out, start=start, leads=self.shard.leads, note=self.note)
         steps = config.run.epochs * self.per_epoch
-        log = Log(self.out, start=start, leads=self.shard.leads, note=self.note)
         if start and start % self.per_epoch == 0:
             # The run may have been killed between this checkpoint and what follows it.
             self._save(start, log, written=True)
@@ -188,17 +197,20 @@ class _Run:
     def _save(self, step: int, log: Log | None, *, written: bool = False) -> None:
         """Write the model and the checkpoint, unless they are ``written``; after an epoch, pass ``log``."""
         state = self.learner.state(keep=self.shard.leads)
-        if self.shard.leads:
-            teacher = self.learner.full_teacher(state)
-            if not written:
-                # The model first: a run killed before the checkpoint repeats the step and writes both.
-                with writing(self.teacher):
-                    write_teacher(self.teacher, teacher, self._card(teacher, step))
-                place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
-                self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
-            if log is not None:
-                self._follow_up(step, teacher, log)
-        self.shard.barrier()
+        with self.shard.agreed(f"step {step}"):
+            if self.shard.leads:
+                self._write(state, step, log, written=written)
+
+    def _write(self, state: dict[str, Any], step: int, log: Log | None, *, written: bool) -> None:
+        teacher = self.learner.full_teacher(state)
+        if not written:
+            # The model first: a run killed before the checkpoint repeats the step and writes both.
+            with writing(self.teacher):
+                write_teacher(self.teacher, teacher, self._card(teacher, step))
+            place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
+            self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
+        if log is not None:
+            self._follow_up(step, teacher, log)
 
     def _follow_up(self, step: int, teacher: Network, log: Log) -> None:
         """After an epoch, keep its checkpoint and evaluate its teacher, where due and not yet done."""
@@ -256,14 +268,9 @@ class _Run:
 def _only_training(run: _Run) -> Generator[None]:
     """Refuse, in all processes of a training, to write where another training does."""
     with ExitStack() as held:
-        refused: SslevalError | None = None
-        try:
+        with run.shard.agreed(f"training into {run.out}"):
             if run.shard.leads:
                 held.enter_context(only_training(run.out, run.note))
-        except SslevalError as error:
-            refused = error
-        if sum_over_processes(torch.tensor(float(refused is not None))) > 0:
-            raise refused or ConfigError(f"{run.out}: the first process cannot train into it")
         yield
 
 

@@ -4,10 +4,12 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import signal
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import torch
 from torch import Tensor, distributed
 
 from ssleval.core.backbone import Features
-from ssleval.errors import ContractError, DataError
-from ssleval.features import FeatureSource
+from ssleval.errors import ContractError, DataError, SslevalError
+from ssleval.features import FeatureSource, PeerError, current_shard, watching_peers
 from tests.features.feature_fakes import (
     CARD,
     MEAN,
@@ -39,10 +41,10 @@ def start(target: Callable[..., None], *arguments: object) -> ForkServerProcess:
     return process
 
 
-def finish(*processes: ForkServerProcess) -> None:
-    for process in processes:
+def finish(*processes: ForkServerProcess, codes: Sequence[int] | None = None) -> None:
+    for process, code in zip(processes, codes or [0] * len(processes), strict=True):
         process.join(timeout=60)
-        assert process.exitcode == 0
+        assert process.exitcode == code
 
 
 def _strict(target: Callable[..., None], *arguments: object) -> None:
@@ -111,12 +113,35 @@ def meeting(cache: Path, rank: int, world: int) -> None:
     backbone = Tiny(log=cache / "forwards", delay=0.02)
     request = request_of(dataset_of(split_of(240)), MEAN, PATCHES)
     FeatureSource(backbone, context_of(cache)).prepare([request])
+def deserted(folder: Path, rank: int) -> None:
+    """Let two processes wait for a third, first longer than their group does, then for ever."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
+    shard = current_shard()
+    distributed.set_timeout(timedelta(seconds=0.5))
+    if rank == 2:
+        time.sleep(1.5)
+    shard.barrier()
+    if rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    said = ["waited"]
+    try:
+        shard.barrier()
+    except PeerError as error:
+        said += [str(error), str(vars(error)["silent"])]
+    # What else waits for a process that has died says the same.
+    try:
+        with watching_peers():
+            distributed.all_reduce(torch.zeros(1))
+    except PeerError as error:
+        said += [str(error)]
+    (folder / f"rank{rank}").write_text("\n".join(said))
+    distributed.destroy_process_group()
 
 
 def refusal(backbone: Tiny, cache: Path) -> str:
     try:
         FeatureSource(backbone, context_of(cache)).prepare([request_of(dataset_of(split_of(22)), MEAN)])
-    except ContractError as error:
+    except SslevalError as error:
         return f"{error}\n"
     return "none\n"
 

@@ -56,7 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def cluster_of(folder: Path, patch: pytest.MonkeyPatch, machines: int, seed: int) -> Cluster:
     cluster = Cluster(folder, machines, seed)
     cluster.install(patch)
-    patch.setattr(source, "current_shard", lambda: Shard(cluster.rank or 0, len(cluster.turn)))
+    patch.setattr(source, "current_shard", lambda: Shard(cluster.rank or 0, len(cluster.turn), cluster.gather))
     return cluster
 
 
@@ -169,7 +169,7 @@ def test_machines_that_share_no_folder_are_told_so(tmp_path: Path, monkeypatch: 
     cluster = cluster_of(tmp_path, monkeypatch, 2, 0)
     cluster.machines[1] = cluster_of(tmp_path / "other", monkeypatch, 1, 0).machines[0]
     cluster.install(monkeypatch)
-    monkeypatch.setattr(source, "current_shard", lambda: Shard(cluster.rank or 0, 2))
+    monkeypatch.setattr(source, "current_shard", lambda: Shard(cluster.rank or 0, 2, cluster.gather))
     monkeypatch.setattr(parts, "SEEN_SECONDS", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "node7")
     ends, batches = extract(cluster, cluster.machines)

@@ -150,17 +150,30 @@ def test_unknown_names_are_errors_before_anything_is_loaded(tmp_path: Path) -> N
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    command = ["-m", "ssleval", "run", "--model", "random:vit_tiny", "--dataset", "digits", "--limit", "80"]
-    command += ["--set", "knn.ks=5", "--batch-size", "8", "--json", "--cache"]
+    command = ["-m", "ssleval", "run", "--model", "random:vit_tiny", "--limit", "80"]
+    command += [
+        "--dataset",
+        f"digits,folder:{tmp_path}/absent",
+        "--set",
+        "knn.ks=5",
+        "--batch-size",
+        "8",
+        "--json",
+        "--cache",
+    ]
     one = [sys.executable, *command, str(tmp_path / "one"), "--results", str(tmp_path / "r1")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     two = [*launch, *command, str(tmp_path / "two"), "--results", str(tmp_path / "r2")]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     lines: list[str] = []
-    for call in (one, two):
+    # torchrun itself knows no code but 1.
+    for call, code in ((one, 2), (two, 1)):
         done = subprocess.run(call, capture_output=True, text=True, check=False, env=env)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         lines += done.stdout.splitlines()
+        said = [line for line in done.stderr.splitlines() if line.startswith("ssleval:")]
+        assert said == [f"ssleval: folder:{tmp_path}/absent: no such folder"]
+        assert "SIGABRT" not in done.stderr
     single, several = (json.loads(line) for line in lines)
     assert single["metrics"] == several["metrics"]
     assert single["key"] == several["key"]

@@ -1,10 +1,12 @@
 """A source of features that were never extracted: class blobs in memory, for tests of tasks."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 from torch import Tensor
 
 from ssleval.core import (
@@ -21,7 +23,8 @@ from ssleval.core import (
 )
 from ssleval.core.backbone import Backbone, Features
 from ssleval.core.task import Inputs, Source, Task, refuse_dataset
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, live
+from tests.features.rank_threads import in_ranks
 
 CONTEXT = Context(progress=False)
 
@@ -65,6 +68,32 @@ class Tables:
             arrays,
             np.arange(count),
         )
+
+
+def same_in_ranks(measure: Callable[[], Samples], monkeypatch: pytest.MonkeyPatch, world: int = 3) -> None:
+    """Show that several ranks get the samples of one, to the bit, and each runs the model on a part."""
+    calls: list[int] = []
+    for name in ("forward", "forward_pixels", "pixels_on_device"):
+        monkeypatch.setattr(live, name, _noted(getattr(live, name), calls))
+    alone = measure()
+    whole = len(calls)
+    calls.clear()
+    for found in in_ranks(world, lambda _: measure()):
+        assert isinstance(found, Samples), found
+        assert list(found.ids) == list(alone.ids)
+        assert [*found.columns] == [*alone.columns]
+        assert all(found[name].tobytes() == alone[name].tobytes() for name in alone.columns)
+    shares = [calls.count(thread) for thread in set(calls)]
+    assert len(shares) == world
+    assert sum(shares) == whole
+
+
+def _noted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def called(*arguments: Any) -> Any:
+        calls.append(threading.get_ident())
+        return function(*arguments)
+
+    return called
 
 
 def evaluated(task: Task, source: Source, dataset: Dataset, context: Context = CONTEXT) -> Samples:

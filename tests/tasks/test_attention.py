@@ -15,7 +15,7 @@ from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.tasks.attention import Attention, enlarged
-from tests.tasks.feature_tables import evaluated
+from tests.tasks.feature_tables import evaluated, same_in_ranks
 
 SMALL = Attention(size=64)
 CARD = BackboneCard("looker", "test", "looker", embed_dim=3, patch_size=4, image_size=16)
@@ -93,6 +93,10 @@ def test_the_best_head_of_every_object_counts(run: Measure) -> None:
     assert image == pytest.approx(samples["jaccard"].mean())
     assert objects == pytest.approx(samples["jaccard_sum"].sum() / 7)
     assert image != objects
+
+
+def test_processes_share_the_batches(run: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    same_in_ranks(lambda: run(drawn(7), batch_size=2), monkeypatch)
 
 
 def test_classes_of_a_mask_are_objects(run: Measure) -> None:

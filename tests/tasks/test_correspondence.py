@@ -18,7 +18,7 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.tasks import correspondence
 from ssleval.tasks.correspondence import Correspondence
-from tests.tasks.feature_tables import evaluated
+from tests.tasks.feature_tables import evaluated, same_in_ranks
 
 ROOM = Path(__file__).parents[3] / "shared" / "data" / "rgbd_7scenes"
 SMALL = Correspondence(size=64)
@@ -100,6 +100,12 @@ def run(tmp_path: Path) -> Measure:
         return evaluated(replace(SMALL, **{**step, **settings}), source, dataset, source.context)
 
     return measured
+
+
+@pytest.mark.parametrize("kind", ["pairs", "views"])
+def test_processes_share_the_pairs(run: Measure, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correspondence, "PART", 2)
+    same_in_ranks(lambda: run(drawn(kind)), monkeypatch)
 
 
 def test_points_that_can_be_told_apart_are_found(run: Measure) -> None:

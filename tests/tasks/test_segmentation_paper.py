@@ -21,7 +21,7 @@ from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.crops import Crops
 from ssleval.run.settings import build_task
 from ssleval.tasks.segmentation import Segmentation
-from tests.tasks.feature_tables import evaluated
+from tests.tasks.feature_tables import evaluated, same_in_ranks
 
 QUICK = Segmentation(
     protocol="paper", size=24, crop=24, stride=16, iterations=12, batch_size=4, learning_rate=0.05
@@ -83,6 +83,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Measure:
 @pytest.fixture(scope="module")
 def plain(run: Measure) -> Samples:
     return run(QUICK)
+
+
+@pytest.mark.parametrize("context", [{}, {"batch_size": 1, "seed": 3}], ids=str)
+def test_processes_share_crops_and_images(
+    run: Measure, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_in_ranks(lambda: run(QUICK, **context), monkeypatch)
 
 
 def test_classes_that_colours_name_are_found(run: Measure) -> None:

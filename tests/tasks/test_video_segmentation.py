@@ -17,7 +17,7 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.run.settings import build_task
 from ssleval.tasks.video_segmentation import VideoSegmentation
-from tests.tasks.feature_tables import evaluated
+from tests.tasks.feature_tables import evaluated, same_in_ranks
 
 DAVIS = Path(__file__).parents[3] / "shared" / "data" / "davis2016"
 SMALL = VideoSegmentation(size=64, radius=3, temperature=0.05)
@@ -86,6 +86,10 @@ def test_objects_that_can_be_told_apart_are_followed(run: Measure) -> None:
     assert (samples["f"] > 0.5).all()
     assert samples["j_recall"].tolist() == [1.0] * 4
     assert samples["j_and_f"] == pytest.approx((samples["j"] + samples["f"]) / 2)
+
+
+def test_processes_share_the_clips(run: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    same_in_ranks(lambda: run(drawn(clips=4)), monkeypatch)
 
 
 def test_objects_that_look_like_noise_are_lost(run: Measure) -> None:

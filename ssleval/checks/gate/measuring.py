@@ -18,12 +18,12 @@ from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
 from ssleval.core.text import NOT_MEASURED
 from ssleval.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
-from ssleval.features import local_device
+from ssleval.features import current_shard, local_device
 from ssleval.results import Result
 from ssleval.results.compare import Pairing, pairings
 from ssleval.results.lookup import stored_results
 from ssleval.run.jobs import Job
-from ssleval.run.measure import Note, measure
+from ssleval.run.measure import Note, measure, silent
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
@@ -57,10 +57,21 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     """
     if gate.suite.suite is None:
         raise ConfigError("gate: no suite; name one, such as ci")
+    shard = current_shard()
+    with shard.agreed("gate"):
+        shard.same("gate", {**gate.suite.compared(), "seeds": gate.seeds, **context.recorded()})
+        suite = read_suite(gate.suite.suite)
+        return _verdicts(gate, suite, context, folder, note if shard.leads else silent)
+
+
+def _verdicts(
+    gate: Gate, suite: Sequence[Measurement], context: Context, folder: Path, note: Note
+) -> list[Verdict]:
+    shard = current_shard()
     context = replace(context, device=local_device(context.device))
-    suite = read_suite(gate.suite.suite)
     margins = _margins(gate, suite)
-    stored, file = _is_stored(gate.baseline), Path(gate.candidate)
+    # The first process alone reads and writes results, which need not be on the machines of the others.
+    stored, file = shard.from_leader("baseline", lambda: _is_stored(gate.baseline)), Path(gate.candidate)
     is_weights = file.is_file() and bool(gate.architecture or not describes_itself(file))
     # Before the baseline is measured, which may take hours.
     for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
@@ -69,7 +80,10 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
                 find_card(one)
     groups = jobs_of(gate.suite).applicable(note)
     measured = partial(_measured, gate, groups, context, folder, note)
-    baseline = stored_results(gate.baseline, folder) if stored else measured({}, gate.baseline)
+    if stored:
+        baseline = shard.from_leader("results", lambda: stored_results(gate.baseline, folder))
+    else:
+        baseline = measured({}, gate.baseline)
     if is_weights:
         candidate = measured(gate.suite.card, gate.architecture or baseline[0].model, file)
     else:
@@ -77,7 +91,7 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
     _check_candidate(suite, baseline, candidate)
     pairs = pairings(baseline, candidate)
     _check_baseline(pairs, candidate, stored=stored)
-    return judge(pairs, margins)
+    return shard.from_leader("verdicts", lambda: judge(pairs, margins))
 
 
 def _is_stored(baseline: str) -> bool:

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssleval.core import IGNORED, Split
-from ssleval.core.backbone import PatchesOf
 from ssleval.errors import ContractError
 from ssleval.heads.dense.augment import Augmentation
 from ssleval.heads.dense.grid import Fit, LinearHead, descend, resized
 from ssleval.heads.dense.segmentation import pixel_loss, poly
 
 Batch: TypeAlias = tuple[Float[Tensor, "b 3 s s"], UInt8[Tensor, "b s s"]]
+GridBatch: TypeAlias = tuple[Float[Tensor, "b h w d"], UInt8[Tensor, "b s s"]]
+"""Patch grids of a batch of crops, and their masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,15 @@ class Crops(Dataset[Batch]):
         return images, masks
 
 
-def fit_on_crops(
-    patches_of: PatchesOf, crops: Iterable[Batch], settings: Fit, head: LinearHead, device: str
-) -> LinearHead:
+def fit_on_crops(crops: Iterable[GridBatch], settings: Fit, head: LinearHead, device: str) -> LinearHead:
     """Train ``head``, one batch of crops an iteration.
 
     Logits are upsampled to the crop; the loss is `pixel_loss`, which ignores the padding.
     """
 
     def losses() -> Iterator[Float[Tensor, ""]]:
-        for images, masks in crops:
-            logits = resized(head(patches_of(images.to(device))), (masks.shape[1], masks.shape[2]))
+        for grids, masks in crops:
+            logits = resized(head(grids.to(device)), (masks.shape[1], masks.shape[2]))
             yield pixel_loss(logits, masks.to(device))
 
     rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)

@@ -59,7 +59,7 @@ def patches(pixels: Tensor) -> Tensor:
 def test_a_head_learns_from_crops() -> None:
     how = Fit(30, 4, 0.05, 0.0, 0, warmup=3)
     head = LinearHead(3, 2, normalise=True, seed=0)
-    head = fit_on_crops(patches, map(crops().__getitem__, range(30)), how, head, "cpu")
+    head = fit_on_crops(((patches(images), masks) for images, masks in crops()), how, head, "cpu")
     colours = torch.tensor([[20, 30, 200], [220, 40, 30]]).view(2, 1, 1, 3) / 255
     assert head(colours).argmax(1).flatten().tolist() == [0, 1]
     assert not head.training
