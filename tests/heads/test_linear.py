@@ -156,3 +156,34 @@ def test_impossible_training_is_refused(data: tuple[Tensor, np.ndarray]) -> None
         next(fit_heads(lambda rows: features[rows], labels[:0], GRID, SGD, num_classes=CLASSES))
     with pytest.raises(ContractError, match="not finite"):
         trained((features * float("nan"), labels), GRID, replace(SGD, iterations=2))
+
+
+def test_one_set_of_columns_that_is_not_finite_is_enough(
+    data: tuple[Tensor, np.ndarray],
+) -> None:
+    features, labels = data
+    broken = features.clone()
+    broken[:, 20] = float("nan")
+    with pytest.raises(ContractError, match="not finite"):
+        trained((broken, labels), HeadGrid(((0, 10), (18, 24)), (0.1,)), replace(SGD, iterations=2))
+
+
+def test_lars_trusts_neither_a_weight_nor_a_gradient_of_zero() -> None:
+    """Such a gradient is taken as it is: the scale of one would be 0, that of the other 0 / 0."""
+    how = Training(1, 4, momentum=0.0, optimizer="lars")
+    heads = LinearHeads(HeadGrid(((0, 3),), (64.0,)), 2)
+    before = heads.weights[0].clone()
+    heads.step(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), how, 0)
+    assert torch.equal(heads.weights[0], before)
+    heads.weights[0].zero_()
+    heads.biases[0].zero_()
+    inputs, labels = torch.eye(4)[:, :3], torch.tensor([0, 1, 0, 1])
+    heads.step(inputs, labels, how, 0)
+    error = torch.full((4, 2), 0.5) - nn.functional.one_hot(labels, 2)
+    torch.testing.assert_close(heads.weights[0], -(error.T @ inputs) / 4)
+
+
+def test_defaults_are_those_of_the_papers() -> None:
+    how = Training(1)
+    assert (how.momentum, how.trust, how.warmup, how.stair) == (0.9, 0.001, 0, 1)
+    assert (how.optimizer, how.standardise) == ("sgd", False)

@@ -1,6 +1,7 @@
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,47 @@ def test_a_start_is_only_a_start() -> None:
     ]
     assert isinstance(warm, Logistic)
     np.testing.assert_allclose(warm.weight, cold.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_start_that_is_far_off_and_sure_of_itself_is_left(classes: int) -> None:
+    """Where probabilities are 0 or 1 there is no curvature, and a whole Newton step goes much too far."""
+    features, labels = blobs(300, 12, classes)
+    (cold,) = fit_path(features, labels, [1.0], num_classes=classes, tolerance=1e-10)
+    wrong = Logistic(-30 * cold.weight, -30 * cold.bias, 1.0, 0.0)
+    (fit,) = fit_path(features, labels, [1.0], num_classes=classes, tolerance=1e-10, start=wrong)
+    np.testing.assert_allclose(fit.weight, cold.weight, atol=1e-5)
+
+
+def test_a_path_costs_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit begins where the two before it point to; a Newton step is solved no better than it need be."""
+    calls = {"evaluate": 0, "curve": 0}
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(logistic._Problem, name)
+
+        def method(self: Any, *given: Any) -> Any:
+            calls[name] += 1
+            return original(self, *given)
+
+        return method
+
+    for name in calls:
+        monkeypatch.setattr(logistic._Problem, name, counted(name))
+    features, labels = blobs(600, 30, 5)
+    list(fit_path(features, labels, np.geomspace(1e-6, 1e5, 23).tolist(), num_classes=5))
+    # It takes 102 and 1248; other rounding, a few more or less.
+    assert calls["evaluate"] <= 115
+    assert calls["curve"] <= 1400
+
+
+def test_many_rows_are_scored_as_few_are() -> None:
+    features, labels = blobs(17_000, 3, 3)
+    (fit,) = fit_path(features, labels, [1.0], num_classes=3)
+    expected = features.astype(np.float64) @ fit.weight.numpy().T + fit.bias.numpy()
+    np.testing.assert_allclose(fit.scores(features), expected, rtol=1e-9, atol=1e-9)
+    (two,) = fit_path(features, labels > 0, [1.0], num_classes=2)
+    assert (two.scores(features[:9])[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize("strengths", [[], [0.0, 1.0], [1.0, 0.1], [1.0, 1.0]], ids=str)

@@ -81,7 +81,7 @@ def test_koleo_is_minus_the_mean_log_distance_to_the_nearest() -> None:
 
 
 def test_koleo_of_copies_and_of_opposites() -> None:
-    # Of two equal vectors of 9 channels the distance is sqrt(9) eps in DINOv2, which adds eps to it once more.
+    # The distance of equal vectors of 9 channels is sqrt(9) eps in DINOv2, which adds eps once more.
     assert float(koleo(torch.ones(2, 9))) == pytest.approx(-np.log(4e-8))
     assert float(koleo(torch.ones(2, 9), eps=1e-6)) == pytest.approx(-np.log(4e-6))
     assert float(koleo(torch.tensor([[3.0, 0.0], [-2.0, 0.0]]))) == pytest.approx(-np.log(2))
