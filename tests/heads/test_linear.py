@@ -187,3 +187,11 @@ def test_defaults_are_those_of_the_papers() -> None:
     how = Training(1)
     assert (how.momentum, how.trust, how.warmup, how.stair) == (0.9, 0.001, 0, 1)
     assert (how.optimizer, how.standardise) == ("sgd", False)
+
+
+def test_first_weights_are_drawn_as_in_the_papers() -> None:
+    """From N(0, 0.01), one set of columns after the other; biases are zero."""
+    heads, random = LinearHeads(GRID, CLASSES, seed=5), torch.Generator().manual_seed(5)
+    for (start, stop), weight, bias in zip(GRID.columns, heads.weights, heads.biases, strict=True):
+        torch.testing.assert_close(weight, 0.01 * torch.randn(15, stop - start, generator=random))
+        assert not bias.any()

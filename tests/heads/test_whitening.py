@@ -43,6 +43,7 @@ def test_small_variances_are_raised_to_the_floor() -> None:
 def test_fewer_images_than_channels_are_refused() -> None:
     with pytest.raises(DataError, match="of 6 channels needs as many images that are not scored, got 5"):
         learn_whitening(VECTORS[:5], centred=True)
+    assert learn_whitening(VECTORS[:6], centred=False).matrix.shape == (6, 6)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 10**6])
