@@ -89,3 +89,9 @@ def test_points_in_pixels_are_fractions_times_sizes(positions: matching.Position
     found = match_pixels(points().numpy() * np.array(sizes[0]), (first, second), sizes, positions)
     expected = match(first, second, points(), (55, 96), positions).numpy() * [96, 55]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_pairs_that_are_equally_good_come_in_the_order_of_the_first() -> None:
+    where = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    found = mutual(torch.eye(40), torch.eye(40)[where])
+    assert found.tolist() == [[row, where.tolist().index(row)] for row in range(40)]
