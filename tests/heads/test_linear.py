@@ -55,10 +55,11 @@ def test_heads_equal_torch_linear_layers_trained_one_by_one(data: tuple[Tensor, 
         torch.testing.assert_close(heads.biases[index][place], layer.bias.data, atol=1e-5, rtol=0)
 
 
-def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.ndarray]) -> None:
-    features, labels = data
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.ndarray], scale: float) -> None:
+    features, labels = data[0] * scale, data[1]
     grid = HeadGrid(((0, 12),), (2.0,))
-    heads = trained(data, grid, LARS)
+    heads = trained((features, labels), grid, LARS)
     norm = nn.BatchNorm1d(12, affine=False, eps=1e-6)
     weight = LinearHeads(grid, CLASSES, seed=3).weights[0].clone().requires_grad_()
     bias = torch.zeros(CLASSES, requires_grad=True)
@@ -158,7 +159,7 @@ def test_impossible_training_is_refused(data: tuple[Tensor, np.ndarray]) -> None
         trained((features * float("nan"), labels), GRID, replace(SGD, iterations=2))
 
 
-def test_one_set_of_columns_that_is_not_finite_is_enough(
+def test_one_set_of_columns_or_one_rate_that_is_not_finite_is_enough(
     data: tuple[Tensor, np.ndarray],
 ) -> None:
     features, labels = data
@@ -166,6 +167,8 @@ def test_one_set_of_columns_that_is_not_finite_is_enough(
     broken[:, 20] = float("nan")
     with pytest.raises(ContractError, match="not finite"):
         trained((broken, labels), HeadGrid(((0, 10), (18, 24)), (0.1,)), replace(SGD, iterations=2))
+    with pytest.raises(ContractError, match="not finite"):
+        trained(data, HeadGrid(((0, 10),), (0.1, 1e38)), replace(SGD, iterations=3))
 
 
 def test_lars_trusts_neither_a_weight_nor_a_gradient_of_zero() -> None:

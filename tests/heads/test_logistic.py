@@ -154,8 +154,9 @@ def test_a_start_that_is_far_off_and_sure_of_itself_is_left(classes: int) -> Non
     np.testing.assert_allclose(fit.weight, cold.weight, atol=1e-5)
 
 
-def test_a_path_costs_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fit begins where the two before it point to; a Newton step is solved no better than it need be."""
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many evaluations and products with the Hessian there were."""
     calls = {"evaluate": 0, "curve": 0}
 
     def counted(name: str) -> Callable[..., Any]:
@@ -169,6 +170,21 @@ def test_a_path_costs_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in calls:
         monkeypatch.setattr(logistic._Problem, name, counted(name))
+    return calls
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_fit_that_begins_where_it_ends_ends_at_once(calls: dict[str, int], classes: int) -> None:
+    features, labels = blobs(300, 12, classes)
+    (fit,) = fit_path(features, labels, [1.0], num_classes=classes, tolerance=1e-10)
+    calls["evaluate"] = 0
+    (again,) = fit_path(features, labels, [1.0], num_classes=classes, start=fit)
+    assert calls["evaluate"] == 2
+    np.testing.assert_allclose(again.weight, fit.weight, atol=1e-5)
+
+
+def test_a_path_costs_few_products(calls: dict[str, int]) -> None:
+    """A fit begins where the two before it point to; a Newton step is solved no better than it need be."""
     features, labels = blobs(600, 30, 5)
     list(fit_path(features, labels, np.geomspace(1e-6, 1e5, 23).tolist(), num_classes=5))
     # It takes 102 and 1248; other rounding, a few more or less.
