@@ -174,10 +174,10 @@ class Dictated(np.random.Generator):
         super().__init__(np.random.PCG64())
         self.draws, self.bounds = list(draws), list[tuple[float, float]]()
 
-    def random(self, *_: Any) -> Any:
+    def random(self, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.draws.pop(0)
 
-    def uniform(self, low: Any = 0.0, high: Any = 1.0, *_: Any) -> Any:
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.bounds.append((low, high))
         return high
 
