@@ -115,6 +115,13 @@ def test_a_constant_channel_and_a_constant_matrix_are_harmless() -> None:
     np.testing.assert_allclose(blind.bias.softmax(0).numpy(), share, atol=1e-4)
 
 
+def test_where_nothing_can_be_learnt_the_fit_is_zero() -> None:
+    """The gradient vanishes from the start, and with it the first direction."""
+    (fit,) = fit_path(np.ones((4, 3), np.float32), np.array([0, 1, 0, 1]), [1.0], num_classes=2)
+    assert not fit.weight.any()
+    assert not fit.bias.any()
+
+
 def test_best_strength_is_that_of_held_out_rows_and_is_refitted_on_all() -> None:
     features, labels = blobs(300, 40, 3, spread=4)
     held = np.arange(300) % 4 == 0
