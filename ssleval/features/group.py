@@ -21,6 +21,7 @@ from torch import distributed
 from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
+from ssleval import __version__
 from ssleval.errors import ConfigError
 
 MASTER_SECONDS = 60
@@ -192,7 +193,8 @@ def compare(store: Store, rank: int, world: int) -> None:
     """Refuse a group whose processes are not all there, or not all of the same software."""
     if store.add(f"ssleval/rank/{rank}", 1) > 1:
         raise ConfigError(f"RANK={rank}: two processes have this number; give each its own")
-    ours = {name: version(name) for name in ("ssleval", "torch", "pillow")} | {"WORLD_SIZE": str(world)}
+    ours = {name: version(name) for name in ("torch", "pillow")}
+    ours |= {"ssleval": __version__, "WORLD_SIZE": str(world)}
     store.set(f"ssleval/software/{rank}", json.dumps(ours))
     until = time.monotonic() + JOIN_SECONDS
     for other in range(world):

@@ -134,6 +134,7 @@ class _Problem:
         self.penalty = torch.ones(self.design.shape[1], 1, dtype=torch.float64, device=device)
         self.penalty[-1] = 0
         self.theta = torch.zeros(self.design.shape[1], self.columns, device=device)
+        self.loss_at_zero = len(features) * (log(num_classes) if self.softmax else self.columns * log(2))
         self.caches = len(features) * self.columns <= _CACHED_VALUES
 
     def initial(self, start: Logistic | None) -> Float[Tensor, "p c"]:
@@ -225,6 +226,10 @@ def _newton(
     problem: _Problem, theta: Float[Tensor, "p c"], strength: float, tolerance: float
 ) -> tuple[Float[Tensor, "p c"], float]:
     value, gradient = problem.evaluate(theta, strength)
+    if not value <= strength * problem.loss_at_zero:
+        # So far off, probabilities are 0 or 1: their curvature vanishes, and Newton steps lead nowhere.
+        theta = torch.zeros_like(theta)
+        value, gradient = problem.evaluate(theta, strength)
     for _ in range(_NEWTON_STEPS):
         step = _solve(problem, gradient.float(), strength).double()
         slope = float((gradient * step).sum())

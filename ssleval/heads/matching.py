@@ -55,7 +55,7 @@ def match(
 
 def match_pixels(
     points: Float[np.ndarray, "k 2"],
-    grids: Sequence[Float[Tensor, "h w d"]],
+    grids: Sequence[Float[Tensor, "_ _ d"]],
     sizes: Sequence[tuple[int, int]],
     positions: Positions,
 ) -> Float[np.ndarray, "k 2"]:

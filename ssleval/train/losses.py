@@ -65,8 +65,7 @@ def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) 
         Caron et al. 2021, eq. 3; the mean over 2 v - 2 pairs as in `main_dino.py`.
     """
     views, batch, _ = student.shape
-    both = teacher.sum(dim=0) if views > 2 else teacher[0]
-    targets = [teacher[1], teacher[0], *[both] * (views - 2)]
+    targets = [teacher[1], teacher[0], *[teacher.sum(dim=0)] * (views - 2)]
     masses = [1.0, 1.0, *[2.0] * (views - 2)]
     return _CrossEntropy.apply(student.float(), None, masses, *targets) / (batch * (2 * views - 2))
 
@@ -93,7 +92,8 @@ def koleo(features: Float[Tensor, "b d"], eps: float = 1e-8) -> Float[Tensor, ""
     unit = functional.normalize(features.float(), dim=-1, eps=eps)
     with torch.no_grad():
         cosines = unit @ unit.T
-        nearest = cosines.fill_diagonal_(-1).argmax(dim=1)
+        # Below every cosine: beside an opposite vector alone, -1 would make a vector its own neighbour.
+        nearest = cosines.fill_diagonal_(-2).argmax(dim=1)
     # DINOv2 adds eps to the distance too, inside pairwise_distance.
     distance = functional.pairwise_distance(unit, unit[nearest], 2, eps)
     return -(distance + eps).log().mean()

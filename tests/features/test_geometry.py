@@ -8,6 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssleval.core import Geometry, RandomView, digest
+from ssleval.core import geometry as pinned
 from ssleval.core.geometry import FILTERS, apply
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.geometry import random_view
@@ -100,6 +101,7 @@ def test_nothing_asked_leaves_the_image():
 
 def test_a_line_keeps_a_pixel():
     assert apply(Geometry(10, "long"), noise((500, 3))).shape == (1, 10, 3)
+    assert apply(Geometry(10, "long"), noise((3, 500))).shape == (10, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -198,3 +200,13 @@ def test_an_image_that_would_become_huge_is_refused_before_it_does():
         apply(Geometry(256, "short", 224), image)
     assert apply(Geometry(256, "long"), image).shape == (256, 1, 3)
     assert apply(Geometry(32, "square"), image).shape == (32, 32, 3)
+
+
+def test_as_many_pixels_as_pil_decodes_are_the_most(monkeypatch: pytest.MonkeyPatch):
+    # Twice Image.MAX_IMAGE_PIXELS is an error of PIL, and that is a quarter of a GB of RGB.
+    assert pinned.MOST_PIXELS == 2 * (1024**3 // 4 // 3)
+    monkeypatch.setattr(pinned, "MOST_PIXELS", 10 * 15)
+    for size in ((40, 60), (60, 40)):
+        assert apply(Geometry(10), noise(size)).size == 3 * 150
+        with pytest.raises(DataError, match="would become"):
+            apply(Geometry(11), noise(size))

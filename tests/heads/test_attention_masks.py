@@ -22,6 +22,13 @@ def test_the_fewest_patches_that_hold_the_mass(mass: float) -> None:
             assert found[image, head].numpy().ravel().tolist() == kept.tolist()
 
 
+def test_a_map_may_come_alone() -> None:
+    attention = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = mass_mask(attention, 0.6)
+    assert torch.equal(mass_mask(attention[1], 0.6), found[1])
+    assert torch.equal(mass_mask(attention[1, 2], 0.6), found[1, 2])
+
+
 def test_scale_does_not_matter_and_mass_does() -> None:
     attention = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     assert torch.equal(mass_mask(attention, 0.6), mass_mask(attention * 0.01, 0.6))
@@ -29,5 +36,5 @@ def test_scale_does_not_matter_and_mass_does() -> None:
 
 
 def test_of_equal_patches_those_further_down_count() -> None:
-    found = mass_mask(torch.ones(1, 1, 2, 2), 0.5)
-    assert found.flatten().tolist() == [False, False, True, True]
+    found = mass_mask(torch.ones(1, 1, 8, 8), 0.5)
+    assert found.flatten().tolist() == [False] * 32 + [True] * 32

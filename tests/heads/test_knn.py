@@ -339,12 +339,13 @@ def test_all_vectors_can_be_asked_for_but_no_more() -> None:
             nearest_neighbours(train, train, k=k)
 
 
+@pytest.mark.parametrize("at_once", [40, 10**6])
 @pytest.mark.parametrize("count", [1, 7, 150, 500])
 def test_the_most_similar_are_the_first_of_a_sorted_gallery(
-    monkeypatch: pytest.MonkeyPatch, count: int
+    monkeypatch: pytest.MonkeyPatch, count: int, at_once: int
 ) -> None:
     queries, gallery = features(4, 24), np.repeat(features(50, 24, seed=1), 3, axis=0)  # all thrice: ties
-    monkeypatch.setattr(knn, "_TRAIN_ROWS", 40)
+    monkeypatch.setattr(knn, "_TRAIN_ROWS", at_once)
     rows, similarity = most_similar(queries, gallery, count)
     products = (queries.astype(np.float64) @ gallery.T.astype(np.float64)).astype(np.float32)
     order = np.argsort(-products, axis=1, kind="stable")[:, :count]

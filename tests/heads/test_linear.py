@@ -55,10 +55,11 @@ def test_heads_equal_torch_linear_layers_trained_one_by_one(data: tuple[Tensor, 
         torch.testing.assert_close(heads.biases[index][place], layer.bias.data, atol=1e-5, rtol=0)
 
 
-def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.ndarray]) -> None:
-    features, labels = data
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.ndarray], scale: float) -> None:
+    features, labels = data[0] * scale, data[1]
     grid = HeadGrid(((0, 12),), (2.0,))
-    heads = trained(data, grid, LARS)
+    heads = trained((features, labels), grid, LARS)
     norm = nn.BatchNorm1d(12, affine=False, eps=1e-6)
     weight = LinearHeads(grid, CLASSES, seed=3).weights[0].clone().requires_grad_()
     bias = torch.zeros(CLASSES, requires_grad=True)
@@ -156,3 +157,44 @@ def test_impossible_training_is_refused(data: tuple[Tensor, np.ndarray]) -> None
         next(fit_heads(lambda rows: features[rows], labels[:0], GRID, SGD, num_classes=CLASSES))
     with pytest.raises(ContractError, match="not finite"):
         trained((features * float("nan"), labels), GRID, replace(SGD, iterations=2))
+
+
+def test_one_set_of_columns_or_one_rate_that_is_not_finite_is_enough(
+    data: tuple[Tensor, np.ndarray],
+) -> None:
+    features, labels = data
+    broken = features.clone()
+    broken[:, 20] = float("nan")
+    with pytest.raises(ContractError, match="not finite"):
+        trained((broken, labels), HeadGrid(((0, 10), (18, 24)), (0.1,)), replace(SGD, iterations=2))
+    with pytest.raises(ContractError, match="not finite"):
+        trained((features * 1e4, labels), HeadGrid(((0, 10),), (1e-6, 1e38)), replace(SGD, iterations=1))
+
+
+def test_lars_trusts_neither_a_weight_nor_a_gradient_of_zero() -> None:
+    """Such a gradient is taken as it is: the scale of one would be 0, that of the other 0 / 0."""
+    how = Training(1, 4, momentum=0.0, optimizer="lars")
+    heads = LinearHeads(HeadGrid(((0, 3),), (64.0,)), 2)
+    before = heads.weights[0].clone()
+    heads.step(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), how, 0)
+    assert torch.equal(heads.weights[0], before)
+    heads.weights[0].zero_()
+    heads.biases[0].zero_()
+    inputs, labels = torch.eye(4)[:, :3], torch.tensor([0, 1, 0, 1])
+    heads.step(inputs, labels, how, 0)
+    error = torch.full((4, 2), 0.5) - nn.functional.one_hot(labels, 2)
+    torch.testing.assert_close(heads.weights[0], -(error.T @ inputs) / 4)
+
+
+def test_defaults_are_those_of_the_papers() -> None:
+    how = Training(1)
+    assert (how.momentum, how.trust, how.warmup, how.stair) == (0.9, 0.001, 0, 1)
+    assert (how.optimizer, how.standardise) == ("sgd", False)
+
+
+def test_first_weights_are_drawn_as_in_the_papers() -> None:
+    """From N(0, 0.01), one set of columns after the other; biases are zero."""
+    heads, random = LinearHeads(GRID, CLASSES, seed=5), torch.Generator().manual_seed(5)
+    for (start, stop), weight, bias in zip(GRID.columns, heads.weights, heads.biases, strict=True):
+        torch.testing.assert_close(weight, 0.01 * torch.randn(15, stop - start, generator=random))
+        assert not bias.any()

@@ -1,6 +1,7 @@
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,13 @@ def test_a_constant_channel_and_a_constant_matrix_are_harmless() -> None:
     np.testing.assert_allclose(blind.bias.softmax(0).numpy(), share, atol=1e-4)
 
 
+def test_where_nothing_can_be_learnt_the_fit_is_zero() -> None:
+    """The gradient vanishes from the start, and with it the first direction."""
+    (fit,) = fit_path(np.ones((4, 3), np.float32), np.array([0, 1, 0, 1]), [1.0], num_classes=2)
+    assert not fit.weight.any()
+    assert not fit.bias.any()
+
+
 def test_best_strength_is_that_of_held_out_rows_and_is_refitted_on_all() -> None:
     features, labels = blobs(300, 40, 3, spread=4)
     held = np.arange(300) % 4 == 0
@@ -141,6 +149,64 @@ def test_a_start_is_only_a_start() -> None:
     ]
     assert isinstance(warm, Logistic)
     np.testing.assert_allclose(warm.weight, cold.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [-30, 3, 12])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_start_that_is_far_off_and_sure_of_itself_is_left(classes: int, factor: float) -> None:
+    """Where probabilities are nearly 0 or 1 there is no curvature, and a whole Newton step goes too far."""
+    features, labels = blobs(300, 12, classes, 0.5)
+    (cold,) = fit_path(features, labels, [100.0], num_classes=classes, tolerance=1e-10)
+    sure = Logistic(factor * cold.weight, factor * cold.bias, 100.0, 0.0)
+    (fit,) = fit_path(features, labels, [100.0], num_classes=classes, tolerance=1e-10, start=sure)
+    np.testing.assert_allclose(fit.weight, cold.weight, atol=2e-5)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many evaluations and products with the Hessian there were."""
+    calls = {"evaluate": 0, "curve": 0}
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(logistic._Problem, name)
+
+        def method(self: Any, *given: Any) -> Any:
+            calls[name] += 1
+            return original(self, *given)
+
+        return method
+
+    for name in calls:
+        monkeypatch.setattr(logistic._Problem, name, counted(name))
+    return calls
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_fit_that_begins_where_it_ends_ends_at_once(calls: dict[str, int], classes: int) -> None:
+    features, labels = blobs(300, 12, classes)
+    (fit,) = fit_path(features, labels, [1.0], num_classes=classes, tolerance=1e-10)
+    calls["evaluate"] = 0
+    (again,) = fit_path(features, labels, [1.0], num_classes=classes, start=fit)
+    assert calls["evaluate"] == 2
+    np.testing.assert_allclose(again.weight, fit.weight, atol=1e-5)
+
+
+def test_a_path_costs_few_products(calls: dict[str, int]) -> None:
+    """A fit begins where the two before it point to; a Newton step is solved no better than it need be."""
+    features, labels = blobs(600, 30, 5)
+    list(fit_path(features, labels, np.geomspace(1e-6, 1e5, 23).tolist(), num_classes=5))
+    # It takes 102 and 1248; other rounding, a few more or less.
+    assert calls["evaluate"] <= 115
+    assert calls["curve"] <= 1400
+
+
+def test_many_rows_are_scored_as_few_are() -> None:
+    features, labels = blobs(17_000, 3, 3)
+    (fit,) = fit_path(features, labels, [1.0], num_classes=3)
+    expected = features.astype(np.float64) @ fit.weight.numpy().T + fit.bias.numpy()
+    np.testing.assert_allclose(fit.scores(features), expected, rtol=1e-9, atol=1e-9)
+    (two,) = fit_path(features, labels > 0, [1.0], num_classes=2)
+    assert (two.scores(features[:9])[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize("strengths", [[], [0.0, 1.0], [1.0, 0.1], [1.0, 1.0]], ids=str)

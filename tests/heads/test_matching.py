@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from ssleval.heads import matching
-from ssleval.heads.matching import match, mutual, tokens_at
+from ssleval.heads.matching import match, match_pixels, mutual, tokens_at
 
 
 def grids(seed: int = 0, dims: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,19 +21,22 @@ def centres(height: int, width: int) -> torch.Tensor:
     return torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=2).flatten(0, 1)
 
 
-def test_pixels_are_compared_as_if_every_token_were_upsampled() -> None:
+@pytest.mark.parametrize("size", [(33, 50), (10, 16), (5, 8), (64, 41), (3, 5)])
+def test_pixels_are_compared_as_if_every_token_were_upsampled(size: tuple[int, int]) -> None:
+    """Also where pixels and patches coincide, and where patches are the finer."""
     first, second = grids()
-    fine = functional.interpolate(second.permute(2, 0, 1)[None], (33, 50), mode="bilinear")[0].flatten(1)
-    places = centres(33, 50) * torch.tensor([8, 5])
+    height, width = size
+    fine = functional.interpolate(second.permute(2, 0, 1)[None], size, mode="bilinear")[0].flatten(1)
+    places = centres(height, width) * torch.tensor([8, 5])
     # Half a patch from the edge, give or take half a pixel.
-    low, high = 0.5 - torch.tensor([4 / 50, 2.5 / 33]), torch.tensor([7.5 + 4 / 50, 4.5 + 2.5 / 33])
-    outside = ((places < low) | (places > high)).any(1)
-    assert 0 < outside.sum() < len(outside) / 2
+    half = torch.tensor([4 / width, 2.5 / height])
+    outside = ((places < 0.5 - half) | (places > torch.tensor([7.5, 4.5]) + half)).any(1)
+    assert (0 < outside.sum() < len(outside) / 2) == (size in {(33, 50), (64, 41)})
     expected = []
     for token in tokens_at(first, points()):
         cosines = functional.cosine_similarity(fine, token[:, None], dim=0)
-        expected.append(centres(33, 50)[cosines.masked_fill(outside, -2).argmax()])
-    found = match(first, second, points(), (33, 50), "pixels")
+        expected.append(centres(height, width)[cosines.masked_fill(outside, -2).argmax()])
+    found = match(first, second, points(), size, "pixels")
     assert torch.allclose(found, torch.stack(expected))
 
 
@@ -76,3 +80,18 @@ def test_mutual_neighbours_choose_each_other() -> None:
     values = [float(cosines[i, j]) for i, j in found]
     assert values == sorted(values, reverse=True)
     assert 0 < len(expected) < 40
+
+
+@pytest.mark.parametrize("positions", ["pixels", "patches"])
+def test_points_in_pixels_are_fractions_times_sizes(positions: matching.Positions) -> None:
+    first, second = grids()
+    sizes = [(70, 60), (96, 55)]
+    found = match_pixels(points().numpy() * np.array(sizes[0]), (first, second), sizes, positions)
+    expected = match(first, second, points(), (55, 96), positions).numpy() * [96, 55]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_pairs_that_are_equally_good_come_in_the_order_of_the_first() -> None:
+    where = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    found = mutual(torch.eye(40), torch.eye(40)[where])
+    assert found.tolist() == [[row, where.tolist().index(row)] for row in range(40)]

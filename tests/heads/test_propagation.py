@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssleval.errors import ConfigError
-from ssleval.heads.propagation import Propagation, harden, propagate
+from ssleval.heads.propagation import Propagation, follow, harden, propagate
 
 SETTINGS: dict[str, Any] = {"context": 2, "radius": 3, "topk": 4, "temperature": 0.1}
 
@@ -116,3 +116,24 @@ def test_a_channel_of_one_value_stays() -> None:
     labels = torch.zeros(2, 2, 2)
     labels[..., 0] = 1.0
     assert harden(labels, 2).unique().tolist() == [0]
+
+
+def test_defaults_are_those_of_the_published_script() -> None:
+    """eval_video_segmentation.py of facebookresearch/dino: n_last_frames, size_mask_neighborhood, topk."""
+    assert Propagation() == Propagation(context=7, radius=12, topk=5, temperature=0.1)
+
+
+def test_masks_are_followed_at_their_own_size() -> None:
+    """In a still clip every patch keeps the class of the pixel at its centre; classes may be far apart."""
+    mask = np.random.default_rng(0).choice([0, 1, 5], (13, 21)).astype(np.uint8)
+    tokens, _ = clip(1, 3, 5)
+    down, across = (
+        np.floor((np.arange(count) + 0.5) * size / count).astype(int) for count, size in ((3, 13), (5, 21))
+    )
+    small = torch.from_numpy(mask[down][:, across].astype(np.int64))
+    fine = harden((small[..., None] == torch.arange(6)).float(), 3).numpy()
+    up, along = (
+        np.floor((np.arange(size) + 0.5) * count / size).astype(int) for count, size in ((9, 13), (15, 21))
+    )
+    found = list(follow(tokens.expand(4, -1, -1, -1), mask, 3, Propagation(radius=0)))
+    assert [one.tolist() for one in found] == [fine[up][:, along].tolist()] * 3

@@ -3,7 +3,7 @@ import pytest
 
 from ssleval.errors import ContractError
 from ssleval.heads import ranking
-from ssleval.heads.ranking import ranks, unit
+from ssleval.heads.ranking import ranks, unit, unit_sum
 
 
 def drawn(count: int, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -125,3 +125,11 @@ def test_features_that_are_not_finite_are_refused() -> None:
     for wrong in (np.nan, np.inf, 1e30):
         with pytest.raises(ContractError, match="NaN, infinite or huge"):
             unit(np.array([[1.0, wrong]]))
+
+
+def test_scales_count_alike_whatever_their_lengths() -> None:
+    scales = [np.random.default_rng(seed).standard_normal((5, 3)) * 10.0**seed for seed in range(3)]
+    for count in (1, 2, 3):
+        total = sum(scale / np.linalg.norm(scale, axis=1, keepdims=True) for scale in scales[:count])
+        expected = total / np.linalg.norm(total, axis=1, keepdims=True)
+        np.testing.assert_allclose(unit_sum(scales[:count]), expected, rtol=1e-5)

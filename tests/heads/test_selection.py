@@ -26,11 +26,14 @@ def test_rows_with_several_labels_are_held_out_from_all() -> None:
 def test_what_cannot_be_held_out_is_refused() -> None:
     with pytest.raises(DataError, match="two training images"):
         hold_out(np.arange(4), 0.1, 0)
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        hold_out(LABELS, 1.0, 0)
+    for fraction in (0.0, 1.0):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            hold_out(LABELS, fraction, 0)
 
 
-@pytest.mark.parametrize(("shots", "expected"), [(3.0, [3, 3, 3, 1]), (0.1, [1, 4, 2, 1])])
+@pytest.mark.parametrize(
+    ("shots", "expected"), [(3.0, [3, 3, 3, 1]), (1.0, [1, 1, 1, 1]), (0.1, [1, 4, 2, 1])]
+)
 def test_few_are_drawn_from_every_class(shots: float, expected: list[int]) -> None:
     rows = few_per_class(LABELS, shots, 0)
     assert len(set(rows.tolist())) == len(rows)

@@ -1,9 +1,13 @@
 """Losses against references written another way: values, and gradients by torch's own rules."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, local
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 
@@ -33,11 +37,13 @@ def test_dino_loss_is_the_mean_over_pairs_of_different_crops(views: int) -> None
     torch.testing.assert_close(found, expected * 2.5, rtol=1e-4, atol=1e-6)
 
 
-def test_dino_loss_of_many_prototypes_is_computed_in_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    student, teacher = drawn(3, 7, 16), drawn(2, 7, 16, seed=1).softmax(dim=-1)
-    whole = dino_loss(student, teacher)
-    monkeypatch.setattr("ssleval.train.chunks._ON_CPU", 32)
-    torch.testing.assert_close(dino_loss(student, teacher), whole)
+@pytest.mark.parametrize(("images", "prototypes"), [(7, 16), (9, 4)])
+def test_dino_loss_in_parts_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, images: int, prototypes: int
+) -> None:
+    student, teacher = drawn(3, images, prototypes), drawn(2, images, prototypes, seed=1).softmax(dim=-1)
+    monkeypatch.setattr("ssleval.train.chunks._ON_CPU", 2 * prototypes)
+    torch.testing.assert_close(dino_loss(student, teacher), pairwise_reference(student, teacher))
 
 
 def test_dino_loss_stays_finite_at_extreme_logits() -> None:
@@ -74,6 +80,13 @@ def test_koleo_is_minus_the_mean_log_distance_to_the_nearest() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_koleo_of_copies_and_of_opposites() -> None:
+    # The distance of equal vectors of 9 channels is sqrt(9) eps in DINOv2, which adds eps once more.
+    assert float(koleo(torch.ones(2, 9))) == pytest.approx(-np.log(4e-8))
+    assert float(koleo(torch.ones(2, 9), eps=1e-6)) == pytest.approx(-np.log(4e-6))
+    assert float(koleo(torch.tensor([[3.0, 0.0], [-2.0, 0.0]]))) == pytest.approx(-np.log(2))
+
+
 def test_centering_subtracts_and_sharpening_divides() -> None:
     logits, center = drawn(3, 5), drawn(5, seed=2)
     exponentials = np.exp((logits.numpy() - center.numpy()).astype(np.float64) / 0.5)
@@ -82,8 +95,9 @@ def test_centering_subtracts_and_sharpening_divides() -> None:
     assert not torch.allclose(centered(logits, center, 0.5), centered(logits, center, 0.4))
 
 
-def test_the_center_is_an_average_with_the_mean_of_the_batch() -> None:
-    logits, center = drawn(3, 5), drawn(5, seed=2)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_center_is_an_average_with_the_mean_of_the_batch(rows: int) -> None:
+    logits, center = drawn(rows, 5), drawn(5, seed=2)
     expected = 0.9 * center + 0.1 * logits.mean(dim=0)
     update_center(center, logits, 0.9)
     torch.testing.assert_close(center, expected)
@@ -110,6 +124,46 @@ def test_sinkhorn_alternates_between_prototypes_and_samples(iterations: int) -> 
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1, rtol=1e-5)
     if iterations == 200:
         np.testing.assert_allclose(found.sum(dim=0).numpy(), 2, rtol=1e-3)
+
+
+def in_two_processes(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Tensor], Tensor], parts: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the function of each part, in two threads that reduce as two processes do."""
+    meeting, own, given = Barrier(2, timeout=20), local(), [torch.empty(0)] * 2
+
+    def all_reduce(tensor: Tensor, op: object = distributed.ReduceOp.SUM) -> None:
+        given[own.rank] = tensor.clone()
+        meeting.wait()
+        both = torch.stack(given)
+        meeting.wait()
+        tensor.copy_(both.amax(dim=0) if op == distributed.ReduceOp.MAX else both.sum(dim=0))
+
+    def run(rank: int) -> Tensor:
+        own.rank = rank
+        return function(parts[rank])
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, (0, 1)))
+
+
+def test_sinkhorn_and_the_center_are_of_the_batches_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.cat([drawn(3, 4), drawn(5, 4, seed=1) + 6])
+    center, whole = drawn(4, seed=2), sinkhorn(logits, 0.5, 3)
+
+    def updated(part: Tensor) -> Tensor:
+        own = center.clone()
+        update_center(own, part, 0.9)
+        return own
+
+    expected, parts = updated(logits), logits.split([3, 5])
+    shares = in_two_processes(monkeypatch, lambda part: sinkhorn(part, 0.5, 3), parts)
+    torch.testing.assert_close(torch.cat(shares), whole)
+    for found in in_two_processes(monkeypatch, updated, parts):
+        torch.testing.assert_close(found, expected)
 
 
 def test_sinkhorn_does_not_overflow() -> None:

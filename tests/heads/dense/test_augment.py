@@ -1,5 +1,7 @@
 import colorsys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +165,87 @@ def test_the_interpolation_is_that_of_the_image() -> None:
 def test_what_cannot_be_drawn_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="augmentation"):
         replace(PLAIN, **change)  # pyright: ignore[reportArgumentType]
+
+
+class Dictated(np.random.Generator):
+    """A generator whose draws are given, or the largest; it remembers the bounds."""
+
+    def __init__(self, draws: Sequence[float] = ()) -> None:
+        super().__init__(np.random.PCG64())
+        self.draws, self.bounds = list(draws), list[tuple[float, float]]()
+
+    def random(self, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.draws.pop(0)
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.bounds.append((low, high))
+        return high
+
+    def integers(self, low: Any, high: Any = 0, *_: Any, **__: Any) -> Any:
+        self.bounds.append((low, high))
+        return low
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+YES, NO = 0.0, 0.5
+
+
+@pytest.mark.parametrize(
+    ("draws", "bounds", "expected"),
+    [
+        # Brightness, contrast early, saturation, hue.
+        (
+            [YES, YES, YES, YES, YES],
+            [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-18, 18)],
+            lambda: coloured(linear(linear(PIXELS, shift=32.0), factor=1.5), 1.5, -0.1),
+        ),
+        # Saturation, contrast late.
+        (
+            [NO, NO, YES, NO, YES],
+            [(0.5, 1.5), (0.5, 1.5)],
+            lambda: linear(coloured(PIXELS, 1.5, 0.0), factor=1.5),
+        ),
+        ([NO, YES, NO, NO, YES], [(-18, 18)], lambda: coloured(PIXELS, 1.0, -0.1)),
+        ([NO, NO, NO, NO, NO], [], lambda: PIXELS),
+    ],
+    ids=["all", "late", "hue", "none"],
+)
+def test_distortions_follow_mmseg(
+    draws: list[float], bounds: list[tuple[float, float]], expected: Any
+) -> None:
+    """PhotoMetricDistortion: delta 32, contrast and saturation 0.5 to 1.5, hue 18 of 180 steps."""
+    dictated = Dictated(draws)
+    np.testing.assert_array_equal(distorted(PIXELS, 0.5, dictated), expected())
+    assert dictated.bounds == bounds
+    assert not dictated.draws
+
+
+@pytest.mark.parametrize(
+    ("mask", "ratio", "tries"),
+    [
+        ([[0, 0], [0, 1]], 0.75, 11),
+        ([[0, 0], [0, 1]], 0.76, 1),
+        ([[0, 0], [255, 1]], 0.75, 1),
+        ([[0, 0], [0, 0]], 0.75, 11),
+        ([[0, 0], [0, 0]], 1.0, 1),
+        ([[255, 255], [255, 255]], 0.75, 11),
+        ([[254, 254], [253, 0]], 0.75, 1),
+    ],
+    ids=str,
+)
+def test_a_crop_is_drawn_anew_while_one_class_has_that_part(
+    mask: list[list[int]], ratio: float, tries: int
+) -> None:
+    dictated = Dictated([0.9, *[0.9] * 5])
+    seen = Augmentation(2, (1.0, 1.0), 2, ratio, 0.0, 0.0, "nearest")
+    seen(Image.new("RGB", (2, 2)), np.array(mask, np.uint8), dictated)
+    assert dictated.bounds == [(1, 1)] + [(0, 1)] * (2 * tries)
+
+
+def test_no_side_vanishes() -> None:
+    assert rescaled(Image.new("RGB", (4, 9)), 1, "bilinear").size == (1, 2)
+    tiny = Augmentation(1, (0.5, 0.5), 4, 1.0, 0.0, 0.0, "nearest")
+    assert tiny(Image.new("RGB", (4, 9)), np.zeros((9, 4), np.uint8), np.random.default_rng(0))[1].shape == (
+        2,
+        1,
+    )

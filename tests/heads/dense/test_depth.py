@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from ssleval.core import Context
+from ssleval.core.batches import batches
+from ssleval.errors import ContractError
+from ssleval.heads.dense import depth
 from ssleval.heads.dense.depth import Bins, annealed, depth_at, depth_map, fit_depth, sig_loss
-from ssleval.heads.dense.grid import Fit, resized
+from ssleval.heads.dense.grid import Fit, drawn, resized
 
 BINS = Bins(0.5, 8.0, 16, 4)
 LOGITS = 3 * torch.randn(2, 16, 3, 5, generator=torch.Generator().manual_seed(0))
@@ -77,3 +80,67 @@ def test_unknown_and_far_pixels_teach_nothing() -> None:
 
     torch.testing.assert_close(fitted(0.0), fitted(8.5))
     assert not torch.allclose(fitted(0.0), fitted(3.0))
+
+
+GRIDS = torch.randn(4, 3, 3, 5, generator=torch.Generator().manual_seed(1))
+
+
+def fitted(depths: np.ndarray, how: Fit, grids: Tensor = GRIDS) -> torch.nn.Linear:
+    head = fit_depth(
+        lambda rows: grids[torch.from_numpy(rows)], lambda _row: depths, 4, how, BINS, Context(seed=2)
+    )
+    return head.linear
+
+
+def test_the_fit_is_a_loop_over_the_published_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth, "UNCENTRED", 2)
+    depths = np.random.default_rng(0).uniform(0.5, 12, (6, 6)).astype(np.float32)
+    depths[:2], depths[2] = 0, 8  # unknown, and as far as the last bin
+    found = fitted(depths, Fit(4, 2, 0.1, 0.01, 16, warmup=2))
+    layer, random = torch.nn.Linear(5, 16), np.random.default_rng([2, 1])
+    layer.weight.data = 0.01 * torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
+    layer.bias.data.zero_()
+    optimizer = torch.optim.AdamW(layer.parameters(), weight_decay=0.01)
+    for iteration, rows in enumerate(batches(4, 2, 4, 2)):
+        points, metres = drawn([depths] * 2, 16, random)
+        predicted = depth_at(layer(GRIDS[rows]).permute(0, 3, 1, 2), points, BINS)
+        known = (metres > 0) & (metres <= 8)
+        optimizer.zero_grad()
+        sig_loss(predicted[known], metres[known], centred=iteration >= 2).backward()
+        optimizer.param_groups[0]["lr"] = 0.1 * annealed(iteration, 4, 2)
+        optimizer.step()
+    torch.testing.assert_close(found.weight, layer.weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "moves"), [(1, False), (2, True)])
+def test_a_single_pixel_has_no_variance_and_teaches_nothing(
+    monkeypatch: pytest.MonkeyPatch, pixels: int, moves: bool
+) -> None:
+    monkeypatch.setattr(depth, "UNCENTRED", 0)
+    initial = 0.01 * torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
+    ramp = np.linspace(1, 4, 36, dtype=np.float32).reshape(6, 6)
+    found = fitted(ramp, Fit(2, 1, 0.1, 0.0, pixels)).weight
+    assert found.isfinite().all()
+    assert torch.allclose(found, initial) != moves
+
+
+def test_the_loss_is_centred_after_a_hundred_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the toolbox, whose SigLoss has ``warm_iter=100``."""
+    centred: list[bool] = []
+
+    def recorded(predicted: Tensor, target: Tensor, *, centred: bool) -> Tensor:
+        seen(centred)
+        return (predicted - target).square().mean()
+
+    seen = centred.append
+    monkeypatch.setattr(depth, "sig_loss", recorded)
+    fitted(np.full((6, 6), 3, np.float32), Fit(102, 1, 1e-3, 0.0, 2))
+    assert centred == [False] * 100 + [True] * 2
+
+
+def test_a_head_without_a_positive_logit_is_refused() -> None:
+    """Nothing passes the rectifier where a blank backbone meets a bias of zero."""
+    with pytest.raises(ContractError, match=r"lower depth\.learning_rate"):
+        fitted(np.full((6, 6), 3, np.float32), Fit(2, 1, 0.1, 0.0, 4), 0 * GRIDS)
+    some = torch.cat([0 * GRIDS[:3], GRIDS[3:]])
+    fitted(np.full((6, 6), 3, np.float32), Fit(2, 6, 1e-6, 0.0, 4), some)
