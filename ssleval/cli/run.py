@@ -8,7 +8,7 @@ from typer import Option
 from ssleval.cli import options
 from ssleval.cli.options import complain, notes, print_rows, say, tell
 from ssleval.core.cachefolder import default_cache
-from ssleval.errors import ConfigError, SslevalError
+from ssleval.errors import SslevalError
 
 if TYPE_CHECKING:
     from ssleval.results import Result
@@ -33,10 +33,11 @@ def run_(
     resize_mode: options.ResizeMode = None,
     interpolation: options.Interpolation = None,
     set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     precision: options.Precision = "fp32",
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
-    num_workers: options.Workers = 0,
+    num_workers: options.Workers = "auto",
+    pixels: options.Pixels = "exact",
     limit: options.Limit = None,
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     skip_corrupt: Annotated[
@@ -67,8 +68,10 @@ def run_(
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
     folder = cache or default_cache()
-    size = _batch_size(batch_size)
-    context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
+    context = Context(
+        device, precision, options.number("--batch-size", batch_size, 1) or 0, options.workers(num_workers),
+        seed, skip_corrupt, folder, progress=not quiet, pixels=pixels,
+    )  # fmt: skip
     data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
     request = Sweep(model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card)
     from ssleval.run.estimate import Estimate, estimate
@@ -89,14 +92,6 @@ def run_(
         raise SystemExit(130) from None
     if failed:
         raise SystemExit(2)
-
-
-def _batch_size(text: str) -> int:
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--batch-size {text}: a number of images, or auto")
-    return int(text)
 
 
 def _tell(result: "Result") -> None:

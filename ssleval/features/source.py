@@ -88,11 +88,8 @@ class FeatureSource:
         """
         card = self.backbone.card
         for request in requests:
-            if self.context.skip_corrupt and not request.readouts:
-                raise ConfigError(
-                    f"--skip-corrupt: a task runs the model on {request.dataset.card.name} itself and cannot "
-                    "leave images out; run that task without the option"
-                )
+            if not request.readouts:
+                self._refuse_options(request.dataset.card.name)
             geometry = request.geometry or card.native_geometry()
             side = geometry.fixed_size
             if side is not None:
@@ -101,6 +98,18 @@ class FeatureSource:
                 column_of(canonical(readout, self.backbone), self.backbone, geometry)
                 if readout.kind == "cls" and not self._has_cls:
                     raise NotApplicableError(f"{card.name} has no class token for {readout}")
+
+    def _refuse_options(self, dataset: str) -> None:
+        """Refuse what a task cannot heed that runs the model on a ``dataset`` itself."""
+        itself = f"a task runs the model on {dataset} itself"
+        if self.context.skip_corrupt:
+            raise ConfigError(
+                f"--skip-corrupt: {itself} and cannot leave images out; run that task without the option"
+            )
+        if self.context.pixels != "exact":
+            raise ConfigError(
+                f"--pixels {self.context.pixels}: {itself}, on exact pixels; run that task without the option"
+            )
 
     def prepare(self, requests: Iterable[FeatureRequest]) -> None:
         """Extract what is missing for all requests: one pass for each dataset, split and geometry."""
@@ -225,6 +234,7 @@ class FeatureSource:
     def _pass(self, request: FeatureRequest) -> Pass:
         name, split = request.dataset.card.name, request.dataset.split(request.split)
         geometry = request.geometry or self.backbone.card.native_geometry()
+        geometry = replace(geometry, pixels=self.context.pixels)
         # A known pass keeps its split, so that the id is that of no other.
         key = (id(split), name, request.split, geometry)
         if key not in self._known:

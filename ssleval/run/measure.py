@@ -19,13 +19,12 @@ import torch
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import Backbone
-from ssleval.core.devices import usable_device
 from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
-from ssleval.features import Extracted, FeatureSource, Pass, current_shard
+from ssleval.features import Extracted, FeatureSource, Pass, current_shard, local_device
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
@@ -88,7 +87,7 @@ def evaluate(
         SslevalError: anything the caller can mend; the message says what and how.
     """
     context = context or Context()
-    usable_device(context.device)
+    context = replace(context, device=local_device(context.device))
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
     opened = open_dataset(dataset, options or DatasetOptions())

@@ -10,6 +10,7 @@ from typing import Any
 from ssleval.backbones.zoo import load, match_models
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
+from ssleval.core.devices import place
 from ssleval.core.task import Task
 from ssleval.core.text import NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
@@ -75,12 +76,16 @@ def sweep(
     jobs = jobs_of(asked)
     # What several datasets share is extracted anew once.
     context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
+    where = place(context.device, int(context.num_workers)) if current_shard().leads else ""
     for name in names:
         try:
             backbone = load_asked(name, asked, context, note if current_shard().leads else silent)
         except SslevalError as error:
             yield error
             continue
+        if where:
+            note(where)
+            where = ""
         left_out: list[NotApplicableError] = []
         yielded = False
         for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):

@@ -13,6 +13,7 @@ from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.backbones.zoo import find_card
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
+from ssleval.core.devices import place
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
@@ -68,6 +69,8 @@ def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[
             if ":" not in one:
                 find_card(one)
     groups = jobs_of(gate.suite).applicable(note)
+    if where := place(context.device, int(context.num_workers)):
+        note(where)
     measured = partial(_measured, gate, groups, context, folder, note)
     baseline = stored_results(gate.baseline, folder) if stored else measured({}, gate.baseline)
     if is_weights:

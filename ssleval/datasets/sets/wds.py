@@ -50,21 +50,21 @@ class _Shards:
     """Shard, offset and size in bytes of every image."""
     labels: Int[np.ndarray, " n"]
 
-    def read(self, index: int) -> bytes:
+    def encoded(self, index: int) -> bytes:
         shard, offset, size = self.places[index].tolist()
         with self.paths[shard].open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def __call__(self, index: int) -> Image.Image:
-        return decode(self.read(index), f"{self.paths[self.places[index, 0]]}/{self.names[index]}")
+        return decode(self.encoded(index), f"{self.paths[self.places[index, 0]]}/{self.names[index]}")
 
     def rows(self, *, full_hash: bool) -> Iterator[list[str | int]]:
         """Yield what the fingerprint holds: of every shard its size, of every image its size and label."""
         for path in self.paths:
             yield [path.name, path.stat().st_size]
         for index, name in enumerate(self.ids):
-            content = [hashlib.sha256(self.read(index)).hexdigest()] if full_hash else []
+            content = [hashlib.sha256(self.encoded(index)).hexdigest()] if full_hash else []
             yield [name, int(self.places[index, 2]), *content, int(self.labels[index])]
 
 
