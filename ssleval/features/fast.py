@@ -5,6 +5,7 @@ PIL decodes all else. What decides is the content of the file alone. Both librar
 """
 
 import struct
+import warnings
 from struct import unpack_from
 
 import numpy as np
@@ -58,7 +59,9 @@ def decode_jpeg(content: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
     if not _is_plain(content):
         return None
     try:
-        decoded = decode(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        # torchvision 0.29 announces that another package will have its decoders.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            decoded = decode(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:
         return None
     pixels = decoded.permute(1, 2, 0).numpy()

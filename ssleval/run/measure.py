@@ -161,6 +161,8 @@ def outcomes(
             f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
             f"for {counted(len(left), 'task')}"
         )
+        if limits := total.decoding_limits(source.context):
+            note(limits)
     for plan in plans:
         try:
             if plan.key in done:

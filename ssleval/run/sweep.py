@@ -12,7 +12,7 @@ from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
 from ssleval.core.devices import place
 from ssleval.core.task import Task
-from ssleval.core.text import NOT_MEASURED
+from ssleval.core.text import DECODING_LIMITS, NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
@@ -72,7 +72,7 @@ def sweep(
     that has no meaning for a model is an error. A line of a suite without one is said to ``note`` and left
     out; only where that is all lines is it an error.
     """
-    names, named = models(asked), asked.suite is None
+    names, named, note = models(asked), asked.suite is None, _once(note, DECODING_LIMITS)
     jobs = jobs_of(asked)
     # What several datasets share is extracted anew once.
     context = replace(context, device=local_device(context.device), since=time.time() if force else 0.0)
@@ -97,6 +97,18 @@ def sweep(
                 yield outcome
         if left_out and not yielded and current_shard().leads:
             yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
+
+
+def _once(note: Note, beginning: str) -> Note:
+    """Return ``note`` without the later of notes with this ``beginning``."""
+    told: list[str] = []
+
+    def filtered(text: str) -> None:
+        if not (text.startswith(beginning) and told):
+            note(text)
+        told.extend([text] * text.startswith(beginning))
+
+    return filtered
 
 
 def models(asked: Sweep) -> list[str]:
