@@ -64,7 +64,7 @@ class Attention(Task):
         jaccards: dict[str, np.ndarray] = {}
         with live.progress(inputs.card.name, len(split)) as advance:
             for rows, images in live.batches(split, geometry):
-                for row, heads in zip(rows, mass_mask(live.attention(images), self.mass).cpu(), strict=True):
+                for row, heads in zip(rows, mass_mask(live.attention(images).cpu(), self.mass), strict=True):
                     objects = split.target(row)
                     jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
                 advance(len(rows))
