@@ -37,7 +37,7 @@ def gate_(
     seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = "auto",
-    precision: options.Precision = "fp32",
+    precision: options.AnyPrecision = "fp32",
     num_workers: options.Workers = "auto",
     pixels: options.Pixels = "exact",
     limit: options.Limit = None,

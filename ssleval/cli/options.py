@@ -41,6 +41,10 @@ Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps; auto: a
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
 ]
+AnyPrecision = Annotated[
+    Literal["fp32", "bf16", "fp16", "published"],
+    Option("--precision", help="fp32, bf16 or fp16 forward passes; published: as each protocol's own code."),
+]
 Workers = Annotated[
     str, Option("--num-workers", help="Processes that decode images; auto: all cores beside an accelerator.")
 ]

@@ -34,7 +34,7 @@ def run_(
     interpolation: options.Interpolation = None,
     set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
     device: options.Device = "auto",
-    precision: options.Precision = "fp32",
+    precision: options.AnyPrecision = "fp32",
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
     num_workers: options.Workers = "auto",
     pixels: options.Pixels = "exact",

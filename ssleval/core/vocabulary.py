@@ -29,6 +29,7 @@ from ssleval.core.settings import Fraction, Natural, NonNegative, Seed, Side, Wi
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 Pixels: TypeAlias = Literal["exact", "fast"]
 """How images are decoded and resized: by PIL to the bit, or by torchvision, up to two grey levels off."""
 
@@ -538,7 +539,8 @@ class Context:
 
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` becomes the first that is here of cuda, mps, cpu."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision | Literal["published"] = "fp32"
+    """Of forward passes; ``published`` becomes, task by task, `Task.published_precision`."""
     batch_size: Natural = 0
     """Images per forward pass; 0 chooses."""
     num_workers: Natural | Literal["auto"] = "auto"

@@ -25,7 +25,7 @@ from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_BATCH = 32
 """Caches of a processor hold no more; a fixed number, so that runs agree across machines."""
@@ -85,7 +85,7 @@ def on_device(images: UInt8[Tensor, "b H W 3"], context: Context) -> UInt8[Tenso
 @contextmanager
 def numerics(context: Context) -> Generator[None]:
     """Compute at ``context.precision`` inside, with convolutions that neither round to TF32 nor vary."""
-    kind, dtype = torch.device(context.device).type, AUTOCAST.get(context.precision)
+    kind, dtype = torch.device(context.device).type, AUTOCAST[context.precision]
     # By default convolutions round to TF32 on recent GPUs, and may choose another algorithm each run.
     exact = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.autocast(kind, dtype) if dtype else nullcontext(), exact:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout
+from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, Precision, RandomView, Readout
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
@@ -36,6 +36,8 @@ class FeatureSource:
     """Features of one backbone under one context."""
 
     def __init__(self, backbone: Backbone, context: Context) -> None:
+        if context.precision == "published":
+            raise ConfigError("precision published: a choice for tasks, each of which has its own; name one")
         # Subclasses come out of their constructor in training mode.
         self.backbone = backbone.to(context.device).eval()
         self.context = context
@@ -171,6 +173,20 @@ class FeatureSource:
             if price.images_left:
                 total += price.images_left * seconds_per_image(price, self.backbone, self.context)
         return total
+
+    def in_other_precisions(self, prices: Iterable[PassPrice]) -> dict[str, float]:
+        """Return what `calibrate` does, for the precisions that suit the device and are not chosen."""
+        kinds: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+        # Processors have no products in fp16: a few batches may take minutes.
+        known = kinds[:2] if self.context.device == "cpu" else kinds
+        left = [price for price in prices if price.images_left]
+        seconds: dict[str, float] = {}
+        for kind in (kind for kind in known if left and kind != self.context.precision):
+            other = replace(self.context, precision=kind)
+            seconds[kind] = sum(
+                price.images_left * seconds_per_image(price, self.backbone, other, 1) for price in left
+            )
+        return seconds
 
     def rehearsal(self, requests: Iterable[FeatureRequest]) -> Rehearsal:
         """Return a stand-in for this source that extracts nothing, to price what a task does with features.

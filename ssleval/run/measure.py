@@ -28,7 +28,7 @@ from ssleval.features import Extracted, FeatureSource, Pass, current_shard, loca
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
-from ssleval.run.jobs import Job, make_jobs, with_tasks
+from ssleval.run.jobs import Job, by_precision, make_jobs, with_tasks
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -141,6 +141,21 @@ def outcomes(
     """
     if force and not context.since:
         context = replace(context, since=time.time())
+    for own, group in by_precision(jobs, context):
+        yield from _outcomes(backbone, group, own, folder, force=force, note=note, spare=spare, named=named)
+
+
+def _outcomes(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    spare: bool,
+    named: bool,
+) -> Iterator[Result | SslevalError]:
     source = FeatureSource(backbone, context)
     plans, errors = plan_all(source, jobs, note, named=named)
     yield from errors
