@@ -47,8 +47,8 @@ def _count(kind: str) -> int:
 def suitable_workers(device: str) -> int:
     """Return how many processes should decode images for a model on ``device``.
 
-    On an accelerator all cores of this process have nothing else to do. On a CPU the model uses them itself:
-    decoding in between measured best (docs/command-line.md).
+    Beside an accelerator all cores of this process have nothing else to do. On a CPU the model uses them
+    itself, and processes take seconds to start: there this process decodes.
     """
     return 0 if device.partition(":")[0] == "cpu" else usable_cores()
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssleval.core import Geometry, Interpolation, RandomView, Split
 from ssleval.core.geometry import FILTERS, MOST_PIXELS, margin, refuse_mode, resized
+from ssleval.errors import DataError
 from ssleval.features.geometry import drawn_box
 
 _TABLES = frozenset({0xC4, 0xDB, 0xFE, *range(0xE0, 0xF0)})
@@ -35,7 +36,10 @@ def fast_view(geometry: Geometry | RandomView, split: Split, row: int) -> UInt8[
         crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
         pixels = _resize(crop, (geometry.size, geometry.size), geometry.interpolation)
         return np.ascontiguousarray(pixels[:, ::-1]) if box.flipped else pixels
-    size = resized(geometry, width, height)
+    try:
+        size = resized(geometry, width, height)
+    except DataError as error:
+        raise DataError(f"{split.ids[row]}: {error}") from error
     if size != (width, height):
         pixels = _resize(pixels, size, geometry.interpolation)
     if geometry.crop is not None:
