@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -53,7 +55,7 @@ def bare_pil(content: bytes) -> np.ndarray:
 def bare_torchvision(content: bytes) -> np.ndarray:
     """Decode, resize and crop by torchvision."""
     encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    image = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    image = cast("Tensor", decode_jpeg(encoded, mode=ImageReadMode.RGB))
     image = functional.resize(image, [256, 341], InterpolationMode.BICUBIC, antialias=True)
     return functional.center_crop(image, [224, 224]).permute(1, 2, 0).numpy()
 

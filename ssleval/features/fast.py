@@ -7,11 +7,13 @@ PIL decodes all else. What decides is the content of the file alone. Both librar
 import struct
 import warnings
 from struct import unpack_from
+from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from ssleval.core import Geometry, Interpolation, RandomView, Split
 from ssleval.core.geometry import FILTERS, MOST_PIXELS, margin, refuse_mode, resized
@@ -65,7 +67,9 @@ def decode_jpeg(content: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
     try:
         # torchvision 0.29 announces that another package will have its decoders.
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            decoded = decode(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            # Annotated as a list too, which it is for a list.
+            decoded = cast("Tensor", decode(encoded, mode=ImageReadMode.RGB))
     except RuntimeError:
         return None
     pixels = decoded.permute(1, 2, 0).numpy()

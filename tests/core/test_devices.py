@@ -1,6 +1,8 @@
 """Devices and decoding processes that choose themselves; accelerators are stand-ins."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +24,25 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **counts: int) -> None:
         monkeypatch.setattr(torch, kind, library)
 
 
+def four(process: int) -> set[int]:
+    assert process == 0
+    return {0, 1, 2, 3}
+
+
+def unlimited(groups: Path) -> float:
+    assert groups == Path("/sys/fs/cgroup")
+    return float("inf")
+
+
+def replaced(read: Callable[[Path], float], groups: Path, usual: Path) -> float:
+    assert usual == Path("/sys/fs/cgroup")
+    return read(groups)
+
+
 @pytest.fixture
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(module, "_quota", lambda _: float("inf"))
+    monkeypatch.setattr(os, "sched_getaffinity", four, raising=False)
+    monkeypatch.setattr(module, "_quota", unlimited)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
 
@@ -78,13 +95,12 @@ def test_a_container_gets_no_more_than_its_quota(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cores: int
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", four, raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    read = module._quota
-    monkeypatch.setattr(module, "_quota", lambda _: read(tmp_path))
+    monkeypatch.setattr(module, "_quota", partial(replaced, module._quota, tmp_path))
     assert usable_cores() == cores
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ssleval.features.fast import decode_jpeg, fast_view
 from ssleval.features.geometry import random_view
 from tests.features.feature_fakes import PATCHES, Tiny, context_of, dataset_of, request_of, split_of
 
-CALTECH = Path("/work/shared/data/caltech101/test")
+CALTECH = Path(__file__).parents[3] / "shared" / "data" / "caltech101" / "test"
 
 
 def photograph(size: tuple[int, int] = (150, 113), seed: int = 0) -> Image.Image:
@@ -60,6 +61,10 @@ def apart(fast: np.ndarray, exact: np.ndarray) -> np.ndarray:
     assert fast.shape == exact.shape
     assert fast.dtype == exact.dtype == np.uint8
     return np.abs(fast.astype(int) - exact.astype(int))
+
+
+def crop_of(split: Split, index: int) -> Image.Image:
+    return split.image(index).crop((0, 0, 20, 20))
 
 
 SIZES = [(150, 113), (113, 150), (60, 40), (40, 60), (224, 224), (97, 300), (300, 97)]
@@ -112,7 +117,7 @@ OTHERS: dict[str, bytes] = {
     "PNG": encoded(photograph(), "PNG"),
     "palette": encoded(photograph().quantize(16), "PNG"),
     "transparent": encoded(photograph().convert("RGBA"), "PNG"),
-    "16 bits": encoded(Image.fromarray(np.arange(0, 60000, 25, np.uint16).reshape(40, 60)), "PNG"),
+    "16 bits": encoded(Image.fromarray(np.arange(0, 60000, 25).astype(np.uint16).reshape(40, 60)), "PNG"),
     "WebP": encoded(photograph(), "WEBP"),
     "grey to the corner": encoded(Image.new("RGB", (40, 40), (128, 128, 128))),
 }
@@ -164,7 +169,7 @@ def test_files_belong_to_their_images(tmp_path: Path) -> None:
     assert part.encoded is not None
     assert part.encoded(0) == (tmp_path / "b.jpg").read_bytes()
     # Other images of the same files, such as crops of them, must not be taken for the files.
-    cropped = replace(split, image=lambda index: split.image(index).crop((0, 0, 20, 20)))
+    cropped = replace(split, image=partial(crop_of, split))
     assert cropped.encoded is None
     assert fast_view(Geometry(None), cropped, 0).shape == (20, 20, 3)
     (tmp_path / "a.jpg").unlink()
@@ -191,7 +196,7 @@ def test_a_task_that_runs_the_model_itself_refuses_fast_pixels(tmp_path: Path) -
         FeatureSource(Tiny(), context_of(tmp_path, pixels="fast")).check([request])
 
 
-@pytest.mark.skipif(not CALTECH.is_dir(), reason="caltech101 is not here")
+@pytest.mark.skipif(not CALTECH.is_dir(), reason="needs the images of ../shared/data/caltech101")
 def test_real_photographs() -> None:
     names = [str(path.relative_to(CALTECH)) for path in sorted(CALTECH.glob("*/*"))[::45]]
     split, means = file_split(CALTECH, names), []

@@ -33,18 +33,20 @@ def test_every_task_states_what_its_authors_used() -> None:
 
 def scored(folder: Path, names: list[str], precision: Any) -> dict[str, Any]:
     context = Context("cpu", precision, cache=folder / "cache", progress=False)
-    results = evaluate("pixels", names, dataset="digits", limit=60, context=context, results=folder)
+    settings = {name: {"count": 2} for name in names if name == "logreg"}
+    data: dict[str, Any] = {"dataset": "digits", "limit": 40, "settings": settings}
+    results = evaluate("pixels", names, context=context, results=folder, **data)
     return {result.task: result for result in results}
 
 
 def test_results_are_those_of_the_precision_by_name(tmp_path: Path) -> None:
-    names = ["knn", "fewshot"]
+    names = ["knn", "logreg"]
     published = scored(tmp_path / "one", names, "published")
     assert {name: published[name].settings["precision"] for name in names} == {
         "knn": "fp32",
         "fewshot": "fp16",
     }
-    for name, precision in (("knn", "fp32"), ("fewshot", "fp16")):
+    for name, precision in (("knn", "fp32"), ("logreg", "fp16")):
         by_name = scored(tmp_path / precision, [name], precision)[name]
         assert by_name.key == published[name].key
         assert by_name.metrics == published[name].metrics
@@ -58,11 +60,11 @@ def test_a_source_of_features_has_one_precision() -> None:
 
 def test_a_dry_run_prices_other_precisions(tmp_path: Path) -> None:
     context = Context("cpu", "published", cache=tmp_path, progress=False)
-    asked = Sweep("pixels", "knn,fewshot", "digits", limit=60)
+    asked = Sweep("pixels", "knn,logreg", "digits", settings=("logreg.count=2",), limit=40)
     prices = [*estimate(asked, context, None, force=False)]
     assert all(isinstance(price, Estimate) for price in prices)
     by_task = {price.tasks: price for price in prices if isinstance(price, Estimate)}
     assert by_task["knn",].precision == "fp32"
     assert set(by_task["knn",].other_precisions) == {"bf16"}
-    assert set(by_task["fewshot",].other_precisions) == {"fp32", "bf16"}
+    assert set(by_task["logreg",].other_precisions) == {"fp32", "bf16"}
     assert "extraction in bf16" in str(by_task["knn",])
