@@ -539,7 +539,7 @@ class Context:
 
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` becomes the first that is here of cuda, mps, cpu."""
-    precision: Precision | Literal["published"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "published"] = "fp32"
     """Of forward passes; ``published`` becomes, task by task, `Task.published_precision`."""
     batch_size: Natural = 0
     """Images per forward pass; 0 chooses."""

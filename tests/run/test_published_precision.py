@@ -44,7 +44,7 @@ def test_results_are_those_of_the_precision_by_name(tmp_path: Path) -> None:
     published = scored(tmp_path / "one", names, "published")
     assert {name: published[name].settings["precision"] for name in names} == {
         "knn": "fp32",
-        "fewshot": "fp16",
+        "logreg": "fp16",
     }
     for name, precision in (("knn", "fp32"), ("logreg", "fp16")):
         by_name = scored(tmp_path / precision, [name], precision)[name]
