@@ -22,7 +22,7 @@ def doctor(
     resize: options.Resize = None,
     resize_mode: options.ResizeMode = None,
     interpolation: options.Interpolation = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     precision: Precision = "fp32",
     limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 100,
     as_json: Json = False,

@@ -28,9 +28,10 @@ def features_(
     resize: options.Resize = None,
     resize_mode: options.ResizeMode = None,
     interpolation: options.Interpolation = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     precision: options.Precision = "fp32",
-    num_workers: options.Workers = 0,
+    pixels: options.Pixels = "exact",
+    num_workers: options.Workers = "auto",
     limit: options.Limit = None,
     cache: options.CacheDir = None,
     quiet: options.Quiet = False,
@@ -51,7 +52,9 @@ def features_(
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
     folder = cache or default_cache()
-    context = Context(device, precision, 0, num_workers, cache=folder, progress=not quiet)
+    context = Context(
+        device, precision, 0, options.workers(num_workers), cache=folder, progress=not quiet, pixels=pixels
+    )
     found = extract_features(
         model,
         dataset,

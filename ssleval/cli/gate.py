@@ -36,9 +36,10 @@ def gate_(
     ] = None,
     seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
     data_root: options.DataRoot = Path("data"),
-    device: options.Device = "cpu",
-    precision: options.Precision = "fp32",
-    num_workers: options.Workers = 0,
+    device: options.Device = "auto",
+    precision: options.AnyPrecision = "fp32",
+    num_workers: options.Workers = "auto",
+    pixels: options.Pixels = "exact",
     limit: options.Limit = None,
     results: options.Results = Path("results"),
     cache: options.CacheDir = None,
@@ -65,8 +66,9 @@ def gate_(
     )  # fmt: skip
     folder = cache or default_cache()
     context = Context(
-        device=device, precision=precision, num_workers=num_workers, cache=folder, progress=not quiet
-    )
+        device=device, precision=precision, num_workers=options.workers(num_workers), cache=folder,
+        progress=not quiet, pixels=pixels,
+    )  # fmt: skip
     data = DatasetOptions(data_root, cache=folder)
     sweep = Sweep("", suite=suite, key=key, limit=limit, options=data, card=card)
     request = Gate(sweep, baseline, candidate, model, dict(map(_margin, margin or ())), seeds)

@@ -12,6 +12,7 @@ from typer import Option
 from ssleval.core.cachefolder import VARIABLE
 from ssleval.core.escape import terminal_line
 from ssleval.core.text import NOT_MEASURED
+from ssleval.errors import ConfigError
 
 Results = Annotated[Path, Option("--results", help="Folder of result files.")]
 CacheDir = Annotated[
@@ -36,14 +37,39 @@ Interpolation = Annotated[
     str | None, Option("--interpolation", help="nearest, bilinear, bicubic or lanczos.")
 ]
 Key = Annotated[str, Option("--key", help="Network of a checkpoint: teacher, student, any prefix.")]
-Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps; auto: an accelerator, else cpu.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
 ]
-Workers = Annotated[int, Option("--num-workers", min=0, help="Processes that decode images.")]
+AnyPrecision = Annotated[
+    Literal["fp32", "bf16", "fp16", "published"],
+    Option("--precision", help="fp32, bf16 or fp16 forward passes; published: as each protocol's own code."),
+]
+Workers = Annotated[
+    str, Option("--num-workers", help="Processes that decode images; auto: all cores beside an accelerator.")
+]
+Pixels = Annotated[
+    Literal["exact", "fast"],
+    Option("--pixels", help="exact: decoded and resized by PIL; fast: by torchvision, 2 grey levels off."),
+]
 Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]
+
+
+def number(option: str, text: str, least: int) -> int | None:
+    """Return the number that an option states, None for ``auto``."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise ConfigError(f"{option} {text}: a whole number of at least {least}, or auto")
+    return int(text)
+
+
+def workers(text: str) -> int | Literal["auto"]:
+    """Return what ``--num-workers`` states."""
+    stated_number = number("--num-workers", text, 0)
+    return "auto" if stated_number is None else stated_number
 
 
 def stated(**fields: str | int | None) -> dict[str, Any]:

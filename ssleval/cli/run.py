@@ -48,10 +48,11 @@ def run_(
     resize_mode: options.ResizeMode = None,
     interpolation: options.Interpolation = None,
     set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
-    device: options.Device = "cpu",
-    precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    precision: options.AnyPrecision = "fp32",
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
-    num_workers: options.Workers = 0,
+    num_workers: options.Workers = "auto",
+    pixels: options.Pixels = "exact",
     limit: options.Limit = None,
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     skip_corrupt: Annotated[
@@ -84,8 +85,10 @@ def run_(
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
     folder = cache or default_cache()
-    size = _batch_size(batch_size)
-    context = Context(device, precision, size, num_workers, seed, skip_corrupt, folder, progress=not quiet)
+    context = Context(
+        device, precision, options.number("--batch-size", batch_size, 1) or 0, options.workers(num_workers),
+        seed, skip_corrupt, folder, progress=not quiet, pixels=pixels,
+    )  # fmt: skip
     data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
     request = Sweep(
         model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
@@ -152,14 +155,6 @@ def _in_jobs(
     ours = ["--json", f"--results={results.absolute()}", f"--cache={context.cache.absolute()}"]
     words = [*options.without(sys.argv[1:], {"--launcher", "--launch"}), *ours]
     return partial(launch, request, context, results, read_launcher(name, texts), words, note)
-
-
-def _batch_size(text: str) -> int:
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--batch-size {text}: a number of images, or auto")
-    return int(text)
 
 
 def _tell(result: "Result") -> None:

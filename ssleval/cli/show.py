@@ -60,7 +60,7 @@ def show_model(
     resize: options.Resize = None,
     resize_mode: options.ResizeMode = None,
     interpolation: options.Interpolation = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     cache: CacheDir = None,
 ) -> None:
     """Draw what a model makes of images: tokens in colours, attention, matches, neighbours, heads.
@@ -79,9 +79,10 @@ def show_model(
         resize_mode=resize_mode, interpolation=interpolation,
     )  # fmt: skip
     folder = cache or default_cache()
-    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=device, note=say)
+    context = Context(device=device, cache=folder)
+    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=context.device, note=say)
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
-    look = Look(block, size, opened, limit, Context(device=device, cache=folder))
+    look = Look(block, size, opened, limit, context)
     path = out or Path(f"{what}.png")
     picture = draw(backbone, pictures, what, look)
     write_atomically(path, lambda draft: picture.save(draft, format="PNG"))

@@ -26,7 +26,7 @@ def train_command(
         list[str] | None, Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     data_root: DataRoot = Path("data"),
     limit: Limit = None,
     cache: CacheDir = None,

@@ -14,6 +14,7 @@ from ssleval.core.vocabulary import (
     Geometry,
     Interpolation,
     Metric,
+    Precision,
     RandomView,
     Readout,
     Sample,
@@ -27,6 +28,6 @@ from ssleval.core.vocabulary import (
 
 __all__ = [
     "COMPUTING_FIELDS", "IGNORED", "BackboneCard", "Context", "Dataset", "DatasetCard", "DatasetLoader",
-    "DatasetOptions", "FeatureRequest", "FeatureTable", "Geometry", "Interpolation", "Metric", "RandomView",
-    "Readout", "Sample", "Samples", "Split", "Statistic", "datasets", "digest", "statistics",
+    "DatasetOptions", "FeatureRequest", "FeatureTable", "Geometry", "Interpolation", "Metric", "Precision",
+    "RandomView", "Readout", "Sample", "Samples", "Split", "Statistic", "datasets", "digest", "statistics",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ssleval.core import BackboneCard, digest
@@ -125,20 +125,22 @@ class Backbone(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(
-        self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int] = (), *, norm: bool = True
+        self,
+        images: Float[Tensor, "b 3 H W"] | UInt8[Tensor, "b 3 H W"],
+        blocks: Sequence[int] = (),
+        *,
+        norm: bool = True,
     ) -> Features:
         """Normalise the images, extract their features and check the shapes.
 
-        ``images`` are RGB in [0, 1], of a size that `patch_grid` takes. Tokens of ``blocks`` are returned
-        too, after the model's final norm with ``norm``; negative indices count from the last.
+        ``images`` are RGB in [0, 1], or of 8 bits, of a size that `patch_grid` takes. Tokens of ``blocks``
+        are returned too, after the model's final norm with ``norm``; negative indices count from the last.
 
         Raises:
             ConfigError: values outside [0, 1], a size that the model cannot take, or no such block.
             ContractError: `extract` raised an error, or returned something else than the card states.
         """
-        low, high = map(float, images.aminmax())
-        if low < 0 or high > 1:
-            raise ConfigError(f"{self.card.name}: images in [{low:.3g}, {high:.3g}], expected RGB in [0, 1]")
+        images = self._in_unit_range(images)
         grid = self.patch_grid(images)
         if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
             raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
@@ -148,6 +150,15 @@ class Backbone(nn.Module, ABC):
             features = self.extract(pixels, indices, norm=norm)
         self._check(features, len(images), grid, len(indices))
         return features
+
+    def _in_unit_range(self, images: Tensor) -> Float[Tensor, "b 3 H W"]:
+        if images.dtype == torch.uint8:
+            # Nothing to look for: an accelerator goes on without being asked.
+            return images.float().div_(255)
+        low, high = map(float, images.aminmax())
+        if low < 0 or high > 1:
+            raise ConfigError(f"{self.card.name}: images in [{low:.3g}, {high:.3g}], expected RGB in [0, 1]")
+        return images
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
         """Return the rows and columns of patches that ``images`` have; refuse a size the model cannot take.

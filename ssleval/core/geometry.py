@@ -23,12 +23,7 @@ def apply(geometry: Geometry, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
         does not name is rounded down, as there; with a ``multiple``, both are rounded to the nearest one.
     """
     refuse_mode(image)
-    size = _resized(geometry, *image.size)
-    if size[0] * size[1] > MOST_PIXELS:
-        raise DataError(
-            f"{image.width} x {image.height} pixels would become {size[0]:,} x {size[1]:,}; crop it or "
-            "leave it out"
-        )
+    size = resized(geometry, *image.size)
     if size != image.size:
         image = image.resize(size, FILTERS[geometry.interpolation])
     if geometry.crop is not None:
@@ -41,6 +36,16 @@ def refuse_mode(image: Image.Image) -> None:
     """Refuse an image that is not RGB."""
     if image.mode != "RGB":
         raise ContractError(f"an image of mode {image.mode!r}, expected RGB; the dataset must convert it")
+
+
+def resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height that an image is resized to; a DataError where that is too large."""
+    size = _resized(geometry, width, height)
+    if size[0] * size[1] > MOST_PIXELS:
+        raise DataError(
+            f"{width} x {height} pixels would become {size[0]:,} x {size[1]:,}; crop it or leave it out"
+        )
+    return size
 
 
 def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
@@ -58,11 +63,11 @@ def _resized(geometry: Geometry, width: int, height: int) -> tuple[int, int]:
 
 def _central(image: Image.Image, side: int, start: str) -> Image.Image:
     # PIL fills with black whatever a crop takes from outside the image.
-    left, top = (_margin(length - side, start) for length in image.size)
+    left, top = (margin(length - side, start) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 
 
-def _margin(excess: int, start: str) -> int:
+def margin(excess: int, start: str) -> int:
     """Return where the crop begins: half of the excess, rounded as ``start`` says, of a lack towards zero."""
     if excess < 0:
         return -(-excess // 2)

@@ -18,6 +18,7 @@ from ssleval.core.vocabulary import (
     FeatureRequest,
     FeatureTable,
     Metric,
+    Precision,
     Readout,
     Samples,
     Split,
@@ -102,6 +103,9 @@ class Task(ABC):
     """Raised when a change moves a score; part of every result's key."""
     needs: ClassVar[Needs] = Needs()
     """What it cannot do without; a property where settings decide."""
+    published_precision: ClassVar[Precision] = "fp32"
+    """What the code of its protocol ran the model in; a property where settings decide. fp32 also where no
+    source states it."""
     seeded: ClassVar[bool] = True
     """Whether ``Context.seed`` may move the score; False promises that one run says all there is."""
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 NOT_MEASURED = "not applicable: "
 """Begins a note on a requested measurement that is left out; ``--quiet`` shows such notes all the same."""
 
+DECODING_LIMITS = "decoding is the limit: "
+"""Begins a note that a run makes once."""
+
 
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return ``1 task``, ``2 tasks`` or ``1,000 tasks``; ``plural`` where it is not ``noun`` with an s."""

@@ -13,7 +13,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -28,6 +29,9 @@ from ssleval.core.settings import Fraction, Natural, NonNegative, Seed, Side, Wi
 from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+Pixels: TypeAlias = Literal["exact", "fast"]
+"""How images are decoded and resized: by PIL to the bit, or by torchvision, up to two grey levels off."""
 
 
 def digest(content: Any) -> str:
@@ -60,6 +64,8 @@ class Geometry:
     images keep their aspect."""
     crop_start: Literal["even", "down"] = "even"
     """How half a pixel is rounded where the crop begins: as in torchvision, or as in transformers."""
+    pixels: Pixels = "exact"
+    """As `Context.pixels` says, whatever a task asks for."""
 
     def __post_init__(self) -> None:
         """Refuse to round the sides of a square: its size is pinned."""
@@ -76,11 +82,8 @@ class Geometry:
         return replace(self, multiple=patch_size) if self.multiple == "patch" else self
 
     def recorded(self) -> dict[str, Any]:
-        """Return the fields for keys; ``crop_start``, which came later, only where it is not the default."""
-        fields = asdict(self)
-        if self.crop_start == "even":
-            del fields["crop_start"]
-        return fields
+        """Return the fields for keys; those that came later only where they are not the default."""
+        return _without_defaults(asdict(self), crop_start="even", pixels="exact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class RandomView:
     """Smallest and largest width per height of a crop."""
     flip: float = 0.5
     """Probability of a mirror image."""
+    pixels: Pixels = "exact"
+    """As `Context.pixels` says."""
 
     @property
     def fixed_size(self) -> int:
@@ -114,7 +119,11 @@ class RandomView:
 
     def recorded(self) -> dict[str, Any]:
         """Return the fields for keys."""
-        return asdict(self)
+        return _without_defaults(asdict(self), pixels="exact")
+
+
+def _without_defaults(fields: dict[str, Any], **defaults: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +274,14 @@ class Split:
     """Raises DataError where files are no longer what the fingerprint says; can be pickled. None where they
     were looked at when the split was opened. Features and results stored before count only after this."""
 
+    @property
+    def encoded(self) -> Callable[[int], bytes] | None:
+        """Read the file of image i, where ``image`` decodes files and offers this method; else None.
+
+        It belongs to ``image``: whoever gives a split other images takes away their files.
+        """
+        return getattr(self.image, "encoded", None)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -282,17 +299,27 @@ class Split:
         """
         return Split(
             ids=[self.ids[int(row)] for row in rows],
-            image=partial(_at_row, self.image, rows),
+            image=_AtRows(self.image, rows),
             targets=None if self.targets is None else self.targets[rows],
             fingerprint=digest([self.fingerprint, rows.tolist()]),
-            target=None if self.target is None else partial(_at_row, self.target, rows),
+            target=None if self.target is None else _AtRows(self.target, rows),
             pictures=self.pictures and digest([self.pictures, rows.tolist()]),
             refuse_changed=self.refuse_changed,
         )
 
 
-def _at_row(load: Callable[[int], Any], rows: Int[np.ndarray, " m"], index: int) -> Any:
-    return load(int(rows[index]))
+@dataclass(frozen=True, slots=True)
+class _AtRows:
+    load: Callable[[int], Any]
+    rows: Int[np.ndarray, " m"]
+
+    def __call__(self, index: int) -> Any:
+        return self.load(int(self.rows[index]))
+
+    @property
+    def encoded(self) -> "_AtRows | None":
+        encoded = getattr(self.load, "encoded", None)
+        return None if encoded is None else _AtRows(encoded, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,14 +539,16 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where and how to compute. Only ``precision``, ``seed`` and ``skip_corrupt`` may move a score."""
+    """Where and how to compute. What may move a score is `recorded`."""
 
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` becomes the first that is here of cuda, mps, cpu."""
+    precision: Literal["fp32", "bf16", "fp16", "published"] = "fp32"
+    """Of forward passes; ``published`` becomes, task by task, `Task.published_precision`."""
     batch_size: Natural = 0
     """Images per forward pass; 0 chooses."""
-    num_workers: Natural = 0
-    """Processes that decode images; 0 decodes in this one."""
+    num_workers: Natural | Literal["auto"] = "auto"
+    """Processes that decode images; 0 decodes in this one, ``auto`` becomes what suits the device."""
     seed: Seed = 0
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, and count them, instead of stopping."""
@@ -528,11 +557,23 @@ class Context:
     progress: bool = True
     since: NonNegative = 0.0
     """Seconds since the epoch: features stored before then are extracted anew; 0 uses all."""
+    pixels: Pixels = "exact"
+    """Whether images are decoded and resized by PIL, or by torchvision in less than half the time."""
 
     def __post_init__(self) -> None:
-        """Refuse values that a field cannot take."""
+        """Refuse values that a field cannot take; choose the device and the workers that are left open."""
         check(self, "context")
+        # Imports torch, which whoever computes has imported, and who only lists must not need.
+        if self.device == "auto":
+            object.__setattr__(self, "device", _devices().usable_device("auto"))
+        if self.num_workers == "auto":
+            object.__setattr__(self, "num_workers", _devices().suitable_workers(self.device))
 
     def recorded(self) -> dict[str, Any]:
-        """Return the fields that may move a score."""
-        return {name: getattr(self, name) for name in ("precision", "seed", "skip_corrupt")}
+        """Return the fields that may move a score; ``pixels``, which came later, where they are not exact."""
+        names = ("precision", "seed", "skip_corrupt", "pixels")
+        return _without_defaults({name: getattr(self, name) for name in names}, pixels="exact")
+
+
+def _devices() -> Any:
+    return import_module("ssleval.core.devices")

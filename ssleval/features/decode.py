@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssleval.core import Context, Geometry, RandomView, Split
 from ssleval.core.geometry import apply
 from ssleval.errors import DataError
+from ssleval.features.fast import fast_view
 from ssleval.features.geometry import random_view
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class Decoder(Dataset[Decoded]):
         return Decoded(index, torch.from_numpy(np.stack(images)) if images else None, corrupt)
 
     def _seen(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
+        if self.geometry.pixels == "fast":
+            return fast_view(self.geometry, self.split, row)
         image = self.split.image(row)
         if isinstance(self.geometry, RandomView):
             return random_view(self.geometry, image, self.split.ids[row])
@@ -73,13 +76,14 @@ class Decoder(Dataset[Decoded]):
 
 def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:
     """Yield ``batches``, in that order, which ``context.num_workers`` processes decode ahead."""
-    if context.num_workers == 0:
+    workers = int(context.num_workers)
+    if workers == 0:
         return (decoder[batch] for batch in batches)
     return DataLoader(
         decoder,
         batch_size=None,
         sampler=batches,
-        num_workers=min(context.num_workers, max(1, len(batches))),
+        num_workers=min(workers, max(1, len(batches))),
         collate_fn=_as_it_is,
         pin_memory=context.device.startswith("cuda"),
         multiprocessing_context=_start_method(),

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
+from operator import add
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.pace import Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
@@ -23,7 +26,7 @@ from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
 from ssleval.features.store import Column, StoredPass, Writer
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CPU_BATCH = 32
 """Caches of a processor hold no more; a fixed number, so that runs agree across machines."""
@@ -39,24 +42,33 @@ class Extracted:
     images: int = 0
     forwards: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+    """Seconds of them until images were decoded."""
+    computed: float = 0.0
+    """Seconds of the model and of writing, which may overlap with those."""
 
     def __add__(self, other: "Extracted") -> "Extracted":
-        return Extracted(
-            self.images + other.images, self.forwards + other.forwards, self.seconds + other.seconds
-        )
+        return Extracted(*map(add, astuple(self), astuple(other)))
+
+    def decoding_limits(self, context: Context) -> str:
+        """Return in words how far decoding held it up; '' where it did not."""
+        return decoding_limits(self.images, self.seconds, self.waited, self.computed, context)
 
 
 def forward(
     backbone: Backbone, images: UInt8[Tensor, "b H W 3"], readouts: Sequence[Readout], context: Context
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
     """Run the model on 8-bit images and return every readout, on ``context.device``."""
-    return forward_pixels(backbone, pixels_on_device(images, context), readouts, context)
+    return forward_pixels(backbone, on_device(images, context), readouts, context)
 
 
 def forward_pixels(
-    backbone: Backbone, pixels: Float[Tensor, "b 3 H W"], readouts: Sequence[Readout], context: Context
+    backbone: Backbone,
+    pixels: Float[Tensor, "b 3 H W"] | UInt8[Tensor, "b 3 H W"],
+    readouts: Sequence[Readout],
+    context: Context,
 ) -> dict[Readout, Float[Tensor, "b ..."]]:
-    """Run the model on RGB in [0, 1] that lies on ``context.device`` and return every readout."""
+    """Run the model on images as it takes them, on ``context.device``, and return every readout."""
     values: dict[Readout, Tensor] = {}
     for norm, group in by_norm(readouts).items():
         blocks = blocks_of(group)
@@ -66,16 +78,15 @@ def forward_pixels(
     return values
 
 
-def pixels_on_device(images: UInt8[Tensor, "b H W 3"], context: Context) -> Float[Tensor, "b 3 H W"]:
-    """Return 8-bit images as RGB in [0, 1] on ``context.device``."""
-    pixels = images.to(context.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-    return pixels.float().div_(255)
+def on_device(images: UInt8[Tensor, "b H W 3"], context: Context) -> UInt8[Tensor, "b 3 H W"]:
+    """Return 8-bit images on ``context.device``, as models take them."""
+    return images.to(context.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
 
 
 @contextmanager
 def numerics(context: Context) -> Generator[None]:
     """Compute at ``context.precision`` inside, with convolutions that neither round to TF32 nor vary."""
-    kind, dtype = torch.device(context.device).type, AUTOCAST.get(context.precision)
+    kind, dtype = torch.device(context.device).type, AUTOCAST[context.precision]
     # By default convolutions round to TF32 on recent GPUs, and may choose another algorithm each run.
     exact = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.autocast(kind, dtype) if dtype else nullcontext(), exact:
@@ -121,20 +132,23 @@ def extract(
     decoder = Decoder(split, pass_.geometry, stored.batch_size, corrupt)
     images, share = sum(len(stored.rows(batch)) for batch in batches), len(split) // shard.world
     label, show = f"{backbone.card.name} on {pass_.label}", context.progress and shard.leads
-    forwards = 0
+    forwards, pace = 0, Pace()
     with (
         freed_memory_kept(),
         stored.writer([column for readout, column in columns.items() if pending[readout]]) as writer,
         progress(label, share, share - images, show=show) as advance,
+        one_behind() as later,
     ):
-        for decoded in decoded_batches(decoder, batches, context):
+        for decoded in pace.timed(decoded_batches(decoder, batches, context), context):
             _refuse_corrupt(decoded, context)
             wanted = [readout for readout in columns if decoded.batch in pending[readout]]
+            begun = time.perf_counter()
             features = _features(backbone, decoded, wanted, context, stored.batch_size)
-            _write(writer, stored, decoded, {columns[name]: features.get(name) for name in wanted}, split)
+            named = {columns[name]: features.get(name) for name in wanted}
+            later(partial(pace.count, begun, partial(_write, writer, stored, decoded, named, split)))
             forwards += len(by_norm(wanted)) if features else 0
             advance(len(stored.rows(decoded.batch)))
-    return Extracted(images, forwards, time.perf_counter() - started)
+    return Extracted(images, forwards, time.perf_counter() - started, pace.waited, pace.computed)
 
 
 def _refuse_corrupt(decoded: Decoded, context: Context) -> None:

@@ -17,7 +17,7 @@ from ssleval.core.backbone import Backbone, PatchesOf
 from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError
 from ssleval.features.decode import decoded_batches
-from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, pixels_on_device
+from ssleval.features.extract import choose_batch_size, forward, forward_pixels, numerics, on_device
 from ssleval.features.progress import progress
 from ssleval.features.readouts import canonical
 from ssleval.features.shard import current_shard
@@ -63,7 +63,7 @@ class Live:
 
     def attention(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b heads h w"]:
         """Return the last block's attention of the class token, as `Backbone.attention` does."""
-        pixels = pixels_on_device(images, self.context)
+        pixels = on_device(images, self.context).float().div_(255)
         with numerics(self.context):
             maps = self.backbone.attention(pixels)
         self.backbone.check_tensor("attention", maps, (len(images), None, *self.backbone.patch_grid(pixels)))

@@ -71,6 +71,7 @@ def seconds_per_image(price: PassPrice, backbone: Backbone, context: Context, ba
             decoding += between - started
             computing += time.perf_counter() - between
             images += len(decoder.rows(decoded.batch))
-    if context.num_workers == 0:
+    workers = int(context.num_workers)
+    if workers == 0:
         return (decoding + computing) / images
-    return max(decoding / context.num_workers, computing) / images
+    return max(decoding / workers, computing) / images

@@ -185,5 +185,5 @@ def local_device(device: str) -> str:
     Raises:
         ConfigError: this machine has no such device.
     """
-    local = os.environ.get("LOCAL_RANK")
+    device, local = usable_device(device), os.environ.get("LOCAL_RANK")
     return usable_device(f"cuda:{local}" if device == "cuda" and local is not None else device)

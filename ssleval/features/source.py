@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Split
+from ssleval.core import (
+    Context,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    Precision,
+    RandomView,
+    Readout,
+    Split,
+)  # fmt: skip
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.escape import terminal_line
 from ssleval.core.task import Needs
@@ -37,6 +46,8 @@ class FeatureSource:
     """Features of one backbone under one context."""
 
     def __init__(self, backbone: Backbone, context: Context) -> None:
+        if context.precision == "published":
+            raise ConfigError("precision published: a choice for tasks, each of which has its own; name one")
         # Subclasses come out of their constructor in training mode.
         self.backbone = backbone.to(context.device).eval()
         self.context = context
@@ -89,11 +100,8 @@ class FeatureSource:
         """
         card = self.backbone.card
         for request in requests:
-            if self.context.skip_corrupt and not request.readouts:
-                raise ConfigError(
-                    f"--skip-corrupt: a task runs the model on {request.dataset.card.name} itself and cannot "
-                    "leave images out; run that task without the option"
-                )
+            if not request.readouts:
+                self._refuse_options(request.dataset.card.name)
             geometry = request.geometry or card.native_geometry()
             side = geometry.fixed_size
             if side is not None:
@@ -102,6 +110,18 @@ class FeatureSource:
                 column_of(canonical(readout, self.backbone), self.backbone, geometry)
                 if readout.kind == "cls" and not self._has_cls:
                     raise NotApplicableError(f"{card.name} has no class token for {readout}")
+
+    def _refuse_options(self, dataset: str) -> None:
+        """Refuse what a task cannot heed that runs the model on a ``dataset`` itself."""
+        itself = f"a task runs the model on {dataset} itself"
+        if self.context.skip_corrupt:
+            raise ConfigError(
+                f"--skip-corrupt: {itself} and cannot leave images out; run that task without the option"
+            )
+        if self.context.pixels != "exact":
+            raise ConfigError(
+                f"--pixels {self.context.pixels}: {itself}, on exact pixels; run that task without the option"
+            )
 
     def prepare(self, requests: Iterable[FeatureRequest]) -> None:
         """Extract what is missing for all requests: one pass for each dataset, split and geometry."""
@@ -167,6 +187,20 @@ class FeatureSource:
                 total += price.images_left * seconds_per_image(price, self.backbone, self.context)
         return total
 
+    def in_other_precisions(self, prices: Iterable[PassPrice]) -> dict[str, float]:
+        """Return what `calibrate` does, for the precisions that suit the device and are not chosen."""
+        kinds: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+        # Processors have no products in fp16: a few batches may take minutes.
+        known = kinds[:2] if self.context.device == "cpu" else kinds
+        left = [price for price in prices if price.images_left]
+        seconds: dict[str, float] = {}
+        for kind in (kind for kind in known if left and kind != self.context.precision):
+            other = replace(self.context, precision=kind)
+            seconds[kind] = sum(
+                price.images_left * seconds_per_image(price, self.backbone, other, 1) for price in left
+            )
+        return seconds
+
     def rehearsal(self, requests: Iterable[FeatureRequest]) -> Rehearsal:
         """Return a stand-in for this source that extracts nothing, to price what a task does with features.
 
@@ -229,6 +263,7 @@ class FeatureSource:
     def _pass(self, request: FeatureRequest) -> Pass:
         name, split = request.dataset.card.name, request.dataset.split(request.split)
         geometry = request.geometry or self.backbone.card.native_geometry()
+        geometry = replace(geometry, pixels=self.context.pixels)
         # A known pass keeps its split, so that the id is that of no other.
         key = (id(split), name, request.split, geometry)
         if key not in self._known:

@@ -119,6 +119,8 @@ class _Problem:
         num_classes: int,
         device: str,
     ) -> None:
+        # The accelerators of Apple have no float64.
+        device = "cpu" if device == "mps" else device
         self.binary = targets.ndim == 1 and num_classes == 2
         self.softmax = targets.ndim == 1 and not self.binary
         # Multi-labels below 0 say that nobody is sure: VISSL fits such images as images without the label.

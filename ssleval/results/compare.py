@@ -128,6 +128,7 @@ def mismatches(first: Result, second: Result) -> list[str]:
         "fingerprint": (first.data.get("fingerprints"), second.data.get("fingerprints")),
         "protocol": (first.protocol, second.protocol),
         "skip_corrupt": (first.settings.get("skip_corrupt"), second.settings.get("skip_corrupt")),
+        "pixels": (first.settings.get("pixels", "exact"), second.settings.get("pixels", "exact")),
     }
     return [line for name, values in pairs.items() for line in _differing(name, *values)]
 

@@ -1,8 +1,8 @@
 """Group comparable results into boards and rank them. Imports no torch.
 
-Results of a *board* have the same task, protocol, scored split and data, and are ranked by their headline
-metric. Models share a rank if their samples do not separate them from its first model: the 95 % interval of
-the paired difference on shared items includes zero.
+Results of a *board* have the same task, protocol, scored split, data and pixels, and are ranked by their
+headline metric. Models share a rank if their samples do not separate them from its first model: the 95 %
+interval of the paired difference on shared items includes zero.
 """
 
 from collections import Counter
@@ -129,8 +129,8 @@ def _label(result: Result, same_model: Sequence[Result]) -> str:
     parts = [f"limit {result.settings['limit']}"] if result.settings.get("limit") else []
     if len({other.weights_sha256 for other in same_model}) > 1:
         parts.append(f"weights {result.weights_sha256[:8]}")
-    for name, default in (("precision", "fp32"), ("seed", 0)):
-        value = result.settings.get(name)
+    for name, default in (("precision", "fp32"), ("pixels", "exact"), ("seed", 0)):
+        value = result.settings.get(name, default)
         if value != default or len({str(other.settings.get(name)) for other in same_model}) > 1:
             parts.append(f"{name} {value}")
     if len({str(other.backbone.get("mean")) for other in same_model}) > 1:

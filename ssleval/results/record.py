@@ -71,7 +71,7 @@ class Result:
     """The dataset's card without its class names, and a fingerprint per split used."""
     weights_sha256: str
     settings: Mapping[str, Any]
-    """Everything else that may change a score: precision, seed, limit, skip_corrupt."""
+    """Everything else that may change a score: precision, seed, limit, skip_corrupt, pixels if not exact."""
     skipped: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Images that could not be decoded and were left out, by split."""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -116,9 +116,11 @@ _STORED_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"path", "c
 
 
 def comparable(result: Result) -> str:
-    """Return eight digits that are equal if task, protocol, scored split and data of two results agree."""
+    """Return eight digits that are equal if task, protocol, split, data and pixels of two results agree."""
     data = [result.data.get("fingerprints"), result.data.get("test_split")]
-    return digest([result.task, result.protocol, data, result.settings.get("skip_corrupt")])[:8]
+    # Absent where they are exact, so that digests are those of versions without a choice.
+    pixels = [kind for kind in [result.settings.get("pixels", "exact")] if kind != "exact"]
+    return digest([result.task, result.protocol, data, result.settings.get("skip_corrupt"), *pixels])[:8]
 
 
 def grouped(results: Iterable[Result], key: Callable[[Result], K]) -> dict[K, list[Result]]:
@@ -135,7 +137,8 @@ def by_comparable(results: Collection[Result]) -> dict[str, list[Result]]:
 
     def digest_of(result: Result) -> str:
         # Results from files share these objects, and `results` keeps them alive: ids are unique.
-        parts = result.task, id(result.protocol), id(result.data), result.settings.get("skip_corrupt")
+        chosen = (result.settings.get(name) for name in ("skip_corrupt", "pixels"))
+        parts = result.task, id(result.protocol), id(result.data), *chosen
         if parts not in digests:
             digests[parts] = comparable(result)
         return digests[parts]

@@ -78,6 +78,7 @@ class _Settings(TypedDict, total=False):
     seed: int
     limit: int | None
     skip_corrupt: bool
+    pixels: str
 
 
 _SHARED: Mapping[str, Any] = {

@@ -22,7 +22,7 @@ Status: TypeAlias = Literal["match", "drift", "not comparable", "not mapped"]
 _PREPROCESSING = ("image_size", "resize", "resize_mode", "interpolation")
 _COMPUTING = ("position_embedding", "pooling", "mean", "std")
 _EFFECT = {
-    "precision": 0.2, "skipped": 0.2, "interpolation": 0.5, "resize": 0.5, "resize_mode": 1.0,
+    "precision": 0.2, "pixels": 0.1, "skipped": 0.2, "interpolation": 0.5, "resize": 0.5, "resize_mode": 1.0,
     "position_embedding": 0.5, "image_size": 2.0, "mean": 5.0, "std": 5.0, "pooling": 10.0, "weights": 20.0,
 }  # fmt: skip
 """Points by which a difference in this field usually changes an accuracy: orders of magnitude."""
@@ -220,6 +220,8 @@ def _recorded(figure: Figure, result: Result, card: BackboneCard) -> Iterator[tu
     precision = figure.measured.protocol.precision
     if result.settings.get("precision") != precision:
         yield "precision", f"{result.settings.get('precision')}, published {precision}"
+    if (pixels := result.settings.get("pixels", "exact")) != "exact":
+        yield "pixels", f"{pixels}, published with PIL's"
     if skipped := sum(map(len, result.skipped.values())):
         yield "skipped", f"{counted(skipped, 'image')} that could not be decoded"
     if set(result.backbone.get("weights", {})) == {"file"}:

@@ -10,6 +10,7 @@ from ssleval.core import Context
 from ssleval.core.devices import usable_device
 from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
+from ssleval.run.jobs import by_precision
 from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
 from ssleval.run.rehearse import rehearse
 from ssleval.run.sweep import Sweep, jobs_by_model, load_asked
@@ -32,6 +33,10 @@ class Estimate:
     """Extraction and evaluation, from a few batches and small parts of each task."""
     evaluation_seconds: float
     """Those of them for evaluation: heads, searches, and tasks that run the model themselves."""
+    precision: str
+    """Of the forward passes."""
+    other_precisions: dict[str, float]
+    """Seconds of extraction in others, from a batch of each; none where all is stored."""
     disk_bytes: int
     """Features to be written."""
     memory_bytes: int
@@ -43,10 +48,15 @@ class Estimate:
 
     def __str__(self) -> str:
         tasks = ", ".join(self.tasks) or "nothing left to measure"
+        extraction = self.seconds - self.evaluation_seconds
+        others = "".join(
+            f"; extraction in {name} {seconds:.0f} s, in {self.precision} {extraction:.0f} s"
+            for name, seconds in self.other_precisions.items()
+        )
         return (
             f"{self.model}  {self.dataset}  ({tasks}): {self.images:,} images in "
             f"{self.forward_passes:,} forward passes, about {self.seconds:.0f} s "
-            f"({self.evaluation_seconds:.0f} s of them after extraction), "
+            f"({self.evaluation_seconds:.0f} s of them after extraction{others}), "
             f"{self.disk_bytes / 1e6:.1f} MB on disk, {self.memory_bytes / 1e6:.0f} MB of memory"
         )
 
@@ -63,12 +73,13 @@ def estimate(
     context = replace(context, since=time.time() if force else 0.0)
     for name, jobs in jobs_by_model(asked, note):
         try:
-            source = FeatureSource(load_asked(name, asked, context), context)
+            backbone = load_asked(name, asked, context)
         except SslevalError as error:
             yield error
             continue
         yield from jobs.errors
-        for group in jobs.groups:
+        for own, group in (one for jobs_there in jobs.groups for one in by_precision(jobs_there, context)):
+            source = FeatureSource(backbone, own)
             plans, errors = plan_all(source, group, note, named=named)
             yield from errors
             left = [
@@ -99,6 +110,10 @@ def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimat
         + round(sum(cost.forwards for cost in rehearsed)),
         seconds=round(source.calibrate(prices) + evaluation, 2),
         evaluation_seconds=round(evaluation, 2),
+        precision=source.context.precision,
+        other_precisions={
+            name: round(seconds, 2) for name, seconds in source.in_other_precisions(prices).items()
+        },
         disk_bytes=sum(price.bytes_left for price in prices),
         memory_bytes=weights + max(squares, default=0) * pixel_bytes + max(rows, default=0),
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.files import write_atomically
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, local_device
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,6 +115,7 @@ def extract_features(
         SslevalError: anything the caller can mend; the message says what and how.
     """
     context = context or Context()
+    context = replace(context, device=local_device(context.device))
     wanted = tuple(parse_readout(one) if isinstance(one, str) else one for one in readouts)
     if not wanted:
         raise ConfigError("no readouts; pooled is the model's own descriptor")

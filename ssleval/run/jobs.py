@@ -1,10 +1,10 @@
 """Jobs: one task on one dataset, its settings resolved and its needs checked, before any model is loaded."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ssleval.core import Dataset
+from ssleval.core import Context, Dataset, Precision
 from ssleval.core.registry import suggestion
 from ssleval.core.task import Task, refuse_dataset
 from ssleval.errors import NotApplicableError, SslevalError, UnknownNameError
@@ -60,6 +60,16 @@ def make_jobs(
         except SslevalError as error:
             errors.append(error)
     return jobs, errors
+
+
+def by_precision(jobs: Sequence[Job], context: Context) -> list[tuple[Context, Sequence[Job]]]:
+    """Return the jobs that share passes, and the context of each group; several where it is ``published``."""
+    if context.precision != "published":
+        return [(context, jobs)]
+    groups: dict[Precision, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.task.published_precision, []).append(job)
+    return [(replace(context, precision=precision), group) for precision, group in groups.items()]
 
 
 def with_tasks(

@@ -19,17 +19,25 @@ import torch
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
 from ssleval.core.backbone import WRAP, Backbone
-from ssleval.core.devices import usable_device
 from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
-from ssleval.features import Extracted, FeatureSource, Pass, PeerError, Shard, current_shard, fingerprints_of
+from ssleval.features import (
+    Extracted,
+    FeatureSource,
+    Pass,
+    PeerError,
+    Shard,
+    current_shard,
+    fingerprints_of,
+    local_device,
+)  # fmt: skip
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
-from ssleval.run.jobs import Job, make_jobs, with_tasks
+from ssleval.run.jobs import Job, by_precision, make_jobs, with_tasks
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -95,7 +103,7 @@ def evaluate(
     """
     context = context or Context()
     with current_shard().agreed("evaluate"):
-        usable_device(context.device)
+        context = replace(context, device=local_device(context.device))
         names = [tasks] if isinstance(tasks, str) else list(tasks)
         lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
         opened = open_dataset(dataset, options or DatasetOptions())
@@ -155,6 +163,22 @@ def outcomes(
     if force and not context.since:
         # One time for all: clocks of machines differ.
         context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
+    for own, group in by_precision(jobs, context):
+        yield from _outcomes(backbone, group, own, folder, force=force, note=note, spare=spare, named=named)
+
+
+def _outcomes(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    spare: bool,
+    named: bool,
+) -> Iterator[Result | SslevalError]:
+    shard, model = current_shard(), backbone.card.name
     with shard.agreed(f"identity of {model}"):
         source = FeatureSource(backbone, context)
     plans, errors = plan_all(source, jobs, note, named=named)
@@ -177,6 +201,8 @@ def outcomes(
             f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
             f"for {counted(len(left), 'task')}"
         )
+        if limits := total.decoding_limits(source.context):
+            note(limits)
     for plan in plans:
         try:
             if not (prepared or plan.key in done):

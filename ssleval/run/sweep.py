@@ -10,8 +10,9 @@ from typing import Any
 from ssleval.backbones.zoo import load, match_models
 from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
+from ssleval.core.devices import place
 from ssleval.core.task import Task
-from ssleval.core.text import NOT_MEASURED
+from ssleval.core.text import DECODING_LIMITS, NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import current_shard, local_device
@@ -89,18 +90,30 @@ def sweep(
         # What several datasets share is extracted anew once.
         since = shard.from_leader("beginning", time.time) if force else 0.0
         context = replace(context, device=local_device(context.device), since=since)
+        where = place(context.device, int(context.num_workers))
+        note = _once(_once(note, DECODING_LIMITS), where)
         for name, jobs in every:
-            yield from _of_model(name, asked, jobs, context, folder, force=force, note=note)
+            yield from _of_model(name, asked, jobs, context, folder, force=force, note=note, where=where)
 
 
 def _of_model(
-    name: str, asked: Sweep, jobs: Jobs, context: Context, folder: Path | None, *, force: bool, note: Note
+    name: str,
+    asked: Sweep,
+    jobs: Jobs,
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    where: str,
 ) -> Iterator[Result | SslevalError]:
     try:
         backbone = load_asked(name, asked, context, note)
     except SslevalError as error:
         yield error
         return
+    if where:
+        note(where)
     named = asked.suite is None
     left_out: list[NotApplicableError] = []
     yielded = False
@@ -114,6 +127,18 @@ def _of_model(
     # A part of a model's jobs does not tell.
     if left_out and not yielded and asked.part is None:
         yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
+
+
+def _once(note: Note, beginning: str) -> Note:
+    """Return ``note`` without the later of notes with this ``beginning``."""
+    told: list[str] = []
+
+    def filtered(text: str) -> None:
+        if not (text.startswith(beginning) and told):
+            note(text)
+        told.extend([text] * text.startswith(beginning))
+
+    return filtered
 
 
 def models(asked: Sweep) -> list[str]:

@@ -77,7 +77,7 @@ class Attention(Task):
         assert split.target is not None
         images = torch.cat([pixels_of(split.image(row), geometry) for row in rows])
         jaccards: dict[str, np.ndarray] = {}
-        for row, heads in zip(rows, mass_mask(live.attention(images), self.mass).cpu(), strict=True):
+        for row, heads in zip(rows, mass_mask(live.attention(images).cpu(), self.mass), strict=True):
             objects = split.target(row)
             jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
         return jaccards

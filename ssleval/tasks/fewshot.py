@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Samples
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Precision, Samples
 from ssleval.core.image_level import VectorPerImage, accuracy_kind, train_and_test
 from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positive, Positives, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -37,6 +37,8 @@ class Fewshot(VectorPerImage, Task):
 
     seeded: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
+    published_precision: ClassVar[Precision] = "fp16"
+    """DINOv2's evaluations run under autocast to fp16 (eval/setup.py)."""
     shots: Positives = (5.0,)
     """Images per class, or below 1 the fraction of each class; the first leads."""
     tries: Several = 5

@@ -7,7 +7,8 @@ training images of largest cosine vote for their class with weight exp(cosine / 
 rank by training order, equal classes by id. Only classes with a vote are in a top-5, however few they are;
 the published scripts fill it with others, in the order that a sort leaves them in.
 
-Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:1805.01978, sec. 3.4.
+Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:1805.01978, sec. 3.4. DINO's code
+runs the model in fp32.
 """
 
 from dataclasses import dataclass, replace

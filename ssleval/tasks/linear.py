@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
+from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Readout, Samples
 from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Natural, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -64,6 +64,11 @@ class Linear(ImageGeometry, Task):
             raise ConfigError(
                 f"linear: inputs={self.inputs} has no effect with recipe=mae, which reads one block"
             )
+
+    @property
+    def published_precision(self) -> Precision:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """DINOv2's (eval/setup.py) and MAE's linear probes run under autocast to fp16, DINO's does not."""
+        return "fp32" if self.recipe == "dino" else "fp16"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

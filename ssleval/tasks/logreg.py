@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Samples
 from ssleval.core.image_level import VectorPerImage, train_and_test
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -32,6 +32,8 @@ class Logreg(VectorPerImage, Task):
     """L2-regularised logistic regression, C chosen on held-out training images."""
 
     needs: ClassVar[Needs] = Needs(("label", "multilabel"), training_split=True)
+    published_precision: ClassVar[Precision] = "fp16"
+    """DINOv2's evaluations run under autocast to fp16 (eval/setup.py)."""
     smallest: Positive = 1e-6
     largest: Positive = 1e5
     count: Several = 45

@@ -12,9 +12,9 @@ Recht et al. 2019, arXiv:1902.10811; Beyer et al. 2020, arXiv:2006.07159; as in 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Precision, Readout, Samples
 from ssleval.core.settings import Count, Natural, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
@@ -55,6 +55,9 @@ class Robustness(Task):
             return mce, Metric("mean_error", mean_of("error"), higher_is_better=False)
         name = "real" if self.metric == "real" else "top1"
         return (Metric(name, mean_of(name)),)
+
+    published_precision: ClassVar[Precision] = "fp16"
+    """Of `linear` by DINOv2's recipe, and of `zeroshot`."""
 
     @property
     def needs(self) -> Needs:  # pyright: ignore[reportIncompatibleVariableOverride]

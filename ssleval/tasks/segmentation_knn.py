@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Precision, Readout, Samples
 from ssleval.core.image_level import train_and_test
 from ssleval.core.settings import Count, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -41,6 +41,8 @@ class SegmentationKnn(Task):
     """Labels of patches, read off a bank of labelled ones."""
 
     needs: ClassVar[Needs] = Needs(("mask",), training_split=True)
+    published_precision: ClassVar[Precision] = "fp16"
+    """open-hummingbird-eval runs the model under autocast to fp16."""
     size: Count = 448
     """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
     interpolation: Interpolation = "bicubic"

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Readout, Samples
+from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Readout, Samples
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import NotApplicableError
@@ -34,6 +34,8 @@ class Zeroshot(Task):
 
     seeded: ClassVar[bool] = False
     needs: ClassVar[Needs] = Needs(("label", "multilabel"), text_tower=True)
+    published_precision: ClassVar[Precision] = "fp16"
+    """open_clip evaluates in mixed precision."""
     templates: str = "dataset"
     """Set of templates, or a file with one a line; ``dataset``: the one it was published with."""
     class_names: str = "dataset"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ssleval.core import BackboneCard, DatasetOptions
+from ssleval.core.devices import place
 from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import freed_memory_kept
 from ssleval.datasets.catalog import open_dataset
@@ -56,7 +57,7 @@ def train(
     *,
     splits: Sequence[str] = ("train",),
     resume: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     limit: int | None = None,
     options: DatasetOptions | None = None,
     show: bool = True,
@@ -72,7 +73,7 @@ def train(
         out: folder for ``teacher.safetensors``, ``log.jsonl``, ``config.json`` and ``checkpoints/``.
         splits: splits of the dataset to train on.
         resume: continue from the last checkpoint in ``out``, if there is one.
-        device: the device to train on.
+        device: the device to train on; ``auto``: an accelerator, else the CPU.
         limit: use only this many images of every split.
         options: how to open the dataset.
         show: draw a progress bar if stderr is a terminal.
@@ -96,6 +97,8 @@ def train(
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     try:
         with _only_training(run), watching_peers():
+            if where := place(device):
+                run.note(where)
             return run.train(resume=resume, show=show)
     except DivergedError as error:
         # The loss is a mean over all processes.

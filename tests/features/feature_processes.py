@@ -113,6 +113,8 @@ def meeting(cache: Path, rank: int, world: int) -> None:
     backbone = Tiny(log=cache / "forwards", delay=0.02)
     request = request_of(dataset_of(split_of(240)), MEAN, PATCHES)
     FeatureSource(backbone, context_of(cache)).prepare([request])
+
+
 def deserted(folder: Path, rank: int) -> None:
     """Let two processes wait for a third, first longer than their group does, then for ever."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)

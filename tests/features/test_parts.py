@@ -56,7 +56,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def cluster_of(folder: Path, patch: pytest.MonkeyPatch, machines: int, seed: int) -> Cluster:
     cluster = Cluster(folder, machines, seed)
     cluster.install(patch)
-    patch.setattr(source, "current_shard", lambda: Shard(cluster.rank or 0, len(cluster.turn), cluster.gather))
+    patch.setattr(
+        source, "current_shard", lambda: Shard(cluster.rank or 0, len(cluster.turn), cluster.gather)
+    )
     return cluster
 
 

@@ -14,6 +14,7 @@ from ssleval.checks.doctor.scores import score_checks
 from ssleval.checks.doctor.weights import preprocessing, weights
 from ssleval.core import Context
 from ssleval.core.backbone import Backbone
+from ssleval.core.devices import place
 from ssleval.errors import SslevalError, WeightsError
 
 _OWN_CODE = ("python_file", "torchhub")
@@ -49,6 +50,8 @@ def examine(
     except WeightsError as error:
         yield Finding("fail", str(error), "nothing else can be checked before they load", "weights")
         return
+    if where := place(context.device):
+        note(where)
     known = backbone.card.weights and backbone.card.loader not in _OWN_CODE
 
     def untrained(seed: int) -> Backbone:

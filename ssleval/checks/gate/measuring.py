@@ -13,6 +13,7 @@ from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.backbones.zoo import find_card
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
+from ssleval.core.devices import place
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Positive, convert
 from ssleval.core.task import tasks
@@ -79,6 +80,8 @@ def _verdicts(
             if ":" not in one:
                 find_card(one)
     groups = jobs_of(gate.suite).applicable(note)
+    if where := place(context.device, int(context.num_workers)):
+        note(where)
     measured = partial(_measured, gate, groups, context, folder, note)
     if stored:
         baseline = shard.from_leader("results", lambda: stored_results(gate.baseline, folder))

@@ -77,8 +77,12 @@ def header(file: Path | bytes, name: str) -> Generator[tuple[Image.Image, bytes]
         ):
             yield image, content
     except _DAMAGED as error:
-        known = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{name}: cannot be decoded ({known}); replace or remove it") from error
+        raise _undecodable(name, error) from error
+
+
+def _undecodable(name: str, error: Exception) -> DataError:
+    known = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+    return DataError(f"{name}: cannot be decoded ({known}); replace or remove it")
 
 
 def _read(path: Path) -> bytes:
@@ -123,6 +127,14 @@ class ImageFiles:
         """Decode file ``index`` to RGB."""
         path = self.root / self.paths[index]
         return decode(path, str(path))
+
+    def encoded(self, index: int) -> bytes:
+        """Return the content of file ``index``; errors as `opened`."""
+        path = self.root / self.paths[index]
+        try:
+            return _read(path)
+        except OSError as error:
+            raise _undecodable(str(path), error) from error
 
 
 def file_split(

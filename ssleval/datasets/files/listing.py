@@ -103,7 +103,7 @@ def _stored(
     if any(files.changed(range(row, row + 1)) for row in range(0, len(paths), 1 + len(paths) // _LOOKED_AT)):
         return None
     labels, check = np.repeat(np.arange(classes), counts), files.refuse_changed
-    split = Split(paths, files.image, labels, listing.fingerprint, refuse_changed=check)
+    split = Split(paths, files, labels, listing.fingerprint, refuse_changed=check)
     return ClassListing(paths, labels, lambda: split)
 
 
@@ -118,11 +118,18 @@ class ListedFiles:
     """Removes the listing."""
     _unchanged: bool = False
 
-    def image(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Image.Image:
         """Decode file ``index`` to RGB; DataError where it has another size, or cannot be decoded."""
+        return self._unchanged_file(index)(index)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the content of file ``index``; errors as of its image."""
+        return self._unchanged_file(index).encoded(index)
+
+    def _unchanged_file(self, index: int) -> ImageFiles:
         if self.changed(range(index, index + 1)):
             self._refuse(index)
-        return ImageFiles(self.root, self.paths)(index)
+        return ImageFiles(self.root, self.paths)
 
     def refuse_changed(self) -> None:
         """Raise DataError where some file is gone or has another size; look at all of them once."""

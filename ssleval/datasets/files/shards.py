@@ -44,13 +44,13 @@ class Shards:
     mark: str = ""
     """The fingerprint, unless it is to cover the content."""
 
-    def read(self, row: int) -> bytes:
+    def encoded(self, row: int) -> bytes:
         """Return the file of one image."""
         return self.content.read(*self.places[row].tolist())
 
     def __call__(self, row: int) -> Image.Image:
         """Decode one image to RGB."""
-        return decode(self.read(row), f"{self.paths[self.places[row, 0]]}/{self.names[row]}")
+        return decode(self.encoded(row), f"{self.paths[self.places[row, 0]]}/{self.names[row]}")
 
     def rows(self, *, full_hash: bool) -> Iterator[list[str | int]]:
         """Yield what the fingerprint holds: of every shard its size, of every image its size and label."""
@@ -58,7 +58,7 @@ class Shards:
             yield [path.name, size]
         columns = zip(self.ids, self.places[:, 2].tolist(), self.labels.tolist(), strict=True)
         for row, (name, size, label) in enumerate(columns):
-            content = [hashlib.sha256(self.read(row)).hexdigest()] if full_hash else []
+            content = [hashlib.sha256(self.encoded(row)).hexdigest()] if full_hash else []
             yield [name, size, *content, label]
 
 

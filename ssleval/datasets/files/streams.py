@@ -53,13 +53,17 @@ class Stream:
 
     def __call__(self, row: int) -> Image.Image:
         """Decode one image to RGB."""
+        return decode(self.encoded(row), f"{self.name}[{row}]")
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file of one image."""
         assert self.listed is not None
         content = self._read(row, self.listed.starts)
         if len(content) != self.listed.sizes[row]:
             raise DataError(
                 f"{self.name}[{row}]: changed since it was listed; run again, which lists all anew"
             )
-        return decode(content, f"{self.name}[{row}]")
+        return content
 
     def file(self, number: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of one file."""

@@ -33,14 +33,14 @@ class _Rows:
     rows: Any
     image_column: str
 
-    def read(self, index: int) -> bytes:
+    def encoded(self, index: int) -> bytes:
         cell = self.rows[index][self.image_column]
         if cell["bytes"] is None and not Path(cell["path"] or "").is_file():
             raise DataError(f"{self.name}[{index}]: no bytes, and no file {cell['path']!r}")
         return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
 
     def __call__(self, index: int) -> Image.Image:
-        return decode(self.read(index), f"{self.name}[{index}]")
+        return decode(self.encoded(index), f"{self.name}[{index}]")
 
 
 @datasets.register("hf")
@@ -203,6 +203,6 @@ def _lines(undecoded: _Rows, targets: Int[np.ndarray, " n"], *, full_hash: bool)
     cells = compute.struct_field(undecoded.rows.data.column(undecoded.image_column), "bytes")
     sizes = compute.binary_length(cells).to_pylist()
     for index, (size, target) in enumerate(zip(sizes, targets.tolist(), strict=True)):
-        length = len(undecoded.read(index)) if size is None else size
-        content = [hashlib.sha256(undecoded.read(index)).hexdigest()] if full_hash else []
+        length = len(undecoded.encoded(index)) if size is None else size
+        content = [hashlib.sha256(undecoded.encoded(index)).hexdigest()] if full_hash else []
         yield [index, length, *content, target]
