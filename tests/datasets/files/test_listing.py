@@ -46,6 +46,18 @@ def stored(options: DatasetOptions) -> list[Path]:
     return sorted((options.cache / "listings").glob("*"))
 
 
+def test_the_images_of_a_stored_listing_offer_their_files_too(folders: Path, options: DatasetOptions) -> None:
+    # Else a second start would decode fast pixels otherwise than the first.
+    first, second = opened(folders, options).encoded, opened(folders, options).encoded
+    assert first is not None
+    assert second is not None
+    assert second(1) == first(1) == (folders / "train/a/2.PNG").read_bytes()
+    rewritten = folders / "train/a/2.PNG"
+    rewritten.write_bytes(rewritten.read_bytes() + b"0")
+    with pytest.raises(DataError, match="2.PNG"):
+        second(1)
+
+
 def test_a_stored_listing_is_the_same_split_and_reads_no_class_folder(
     folders: Path, options: DatasetOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
