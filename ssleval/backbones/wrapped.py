@@ -102,6 +102,7 @@ def wrap(
     layout = _layout(module, output, given, grid, name, cls=cls, registers=registers, pooling=pooling)
     tokens = _tokens(output, layout, grid, name)
     pooled = _pooled(given, tokens, layout)
+    unknown: dict[str, Any] = {"supervision": "unknown"}
     described = BackboneCard(
         name=name,
         loader="wrapped",
@@ -113,7 +114,7 @@ def wrap(
         mean=_three(mean),
         std=_three(std),
         pooling=layout.pooling,
-        **{"supervision": "unknown", **card},
+        **(unknown | card),
     )
     return Wrapped(described, module, layout).to(device)
 
@@ -138,8 +139,9 @@ def _run(module: nn.Module, images: Tensor, name: str) -> tuple[Any, Tensor | No
     """Return the output of the module, and the vector that it gives beside tokens or a map."""
     with faults_of(name, foreign=True, passing=(torch.OutOfMemoryError,)):
         if _of_timm(module):
-            output: Any = module.forward_features(images)
-            return output, module.forward_head(output, pre_logits=True)
+            timms: Any = module
+            output: Any = timms.forward_features(images)
+            return output, timms.forward_head(output, pre_logits=True)
         output = module(images)
     hidden: Any = getattr(output, "last_hidden_state", None)
     if hidden is not None:

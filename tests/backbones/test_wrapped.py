@@ -49,7 +49,8 @@ class Patchify(nn.Module):
 
 
 def wrap(module: nn.Module, **options: Any) -> Backbone:
-    return ssleval.wrap(module, **{"patch_size": 8, "mean": MEAN, "std": STD, "image_size": 32, **options})
+    usual: dict[str, Any] = {"patch_size": 8, "mean": MEAN, "std": STD, "image_size": 32}
+    return ssleval.wrap(module, **(usual | options))
 
 
 def images(count: int = 2, size: int = 32) -> Tensor:
@@ -95,20 +96,21 @@ def test_patches_are_where_the_layout_says(form: str, prefix: int, options: dict
 
 
 @pytest.mark.parametrize(
-    ("form", "options", "reduce"),
+    ("form", "options", "name"),
     [
-        ("tokens", {}, lambda patches: patches.mean((1, 2))),
-        ("map", {}, lambda patches: patches.mean((1, 2))),
-        ("vector", {}, lambda patches: patches.mean((1, 2))),
-        ("dinov2", {}, lambda patches: patches.sum((1, 2))),
-        ("dinov2", {"pooling": "mean"}, lambda patches: patches.mean((1, 2))),
-        ("hidden", {}, lambda patches: patches.amax((1, 2))),
-        ("hidden", {"pooling": "mean"}, lambda patches: patches.mean((1, 2))),
+        ("tokens", {}, "mean"),
+        ("map", {}, "mean"),
+        ("vector", {}, "mean"),
+        ("dinov2", {}, "sum"),
+        ("dinov2", {"pooling": "mean"}, "mean"),
+        ("hidden", {}, "amax"),
+        ("hidden", {"pooling": "mean"}, "mean"),
     ],
 )
-def test_pooled_is_what_is_given_or_asked_for(form: str, options: dict[str, Any], reduce: Any) -> None:
+def test_pooled_is_what_is_given_or_asked_for(form: str, options: dict[str, Any], name: str) -> None:
     module = Patchify(form)
-    torch.testing.assert_close(wrap(module, **options)(images()).pooled, reduce(patches_of(module, images())))
+    expected = getattr(patches_of(module, images()), name)((1, 2))
+    torch.testing.assert_close(wrap(module, **options)(images()).pooled, expected)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +145,12 @@ def test_what_is_not_stated_is_refused_with_what_to_do(
 def test_a_trunk_without_its_classifier_is_taken_and_a_stated_vector_too() -> None:
     trunk = torchvision.models.resnet18(weights=None)
     assert wrap(trunk, patch_size=32, pooling="given").card.pooled_dim == 1000
-    trunk.fc = nn.Identity()
+    trunk.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     assert wrap(trunk, patch_size=32).card.pooled_dim == 512
 
 
 def test_models_of_timm_give_tokens_and_their_descriptor_without_the_classifier() -> None:
-    model = timm.create_model(
+    model: Any = timm.create_model(
         "vit_small_patch16_dinov3", pretrained=False, img_size=32, depth=1, embed_dim=24, num_heads=2
     ).eval()
     backbone = wrap(model, patch_size=16)
