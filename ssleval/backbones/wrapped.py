@@ -94,7 +94,7 @@ def wrap(
     """
     name = name or type(module).__name__
     module.eval()
-    grid = (image_size // patch_size,) * 2
+    grid = (image_size // patch_size, image_size // patch_size)
     device = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(())).device
     black = torch.zeros(1, 3, image_size, image_size, device=device)
     with torch.no_grad():
