@@ -127,7 +127,7 @@ def test_a_printed_line_is_understood(monkeypatch: pytest.MonkeyPatch, line: str
         assert _margin(margin)[0] in summaries("ssleval.tasks")
     if "max_size" in values:
         assert _bytes(values["max_size"]) >= 0
-    assert re.fullmatch(r"cpu|cuda(:\d)?|mps", values.get("device", "cpu"))
+    assert re.fullmatch(r"auto|cpu|cuda(:\d)?|mps", values.get("device", "cpu"))
 
 
 # Miniatures
