@@ -14,6 +14,7 @@ for (const board of boards) {
 }
 
 const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "none", unknown: "unknown" };
+const lookOf = (kind) => (["self", "weak", "full", "none"].includes(kind) ? kind : "other");
 const kindOf = (row) => kinds[row.supervision] ?? row.supervision;
 
 const shared = (row, name) => pool[row.shared[name]];
