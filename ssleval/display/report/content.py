@@ -19,7 +19,7 @@ from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
 from ssleval.display.report.overview import overview
 from ssleval.display.report.page import render
-from ssleval.display.report.shortpaths import ShortPaths
+from ssleval.display.report.shortpaths import ShortPaths, ShownIds
 from ssleval.display.report.thumbnails import thumbnails
 from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
@@ -40,7 +40,7 @@ class Options:
     """Datasets that are opened for class names and for thumbnails of items that models disagree on."""
     thumbnails: int = 48
     """Number of thumbnails for each board of such a dataset."""
-    detail_mb: float = 48.0
+    detail_mb: float = 2.0
     """Largest size of items and classes, in megabytes; beyond it the page has only the scores of results."""
     datasets: DatasetOptions = field(default_factory=DatasetOptions)
 
@@ -76,7 +76,7 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
     shown = [_without_folders(board, short) for board in ranked]
     parts = {
         "version": __version__,
-        "boards": [_board(*pair, options) for pair in zip(ranked, shown, strict=True)],
+        "boards": [_board(*pair, options, details.ids) for pair in zip(ranked, shown, strict=True)],
         "rows": [_row(*entry, details, results, short) for entry in entries],
         "matrix": overview(shown),
         "left_out": details.left_out,
@@ -92,10 +92,11 @@ def _without_folders(board: Board, short: ShortPaths) -> Board:
     return replace(board, dataset=short(board.dataset), entries=entries)
 
 
-def _board(board: Board, shown: Board, options: Options) -> dict[str, Any]:
+def _board(board: Board, shown: Board, options: Options, ids: ShownIds) -> dict[str, Any]:
     gap, by_id, class_names = contrast(board), dict[str, str](), tuple[str, ...]()
     if board.dataset in options.images:
         by_id, class_names = thumbnails(board, options.thumbnails, options.datasets)
+        by_id = {ids.shown_one(board.dataset, name): picture for name, picture in by_id.items()}
     return {
         "task": board.task,
         "dataset": shown.dataset,

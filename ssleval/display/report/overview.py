@@ -51,13 +51,14 @@ def _families(boards: Sequence[Board]) -> list[dict[str, Any]]:
 
 def _standings(found: Overall | None) -> dict[str, Any]:
     if found is None:
-        return {"standings": {}, "groups": [], "pvalue": None, "csv": "", "latex": ""}
+        return {"standings": {}, "groups": [], "pvalue": None, "csv": [], "latex": []}
     return {
         "standings": {one.family: _places(one) for one in found.standings},
         "groups": [[group.supervision, group.models, group.mean_rank] for group in found.groups],
         "pvalue": found.group_pvalue,
-        "csv": matrix.csv(found),
-        "latex": matrix.latex(found),
+        # As lines: in texts of the page, the end of a line is shown and ends none.
+        "csv": matrix.csv(found).split("\n"),
+        "latex": matrix.latex(found).split("\n"),
     }
 
 

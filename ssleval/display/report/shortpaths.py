@@ -4,8 +4,9 @@ Of a path, its last part is kept, and as many folders before it as tell two name
 names on a hub stay whole.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _ROOTED = re.compile(r"""(^|[\s'"(=,\[:@])(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:[^\s/\\:'",;]+[/\\])*(?=[^\s/\\])""")
@@ -49,6 +50,32 @@ class ShortPaths:
         for name, short in self._short.items():
             text = text.replace(name, short)
         return _ROOTED.sub(r"\1", _LEADING.sub(r"\1", text))
+
+
+class ShownIds:
+    """Ids of items: absolute paths are shown from the folder on that all of a dataset share."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, str] = {}
+        self._seen: dict[int, tuple[Sequence[str], Sequence[str]]] = {}
+
+    def shown(self, dataset: str, ids: Sequence[str]) -> Sequence[str]:
+        """Return the ids of the samples of one result; of the same object, the same object."""
+        if id(ids) not in self._seen:
+            rooted = [name for name in ids if name.startswith("/")]
+            if rooted:
+                self._roots.setdefault(dataset, os.path.commonpath([os.path.dirname(name) for name in rooted]))
+            short = [self.shown_one(dataset, name) for name in ids] if rooted else ids
+            # The object is kept, so that its id stays unique.
+            self._seen[id(ids)] = ids, short
+        return self._seen[id(ids)][1]
+
+    def shown_one(self, dataset: str, name: str) -> str:
+        """Return one id, which tells its item from others as the whole path does."""
+        root = self._roots.get(dataset)
+        if root is None or not name.startswith("/"):
+            return name
+        return os.path.relpath(name, root)
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

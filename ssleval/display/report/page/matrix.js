@@ -21,8 +21,8 @@ const span = ([low, high]) => (low === high ? `rank ${low}` : `ranks ${low}–${
 
 // Columns ------------------------------------------------------------------------------------------
 
-function rankColumn(name, family, title, count) {
-  return { name, title, under: "mean rank", family, kind: "number rank", hint: `Mean rank over ${counted(count, "board")}`,
+function rankColumn(name, family, title, under, count) {
+  return { name, title, under, family, kind: "number rank", hint: `Mean rank over ${counted(count, "board")}`,
     key: (model) => standingOf(model, family)?.[0] ?? null, draw: (model) => rankCell(model, family) };
 }
 
@@ -41,11 +41,11 @@ function boardColumn(index, family) {
 function shownColumns() {
   const chosen = byId("matrix-boards").value;
   const model = { name: "model", title: "Model", kind: "name", key: ({ name }) => name.toLowerCase(), draw: modelCell };
-  const overall = matrix.why ? [] : [rankColumn("overall", "overall", "Overall", boards.length)];
+  const overall = matrix.why ? [] : [rankColumn("overall", "overall", "Overall", "mean rank", boards.length)];
   const families = matrix.families.flatMap(({ name, boards: places }) => {
     const several = places.length > 1 && matrix.families.length > 1 && !matrix.why;
     return [
-      ...(several ? [rankColumn(`family:${name}`, name, name, places.length)] : []),
+      ...(several ? [rankColumn(`family:${name}`, name, "Mean rank", `${places.length} boards`, places.length)] : []),
       ...places.map((place) => boardColumn(place, name)),
     ].filter((column) => chosen === "" || chosen === `family:${name}` || chosen === column.name);
   });
@@ -55,17 +55,17 @@ function shownColumns() {
 // Cells --------------------------------------------------------------------------------------------
 
 function modelCell(model) {
-  const what = [kindOf(model.first), parameters(model.first) && `${rounded(parameters(model.first))} M`];
+  const size = parameters(model.first) ? `, ${rounded(parameters(model.first))}\u00a0M` : "";
   return element("th", { scope: "row", class: "name" }, element("span", { class: `dot ${lookOf(model.first.supervision)}` }),
-    model.name, element("div", { class: "under" }, what.filter(Boolean).join(", ")));
+    model.name, element("div", { class: "under" }, kindOf(model.first), element("span", { class: "wide" }, size)));
 }
 
 function rankCell(model, family) {
   const place = standingOf(model, family);
   if (place === null) {
-    const lacks = `lacks ${counted(model.lacks.length, "board")}`;
-    return element("td", { class: "rank number quiet", title: `Lacks ${model.lacks.join(", ")}` },
-      family === "overall" && model.lacks.length ? lacks : "–");
+    const lacks = family === "overall" ? `lacks ${model.lacks.length}` : "";
+    return element("td", { class: "rank number quiet", title: `Lacks ${model.lacks.join(", ")}` }, "–",
+      element("div", { class: "under" }, lacks));
   }
   const [mean, images, others] = place;
   const hint = [images && `other test images: ${span(images)}`, others && `other boards: ${span(others)}`].filter(Boolean);
@@ -120,7 +120,7 @@ function ordered(models, columns) {
 // Head ---------------------------------------------------------------------------------------------
 
 function familyRow(columns) {
-  const cells = [element("td", { class: "name", colspan: matrix.why ? 1 : 2 })];
+  const cells = [element("td", { class: "name" }), ...(matrix.why ? [] : [element("td")])];
   for (const { name } of matrix.families) {
     const width = columns.filter(({ family }) => family === name).length;
     if (width) cells.push(element("th", { scope: "colgroup", colspan: width, class: "family" }, name.replaceAll("_", " ")));
@@ -132,10 +132,9 @@ function headCell(column) {
   const active = order.column === column.name;
   const descending = Boolean(column.down) !== order.reversed;
   const arrow = active ? (descending ? " ▼" : " ▲") : "";
-  const title = column.name.startsWith("family:") ? "all" : column.title;
   return element("th", { scope: "col", class: column.kind, "aria-sort": active ? (descending ? "descending" : "ascending") : "none" },
     element("button", { type: "button", title: column.hint ?? null, "data-column": column.name, onclick: () => orderBy(column.name) },
-      element("span", { class: "title" }, title + arrow), element("span", { class: "under" }, column.under ?? "")));
+      element("span", { class: "title" }, column.title + arrow), element("span", { class: "under" }, column.under ?? "")));
 }
 
 function orderBy(name) {
@@ -195,9 +194,9 @@ function startMatrix() {
     ...(matrix.families.length > 1 ? matrix.families.map(({ name }) => [`family:${name}`, `All of ${name.replaceAll("_", " ")}`]) : []),
     ...boards.map((board) => [board.key, board.key])]);
   byId("matrix-note").textContent = matrixNote();
-  byId("matrix-csv").hidden = byId("matrix-latex").hidden = !matrix.csv;
-  byId("matrix-csv").addEventListener("click", () => save(matrix.csv, "ssleval.csv", "text/csv"));
-  byId("matrix-latex").addEventListener("click", () => save(matrix.latex, "ssleval.tex", "text/x-tex"));
+  byId("matrix-csv").hidden = byId("matrix-latex").hidden = matrix.csv.length === 0;
+  byId("matrix-csv").addEventListener("click", () => save(matrix.csv.join("\n"), "ssleval.csv", "text/csv"));
+  byId("matrix-latex").addEventListener("click", () => save(matrix.latex.join("\n"), "ssleval.tex", "text/x-tex"));
   byId("matrix-table").addEventListener("keydown", moveInMatrix);
   for (const id of ["matrix-find", "matrix-boards", "matrix-group"]) byId(id).addEventListener("input", drawMatrix);
   byId("matrix-filters").addEventListener("submit", (event) => event.preventDefault());
