@@ -64,6 +64,4 @@ def _standings(found: Overall | None) -> dict[str, Any]:
 
 def _places(standing: Standing) -> list[tuple[float, tuple[int, int] | None, tuple[int, int] | None]]:
     """Return for every ranked model its mean rank, and its ranks on other images and on other boards."""
-    return [
-        (round(place.value, 4), place.images, place.boards) for place in standing.places["mean_rank"]
-    ]
+    return [(round(place.value, 4), place.images, place.boards) for place in standing.places["mean_rank"]]

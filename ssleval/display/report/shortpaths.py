@@ -64,7 +64,9 @@ class ShownIds:
         if id(ids) not in self._seen:
             rooted = [name for name in ids if name.startswith("/")]
             if rooted:
-                self._roots.setdefault(dataset, os.path.commonpath([os.path.dirname(name) for name in rooted]))
+                self._roots.setdefault(
+                    dataset, os.path.commonpath([name.rpartition("/")[0] or "/" for name in rooted])
+                )
             short = [self.shown_one(dataset, name) for name in ids] if rooted else ids
             # The object is kept, so that its id stays unique.
             self._seen[id(ids)] = ids, short
@@ -99,4 +101,6 @@ def _parts(name: str) -> tuple[str, list[str]] | None:
     if rooted is None and local is None:
         return None
     prefix = rooted[1] if rooted else local[1] if local else ""
-    return prefix, [part for part in _SEPARATOR.split(name[len(prefix) :]) if part not in ("", "~", ".", "..")]
+    return prefix, [
+        part for part in _SEPARATOR.split(name[len(prefix) :]) if part not in ("", "~", ".", "..")
+    ]

@@ -115,7 +115,7 @@ class Browser:
                   mobile=width < 600)  # fmt: skip
 
     def medium(self, name: str, scheme: str = "light") -> None:
-        """Show the page as on ``screen`` or in ``print``, where the system is set to ``light`` or ``dark``."""
+        """Show the page as on ``screen`` or in ``print``, with the system set to ``light`` or ``dark``."""
         setting = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", media=name, features=[setting])
 

@@ -63,11 +63,10 @@ def _card(place: int) -> BackboneCard:
     )
 
 
-def _result(
-    card: BackboneCard, task: str, dataset: str, name: str, columns: dict[str, np.ndarray]
-) -> Result:
-    metric, samples = Metric(name, mean_of(name), name not in ERRORS), Samples(
-        [str(item) for item in range(len(columns[name]))], columns
+def _result(card: BackboneCard, task: str, dataset: str, name: str, columns: dict[str, np.ndarray]) -> Result:
+    metric, samples = (
+        Metric(name, mean_of(name), name not in ERRORS),
+        Samples([str(item) for item in range(len(columns[name]))], columns),
     )
     found = estimates([metric], samples)[name]
     unit = "metre" if name == "rmse" else "fraction"

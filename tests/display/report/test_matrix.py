@@ -14,6 +14,7 @@ from ssleval.display.report.content import Options, write_report
 from ssleval.results import read_all
 from tests.display.report.browser import Browser, installed
 from tests.display.report.made_up import fill
+from tests.results.test_leaderboard import right, store
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
 
@@ -53,7 +54,9 @@ def page(browser: Browser, folder: Path) -> Iterator[Browser]:
 
 def cells(page: Browser, which: str = "tbody tr:not(.group)") -> list[list[str]]:
     """Texts of the rows, the first line of each cell."""
-    lines = f"[...{TABLE}.querySelectorAll('{which}')].map((row) => [...row.cells].map((one) => one.innerText))"
+    lines = (
+        f"[...{TABLE}.querySelectorAll('{which}')].map((row) => [...row.cells].map((one) => one.innerText))"
+    )
     return [[text.split("\n")[0].strip() for text in row] for row in page.ask(lines)]
 
 
@@ -91,7 +94,7 @@ def test_models_stand_by_mean_rank_and_those_that_lack_boards_below_without_one(
     for row in rows[:-1]:
         assert row[1] == f"{ranks[complete.index(row[0])]:.2f}"
     (lacking,) = scores.keys() - set(complete)
-    assert rows[-1][:2] == [lacking, "–"]
+    assert rows[-1][:2] == [lacking, "\N{EN DASH}"]
     assert cells(page, "tr.group") == [["Not ranked, for want of boards"]]
     assert page.ask(f"{TABLE}.querySelector('tbody tr td').innerText.split('\\n')[1]").startswith("rank")
 
@@ -99,14 +102,15 @@ def test_models_stand_by_mean_rank_and_those_that_lack_boards_below_without_one(
 def test_best_scores_are_bold_whatever_direction_and_cells_are_shaded_by_score(
     page: Browser, scores: dict[str, dict[str, float]]
 ) -> None:
-    heads = [row[:] for row in cells(page, "thead tr:last-child")][0]
+    (heads,) = cells(page, "thead tr:last-child")
     assert [head for head in heads if head in BOARDS] == BOARDS
     for board in BOARDS:
         place = heads.index(board)
         found = page.ask(
             f"[...{TABLE}.querySelectorAll('tbody tr:not(.group)')].map((row) => row.cells[{place}])"
-            ".filter((one) => one.matches('.score')).map((one) => [one.parentElement.cells[0].firstChild"
-            ".nextSibling.textContent, one.classList.contains('best'), Number(one.style.getPropertyValue('--share'))])"
+            ".filter((one) => one.matches('.score')).map((one) => ["
+            "one.parentElement.cells[0].firstChild.nextSibling.textContent,"
+            "one.classList.contains('best'), Number(one.style.getPropertyValue('--share'))])"
         )
         sign = -1 if board == "nyuv2" else 1
         values = {model: sign * of[board] for model, of in scores.items() if board in of}
@@ -125,7 +129,9 @@ def test_it_sorts_by_any_column_and_keeps_the_unranked_below(
         upward = board == "nyuv2"
         best_first = sorted(complete, key=lambda name: scores[name][board], reverse=not upward)
         assert press(page, column) == ("ascending" if upward else "descending")
-        assert [scores[name][board] for name in names(page)[:-1]] == [scores[name][board] for name in best_first]
+        assert [scores[name][board] for name in names(page)[:-1]] == [
+            scores[name][board] for name in best_first
+        ]
         assert press(page, column) == ("descending" if upward else "ascending")
         assert [scores[name][board] for name in names(page)[:-1]] == [
             scores[name][board] for name in reversed(best_first)
@@ -142,7 +148,11 @@ def test_it_filters_by_words_and_groups_by_supervision(page: Browser) -> None:
     page.ask("document.getElementById('matrix-group').click()")
     titles = [row[0] for row in cells(page, "tr.group")]
     assert titles[-1] == "Not ranked, for want of boards"
-    assert {title.partition(":")[0] for title in titles[:-1]} == {"self-supervised", "weakly supervised", "supervised"}
+    assert {title.partition(":")[0] for title in titles[:-1]} == {
+        "self-supervised",
+        "weakly supervised",
+        "supervised",
+    }
     means = [float(title.rpartition(" ")[2]) for title in titles[:-1]]
     assert means == sorted(means)
     assert sorted(names(page)) == sorted(everyone)
@@ -195,9 +205,10 @@ def test_it_follows_the_setting_of_the_system_and_stays_readable(page: Browser, 
             return 0.2126 * r + 0.7152 * g + 0.0722 * b;
           };
           const page = getComputedStyle(document.body).backgroundColor;
-          const ratios = [...document.querySelectorAll('#matrix-table .score button, #matrix-table .under')].map((one) => {
-            const box = one.closest('td, th');
-            const [text, ground] = [light(getComputedStyle(one).color), light(page, getComputedStyle(box).backgroundColor)];
+          const texts = document.querySelectorAll('#matrix-table .score button, #matrix-table .under');
+          const ratios = [...texts].map((one) => {
+            const text = light(getComputedStyle(one).color);
+            const ground = light(page, getComputedStyle(one.closest('td, th')).backgroundColor);
             return (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
           });
           return { page: light(page), least: Math.min(...ratios), count: ratios.length,
@@ -228,7 +239,9 @@ def test_verdicts_need_no_sideways_scrolling_on_a_phone(page: Browser, folder: P
     page.resize(390, 844)
     page.open(folder / "report.html")
     assert page.ask("document.documentElement.scrollWidth") == 390
-    right = "Math.max(...[...document.querySelectorAll('{}')].map((one) => one.getBoundingClientRect().right))"
+    right = (
+        "Math.max(...[...document.querySelectorAll('{}')].map((one) => one.getBoundingClientRect().right))"
+    )
     for verdict in ("#matrix-note", "#matrix-table tbody td:nth-child(2)", "#contrast-table td"):
         assert 0 < page.ask(right.format(verdict)) <= 390, verdict
 
@@ -237,9 +250,7 @@ def test_verdicts_need_no_sideways_scrolling_on_a_phone(page: Browser, folder: P
 def test_the_matrix_is_saved_as_csv_and_latex(
     page: Browser, tmp_path: Path, button: str, name: str, scores: dict[str, dict[str, float]]
 ) -> None:
-    page.call(
-        "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True
-    )
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
     page.ask(f"document.getElementById('{button}').click()")
     page.wait("Browser.downloadProgress", state="completed")
     text = (tmp_path / name).read_text(encoding="utf-8")
@@ -267,9 +278,12 @@ def test_a_score_opens_its_result_and_arrows_move_between_scores(page: Browser) 
     page.press("Escape", 27)
 
 
-def test_sections_without_anything_to_show_are_absent(browser: Browser, page: Browser, tmp_path: Path) -> None:
-    shown = "[...document.querySelectorAll('main section')].filter((one) => one.checkVisibility()).map((one) => one.id)"
-    links = "[...document.querySelectorAll('#sections a')].filter((one) => one.checkVisibility()).map((one) => one.hash.slice(1))"
+def test_sections_without_anything_to_show_are_absent(
+    browser: Browser, page: Browser, tmp_path: Path
+) -> None:
+    seen = "[...document.querySelectorAll('{}')].filter((one) => one.checkVisibility()).map((one) => {})"
+    shown = seen.format("main section", "one.id")
+    links = seen.format("#sections a", "one.hash.slice(1)")
     assert page.ask(shown) == page.ask(links) == SECTIONS
     (tmp_path / "none").mkdir()
     write_report(tmp_path / "none", tmp_path / "empty.html")
@@ -292,6 +306,19 @@ def test_points_are_labelled_and_labels_cover_nothing(page: Browser) -> None:
                 or one["top"] >= two["bottom"] or two["top"] >= one["bottom"]
             )  # fmt: skip
             assert apart
+
+
+def test_names_are_texts_wherever_the_page_shows_them(browser: Browser, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)>'\"&</script>"
+    store(tmp_path / "results", hostile, right(0.8))
+    store(tmp_path / "results", "=HYPERLINK(1)", right(0.5, seed=1))
+    write_report(tmp_path / "results", tmp_path / "report.html", Options(title=hostile))
+    browser.open(tmp_path / "report.html")
+    assert names(browser) == [hostile, "=HYPERLINK(1)"]
+    assert browser.ask("document.querySelectorAll('img').length") == 0
+    table = browser.ask("JSON.parse(document.getElementById('data').textContent).matrix.csv")
+    assert table[2].startswith("'=HYPERLINK(1),"), "no formula in a spreadsheet"
+    assert browser.complaints() == []
 
 
 def test_no_folder_of_this_machine_is_on_the_page(folder: Path) -> None:

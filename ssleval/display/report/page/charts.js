@@ -7,7 +7,7 @@ const ink = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const look = (kind) => ({ color: ink(lookOf(kind)), symbol: symbols[lookOf(kind)] });
 
 const redraws = [];
-for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+for (const query of ["(prefers-color-scheme: dark)", "print", narrow.media]) {
   window.matchMedia(query).addEventListener("change", () => redraws.forEach((draw) => draw()));
 }
 
@@ -60,7 +60,7 @@ function startContrast() {
   const contrasted = boards.filter((board) => board.contrast !== null);
   byId("supervision").hidden = contrasted.length === 0;
   if (contrasted.length === 0) return;
-  const head = ["Task / dataset", "Metric", "Best self-supervised", "Best weakly supervised", "Difference [95 %]", "Verdict"];
+  const head = ["Task / dataset", "Metric", "Best self-supervised", "Best weakly supervised", "Difference [95\u00a0%]", "Verdict"];
   byId("contrast-table").tHead.rows[0].replaceChildren(...head.map((text) => element("th", { scope: "col" }, text)));
   byId("contrast-table").tBodies[0].replaceChildren(...contrasted.map((board) => contrastRow(board, head)));
   const drawn = contrasted.filter((board) => board.metrics[0].unit === "fraction");
@@ -84,7 +84,7 @@ function drawContrast(drawn) {
   byId("contrast-chart").style.height = `${6 + 2.6 * drawn.length}rem`;
   plot("contrast-chart", [trace], {
     showlegend: false,
-    xaxis: axis("self- minus weakly supervised, points", { zeroline: true, zerolinewidth: 2 }),
+    xaxis: axis(narrow.matches ? "self- minus weakly, points" : "self- minus weakly supervised, points", { zeroline: true, zerolinewidth: 2 }),
     yaxis: { range: [drawn.length - 0.5, -0.5], automargin: true, type: "category", gridcolor: ink("line") },
   }, "Best self-supervised minus best weakly supervised, by board");
 }

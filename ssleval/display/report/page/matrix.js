@@ -2,6 +2,7 @@
 
 const { matrix } = data;
 const order = { column: "overall", reversed: false };
+const narrow = window.matchMedia("(max-width: 44rem)");
 
 boards.forEach((board, index) => {
   board.key = matrix.columns[index];
@@ -43,7 +44,9 @@ function shownColumns() {
   const model = { name: "model", title: "Model", kind: "name", key: ({ name }) => name.toLowerCase(), draw: modelCell };
   const overall = matrix.why ? [] : [rankColumn("overall", "overall", "Overall", "mean rank", boards.length)];
   const families = matrix.families.flatMap(({ name, boards: places }) => {
-    const several = places.length > 1 && matrix.families.length > 1 && !matrix.why;
+    // A narrow screen has room for the ranks of a family where it is chosen.
+    const room = !narrow.matches || chosen === `family:${name}`;
+    const several = room && places.length > 1 && matrix.families.length > 1 && !matrix.why;
     return [
       ...(several ? [rankColumn(`family:${name}`, name, "Mean rank", `${places.length} boards`, places.length)] : []),
       ...places.map((place) => boardColumn(place, name)),
@@ -199,6 +202,7 @@ function startMatrix() {
   byId("matrix-latex").addEventListener("click", () => save(matrix.latex.join("\n"), "ssleval.tex", "text/x-tex"));
   byId("matrix-table").addEventListener("keydown", moveInMatrix);
   for (const id of ["matrix-find", "matrix-boards", "matrix-group"]) byId(id).addEventListener("input", drawMatrix);
+  narrow.addEventListener("change", drawMatrix);
   byId("matrix-filters").addEventListener("submit", (event) => event.preventDefault());
   keep("sort", () => (order.reversed ? "-" : "") + order.column, (value) => {
     order.reversed = value.startsWith("-");
