@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_ROOTED = re.compile(r"""(^|[\s'"(=,\[:@])(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:[^\s/\\:'",;]+[/\\])*(?=[^\s/\\])""")
-"""The folders of an absolute path, wherever it stands in a text."""
+_ROOTED = re.compile(r"""(^|[\s'"(=,\[:@])(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:[^\s/\\:'",;]+[/\\])+(?=[^\s/\\])""")
+"""The folders of an absolute path, wherever it stands in a text; of one name after a slash it is none."""
 _LEADING = re.compile(r"^((?:[\w+-]+:)*)(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:.*[/\\])?(?=[^/\\]+$)")
 """The same of a text that is nothing but a path, whose folders may have spaces in their names."""
 _LOCAL = re.compile(

@@ -47,6 +47,7 @@ def test_two_folders_of_one_name_stay_distinct() -> None:
         ("'/home/someone/my file.csv'", "'my file.csv'"),
         ("/home/some one/x.pt", "x.pt"),
         ("~/weights/x.pt", "x.pt"),
+        ("=cmd|'/c x'!A [bold][/] and /or", "=cmd|'/c x'!A [bold][/] and /or"),
         ("https://example.org/a/b.pt", "https://example.org/a/b.pt"),
         ("images/s (a/b), n01/x.jpg", "images/s (a/b), n01/x.jpg"),
         ("owner/model@24f8c60 hub/utils.py:14-26", "owner/model@24f8c60 hub/utils.py:14-26"),
