@@ -17,12 +17,12 @@ def overview(boards: Sequence[Board], read: SamplesReader = headline_samples) ->
 
     Where fewer than two models have every board, none is ranked, and ``why`` says so.
     """
-    cells, found, why = cells_of(boards), None, ""
+    cells, why = cells_of(boards), ""
     try:
         found = overall(boards, aggregates=("mean_rank",), sets=len(cells) <= MOST_CELLS, read=read)
     except DataError as error:
-        why = str(error).partition(";")[0]
-    ranked = () if found is None else found.models
+        found, why = _unranked(boards), str(error).partition(";")[0]
+    ranked = () if why else found.models
     rows = {id(entry): row for row, entry in enumerate(one for board in boards for one in board.entries)}
     measured: dict[str, list[int | None]] = {name: [None] * len(boards) for name in ranked}
     for (name, place), entry in cells.items():
@@ -35,7 +35,7 @@ def overview(boards: Sequence[Board], read: SamplesReader = headline_samples) ->
         "columns": matrix.columns(boards),
         "families": _families(boards),
         "why": why,
-        **_standings(found),
+        **_tables(found),
     }
 
 
@@ -49,9 +49,12 @@ def _families(boards: Sequence[Board]) -> list[dict[str, Any]]:
     ]
 
 
-def _standings(found: Overall | None) -> dict[str, Any]:
-    if found is None:
-        return {"standings": {}, "groups": [], "pvalue": None, "csv": [], "latex": []}
+def _unranked(boards: Sequence[Board]) -> Overall:
+    cells = cells_of(boards)
+    return Overall(tuple(boards), tuple(dict.fromkeys(name for name, _ in cells)), cells, (), (), None, {})
+
+
+def _tables(found: Overall) -> dict[str, Any]:
     return {
         "standings": {one.family: _places(one) for one in found.standings},
         "groups": [[group.supervision, group.models, group.mean_rank] for group in found.groups],

@@ -53,7 +53,14 @@ def test_where_models_have_no_board_in_common_none_is_ranked_and_it_is_said(tmp_
     shown = overview(boards(made))
     assert [model["ranked"] for model in shown["models"]] == [False, False]
     assert shown["why"] == "fewer than two models have all 2 boards"
-    assert (shown["standings"], shown["csv"], shown["latex"]) == ({}, [], [])
+    assert shown["standings"] == {}
+    boards_of = [f"knn/digits#{board.protocol}" for board in boards(made)]
+    assert shown["csv"][0].split(",")[::3] == [
+        "model",
+        f"{boards_of[0]}/ci95_high",
+        f"{boards_of[1]}/ci95_high",
+    ]
+    assert sorted(line.partition(",")[0] for line in shown["csv"][1:3]) == ["a", "b"]
 
 
 def test_of_very_many_results_ranks_have_no_sets(

@@ -13,7 +13,7 @@ for (const board of boards) {
   board.title = `${board.name} (${board.split}${board.twin ? `, protocol ${board.protocol}` : ""})`;
 }
 
-const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "none", unknown: "unknown" };
+const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "not trained", unknown: "unknown" };
 const lookOf = (kind) => (["self", "weak", "full", "none"].includes(kind) ? kind : "other");
 const kindOf = (row) => kinds[row.supervision] ?? row.supervision;
 

@@ -96,15 +96,16 @@ function shownModels() {
 }
 
 function groupsOf(models) {
-  const ranked = models.filter((model) => model.ranked);
-  const others = models.filter((model) => !model.ranked);
+  // Where none is ranked, all are equals.
+  const ranked = models.filter((model) => model.ranked || matrix.why);
+  const others = models.filter((model) => !ranked.includes(model));
   const found = byId("matrix-group").checked ? [...new Set(ranked.map((model) => model.first.supervision))] : [];
   const parts = found.length ? found.map((kind) => [kind, ranked.filter((model) => model.first.supervision === kind)]) : [["", ranked]];
   const size = (kind) => matrix.groups.findIndex(([name]) => name === kind);
   // Best first; a kind that is not known is no group, and comes last.
   parts.sort(([one], [two]) => (size(one) + 1 || Infinity) - (size(two) + 1 || Infinity));
   return [...parts.map(([kind, members]) => [kind && groupTitle(kind), members]),
-    [matrix.why ? "" : "Not ranked, for want of boards", others]].filter(([, members]) => members.length > 0);
+    ["Not ranked, for want of boards", others]].filter(([, members]) => members.length > 0);
 }
 
 function groupTitle(kind) {
@@ -197,7 +198,7 @@ function startMatrix() {
     ...(matrix.families.length > 1 ? matrix.families.map(({ name }) => [`family:${name}`, `All of ${name.replaceAll("_", " ")}`]) : []),
     ...boards.map((board) => [board.key, board.key])]);
   byId("matrix-note").textContent = matrixNote();
-  byId("matrix-csv").hidden = byId("matrix-latex").hidden = matrix.csv.length === 0;
+  byId("matrix-ranks").hidden = matrix.why !== "";
   byId("matrix-csv").addEventListener("click", () => save(matrix.csv.join("\n"), "ssleval.csv", "text/csv"));
   byId("matrix-latex").addEventListener("click", () => save(matrix.latex.join("\n"), "ssleval.tex", "text/x-tex"));
   byId("matrix-table").addEventListener("keydown", moveInMatrix);
