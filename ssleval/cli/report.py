@@ -26,7 +26,7 @@ def report_(
     data_root: DataRoot = Path("data"),
     detail_mb: Annotated[
         float, Option(min=0, help="Megabytes of single items; scores are always kept.")
-    ] = 48.0,
+    ] = 2.0,
     title: Annotated[str, Option(help="Headline of the page.")] = "ssleval report",
     cache: CacheDir = None,
 ) -> None:

@@ -5,7 +5,7 @@ with boards as games. Each comes with two sets of ranks that hold the model's pl
 other test images, one for other boards. Models that lack a board are not ranked unless asked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -104,14 +104,26 @@ class Overall:
 
 
 def overall(
-    boards: Sequence[Board], *, incomplete: bool = False, read: SamplesReader = headline_samples
+    boards: Sequence[Board],
+    *,
+    incomplete: bool = False,
+    aggregates: Collection[str] = tuple(_AGGREGATES),
+    sets: bool = True,
+    read: SamplesReader = headline_samples,
 ) -> Overall:
-    """Aggregate boards; ``incomplete`` ranks models that lack boards over those that they have.
+    """Aggregate boards.
+
+    Args:
+        boards: what models are ranked on.
+        incomplete: rank models that lack boards over those that they have.
+        aggregates: those to form.
+        sets: form sets of ranks, which takes memory and time for every model on every board.
+        read: returns the samples of some results of one board.
 
     Raises:
         DataError: fewer than two models have every board, or, with ``incomplete``, there are fewer than two.
     """
-    cells = _cells(boards)
+    cells = cells_of(boards)
     names = dict.fromkeys(title for title, _ in cells)
     lacking = {
         name: tuple(board.name for place, board in enumerate(boards) if (name, place) not in cells)
@@ -123,14 +135,14 @@ def overall(
     scores = np.array([[_score(cells.get((name, place))) for name in models] for place in range(len(boards))])
     order = np.argsort(mean_rank(board_ranks(scores), np.ones(len(boards))), kind="stable")
     models, scores = [models[place] for place in order], scores[:, order]
-    drawn = None if np.isnan(scores).any() else _drawn(boards, cells, models, read)
+    drawn = _drawn(boards, cells, models, read) if sets and not np.isnan(scores).any() else None
     supervision = [_supervision(cells, name, len(boards)) for name in models]
     groups, pvalue = _groups(mean_rank(board_ranks(scores), np.ones(len(boards))), supervision)
     return Overall(
         tuple(boards),
         tuple(models),
         cells,
-        _standings(boards, scores, drawn),
+        _standings(boards, scores, drawn, aggregates),
         groups,
         pvalue,
         {name: missing for name, missing in lacking.items() if name not in models},
@@ -142,7 +154,8 @@ def family_of(task: str) -> str:
     return FAMILIES.get(task, task)
 
 
-def _cells(boards: Sequence[Board]) -> dict[tuple[str, int], Entry]:
+def cells_of(boards: Sequence[Board]) -> dict[tuple[str, int], Entry]:
+    """Return the entries of all boards, by title of the model and place of the board."""
     title_of = titles(boards)
     return {
         (title_of[entry.label, entry.result.weights_sha256], place): entry
@@ -183,7 +196,10 @@ def _drawn(
 
 
 def _standings(
-    boards: Sequence[Board], scores: Float[np.ndarray, "b m"], drawn: Float[np.ndarray, "r b m"] | None
+    boards: Sequence[Board],
+    scores: Float[np.ndarray, "b m"],
+    drawn: Float[np.ndarray, "r b m"] | None,
+    aggregates: Collection[str],
 ) -> tuple[Standing, ...]:
     families = dict.fromkeys(family_of(board.task) for board in boards)
     chosen = {"overall": np.arange(len(boards))}
@@ -191,17 +207,22 @@ def _standings(
         of_board = np.array([family_of(board.task) for board in boards])
         chosen |= {family: np.flatnonzero(of_board == family) for family in families}
     return tuple(
-        Standing(family, len(rows), _places(scores[rows], None if drawn is None else drawn[:, rows]))
+        Standing(
+            family, len(rows), _places(scores[rows], None if drawn is None else drawn[:, rows], aggregates)
+        )
         for family, rows in chosen.items()
     )
 
 
 def _places(
-    scores: Float[np.ndarray, "b m"], drawn: Float[np.ndarray, "r b m"] | None
+    scores: Float[np.ndarray, "b m"],
+    drawn: Float[np.ndarray, "r b m"] | None,
+    aggregates: Collection[str],
 ) -> dict[str, tuple[Place, ...]]:
     ranks, count = board_ranks(scores), len(scores)
     places: dict[str, tuple[Place, ...]] = {}
-    for name, (aggregate, sign) in _AGGREGATES.items():
+    for name in aggregates:
+        aggregate, sign = _AGGREGATES[name]
         values = aggregate(ranks, np.ones(count))
         by_images = by_boards = None
         if drawn is not None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from ssleval.display.report.cost import costs
 from ssleval.display.report.curves import training_runs
 from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
+from ssleval.display.report.overview import overview
 from ssleval.display.report.page import render
+from ssleval.display.report.shortpaths import ShortPaths, ShownIds
 from ssleval.display.report.thumbnails import thumbnails
 from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
@@ -38,7 +40,7 @@ class Options:
     """Datasets that are opened for class names and for thumbnails of items that models disagree on."""
     thumbnails: int = 48
     """Number of thumbnails for each board of such a dataset."""
-    detail_mb: float = 48.0
+    detail_mb: float = 2.0
     """Largest size of items and classes, in megabytes; beyond it the page has only the scores of results."""
     datasets: DatasetOptions = field(default_factory=DatasetOptions)
 
@@ -70,25 +72,34 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
                 f"--images {name}: no result is of that dataset; {suggestion(name, known)}"
             )
     models = {entry.result.path.parent.name for _, _, entry in entries if entry.result.path is not None}
+    short = ShortPaths([*known, *(entry.result.model for _, _, entry in entries)])
+    shown = [_without_folders(board, short) for board in ranked]
     parts = {
         "version": __version__,
-        "boards": [_board(board, options) for board in ranked],
-        "rows": [_row(*entry, details, results) for entry in entries],
+        "boards": [_board(*pair, options, details.ids) for pair in zip(ranked, shown, strict=True)],
+        "rows": [_row(*entry, details, results, short) for entry in entries],
+        "matrix": overview(shown),
         "left_out": details.left_out,
-        "runs": training_runs(options.training),
+        "runs": [{**run, "name": short(run["name"])} for run in training_runs(options.training)],
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
     return visible_json(f'{text[:-1]},"pool":{details.pool.to_json()}}}')
 
 
-def _board(board: Board, options: Options) -> dict[str, Any]:
+def _without_folders(board: Board, short: ShortPaths) -> Board:
+    entries = tuple(replace(entry, label=short(entry.label)) for entry in board.entries)
+    return replace(board, dataset=short(board.dataset), entries=entries)
+
+
+def _board(board: Board, shown: Board, options: Options, ids: ShownIds) -> dict[str, Any]:
     gap, by_id, class_names = contrast(board), dict[str, str](), tuple[str, ...]()
     if board.dataset in options.images:
         by_id, class_names = thumbnails(board, options.thumbnails, options.datasets)
+        by_id = {ids.shown_one(board.dataset, name): picture for name, picture in by_id.items()}
     return {
         "task": board.task,
-        "dataset": board.dataset,
+        "dataset": shown.dataset,
         "split": board.split,
         "protocol": board.protocol,
         "metrics": [
@@ -103,24 +114,28 @@ def _board(board: Board, options: Options) -> dict[str, Any]:
     }
 
 
-def _row(place: int, board: Board, entry: Entry, details: Details, results: Path) -> dict[str, Any]:
+def _row(
+    place: int, board: Board, entry: Entry, details: Details, results: Path, short: ShortPaths
+) -> dict[str, Any]:
     result, metrics = entry.result, board.entries[0].result.metrics
     return {
         "board": place,
-        "label": entry.label,
-        "model": result.model,
+        "label": short(entry.label),
+        "model": short(result.model),
         "rank": entry.rank,
         "tied": entry.tied,
         "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
         "supervision": str(result.backbone.get("supervision") or "unknown"),
         "details": details.of(result),
-        "shared": {name: details.pool.add_shared(getattr(result, name)) for name in SHARED_FIELDS},
+        "shared": {
+            name: details.pool.add_shared(short.shared(getattr(result, name))) for name in SHARED_FIELDS
+        },
         "own": {
             "key": result.key,
             "weights_sha256": result.weights_sha256,
             "created": result.created,
             "file": result.path.relative_to(results).as_posix() if result.path else "",
-            "notes": {name: score.note for name, score in result.metrics.items() if score.note},
+            "notes": {name: short(score.note) for name, score in result.metrics.items() if score.note},
             "timings": dict(result.timings),
             "cost": dict(result.cost),
         },

@@ -9,6 +9,7 @@ import numpy as np
 from ssleval.core import Samples
 from ssleval.display.report.items import ItemView, columns_of_view, encode, item_view
 from ssleval.display.report.pool import Pool
+from ssleval.display.report.shortpaths import ShownIds
 from ssleval.errors import DataError
 from ssleval.metrics.paired import right_or_wrong
 from ssleval.results.record import Result, read_samples_of
@@ -21,6 +22,7 @@ class Details:
         """Pack at most ``limit`` characters."""
         self.pool = Pool()
         """Values that results share."""
+        self.ids = ShownIds()
         self._limit = limit
         self._packed: dict[str, dict[str, Any]] = {}
         self._used = 0
@@ -53,11 +55,11 @@ class Details:
             self.left_out += 1
             return {"why": "left out to keep the page small; --detail-mb raises the limit"}
         before = self.pool.size
-        packed = self._packed_view(samples, view)
+        packed = self._packed_view(result.dataset, samples, view)
         self._used += self.pool.size - before + _size(packed)
         return packed
 
-    def _packed_view(self, samples: Samples, view: ItemView) -> dict[str, Any]:
+    def _packed_view(self, dataset: str, samples: Samples, view: ItemView) -> dict[str, Any]:
         packed: dict[str, Any] = {}
         if (classes := view.classes) is not None:
             counted = {"labels": classes.labels.tolist(), "counts": classes.counts.astype(np.int64).tolist()}
@@ -66,12 +68,16 @@ class Details:
             packed["by_class"] = [None if isnan(value) else value for value in values]
         if view.values is None:
             return packed
-        packed["ids"] = self.pool.add_shared(samples.ids)
-        packed["values"] = encode(view.values == 1 if right_or_wrong(view.values) else view.values)
+        binary = right_or_wrong(view.values)
+        packed["ids"] = self.pool.add_shared(self.ids.shown(dataset, samples.ids))
+        packed["values"] = encode(view.values == 1 if binary else view.values)
         if view.labels is not None:
             packed["labels"] = self.pool.add(encode(view.labels))
-        if view.predicted is not None:
-            packed["predicted"] = encode(view.predicted)
+        if view.labels is not None and view.predicted is not None:
+            wrong = view.values != 1
+            # What is right was called by its label, and predictions are most of what a page holds.
+            packed["only_wrong"] = binary and np.array_equal(view.predicted[~wrong], view.labels[~wrong])
+            packed["predicted"] = encode(view.predicted[wrong] if packed["only_wrong"] else view.predicted)
         return packed
 
 

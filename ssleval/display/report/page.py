@@ -16,7 +16,10 @@ from ssleval.core.escape import visible
 
 FOLDER = Path(__file__).parent / "page"
 
-SCRIPTS = ("dom", "data", "table", "charts", "pictures", "details", "flips", "training", "main")
+SCRIPTS = (
+    *("dom", "data", "view", "matrix", "table", "charts", "cost"),
+    *("pictures", "details", "flips", "training", "main"),
+)
 """In the order of their dependencies; together they are one module."""
 
 

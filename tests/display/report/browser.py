@@ -80,11 +80,20 @@ class Browser:
             raise AssertionError(f"{method}: {answer['error']}")
         return answer["result"]
 
-    def open(self, path: Path) -> None:
-        """Load a page from disk and wait until it and its scripts are done."""
-        self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+    def open(self, path: Path, view: str = "") -> None:
+        """Load a page from disk, as a link to a view of it would; wait until it and its scripts are done."""
+        # From another page: otherwise an address that differs in its view alone loads nothing.
+        for address in ("about:blank", f"{path.as_uri()}#{view}" if view else path.as_uri()):
+            self.events.clear()
+            self.call("Page.navigate", url=address)
+            self.wait("Page.loadEventFired")
+
+    def wait(self, method: str, **parameters: Any) -> None:
+        """Wait for an event with these parameters, unless it came already."""
+        while not any(
+            event.get("method") == method and parameters.items() <= event["params"].items()
+            for event in self.events
+        ):
             self.events.append(self._next())
 
     def ask(self, script: str) -> Any:
@@ -105,9 +114,10 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
 
-    def medium(self, name: str) -> None:
-        """Show the page as on ``screen`` or in ``print``."""
-        self.call("Emulation.setEmulatedMedia", media=name)
+    def medium(self, name: str, scheme: str = "light") -> None:
+        """Show the page as on ``screen`` or in ``print``, with the system set to ``light`` or ``dark``."""
+        setting = {"name": "prefers-color-scheme", "value": scheme}
+        self.call("Emulation.setEmulatedMedia", media=name, features=[setting])
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """Write the page as PNG."""
@@ -130,7 +140,12 @@ class Browser:
             match event.get("method"):
                 case "Runtime.exceptionThrown":
                     found.append(json.dumps(event["params"]["exceptionDetails"]))
-                case "Runtime.consoleAPICalled" if event["params"]["type"] in {"error", "warning", "assert"}:
+                case "Runtime.consoleAPICalled" if event["params"]["type"] in {
+                    "error",
+                    "warning",
+                    "assert",
+                    "trace",
+                }:
                     found.append(json.dumps(event["params"]["args"]))
                 case "Log.entryAdded" if event["params"]["entry"]["level"] in {"error", "warning"}:
                     found.append(json.dumps(event["params"]["entry"]))

@@ -65,21 +65,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = installed()
-    assert program is not None
-    started = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def page(browser: Browser, path: Path) -> Iterator[Browser]:
     """The page as opened anew; whatever is done with it, it asks for nothing and complains of nothing."""
     browser.medium("screen")
     browser.resize(1280)
     browser.open(path)
+    browser.ask("document.getElementById('list').open = true")
     yield browser
     assert [url for url in browser.requests() if not url.startswith("data:")] == [path.as_uri()]
     assert browser.complaints() == []

@@ -72,6 +72,27 @@ def test_arrays_take_the_smallest_type_that_holds_them(values: np.ndarray, kind:
         np.testing.assert_array_equal(np.frombuffer(base64.b64decode(text), f"<{kind}"), values)
 
 
+@pytest.mark.parametrize("honest", [True, False])
+def test_predictions_are_stored_of_wrong_items_where_right_ones_say_the_label(
+    tmp_path: Path, honest: bool
+) -> None:
+    stored, values = store(tmp_path, "m", right(0.5)), right(0.5)
+    labels = np.arange(400) % 7
+    said = np.where(values, labels, labels + 1)
+    said[values.argmax()] += not honest
+    write(
+        tmp_path,
+        replace(stored, path=None),
+        Samples([str(i) for i in range(400)], {"top1": values, "label": labels, "predicted": said}),
+    )
+    (row,) = shown(tmp_path)["rows"]
+    kind, text = row["details"]["predicted"]
+    assert (kind, row["details"]["only_wrong"]) == ("u1", honest)
+    np.testing.assert_array_equal(
+        np.frombuffer(base64.b64decode(text), np.uint8), said[~values] if honest else said
+    )
+
+
 def test_items_beyond_the_limit_are_left_out_and_said(tmp_path: Path) -> None:
     for seed, model in enumerate("abc"):
         store(tmp_path, model, right(0.5, seed))

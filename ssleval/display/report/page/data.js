@@ -13,7 +13,8 @@ for (const board of boards) {
   board.title = `${board.name} (${board.split}${board.twin ? `, protocol ${board.protocol}` : ""})`;
 }
 
-const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "none", unknown: "unknown" };
+const kinds = { self: "self-supervised", weak: "weakly supervised", full: "supervised", none: "not trained", unknown: "unknown" };
+const lookOf = (kind) => (["self", "weak", "full", "none"].includes(kind) ? kind : "other");
 const kindOf = (row) => kinds[row.supervision] ?? row.supervision;
 
 const shared = (row, name) => pool[row.shared[name]];
@@ -34,17 +35,29 @@ function unpack([kind, text], length) {
   return Uint8Array.from({ length }, (_, item) => (bytes[item >> 3] >> (item & 7)) & 1);
 }
 
+// What was said of every item; where it is stored of wrong items only, the others were called what they are.
+function predictions(packed, values, labels) {
+  if (!packed.only_wrong) return unpack(packed.predicted, values.length);
+  const all = Int32Array.from(labels);
+  const said = unpack(packed.predicted, 0);
+  let next = 0;
+  values.forEach((right, item) => { if (!right) all[item] = said[next++]; });
+  return all;
+}
+
 // Items of a result: ids, values, labels, predicted; null where the page holds none.
 function itemsOf(row) {
   const packed = row.details;
   if (packed.values === undefined) return null;
   const ids = pool[packed.ids];
+  const values = unpack(packed.values, ids.length);
+  const labels = packed.labels === undefined ? null : unpack(pool[packed.labels], ids.length);
   return {
     ids,
     binary: packed.values[0] === "bits",
-    values: unpack(packed.values, ids.length),
-    labels: packed.labels === undefined ? null : unpack(pool[packed.labels], ids.length),
-    predicted: packed.predicted === undefined ? null : unpack(packed.predicted, ids.length),
+    values,
+    labels,
+    predicted: packed.predicted === undefined ? null : predictions(packed, values, labels),
   };
 }
 

@@ -33,6 +33,17 @@ const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 const shownUnit = (unit) => (unit === "fraction" ? "%" : unit);
 
+const wordsOf = (id) => byId(id).value.toLowerCase().split(/\s+/).filter(Boolean);
+
+// The order of two keys; what is missing comes last either way.
+function byKey(left, right, reversed) {
+  if (left === right) return 0;
+  if (absent(left)) return 1;
+  if (absent(right)) return -1;
+  const sign = reversed ? -1 : 1;
+  return sign * (typeof left === "string" ? left.localeCompare(right) : left - right);
+}
+
 // A page of a long list, and a button for the next one.
 function paged(list, size, draw) {
   const box = element("div");

@@ -65,6 +65,7 @@ function flipCard(board, one, two, first, second, { id, item, other, gain }) {
 
 function startFlips() {
   const several = [...boards.keys()].filter((index) => boards[index].size > 1);
+  byId("flips").hidden = !several.some((index) => boards[index].rows.some((row) => row.details.values !== undefined));
   options(byId("flip-board"), several.map((index) => [String(index), boards[index].title]));
   byId("flip-board").value = largest(several);
   const chosen = () => {

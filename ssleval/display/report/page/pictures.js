@@ -18,7 +18,7 @@ function drawPictures() {
 function startPictures() {
   const kinds = [...new Set(Object.values(data.drawn).flatMap((pictures) => Object.keys(pictures)))].sort();
   if (kinds.length === 0) return;
-  byId("pictures").hidden = byId("pictures-link").hidden = false;
+  byId("pictures").hidden = false;
   options(byId("picture-kind"), kinds.map((kind) => [kind, kind]));
   byId("picture-kind").addEventListener("input", drawPictures);
   drawPictures();

@@ -12,7 +12,7 @@ function scoreOf(row) {
   return { ...board.metrics[place], place, value, low, high, n };
 }
 
-const cell = (content, kind = "") => element("td", { class: kind }, ...[content].flat());
+const cell = (content, kind = "", label = null) => element("td", { class: kind, "data-label": label }, ...[content].flat());
 const scoreText = (score) =>
   `${number(score.value, score.unit)} [${number(score.low, score.unit)}, ${number(score.high, score.unit)}]`;
 
@@ -37,7 +37,7 @@ const columns = [
 ];
 
 function matching() {
-  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf("find");
   const board = byId("board").value;
   const supervision = byId("supervision-filter").value;
   return rows.filter((row) =>
@@ -46,19 +46,11 @@ function matching() {
     words.every((word) => row.text.includes(word)));
 }
 
-function compare(left, right) {
-  if (left === right) return 0;
-  if (left === null || left === undefined) return 1;
-  if (right === null || right === undefined) return -1;
-  const order = typeof left === "string" ? left.localeCompare(right) : left - right;
-  return view.descending ? -order : order;
-}
-
 function sorted(matches) {
   const column = columns.find((one) => one.name === view.sort);
   const keyed = matches.map((row) => [row, scoreOf(row)]).filter(([, score]) => score !== null);
   // Rows come ranked within their boards, and sorting is stable: equal keys keep that order.
-  return keyed.sort((one, two) => compare(column.key(...one), column.key(...two)));
+  return keyed.sort((one, two) => byKey(column.key(...one), column.key(...two), view.descending));
 }
 
 function drawHead() {
@@ -77,6 +69,7 @@ function sortBy(column) {
   view.sort = column.name;
   view.shown = PAGE;
   drawTable();
+  remember();
   // The head is drawn anew; whoever came by keyboard stays where they were.
   byId("table").tHead.rows[0].cells[columns.indexOf(column)].firstChild.focus();
 }
@@ -106,5 +99,13 @@ function startTable() {
   for (const id of ["find", "board", "supervision-filter", "metric"]) byId(id).addEventListener("input", restart);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", () => { view.shown += PAGE; drawTable(); });
+  keep("list-sort", () => (view.descending ? "-" : "") + view.sort, (value) => {
+    view.descending = value.startsWith("-");
+    view.sort = columns.find(({ name }) => name === value.replace(/^-/, ""))?.name ?? "board";
+    drawTable();
+  });
+  keep("list", () => (byId("list").open ? "open" : ""), (value) => { byId("list").open = value !== ""; });
+  byId("list").addEventListener("toggle", remember);
+  window.matchMedia("print").addEventListener("change", ({ matches }) => { if (matches) byId("list").open = true; });
   drawTable();
 }

@@ -1,6 +1,6 @@
 // Curves of training runs: one small chart a quantity, all runs in each.
 
-const runColors = ["#0072b2", "#d55e00", "#007a5a", "#8a4f9e", "#1a1c20", "#b0507a", "#7a6a00", "#3f7fae"];
+const runColors = ["self", "weak", "full", "other", "ink", "run-1", "run-2", "run-3"];
 const runDashes = ["solid", "dash", "dot", "dashdot"];
 const runColor = (place) => runColors[place % runColors.length];
 const runDash = (place) => runDashes[Math.floor(place / runColors.length) % runDashes.length];
@@ -35,7 +35,7 @@ function curveTrace(run, place, part, name) {
   const { x, y, low, high } = run[part][name];
   return {
     type: "scatter", mode: part === "scores" ? "lines+markers" : "lines", name: plain(run.name), x, y,
-    line: { color: runColor(place), dash: runDash(place), width: 1.8 }, marker: { size: 6 },
+    line: { color: ink(runColor(place)), dash: runDash(place), width: 1.8 }, marker: { size: 6 },
     error_y: low && { type: "data", symmetric: false, thickness: 1, width: 3,
       array: high.map((end, i) => end - y[i]), arrayminus: low.map((end, i) => y[i] - end) },
     hovertemplate: "%{y:.4g} at step %{x}<extra>%{fullData.name}</extra>",
@@ -46,7 +46,7 @@ function drawCurve(box, part, name) {
   const has = data.runs.map((run, place) => ({ run, place })).filter(({ run }) => run[part][name]);
   plotInto(box, has.map(({ run, place }) => curveTrace(run, place, part, name)), {
     showlegend: false, margin: { l: 52, r: 8, t: 8, b: 40 },
-    xaxis: axis("step"), yaxis: { automargin: true },
+    xaxis: axis("step"), yaxis: { automargin: true, gridcolor: ink("line") },
   }, `${curveTitle(name)} by training step`, { displayModeBar: false });
 }
 
@@ -65,14 +65,15 @@ function curvesPart({ title, part, names, open }) {
     for (const { box, name } of figures) drawCurve(box, part, name);
   };
   whole.addEventListener("toggle", draw);
+  redraws.push(() => { drawn = false; draw(); });
   return { whole, draw };
 }
 
 function startTraining() {
   if (data.runs.length === 0) return;
-  byId("training").hidden = byId("training-link").hidden = false;
+  byId("training").hidden = false;
   byId("training-runs").replaceChildren(...data.runs.map((run, place) => element("li", {},
-    element("span", { class: "swatch", style: `border-top-color: ${runColor(place)}; border-top-style: ${
+    element("span", { class: "swatch", style: `border-top-color: var(--${runColor(place)}); border-top-style: ${
       runDash(place) === "solid" ? "solid" : "dashed"}` }), run.name)));
   const parts = curveGroups().map(curvesPart);
   byId("training-charts").replaceChildren(...parts.map(({ whole }) => whole));
