@@ -130,7 +130,6 @@ class Consumer:
         self.done = Extracted()
         self.error: SslevalError | None = None
         """Why it takes no more batches."""
-        self._computed = 0.0
         self._files = ExitStack()
 
     def open(self) -> None:
@@ -156,28 +155,32 @@ class Consumer:
             _refuse_corrupt(decoded, self.context)
             features = _features(self.backbone, decoded, wanted, self.context, self.stored.batch_size)
             named = {self.columns[name]: features.get(name) for name in wanted}
-            later(partial(self._write, pace, begun, decoded, named))
             images = len(self.stored.rows(decoded.batch))
-            self.done += replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
+            part = replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
+            later(partial(self._write, pace, begun, decoded, named, part))
 
     def finish(self, seconds: float) -> None:
         """Note, once all is written, the ``seconds`` of the whole extraction that were for this model."""
-        self.done = replace(self.done, seconds=seconds, computed=self._computed)
+        self.done = replace(self.done, seconds=seconds)
 
     @property
     def busy(self) -> float:
         """Seconds of this model, and its part of those until images were decoded."""
-        return self._computed + self.done.waited
+        return self.done.computed + self.done.waited
 
     def _write(
-        self, pace: Pace, begun: float, decoded: Decoded, named: Mapping[Column, Tensor | None]
+        self,
+        pace: Pace,
+        begun: float,
+        decoded: Decoded,
+        named: Mapping[Column, Tensor | None],
+        part: Extracted,
     ) -> None:
         if self.error is not None:
             return
-        split = self.pass_.split
         with self._noting():
-            write = partial(_write, self._writer, self.stored, decoded, named, split)
-            self._computed += pace.count(begun, write)
+            write = partial(_write, self._writer, self.stored, decoded, named, self.pass_.split)
+            self.done += replace(part, computed=pace.count(begun, write))
 
     @contextmanager
     def _noting(self) -> Generator[None]:

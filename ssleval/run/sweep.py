@@ -107,7 +107,7 @@ def sweep(
         since = shard.from_leader("beginning", time.time) if force else 0.0
         context = replace(context, device=local_device(context.device), since=since)
         where = place(context.device, int(context.num_workers))
-        note = _once(_once(note, DECODING_LIMITS), where)
+        note = _once(_once(note, DECODING_LIMITS), where) if where else _once(note, DECODING_LIMITS)
         named = asked.suite is None
         plan = partial(plan_ahead, context=context, folder=folder, force=force, note=note, named=named)
         for loaded in _loaded_at_once(every, asked, context, note):
@@ -127,16 +127,20 @@ def _loaded_at_once(
     for name, jobs in every:
         loaded = [one.backbone for one in together if isinstance(one.backbone, Backbone)]
         if loaded and not has_room(name, loaded, asked.models_at_once, context.device):
-            del loaded
+            # A name for a model would keep it in memory.
+            loaded.clear()
             yield together
             together = deque()
-        try:
-            backbone = load_asked(name, asked, context, note)
-        except SslevalError as error:
-            backbone = error
-        together.append(_Model(name, jobs, backbone))
+        together.append(_load(name, jobs, asked, context, note))
     if together:
         yield together
+
+
+def _load(name: str, jobs: Jobs, asked: Sweep, context: Context, note: Note) -> "_Model":
+    try:
+        return _Model(name, jobs, load_asked(name, asked, context, note))
+    except SslevalError as error:
+        return _Model(name, jobs, error)
 
 
 def _plan(loaded: Iterable["_Model"], plan: Callable[..., Iterator[Ahead | SslevalError]]) -> None:
