@@ -53,6 +53,9 @@ def run_(
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
     num_workers: options.Workers = "auto",
     pixels: options.Pixels = "exact",
+    models_at_once: Annotated[
+        str, Option(help="Models in memory that share decoded images; auto: as many as fit, up to 8.")
+    ] = "auto",
     limit: options.Limit = None,
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
     skip_corrupt: Annotated[
@@ -93,6 +96,7 @@ def run_(
     request = Sweep(
         model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
         None if part is None else read_part(part),
+        options.number("--models-at-once", models_at_once, 1) or 0,
     )  # fmt: skip
     from ssleval.run.estimate import Estimate, estimate
 

@@ -1,6 +1,8 @@
 """Devices by name, refused before anything is loaded where this machine has none such; and its cores."""
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,38 @@ def place(device: str, workers: int = 0) -> str:
     return f"running on {device}{decoding}" if workers or device != "cpu" else ""
 
 
+def free_memory(device: str) -> int:
+    """Return the bytes that this process may still take on ``device``; 0 where that is not known.
+
+    Processes that `torchrun` started on this machine share those of a processor.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    if device != "cpu":
+        return 0
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return min(int(kibibytes) << 10, _memory_left(Path("/sys/fs/cgroup"))) // _processes_here()
+    return 0
+
+
+def _memory_left(groups: Path) -> int:
+    """Return the bytes below the limit of the container, by control groups of version 2 or 1."""
+    for limit, used in (
+        (groups / "memory.max", groups / "memory.current"),
+        (groups / "memory/memory.limit_in_bytes", groups / "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):
+            return max(0, int(limit.read_text()) - int(used.read_text()))
+    return sys.maxsize
+
+
+def _processes_here() -> int:
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(ranks)) if ranks.isdecimal() else 1
+
+
 def usable_cores() -> int:
     """Return the cores that this process may use: those of its affinity, at most its container's quota.
 
@@ -67,8 +101,7 @@ def usable_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     quota = _quota(Path("/sys/fs/cgroup"))
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, int(min(cores, quota)) // (int(ranks) if ranks.isdecimal() and int(ranks) else 1))
+    return max(1, int(min(cores, quota)) // _processes_here())
 
 
 def _quota(groups: Path) -> float:

@@ -10,9 +10,9 @@ from ssleval.features.identity import fingerprints_of
 from ssleval.features.live import Live, pixels_of
 from ssleval.features.passes import Pass
 from ssleval.features.shard import Shard, alone, current_shard, local_device, watching_peers
-from ssleval.features.source import FeatureSource
+from ssleval.features.source import FeatureSource, prepare_together
 
 __all__ = [
     "Extracted", "FeatureSource", "Live", "Pass", "PeerError", "Shard", "alone", "current_shard",
-    "fingerprints_of", "local_device", "pixels_of", "watching_peers",
+    "fingerprints_of", "local_device", "pixels_of", "prepare_together", "watching_peers",
 ]  # fmt: skip

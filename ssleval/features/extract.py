@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import astuple, dataclass
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from operator import add
 
@@ -16,9 +16,9 @@ from torch.backends import cudnn
 from ssleval.core import Context, Geometry, RandomView, Readout, Split
 from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
-from ssleval.errors import ConfigError, ContractError, DataError
+from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
-from ssleval.features.pace import Pace, decoding_limits, one_behind
+from ssleval.features.pace import Later, Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
@@ -46,13 +46,15 @@ class Extracted:
     """Seconds of them until images were decoded."""
     computed: float = 0.0
     """Seconds of the model and of writing, which may overlap with those."""
+    decoded: float = 0.0
+    """Images decoded for it; of one that goes through several models, each counts an equal part."""
 
     def __add__(self, other: "Extracted") -> "Extracted":
         return Extracted(*map(add, astuple(self), astuple(other)))
 
     def decoding_limits(self, context: Context) -> str:
         """Return in words how far decoding held it up; '' where it did not."""
-        return decoding_limits(self.images, self.seconds, self.waited, self.computed, context)
+        return decoding_limits(round(self.decoded), self.seconds, self.waited, self.computed, context)
 
 
 def forward(
@@ -115,40 +117,130 @@ def choose_batch_size(
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 
-def extract(
-    backbone: Backbone, pass_: Pass, stored: StoredPass | Part, context: Context, shard: Shard
-) -> Extracted:
-    """Extract this process's share of what ``stored`` still lacks of a pass, whose columns must be allocated.
+class Consumer:
+    """One model that takes decoded batches, and where its features go."""
 
-    Raises:
-        DataError: an image cannot be decoded, unless ``context.skip_corrupt``; the disk is full.
-        ContractError: features that are not finite, or too large for the type they are stored in.
+    def __init__(self, backbone: Backbone, pass_: Pass, stored: StoredPass | Part, context: Context) -> None:
+        self.backbone, self.pass_, self.stored, self.context = backbone, pass_, stored, context
+        self.columns = pass_.columns(backbone)
+        self.pending = {readout: set(stored.pending(column)) for readout, column in self.columns.items()}
+        self.missing = set[int]().union(*self.pending.values())
+        """Batches that lack a readout, whoever extracts them."""
+        self.corrupt = frozenset(np.flatnonzero(~stored.valid()).tolist())
+        self.done = Extracted()
+        self.error: SslevalError | None = None
+        """Why it takes no more batches."""
+        self._files = ExitStack()
+
+    def open(self) -> None:
+        """Open the files of what is missing."""
+        columns = [column for readout, column in self.columns.items() if self.pending[readout]]
+        with self._noting():
+            self._writer = self._files.enter_context(self.stored.writer(columns))
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        with self._noting():
+            self._files.close()
+
+    def wants(self, batch: int) -> bool:
+        """Return whether it lacks this batch, and can take it."""
+        return self.error is None and batch in self.missing
+
+    def take(self, decoded: Decoded, pace: Pace, later: Later, share: Extracted) -> None:
+        """Run the model on one batch and have the features written; ``share`` is its part of the decoding."""
+        wanted = [readout for readout in self.columns if decoded.batch in self.pending[readout]]
+        begun = time.perf_counter()
+        with self._noting():
+            _refuse_corrupt(decoded, self.context)
+            features = _features(self.backbone, decoded, wanted, self.context, self.stored.batch_size)
+            named = {self.columns[name]: features.get(name) for name in wanted}
+            images = len(self.stored.rows(decoded.batch))
+            part = replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
+            later(partial(self._write, pace, begun, decoded, named, part))
+
+    def finish(self, seconds: float) -> None:
+        """Note, once all is written, the ``seconds`` of the whole extraction that were for this model."""
+        self.done = replace(self.done, seconds=seconds)
+
+    @property
+    def busy(self) -> float:
+        """Seconds of this model, and its part of those until images were decoded."""
+        return self.done.computed + self.done.waited
+
+    def _write(
+        self,
+        pace: Pace,
+        begun: float,
+        decoded: Decoded,
+        named: Mapping[Column, Tensor | None],
+        part: Extracted,
+    ) -> None:
+        if self.error is not None:
+            return
+        with self._noting():
+            write = partial(_write, self._writer, self.stored, decoded, named, self.pass_.split)
+            self.done += replace(part, computed=pace.count(begun, write))
+
+    @contextmanager
+    def _noting(self) -> Generator[None]:
+        """Note an error instead of raising it: other models go on."""
+        try:
+            yield
+        except SslevalError as error:
+            self.error = self.error or error
+
+
+def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
+    """Extract this process's share of what models lack; each image is decoded once for all of them.
+
+    All see one split at one geometry, in batches of one size, with the same images left out, and their
+    columns are allocated. What goes wrong with one of them is its ``error``:
+
+    * DataError: an image cannot be decoded, unless ``context.skip_corrupt``; the disk is full.
+    * ContractError: features that are not finite, or too large for the type they are stored in.
     """
-    started = time.perf_counter()
-    split, columns = pass_.split, pass_.columns(backbone)
-    pending = {readout: set(stored.pending(column)) for readout, column in columns.items()}
-    batches = sorted(set().union(*pending.values()))[shard.rank :: shard.world]
-    corrupt = frozenset(np.flatnonzero(~stored.valid()).tolist())
-    decoder = Decoder(split, pass_.geometry, stored.batch_size, corrupt)
-    images, share = sum(len(stored.rows(batch)) for batch in batches), len(split) // shard.world
-    label, show = f"{backbone.card.name} on {pass_.label}", context.progress and shard.leads
-    forwards, pace = 0, Pace()
+    started, first = time.perf_counter(), consumers[0]
+    pass_, stored, context = first.pass_, first.stored, first.context
+    batches = sorted(set[int]().union(*(one.missing for one in consumers)))[shard.rank :: shard.world]
+    decoder = Decoder(pass_.split, pass_.geometry, stored.batch_size, first.corrupt)
+    images, share = sum(len(stored.rows(batch)) for batch in batches), len(pass_.split) // shard.world
+    models = first.backbone.card.name if len(consumers) == 1 else f"{len(consumers)} models"
+    label, show = f"{models} on {pass_.label}", context.progress and shard.leads
+    pace, before = Pace(), 0.0
     with (
         freed_memory_kept(),
-        stored.writer([column for readout, column in columns.items() if pending[readout]]) as writer,
+        _opened(consumers),
         progress(label, share, share - images, show=show) as advance,
         one_behind() as later,
     ):
         for decoded in pace.timed(decoded_batches(decoder, batches, context), context):
-            _refuse_corrupt(decoded, context)
-            wanted = [readout for readout in columns if decoded.batch in pending[readout]]
-            begun = time.perf_counter()
-            features = _features(backbone, decoded, wanted, context, stored.batch_size)
-            named = {columns[name]: features.get(name) for name in wanted}
-            later(partial(pace.count, begun, partial(_write, writer, stored, decoded, named, split)))
-            forwards += len(by_norm(wanted)) if features else 0
-            advance(len(stored.rows(decoded.batch)))
-    return Extracted(images, forwards, time.perf_counter() - started, pace.waited, pace.computed)
+            takers = [one for one in consumers if one.wants(decoded.batch)]
+            count, parts = len(stored.rows(decoded.batch)), max(1, len(takers))
+            part = Extracted(waited=(pace.waited - before) / parts, decoded=count / parts)
+            before = pace.waited
+            for one in takers:
+                one.take(decoded, pace, later, part)
+            advance(count)
+            if all(one.error for one in consumers):
+                break
+    _divide(time.perf_counter() - started, consumers)
+
+
+@contextmanager
+def _opened(consumers: Sequence[Consumer]) -> Generator[None]:
+    with ExitStack() as stack:
+        for one in consumers:
+            stack.callback(one.close)
+            one.open()
+        yield
+
+
+def _divide(seconds: float, consumers: Sequence[Consumer]) -> None:
+    """Give each model its part of the time: in proportion to what was for it alone or divided before."""
+    total = sum(one.busy for one in consumers)
+    for one in consumers:
+        one.finish(seconds * (one.busy / total if total else 1 / len(consumers)))
 
 
 def _refuse_corrupt(decoded: Decoded, context: Context) -> None:
@@ -167,7 +259,8 @@ def _features(
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"{backbone.card.name}: no memory on {context.device} for batches of {batch_size} images; choose "
-            "a smaller --batch-size, after `ssleval cache clear` where this pass had begun with the larger"
+            "fewer --models-at-once or a smaller --batch-size, after `ssleval cache clear` where this pass "
+            "had begun with the larger"
         ) from error
 
 

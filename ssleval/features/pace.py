@@ -28,8 +28,6 @@ class Pace:
 
     waited: float = 0.0
     """Seconds until images were decoded."""
-    computed: float = 0.0
-    """Seconds from images to features on the disk, of one batch after the other."""
     _done: float = 0.0
 
     def timed(self, batches: Iterable[T], context: Context) -> Iterator[T]:
@@ -45,12 +43,13 @@ class Pace:
             starting = False
             yield batch
 
-    def count(self, begun: float, write: Callable[[], None]) -> None:
-        """Write a batch whose forward pass has ``begun``, and add up its time since the one before."""
+    def count(self, begun: float, write: Callable[[], None]) -> float:
+        """Write a batch whose forward pass has ``begun``; return its seconds since the one before."""
         write()
         done = time.perf_counter()
-        self.computed += done - max(begun, self._done)
+        seconds = done - max(begun, self._done)
         self._done = done
+        return seconds
 
 
 @contextmanager

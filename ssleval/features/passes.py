@@ -1,6 +1,6 @@
 """Requests of all tasks, merged into as few passes over images as there can be."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,11 @@ class Pass:
     def label(self) -> str:
         """Name for people."""
         return f"{self.dataset}/{self.split_name}"
+
+    @property
+    def view(self) -> Hashable:
+        """What decides the images that a model sees: equal for passes that may share their decoding."""
+        return tuple(self.identity["dataset"]), self.geometry
 
     def columns(self, backbone: Backbone) -> dict[Readout, Column]:
         """Return how its readouts are stored."""

@@ -1,12 +1,8 @@
 """Where tasks get features: extracted once for all of them, stored, and read back as memory maps."""
 
-import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,21 +21,20 @@ from ssleval.core import (
     Split,
 )  # fmt: skip
 from ssleval.core.backbone import Backbone, Similarity
-from ssleval.core.escape import terminal_line
+from ssleval.core.faults import forget_frames
 from ssleval.core.task import Needs
-from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
-from ssleval.features import cache, parts
-from ssleval.features.extract import Extracted, choose_batch_size, extract
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.features import cache
+from ssleval.features.extract import Extracted
+from ssleval.features.filling import Filling, fill
 from ssleval.features.flops import forward_flops
-from ssleval.features.identity import fingerprints_of, model_identity
-from ssleval.features.parts import Part
+from ssleval.features.identity import model_identity
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical, square
 from ssleval.features.rehearsal import Rehearsal
 from ssleval.features.shard import Shard, current_shard
-from ssleval.features.store import StoredPass
 
 
 class FeatureSource:
@@ -129,9 +124,12 @@ class FeatureSource:
         with shard.agreed("features"):
             self.check(requests)
             for pass_ in self.passes(requests):
-                # Several processes must agree on what is missing, so they look together, under the lock.
-                if shard.world > 1 or not self._is_complete(pass_):
-                    self._fill(pass_, shard)
+                filling = self._filling(pass_)
+                if filling.is_needed(shard):
+                    fill([filling], shard)
+                    if filling.error is not None:
+                        raise filling.error
+                    self._count(filling)
                 self._confirm(pass_, shard)
 
     def confirm(self, requests: Iterable[FeatureRequest]) -> None:
@@ -140,7 +138,7 @@ class FeatureSource:
         for request in requests:
             _refuse_changed(request.dataset.split(request.split))
         for pass_ in self.passes(requests):
-            if self._is_complete(pass_):
+            if self._filling(pass_).is_complete():
                 self._confirm(pass_, Shard())
 
     def load(self, request: FeatureRequest) -> FeatureTable:
@@ -149,13 +147,13 @@ class FeatureSource:
         Rows of images left out as corrupt are missing; only then are the arrays copies in memory.
         """
         (pass_,) = self.passes([request])
-        if not self._is_complete(pass_):
+        if not self._filling(pass_).is_complete():
             # Other processes may have gone on to the next dataset, so they cannot be counted on to extract.
             if current_shard().world > 1:
                 raise ContractError(f"{pass_.label}: a task loads features that its requests did not declare")
             self.prepare([request])
         self._confirm(pass_, Shard())
-        stored, columns, split = self._stored(pass_), pass_.columns(self.backbone), pass_.split
+        stored, columns, split = self._filling(pass_).stored(), pass_.columns(self.backbone), pass_.split
         cache.touch(stored)
         valid = stored.valid()
         rows = np.flatnonzero(valid)
@@ -177,7 +175,9 @@ class FeatureSource:
 
     def prices(self, passes: Iterable[Pass]) -> list[PassPrice]:
         """Return what each pass still costs, doing none of it."""
-        return [price_of(pass_, self.backbone, self._recent(pass_), self.context) for pass_ in passes]
+        return [
+            price_of(pass_, self.backbone, self._filling(pass_).recent(), self.context) for pass_ in passes
+        ]
 
     def calibrate(self, prices: Iterable[PassPrice]) -> float:
         """Return the seconds that unfinished passes would take, from a few batches of each."""
@@ -210,7 +210,7 @@ class FeatureSource:
 
         def stored(request: FeatureRequest) -> FeatureTable | None:
             whole = known.get(_asked(request))
-            if whole is None or not all(map(self._is_complete, self.passes([whole]))):
+            if whole is None or not all(self._filling(pass_).is_complete() for pass_ in self.passes([whole])):
                 return None
             table = self.load(whole)
             return table if len(table.ids) == len(whole.dataset.split(whole.split)) else None
@@ -218,7 +218,11 @@ class FeatureSource:
         return Rehearsal(self.backbone, stored)
 
     def timings(self, passes: Iterable[Pass]) -> dict[str, float]:
-        """Return what ``passes`` took in this process, and what was stored already."""
+        """Return what ``passes`` took, and what was stored already.
+
+        The seconds of an extraction for several models are divided among them: each has what its own
+        forward passes and writing took, and an equal part of the time until images were decoded.
+        """
         passes = tuple(passes)
         total = sum((self.counts.get(pass_.key, Extracted()) for pass_ in passes), Extracted())
         return {
@@ -245,7 +249,7 @@ class FeatureSource:
         """Return the ids of images left out as corrupt, by ``DATASET/SPLIT``; only splits that have some."""
         left_out: dict[str, list[str]] = {}
         for pass_ in passes:
-            gaps = np.flatnonzero(~self._stored(pass_).valid()).tolist()
+            gaps = np.flatnonzero(~self._filling(pass_).stored().valid()).tolist()
             if gaps:
                 left_out[pass_.label] = [pass_.split.ids[row] for row in gaps]
         return left_out
@@ -271,71 +275,13 @@ class FeatureSource:
         readouts = tuple(canonical(readout, self.backbone) for readout in request.readouts)
         return replace(self._known[key], readouts=readouts)
 
-    def _folder(self, pass_: Pass) -> Path:
-        return cache.folder_of(self.context.cache, pass_.key)
+    def _filling(self, pass_: Pass) -> Filling:
+        return Filling(self.backbone, pass_, self.context)
 
-    def _open(self, pass_: Pass) -> StoredPass | None:
-        return StoredPass.open(self._folder(pass_))
-
-    def _recent(self, pass_: Pass) -> StoredPass | None:
-        """Return the pass on disk, unless it is older than this run may use, or its age cannot be read."""
-        try:
-            stored = self._open(pass_)
-        except DataError:
-            if self.context.since:
-                return None
-            raise
-        return None if stored is None or stored.created < self.context.since else stored
-
-    def _stored(self, pass_: Pass) -> StoredPass:
-        stored = self._open(pass_)
-        if stored is None:
-            raise DataError(f"{pass_.label}: its features were removed while in use; run again")
-        return stored
-
-    def _lacks(self, stored: StoredPass, pass_: Pass) -> bool:
-        return any(stored.pending(column) for column in pass_.columns(self.backbone).values())
-
-    def _is_complete(self, pass_: Pass) -> bool:
-        stored = self._recent(pass_)
-        if stored is None or self._lacks(stored, pass_):
-            return False
-        return self.context.skip_corrupt or bool(stored.valid().all())
-
-    def _fill(self, pass_: Pass, shard: Shard) -> None:
-        shard.same(f"{self.backbone.card.name} on {pass_.label}", fingerprints_of(pass_.identity))
-        label = f"{self.backbone.card.name} on {pass_.label}"
-        with cache.lock(self.context.cache, pass_.key, label) if shard.leads else nullcontext():
-            with shard.agreed(f"beginning {pass_.label}"):
-                stored = self._begin(pass_) if shard.leads else None
-            mine = self._share(pass_, stored, shard)
-            with shard.agreed(f"extracting {pass_.label}"):
-                own = extract(self.backbone, pass_, mine, self.context, shard)
-            # By now every process has closed its files.
-            with shard.agreed(f"merging {pass_.label}"):
-                if stored is not None and shard.world > 1:
-                    self._merge(pass_, stored)
-        shares = shard.exchange(f"counts of {pass_.label}", own)
-        done = replace(sum(shares, Extracted()), seconds=max(one.seconds for one in shares))
-        if done.images:
-            self.counts[pass_.key] = done + self.counts.get(pass_.key, Extracted())
-
-    def _share(self, pass_: Pass, stored: StoredPass | None, shard: Shard) -> StoredPass | Part:
-        """Return what this process writes: the leader the pass itself, the others a part of their own."""
-        if stored is not None and shard.world == 1:
-            return stored
-        columns = tuple(pass_.columns(self.backbone).values())
-        token = shard.from_leader(
-            f"sharing out {pass_.label}",
-            lambda: 0 if stored is None else parts.share_out(stored, columns, shard.world),
-        )
-        with shard.agreed(f"joining {pass_.label}"):
-            return stored or parts.join(self._folder(pass_), token, shard.rank)
-
-    def _merge(self, pass_: Pass, stored: StoredPass) -> None:
-        parts.merge(stored)
-        if self._lacks(stored, pass_):
-            raise parts.not_shared(stored.folder, "what another process wrote there does not appear here")
+    def _count(self, filling: Filling) -> None:
+        key = filling.pass_.key
+        if filling.done.images:
+            self.counts[key] = filling.done + self.counts.get(key, Extracted())
 
     def _confirm(self, pass_: Pass, shard: Shard) -> None:
         """Refuse stored features that are damaged or not those of the model; look at each readout once."""
@@ -343,7 +289,7 @@ class FeatureSource:
         left = tuple(readout for readout in pass_.readouts if readout not in known)
         if not left or not len(pass_.split):
             return
-        part, stored = replace(pass_, readouts=left), self._stored(pass_)
+        part, stored = replace(pass_, readouts=left), self._filling(pass_).stored()
         with shard.agreed(f"comparing {pass_.label}"):
             if shard.leads:
                 _refuse_changed(pass_.split)
@@ -351,41 +297,6 @@ class FeatureSource:
                     stored.check(column)
             probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
         known.update(left)
-
-    def _begin(self, pass_: Pass) -> StoredPass:
-        """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
-        size, stored = self.context.batch_size, self._recent(pass_)
-        if stored is None:
-            stored = StoredPass.begin(self._folder(pass_), self._description(pass_))
-        elif size not in {0, stored.batch_size} and self._lacks(stored, pass_):
-            print(  # noqa: T201
-                terminal_line(
-                    f"ssleval: {pass_.label}: batches of {stored.batch_size}, as this pass began, not {size}"
-                ),
-                file=sys.stderr,
-            )
-        parts.merge(stored)
-        if not self.context.skip_corrupt:
-            _retry_corrupt(stored)
-        elif not stored.valid().all():
-            # Images would be left out by wrong marks: features that are there already tell.
-            for column in stored.columns():
-                if not stored.pending(column):
-                    stored.check(column)
-        stored.allocate(tuple(pass_.columns(self.backbone).values()))
-        return stored
-
-    def _description(self, pass_: Pass) -> dict[str, Any]:
-        return {
-            "model": self.backbone.card.name,
-            "dataset": pass_.dataset,
-            "split": pass_.split_name,
-            "images": len(pass_.split),
-            "batch_size": choose_batch_size(self.backbone, pass_.readouts, pass_.geometry, self.context),
-            "device": self.context.device,
-            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "identity": pass_.identity,
-        }
 
 
 def _refuse_changed(split: Split) -> None:
@@ -397,9 +308,25 @@ def _asked(request: FeatureRequest) -> tuple[object, ...]:
     return request.dataset.card.name, request.split, request.geometry, request.readouts
 
 
-def _retry_corrupt(stored: StoredPass) -> None:
-    """Have images tried again that an earlier run left out: now each must decode, or stop the run."""
-    for row in np.flatnonzero(~stored.valid()).tolist():
-        for column in stored.columns():
-            stored.forget(column, row // stored.batch_size)
-        stored.mark(row, np.ones(1, dtype=bool))
+def prepare_together(asked: Iterable[tuple[FeatureSource, Iterable[FeatureRequest]]]) -> None:
+    """Extract what several models lack of one split at one geometry; each image is decoded once for them.
+
+    What only one of them lacks is left to `FeatureSource.prepare`. So are errors, which it meets again.
+    """
+    shard = current_shard()
+    alike: dict[Hashable, dict[str, tuple[FeatureSource, Filling]]] = {}
+    with shard.agreed("features of several models"):
+        for source, requests in asked:
+            for pass_ in source.passes(requests):
+                filling = source._filling(pass_)
+                if filling.noted(filling.is_needed, shard):
+                    # Models of equal weights and cards share a pass.
+                    alike.setdefault(pass_.view, {}).setdefault(pass_.key, (source, filling))
+        for group in alike.values():
+            if len(group) > 1:
+                fill([filling for _, filling in group.values()], shard)
+                for source, filling in group.values():
+                    source._count(filling)
+                    if filling.error is not None:
+                        # Its frames hold batches and features.
+                        forget_frames(filling.error)

@@ -64,6 +64,27 @@ class Plan:
         return not all(request.readouts for request in self.requests)
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What one model at one precision is measured with, and which results are stored already."""
+
+    source: FeatureSource
+    plans: list[Plan]
+    errors: list[SslevalError]
+    """Why other jobs cannot be measured."""
+    done: Mapping[str, Result]
+    """By key."""
+
+    @property
+    def left(self) -> list[Plan]:
+        """Return the plans without a stored result."""
+        return [plan for plan in self.plans if plan.key not in self.done]
+
+    def requests(self) -> list[FeatureRequest]:
+        """Return what those read."""
+        return [request for plan in self.left for request in plan.requests]
+
+
 def silent(_: str) -> None:
     """Say nothing."""
 
@@ -159,15 +180,14 @@ def outcomes(
     skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
     with the other jobs where images of one cannot be read.
     """
-    shard, model = current_shard(), backbone.card.name
-    if force and not context.since:
-        # One time for all: clocks of machines differ.
-        context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
-    for own, group in by_precision(jobs, context):
-        yield from _outcomes(backbone, group, own, folder, force=force, note=note, spare=spare, named=named)
+    for ahead in plan_ahead(backbone, jobs, context, folder, force=force, note=note, named=named):
+        if isinstance(ahead, SslevalError):
+            yield ahead
+        else:
+            yield from outcomes_of(ahead, folder, note=note, spare=spare)
 
 
-def _outcomes(
+def plan_ahead(
     backbone: Backbone,
     jobs: Sequence[Job],
     context: Context,
@@ -175,21 +195,50 @@ def _outcomes(
     *,
     force: bool,
     note: Note,
-    spare: bool,
     named: bool,
-) -> Iterator[Result | SslevalError]:
+) -> Iterator[Ahead | SslevalError]:
+    """Yield what lies ahead of `outcomes`, for each precision, or the error that stood in its way."""
+    if force and not context.since:
+        # One time for all: clocks of machines differ.
+        since = current_shard().from_leader(f"beginning {backbone.card.name}", time.time)
+        context = replace(context, since=since)
+    for own, group in by_precision(jobs, context):
+        try:
+            ahead = _ahead(backbone, group, own, folder, force=force, note=note, named=named)
+        except SslevalError as error:
+            ahead = error
+        yield ahead
+
+
+def _ahead(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    context: Context,
+    folder: Path | None,
+    *,
+    force: bool,
+    note: Note,
+    named: bool,
+) -> Ahead:
     shard, model = current_shard(), backbone.card.name
     with shard.agreed(f"identity of {model}"):
         source = FeatureSource(backbone, context)
     plans, errors = plan_all(source, jobs, note, named=named)
-    yield from errors
     done = shard.from_leader(
         f"results of {model}", lambda: {} if folder is None or force else _done(folder, source, plans)
     )
-    left = [plan for plan in plans if plan.key not in done]
+    return Ahead(source, plans, errors, done)
+
+
+def outcomes_of(
+    ahead: Ahead, folder: Path | None, *, note: Note, spare: bool = True
+) -> Iterator[Result | SslevalError]:
+    """Yield what `outcomes` does of what was planned."""
+    source, left, done, shard = ahead.source, ahead.left, ahead.done, current_shard()
+    yield from ahead.errors
     prepared = True
     try:
-        source.prepare([request for plan in left for request in plan.requests])
+        source.prepare(ahead.requests())
     except SslevalError:
         if not spare:
             raise
@@ -198,12 +247,12 @@ def _outcomes(
     if source.counts:
         total = sum(source.counts.values(), Extracted())
         note(
-            f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
+            f"{source.backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
             f"for {counted(len(left), 'task')}"
         )
         if limits := total.decoding_limits(source.context):
             note(limits)
-    for plan in plans:
+    for plan in ahead.plans:
         try:
             if not (prepared or plan.key in done):
                 source.prepare(plan.requests)

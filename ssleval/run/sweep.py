@@ -1,9 +1,10 @@
-"""Models x tasks x datasets, one model in memory at a time, one pass over the images for all tasks."""
+"""Models x tasks x datasets: one pass over the images for all tasks, decoded once for several models."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from ssleval.core.task import Task
 from ssleval.core.text import DECODING_LIMITS, NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
-from ssleval.features import current_shard, local_device
+from ssleval.features import current_shard, local_device, prepare_together
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
-from ssleval.run.measure import Note, outcomes, silent
+from ssleval.run.measure import Ahead, Note, outcomes_of, plan_ahead, silent
+from ssleval.run.memory import has_room
 from ssleval.run.parts import Part, share
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
@@ -45,6 +47,8 @@ class Sweep:
     """How images are prepared, as `load` takes it."""
     part: Part | None = None
     """The share to measure; None: all."""
+    models_at_once: int = 0
+    """How many models are in memory, fed by images that are decoded once; 0: as many as fit."""
 
     def compared(self) -> dict[str, Any]:
         """Return what several processes must be asked alike; places on disk may differ between machines."""
@@ -71,6 +75,18 @@ class Jobs:
         return self.groups
 
 
+@dataclass(slots=True)
+class _Model:
+    """One model in memory, and what it is measured with."""
+
+    name: str
+    jobs: Jobs
+    backbone: Backbone | SslevalError
+    """The error that stands in its way."""
+    ahead: Sequence[Iterable[Ahead | SslevalError]] = ()
+    """By group of its jobs."""
+
+
 def sweep(
     asked: Sweep, context: Context, folder: Path | None, *, force: bool = False, note: Note
 ) -> Iterator[Result | SslevalError]:
@@ -91,33 +107,64 @@ def sweep(
         since = shard.from_leader("beginning", time.time) if force else 0.0
         context = replace(context, device=local_device(context.device), since=since)
         where = place(context.device, int(context.num_workers))
-        note = _once(_once(note, DECODING_LIMITS), where)
-        for name, jobs in every:
-            yield from _of_model(name, asked, jobs, context, folder, force=force, note=note, where=where)
+        note = _once(_once(note, DECODING_LIMITS), where) if where else _once(note, DECODING_LIMITS)
+        named = asked.suite is None
+        plan = partial(plan_ahead, context=context, folder=folder, force=force, note=note, named=named)
+        for loaded in _loaded_at_once(every, asked, context, note):
+            if where and any(isinstance(one.backbone, Backbone) for one in loaded):
+                note(where)
+            _plan(loaded, plan)
+            # Each is let go of once it is measured.
+            while loaded:
+                yield from _of_model(loaded.popleft(), asked, folder, note)
+
+
+def _loaded_at_once(
+    every: Iterable[tuple[str, Jobs]], asked: Sweep, context: Context, note: Note
+) -> Iterator[deque["_Model"]]:
+    """Yield the models that are in memory together; the caller takes all out before the next are loaded."""
+    together: deque[_Model] = deque()
+    for name, jobs in every:
+        loaded = [one.backbone for one in together if isinstance(one.backbone, Backbone)]
+        if loaded and not has_room(name, loaded, asked.models_at_once, context.device):
+            # A name for a model would keep it in memory.
+            loaded.clear()
+            yield together
+            together = deque()
+        together.append(_load(name, jobs, asked, context, note))
+    if together:
+        yield together
+
+
+def _load(name: str, jobs: Jobs, asked: Sweep, context: Context, note: Note) -> "_Model":
+    try:
+        return _Model(name, jobs, load_asked(name, asked, context, note))
+    except SslevalError as error:
+        return _Model(name, jobs, error)
+
+
+def _plan(loaded: Iterable["_Model"], plan: Callable[..., Iterator[Ahead | SslevalError]]) -> None:
+    """Plan what models are measured with: in their turn, but several at once, to extract for all of them."""
+    several = [one for one in loaded if isinstance(one.backbone, Backbone)]
+    for one in several:
+        one.ahead = [plan(one.backbone, group) for group in one.jobs.groups]
+    if len(several) > 1:
+        for one in several:
+            one.ahead = [list(group) for group in one.ahead]
+        planned = (ahead for one in several for group in one.ahead for ahead in group)
+        prepare_together([(ahead.source, ahead.requests()) for ahead in planned if isinstance(ahead, Ahead)])
 
 
 def _of_model(
-    name: str,
-    asked: Sweep,
-    jobs: Jobs,
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    where: str,
+    model: "_Model", asked: Sweep, folder: Path | None, note: Note
 ) -> Iterator[Result | SslevalError]:
-    try:
-        backbone = load_asked(name, asked, context, note)
-    except SslevalError as error:
-        yield error
+    if isinstance(model.backbone, SslevalError):
+        yield model.backbone
         return
-    if where:
-        note(where)
     named = asked.suite is None
     left_out: list[NotApplicableError] = []
     yielded = False
-    for outcome in _outcomes(backbone, jobs, context, folder, force=force, note=note, named=named):
+    for outcome in _outcomes(model, folder, note):
         if isinstance(outcome, NotApplicableError) and not named:
             left_out.append(outcome)
             note(f"{NOT_MEASURED}{outcome}")
@@ -126,7 +173,7 @@ def _of_model(
             yield outcome
     # A part of a model's jobs does not tell.
     if left_out and not yielded and asked.part is None:
-        yield NotApplicableError(f"{asked.suite}: no line has a meaning for {name}: {left_out[0]}")
+        yield NotApplicableError(f"{asked.suite}: no line has a meaning for {model.name}: {left_out[0]}")
 
 
 def _once(note: Note, beginning: str) -> Note:
@@ -204,20 +251,15 @@ def jobs_of(asked: Sweep) -> Jobs:
     return Jobs(tuple(map(tuple, groups.values())), tuple(errors))
 
 
-def _outcomes(
-    backbone: Backbone,
-    jobs: Jobs,
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    named: bool,
-) -> Iterator[Result | SslevalError]:
-    yield from jobs.errors
-    for group in jobs.groups:
+def _outcomes(model: "_Model", folder: Path | None, note: Note) -> Iterator[Result | SslevalError]:
+    yield from model.jobs.errors
+    for group in model.ahead:
         try:
-            yield from outcomes(backbone, group, context, folder, force=force, note=note, named=named)
+            for ahead in group:
+                if isinstance(ahead, SslevalError):
+                    yield ahead
+                else:
+                    yield from outcomes_of(ahead, folder, note=note)
         except SslevalError as error:
             yield error
 

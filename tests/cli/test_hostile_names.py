@@ -222,5 +222,5 @@ def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
     assert _calls("SubElement") == {"checks/gate/reports.py"}
     assert _calls("add_row") == {"cli/tables.py"}
     assert _calls("markdown_cell") == tables_of_text
-    notes = {"features/source.py", "features/cache.py", "features/progress.py", "datasets/files/places.py"}
+    notes = {"features/filling.py", "features/cache.py", "features/progress.py", "datasets/files/places.py"}
     assert _calls("print") == {"cli/tables.py", *notes}
