@@ -127,7 +127,8 @@ def test_a_card_without_lengths_is_no_dataset() -> None:
 
 
 def test_public_api_is_what_all_says() -> None:
-    assert set(ssleval.__all__) == {"Result", "__version__", "evaluate", "load"}
+    functions = {"evaluate", "extract_features", "load", "read_results", "wrap"}
+    assert set(ssleval.__all__) == {"Result", "__version__", *functions}
     for name in ssleval.__all__:
         assert getattr(ssleval, name)
     assert issubclass(Backbone, torch.nn.Module)

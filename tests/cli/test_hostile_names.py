@@ -27,7 +27,8 @@ from ssleval.core.escape import visible
 from ssleval.display.report import write_report
 from ssleval.display.training_curves import draw_curves
 from ssleval.features import progress
-from ssleval.results import Result, Score, compare, leaderboard, read_all, record
+from ssleval.results import Result, Score, compare, leaderboard, matrix, read_all, record
+from ssleval.results.overall import overall
 from ssleval.results.ranking import boards
 from tests.core.test_escape import acts, cells
 from tests.display.report.test_page import Page
@@ -99,6 +100,20 @@ def test_markdown_tables_have_the_columns_and_names_they_should(results: Path) -
         assert_harmless(text)
         assert "<script" not in text
         assert "](" not in text.replace("\\](", "")
+
+
+def test_the_matrix_shows_names_as_they_are_in_every_format(results: Path) -> None:
+    found = overall(boards(read_all(results)))
+    names = {visible(f"{EVIL}{n} (precision {EVIL})") for n in range(2)}
+    text = matrix.markdown(found)
+    assert {row[0] for row in ruled(text.partition("\n\n")[0])} == names
+    assert_harmless(text)
+    # For other programs, as JSON: only what acts on a terminal is written out.
+    assert not acts(matrix.csv(found).replace("\n", ""))
+    assert not acts(matrix.latex(found).replace("\n", ""))
+    assert {row["model"] for row in csv.DictReader(io.StringIO(matrix.csv(found)))} == {
+        f"'{name}" for name in names
+    }
 
 
 def test_csv_files_hold_no_formula_and_parse_back(results: Path, tmp_path: Path) -> None:
@@ -215,7 +230,8 @@ def _calls(name: str) -> set[str]:
 
 
 def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
-    tables_of_text = {"results/leaderboard.py", "results/compare.py", "checks/gate/reports.py"}
+    results = {f"results/{name}.py" for name in ("leaderboard", "compare", "matrix")}
+    tables_of_text = {*results, "checks/gate/reports.py"}
     commands = {f"cli/{name}.py" for name in ("options", "app", "leaderboard", "compare", "gate")}
     assert _calls("echo") == commands
     assert _calls("writerows") == {"results/leaderboard.py"}
