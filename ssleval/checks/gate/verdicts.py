@@ -47,6 +47,8 @@ class Verdict:
     """Of the test for being worse by more than the margin, corrected over tasks; small means it is worse."""
     outcome: Outcome
     reason: str
+    seconds: float = 0.0
+    """What measuring both sides took this time; what was stored before takes next to nothing."""
 
     @property
     def name(self) -> str:
