@@ -111,7 +111,7 @@ def overall(
     Raises:
         DataError: fewer than two models have every board, or, with ``incomplete``, there are fewer than two.
     """
-    cells = _cells(boards)
+    cells = cells_of(boards)
     names = dict.fromkeys(title for title, _ in cells)
     lacking = {
         name: tuple(board.name for place, board in enumerate(boards) if (name, place) not in cells)
@@ -142,7 +142,8 @@ def family_of(task: str) -> str:
     return FAMILIES.get(task, task)
 
 
-def _cells(boards: Sequence[Board]) -> dict[tuple[str, int], Entry]:
+def cells_of(boards: Sequence[Board]) -> dict[tuple[str, int], Entry]:
+    """Return every entry by the title of its model and the place of its board."""
     title_of = titles(boards)
     return {
         (title_of[entry.label, entry.result.weights_sha256], place): entry
