@@ -14,6 +14,7 @@ from ssleval.display.publishing.public import file_names, public_boards
 from ssleval.display.publishing.site import write_site
 from ssleval.errors import DataError
 from ssleval.results import Result, record
+from tests.display.report.browser import Browser, installed
 from tests.results.test_overall import measured, suite
 
 PLACES = [("knn", "a"), ("linear", "a"), ("retrieval", "b")]
@@ -202,3 +203,32 @@ def test_file_names_differ_where_case_does_not_count() -> None:
     assert names["plain"] == "plain"
     assert len({name.lower() for name in names.values()}) == 5
     assert all(re.fullmatch(r"[\w.-]{1,100}", name) and set(name) != {"."} for name in names.values())
+
+
+@pytest.mark.skipif(installed() is None, reason="no Chromium is installed")
+def test_pages_fit_a_phone_follow_the_system_and_ask_for_nothing_else(tmp_path: Path) -> None:
+    long = "hf-hub:some-organisation/vit_giant_patch14_reg4_dinov2.lvd142m-augmented"
+    tasks = ("knn", "linear", "segmentation", "correspondence", "video_segmentation", "caption_retrieval")
+    places = [(task, f"folder:a_name_{task}_of_data") for task in tasks]
+    pages = site(tmp_path, suite({"x": 0.9, long: 0.6, "y": 0.3}, places))
+    program = installed()
+    assert program is not None
+    browser = Browser(program, tmp_path / "profile")
+    try:
+        for name in pages:
+            address = tmp_path / "site" / name
+            browser.open(address)
+            colours = set()
+            for scheme in ("light", "dark"):
+                features = [{"name": "prefers-color-scheme", "value": scheme}]
+                browser.call("Emulation.setEmulatedMedia", features=features)
+                colours.add(browser.ask("getComputedStyle(document.body).backgroundColor"))
+            assert len(colours) == 2
+            for width in (1280, 390):
+                browser.resize(width)
+                assert browser.ask("document.documentElement.scrollWidth") <= width, (name, width)
+            asked = {url for url in browser.requests() if not url.endswith("favicon.ico")}
+            assert asked == {address.as_uri(), (tmp_path / "site" / "style.css").as_uri()}
+            assert browser.complaints() == []
+    finally:
+        browser.close()
