@@ -1,7 +1,7 @@
 """`ssleval gate`: may this checkpoint replace the last one?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -86,7 +86,7 @@ def gate_(
 
 
 @contextmanager
-def _errors_reported(suite: str, out: Path | None) -> Iterator[None]:
+def _errors_reported(suite: str, out: Path | None) -> Generator[None]:
     """Write an error into the reports as well: a CI server that finds none shows those of the last run."""
     from ssleval.checks.gate.reports import remove_reports, write_error
 

@@ -15,7 +15,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 _FOLDERS = re.compile(
-    r"(?<![^\s:,=(\[{'\"])(?:~|[A-Za-z]:(?=[/\\]))?[/\\](?![/\\])(?:[^\s:,/\\]+[/\\])*(?=[^\s/\\])"
+    r"(?<![^\s:,=(\[{'\"])(?:~|[A-Za-z]:(?=[/\\]))?[/\\](?![/\\])(?:[^\s:,/\\]+[/\\])*(?=[\w.])"
 )
 """The folders of an absolute path; the two strokes of an address on the web begin none."""
 

@@ -44,7 +44,8 @@ def run_step(name: str, folder: Path, tool: str, **inputs: str) -> tuple[int, li
     fake.write_text(FAKE)
     fake.chmod(0o755)
     named = {"baseline": "./baseline", "candidate": "run/teacher.pth", **inputs}
-    values = {name: named.get(name, one.get("default", "")) for name, one in ACTION["inputs"].items()}
+    defaults = {name: str(one.get("default", "")) for name, one in ACTION["inputs"].items()}
+    values = defaults | {name: value for name, value in named.items() if name in defaults}
     step = {
         variable: values[text.removeprefix("${{ inputs.").removesuffix(" }}")]
         for variable, text in STEPS[name]["env"].items()

@@ -363,10 +363,14 @@ def test_a_first_run_that_passes_makes_the_candidate_the_baseline_of_the_next(
     first = ("--first-run", "pass", "--limit", "100")
     code, out, _ = gate("--candidate", "model.py:base", *first, baseline="./main")
     assert code == 0
+    assert "### Gate: ✅ pass, with nothing to compare with" in out
     assert "first run: the candidate's results are the baseline from now on" in out
+    assert "[" not in out.splitlines()[-1], "a gain over itself is none"
+    assert json.loads((gate.cli.folder / "gate" / "gate.json").read_text())["first_run"] is True
     assert gate.report()["outcome"] == "pass"
     (suite,) = check_junit((gate.cli.folder / "gate" / "gate.xml").read_text())
-    assert [len(case) for case in suite] == [0]
+    (said,) = suite[0]
+    assert (said.tag, "first run" in str(said.text)) == ("system-out", True)
     recorded = {path.name: path.read_bytes() for path in (gate.cli.folder / "main").iterdir()}
     assert {Path(name).suffix for name in recorded} == {".json", ".arrow"}
     assert gate("--candidate", "model.py:noisy", *first, baseline="./main")[0] == 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ssleval.checks.gate.verdicts import Verdict, judge
+from ssleval.checks.gate.verdicts import FIRST_RUN, Verdict, judge
 from ssleval.core.files import write_atomically
 from ssleval.core.registry import spelt_as_path
 from ssleval.errors import ConfigError
@@ -49,6 +49,6 @@ def recorded(
         # The samples first: a result without them could not be compared.
         for file in filter(None, (samples_file(result), result.path)):
             write_atomically(Path(baseline) / file.name, partial(shutil.copyfile, file))
-    said = f"first run: the candidate's results are the baseline from now on, in {baseline}"
+    said = f"{FIRST_RUN}: the candidate's results are the baseline from now on, in {baseline}"
     note(f"gate: {said}")
     return [replace(verdict, reason=said) for verdict in verdicts]

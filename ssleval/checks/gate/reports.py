@@ -20,8 +20,9 @@ _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclus
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the table for a pull-request comment; what needs attention comes first."""
     order, public = ("fail", "inconclusive", "pass"), public_names(one.name for one in verdicts)
+    first = ", with nothing to compare with" if any(one.is_first for one in verdicts) else ""
     lines = [
-        f"### Gate: {_SIGNS[overall(verdicts)]}",
+        f"### Gate: {_SIGNS[overall(verdicts)]}{first}",
         "",
         "| verdict | task | metric | baseline | candidate | better by [90 %] | margin | n | seeds | why |",
         "|:---|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
@@ -36,15 +37,23 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def _numbers(one: Verdict) -> tuple[str, ...]:
-    """Return baseline, candidate, margin and gain as text."""
+    """Return baseline, candidate, margin and gain as text; '' for what a first run does not have."""
     places = decimals(one.unit, compared=True)
     plain = (shown(value, one.unit, places) for value in (one.baseline, one.candidate, one.margin))
-    return *plain, with_interval(one.gain, one.ci90, one.unit, places)
+    first, *others = plain
+    if one.is_first:
+        return "", *others, ""
+    return first, *others, with_interval(one.gain, one.ci90, one.unit, places)
 
 
 def to_json(verdicts: Sequence[Verdict]) -> str:
-    """Return ``{"outcome": ..., "tasks": [...]}``."""
-    content = {"outcome": overall(verdicts), "tasks": [one.to_dict() for one in verdicts]}
+    """Return ``{"outcome": ..., "first_run": ..., "tasks": [...]}``."""
+    is_first = any(one.is_first for one in verdicts)
+    content = {
+        "outcome": overall(verdicts),
+        "first_run": is_first,
+        "tasks": [one.to_dict() for one in verdicts],
+    }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
@@ -65,11 +74,14 @@ def junit(verdicts: Sequence[Verdict], suite: str) -> str:
         }
         case = ElementTree.SubElement(group, "testcase", name)
         _, _, margin, gain = _numbers(one)
-        message = xml_text(f"better by {gain}, margin {margin}: {one.reason}")
+        compared = "" if one.is_first else f"better by {gain}, margin {margin}: "
+        message = xml_text(f"{compared}{one.reason}")
         if one.outcome == "fail":
             ElementTree.SubElement(case, "failure", {"type": "inferior", "message": message}).text = message
         elif one.outcome == "inconclusive":
             ElementTree.SubElement(case, "skipped", {"message": message})
+        else:
+            ElementTree.SubElement(case, "system-out").text = message
     return _xml(root)
 
 

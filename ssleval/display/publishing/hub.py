@@ -9,19 +9,18 @@ Sources:
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ssleval.core.escape import markdown_cell
+from ssleval.core.escape import markdown_cell, visible
 from ssleval.core.registry import suggestion
 from ssleval.core.text import some
 from ssleval.display.publishing.public import file_names
 from ssleval.errors import ConfigError, DataError, UnknownNameError
-from ssleval.results.leaderboard import titles
 from ssleval.results.matrix import columns
 from ssleval.results.numbers import with_interval
 from ssleval.results.overall import family_of
@@ -94,26 +93,24 @@ def hub_files(
     for name in benchmarks:
         if name not in named:
             raise UnknownNameError(f"--benchmark {name}: no such board; {suggestion(name, named)}")
-    title_of, rows = titles(ranked), defaultdict[str, list[tuple[str, Board, Entry]]](list)
+    rows = defaultdict[str, list[tuple[str, Board, Entry]]](list)
+    weights = {(one.result.model, one.result.weights_sha256) for board in ranked for one in board.entries}
+    checkpoints = Counter(model for model, _ in weights)
     limited: list[str] = []
     for name, board in named.items():
         for entry in board.entries:
             if entry.result.settings.get("limit"):
                 limited.append(f"{entry.label} on {name}")
             else:
-                rows[_repository(entry, title_of)].append((name, board, entry))
+                # One model's weights belong into one repository.
+                model, digits = entry.result.model, entry.result.weights_sha256[:8]
+                title = model if checkpoints[model] == 1 else f"{model}@{digits}"
+                rows[title].append((name, board, entry))
     if limited:
         note(f"left out, being of a part of the images: {some(limited)}")
     if not rows:
         raise DataError("nothing to publish: all results are of a part of the images (--limit)")
     return {title: _files(title, own, benchmarks, source) for title, own in rows.items()}
-
-
-def _repository(entry: Entry, title_of: Mapping[tuple[str, str], str]) -> str:
-    """Return the title of an entry's model: results of one model's weights belong into one repository."""
-    weights = entry.result.weights_sha256
-    several = len({sha256 for label, sha256 in title_of if label.split(" (")[0] == entry.result.model}) > 1
-    return f"{entry.result.model}@{weights[:8]}" if several else entry.result.model
 
 
 def _files(
@@ -159,7 +156,7 @@ def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source
         "value": _value(score.value, percent=percent),
         **({"date": result.created[:10]} if result.created else {}),
         **({"source": {"url": source.url, "name": source.name}} if source else {}),
-        "notes": notes,
+        "notes": visible(notes),
     }
 
 
@@ -176,7 +173,7 @@ def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: Source |
     from huggingface_hub import ModelCardData
 
     found = [_eval_result(board, entry, source) for _, board, entry in rows]
-    data = ModelCardData(model_name=title, eval_results=found)
+    data = ModelCardData(model_name=visible(title), eval_results=found)
     lines = [
         "| board | split | metric | score [95 %] | n | protocol |",
         "|:---|:---|:---|---:|---:|:---|",
@@ -196,17 +193,20 @@ def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResu
     result, score = entry.result, _headline(entry)
     classified = family_of(board.task) in {"classification", "robustness"}
     kind = _KINDS.get(board.task, "image-classification" if classified else "image-feature-extraction")
-    place = {"dataset_type": board.dataset, "dataset_name": board.dataset, "dataset_split": board.split}
+    dataset, metric = visible(board.dataset), visible(result.headline)
+    place: dict[str, Any] = {"dataset_type": dataset, "dataset_split": visible(board.split)}
+    place |= _on_hub(result.data)
     return EvalResult(
         task_type=kind,
+        dataset_name=dataset,
         task_name=kind.replace("-", " ").title(),
-        metric_type="accuracy" if result.headline.partition("@")[0] == "top1" else result.headline,
-        metric_name=f"{board.task} {result.headline}, protocol {board.protocol}{_told_apart(entry)}",
+        metric_type="accuracy" if metric.partition("@")[0] == "top1" else metric,
+        metric_name=visible(f"{board.task} {metric}, protocol {board.protocol}{_told_apart(entry)}"),
         metric_value=round(score.value, 6),
         metric_args={"ci95": [round(end, 6) for end in score.ci95], "n": score.n, "unit": score.unit},
         source_url=source.url if source else None,
         source_name=source.name if source else None,
-        **(place | _on_hub(result.data)),
+        **place,
     )
 
 

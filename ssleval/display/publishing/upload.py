@@ -1,6 +1,7 @@
 """Propose results to a repository of the Hugging Face Hub: one pull request, which its owner may merge."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ssleval.errors import DataError
 
@@ -14,7 +15,7 @@ def propose(repository: str, files: Mapping[str, str]) -> str:
         DataError: the Hub cannot be reached or refuses, or the card that is there cannot be read.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     api = HfApi()
     try:
@@ -32,7 +33,7 @@ def propose(repository: str, files: Mapping[str, str]) -> str:
             commit_description="Measured on frozen features by ssleval.",
             create_pr=True,
         )
-    except (OSError, ValueError, HFValidationError) as error:
+    except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{repository}: nothing was uploaded: {reason}; a token that may write discussions is given by "
@@ -49,15 +50,15 @@ def merged(existing: str, ours: str, repository: str) -> str:
     """
     from huggingface_hub import ModelCard
 
-    card, new = ModelCard(existing), ModelCard(ours)
+    card = ModelCard(existing)
+    data: Any = card.data
+    new: Any = ModelCard(ours).data
     if _several_models(existing):
         raise DataError(f"{repository}: its model card has results of several models; add ours by hand")
-    added = {(one.unique_identifier, one.metric_name): one for one in new.data.eval_results or ()}
-    kept = [
-        one for one in card.data.eval_results or () if (one.unique_identifier, one.metric_name) not in added
-    ]
-    card.data.eval_results = [*kept, *added.values()]
-    card.data.model_name = card.data.model_name or repository.rpartition("/")[2]
+    added = {(one.unique_identifier, one.metric_name): one for one in new.eval_results or ()}
+    kept = [one for one in data.eval_results or () if (one.unique_identifier, one.metric_name) not in added]
+    data.eval_results = [*kept, *added.values()]
+    data.model_name = data.model_name or repository.rpartition("/")[2]
     return str(card)
 
 
