@@ -124,6 +124,10 @@ def _to_hub(
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: not empty; name a new folder, so that nothing older is published")
     benchmarks = dict(parse_benchmark(text, percent=percent) for text in named)
+    if len(benchmarks) < len(named):
+        raise ConfigError("--benchmark: a board is named twice")
+    if source and not source.startswith(("https://", "http://")):
+        raise ConfigError(f"--source {source}: expected an address, such as https://OWNER.github.io/board")
     files = hub_files(ranked, benchmarks, Source(source) if source else None, note=say)
     if upload and len(files) != 1:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 from collections.abc import Iterator
@@ -35,6 +36,18 @@ def test_no_input_is_part_of_a_script() -> None:
     for step in steps:
         assert set(step["with"]) <= set(ACTION["inputs"])
     assert example["permissions"]["pull-requests"] == "write"
+
+
+@pytest.mark.parametrize("page", ["gate", "publishing"])
+def test_workflows_in_the_docs_are_yaml_and_keep_baselines_of_the_main_branch_only(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    (flow,) = (yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S))
+    if page == "gate":
+        job = flow["gate"]
+        assert job["artifacts"]["reports"]["junit"] == "gate/gate.xml"
+        assert [cache.get("policy") for cache in job["cache"]] == [None, "$BASELINE"]
+        policies = {rule["if"].partition(" ")[0]: rule["variables"]["BASELINE"] for rule in job["rules"]}
+        assert policies == {"$CI_PIPELINE_SOURCE": "pull", "$CI_COMMIT_BRANCH": "pull-push"}
 
 
 def run_step(name: str, folder: Path, tool: str, **inputs: str) -> tuple[int, list[str], str]:

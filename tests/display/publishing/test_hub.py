@@ -261,6 +261,8 @@ def test_the_command_writes_and_sends_only_on_request(hub: type[Hub], cli: Cli) 
         (["hub", "--to", "hf"], "not empty"),
         (["s", "--to", "site", "--upload", "org/ours"], "are of --to hf"),
         (["s", "--to", "hf", "--percent"], "--benchmark"),
+        (["s", "--to", "hf", "--source", "here"], "expected an address"),
+        (["s", "--to", "hf", *["--benchmark", "knn/a=org/birds:knn"] * 2], "named twice"),
         (["s", "--to", "hf", "--incomplete"], "ranks nothing"),
     ):
         code, _, err = cli("export", "results", *arguments)
