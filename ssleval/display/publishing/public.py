@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from ssleval.core.files import write_text_atomically
 from ssleval.core.text import public_names
 from ssleval.errors import DataError
 from ssleval.results import Result, leaderboard, matrix
@@ -56,7 +57,5 @@ def tables(ranked: Sequence[Board], found: Overall | None) -> dict[str, str]:
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
     """Write texts below ``folder``, each atomically."""
-    from ssleval.core.files import write_text_atomically
-
     for name, text in files.items():
         write_text_atomically(folder / name, text)
