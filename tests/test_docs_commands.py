@@ -47,6 +47,7 @@ NOT_RUN = {
     r"show train|.*--training": "needs a finished training; tests/display",
     r"show (?!train|scenes)": "needs published weights; tests/cli/test_cli_pictures.py",
     r"show scenes|export scenes": "renders for a minute; tests/datasets/scenes",
+    r"export results .*--to hf": "what is measured here is of a part of the images; tests/display/publishing",
     r"export checkpoint": "needs a finished training; tests/train",
     r"doctor ": "needs published weights; tests/checks",
     r"gate ": "measures a suite twice; tests/checks",

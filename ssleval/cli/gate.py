@@ -1,7 +1,10 @@
 """`ssleval gate`: may this checkpoint replace the last one?"""
 
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Option
@@ -34,6 +37,10 @@ def gate_(
         list[str] | None,
         Option(help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."),
     ] = None,
+    first_run: Annotated[
+        Literal["pass", "fail"],
+        Option("--first-run", help="No baseline yet: pass, and keep the candidate as the baseline, or fail."),
+    ] = "fail",
     seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = "auto",
@@ -71,13 +78,36 @@ def gate_(
     )  # fmt: skip
     data = DatasetOptions(data_root, cache=folder)
     sweep = Sweep("", suite=suite, key=key, limit=limit, options=data, card=card)
-    request = Gate(sweep, baseline, candidate, model, dict(map(_margin, margin or ())), seeds)
-    verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
+    with _errors_reported(suite, out):
+        margins = dict(map(_margin, margin or ()))
+        request = Gate(sweep, baseline, candidate, model, margins, seeds, first_run)
+        verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
     if current_shard().leads:
         typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)
         for path in write_reports(verdicts, suite, out) if out else ():
             say(f"wrote {path}")
     raise SystemExit(_EXIT[overall(verdicts)])
+
+
+@contextmanager
+def _errors_reported(suite: str, out: Path | None) -> Generator[None]:
+    """Write an error into the reports as well: a CI server that finds none shows those of the last run."""
+    from ssleval.checks.gate.reports import remove_reports, write_error
+
+    if out is None:
+        yield
+        return
+    remove_reports(out)
+    started = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        # A disk that is full says so itself.
+        with suppress(OSError):
+            for path in write_error(said, suite, out, time.perf_counter() - started):
+                say(f"wrote {path}")
+        raise
 
 
 def _margin(text: str) -> tuple[str, float]:

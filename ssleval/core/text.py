@@ -1,6 +1,9 @@
 """Words of messages that several rooms share."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 NOT_MEASURED = "not applicable: "
 """Begins a note on a requested measurement that is left out; ``--quiet`` shows such notes all the same."""
@@ -12,6 +15,29 @@ DECODING_LIMITS = "decoding is the limit: "
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return ``1 task``, ``2 tasks`` or ``1,000 tasks``; ``plural`` where it is not ``noun`` with an s."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+_FOLDERS = re.compile(
+    r"(?<![^\s:,=(\[{'\"])(?:~|[A-Za-z]:(?=[/\\]))?[/\\](?![/\\])(?:[^\s:,/\\]+[/\\])*(?=[\w.])"
+)
+"""The folders of an absolute path; the two strokes of an address on the web begin none."""
+
+
+def without_folders(text: str) -> str:
+    """Return the text with only the last part of every absolute path."""
+    return _FOLDERS.sub("", text)
+
+
+def public_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a name without absolute paths for every name; those that would be alike get a digest."""
+    short = {name: without_folders(name) for name in names}
+    alike = Counter(short.values())
+    return {
+        name: public
+        if alike[public] == 1
+        else f"{public}#{sha256(name.encode(errors='replace')).hexdigest()[:4]}"
+        for name, public in short.items()
+    }
 
 
 def some(names: Sequence[object], most: int = 5) -> str:

@@ -1,1 +1,1 @@
-"""What people look at: the report of results, pictures of what a model sees."""
+"""What people look at: the report of results, what is published, pictures of what a model sees."""

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -251,3 +252,78 @@ def test_a_missing_file_is_no_unknown_model(side: str, name: str, tmp_path: Path
     asked = Asked(Sweep("", suite="smoke"), sides["baseline"], sides["candidate"])
     with pytest.raises(UnknownNameError, match=f"no such file or folder: {name}"):
         run_gate(asked, Context(cache=tmp_path), tmp_path / "results", note=lambda _: None)
+
+
+def test_a_missing_baseline_fails_and_the_line_and_the_reports_say_what_to_do(gate: Gate) -> None:
+    code, _, err = gate("--candidate", "model.py:base", baseline="./main")
+    assert (code, "--first-run pass" in err) == (2, True), err
+    assert "--first-run pass" in error_of(gate)
+    assert "could not judge" in (gate.cli.folder / "gate" / "gate.md").read_text()
+    assert not (gate.cli.folder / "results").exists(), "nothing is measured"
+
+
+def error_of(gate: Gate) -> str:
+    """Return the message of the one error in the JUnit report, which the other reports state as well."""
+    (suite,) = check_junit((gate.cli.folder / "gate" / "gate.xml").read_text())
+    error = suite[0].find("error")
+    assert error is not None
+    written = json.loads((gate.cli.folder / "gate" / "gate.json").read_text())
+    assert (written["outcome"], written["reason"]) == ("error", error.get("message"))
+    return written["reason"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_first_run_that_passes_makes_the_candidate_the_baseline_of_the_next(
+    gate: Gate, exists: bool
+) -> None:
+    if exists:
+        (gate.cli.folder / "main").mkdir()
+    first = ("--first-run", "pass", "--limit", "100")
+    code, out, _ = gate("--candidate", "model.py:base", *first, baseline="./main")
+    assert code == 0
+    assert "### Gate: ✅ pass, with nothing to compare with" in out
+    assert "first run: the candidate's results are the baseline from now on" in out
+    assert "[" not in out.splitlines()[-1], "a gain over itself is none"
+    assert json.loads((gate.cli.folder / "gate" / "gate.json").read_text())["first_run"] is True
+    assert gate.report()["outcome"] == "pass"
+    (suite,) = check_junit((gate.cli.folder / "gate" / "gate.xml").read_text())
+    (said,) = suite[0]
+    assert (said.tag, "first run" in str(said.text)) == ("system-out", True)
+    recorded = {path.name: path.read_bytes() for path in (gate.cli.folder / "main").iterdir()}
+    assert {Path(name).suffix for name in recorded} == {".json", ".arrow"}
+    assert gate("--candidate", "model.py:noisy", *first, baseline="./main")[0] == 1
+    assert gate("--candidate", "model.py:base", *first, baseline="./main")[0] == 0
+    assert gate.report()["reason"] == "the same weights under the same protocol"
+    assert recorded == {path.name: path.read_bytes() for path in (gate.cli.folder / "main").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "words"),
+    [("old/baseline.json", "is a file; name a folder"), ("teachr.pth", "is a file"), ("mian", "mian")],
+)
+def test_a_first_run_records_only_results_and_only_where_a_path_is_named(
+    gate: Gate, baseline: str, words: str
+) -> None:
+    code, _, err = gate("--candidate", "model.py:base", "--first-run", "pass", baseline=baseline)
+    assert (code, words in err) == (2, True), err
+    assert not (gate.cli.folder / "results").exists()
+
+
+def test_times_are_those_of_this_run(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 1000, 7))
+    monkeypatch.setattr(
+        "ssleval.checks.gate.measuring.time", SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    )
+    gate("--candidate", "model.py:nudged", "--limit", "40")
+    (suite,) = check_junit((gate.cli.folder / "gate" / "gate.xml").read_text())
+    # Seven seconds for either side.
+    assert [suite.get("time"), suite[0].get("time")] == ["14.000", "14.000"]
+
+
+def test_of_absolute_paths_a_comment_shows_the_last_part(gate: Gate) -> None:
+    folder = gate.cli.folder
+    code, _, _ = gate("--candidate", str(folder / "no.pth"), baseline=str(folder / "none"))
+    assert code == 2
+    text = (folder / "gate" / "gate.md").read_text()
+    assert str(folder) not in text
+    assert ": none" in text

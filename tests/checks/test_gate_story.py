@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from junitparser import Failure, JUnitXml, Skipped, TestCase
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase
 from safetensors.torch import load_file
 
 from ssleval.backbones.weights.weightfile import read_card, read_config, write_weights
@@ -83,8 +83,14 @@ def test_a_broken_checkpoint_fails_an_equal_one_passes_and_few_images_leave_it_o
 def test_a_candidate_that_sees_nothing_is_refused(story: Story) -> None:
     blind = story.candidate("blind", lost="patch_embed")
     code, _, err = story.cli(
-        "gate", "--suite", "suite.yaml", "--baseline", story.baseline, "--candidate", blind, "--quiet"
+        *("gate", "--suite", "suite.yaml", "--baseline", story.baseline, "--candidate", blind),
+        *("--out", "gate", "--quiet"),
     )
     assert code == 2
     assert "its weights are constant" in err
+    parsed = JUnitXml.fromfile(str(story.cli.folder / "gate" / "gate.xml"))
+    ((case,),) = list(parsed)
+    (found,) = case.result
+    assert isinstance(found, Error)
+    assert (parsed.errors, "its weights are constant" in str(found.message)) == (1, True)
     assert "patch_embed.proj.weight" in err

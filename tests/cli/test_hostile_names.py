@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 from junitparser import JUnitXml
 from typer.testing import CliRunner
 
@@ -24,6 +25,9 @@ from ssleval.cli import options, run, tables, verify
 from ssleval.cli.app import app
 from ssleval.core import Samples, digest
 from ssleval.core.escape import visible
+from ssleval.core.text import without_folders
+from ssleval.display.publishing.hub import hub_files
+from ssleval.display.publishing.public import public_boards
 from ssleval.display.report import write_report
 from ssleval.display.training_curves import draw_curves
 from ssleval.features import progress
@@ -95,8 +99,22 @@ def test_markdown_tables_have_the_columns_and_names_they_should(results: Path) -
     table = compare.markdown(compare.compare([first], [second]), first.model, second.model)
     assert [row[:2] for row in ruled(table)] == [[visible(f"{EVIL}/{EVIL}"), visible(EVIL)]]
     gate = reports.markdown([verdict()])
-    assert [row[1:3] for row in ruled(gate)] == [[visible(f"{EVIL}/{EVIL}"), visible(EVIL)]]
-    for text in (board, table, gate):
+    # For a pull request: what looks like an absolute path loses its folders.
+    public = without_folders(f"{EVIL}/{EVIL}")
+    assert [row[1:3] for row in ruled(gate)] == [[visible(public), visible(EVIL)]]
+    several = matrix.markdown(overall(boards([first, second])))
+    assert {row[0] for row in ruled(several.split("\n\n")[0])} >= {
+        visible(f"{EVIL}{n}{precision}") for n in range(2)
+    }
+    cards = hub_files(public_boards([first, second]), {}, note=print)
+    assert len(cards) == 2
+    for title, files in cards.items():
+        (row,) = ruled(files["README.md"])
+        assert row[2].startswith(visible(EVIL))
+        (found,) = ModelCard(files["README.md"]).data.to_dict()["model-index"]
+        assert found["name"] == visible(title)
+    shown = [ModelCard(files["README.md"]).text for files in cards.values()]
+    for text in (board, table, gate, several, *shown):
         assert_harmless(text)
         assert "<script" not in text
         assert "](" not in text.replace("\\](", "")
@@ -230,8 +248,8 @@ def _calls(name: str) -> set[str]:
 
 
 def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
-    results = {f"results/{name}.py" for name in ("leaderboard", "compare", "matrix")}
-    tables_of_text = {*results, "checks/gate/reports.py"}
+    tables_of_text = {f"results/{name}.py" for name in ("leaderboard", "compare", "matrix")}
+    tables_of_text |= {"checks/gate/reports.py", "display/publishing/hub.py"}
     commands = {f"cli/{name}.py" for name in ("options", "app", "leaderboard", "compare", "gate")}
     assert _calls("echo") == commands
     assert _calls("writerows") == {"results/leaderboard.py"}

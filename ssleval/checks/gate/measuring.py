@@ -1,16 +1,18 @@
 """Measure baseline and candidate with one suite; only what is not stored yet is computed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
 from ssleval.backbones.weights.weightfile import describes_itself
 from ssleval.backbones.zoo import find_card
+from ssleval.checks.gate.firstrun import is_missing, recorded, refuse_unrecordable
 from ssleval.checks.gate.verdicts import Verdict, judge
 from ssleval.core import Context
 from ssleval.core.devices import place
@@ -27,6 +29,8 @@ from ssleval.run.jobs import Job
 from ssleval.run.measure import Note, measure, silent
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
+
+FirstRun: TypeAlias = Literal["pass", "fail"]
 
 _Seeds = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -48,13 +52,16 @@ class Gate:
     """By ``task`` or ``task/dataset``; they take precedence over those of the suite."""
     seeds: int = 3
     """Probe seeds of every task that has any."""
+    first_run: FirstRun = "fail"
+    """Whether a candidate passes, and is recorded as the baseline, where there is no baseline yet."""
 
 
 def run_gate(gate: Gate, context: Context, folder: Path, *, note: Note) -> list[Verdict]:
     """Return a verdict for every task of the suite.
 
     Raises:
-        SslevalError: a name, margin or file that the caller can correct; a baseline that lacks results.
+        SslevalError: a name, margin or file that the caller can correct; a baseline that lacks results, or is
+            missing while ``first_run`` is ``fail``.
     """
     if gate.suite.suite is None:
         raise ConfigError("gate: no suite; name one, such as ci")
@@ -71,9 +78,11 @@ def _verdicts(
     shard = current_shard()
     context = replace(context, device=local_device(context.device))
     margins = _margins(gate, suite)
-    # The first process alone reads and writes results, which need not be on the machines of the others.
-    stored, file = shard.from_leader("baseline", lambda: _is_stored(gate.baseline)), Path(gate.candidate)
+    file = Path(gate.candidate)
     is_weights = file.is_file() and bool(gate.architecture or not describes_itself(file))
+    # The first process alone reads and writes results, which need not be on the machines of the others.
+    is_first = shard.from_leader("first run", lambda: _is_first(gate, is_weights=is_weights))
+    stored = is_first or shard.from_leader("baseline", lambda: _is_stored(gate.baseline))
     # Before the baseline is measured, which may take hours.
     for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
         for one in models(replace(gate.suite, models=name)):
@@ -82,19 +91,52 @@ def _verdicts(
     groups = jobs_of(gate.suite).applicable(note)
     if where := place(context.device, int(context.num_workers)):
         note(where)
-    measured = partial(_measured, gate, groups, context, folder, note)
-    if stored:
+    spent: dict[str, float] = {}
+    measured = partial(_measured, gate, groups, context, folder, note, spent)
+    baseline: list[Result] = []
+    if stored and not is_first:
         baseline = shard.from_leader("results", lambda: stored_results(gate.baseline, folder))
-    else:
+    elif not is_first:
         baseline = measured({}, gate.baseline)
     if is_weights:
         candidate = measured(gate.suite.card, gate.architecture or baseline[0].model, file)
     else:
         candidate = measured(gate.suite.card, gate.candidate)
+    if is_first:
+        pairs = pairings(candidate, candidate)
+        return shard.from_leader(
+            "baseline", lambda: _timed(recorded(pairs, gate.baseline, margins, note), pairs, spent)
+        )
     _check_candidate(suite, baseline, candidate)
     pairs = pairings(baseline, candidate)
     _check_baseline(pairs, candidate, stored=stored)
-    return shard.from_leader("verdicts", lambda: judge(pairs, margins))
+    return shard.from_leader("verdicts", lambda: _timed(judge(pairs, margins), pairs, spent))
+
+
+def _is_first(gate: Gate, *, is_weights: bool) -> bool:
+    """Return whether there is no baseline yet; refuse that where it does not pass or cannot be recorded."""
+    if not is_missing(gate.baseline):
+        return False
+    if gate.first_run == "fail":
+        raise UnknownNameError(
+            f"gate: no such file or folder: {gate.baseline} (the baseline); name one, or, on the first "
+            "run, let the candidate become the baseline by --first-run pass"
+        )
+    refuse_unrecordable(gate.baseline)
+    if is_weights and not gate.architecture:
+        raise ConfigError(f"gate: no baseline yet; name the architecture of {gate.candidate} by --model")
+    return True
+
+
+def _timed(
+    verdicts: Sequence[Verdict], pairs: Sequence[Pairing], spent: Mapping[str, float]
+) -> list[Verdict]:
+    """Return the verdicts with the seconds that the results of their pairs took, by key."""
+    keys = [{result.key for result in (*pair.first, *pair.second)} for pair in pairs]
+    return [
+        replace(verdict, seconds=round(sum(spent.get(key, 0.0) for key in own), 3))
+        for verdict, own in zip(verdicts, keys, strict=True)
+    ]
 
 
 def _is_stored(baseline: str) -> bool:
@@ -125,6 +167,7 @@ def _measured(
     context: Context,
     folder: Path,
     note: Note,
+    spent: dict[str, float],
     card: Mapping[str, Any],
     name: str,
     checkpoint: Path | None = None,
@@ -141,8 +184,13 @@ def _measured(
         jobs = [job for job in group if seed == context.seed or job.task.seeded]
         if not jobs:
             continue
+        started = time.perf_counter()
         try:
-            results += measure(backbone, jobs, replace(context, seed=seed), folder, note=note)
+            for result in measure(backbone, jobs, replace(context, seed=seed), folder, note=note):
+                results.append(result)
+                # A pass that several tasks share is the time of the first.
+                spent[result.key] = spent.get(result.key, 0.0) + time.perf_counter() - started
+                started = time.perf_counter()
         except NotApplicableError as error:
             note(f"{NOT_MEASURED}{error}")
     if not results:

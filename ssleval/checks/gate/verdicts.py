@@ -19,6 +19,8 @@ from ssleval.results.compare import Pairing, paired_difference, unlike_precision
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
+FIRST_RUN = "first run"
+"""Begins the reason of a pass without a baseline."""
 DEFAULT_MARGIN = 0.01
 """One point, for metrics that are fractions."""
 _LEVEL = 0.05
@@ -47,6 +49,13 @@ class Verdict:
     """Of the test for being worse by more than the margin, corrected over tasks; small means it is worse."""
     outcome: Outcome
     reason: str
+    seconds: float = 0.0
+    """What measuring both sides took this time; what was stored before takes next to nothing."""
+
+    @property
+    def is_first(self) -> bool:
+        """Return whether there was no baseline, so that the candidate is compared with itself."""
+        return self.reason.startswith(FIRST_RUN)
 
     @property
     def name(self) -> str:
