@@ -18,15 +18,15 @@ demo: .venv/installed  ## k-NN of the embedded checkpoint and of two floors, wit
 	$(BIN)/ssleval run --model pixels,random:dino_scenes,dino_scenes --task knn --set knn.preprocessing=card --results $(DEMO)
 	$(BIN)/ssleval leaderboard $(DEMO) --out $(DEMO)
 
-test: .venv/installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2  # one thread for each of the two workers
+test: .venv/installed  ## the test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow'  # one thread for each of the two workers
 
 check: .venv/installed  ## what CI runs: format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(MAKE) test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 format: .venv/installed  ## what you run first
 	$(BIN)/ruff format .
