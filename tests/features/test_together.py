@@ -98,10 +98,10 @@ def test_models_of_one_geometry_share_what_is_decoded_and_store_what_they_store_
     assert watched.decoded == dict.fromkeys(range(IMAGES), 1)
     # What one model sees alone is left to it.
     assert [len(source.counts) for source in sources] == [1, 1, 0]
-    for source in sources:
-        calls = len(source.backbone.calls)  # pyright: ignore[reportAttributeAccessIssue]
+    for model, source in zip(models, sources, strict=True):
+        calls = len(model.calls)
         source.prepare([one])
-        assert (len(source.backbone.calls) > calls) == (source is sources[2])  # pyright: ignore[reportAttributeAccessIssue]
+        assert (len(model.calls) > calls) == (model is models[2])
     assert stores(tmp_path / "together") == alone(tmp_path / "alone", models)
 
 
