@@ -101,9 +101,7 @@ def swept(folder: Path, at_once: int, *, names: Sequence[str] = NAMES, **more: A
         models_at_once=at_once,
     )
     context = Context("cpu", batch_size=8, num_workers=0, cache=folder / "cache", progress=False)
-    return [
-        said(one) for one in sweep(asked, context, folder / "results", **{"note": lambda _: None, **more})
-    ]
+    return [said(one) for one in sweep(asked, context, folder / "results", **{**QUIET, **more})]
 
 
 def stored(folder: Path) -> dict[str, bytes]:
