@@ -31,13 +31,13 @@ BAR = 1.60
 
 
 class Narrow(Backbone):
-    """A vision transformer of two blocks and 64 channels, with random weights."""
+    """A vision transformer of one block and 64 channels, with random weights."""
 
     def __init__(self, card: BackboneCard) -> None:
         super().__init__(card, num_blocks=1)
         torch.manual_seed(int(card.arch))
         self.model: nn.Module = timm.create_model(
-            "vit_tiny_patch16_224", num_classes=0, embed_dim=64, depth=2, num_heads=2, patch_size=32
+            "vit_tiny_patch16_224", num_classes=0, embed_dim=64, depth=1, num_heads=2, patch_size=32
         )
 
     def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:  # noqa: ARG002

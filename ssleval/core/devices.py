@@ -78,13 +78,19 @@ def free_memory(device: str) -> int:
 
 
 def _memory_left(groups: Path) -> int:
-    """Return the bytes below the limit of the container, by control groups of version 2 or 1."""
-    for limit, used in (
-        (groups / "memory.max", groups / "memory.current"),
-        (groups / "memory/memory.limit_in_bytes", groups / "memory/memory.usage_in_bytes"),
+    """Return the bytes below the limit of the container, by control groups of version 2 or 1.
+
+    Files that are only kept in memory count as free: they give way.
+    """
+    for folder, limit, used, kept in (
+        (groups, "memory.max", "memory.current", "inactive_file"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         with suppress(OSError, ValueError):
-            return max(0, int(limit.read_text()) - int(used.read_text()))
+            most, taken = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            files = dict(line.split() for line in lines).get(kept, "0")
+            return max(0, most - taken + int(files))
     return sys.maxsize
 
 

@@ -1,6 +1,7 @@
 """Devices and decoding processes that choose themselves; accelerators are stand-ins."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -120,3 +121,32 @@ def test_results_and_keys_do_not_name_the_workers() -> None:
     assert Context(device="cpu", num_workers=2).recorded() == Context(device="cpu", num_workers=0).recorded()
     assert Context(pixels="fast").recorded() == {**Context().recorded(), "pixels": "fast"}
     assert "pixels" not in Context().recorded()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, sys.maxsize),
+        ({"memory.max": "max\n", "memory.current": "7\n", "memory.stat": "inactive_file 3\n"}, sys.maxsize),
+        (
+            {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 1\ninactive_file 30\n"},
+            330,
+        ),
+        ({"memory.max": "1000\n", "memory.current": "1700\n", "memory.stat": "anon 1\n"}, 0),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000\n",
+                "memory/memory.usage_in_bytes": "900\n",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+            },
+            150,
+        ),
+    ],
+)
+def test_a_container_takes_no_more_memory_than_its_limit(
+    files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert module._memory_left(tmp_path) == expected

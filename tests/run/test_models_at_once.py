@@ -14,10 +14,12 @@ from ssleval.core import BackboneCard, Context
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.devices import free_memory
 from ssleval.errors import SslevalError, WeightsError
-from ssleval.features import decode
+from ssleval.features import current_shard, decode
 from ssleval.features.shard import Shard
 from ssleval.results import Result
 from ssleval.run import memory
+from ssleval.run import sweep as sweeping
+from ssleval.run.measure import silent
 from ssleval.run.memory import MOST, has_room
 from ssleval.run.sweep import Sweep, sweep
 from tests.features.rank_threads import in_ranks
@@ -64,6 +66,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
 
 
 backbones.register("shared")(Loader(_card, _build))
+QUIET: dict[str, Any] = {"note": silent}
 NAMES = ("a", "absent", "b", "odd", "broken", "c")
 
 
@@ -98,10 +101,7 @@ def swept(folder: Path, at_once: int, *, names: Sequence[str] = NAMES, **more: A
         models_at_once=at_once,
     )
     context = Context("cpu", batch_size=8, num_workers=0, cache=folder / "cache", progress=False)
-    more = {"note": lambda _: None, **more}  # pyright: ignore[reportUnknownLambdaType]
-    return [
-        said(one) for one in sweep(asked, context, folder / "results", **{"note": lambda _: None, **more})
-    ]
+    return [said(one) for one in sweep(asked, context, folder / "results", **{**QUIET, **more})]
 
 
 def stored(folder: Path) -> dict[str, bytes]:
@@ -109,19 +109,29 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def test_outcomes_and_features_are_those_of_one_model_at_a_time(
-    tmp_path: Path, decoded: Counter[tuple[int, int, int]]
+    tmp_path: Path, decoded: Counter[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sizes: list[int] = []
+    plan = sweeping._plan
+
+    def sized(loaded: Any, *rest: Any) -> None:
+        sizes.append(len(loaded))
+        plan(loaded, *rest)
+
+    monkeypatch.setattr(sweeping, "_plan", sized)
     alone = swept(tmp_path / "one", 1)
     # What comes after an error may find its model in the traceback.
     assert LOADED[:3] == [1, 1, 1]
     singly = decoded.total()
     expected = ["shared:a", "WeightsError", "shared:b", "ConfigError", "ContractError", "shared:c"]
     assert [line[0] for line in alone] == expected
-    for at_once, most in ((2, 2), (0, 5)):
-        LOADED.clear()
+    # One that cannot be loaded takes no place.
+    assert sizes == [1, 2, 1, 1, 1]
+    for at_once, expected_sizes in ((2, [3, 2, 1]), (0, [6])):
+        sizes.clear()
         decoded.clear()
         assert swept(tmp_path / str(at_once), at_once) == alone
-        assert max(LOADED) == most
+        assert sizes == expected_sizes
         # A model that breaks on the first split may have begun the second.
         assert stored(tmp_path / "one").items() <= stored(tmp_path / str(at_once)).items()
         assert decoded.total() < singly
@@ -170,13 +180,19 @@ def test_ranks_yield_what_one_process_does(tmp_path: Path) -> None:
 def test_a_model_joins_where_a_quarter_of_the_free_memory_holds_it(
     monkeypatch: pytest.MonkeyPatch, name: str, loaded: int, stated: int, free: int, expected: bool
 ) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda _: free)
+    def left(device: str) -> int:
+        return free
+
+    monkeypatch.setattr(memory, "free_memory", left)
     assert has_room(name, [Shared(_card("a"))] * loaded, stated, "cpu") is expected
 
 
 def test_ranks_agree_on_how_many_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(shard: Shard) -> bool:
-        monkeypatch.setattr(memory, "free_memory", lambda _: 0 if shard.rank else 1 << 40)
+        def free(device: str) -> int:
+            return 0 if current_shard().rank else 1 << 40
+
+        monkeypatch.setattr(memory, "free_memory", free)
         return has_room("random:vit_tiny", [Shared(_card("a"))], 0, "cpu")
 
     assert in_ranks(2, work) == [False, False]
