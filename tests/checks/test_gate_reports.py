@@ -52,7 +52,11 @@ def test_a_junit_report_counts_its_cases_and_gives_reasons() -> None:
     for element in (root, suite):
         counts = [element.get(name) for name in ("tests", "failures", "errors", "skipped")]
         assert counts == ["5", "3", "0", "1"]
-    assert [[child.tag for child in case] for case in suite] == [[], ["skipped"], *[["failure"]] * 3]
+    assert [[child.tag for child in case] for case in suite] == [
+        ["system-out"],
+        ["skipped"],
+        *[["failure"]] * 3,
+    ]
     assert [case.get("name") for case in suite] == ["digits top1", "scenes top1", *["digits rmse"] * 3]
     assert suite[1][0].get("message") == "better by 1.23 [-0.40, 2.87], margin 2.00: few images"
     assert suite[2][0].text == "better by 0.0123 [-0.0040, 0.0287], margin 0.0300: worse"
@@ -65,6 +69,7 @@ def test_reports_are_written_where_asked_and_named(tmp_path: Path) -> None:
     assert texts[0] == markdown([PASS, FAIL])
     assert json.loads(texts[1]) == {
         "outcome": "fail",
+        "first_run": False,
         "tasks": [json.loads(json.dumps(one.to_dict())) for one in (PASS, FAIL)],
     }
     assert texts[2].count("<?xml") == 1
