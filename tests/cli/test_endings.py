@@ -27,6 +27,7 @@ COMMANDS: dict[str, Any] = dict(leaves())
 NEEDED = {
     "run": ["--model", "pixels"],
     "doctor": ["pixels"],
+    "features": ["--model", "pixels", "--out", "out.npz"],
     "compare": ["a", "b"],
     "gate": ["--suite", "ci", "--baseline", "pixels", "--candidate", "pixels"],
     "train": ["--out", "out"],
@@ -35,6 +36,7 @@ NEEDED = {
     "ls": ["models"],
     "export checkpoint": ["last.pt", "--out", "out.pth"],
     "export scenes": ["out"],
+    "export results": ["out", "--to", "csv"],
     "cache prune": ["--max-size", "0"],
     "datasets check": ["digits"],
 }
