@@ -130,6 +130,8 @@ class Consumer:
         self.done = Extracted()
         self.error: SslevalError | None = None
         """Why it takes no more batches."""
+        self._refused = False
+        """Whether a batch could not be written, after which none is."""
         self._files = ExitStack()
 
     def open(self) -> None:
@@ -176,11 +178,14 @@ class Consumer:
         named: Mapping[Column, Tensor | None],
         part: Extracted,
     ) -> None:
-        if self.error is not None:
+        # An error of a later batch does not stop this one.
+        if self._refused:
             return
+        self._refused = True
         with self._noting():
             write = partial(_write, self._writer, self.stored, decoded, named, self.pass_.split)
             self.done += replace(part, computed=pace.count(begun, write))
+            self._refused = False
 
     @contextmanager
     def _noting(self) -> Generator[None]:

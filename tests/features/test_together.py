@@ -19,6 +19,7 @@ from ssleval.core.backbone import Features
 from ssleval.errors import ContractError, DataError, SslevalError
 from ssleval.features import FeatureSource, prepare_together
 from ssleval.features import cache as caching
+from ssleval.features import extract as extracting
 from ssleval.features.shard import Shard
 from tests.features.feature_fakes import (
     CARD,
@@ -180,6 +181,23 @@ def test_a_model_that_is_half_done_goes_on_where_it_was(tmp_path: Path, readouts
     for mine, theirs in zip(sources, whole, strict=True):
         table, other = mine.load(one), theirs.load(one)
         assert all(table[name].tobytes() == other[name].tobytes() for name in readouts)
+
+
+def test_batches_before_an_error_are_written_however_long_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = extracting._write
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.05)
+        write(*arguments)
+
+    monkeypatch.setattr(extracting, "_write", slow)
+    with pytest.raises(ContractError, match="killed"):
+        FeatureSource(Ending(ContractError("killed")), context_of(tmp_path)).prepare([request(Watched())])
+    source = FeatureSource(Ending(), context_of(tmp_path))
+    source.prepare([request(Watched())])
+    assert [count.images for count in source.counts.values()] == [IMAGES - 2 * BATCH]
 
 
 def test_a_pass_that_began_with_other_batches_keeps_them(tmp_path: Path) -> None:
