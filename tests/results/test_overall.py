@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ssleval.cli.app import app
 from ssleval.core import Metric, Samples, digest
-from ssleval.core.task import tasks
+from ssleval.core.registry import summaries
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
@@ -112,7 +112,7 @@ def test_families_are_ranked_apart(over: Over) -> None:
 
 
 def test_every_task_belongs_to_a_family() -> None:
-    assert set(tasks) == set(FAMILIES)
+    assert set(summaries("ssleval.tasks")) == set(FAMILIES)
 
 
 def test_a_model_that_lacks_a_board_is_not_ranked_unless_asked(over: Over) -> None:
