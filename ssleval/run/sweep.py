@@ -100,9 +100,9 @@ def sweep(
     shard = current_shard()
     note = note if shard.leads else silent
     with shard.agreed("sweep"):
+        asked_for = {**asked.compared(), "models": models(asked), **context.recorded(), "force": force}
+        shard.same("options", asked_for)
         every = jobs_by_model(asked, note)
-        names = [name for name, _ in every]
-        shard.same("options", {**asked.compared(), "models": names, **context.recorded(), "force": force})
         # What several datasets share is extracted anew once.
         since = shard.from_leader("beginning", time.time) if force else 0.0
         context = replace(context, device=local_device(context.device), since=since)
