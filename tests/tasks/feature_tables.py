@@ -73,7 +73,7 @@ class Tables:
 def same_in_ranks(measure: Callable[[], Samples], monkeypatch: pytest.MonkeyPatch, world: int = 3) -> None:
     """Show that several ranks get the samples of one, to the bit, and each runs the model on a part."""
     calls: list[int] = []
-    for name in ("forward", "forward_pixels", "pixels_on_device"):
+    for name in ("forward", "forward_pixels", "on_device"):
         monkeypatch.setattr(live, name, _noted(getattr(live, name), calls))
     alone = measure()
     whole = len(calls)
