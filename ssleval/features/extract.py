@@ -1,7 +1,7 @@
 """The one pass: decode, resize, forward, read out, store. Every readout of a batch comes from it."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -18,13 +18,14 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.memorypass import AnyPass, MemoryPass
 from ssleval.features.pace import Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
-from ssleval.features.store import Column, StoredPass, Writer
+from ssleval.features.store import Column, Writer
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,7 +117,12 @@ def choose_batch_size(
 
 
 def extract(
-    backbone: Backbone, pass_: Pass, stored: StoredPass | Part, context: Context, shard: Shard
+    backbone: Backbone,
+    pass_: Pass,
+    stored: AnyPass | Part,
+    context: Context,
+    shard: Shard,
+    decode: Callable[[Decoder, Sequence[int], Context], Iterable[Decoded]] = decoded_batches,
 ) -> Extracted:
     """Extract this process's share of what ``stored`` still lacks of a pass, whose columns must be allocated.
 
@@ -139,7 +145,7 @@ def extract(
         progress(label, share, share - images, show=show) as advance,
         one_behind() as later,
     ):
-        for decoded in pace.timed(decoded_batches(decoder, batches, context), context):
+        for decoded in pace.timed(decode(decoder, batches, context), context):
             _refuse_corrupt(decoded, context)
             wanted = [readout for readout in columns if decoded.batch in pending[readout]]
             begun = time.perf_counter()
@@ -172,8 +178,8 @@ def _features(
 
 
 def _write(
-    writer: Writer | PartWriter,
-    stored: StoredPass | Part,
+    writer: Writer | PartWriter | MemoryPass,
+    stored: AnyPass | Part,
     decoded: Decoded,
     features: Mapping[Column, Tensor | None],
     split: Split,

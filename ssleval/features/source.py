@@ -32,6 +32,7 @@ from ssleval.features import cache, parts
 from ssleval.features.extract import Extracted, choose_batch_size, extract
 from ssleval.features.flops import forward_flops
 from ssleval.features.identity import fingerprints_of, model_identity
+from ssleval.features.memorypass import AnyPass
 from ssleval.features.parts import Part
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
@@ -156,7 +157,7 @@ class FeatureSource:
             self.prepare([request])
         self._confirm(pass_, Shard())
         stored, columns, split = self._stored(pass_), pass_.columns(self.backbone), pass_.split
-        cache.touch(stored)
+        stored.touch()
         valid = stored.valid()
         rows = np.flatnonzero(valid)
         arrays = {
@@ -274,10 +275,10 @@ class FeatureSource:
     def _folder(self, pass_: Pass) -> Path:
         return cache.folder_of(self.context.cache, pass_.key)
 
-    def _open(self, pass_: Pass) -> StoredPass | None:
+    def _open(self, pass_: Pass) -> AnyPass | None:
         return StoredPass.open(self._folder(pass_))
 
-    def _recent(self, pass_: Pass) -> StoredPass | None:
+    def _recent(self, pass_: Pass) -> AnyPass | None:
         """Return the pass on disk, unless it is older than this run may use, or its age cannot be read."""
         try:
             stored = self._open(pass_)
@@ -287,13 +288,13 @@ class FeatureSource:
             raise
         return None if stored is None or stored.created < self.context.since else stored
 
-    def _stored(self, pass_: Pass) -> StoredPass:
+    def _stored(self, pass_: Pass) -> AnyPass:
         stored = self._open(pass_)
         if stored is None:
             raise DataError(f"{pass_.label}: its features were removed while in use; run again")
         return stored
 
-    def _lacks(self, stored: StoredPass, pass_: Pass) -> bool:
+    def _lacks(self, stored: AnyPass, pass_: Pass) -> bool:
         return any(stored.pending(column) for column in pass_.columns(self.backbone).values())
 
     def _is_complete(self, pass_: Pass) -> bool:
@@ -355,7 +356,7 @@ class FeatureSource:
     def _begin(self, pass_: Pass) -> StoredPass:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
         size, stored = self.context.batch_size, self._recent(pass_)
-        if stored is None:
+        if not isinstance(stored, StoredPass):
             stored = StoredPass.begin(self._folder(pass_), self._description(pass_))
         elif size not in {0, stored.batch_size} and self._lacks(stored, pass_):
             print(  # noqa: T201

@@ -43,6 +43,7 @@ from ssleval.run.suites import Measurement
 
 Note: TypeAlias = Callable[[str], None]
 """Takes what is said to people beside the results."""
+SourceOf: TypeAlias = Callable[[Backbone, Context], FeatureSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,7 @@ def evaluate(
     context = context or Context()
     with current_shard().agreed("evaluate"):
         context = replace(context, device=local_device(context.device))
-        names = [tasks] if isinstance(tasks, str) else list(tasks)
-        lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
-        opened = open_dataset(dataset, options or DatasetOptions())
-        opened = opened if limit is None else opened.limited(limit)
-        jobs, errors = make_jobs(lines, lambda _: opened, limit)
-        for error in errors:
-            if not jobs or not isinstance(error, NotApplicableError):
-                raise error
+        jobs = jobs_on(dataset, tasks, settings or {}, limit, options or DatasetOptions())
         if isinstance(model, str):
             backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
         elif checkpoint is not None or card:
@@ -125,6 +119,25 @@ def evaluate(
         return list(measure(backbone, jobs, context, folder, force=force))
 
 
+def jobs_on(
+    dataset: str,
+    tasks: str | Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    limit: int | None,
+    options: DatasetOptions,
+) -> list[Job]:
+    """Return the jobs of some tasks on one dataset, all arguments as in `evaluate`."""
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings)
+    opened = open_dataset(dataset, options)
+    opened = opened if limit is None else opened.limited(limit)
+    jobs, errors = make_jobs(lines, lambda _: opened, limit)
+    for error in errors:
+        if not jobs or not isinstance(error, NotApplicableError):
+            raise error
+    return jobs
+
+
 def measure(
     backbone: Backbone,
     jobs: Sequence[Job],
@@ -133,9 +146,12 @@ def measure(
     *,
     force: bool = False,
     note: Note = silent,
+    source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result]:
     """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
-    for outcome in outcomes(backbone, jobs, context, folder, force=force, note=note, spare=False):
+    for outcome in outcomes(
+        backbone, jobs, context, folder, force=force, note=note, spare=False, source_of=source_of
+    ):
         if isinstance(outcome, SslevalError):
             raise outcome
         yield outcome
@@ -151,26 +167,28 @@ def outcomes(
     note: Note,
     spare: bool = True,
     named: bool = False,
+    source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result | SslevalError]:
     """Yield the result of every job, in order, or its error; what is stored already is read back.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records; in a task
     that runs the model itself all take part. All yield the same. A job that has no meaning for the model is
     skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
-    with the other jobs where images of one cannot be read.
+    with the other jobs where images of one cannot be read. ``source_of`` makes what features come from.
     """
     shard, model = current_shard(), backbone.card.name
     if force and not context.since:
         # One time for all: clocks of machines differ.
         context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
     for own, group in by_precision(jobs, context):
-        yield from _outcomes(backbone, group, own, folder, force=force, note=note, spare=spare, named=named)
+        with shard.agreed(f"identity of {model}"):
+            source = source_of(backbone, own)
+        yield from _outcomes(source, group, folder, force=force, note=note, spare=spare, named=named)
 
 
 def _outcomes(
-    backbone: Backbone,
+    source: FeatureSource,
     jobs: Sequence[Job],
-    context: Context,
     folder: Path | None,
     *,
     force: bool,
@@ -178,9 +196,7 @@ def _outcomes(
     spare: bool,
     named: bool,
 ) -> Iterator[Result | SslevalError]:
-    shard, model = current_shard(), backbone.card.name
-    with shard.agreed(f"identity of {model}"):
-        source = FeatureSource(backbone, context)
+    shard, model = current_shard(), source.backbone.card.name
     plans, errors = plan_all(source, jobs, note, named=named)
     yield from errors
     done = shard.from_leader(
@@ -198,7 +214,7 @@ def _outcomes(
     if source.counts:
         total = sum(source.counts.values(), Extracted())
         note(
-            f"{backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
+            f"{model}: {total.images:,} images in {total.forwards:,} forward passes, "
             f"for {counted(len(left), 'task')}"
         )
         if limits := total.decoding_limits(source.context):
