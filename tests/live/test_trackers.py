@@ -1,5 +1,6 @@
 """Each adapter with the real package, without a network; skipped where the package is not installed."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -45,8 +46,11 @@ def records(content: bytes) -> Iterator[bytes]:
 
 
 def wandb_points(folder: Path) -> dict[tuple[str, int], float]:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    # Ends the process that writes.
+    wandb.teardown()
     points: dict[tuple[str, int], float] = {}
     for file in folder.rglob("*.wandb"):
         for data in records(file.read_bytes()):
@@ -94,16 +98,24 @@ POINTS: dict[str, Callable[[Path], dict[tuple[str, int], float]]] = {
 
 
 @pytest.fixture(params=TOOLS)
-def tool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def tool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name: str = request.param
-    pytest.importorskip(name, reason=f"{name} is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    return name
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    if name == "trackio":
+        importlib.import_module("trackio.sqlite_storage")
+        for module in [one for key, one in sys.modules.items() if key.startswith("trackio")]:
+            if hasattr(module, "TRACKIO_DIR"):
+                monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    yield name
+    if name == "wandb":
+        # Its settings are those of the first run otherwise.
+        sys.modules["wandb"].teardown()
 
 
 def expected(values: dict[str, float], *steps: int) -> dict[tuple[str, int], float]:
@@ -126,8 +138,6 @@ def test_live_scores_reach_a_tool_by_its_name(tool: str, tmp_path: Path) -> None
 
 
 def begin(tool: str) -> tuple[Callable[[dict[str, float], int], Any], Callable[[], Any]]:
-    import importlib
-
     module: Any = importlib.import_module(tool)
     if tool == "wandb":
         run: Any = module.init(project="theirs")
