@@ -6,6 +6,7 @@ Where their programs store is theirs to say: `WANDB_MODE=offline`, `MLFLOW_TRACK
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -72,9 +73,7 @@ class Mlflow:
     """The run of MLflow that the program has begun, or one of its own."""
 
     def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        import mlflow
-
-        self._mlflow: Any = mlflow
+        self._mlflow = mlflow = _library("mlflow")
         self._own = mlflow.active_run() is None
         active: Any = mlflow.start_run(run_name=run or None) if self._own else mlflow.active_run()
         self._id: str = active.info.run_id
@@ -94,9 +93,7 @@ class Trackio:
     """The run of trackio that the program has begun, or one of its own."""
 
     def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        import trackio
-
-        active = _trackio_run()
+        trackio, active = _library("trackio"), _trackio_run()
         self._own = active is None
         self._run: Any = (
             trackio.init(project="ssleval", name=run or None, embed=False) if self._own else active
@@ -122,10 +119,12 @@ class Active:
                 _KINDS[name](Path(), "").log(values, step)
 
 
-def _trackio_run() -> Any:
-    from trackio import context_vars
+def _library(name: str) -> Any:
+    return import_module(name)
 
-    return context_vars.current_run.get()
+
+def _trackio_run() -> Any:
+    return _library("trackio.context_vars").current_run.get()
 
 
 _KINDS: Mapping[str, Callable[[Path, str], Any]] = {

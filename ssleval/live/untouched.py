@@ -3,12 +3,13 @@
 import random
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.backends import cuda, mkldnn
+from torch.backends import cuda
 
 
 @contextmanager
@@ -58,6 +59,7 @@ def _random_states() -> Generator[None]:
 
 @contextmanager
 def _usual_numbers() -> Generator[None]:
+    mkldnn: Any = import_module("torch.backends.mkldnn")
     places: tuple[Any, ...] = (cuda.matmul, mkldnn.matmul)
     before = [place.fp32_precision for place in places]
     with ExitStack() as stack:

@@ -53,4 +53,5 @@ def saved() -> Backbone:
 
 def knn(jsonl: Path | None = None, **options: Any) -> Evaluator:
     """Return an evaluator of k-NN on a few digits."""
-    return Evaluator("knn", "digits", jsonl=jsonl, **{"wrap": WRAP, **FAST, **options})
+    chosen: dict[str, Any] = {"wrap": WRAP, **FAST, **options}
+    return Evaluator("knn", "digits", jsonl=jsonl, **chosen)

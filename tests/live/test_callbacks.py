@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import ssleval
+from ssleval.core.backbone import Backbone
 from ssleval.live import for_lightning, for_transformers
 from tests.live.live_fakes import WRAP, Net, knn
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS = [2, 4, 6]
+
+
+def of_net(module: Any) -> Backbone:
+    return ssleval.wrap(module.net, **WRAP)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -50,7 +55,7 @@ def test_a_fit_of_lightning(tmp_path: Path) -> None:
         return trainer, model
 
     path = tmp_path / "live.jsonl"
-    evaluator = knn(path, every=2, wrap=lambda module: ssleval.wrap(module.net, **WRAP))
+    evaluator = knn(path, every=2, wrap=of_net)
     trainer, model = fitted(for_lightning(evaluator))
     assert [line["step"] for line in lines(path)] == STEPS
     assert all(line.get("scores") for line in lines(path))
@@ -92,7 +97,7 @@ def test_a_trainer_of_transformers(tmp_path: Path) -> None:
         return trainer
 
     path = tmp_path / "live.jsonl"
-    evaluator = knn(path, every=2, wrap=lambda module: ssleval.wrap(module.net, **WRAP))
+    evaluator = knn(path, every=2, wrap=of_net)
     trainer = trained(for_transformers(evaluator))
     assert [line["step"] for line in lines(path)] == STEPS
     name = "knn/digits/top1@5"

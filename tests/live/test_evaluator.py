@@ -1,3 +1,4 @@
+import importlib
 import json
 import random
 from pathlib import Path
@@ -77,13 +78,18 @@ def test_scores_are_those_of_run_on_the_saved_checkpoint_to_the_bit(
     assert line["weights_sha256"] == rows[0]["weights_sha256"]
 
 
+def numpys() -> Any:
+    state: Any = np.random.get_state()
+    return state[1:3]
+
+
 def everything(net: Net) -> list[Any]:
     return [
         [(name, part.training) for name, part in net.named_modules()],
         [(name, weight.requires_grad, weight.device) for name, weight in net.named_parameters()],
         *[tensor.clone() for tensor in (*net.parameters(), *net.buffers())],
         *[None if weight.grad is None else weight.grad.clone() for weight in net.parameters()],
-        *np.random.get_state()[1:3],
+        *numpys(),
         torch.get_rng_state(),
     ]
 
@@ -111,12 +117,12 @@ def test_the_module_and_what_is_random_stay_as_they_are(training: bool) -> None:
 def test_random_states_are_those_of_before() -> None:
     # By itself: the type checks of these tests draw from Python's.
     net = Net()
-    before = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()
+    before = random.getstate(), numpys(), torch.get_rng_state()
     with untouched(net):
         random.seed(1)
         np.random.seed(1)
         torch.manual_seed(1)
-    after = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()
+    after = random.getstate(), numpys(), torch.get_rng_state()
     assert before[0] == after[0]
     assert np.array_equal(before[1][0], after[1][0])
     assert before[1][1] == after[1][1]
@@ -163,7 +169,12 @@ def test_what_surrounds_the_call_does_not_move_scores(around: str) -> None:
     expected = evaluator(0, net)
     before = torch.get_float32_matmul_precision()
     seen: list[str] = []
-    net.register_forward_hook(lambda *_: seen.append(torch.backends.mkldnn.matmul.fp32_precision))
+    products: Any = importlib.import_module("torch.backends.mkldnn").matmul
+
+    def look(*_: Any) -> None:
+        seen.append(products.fp32_precision)
+
+    net.register_forward_hook(look)
     if around == "tf32":
         torch.set_float32_matmul_precision("medium")
         inside: Any = torch.enable_grad()
@@ -256,9 +267,13 @@ def test_corrupt_images_are_left_out_as_by_run(monkeypatch: pytest.MonkeyPatch, 
 )
 def test_steps(every: int, steps: Any, due: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = knn(every=every)
-    monkeypatch.setattr(Evaluator, "measure", lambda *_: knn_results)
-    monkeypatch.setattr("ssleval.live.evaluator._line", lambda *_: {})
-    knn_results: list[Any] = []
+
+    def nothing(*_: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(Evaluator, "measure", nothing)
+    monkeypatch.setattr(Evaluator, "_write", nothing)
+    monkeypatch.setattr("ssleval.live.evaluator._line", nothing)
     assert [step for step in steps if evaluator(step, Net()) is not None] == due
 
 
@@ -275,6 +290,10 @@ def test_lines_are_added_and_half_a_line_is_cut_off(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(ConfigError, match="cannot be written"):
         knn(path)
+
+
+def stem(net: Any) -> nn.Module:
+    return net.stem
 
 
 class _Broken(Net):
@@ -296,7 +315,7 @@ def test_a_broken_model_ends_the_training_or_is_warned_of(tmp_path: Path) -> Non
     ("options", "module", "error", "message"),
     [
         ({"wrap": None}, Net(), ConfigError, r"module is a Net.*ssleval\.wrap\(module"),
-        ({"wrap": lambda net: net.stem}, Net(), ConfigError, r"wrap\(module\) is a Conv2d"),
+        ({"wrap": stem}, Net(), ConfigError, r"wrap\(module\) is a Conv2d"),
         ({"every": 0}, None, ConfigError, "every=0"),
         ({"memory_gb": float("nan")}, None, ConfigError, "memory_gb=nan"),
         ({"log": "wanb"}, None, ConfigError, "wandb"),

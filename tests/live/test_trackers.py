@@ -20,11 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def tensorboard_points(folder: Path) -> dict[tuple[str, int], float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    library: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
 
     points: dict[tuple[str, int], float] = {}
     for file in folder.rglob("events.*"):
-        events = EventAccumulator(str(file.parent)).Reload()
+        events = library.EventAccumulator(str(file.parent)).Reload()
         for tag in events.Tags()["scalars"]:
             points |= {(tag, event.step): event.value for event in events.Scalars(tag)}
     return points
@@ -46,15 +46,15 @@ def records(content: bytes) -> Iterator[bytes]:
 
 
 def wandb_points(folder: Path) -> dict[tuple[str, int], float]:
-    import wandb
-    from wandb.proto import wandb_internal_pb2
+    wandb: Any = importlib.import_module("wandb")
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     # Ends the process that writes.
     wandb.teardown()
     points: dict[tuple[str, int], float] = {}
     for file in folder.rglob("*.wandb"):
         for data in records(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
+            record = messages.Record()
             record.ParseFromString(data)
             row = {
                 item.key or "/".join(item.nested_key): json.loads(item.value_json)
@@ -203,7 +203,11 @@ def test_any_object_with_a_method_is_a_log() -> None:
 def test_a_tool_that_is_not_installed_is_refused_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+
+    def absent(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(trackers, "find_spec", absent)
     with pytest.raises(ConfigError, match="pip install wandb"):
         knn(log="wandb")
     monkeypatch.setattr("sys.argv", ["ssleval", "run", "--model", "pixels", "--log", "wandb"])
