@@ -164,8 +164,10 @@ def test_a_method_that_takes_adapters_in_takes_them_out_again() -> None:
 @pytest.mark.parametrize("around", ["autocast", "inference", "no_grad", "tf32"])
 def test_what_surrounds_the_call_does_not_move_scores(around: str) -> None:
     net = Net()
-    settings = {**FAST["settings"], "logreg": CHEAP}
-    evaluator = Evaluator(("knn", "logreg"), "digits", jsonl=None, wrap=WRAP, limit=60, settings=settings)
+    # A head that is trained by gradients.
+    linear = {"inputs": "pooled", "iterations": 3, "learning_rates": (0.1,)}
+    settings = {**FAST["settings"], "linear": linear}
+    evaluator = Evaluator(("knn", "linear"), "digits", jsonl=None, wrap=WRAP, limit=60, settings=settings)
     expected = evaluator(0, net)
     before = torch.get_float32_matmul_precision()
     seen: list[str] = []
@@ -184,6 +186,9 @@ def test_what_surrounds_the_call_does_not_move_scores(around: str) -> None:
     try:
         with inside:
             assert evaluator(1, net) == expected
+            with untouched(net):
+                assert torch.is_grad_enabled()
+                assert not torch.is_inference_mode_enabled()
         assert (torch.get_float32_matmul_precision() == "medium") == (around == "tf32")
     finally:
         torch.set_float32_matmul_precision(before)
