@@ -160,9 +160,9 @@ def _in_jobs(
         )
     if name is None:
         raise ConfigError("--launch needs --launcher: submitit, or submitit:local")
-    # Later options take the place of earlier ones.
+    # Later options take the place of earlier ones. What jobs have measured is logged here, once.
     ours = ["--json", f"--results={results.absolute()}", f"--cache={context.cache.absolute()}"]
-    words = [*options.without(sys.argv[1:], {"--launcher", "--launch"}), *ours]
+    words = [*options.without(sys.argv[1:], {"--launcher", "--launch", "--log"}), *ours]
     return partial(launch, request, context, results, read_launcher(name, texts), words, note)
 
 
