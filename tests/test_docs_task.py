@@ -59,5 +59,5 @@ def test_the_example_passes_lint_contracts_and_its_tests_with_no_other_file_touc
     succeeds(copy, "ruff", "check", *files)
     succeeds(copy, "ruff", "format", "--check", *files)
     tests = ("tests/tasks/test_centroid.py", "tests/test_contracts.py", "tests/test_docs.py")
-    chosen = "centroid or contracts or all_has or fourteen or task"
+    chosen = "centroid or contracts or all_has or fifteen or task"
     succeeds(copy, "pytest", "-q", "-p", "no:cacheprovider", *tests, "tests/run/test_suites.py", "-k", chosen)

@@ -68,6 +68,10 @@ def run_(
     results: options.Results = Path("results"),
     cache: options.CacheDir = None,
     force: Annotated[bool, Option("--force", help="Measure again what is already stored.")] = False,
+    log: Annotated[
+        list[str] | None,
+        Option(help="Also log scores to tensorboard, wandb, mlflow or trackio; may be repeated."),
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and stop.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -80,6 +84,7 @@ def run_(
     """
     from ssleval.core import Context, DatasetOptions
     from ssleval.features import alone, current_shard
+    from ssleval.live.finished import tracked
     from ssleval.run.parts import read_part
     from ssleval.run.sweep import Sweep, sweep
 
@@ -111,7 +116,10 @@ def run_(
         produce = produce if dry_run else in_jobs
     failed = False
     try:
-        with alone() if dry_run else nullcontext():
+        with (
+            alone() if dry_run else nullcontext(),
+            tracked(() if dry_run or not leads else log or (), results) as track,
+        ):
             for outcome in produce():
                 failed |= isinstance(outcome, SslevalError)
                 # All processes have the same to say.
@@ -123,6 +131,7 @@ def run_(
                     print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
                 else:
                     print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
+                    track(outcome)
     except KeyboardInterrupt:
         # Caught here because typer makes an unexplained exit of it further up.
         if leads:
@@ -155,9 +164,9 @@ def _in_jobs(
         )
     if name is None:
         raise ConfigError("--launch needs --launcher: submitit, or submitit:local")
-    # Later options take the place of earlier ones.
+    # Later options take the place of earlier ones. What jobs have measured is logged here, once.
     ours = ["--json", f"--results={results.absolute()}", f"--cache={context.cache.absolute()}"]
-    words = [*options.without(sys.argv[1:], {"--launcher", "--launch"}), *ours]
+    words = [*options.without(sys.argv[1:], {"--launcher", "--launch", "--log"}), *ours]
     return partial(launch, request, context, results, read_launcher(name, texts), words, note)
 
 

@@ -1,18 +1,19 @@
 """Features of frozen backbones: one pass over the images for all tasks, stored once. The door of this room.
 
-`FeatureSource` gives stored features, `Live` runs the model on images as they come. Tasks, checks, pictures
-and the trainer use nothing of this room but what is named here.
+`FeatureSource` gives stored features, `MemorySource` those of a model in training, `Live` runs the model on
+images as they come. Tasks, checks, pictures and the trainer use nothing of this room but what is named here.
 """
 
 from ssleval.features.extract import Extracted
 from ssleval.features.group import PeerError
 from ssleval.features.identity import fingerprints_of
 from ssleval.features.live import Live, pixels_of
+from ssleval.features.memory import KeptImages, MemorySource
 from ssleval.features.passes import Pass
 from ssleval.features.shard import Shard, alone, current_shard, local_device, watching_peers
 from ssleval.features.source import FeatureSource, prepare_together
 
 __all__ = [
-    "Extracted", "FeatureSource", "Live", "Pass", "PeerError", "Shard", "alone", "current_shard",
-    "fingerprints_of", "local_device", "pixels_of", "prepare_together", "watching_peers",
+    "Extracted", "FeatureSource", "KeptImages", "Live", "MemorySource", "Pass", "PeerError", "Shard", "alone",
+    "current_shard", "fingerprints_of", "local_device", "pixels_of", "prepare_together", "watching_peers",
 ]  # fmt: skip

@@ -84,13 +84,6 @@ def lock(cache: Path, key: str, label: str = "") -> Generator[None]:
         yield
 
 
-def touch(stored: StoredPass) -> None:
-    """Record that a pass is used now; `prune` removes the least recently used first."""
-    path = stored.folder / "pass.json"
-    if os.access(path, os.W_OK):
-        os.utime(path)
-
-
 def info(cache: Path) -> list[Entry]:
     """Return every pass in ``cache`` that can be read, most recently used first."""
     opened = (stored for stored in map(_opened, _folders(cache)) if isinstance(stored, StoredPass))

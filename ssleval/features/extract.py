@@ -1,11 +1,12 @@
 """The one pass: decode, resize, forward, read out, store. Every readout of a batch comes from it."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from operator import add
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.memorypass import AnyPass, MemoryPass
 from ssleval.features.pace import Later, Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
-from ssleval.features.store import Column, StoredPass, Writer
+from ssleval.features.store import Column, Writer
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -117,11 +119,23 @@ def choose_batch_size(
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 
+Decode: TypeAlias = Callable[[Decoder, Sequence[int], Context], Iterable[Decoded]]
+
+
 class Consumer:
     """One model that takes decoded batches, and where its features go."""
 
-    def __init__(self, backbone: Backbone, pass_: Pass, stored: StoredPass | Part, context: Context) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        pass_: Pass,
+        stored: AnyPass | Part,
+        context: Context,
+        decode: Decode = decoded_batches,
+    ) -> None:
         self.backbone, self.pass_, self.stored, self.context = backbone, pass_, stored, context
+        self.decode = decode
+        """Gives decoded batches, where it is the first of those that share them."""
         self.columns = pass_.columns(backbone)
         self.pending = {readout: set(stored.pending(column)) for readout, column in self.columns.items()}
         self.missing = set[int]().union(*self.pending.values())
@@ -219,7 +233,7 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
         progress(label, share, share - images, show=show) as advance,
         one_behind() as later,
     ):
-        for decoded in pace.timed(decoded_batches(decoder, batches, context), context):
+        for decoded in pace.timed(first.decode(decoder, batches, context), context):
             takers = [one for one in consumers if one.wants(decoded.batch)]
             count, parts = len(stored.rows(decoded.batch)), max(1, len(takers))
             part = Extracted(waited=(pace.waited - before) / parts, decoded=count / parts)
@@ -270,8 +284,8 @@ def _features(
 
 
 def _write(
-    writer: Writer | PartWriter,
-    stored: StoredPass | Part,
+    writer: Writer | PartWriter | MemoryPass,
+    stored: AnyPass | Part,
     decoded: Decoded,
     features: Mapping[Column, Tensor | None],
     split: Split,

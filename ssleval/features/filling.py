@@ -17,6 +17,7 @@ from ssleval.errors import DataError, SslevalError
 from ssleval.features import cache, parts
 from ssleval.features.extract import Consumer, Extracted, choose_batch_size, extract
 from ssleval.features.identity import fingerprints_of
+from ssleval.features.memorypass import AnyPass
 from ssleval.features.parts import Part
 from ssleval.features.passes import Pass
 from ssleval.features.shard import Shard
@@ -53,19 +54,23 @@ class Filling:
         """
         return shard.world > 1 or not self.is_complete()
 
-    def recent(self) -> StoredPass | None:
-        """Return the pass on disk, unless it is older than this run may use, or its age cannot be read."""
+    def open(self) -> AnyPass | None:
+        """Return what there is of the pass."""
+        return StoredPass.open(self._folder)
+
+    def recent(self) -> AnyPass | None:
+        """Return what there is, unless it is older than this run may use, or its age cannot be read."""
         try:
-            stored = StoredPass.open(self._folder)
+            stored = self.open()
         except DataError:
             if self.context.since:
                 return None
             raise
         return None if stored is None or stored.created < self.context.since else stored
 
-    def stored(self) -> StoredPass:
-        """Return the pass on disk; DataError: there is none."""
-        stored = StoredPass.open(self._folder)
+    def stored(self) -> AnyPass:
+        """Return what there is of the pass; DataError: nothing."""
+        stored = self.open()
         if stored is None:
             raise DataError(f"{self.pass_.label}: its features were removed while in use; run again")
         return stored
@@ -107,7 +112,7 @@ class Filling:
     def _folder(self) -> Path:
         return cache.folder_of(self.context.cache, self.pass_.key)
 
-    def _lacks(self, stored: StoredPass) -> bool:
+    def _lacks(self, stored: AnyPass) -> bool:
         return any(stored.pending(column) for column in self.pass_.columns(self.backbone).values())
 
     def _share(self, shard: Shard) -> StoredPass | Part:
@@ -131,7 +136,7 @@ class Filling:
     def _begin(self) -> StoredPass:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""
         size, stored, label = self.context.batch_size, self.recent(), self.pass_.label
-        if stored is None:
+        if not isinstance(stored, StoredPass):
             stored = StoredPass.begin(self._folder, self._description())
         elif size not in {0, stored.batch_size} and self._lacks(stored):
             print(  # noqa: T201

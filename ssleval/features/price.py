@@ -10,9 +10,9 @@ from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import choose_batch_size, forward
+from ssleval.features.memorypass import AnyPass
 from ssleval.features.passes import Pass
 from ssleval.features.readouts import by_norm
-from ssleval.features.store import StoredPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class PassPrice:
     """Features still to be written."""
 
 
-def price_of(pass_: Pass, backbone: Backbone, stored: StoredPass | None, context: Context) -> PassPrice:
+def price_of(pass_: Pass, backbone: Backbone, stored: AnyPass | None, context: Context) -> PassPrice:
     """Price a pass by what is stored of it already."""
     size = (
         stored.batch_size if stored else choose_batch_size(backbone, pass_.readouts, pass_.geometry, context)

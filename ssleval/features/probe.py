@@ -19,8 +19,9 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError, DataError
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import forward
+from ssleval.features.memorypass import AnyPass
 from ssleval.features.passes import Pass
-from ssleval.features.store import Column, StoredPass
+from ssleval.features.store import Column
 
 IMAGES = 4
 """Images of a pass that are shown again: the first, the last, and others at equal distances."""
@@ -40,7 +41,7 @@ _CHANGED = {
 }
 
 
-def probe(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Context, *, anew: bool) -> None:
+def probe(backbone: Backbone, pass_: Pass, stored: AnyPass, context: Context, *, anew: bool) -> None:
     """Refuse stored features of a pass that are not those of the model, or tell no image from another.
 
     ``anew`` says that this process has just extracted them, for the message.
@@ -70,7 +71,7 @@ def probe(backbone: Backbone, pass_: Pass, stored: StoredPass, context: Context,
 
 
 def _refuse_constant(
-    backbone: Backbone, pass_: Pass, stored: StoredPass, column: Column, images: Sequence[Tensor]
+    backbone: Backbone, pass_: Pass, stored: AnyPass, column: Column, images: Sequence[Tensor]
 ) -> None:
     """Refuse features that are the same for all images, unless ``images`` are the same too."""
     data, rows = stored.data(column).read(), np.flatnonzero(stored.valid())
@@ -95,7 +96,7 @@ def difference(
     return np.linalg.norm(one - two, axis=1) / np.where(lengths == 0, 1, lengths)
 
 
-def _shown(stored: StoredPass) -> list[int]:
+def _shown(stored: AnyPass) -> list[int]:
     """Return the rows whose images are shown again."""
     rows = np.flatnonzero(stored.valid())
     places = np.unique(np.linspace(0, max(0, len(rows) - 1), min(IMAGES, len(rows))).round().astype(int))

@@ -24,7 +24,6 @@ from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.faults import forget_frames
 from ssleval.core.task import Needs
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
-from ssleval.features import cache
 from ssleval.features.extract import Extracted
 from ssleval.features.filling import Filling, fill
 from ssleval.features.flops import forward_flops
@@ -154,7 +153,7 @@ class FeatureSource:
             self.prepare([request])
         self._confirm(pass_, Shard())
         stored, columns, split = self._filling(pass_).stored(), pass_.columns(self.backbone), pass_.split
-        cache.touch(stored)
+        stored.touch()
         valid = stored.valid()
         rows = np.flatnonzero(valid)
         arrays = {

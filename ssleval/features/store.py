@@ -196,6 +196,12 @@ class StoredPass:
                 raise _damaged(paths[1], "mark other images than have features", span)
         _CHECKED.add(state)
 
+    def touch(self) -> None:
+        """Record that the pass is used now; `cache.prune` removes the least recently used first."""
+        path = self.folder / "pass.json"
+        if os.access(path, os.W_OK):
+            os.utime(path)
+
     def _read(self, column: Column) -> Iterator[tuple[int, Shaped[np.ndarray, "b ..."]]]:
         """Yield the batches of a column; read, not mapped, which would count as memory of the process."""
         data = self.data(column)

@@ -43,6 +43,7 @@ from ssleval.run.suites import Measurement
 
 Note: TypeAlias = Callable[[str], None]
 """Takes what is said to people beside the results."""
+SourceOf: TypeAlias = Callable[[Backbone, Context], FeatureSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +126,7 @@ def evaluate(
     context = context or Context()
     with current_shard().agreed("evaluate"):
         context = replace(context, device=local_device(context.device))
-        names = [tasks] if isinstance(tasks, str) else list(tasks)
-        lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings or {})
-        opened = open_dataset(dataset, options or DatasetOptions())
-        opened = opened if limit is None else opened.limited(limit)
-        jobs, errors = make_jobs(lines, lambda _: opened, limit)
-        for error in errors:
-            if not jobs or not isinstance(error, NotApplicableError):
-                raise error
+        jobs = jobs_on(dataset, tasks, settings or {}, limit, options or DatasetOptions())
         if isinstance(model, str):
             backbone = load(model, checkpoint=checkpoint, card=card, seed=context.seed, device=context.device)
         elif checkpoint is not None or card:
@@ -146,6 +140,25 @@ def evaluate(
         return list(measure(backbone, jobs, context, folder, force=force))
 
 
+def jobs_on(
+    dataset: str,
+    tasks: str | Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    limit: int | None,
+    options: DatasetOptions,
+) -> list[Job]:
+    """Return the jobs of some tasks on one dataset, all arguments as in `evaluate`."""
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings)
+    opened = open_dataset(dataset, options)
+    opened = opened if limit is None else opened.limited(limit)
+    jobs, errors = make_jobs(lines, lambda _: opened, limit)
+    for error in errors:
+        if not jobs or not isinstance(error, NotApplicableError):
+            raise error
+    return jobs
+
+
 def measure(
     backbone: Backbone,
     jobs: Sequence[Job],
@@ -154,9 +167,12 @@ def measure(
     *,
     force: bool = False,
     note: Note = silent,
+    source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result]:
     """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
-    for outcome in outcomes(backbone, jobs, context, folder, force=force, note=note, spare=False):
+    for outcome in outcomes(
+        backbone, jobs, context, folder, force=force, note=note, spare=False, source_of=source_of
+    ):
         if isinstance(outcome, SslevalError):
             raise outcome
         yield outcome
@@ -172,15 +188,18 @@ def outcomes(
     note: Note,
     spare: bool = True,
     named: bool = False,
+    source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result | SslevalError]:
     """Yield the result of every job, in order, or its error; what is stored already is read back.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records; in a task
     that runs the model itself all take part. All yield the same. A job that has no meaning for the model is
     skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
-    with the other jobs where images of one cannot be read.
+    with the other jobs where images of one cannot be read. ``source_of`` makes what features come from.
     """
-    for ahead in plan_ahead(backbone, jobs, context, folder, force=force, note=note, named=named):
+    for ahead in plan_ahead(
+        backbone, jobs, context, folder, force=force, note=note, named=named, source_of=source_of
+    ):
         if isinstance(ahead, SslevalError):
             yield ahead
         else:
@@ -196,6 +215,7 @@ def plan_ahead(
     force: bool,
     note: Note,
     named: bool,
+    source_of: SourceOf = FeatureSource,
 ) -> Iterator[Ahead | SslevalError]:
     """Yield what lies ahead of `outcomes`, for each precision, or the error that stood in its way."""
     if force and not context.since:
@@ -204,25 +224,24 @@ def plan_ahead(
         context = replace(context, since=since)
     for own, group in by_precision(jobs, context):
         try:
-            ahead = _ahead(backbone, group, own, folder, force=force, note=note, named=named)
+            with current_shard().agreed(f"identity of {backbone.card.name}"):
+                source = source_of(backbone, own)
+            ahead = _ahead(source, group, folder, force=force, note=note, named=named)
         except SslevalError as error:
             ahead = error
         yield ahead
 
 
 def _ahead(
-    backbone: Backbone,
+    source: FeatureSource,
     jobs: Sequence[Job],
-    context: Context,
     folder: Path | None,
     *,
     force: bool,
     note: Note,
     named: bool,
 ) -> Ahead:
-    shard, model = current_shard(), backbone.card.name
-    with shard.agreed(f"identity of {model}"):
-        source = FeatureSource(backbone, context)
+    shard, model = current_shard(), source.backbone.card.name
     plans, errors = plan_all(source, jobs, note, named=named)
     done = shard.from_leader(
         f"results of {model}", lambda: {} if folder is None or force else _done(folder, source, plans)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +35,7 @@ from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import rates
 from ssleval.train.state import Checkpoints, check_same, only_training, read_state, remove_drafts, writing
 from ssleval.train.views import Views, make_views
-from ssleval.train.watch import collapsed, evaluate_teacher
+from ssleval.train.watch import collapsed, evaluate_teacher, evaluator_of_teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ def train(
         images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
         shard.same("training", {**config.settings(), **images.fingerprints})
     on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit
-    scores_of = partial(evaluate_teacher, dataset=on, options=options, limit=count)
+    # Made when first used: what is trained on need not have labels.
+    scores_of = partial(evaluate_teacher, cache(partial(evaluator_of_teachers, on, options, count)))
     data = f"{dataset} ({', '.join(splits)})"
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     try:

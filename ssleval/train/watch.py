@@ -1,18 +1,15 @@
 """Monitoring: indicators of collapse, and evaluation of the teacher during training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import log
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import BackboneCard, Context, DatasetOptions
-from ssleval.features import alone
-from ssleval.run.measure import evaluate
+from ssleval.core import BackboneCard, DatasetOptions
+from ssleval.live import Evaluator
 from ssleval.train.export import as_backbone
 from ssleval.train.logfile import COLLAPSED
 from ssleval.train.networks import Network
@@ -62,23 +59,21 @@ def collapsed(indicators: Mapping[str, Any], prototypes: int) -> str:
     )
 
 
-def evaluate_teacher(
-    teacher: Network, card: BackboneCard, dataset: str, options: DatasetOptions, limit: int
-) -> dict[str, dict[str, Any]]:
-    """Return ``value``, ``ci95`` and ``n`` of the metrics of k-NN and spectrum, on ``limit`` images a split.
-
-    Images have the geometry of ``card``. One process evaluates alone, while the others of its group wait.
-    """
-    training, device = teacher.training, str(next(teacher.parameters()).device)
-    backbone = as_backbone(teacher, card)
+def evaluator_of_teachers(dataset: str, options: DatasetOptions, limit: int) -> Evaluator:
+    """Return what measures k-NN and spectrum on ``limit`` images a split, in the geometry of the card."""
     tasks = {task: {"preprocessing": "card"} for task in ("knn", "spectrum")}
-    data: dict[str, Any] = {"dataset": dataset, "options": options, "limit": limit}
-    with alone(), TemporaryDirectory() as cache, torch.random.fork_rng(devices=[]):
-        context = Context(device=device, cache=Path(cache), progress=False)
-        results = evaluate(backbone, [*tasks], settings=tasks, context=context, **data)
-    teacher.train(training)
+    return Evaluator([*tasks], dataset, settings=tasks, limit=limit, options=options, jsonl=None, log=())
+
+
+def evaluate_teacher(
+    evaluator: Callable[[], Evaluator], teacher: Network, card: BackboneCard
+) -> dict[str, dict[str, Any]]:
+    """Return ``value``, ``ci95`` and ``n`` of every metric.
+
+    One process evaluates alone, while the others of its group wait.
+    """
     return {
         name: {"value": score.value, "ci95": list(score.ci95), "n": score.n}
-        for result in results
+        for result in evaluator().measure(as_backbone(teacher, card))
         for name, score in result.metrics.items()
     }
