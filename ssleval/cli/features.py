@@ -40,7 +40,7 @@ def features_(
 
     Examples:
       ssleval features --model dino_scenes --out features.npz
-      ssleval features --model dinov2_vits14 --dataset digits --readout cls[-1] --out f.parquet
+      ssleval features --model dino_scenes --dataset digits --limit 50 --readout cls[-1] --out f.parquet
     """
     from ssleval.core import Context, DatasetOptions
     from ssleval.features import current_shard

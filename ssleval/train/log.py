@@ -76,10 +76,11 @@ class Log:
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
-            for name, value in line.items():
-                if isinstance(value, int | float) and name not in {"step", "epoch"}:
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
+            with writing(self.path.with_name("tensorboard")):
+                for name, value in line.items():
+                    if isinstance(value, int | float) and name not in {"step", "epoch"}:
+                        self._board.add_scalar(name, value, line["step"])
+                self._board.flush()
 
 
 def _board(folder: Path, start: int, note: Callable[[str], None]) -> Any:

@@ -6,6 +6,7 @@ The jobs run a stand-in for the command line, which needs no torch; `benchmarks/
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -443,4 +444,6 @@ def test_progress_names_what_is_extracted(stand_in: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(launch.cache, "info", listed)
     entry = launch.cache.Entry("k", "pixels", "digits", "train", 9, {"pooled": 0.25}, 1, 0.0)
     _, _, said = run_all(stand_in, read_launcher("submitit:local", ["array_parallelism=3"]))
-    assert "0 of 3 jobs done, 0 failed, 3 submitted; pixels digits/train 25%" in said
+    # How many are done by the first line, the machine decides.
+    line = re.compile(r"[012] of 3 jobs done, 0 failed, [123] submitted; pixels digits/train 25%")
+    assert any(map(line.fullmatch, said))
