@@ -316,7 +316,7 @@ def test_a_full_disk_at_the_start_is_one_line_with_the_file(
     size: int, file: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # TensorBoard writes from a thread of its own, which meets the full disk first.
-    monkeypatch.setattr("ssleval.train.log.find_spec", lambda _: None)
+    monkeypatch.setattr("ssleval.train.log.find_spec", {}.get)
     config = tiny("run.batch_size=1", "run.epochs=1", "run.log_every=1")
     with small_disk(size), pytest.raises(DataError, match=f"^{tmp_path / file}: .*File too large"):
         train(config, data, tmp_path)
