@@ -162,7 +162,7 @@ def _standings(found: Overall) -> Iterator[str]:
             ],
         )
     if first.boards < FEWEST_BOARDS:
-        yield f"Ranks on other boards need at least {FEWEST_BOARDS} boards; there are {first.boards}."
+        yield f"Ranks on other boards need at least {FEWEST_BOARDS} boards, not {first.boards}."
 
 
 def _placed(place: Place) -> str:
@@ -183,4 +183,4 @@ def _groups(found: Overall) -> Iterator[str]:
         [[markdown_cell(one.supervision), str(one.models), f"{one.mean_rank:.2f}"] for one in found.groups],
     )
     if found.group_pvalue is not None:
-        yield f"No difference between these groups: p = {found.group_pvalue:.3f}, by permutation of models."
+        yield f"If the groups did not differ: p = {found.group_pvalue:.3f}, by permutation of models."
