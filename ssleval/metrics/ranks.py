@@ -220,14 +220,13 @@ def other_boards(
 ) -> Float[np.ndarray, "r m"]:
     """Return draws of an aggregate, as if other boards of this kind had been asked: b drawn of b, again.
 
-    Sums over boards are widened as Student's t is, since few boards tell little of how boards differ.
-    Bradley-Terry strengths are not: their logarithms spread enough (95 % of eight equal models are held).
+    They are widened as Student's t is, since few boards tell little of how boards differ; with twice the
+    degrees of freedom for Bradley-Terry strengths, whose logarithms spread more already.
     """
     count, rng = len(ranks), np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
     found = aggregate(np.broadcast_to(ranks, (draws, *ranks.shape)), weights)
-    if aggregate is bradley_terry:
-        return found
     centre = np.nanmean(found, axis=0)
-    wider = np.sqrt(count / rng.chisquare(count - 1, (draws, 1)))
+    freedom = (count - 1) * (2 if aggregate is bradley_terry else 1)
+    wider = np.sqrt(count / (count - 1) * freedom / rng.chisquare(freedom, (draws, 1)))
     return centre + (found - centre) * wider
