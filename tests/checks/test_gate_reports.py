@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ssleval.checks.gate.reports import junit, markdown, to_json, write_reports
+from ssleval.checks.gate.reports import junit, markdown, remove_reports, to_json, write_error, write_reports
 from ssleval.checks.gate.verdicts import Verdict
 
 PASS = Verdict(
@@ -80,3 +80,18 @@ def test_reports_are_written_where_asked_and_named(tmp_path: Path) -> None:
 def test_a_number_that_json_does_not_have_is_never_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         to_json([replace(PASS, gain=float("nan"))])
+
+
+def test_a_gate_that_could_not_judge_is_one_case_with_an_error(tmp_path: Path) -> None:
+    written = write_error("no memory", "ci", tmp_path, 1.5)
+    said, content, xml = (path.read_text("utf-8") for path in written)
+    assert said.endswith("no memory\n")
+    assert content == json.dumps({"outcome": "error", "reason": "no memory", "tasks": []}, indent=1) + "\n"
+    root = ElementTree.fromstring(xml)
+    for element in (root, root[0]):
+        counts = [element.get(name) for name in ("tests", "failures", "errors", "skipped", "time")]
+        assert counts == ["1", "0", "1", "0", "1.500"]
+    assert [child.tag for child in root[0][0]] == ["error"]
+    for _ in range(2):
+        remove_reports(tmp_path)
+        assert not any(path.exists() for path in written)
