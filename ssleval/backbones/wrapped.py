@@ -9,16 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssleval.core import BackboneCard
-from ssleval.core.backbone import Backbone, Features, Tokens
+from ssleval.core.backbone import WRAP_CALL, Backbone, Features, Tokens
 from ssleval.core.faults import faults_of
 from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.errors import ConfigError, ContractError
 
 Pooling: TypeAlias = Literal["cls", "mean", "given"]
-_LINE = (
-    "ssleval.wrap(module, patch_size=14, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
-    "image_size=224, cls=True, registers=0)"
-)
+_LINE = f"{WRAP_CALL.removesuffix(')')}, cls=True, registers=0)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from ssleval.core.fingerprints import attributes_sha256, code_sha256
 from ssleval.core.registry import Registry
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
-WRAP = (
-    "expected a backbone: return ssleval.wrap(module, patch_size=14, mean=(0.485, 0.456, 0.406), "
-    "std=(0.229, 0.224, 0.225), image_size=224), with the numbers of your model"
+WRAP_CALL = (
+    "ssleval.wrap(module, patch_size=14, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), "
+    "image_size=224)"
 )
+WRAP = f"expected a backbone: return {WRAP_CALL}, with the numbers of your model"
 """What to do with a plain module, for messages."""
 
 

@@ -133,11 +133,12 @@ def overall(
     if len(models) < 2:
         raise DataError(_too_few(boards, lacking, incomplete=incomplete))
     scores = np.array([[_score(cells.get((name, place))) for name in models] for place in range(len(boards))])
-    order = np.argsort(mean_rank(board_ranks(scores), np.ones(len(boards))), kind="stable")
+    values = mean_rank(board_ranks(scores), np.ones(len(boards)))
+    order = np.argsort(values, kind="stable")
     models, scores = [models[place] for place in order], scores[:, order]
     drawn = _drawn(boards, cells, models, read) if sets and not np.isnan(scores).any() else None
     supervision = [_supervision(cells, name, len(boards)) for name in models]
-    groups, pvalue = _groups(mean_rank(board_ranks(scores), np.ones(len(boards))), supervision)
+    groups, pvalue = _groups(values[order], supervision)
     return Overall(
         tuple(boards),
         tuple(models),
