@@ -51,10 +51,10 @@ def for_transformers(evaluator: Evaluator) -> Any:
 
 def _lightning() -> Any:
     try:
-        from lightning.pytorch import Callback
+        from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
     except ImportError:
         try:
-            from pytorch_lightning import Callback
+            from pytorch_lightning import Callback  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError("for_lightning: Lightning is not installed; pip install lightning") from error
     return Callback

@@ -50,7 +50,7 @@ class Wandb:
     """The run of Weights & Biases that the program has begun, or one of its own."""
 
     def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self._own = wandb.run is None
         self._run: Any = wandb.init(project="ssleval", name=run or None) if self._own else wandb.run

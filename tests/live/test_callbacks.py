@@ -27,7 +27,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_a_fit_of_lightning(tmp_path: Path) -> None:
     lightning: Any = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
-    from lightning.pytorch.loggers import CSVLogger
+    from lightning.pytorch.loggers import CSVLogger  # pyright: ignore[reportMissingImports]
 
     class Model(lightning.LightningModule):
         def __init__(self) -> None:
