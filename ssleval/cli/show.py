@@ -118,3 +118,20 @@ def show_train(
 
     draw_curves(folder, out)
     tell(str(out))
+
+
+@show_app.command(name="curves", cls=Command)
+def show_curves(
+    results: Annotated[Path, Argument(help="Folder of results.")] = Path("results"),
+    out: Out = Path("curves.png"),
+) -> None:
+    """Draw scores by depth, by resolution or by training images, wherever results hold them.
+
+    Examples:
+      ssleval show curves
+      ssleval show curves runs/layers --out layers.pdf
+    """
+    from ssleval.display.score_curves import draw_score_curves
+
+    draw_score_curves(results, out)
+    tell(str(out))

@@ -139,12 +139,15 @@ class Readout:
     """Whether the model's final norm is applied to the block's output (DINOv2's depth heads: no)."""
     quarter: int = 0
     """1 to 4: the block that ends this quarter of the model, whatever its depth, in place of ``block``."""
+    twelfth: int = 0
+    """1 to 12: the same of twelfths; of a model with fewer blocks, the block in which the twelfth ends."""
 
     def __str__(self) -> str:
         """Return the canonical name."""
         if self.kind == "pooled":
             return "pooled"
         block = f"quarter {self.quarter}" if self.quarter else str(self.block)
+        block = f"twelfth {self.twelfth}" if self.twelfth else block
         return f"{self.kind}[{block}]{'' if self.norm else ':unnormed'}"
 
 

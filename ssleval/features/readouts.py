@@ -26,11 +26,13 @@ def canonical(readout: Readout, backbone: Backbone) -> Readout:
     count = backbone.num_blocks
     if readout.quarter:
         known, block = count >= 4 and readout.quarter in range(1, 5), _end_of_quarter(readout.quarter, count)
+    elif readout.twelfth:
+        known, block = readout.twelfth in range(1, 13), -(-count * readout.twelfth // 12) - 1
     else:
         known, block = -count <= readout.block < count, readout.block % max(count, 1)
     if not known:
         raise NotApplicableError(f"{backbone.card.name}: no block for {readout}; it has {count}")
-    return replace(readout, block=block, quarter=0)
+    return replace(readout, block=block, quarter=0, twelfth=0)
 
 
 def _end_of_quarter(quarter: int, count: int) -> int:

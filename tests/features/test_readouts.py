@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
@@ -47,6 +49,20 @@ def test_no_class_token_is_one_line():
     bare = Features(torch.zeros(2, 8), (Tokens(torch.zeros(2, 4, 4, 8)),))
     with pytest.raises(NotApplicableError, match=r"tiny has no class token for cls\[0\]"):
         read(Readout("cls", 0), bare, (0,), CARD)
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [(12, range(12)), (24, range(1, 24, 2)), (6, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])],
+    ids=["12", "24", "6"],
+)
+def test_a_twelfth_ends_in_a_block_of_any_model(count: int, ends: Sequence[int]):
+    model = Tiny()
+    model.num_blocks = count
+    found = [canonical(Readout("mean", twelfth=twelfth), model) for twelfth in range(1, 13)]
+    assert found == [Readout("mean", block) for block in ends]
+    with pytest.raises(NotApplicableError, match=r"no block for mean\[twelfth 13\]"):
+        canonical(Readout("mean", twelfth=13), model)
 
 
 def test_blocks_are_counted_from_zero():

@@ -23,6 +23,7 @@ from ssleval.display.report.shortpaths import ShortPaths, ShownIds
 from ssleval.display.report.thumbnails import thumbnails
 from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
+from ssleval.results.curves import panels
 from ssleval.results.ranking import Board, Entry, boards
 from ssleval.results.stored import SHARED_FIELDS
 
@@ -80,6 +81,7 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
         "rows": [_row(*entry, details, results, short) for entry in entries],
         "matrix": overview(shown),
         "left_out": details.left_out,
+        "curves": [asdict(panel) for panel in panels((), shown)],
         "runs": [{**run, "name": short(run["name"])} for run in training_runs(options.training)],
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }

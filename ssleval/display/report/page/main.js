@@ -12,6 +12,7 @@ startMatrix();
 startTable();
 startDetails();
 startCost();
+startCurves();
 startContrast();
 startFlips();
 startPictures();
