@@ -190,6 +190,14 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
     return read(path)
 
 
+def with_scores(result: Result, scores: Mapping[str, Score]) -> Result:
+    """Return a result with scores of the same samples behind its own; store it, where that can be written."""
+    completed = replace(result, metrics={**result.metrics, **scores})
+    if scores and result.path is not None and os.access(result.path.parent, os.W_OK):
+        write_text_atomically(result.path, _text(completed))
+    return completed
+
+
 def _text(result: Result) -> str:
     stored = {name: value for name, value in asdict(result).items() if name in _STORED_FIELDS}
     return json.dumps(stored, indent=1, allow_nan=False) + "\n"
@@ -310,6 +318,11 @@ def _disagreement(name: str, score: Score, samples: Samples) -> str:
         return f"samples that {name} is no statistic of ({error})"
     agrees = abs(value - score.value) <= _AGREEING * max(1.0, abs(value))
     return "" if agrees else f"samples of another result: their {name} is {value:.6g}, not {score.value:.6g}"
+
+
+def has_samples(result: Result) -> bool:
+    """Return whether there is a file of samples beside a result."""
+    return result.path is not None and samplefiles.bytes_of(samples_file(result)) > 0
 
 
 def samples_file(result: Result) -> Path:

@@ -92,6 +92,34 @@ def test_samples_are_the_score(tmp_path: Path) -> None:
     assert read_all(tmp_path / "results") == [result]
 
 
+def test_scores_that_a_task_gives_since_come_from_the_stored_samples(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (new,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert new.path is not None
+    content = json.loads(new.path.read_text())
+    for name in ("mean_per_class@5", "mean_per_class@1"):
+        del content["metrics"][name]
+    new.path.write_text(json.dumps(content))
+    (completed,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert completed.cached
+    assert (completed.key, completed.headline, completed.created) == (new.key, "top1@5", new.created)
+    assert completed.metrics == new.metrics
+    assert read_all(folder) == [new]
+
+
+def test_without_samples_a_stored_result_stays_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (new,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert new.path is not None
+    content = json.loads(new.path.read_text())
+    del content["metrics"]["mean_per_class@1"]
+    new.path.write_text(json.dumps(content))
+    new.path.with_suffix(".arrow").unlink()
+    (cached,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert cached.cached
+    assert list(cached.metrics) == list(content["metrics"])
+
+
 def test_a_note_says_which_class_is_hardly_shown(tmp_path: Path) -> None:
     (result,) = evaluate("pixels", "rare_class", tmp_path)
     score = result.metrics["mean_per_class"]
