@@ -1,7 +1,7 @@
 """One score class by class, and what classes are taken for, from the samples of a stored result."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def class_names(result: Result, options: DatasetOptions) -> tuple[str, ...]:
         DataError: the dataset that opens is not the one that was scored.
     """
     limit, split = result.settings.get("limit"), str(result.data["test_split"])
-    dataset = open_dataset(result.dataset, options)
+    dataset = open_dataset(result.dataset, replace(options, exif=bool(result.data.get("exif"))))
     dataset = dataset if limit is None else dataset.limited(int(limit))
     scored = result.data["fingerprints"].get(f"{dataset.card.name}/{split}")
     if split not in dataset.card.lengths or scored != dataset.split(split).fingerprint:

@@ -101,6 +101,7 @@ class Result:
         """Return one flat row for a DataFrame: a column per setting, metric and interval end."""
         row: dict[str, Any] = {"model": self.model, "task": self.task, "dataset": self.dataset}
         row |= {"split": self.data.get("test_split"), "board": comparable(self), **self.settings}
+        row |= {"pixels": self.settings.get("pixels", "exact"), "exif": self.data.get("exif", False)}
         row |= {f"{self.task}.{name}": value for name, value in self.protocol.items()}
         for name, score in self.metrics.items():
             row |= {name: score.value, f"{name}_low": score.ci95[0], f"{name}_high": score.ci95[1]}

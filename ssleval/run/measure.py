@@ -454,4 +454,6 @@ def _protocol(job: Job) -> dict[str, Any]:
 def _data(plan: Plan) -> dict[str, Any]:
     card = asdict(replace(plan.job.dataset.card, class_names=()))
     del card["class_names"]
+    if not card["exif"]:
+        del card["exif"]
     return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}
