@@ -14,7 +14,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -305,12 +305,16 @@ def is_stray(name: str) -> bool:
 
 
 def images_below(
-    folder: str, prefix: str, around: tuple[str, ...] = (), seen: Callable[[str], object] | None = None
+    folder: str,
+    prefix: str,
+    around: tuple[str, ...] = (),
+    seen: Callable[[str], object] | None = None,
+    passing: Container[str] = (),
 ) -> Iterator[str]:
     """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
 
     ``around`` are folders that links led from and to; DataError where a link leads back. ``seen`` is called
-    with every folder before it is read.
+    with every folder before it is read. Files called as in ``passing`` are passed over, there alone.
     """
     if seen is not None:
         seen(folder)
@@ -324,7 +328,7 @@ def images_below(
                 yield from images_below(entry.path, f"{prefix}/{name}", inside, seen)
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
-            elif lower != "tmp":  # Caltech-101 is published with such a file
+            elif lower != "tmp" and name not in passing:  # Caltech-101 is published with such a file
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")
 
