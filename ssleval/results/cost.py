@@ -54,6 +54,8 @@ def overall_costs(found: Overall) -> list[Cost]:
     FLOPs are those of images of one size, the one that most models have them for. The speed on a kind of
     machine is the median over the boards that the model's features were extracted for there.
     """
+    if not found.standings:
+        return []
     rows = [
         [
             found.cells[name, place].result

@@ -102,6 +102,7 @@ class Result:
         row: dict[str, Any] = {"model": self.model, "task": self.task, "dataset": self.dataset}
         row |= {"split": self.data.get("test_split"), "board": comparable(self), **self.settings}
         row |= {"pixels": self.settings.get("pixels", "exact"), "exif": self.data.get("exif", False)}
+        row |= {f"card.{name}": _hashable(self.backbone.get(name)) for name in _PREPARED}
         row |= {f"{self.task}.{name}": value for name, value in self.protocol.items()}
         for name, score in self.metrics.items():
             row |= {name: score.value, f"{name}_low": score.ci95[0], f"{name}_high": score.ci95[1]}
@@ -111,6 +112,14 @@ class Result:
     def file(self, folder: Path) -> Path:
         """Return the file this result belongs into below ``folder``."""
         return folder / _file(self.model, self.task, self.dataset, self.key)
+
+
+_PREPARED = ("mean", "std", "image_size", "patch_size", "resize", "resize_mode", "interpolation")
+"""Fields of a card that a caller may state."""
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 _STORED_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"path", "cached"}

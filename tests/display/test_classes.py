@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def result(tmp_path: Path) -> Result:
 def test_every_class_has_what_scikit_learn_gives(result: Result) -> None:
     found = by_class(result)
     labels = np.unique([*LABEL, *PREDICTED])
-    precision, recall, f1, shown = precision_recall_fscore_support(
-        LABEL, PREDICTED, labels=labels, zero_division=np.nan
-    )
+    undefined: Any = np.nan
+    reference: Any = precision_recall_fscore_support(LABEL, PREDICTED, labels=labels, zero_division=undefined)
+    precision, recall, f1, shown = reference
     assert [row.label for row in found.classes] == labels.tolist()
     assert [row.n for row in found.classes] == shown.tolist()
     for name, expected in (("value", recall), ("precision", precision), ("f1", f1)):
@@ -87,10 +88,9 @@ def test_of_several_labels_classes_have_average_precision_and_no_recall(tmp_path
     metric = Metric("map", mean_average_precision_of("scores", "targets"))
     found = by_class(stored(tmp_path, metric, scores=scores, targets=targets))
     assert found.balanced is None
-    values = [row.value for row in found.classes]
-    assert np.mean(values) == pytest.approx(
-        metric.score(Samples([""] * 300, {"scores": scores, "targets": targets}))
-    )  # pyright: ignore[reportArgumentType, reportCallIssue]
+    values = [row.value or np.nan for row in found.classes]
+    samples = Samples([""] * 300, {"scores": scores, "targets": targets})
+    assert float(np.mean(values)) == pytest.approx(metric.score(samples))
 
 
 def test_a_metric_without_classes_and_an_unknown_one_are_refused(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _read(path: Path, name: str) -> bytes:
 
 def _opened(content: bytes, device: torch.device, name: str) -> Any:
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(f"{name}: needs onnxruntime; pip install 'ssleval[onnx]'") from error
     runtime: Any = onnxruntime

@@ -1,4 +1,4 @@
-"""Graphs are written by hand, since neither onnx nor its exporter is a dependency; onnxruntime is an extra."""
+"""Graphs are written by hand: onnx is no dependency, and onnxruntime an extra."""
 
 import sys
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_the_content_of_the_file_is_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "stated", "card", "message"),
     [
-        (graph(), "", {**CARD, "image_size": 24, "patch_size": 12}, r"9 tokens for 2x2 patches; .*\?cls=true"),
+        (graph(), "", {**CARD, "image_size": 24, "patch_size": 12}, r"9 tokens for 2x2 .*\?cls=true"),
         (graph(outputs=("vector",)), "", {**CARD, "image_size": 32}, r"may be logits.*\?pooling=given"),
         (graph(), "", CARD, "state --patch-size 14 --image-size 224"),
         (graph(), "", {"patch_size": 8, "image_size": 32}, "state --image-mean"),

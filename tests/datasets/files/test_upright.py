@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssleval.datasets.files.upright import upright
 from ssleval.errors import ConfigError, DataError
 from ssleval.features.fast import fast_view
 
-TURNED = {
+TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
     5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
