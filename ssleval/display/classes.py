@@ -172,7 +172,7 @@ def _with_predictions(
     shown_by, taken = (np.asarray(matrix.sum(axis=axis)) for axis in (1, 0))
     recall, precision, f1 = divide(right, shown_by), divide(right, taken), divide(2 * right, shown_by + taken)
     others = (matrix - diags_array(matrix.diagonal(), dtype=matrix.dtype)).tocsr()
-    most: Any = others.argmax(axis=1)
+    most: list[int] = np.asarray(others.argmax(axis=1)).tolist()
     for place, name in enumerate(names):
         elsewhere = int(others[place, most[place]])
         yield ClassScore(
