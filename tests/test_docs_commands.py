@@ -174,8 +174,13 @@ def captions(where: str) -> None:
 
 def manifest(where: str) -> None:
     folder("m")
-    rows = [f"{path},{path.parent.name},{path.parts[1]}" for path in sorted(Path("m").rglob("*.png"))]
-    Path(where).write_text("\n".join(["path,label,split", *rows, ""]))
+    rows = [(str(path), path.parent.name, path.parts[1]) for path in sorted(Path("m").rglob("*.png"))]
+    names = ("path", "label", "split")
+    if where.endswith(".jsonl"):
+        lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
+    else:
+        lines = [",".join(row) for row in (names, *rows)]
+    Path(where).write_text("\n".join([*lines, ""]))
 
 
 def davis(where: str) -> None:

@@ -24,6 +24,8 @@ _MOST_PARTS = 9
 """A path in a list of names may hold one comma less."""
 _DESCRIBED = ("native", "timm")
 """Loaders whose models `ssleval train` writes; others may run code, which no file of weights may ask for."""
+_GRAPHS = ("onnx", "exported")
+"""Loaders of files that say nothing of patches."""
 _REQUIRED = (
     "arch", "embed_dim", "license", "loader", "patch_size", "pretraining_data", "source", "supervision",
 )  # fmt: skip
@@ -144,7 +146,8 @@ def _refuse_ignored(backbone: "Backbone", card: BackboneCard, stated: Mapping[st
             actual = getattr(backbone.card, name)
             held = f"has {name}={actual}" if actual != value else f"takes no other {name}"
             raise ConfigError(f"{card.name}: the model {held}; leave {name}={value} out")
-    if "patch_size" in stated:
+    # A graph from a file was run already, and may take images of its own size alone.
+    if "patch_size" in stated and card.loader not in _GRAPHS:
         side = 2 * card.patch_size
         try:
             backbone.eval()(torch.zeros(1, 3, side, side), (-1,))
@@ -156,9 +159,9 @@ def find_card(name: str) -> BackboneCard:
     """Return the card of a model.
 
     A name is an alias of the zoo, ``source:identifier`` for a loader (``timm:…``, ``hf:org/name`` or a
-    folder, ``open_clip:ARCH/TAG``, ``torchhub:owner/repo/entry``, ``torchvision:…``),
-    ``path/to/file.py:factory``, or ``path/to/teacher.safetensors`` that `ssleval train` wrote. ``random:``
-    before any of them means the same architecture, untrained.
+    folder, ``open_clip:ARCH/TAG``, ``torchhub:owner/repo/entry``, ``torchvision:…``,
+    ``onnx:FILE``, ``exported:FILE``), ``path/to/file.py:factory``, or ``path/to/teacher.safetensors`` that
+    `ssleval train` wrote. ``random:`` before any of them means the same architecture, untrained.
 
     Raises:
         UnknownNameError: the name is none of these; the message offers the nearest aliases.

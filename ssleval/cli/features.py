@@ -31,6 +31,7 @@ def features_(
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
     pixels: options.Pixels = "exact",
+    exif: options.Exif = False,
     num_workers: options.Workers = "auto",
     limit: options.Limit = None,
     cache: options.CacheDir = None,
@@ -64,7 +65,7 @@ def features_(
         key=key,
         card=card,
         limit=limit,
-        options=DatasetOptions(data_root, cache=folder),
+        options=DatasetOptions(data_root, cache=folder, exif=exif),
         context=context,
     )
     if not current_shard().leads:

@@ -52,6 +52,9 @@ Pixels = Annotated[
     Literal["exact", "fast"],
     Option("--pixels", help="exact: decoded and resized by PIL; fast: by torchvision, 2 grey levels off."),
 ]
+Exif = Annotated[
+    bool, Option("--exif", help="Turn images as their EXIF orientation says; published protocols ignore it.")
+]
 Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]

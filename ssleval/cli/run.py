@@ -53,6 +53,7 @@ def run_(
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
     num_workers: options.Workers = "auto",
     pixels: options.Pixels = "exact",
+    exif: options.Exif = False,
     models_at_once: Annotated[
         str, Option(help="Models in memory that share decoded images; auto: as many as fit, up to 8.")
     ] = "auto",
@@ -97,7 +98,7 @@ def run_(
         device, precision, options.number("--batch-size", batch_size, 1) or 0, options.workers(num_workers),
         seed, skip_corrupt, folder, progress=not quiet, pixels=pixels,
     )  # fmt: skip
-    data, settings = DatasetOptions(data_root, full_hash, download, folder), tuple(set_ or ())
+    data, settings = DatasetOptions(data_root, full_hash, download, folder, exif), tuple(set_ or ())
     request = Sweep(
         model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
         None if part is None else read_part(part),

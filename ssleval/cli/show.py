@@ -89,6 +89,40 @@ def show_model(
     tell(str(path))
 
 
+@show_app.command(name="classes", cls=Command)
+def show_classes(
+    name: Annotated[str, Argument(help="A result file, a folder of one model, or a model's name.")],
+    task: Annotated[str | None, Option(help="Of several results, those of this task.")] = None,
+    dataset: Annotated[str | None, Option(help="Of several results, those on this dataset.")] = None,
+    metric: Annotated[str, Option(help="The score; default: the one that ranks.")] = "",
+    names: Annotated[bool, Option("--names", help="Open the dataset for the names of classes.")] = False,
+    confusion: Annotated[Path | None, Option(help="CSV file to write the confusion matrix into.")] = None,
+    results: options.Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    cache: CacheDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print a stored score class by class, balanced accuracy, and what classes are taken for.
+
+    Examples:
+      ssleval show classes dino_scenes --task knn --dataset digits
+      ssleval show classes results/pixels --task knn --dataset digits --names --confusion confusion.csv
+    """
+    from ssleval.core import DatasetOptions
+    from ssleval.core.files import write_text_atomically
+    from ssleval.display import classes
+    from ssleval.results.lookup import one_result
+
+    opened = DatasetOptions(data_root, cache=cache or default_cache()) if names else None
+    found = classes.by_class(one_result(name, results, task=task, dataset=dataset), metric, opened)
+    if confusion is not None:
+        write_text_atomically(confusion, classes.confusion_csv(found))
+    if as_json:
+        options.print_rows(classes.records(found))
+    else:
+        typer.echo(classes.markdown(found), nl=False)
+
+
 @show_app.command(name="scenes", cls=Command)
 def show_scenes(out: Out = Path("scenes.png")) -> None:
     """Draw the contact sheet of the embedded set: every kind of picture and of ground truth.

@@ -351,6 +351,8 @@ class DatasetCard:
     """Metres that heads are fitted up to, where the target is depth; pixels beyond count nowhere."""
     graded: bool = False
     """Whether groups tell easy answers from hard ones, as the revisited Oxford set does."""
+    exif: bool = False
+    """Whether images were turned as their EXIF orientation says; recorded where they were."""
     license: str = ""
     source: str = ""
     """Paper or page, and how to get the files."""
@@ -447,6 +449,8 @@ class DatasetOptions:
     """Let libraries that can download a set do so."""
     cache: Path = field(default_factory=default_cache)
     """Where sets that are made rather than found are kept, and listings of large sets."""
+    exif: bool = False
+    """Turn images as their EXIF orientation says, which published protocols ignore."""
 
 
 DatasetLoader: TypeAlias = Callable[[str, DatasetOptions], Dataset]

@@ -8,6 +8,7 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
 from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.registry import suggestion, summaries
 from ssleval.core.settings import check
+from ssleval.datasets.files.upright import upright
 from ssleval.datasets.published import Published
 from ssleval.errors import ContractError, DataError, UnknownNameError
 
@@ -18,7 +19,7 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
     Raises:
         UnknownNameError: there is no such set or source; the message offers the nearest names.
         DataError: the files are absent or not the published ones.
-        ConfigError: an option has a value of another type.
+        ConfigError: an option has a value of another type, or the targets cannot be turned with the images.
         ContractError: it is a plug-in that fails, or opens something else.
     """
     check(options, "options")
@@ -32,7 +33,7 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
         opened: Any = loader(location, options)
     if not isinstance(opened, Dataset):
         raise ContractError(f"dataset {name!r}: its loader returned {type(opened).__name__}, not a Dataset")
-    return opened
+    return upright(opened) if options.exif else opened
 
 
 def split_names(text: str) -> list[str]:

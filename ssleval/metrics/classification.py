@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.sparse import coo_array, csr_array
 
 from ssleval.core import Metric
 from ssleval.errors import ContractError
@@ -43,6 +44,12 @@ def accuracy(kind: str, correct: str, suffix: str = "") -> Metric:
     return Metric(f"top1{suffix}", mean_of(correct))
 
 
+def both_accuracies(kind: str, correct: str, suffix: str = "") -> tuple[Metric, Metric]:
+    """Return accuracy over items and over classes (balanced accuracy); the one of ``kind`` leads."""
+    other = "top1" if kind == "mean_per_class" else "mean_per_class"
+    return accuracy(kind, correct, suffix), accuracy(other, correct, suffix)
+
+
 def accuracies(
     kind: str, correct: Bool[np.ndarray, "n heads"], labels: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " heads"]:
@@ -50,3 +57,16 @@ def accuracies(
     if kind == "mean_per_class":
         return np.mean([correct[labels == label].mean(axis=0) for label in np.unique(labels)], axis=0)
     return correct.mean(axis=0)
+
+
+def confusion(
+    label: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " c"], csr_array]:
+    """Return the classes that some item shows or is taken for, and how often each is taken for each.
+
+    Rows are true classes, columns predicted ones. Only cells with items are held, since of ten thousand
+    classes all cells are 800 MB.
+    """
+    classes, places = np.unique(np.concatenate([label, predicted]), return_inverse=True)
+    cells, size = (places[: len(label)], places[len(label) :]), len(classes)
+    return classes, coo_array((np.ones(len(label), np.int64), cells), (size, size)).tocsr()

@@ -125,6 +125,7 @@ def mismatches(first: Result, second: Result) -> list[str]:
     pairs = {
         "task": (first.task, second.task),
         "split": (first.data.get("test_split"), second.data.get("test_split")),
+        "exif": (first.data.get("exif", False), second.data.get("exif", False)),
         "fingerprint": (first.data.get("fingerprints"), second.data.get("fingerprints")),
         "protocol": (first.protocol, second.protocol),
         "skip_corrupt": (first.settings.get("skip_corrupt"), second.settings.get("skip_corrupt")),

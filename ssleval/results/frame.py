@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 def read_results(folder: Path | str = "results") -> "pd.DataFrame":
     """Return one row for each result below ``folder``, as `Result.to_row` gives it.
 
-    Rows that agree in ``board`` may be compared. Columns of settings, such as ``seed``, ``precision`` and
-    ``knn.k``, tell rows of one model apart; what a result does not have is missing (NaN or None).
+    Rows that agree in ``board`` may be compared. Columns of settings, such as ``seed``, ``precision``,
+    ``pixels``, ``exif``, ``card.mean`` and ``knn.k``, tell rows of one model apart; what a result does not
+    have is missing (NaN or None).
 
     Raises:
         DataError: there is no such folder, or a file in it cannot be read.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssleval.core.registry import spelt_as_path, unknown
+from ssleval.core.text import some
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.results.record import Result, files_in, grouped, read, read_all, read_files
 
@@ -40,6 +41,26 @@ def stored_results(name: str, folder: Path) -> list[Result]:
         error = unknown("result file, folder or model", name, by_model)
         raise UnknownNameError(f"{error} (looked for in {folder})")
     return _of_one_model(name, chosen)
+
+
+def one_result(name: str, folder: Path, *, task: str | None, dataset: str | None) -> Result:
+    """Return the only result that `stored_results` gives of a task and a dataset, of any where None.
+
+    Raises:
+        ConfigError: there are several, or none; the message names them.
+    """
+    stored = stored_results(name, folder)
+    chosen = [
+        result for result in stored if task in {None, result.task} and dataset in {None, result.dataset}
+    ]
+    if len(chosen) == 1:
+        return chosen[0]
+    known = sorted({f"{result.task} on {result.dataset}" for result in stored})
+    if len(chosen) > 1 and len({(result.task, result.dataset) for result in chosen}) == 1:
+        raise ConfigError(
+            f"{name}: {some([result.path for result in chosen])} all fit; name one of these files"
+        )
+    raise ConfigError(f"{name} has {some(known)}; choose one by --task and --dataset")
 
 
 def _of_weights(results: Sequence[Result], digits: str) -> list[Result]:

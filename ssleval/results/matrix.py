@@ -11,6 +11,7 @@ from typing import Any
 
 from ssleval.core.escape import latex_cell, markdown_cell
 from ssleval.core.text import some
+from ssleval.results.cost import overall_costs
 from ssleval.results.leaderboard import csv_text
 from ssleval.results.numbers import shown
 from ssleval.results.overall import FEWEST_BOARDS, Overall, Place
@@ -24,13 +25,14 @@ def columns(boards: Sequence[Board]) -> list[str]:
 
 
 def markdown(found: Overall) -> str:
-    """Return the matrix, the standings, the groups and what is left out."""
+    """Return the matrix, the standings, costs, the groups and what is left out."""
     parts = [
         _markdown_table(
             ["model", *map(markdown_cell, columns(found.boards))],
             [[markdown_cell(model), *cells] for model, cells in _cells(found, _markdown_score)],
         ),
         *_standings(found),
+        *_costs(found),
         *_groups(found),
         *(
             f"Not ranked: {markdown_cell(name)} lacks {markdown_cell(some(missing))}."
@@ -67,6 +69,7 @@ def csv(found: Overall) -> str:
 
 def records(found: Overall) -> list[dict[str, Any]]:
     """Return one row for each ranked model, best first, for JSON."""
+    costs = overall_costs(found)
     return [
         {
             "model": model,
@@ -78,6 +81,7 @@ def records(found: Overall) -> list[dict[str, Any]]:
                 column: None if entry is None else _scored(entry)
                 for column, entry in zip(columns(found.boards), _entries(found, model), strict=True)
             },
+            "costs": {cost.name: {"value": cost.values[row], "front": row in cost.front} for cost in costs},
         }
         for row, model in enumerate(found.models)
     ]
@@ -106,6 +110,8 @@ def _flat(row: dict[str, Any]) -> dict[str, object]:
     for column, score in row["scores"].items():
         low, high = score["ci95"] if score else (None, None)
         flat |= {column: score and score["value"], f"{column}/ci95_low": low, f"{column}/ci95_high": high}
+    for name, cost in row["costs"].items():
+        flat |= {name: cost["value"], f"{name}/front": cost["front"]}
     return flat
 
 
@@ -173,6 +179,24 @@ def _set(ranks: tuple[int, int] | None) -> str:
     if ranks is None:
         return ""
     return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
+
+
+def _costs(found: Overall) -> Iterator[str]:
+    costs = overall_costs(found)
+    if not costs:
+        return
+    ranks = found.standings[0].places["mean_rank"]
+    rows: list[list[str]] = []
+    for row, model in enumerate(found.models):
+        cells = [_spent(cost.values[row], marked=row in cost.front) for cost in costs]
+        rows.append([markdown_cell(model), f"{ranks[row].value:.2f}", *cells])
+    yield _markdown_table(["model", "mean rank", *(markdown_cell(cost.name) for cost in costs)], rows)
+    yield "Bold: no other model has both a better mean rank and a lower cost."
+
+
+def _spent(value: float | None, *, marked: bool) -> str:
+    shown_value = "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return f"**{shown_value}**" if marked else shown_value
 
 
 def _groups(found: Overall) -> Iterator[str]:

@@ -101,6 +101,8 @@ class Result:
         """Return one flat row for a DataFrame: a column per setting, metric and interval end."""
         row: dict[str, Any] = {"model": self.model, "task": self.task, "dataset": self.dataset}
         row |= {"split": self.data.get("test_split"), "board": comparable(self), **self.settings}
+        row |= {"pixels": self.settings.get("pixels", "exact"), "exif": self.data.get("exif", False)}
+        row |= {f"card.{name}": _hashable(self.backbone.get(name)) for name in _PREPARED}
         row |= {f"{self.task}.{name}": value for name, value in self.protocol.items()}
         for name, score in self.metrics.items():
             row |= {name: score.value, f"{name}_low": score.ci95[0], f"{name}_high": score.ci95[1]}
@@ -110,6 +112,14 @@ class Result:
     def file(self, folder: Path) -> Path:
         """Return the file this result belongs into below ``folder``."""
         return folder / _file(self.model, self.task, self.dataset, self.key)
+
+
+_PREPARED = ("mean", "std", "image_size", "patch_size", "resize", "resize_mode", "interpolation")
+"""Fields of a card that a caller may state."""
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 _STORED_FIELDS = frozenset(entry.name for entry in fields(Result)) - {"path", "cached"}
@@ -188,6 +198,14 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
     write_text_atomically(path, _text(replace(result, samples_sha256=hashes[0])))
     samplefiles.remove_older(beside)
     return read(path)
+
+
+def with_scores(result: Result, scores: Mapping[str, Score]) -> Result:
+    """Return a result with scores of the same samples behind its own; store it, where that can be written."""
+    completed = replace(result, metrics={**result.metrics, **scores})
+    if scores and result.path is not None and os.access(result.path.parent, os.W_OK):
+        write_text_atomically(result.path, _text(completed))
+    return completed
 
 
 def _text(result: Result) -> str:
@@ -310,6 +328,11 @@ def _disagreement(name: str, score: Score, samples: Samples) -> str:
         return f"samples that {name} is no statistic of ({error})"
     agrees = abs(value - score.value) <= _AGREEING * max(1.0, abs(value))
     return "" if agrees else f"samples of another result: their {name} is {value:.6g}, not {score.value:.6g}"
+
+
+def has_samples(result: Result) -> bool:
+    """Return whether there is a file of samples beside a result."""
+    return result.path is not None and samplefiles.bytes_of(samples_file(result)) > 0
 
 
 def samples_file(result: Result) -> Path:

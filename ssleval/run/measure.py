@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ssleval.backbones.zoo import load
-from ssleval.core import Context, DatasetOptions, FeatureRequest, Samples, digest
+from ssleval.core import Context, DatasetOptions, FeatureRequest, Metric, Samples, digest
 from ssleval.core.backbone import WRAP, Backbone
 from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
@@ -294,6 +294,7 @@ def _outcome(
     with shard.agreed(point):
         if stored is not None and shard.leads:
             source.confirm(plan.requests)
+            result = _completed(stored, plan.job)
         elif stored is None and shard.leads:
             result = _measured(source, plan, folder)
         elif stored is None and plan.runs_model:
@@ -395,7 +396,7 @@ def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
         task=job.name,
         dataset=job.dataset_name,
         key=plan.key,
-        metrics=_scores(job, samples),
+        metrics=_scores(job, job.task.metrics, samples),
         protocol=_protocol(job),
         backbone=asdict(source.backbone.card),
         data=_data(plan),
@@ -411,10 +412,24 @@ def _measured(source: FeatureSource, plan: Plan, folder: Path | None) -> Result:
     return result if folder is None else record.write(folder, result, samples)
 
 
-def _scores(job: Job, samples: Samples) -> dict[str, Score]:
+def _completed(stored: Result, job: Job) -> Result:
+    """Return a stored result with the scores that its task gives since: statistics of columns it has."""
+    lacking = [metric for metric in job.task.metrics if metric.name not in stored.metrics]
+    if not (lacking and record.has_samples(stored)):
+        return stored
+    samples = record.read_samples(stored)
+    computable = [
+        metric
+        for metric in lacking
+        if {*describe(metric.statistic)["columns"].values()} <= samples.columns.keys()
+    ]
+    return record.with_scores(stored, _scores(job, computable, samples))
+
+
+def _scores(job: Job, metrics: Sequence[Metric], samples: Samples) -> dict[str, Score]:
     if not len(samples):
         raise ContractError(f"{job.name} on {job.dataset_name} returned no samples")
-    metrics, card = job.task.metrics, job.dataset.card
+    card = job.dataset.card
     names = card.class_names or tuple(map(str, range(card.classes)))
     found = estimates(metrics, samples, class_names=names)
     return {
@@ -439,4 +454,6 @@ def _protocol(job: Job) -> dict[str, Any]:
 def _data(plan: Plan) -> dict[str, Any]:
     card = asdict(replace(plan.job.dataset.card, class_names=()))
     del card["class_names"]
+    if not card["exif"]:
+        del card["exif"]
     return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}

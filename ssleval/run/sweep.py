@@ -54,7 +54,8 @@ class Sweep:
         """Return what several processes must be asked alike; places on disk may differ between machines."""
         places = {"models", "checkpoint", "options"}
         asked = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in places}
-        return {**asked, "card": dict(self.card), "full_hash": self.options.full_hash}
+        exif = {"exif": True} if self.options.exif else {}
+        return {**asked, "card": dict(self.card), "full_hash": self.options.full_hash, **exif}
 
 
 @dataclass(frozen=True, slots=True)

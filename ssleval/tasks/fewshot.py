@@ -25,7 +25,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import few_per_class
-from ssleval.metrics.classification import accuracy
+from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.tries import deviation_contributions
 
@@ -64,11 +64,13 @@ class Fewshot(VectorPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """For every number of shots and classifier the mean over tries, then the deviations."""
+        """For every number of shots and classifier the mean over tries; deviations; the other mean."""
         names = [name for shots in self.shots for name in self._names(shots)]
-        means = [accuracy(self.metric, f"correct@{name}", f"@{name}") for name in names]
+        means, others = zip(
+            *(both_accuracies(self.metric, f"correct@{name}", f"@{name}") for name in names), strict=True
+        )
         spreads = [Metric(f"std@{name}", mean_of(f"std@{name}"), higher_is_better=False) for name in names]
-        return (*means, *spreads)
+        return (*means, *spreads, *others)
 
     def resolved(self, dataset: Dataset) -> "Fewshot":
         """Return the task with the metric of the dataset filled in."""

@@ -3,9 +3,9 @@
 The protocol of DINO's `eval_knn.py`. One vector per image, the model's own descriptor, at 224 pixels
 (bicubic resize of the short side to 256, central crop), no augmentation. Vectors have length 1; the k
 training images of largest cosine vote for their class with weight exp(cosine / 0.07), for k of 10, 20,
-100 and 200. Top-1 and top-5 of the vote are scored; 20 leads, as in the papers. Equally near images
-rank by training order, equal classes by id. Only classes with a vote are in a top-5, however few they are;
-the published scripts fill it with others, in the order that a sort leaves them in.
+100 and 200. Top-1, top-5 and the mean recall per class are scored; top-1 at 20 leads, as in the
+papers. Equally near images rank by training order, equal classes by id. Only classes with a vote are in a
+top-5, however few they are; the published scripts fill it with others, in the order that a sort leaves.
 
 Source: Caron et al. 2021, arXiv:2104.14294, sec. 4.1; Wu et al. 2018, arXiv:1805.01978, sec. 3.4. DINO's code
 runs the model in fp32.
@@ -24,7 +24,7 @@ from ssleval.core.settings import Counts, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
-from ssleval.metrics.classification import top_k_correct
+from ssleval.metrics.classification import accuracy, top_k_correct
 from ssleval.metrics.stats import mean_of
 
 
@@ -42,9 +42,10 @@ class Knn(VectorPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Top-1 and top-5 for every k."""
+        """Top-1, top-5 and the mean recall per class for every k."""
         names = [f"{score}@{k}" for score in ("top1", "top5") for k in self.ks]
-        return tuple(Metric(name, mean_of(name)) for name in names)
+        recalls = (accuracy("mean_per_class", f"top1@{k}", f"@{k}") for k in self.ks)
+        return (*(Metric(name, mean_of(name)) for name in names), *recalls)
 
     def resolved(self, dataset: Dataset) -> "Knn":
         """Return the task without the ks that the training split is too small for.

@@ -22,7 +22,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracy, classified
+from ssleval.metrics.classification import both_accuracies, classified
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 
 
@@ -53,12 +53,12 @@ class Logreg(VectorPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The one score of the dataset's convention."""
+        """The score of the dataset's convention; accuracy over items or classes has the other beside it."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
         if self.metric == "map_11":
             return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
-        return (accuracy(self.metric, "correct"),)
+        return both_accuracies(self.metric, "correct")
 
     def resolved(self, dataset: Dataset) -> "Logreg":
         """Return the task with the metric of the dataset filled in."""

@@ -21,6 +21,7 @@ from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
+from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.variants import IMAGENET_C, errors_by_image, judged_images, published_metric
@@ -53,8 +54,9 @@ class Robustness(Task):
         if self.metric == "mce":
             mce = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
             return mce, Metric("mean_error", mean_of("error"), higher_is_better=False)
-        name = "real" if self.metric == "real" else "top1"
-        return (Metric(name, mean_of(name)),)
+        if self.metric == "real":
+            return (Metric("real", mean_of("real")),)
+        return both_accuracies("top1", "top1")
 
     published_precision: ClassVar[Precision] = "fp16"
     """Of `linear` by DINOv2's recipe, and of `zeroshot`."""

@@ -412,3 +412,18 @@ def test_an_interrupted_run_says_so_in_one_line_and_goes_on(cli: Cli) -> None:
     assert "interrupted; finished work is kept" in err
     assert "Traceback" not in err
     assert not list((cli.folder / "results").rglob("*.json"))
+
+
+def test_show_classes_prints_a_stored_result_class_by_class(cli: Cli) -> None:
+    cli("run", "--model", "pixels", *FAST)
+    code, out, _ = cli("show", "classes", "pixels", "--names", "--confusion", "confusion.csv")
+    assert code == 0
+    assert out.startswith("Balanced accuracy (mean recall per class): ")
+    assert len(out.splitlines()) == 2 + 2 + 10
+    rows = [line.split(",") for line in (cli.folder / "confusion.csv").read_text().splitlines()]
+    assert rows[0] == ["true class", *"0123456789"]
+    assert sum(int(count) for row in rows[1:] for count in row[1:]) == 60
+    code, lines, _ = cli("show", "classes", "pixels", "--json")
+    assert [json.loads(line)["label"] for line in lines.splitlines()] == list(range(10))
+    code, _, error = cli("show", "classes", "pixels", "--task", "linear")
+    assert (code, error) == (2, "ssleval: pixels has knn on digits; choose one by --task and --dataset\n")

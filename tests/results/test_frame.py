@@ -32,3 +32,21 @@ def test_a_row_holds_every_setting(setting: str) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no results folder"):
         ssleval.read_results(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "field", ["mean", "std", "image_size", "patch_size", "resize", "resize_mode", "interpolation"]
+)
+def test_a_row_holds_how_images_are_prepared(field: str) -> None:
+    (first, *_) = read_all(RESULTS)
+    changed = replace(first, backbone={**first.backbone, field: [0.1, 0.2, 0.3]}).to_row()
+    assert changed[f"card.{field}"] == (0.1, 0.2, 0.3)
+    assert {name for name, value in first.to_row().items() if changed[name] != value} == {f"card.{field}"}
+
+
+def test_pixels_and_exif_are_told_where_a_record_leaves_them_out() -> None:
+    (first, *_) = read_all(RESULTS)
+    row = first.to_row()
+    assert (row["pixels"], row["exif"]) == ("exact", False)
+    turned = replace(first, data={**first.data, "exif": True}, settings={**first.settings, "pixels": "fast"})
+    assert (turned.to_row()["pixels"], turned.to_row()["exif"]) == ("fast", True)

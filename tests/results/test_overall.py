@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.stats import mean_of
 from ssleval.results import Result, Score, matrix, record
+from ssleval.results.cost import overall_costs
 from ssleval.results.overall import FAMILIES, Overall, overall
 from ssleval.results.ranking import boards
 
@@ -192,6 +194,52 @@ def test_csv_and_json_hold_places_and_scores(over: Over) -> None:
         "boards": [2, 2],
     }
     assert rows[0]["scores"]["linear/d"]["metric"] == "top1"
+
+
+def test_the_front_of_cost_holds_models_that_none_beats_in_both(over: Over) -> None:
+    made = suite({"best": 0.9, "cheap": 0.6, "beaten": 0.4, "unknown": 0.2}, EIGHT)
+    costs = {"best": (80.0, 20e9, 50.0), "cheap": (5.0, 1e9, 400.0), "beaten": (20.0, 4e9, 100.0)}
+    spent: list[tuple[Result, Samples]] = []
+    for place, (result, samples) in enumerate(made):
+        if result.model in costs:
+            parameters, flops, speed = costs[result.model]
+            result = replace(  # noqa: PLW2901
+                result,
+                backbone={**result.backbone, "parameters": parameters},
+                cost={"flops_per_image": flops, "image_side": 224} if place % 2 else {},
+                timings={"images_per_second": speed + place % 3},
+                hardware={"cpu": "abc", "cores": "2"},
+            )
+        spent.append((result, samples))
+    found = over(spent)
+    speed, parameters, flops = overall_costs(found)
+    assert found.models == ("best", "cheap", "beaten", "unknown")
+    assert (speed.name, flops.name) == (
+        "Images per second (abc, 2 cores, fp32)", "GFLOPs an image of 224 pixels",
+    )  # fmt: skip
+    assert parameters.values == (80.0, 5.0, 20.0, None)
+    assert flops.values == (20.0, 1.0, 4.0, None)
+    for cost in (speed, parameters, flops):
+        assert set(cost.front) == {0, 1}
+    rows = matrix.records(found)
+    assert rows[0]["costs"]["Parameters (millions)"] == {"value": 80.0, "front": True}
+    assert rows[2]["costs"]["Parameters (millions)"] == {"value": 20.0, "front": False}
+    assert rows[3]["costs"]["Parameters (millions)"] == {"value": None, "front": False}
+    lines = list(csv.DictReader(io.StringIO(matrix.csv(found))))
+    assert [line["GFLOPs an image of 224 pixels/front"] for line in lines] == [
+        "True",
+        "True",
+        "False",
+        "False",
+    ]
+    assert "| beaten | 3.00 | 101 | 20 | 4 |" in matrix.markdown(found)
+    assert "| cheap | 2.00 | **401** | **5** | **1** |" in matrix.markdown(found)
+
+
+def test_without_costs_nothing_is_said_of_them(over: Over) -> None:
+    found = over(suite({"weak": 0.3, "strong": 0.9}, [("knn", "a")]))
+    assert overall_costs(found) == []
+    assert "lower cost" not in matrix.markdown(found)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from ssleval.cli.app import app
 from ssleval.core import Samples
-from ssleval.errors import ContractError, DataError, UnknownNameError
+from ssleval.errors import ConfigError, ContractError, DataError, UnknownNameError
 from ssleval.results import record, samplefiles, stored
-from ssleval.results.lookup import stored_results
+from ssleval.results.lookup import one_result, stored_results
 from tests.core.test_files import full_disk
 from tests.results.test_leaderboard import right, store
 from tests.results.test_record import SAMPLES, make
@@ -367,3 +367,13 @@ def test_a_fraction_beyond_one_is_never_stored(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"top1@20 is 50\.0 .*no fraction.*nothing is stored"):
         record.write(tmp_path, make(value=50.0), SAMPLES)
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_one_result_is_named_by_task_and_dataset(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "results" / "dino_scenes"
+    found = one_result(str(committed), tmp_path, task="knn", dataset="digits")
+    assert (found.task, found.dataset) == ("knn", "digits")
+    with pytest.raises(ConfigError, match=r"knn on digits, knn on scenes.*--task and --dataset"):
+        one_result(str(committed), tmp_path, task="knn", dataset=None)
+    with pytest.raises(ConfigError, match="all fit; name one of these files"):
+        one_result(str(committed.parent / "pixels"), tmp_path, task="knn", dataset="digits")

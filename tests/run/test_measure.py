@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import ssleval
-from ssleval.core import Context, Dataset, FeatureRequest, Metric, Samples
+from ssleval.core import Context, Dataset, DatasetOptions, FeatureRequest, Metric, Samples
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs, Task, tasks
 from ssleval.errors import NotApplicableError, UnknownNameError
 from ssleval.metrics.stats import mean_of, mean_per_class_of
-from ssleval.results import read_all, read_samples
+from ssleval.results import comparable, read_all, read_samples
+from ssleval.results.compare import mismatches
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
 
@@ -90,6 +92,34 @@ def test_samples_are_the_score(tmp_path: Path) -> None:
     assert result.metrics["top1@5"].value == samples["top1@5"].mean()
     np.testing.assert_array_equal(samples["top1@5"], samples["predicted@5"] == samples["label"])
     assert read_all(tmp_path / "results") == [result]
+
+
+def test_scores_that_a_task_gives_since_come_from_the_stored_samples(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (new,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert new.path is not None
+    content = json.loads(new.path.read_text())
+    for name in ("mean_per_class@5", "mean_per_class@1"):
+        del content["metrics"][name]
+    new.path.write_text(json.dumps(content))
+    (completed,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert completed.cached
+    assert (completed.key, completed.headline, completed.created) == (new.key, "top1@5", new.created)
+    assert completed.metrics == new.metrics
+    assert read_all(folder) == [new]
+
+
+def test_without_samples_a_stored_result_stays_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (new,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert new.path is not None
+    content = json.loads(new.path.read_text())
+    del content["metrics"]["mean_per_class@1"]
+    new.path.write_text(json.dumps(content))
+    new.path.with_suffix(".arrow").unlink()
+    (cached,) = evaluate("pixels", "knn", tmp_path, results=folder)
+    assert cached.cached
+    assert list(cached.metrics) == list(content["metrics"])
 
 
 def test_a_note_says_which_class_is_hardly_shown(tmp_path: Path) -> None:
@@ -189,3 +219,25 @@ def test_real_weights_see_real_photographs(tmp_path: Path) -> None:
     (real,) = evaluate(model, "knn", tmp_path, checkpoint=weights, **more)
     (floor,) = evaluate("pixels", "knn", tmp_path, **more)
     assert real.metrics["top1@1"].value > 0.4 > 2 * floor.metrics["top1@1"].value
+
+
+def test_exif_is_part_of_key_and_record_and_compared_with_itself_alone(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours = np.random.default_rng(0).integers(0, 256, (2, 2, 3, 3), np.uint8)
+    for split in ("train", "test"):
+        for number, name in enumerate("ab"):
+            (tmp_path / split / name).mkdir(parents=True)
+            image = Image.fromarray(colours[number].repeat(16, 0).repeat(16, 1))
+            image.save(tmp_path / split / name / "0.png", exif=exif)
+    dataset = {"dataset": f"folder:{tmp_path}", "settings": {"knn": {"ks": (1,)}}}
+    plain, turned = (
+        evaluate("pixels", "knn", tmp_path, options=DatasetOptions(exif=exif), **dataset)[0]
+        for exif in (False, True)
+    )
+    assert plain.key != turned.key
+    assert comparable(plain) != comparable(turned)
+    assert "exif" not in plain.data, "records of before stay as they are"
+    assert turned.data["exif"] is True
+    assert [one.to_row()["exif"] for one in (plain, turned)] == [False, True]
+    assert "exif: False against True" in mismatches(plain, turned)

@@ -48,7 +48,8 @@ def test_the_score_is_the_mean_over_tries_and_std_their_deviation() -> None:
 
 def test_neighbours_are_those_up_to_the_shots_and_the_shots() -> None:
     names = [metric.name for metric in Fewshot(shots=(12.0,), classifiers=("knn",)).metrics]
-    assert names == ["top1@12shot-knn10", "top1@12shot-knn12", "std@12shot-knn10", "std@12shot-knn12"]
+    scores = ("top1", "std", "mean_per_class")
+    assert names == [f"{score}@12shot-knn{k}" for score in scores for k in (10, 12)]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def scores(samples: Samples, task: Knn = SMALL) -> dict[str, float]:
 
 def test_separable_classes_are_all_found(measure: Measure) -> None:
     found = scores(measure(drawn(noise=3.0)))
-    assert found == {"top1@5": 1.0, "top1@2": 1.0, "top5@5": 1.0, "top5@2": 1.0}
+    assert found == {f"{score}@{k}": 1.0 for score in ("top1", "top5", "mean_per_class") for k in (5, 2)}
 
 
 def test_shuffled_labels_are_at_chance(measure: Measure) -> None:
@@ -132,7 +132,8 @@ def test_the_first_k_leads() -> None:
 def test_ks_beyond_the_training_set_are_left_out_in_the_open() -> None:
     task = Knn().resolved(drawn(train=60))
     assert task.ks == (20, 10)
-    assert [metric.name for metric in task.metrics] == ["top1@20", "top1@10", "top5@20", "top5@10"]
+    names = [f"{score}@{k}" for score in ("top1", "top5", "mean_per_class") for k in (20, 10)]
+    assert [metric.name for metric in task.metrics] == names
     assert Knn().resolved(drawn(train=100)).ks == (20, 10, 100)
     assert Knn().resolved(drawn(train=12)).ks == (10,)
     with pytest.raises(ConfigError, match=r"among 6 training images; --set knn\.ks=6 or fewer"):

@@ -1,9 +1,10 @@
 """Image files on disk: which files count, how they decode, and the fingerprint of a list of them.
 
 Decoding equals torchvision's default loader to the pixel: PIL, ``convert("RGB")``, the EXIF orientation
-ignored, alpha dropped. There are two exceptions, where that loader silently returns a wrong image. Greyscale
-of 16 bits keeps its high byte, as PIL does for colour of 16 bits; PIL would clip it to white. Pixel types
-without a known range are refused. So are images whose data end early, and files that are none of `FORMATS`.
+ignored (see `upright`), alpha dropped. Exceptions are where that loader silently returns a wrong image.
+Greyscale of 16 bits keeps its high byte, as PIL does for colour of 16 bits; PIL would clip it to white. Pixel
+types without a known range are refused, and TIFFs of several pages or of more bands than colour and alpha, of
+which PIL shows some. So are images whose data end early, and files that are none of `FORMATS`.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import EXTRASAMPLES, PHOTOMETRIC_INTERPRETATION, SAMPLESPERPIXEL, TiffImageFile
 
 from ssleval.core import Split
 from ssleval.core.files import file_sha256
@@ -45,9 +47,17 @@ SPLITS = ("train", "val", "test")
 _STRAYS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What file managers and archivers leave behind."""
 
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
             zlib.error, Image.DecompressionBombError)  # fmt: skip
 """What PIL's plug-ins raise on a file that is truncated, corrupt or no image."""
+
+_SUBFILE = 254
+"""Tag of a page that is a smaller copy or a mask of another."""
+_COLOURS = {0: "L", 1: "L", 3: "P", 5: "CMYK"}
+"""Bands of colour by photometric interpretation; of others three."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_CHOOSE = "choose three bands and save them as RGB of 8 bits, in PNG or TIFF"
+"""The way out for images of other channels."""
 
 
 @contextmanager
@@ -68,6 +78,7 @@ def opened(file: Path | bytes, name: str) -> Generator[Image.Image]:
 @contextmanager
 def header(file: Path | bytes, name: str) -> Generator[tuple[Image.Image, bytes]]:
     """Open an encoded image, whose size and mode are known then, and its content; errors as `opened`."""
+    content = b""
     try:
         content = file if isinstance(file, bytes) else _read(file)
         # PIL warns about palettes with transparency and about large images; neither changes a pixel here.
@@ -76,12 +87,17 @@ def header(file: Path | bytes, name: str) -> Generator[tuple[Image.Image, bytes]
             Image.open(BytesIO(content), formats=FORMATS) as image,
         ):
             yield image, content
-    except _DAMAGED as error:
-        raise _undecodable(name, error) from error
+    except DAMAGED as error:
+        raise _undecodable(name, error, content) from error
 
 
-def _undecodable(name: str, error: Exception) -> DataError:
-    known = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+def _undecodable(name: str, error: Exception, content: bytes = b"") -> DataError:
+    unknown = isinstance(error, UnidentifiedImageError)
+    # Many bands of 16 bits make PIL fail in this way.
+    if content[:4] in _TIFF and (unknown or "in range(0, 256)" in str(error)):
+        why = "a TIFF cut short, or of bands that are no colours"
+        return DataError(f"{name}: cannot be decoded ({why}); {_CHOOSE}, or remove it")
+    known = f"none of {', '.join(FORMATS)}" if unknown else error
     return DataError(f"{name}: cannot be decoded ({known}); replace or remove it")
 
 
@@ -102,13 +118,35 @@ def decode(file: Path | bytes, name: str) -> Image.Image:
         ConfigError: PIL is set to fill damaged images with grey.
     """
     with opened(file, name) as image:
-        return _to_rgb(image, name)
+        pixels = _to_rgb(image, name)
+        if isinstance(image, TiffImageFile):
+            _refuse_bands(image, name)
+        return pixels
+
+
+def _refuse_bands(image: TiffImageFile, name: str) -> None:
+    """Refuse a TIFF of which PIL has dropped bands or shows one page of several."""
+    bands = image.tag_v2.get(SAMPLESPERPIXEL, 1)
+    extra = image.tag_v2.get(EXTRASAMPLES, ())
+    # 1 and 2 are alpha; 0 is unspecified: infrared, as a rule.
+    alpha = len(extra) == 1 and extra[0] in {1, 2}
+    if bands - alpha > len(_COLOURS.get(image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 2), "RGB")):
+        raise DataError(f"{name}: {bands} bands, of which more than alpha are no colours; {_CHOOSE}")
+    size = image.size
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    if image.size == size and not image.tag_v2.get(_SUBFILE, 0):
+        raise DataError(f"{name}: a TIFF of {image.n_frames} pages; save each page as an image, or {_CHOOSE}")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+        grey = Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+        grey.info = image.info  # EXIF
+        return grey
     if image.mode in {"I", "F"}:
         raise DataError(
             f"{name}: pixels of mode {image.mode!r} have no known range; save it with 8 or 16 bits"
@@ -267,12 +305,16 @@ def is_stray(name: str) -> bool:
 
 
 def images_below(
-    folder: str, prefix: str, around: tuple[str, ...] = (), seen: Callable[[str], object] | None = None
+    folder: str,
+    prefix: str,
+    around: tuple[str, ...] = (),
+    seen: Callable[[str], object] | None = None,
+    passing: Container[str] = (),
 ) -> Iterator[str]:
     """Yield ``prefix/PATH`` of every image in ``folder`` and the folders below it, in no order.
 
     ``around`` are folders that links led from and to; DataError where a link leads back. ``seen`` is called
-    with every folder before it is read.
+    with every folder before it is read. Files called as in ``passing`` are passed over, there alone.
     """
     if seen is not None:
         seen(folder)
@@ -286,7 +328,7 @@ def images_below(
                 yield from images_below(entry.path, f"{prefix}/{name}", inside, seen)
             elif lower.endswith(EXTENSIONS):
                 yield f"{prefix}/{name}"
-            elif lower != "tmp":  # Caltech-101 is published with such a file
+            elif lower != "tmp" and name not in passing:  # Caltech-101 is published with such a file
                 known = " ".join(sorted(EXTENSIONS))
                 raise DataError(f"{entry.path}: not an image ({known}); convert or remove it")
 

@@ -10,10 +10,13 @@ from jaxtyping import Int
 from ssleval.errors import DataError
 
 
-def read_rows(table: Path, columns: Sequence[str], owner: str) -> Iterator[tuple[str, list[str]]]:
+def read_rows(
+    table: Path, columns: Sequence[str], owner: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[str, list[str]]]:
     """Yield, for every row of a table, its place as messages state it, and its values in ``columns``.
 
-    Messages begin with ``owner``, the source that reads the table. Empty values are refused.
+    Messages begin with ``owner``, the source that reads the table. Empty values are refused. After them come
+    the values of ``optional`` columns, '' where there is none.
     """
     name, needed = f"{owner}:{table}", f"{', '.join(columns[:-1])} and {columns[-1]}"
     if not table.is_file():
@@ -25,7 +28,7 @@ def read_rows(table: Path, columns: Sequence[str], owner: str) -> Iterator[tuple
             header = list(reader.fieldnames or ())
             if missing := [column for column in columns if column not in header]:
                 raise DataError(f"{name}: no column {', '.join(missing)}; it needs {needed}")
-            if twice := [column for column in columns if header.count(column) > 1]:
+            if twice := [column for column in (*columns, *optional) if header.count(column) > 1]:
                 raise DataError(f"{name}: two columns {twice[0]}; keep one of them")
             for row in reader:
                 place, values = f"{name}: line {reader.line_num}", [row[column] for column in columns]
@@ -33,7 +36,7 @@ def read_rows(table: Path, columns: Sequence[str], owner: str) -> Iterator[tuple
                     raise DataError(f"{place}: more values than columns; quote those that hold commas")
                 if not all(value and value.strip() for value in values):
                     raise DataError(f"{place}: {needed} must not be empty")
-                yield place, values
+                yield place, [*values, *(row.get(column) or "" for column in optional)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: not a CSV file in UTF-8 ({error})") from error
 

@@ -13,7 +13,6 @@ from ssleval.core.files import write_text_atomically
 from ssleval.core.heap import cycles_left
 from ssleval.core.registry import suggestion
 from ssleval.display.report.contrast import contrast
-from ssleval.display.report.cost import costs
 from ssleval.display.report.curves import training_runs
 from ssleval.display.report.detail import Details
 from ssleval.display.report.drawn import drawn_pictures
@@ -23,6 +22,7 @@ from ssleval.display.report.shortpaths import ShortPaths, ShownIds
 from ssleval.display.report.thumbnails import thumbnails
 from ssleval.errors import UnknownNameError
 from ssleval.results import Result, read_all
+from ssleval.results.cost import costs
 from ssleval.results.curves import panels
 from ssleval.results.ranking import Board, Entry, boards
 from ssleval.results.stored import SHARED_FIELDS

@@ -1,6 +1,7 @@
 """Thumbnails of the items that models disagree on most, and the names of classes."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,7 @@ def thumbnails(board: Board, count: int, options: DatasetOptions) -> tuple[dict[
         DataError: the opened dataset is not the one that was scored, so its ids may name other images.
     """
     result = board.entries[0].result
-    dataset = open_dataset(board.dataset, options)
+    dataset = open_dataset(board.dataset, replace(options, exif=bool(result.data.get("exif"))))
     limit = result.settings.get("limit")
     dataset = dataset if limit is None else dataset.limited(int(limit))
     split = dataset.split(board.split)

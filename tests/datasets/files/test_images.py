@@ -1,4 +1,5 @@
 import pickle
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -213,3 +214,63 @@ def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
     root = listing(tmp_path / "set", "a/1.jpg")
     (root / "a/more").symlink_to(listing(tmp_path / "elsewhere", "2.jpg"))
     assert [*class_files(root, ("a",))[0]] == ["a/1.jpg", "a/more/2.jpg"]
+
+
+def tiff(bands: int, bits: int, photometric: int, extra: tuple[int, ...] = ()) -> bytes:
+    """A TIFF of 4 x 3 pixels, written by hand: PIL writes none of other bands than its modes have."""
+    data = bytes(value % 251 for value in range(12 * bands * bits // 8))
+    entries = {256: [4], 257: [3], 258: [bits] * bands, 259: [1], 262: [photometric], 277: [bands], 278: [3]}
+    entries |= {279: [len(data)], 284: [1], 273: [0]} | ({338: [*extra]} if extra else {})
+    start, later, directory = 8 + 2 + 12 * len(entries) + 4, b"", b""
+    lengths = sum(2 * len(values) for values in entries.values() if len(values) > 2)
+    for tag, values in sorted(entries.items()):
+        packed = struct.pack(f"<{len(values)}H", *([start + lengths] if tag == 273 else values))
+        if len(packed) > 4:
+            packed, later = struct.pack("<I", start + len(later)), later + packed
+        directory += struct.pack("<HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    return struct.pack("<4sIH", b"II*\0", 8, len(entries)) + directory + b"\0" * 4 + later + data
+
+
+@pytest.mark.parametrize(
+    ("bands", "bits", "photometric", "extra"),
+    [
+        (4, 8, 2, (0,)), (4, 8, 2, ()), (5, 8, 2, (0, 0)), (6, 8, 2, (0, 0, 0)), (4, 16, 2, (0,)),
+        (2, 8, 1, (0,)), (5, 8, 5, (0,)), (13, 16, 1, (0,) * 12), (3, 8, 1, (0, 0)), (5, 8, 2, (1, 0)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bands_that_are_no_colours_are_refused_with_the_way_out(
+    bands: int, bits: int, photometric: int, extra: tuple[int, ...]
+) -> None:
+    with pytest.raises(DataError, match=r"^far\.tif: .*bands.*save them as RGB of 8 bits"):
+        decode(tiff(bands, bits, photometric, extra), "far.tif")
+
+
+@pytest.mark.parametrize(
+    ("bands", "bits", "photometric", "extra"),
+    [
+        (3, 8, 2, ()),
+        (4, 8, 2, (2,)),
+        (4, 8, 2, (1,)),
+        (3, 16, 2, ()),
+        (1, 8, 1, ()),
+        (2, 8, 1, (2,)),
+        (4, 8, 5, ()),
+    ],
+    ids=str,
+)
+def test_colours_and_alpha_of_a_tiff_are_read_as_torchvision_reads_them(
+    bands: int, bits: int, photometric: int, extra: tuple[int, ...]
+) -> None:
+    data = tiff(bands, bits, photometric, extra)
+    with Image.open(BytesIO(data)) as image:
+        np.testing.assert_array_equal(np.asarray(decode(data, "x")), np.asarray(image.convert("RGB")))
+
+
+def test_of_several_pages_none_is_chosen_but_a_thumbnail_is_no_page() -> None:
+    page, small = Image.fromarray(noise(6, 8, 3)), Image.fromarray(noise(3, 4, 3))
+    stack = encoded(page, "TIFF", save_all=True, append_images=[page, page])
+    with pytest.raises(DataError, match="a TIFF of 3 pages; save each page as an image"):
+        decode(stack, "x")
+    thumbnail = encoded(page, "TIFF", save_all=True, append_images=[small])
+    np.testing.assert_array_equal(np.asarray(decode(thumbnail, "x")), noise(6, 8, 3))

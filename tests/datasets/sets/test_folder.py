@@ -170,3 +170,56 @@ def test_what_programs_leave_behind_is_no_image_and_no_class(
     after = open_dataset(f"folder:{folders}", OPTIONS)
     assert after.card.class_names == before.card.class_names
     assert after.split("train").fingerprint == before.split("train").fingerprint
+
+
+def with_tables(folders: Path, train: str, test: str, name: str = "metadata.csv") -> str:
+    (folders / "train" / name).write_text(train)
+    (folders / "test" / name).write_text(test)
+    return f"folder:{folders}"
+
+
+TRAIN = "file_name,labels\nb/1.png,cat\na/2.PNG,dog;cat\na/10.png,\n"
+TEST = "file_name,labels\na/y.png,dog\nb/x.png,cat\n"
+
+
+def test_tables_in_the_splits_give_several_labels(folders: Path) -> None:
+    dataset = open_dataset(with_tables(folders, TRAIN, TEST), OPTIONS)
+    train = dataset.split("train")
+    assert (dataset.card.target, dataset.card.metric) == ("multilabel", "map")
+    assert (dataset.card.class_names, dataset.card.lengths) == (("cat", "dog"), {"train": 3, "test": 2})
+    assert list(train.ids) == ["a/10.png", "a/2.PNG", "b/1.png"]
+    assert np.asarray(train.targets).tolist() == [[False, False], [True, True], [True, False]]
+    assert [train[i].image.getpixel((0, 0)) for i in range(3)] == [(2, 2, 2), (3, 3, 3), (1, 1, 1)]
+    rows = [
+        '{"file_name": "b/1.png", "labels": ["cat"]}',
+        '{"file_name": "a/2.PNG", "labels": ["dog", "cat"]}',
+    ]
+    rows = "\n".join([*rows, '{"file_name": "a/10.png", "labels": []}'])
+    tests = '{"file_name": "a/y.png", "labels": ["dog"]}\n{"file_name": "b/x.png", "labels": ["cat"]}\n'
+    for split in ("train", "test"):
+        (folders / split / "metadata.csv").unlink()
+    same = open_dataset(with_tables(folders, rows, tests, "metadata.jsonl"), OPTIONS)
+    assert same.split("train").fingerprint == train.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (TRAIN.replace("a/10.png,\n", ""), TEST, "does not list a/10.png; add or remove"),
+        (TRAIN + "a/11.png,cat\n", TEST, r"line 5: no image a/11.png in .*train"),
+        (TRAIN + "b/1.png,cat\n", TEST, "line 5: b/1.png is listed twice"),
+        (TRAIN, TEST + "../train/b/1.png,cat\n", "no image ../train/b/1.png"),
+        (TRAIN, TEST.replace("labels", "label"), "no table with a column labels, which another split has"),
+        (TRAIN, TEST.replace("dog", "lion"), "labels absent from train: lion"),
+    ],
+)
+def test_tables_that_do_not_fit_the_images_are_refused(
+    folders: Path, train: str, test: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        open_dataset(with_tables(folders, train, test), OPTIONS)
+
+
+def test_a_table_of_other_columns_leaves_the_class_folders(folders: Path) -> None:
+    name = with_tables(folders, "file_name,width\nb/1.png,3\n", "file_name,width\n")
+    assert open_dataset(name, OPTIONS).card.target == "label"

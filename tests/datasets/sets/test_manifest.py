@@ -1,12 +1,18 @@
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
-from ssleval.core import Dataset, DatasetOptions
+import ssleval
+from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import DataError
+from ssleval.results import read_samples
 
 ROWS = ["img/1.png,zebra,train", "img/2.png,ant,train", "img/3.png,ant,test"]
 
@@ -128,3 +134,110 @@ def test_rows_that_could_be_read_in_two_ways_are_refused(
 def test_a_zero_byte_in_a_path_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"null byte|NUL"):
         opened(table(tmp_path, [*ROWS, "img/\0.png,ant,test"])).split("test")
+
+
+MANY = ["img/1.png,dog; cat,train", "img/2.png,,train", "img/3.png,cat,test"]
+LINES = [
+    {"path": "img/1.png", "labels": ["dog", "cat"], "split": "train"},
+    {"path": "img/2.png", "labels": [], "split": "train"},
+    {"path": "img/3.png", "labels": ["cat"], "split": "test"},
+]
+
+
+def lines(folder: Path, rows: list[Any]) -> str:
+    path = folder / "set.jsonl"
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return f"manifest:{path}"
+
+
+def test_several_labels_an_image_from_both_kinds_of_table(tmp_path: Path) -> None:
+    named = [table(tmp_path, MANY, header="path,labels,split"), lines(tmp_path, LINES)]
+    for dataset in map(opened, named):
+        card, train = dataset.card, dataset.split("train")
+        assert (card.target, card.metric, card.class_names) == ("multilabel", "map", ("cat", "dog"))
+        assert list(train.ids) == ["img/1.png", "img/2.png"]
+        assert np.asarray(train.targets).dtype == np.bool_
+        assert np.asarray(train.targets).tolist() == [[True, True], [False, False]]
+        assert np.asarray(dataset.split("test").targets).tolist() == [[True, False]]
+    prints = {opened(name).split("train").fingerprint for name in named}
+    assert len(prints) == 1, "equal content, equal fingerprint"
+
+
+def test_ignored_labels_count_neither_way(tmp_path: Path) -> None:
+    rows = ["img/1.png,cat,dog,train", "img/2.png,dog,,train", "img/3.png,cat,dog,test"]
+    dataset = opened(table(tmp_path, rows, header="path,labels,ignored,split"))
+    targets = np.asarray(dataset.split("train").targets)
+    assert (targets.dtype, targets.tolist()) == (np.int8, [[1, -1], [0, 1]])
+    assert opened(lines(tmp_path, [{**LINES[0], "ignored": []}, *LINES[1:]])).split("train").fingerprint
+
+
+def test_json_lines_may_hold_one_label(tmp_path: Path) -> None:
+    rows = [{"path": f"img/{n}.png", "label": "ant", "split": s} for n, s in ((1, "train"), (3, "test"))]
+    assert opened(lines(tmp_path, rows)).card.target == "label"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('img/3.png,"cat,dog",test', "line 4: labels 'cat,dog'; write semicolons"),
+        ("img/3.png,cat|dog,test", "write semicolons between labels"),
+        ("img/3.png,['cat'],test", "write semicolons between labels"),
+        ("img/3.png,cat;;dog,test", "none of them empty"),
+        ("img/3.png,cat; cat,test", "labels names cat twice"),
+        ("img/3.png,lion,test", "labels absent from train: lion"),
+        ("img/1.png,dog,test", "img/1.png is dog, and dog, cat before; an image has the same labels"),
+    ],
+)
+def test_malformed_lists_of_labels_are_refused(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        opened(table(tmp_path, [*MANY[:2], row], header="path,labels,split"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"path": "img/3.png", "split": "test"}, "line 3: no labels; write []"),
+        ({**LINES[2], "labels": "cat"}, "labels 'cat'; write a list of texts"),
+        ({**LINES[2], "labels": [1]}, "labels '[1]'; write a list of texts"),
+        ({**LINES[2], "labels": ["cat", "cat"]}, "labels names cat twice"),
+        ({**LINES[2], "ignored": ["cat"]}, "cat in labels and in ignored"),
+        ({**LINES[2], "ignored": ["lion"]}, "labels absent from train: lion"),
+        ({**LINES[2], "path": 3}, "path must be a text"),
+        ("[1]", "line 3: no JSON object"),
+        ('{"path": ', "line 3: no JSON object"),
+        ('{"path": "a", "path": "b"}', "a name is given twice"),
+        ("[" * 100_000, "line 3: no JSON object"),
+    ],
+    ids=str,
+)
+def test_malformed_json_lines_are_refused(tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        opened(lines(tmp_path, [*LINES[:2], row]))
+
+
+def test_label_and_labels_are_refused_together(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns label and labels; keep the one"):
+        opened(table(tmp_path, ["img/1.png,a,a,train"], header="path,label,labels,split"))
+
+
+def test_a_set_of_ones_own_is_scored_by_the_mean_average_precision_of_scikit_learn(
+    tmp_path: Path, paint: Callable[[Path, int], None]
+) -> None:
+    random, rows = np.random.default_rng(0), list[str]()
+    for number in range(60):
+        paint(tmp_path / "img" / f"{number}.png", 4 * number)
+        names = [
+            name
+            for name, least in (("dark", 30), ("light", 0))
+            if (number < least) != (random.random() < 0.3)
+        ]
+        rows.append(f"img/{number}.png,{';'.join(names)},{'test' if number % 3 == 0 else 'train'}")
+    name = table(tmp_path, rows, header="path,labels,split")
+    context, results = Context(cache=tmp_path / "cache", progress=False), tmp_path / "results"
+    (result,) = ssleval.evaluate("pixels", "logreg", dataset=name, context=context, results=results)
+    samples = read_samples(result)
+    expected = average_precision_score(samples["targets"], samples["scores"], average="macro")
+    assert result.metrics["map"].value == pytest.approx(expected)
+    assert samples["targets"].tolist() == [
+        [name in row.split(",")[1].split(";") for name in ("dark", "light")] for row in rows[::3]
+    ]

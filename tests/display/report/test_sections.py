@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ssleval.display.report.contrast import contrast
-from ssleval.display.report.cost import costs, pareto_front
 from ssleval.display.report.curves import POINTS, training_curves, training_runs
 from ssleval.errors import DataError
 from ssleval.results import Result
+from ssleval.results.cost import costs, pareto_front
 from ssleval.results.ranking import boards
 from tests.results.test_leaderboard import right, store
 
