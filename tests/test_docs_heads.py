@@ -17,7 +17,7 @@ FORM = re.compile(
     r"# (?P<name>\w+)\n\n"
     r"(?P<question>[A-Z][^#|`]*(?:`[^`\n]+`[^#|`]*)*)\n\n"
     r"```bash\n(?P<command>ssleval run (?:[^\n]|(?<=\\)\n)*)\n```\n\n"
-    r"\| cost \| most of it \| expected \|\n"
+    r"\| processor time \| most of it \| expected \|\n"
     r"\|:---\|:---\|:---\|\n"
     r"\| (?P<cost>[^|\n]+) \| (?P<most>[^|\n]+) \| (?P<expected>[^|\n]+) \|\n\n"
 )
@@ -58,7 +58,7 @@ def head(page: str) -> Head:
     form = FORM.match(page)
     if not form:
         raise ValueError(
-            "expected: # NAME, a paragraph, ```bash ssleval run ...```, | cost | most of it | expected |"
+            "expected: # NAME, a paragraph, ```bash ssleval run ...```, | processor time | most of it | expected |"
         )
     words = shlex.split(form["command"].replace("\\\n", " "))
     return Head(form["name"], words, form["cost"], form["most"], form["expected"])
@@ -117,7 +117,7 @@ ssleval run --model dino_scenes --task knn \\
     --set knn.ks=5
 ```
 
-| cost | most of it | expected |
+| processor time | most of it | expected |
 |:---|:---|:---|
 | 5 s | images | `top1@20` 68.4 [65.5, 71.2] |
 
@@ -130,7 +130,7 @@ ssleval run --model dino_scenes --task knn \\
         ("How well?\n\n", ""),
         ("```bash", "```"),
         ("ssleval run", "ssleval show"),
-        ("| cost | most of it | expected |\n|:---|:---|:---|\n", ""),
+        ("| processor time | most of it | expected |\n|:---|:---|:---|\n", ""),
         ("| 5 s | images |", "| 5 s |"),
         ("```\n\n|", "```\n\nWords.\n\n|"),
     ],
