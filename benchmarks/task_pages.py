@@ -1,8 +1,8 @@
 """Measure what the head of each task's page states: `python -m benchmarks.task_pages CACHE [TASK ...]`.
 
-Each head's command runs alone, with an empty feature store and the rendered pictures of CACHE. Its processor time
-and leading score are written to the page; what took most of it is printed and put into words by hand. Processor
-time, of one thread, is nearly the same on a busy machine; the time that passes is not.
+Each head's command runs alone, with an empty feature store and the rendered pictures of CACHE. Its processor
+time and leading score are written to the page; what took most of it is printed, and put into words by hand.
+Processor time, of one thread, is nearly the same on a busy machine; the time that passes is not.
 """
 
 import json
@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 PAGES = Path(__file__).parents[1] / "docs" / "tasks"
 HEAD = re.compile(
-    r"```bash\n(ssleval run (?:[^\n]|(?<=\\)\n)*)\n```\n\n(\| processor.*\n.*\n)\|[^|]*\|([^|]*)\|[^|]*\|\n"
+    r"```bash\n(ssleval run (?:[^\n]|(?<=\\)\n)*)\n```\n\n"
+    r"(\| processor.*\n.*\n)\|[^|]*\|([^|]*)\|[^|]*\|\n"
 )
 
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def measured(command: str, cache: Path) -> tuple[float, str, str]:
-    """Return a command's processor time in seconds, its leading score, and how the time that passed divides."""
+    """Return a command's processor time in seconds, its leading score, and where the time went."""
     with TemporaryDirectory() as scratch:
         Path(scratch, "cache").mkdir()
         for rendered in cache.glob("scenes@*"):

@@ -58,7 +58,7 @@ def head(page: str) -> Head:
     form = FORM.match(page)
     if not form:
         raise ValueError(
-            "expected: # NAME, a paragraph, ```bash ssleval run ...```, | processor time | most of it | expected |"
+            "expected: # NAME, a paragraph, `ssleval run ...`, | processor time | most of it | expected |"
         )
     words = shlex.split(form["command"].replace("\\\n", " "))
     return Head(form["name"], words, form["cost"], form["most"], form["expected"])

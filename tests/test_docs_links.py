@@ -4,9 +4,11 @@ Neither mkdocs nor a network is needed. Addresses of other sites are not followe
 """
 
 import re
+import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,3 +125,14 @@ def test_the_navigation_has_every_page_once() -> None:
 def test_a_warning_ends_the_build_of_the_site() -> None:
     assert SITE["strict"] is True
     assert set(SITE["validation"].values()) == {"warn"}
+
+
+def test_links_to_files_of_the_repository_lead_on_from_the_site() -> None:
+    hook = runpy.run_path(str(ROOT / ".ci" / "site.py"))["on_page_markdown"]
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="tasks/knn.md"))
+    text = "[`knn.py`](../../ssleval/tasks/knn.py) [action](../../action.yml) [zoo](../models.md) ![p](p.png)"
+    there = "https://example.org"
+    for address, action in (("", "action"), (there, f"[action]({there}/blob/HEAD/action.yml)")):
+        shown = hook(text, page, SimpleNamespace(repo_url=address), None)
+        python = "[`knn.py`](../api-tasks.md#ssleval.tasks.knn)"
+        assert shown == f"{python} {action} [zoo](../models.md) ![p](p.png)"
