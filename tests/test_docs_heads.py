@@ -22,7 +22,7 @@ FORM = re.compile(
     r"\| (?P<cost>[^|\n]+) \| (?P<most>[^|\n]+) \| (?P<expected>[^|\n]+) \|\n\n"
 )
 SCORE = re.compile(
-    r"`(?P<metric>[\w@-]+)` (?P<value>-?[\d.]+) \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\](?: \S+)?"
+    r"`(?P<metric>[\w@.-]+)` (?P<value>-?[\d.]+) \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\](?: \S+)?"
 )
 ELSEWHERE = {"caption_retrieval", "robustness", "zeroshot"}
 """Tasks that need a text tower or ImageNet: their heads say what a paper prints, or that none does."""
@@ -102,10 +102,13 @@ def test_commands_are_lines_of_the_suite_of_every_task() -> None:
         assert build_task(name, line.settings) == build_task(name, heads[name].settings), name
 
 
-def test_the_score_of_knn_is_the_committed_one() -> None:
-    knn = head((ROOT / "docs" / "tasks" / "knn.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["knn", "linear"])
+def test_scores_are_the_committed_ones(name: str) -> None:
     board = (ROOT / "results" / "leaderboard.md").read_text(encoding="utf-8")
-    assert f"| dino_scenes | {knn.expected.removeprefix('`top1@20` ')} |" in board
+    _, score = head((ROOT / "docs" / "tasks" / f"{name}.md").read_text(encoding="utf-8")).expected.split(
+        maxsplit=1
+    )
+    assert f"| dino_scenes | {score} |" in board.partition(f"### {name}/scenes")[2]
 
 
 HEAD = """# knn
