@@ -46,13 +46,6 @@ def test_python_blocks_are_python(page: Path) -> None:
         ast.parse(block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
-
-
 def test_the_command_reference_is_the_command_line() -> None:
     assert (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8") == reference()
 
