@@ -18,7 +18,7 @@ from ssleval.core import Context, Geometry, RandomView, Readout, Split
 from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
-from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.decode import Decoded, Decoder, decoded_batches, in_lanes
 from ssleval.features.memorypass import AnyPass, MemoryPass
 from ssleval.features.pace import Later, Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
@@ -221,7 +221,8 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
     """
     started, first = time.perf_counter(), consumers[0]
     pass_, stored, context = first.pass_, first.stored, first.context
-    batches = sorted(set[int]().union(*(one.missing for one in consumers)))[shard.rank :: shard.world]
+    missing = sorted(set[int]().union(*(one.missing for one in consumers)))
+    batches = in_lanes(shard.part_of(missing), int(context.num_workers))
     decoder = Decoder(pass_.split, pass_.geometry, stored.batch_size, first.corrupt)
     images, share = sum(len(stored.rows(batch)) for batch in batches), len(pass_.split) // shard.world
     models = first.backbone.card.name if len(consumers) == 1 else f"{len(consumers)} models"
