@@ -3,8 +3,6 @@
 ``SSLEVAL_GPU_TESTS=cpu`` runs these tests where there is no accelerator, as those of ``test_gpu``.
 """
 
-import pkgutil
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ssleval.heads
-import ssleval.tasks
 from ssleval import evaluate
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions
@@ -22,11 +18,14 @@ from ssleval.datasets.scenes import items, store
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
+from tests import test_gpu
 from tests.tasks.clip_models import tiny_clip
 from tests.tasks.feature_tables import evaluated
 from tests.tasks.test_robustness import SMALL, Eyes, relative
-from tests.test_gpu import on_both, pytestmark  # noqa: F401
+from tests.test_gpu import on_both
 from tests.train.tiny_training import losses, pictures, tiny
+
+pytestmark = test_gpu.pytestmark
 
 LENGTHS = {
     "train": 100,
@@ -137,17 +136,3 @@ def test_the_trainer(tmp_path: Path) -> None:
         return [loss for _, loss in losses(read_log(folder))]
 
     np.testing.assert_allclose(*on_both(trained), rtol=2e-2)
-
-
-def test_every_task_is_among_these() -> None:
-    known = {module.name for module in pkgutil.iter_modules(ssleval.tasks.__path__)}
-    assert known == {line.task for line in LINES} | {*OF_TEXTS, "robustness"}
-
-
-def test_every_head_is_behind_a_task() -> None:
-    folders = (Path(ssleval.tasks.__path__[0]), Path(ssleval.heads.__path__[0]))
-    text = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
-    imports = " ".join(re.findall(r"from ssleval\.heads\S* import [^(\n]*", text))
-    modules = pkgutil.walk_packages(ssleval.heads.__path__, "ssleval.heads.")
-    heads = {module.name.rpartition(".")[2] for module in modules if not module.ispkg}
-    assert heads <= set(re.findall(r"\w+", imports))

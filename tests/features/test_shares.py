@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,10 @@ def shards(tmp_path: Path) -> Dataset:
     return open_dataset(f"wds:{tmp_path / 'shards'}", DatasetOptions(cache=tmp_path / "listings"))
 
 
+def nothing(*_: Any, **__: Any) -> None:
+    """Stand for what compares features afterwards, which decodes images as well."""
+
+
 def stored(cache: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in cache.glob("features/*/*.npy")}
 
@@ -70,8 +75,7 @@ def test_each_rank_reads_shards_of_its_own_in_order(
         return start(path, flags, *more)
 
     monkeypatch.setattr(os, "open", counted)
-    # What is compared afterwards decodes images as well.
-    monkeypatch.setattr("ssleval.features.source.probe", lambda *_, **__: None)
+    monkeypatch.setattr("ssleval.features.source.probe", nothing)
 
     models = [Tiny() for _ in range(world)]
 
@@ -121,7 +125,7 @@ class Logged(Noise):
 def test_each_decoding_process_reads_rows_that_follow_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssleval.features.source.probe", lambda *_, **__: None)
+    monkeypatch.setattr("ssleval.features.source.probe", nothing)
     log = tmp_path / "log"
     request = request_of(dataset_of(split_of(22, Logged(log=str(log)))), MEAN)
     FeatureSource(Tiny(), context_of(tmp_path, batch_size=2, num_workers=2)).prepare([request])

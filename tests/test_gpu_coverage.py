@@ -1,0 +1,23 @@
+"""What the tests of accelerators must hold, looked at where there is none."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import ssleval.heads
+import ssleval.tasks
+from tests.test_gpu_tasks import LINES, OF_TEXTS
+
+
+def test_every_task_is_among_these() -> None:
+    known = {module.name for module in pkgutil.iter_modules(ssleval.tasks.__path__)}
+    assert known == {line.task for line in LINES} | {*OF_TEXTS, "robustness"}
+
+
+def test_every_head_is_behind_a_task() -> None:
+    folders = (Path(ssleval.tasks.__path__[0]), Path(ssleval.heads.__path__[0]))
+    text = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    imports = " ".join(re.findall(r"from ssleval\.heads\S* import [^(\n]*", text))
+    modules = pkgutil.walk_packages(ssleval.heads.__path__, "ssleval.heads.")
+    heads = {module.name.rpartition(".")[2] for module in modules if not module.ispkg}
+    assert heads <= set(re.findall(r"\w+", imports))
