@@ -3,9 +3,12 @@
 import pkgutil
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import ssleval.heads
 import ssleval.tasks
+from ssleval.core import Readout
+from tests.test_gpu import READOUTS
 from tests.test_gpu_tasks import LINES, OF_TEXTS
 
 
@@ -21,3 +24,7 @@ def test_every_head_is_behind_a_task() -> None:
     modules = pkgutil.walk_packages(ssleval.heads.__path__, "ssleval.heads.")
     heads = {module.name.rpartition(".")[2] for module in modules if not module.ispkg}
     assert heads <= set(re.findall(r"\w+", imports))
+
+
+def test_every_kind_of_readout_is_among_these() -> None:
+    assert {readout.kind for readout in READOUTS} == set(get_args(get_type_hints(Readout)["kind"]))
