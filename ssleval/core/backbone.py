@@ -141,12 +141,14 @@ class Backbone(nn.Module, ABC):
             ConfigError: values outside [0, 1], a size that the model cannot take, or no such block.
             ContractError: `extract` raised an error, or returned something else than the card states.
         """
-        images = self._in_unit_range(images)
-        grid = self.patch_grid(images)
+        unit = self._in_unit_range(images)
+        grid = self.patch_grid(unit)
         if unknown := [block for block in blocks if not -self.num_blocks <= block < self.num_blocks]:
             raise ConfigError(f"{self.card.name}: no block {unknown[0]}; it has {self.num_blocks}")
         indices = [block % self.num_blocks for block in blocks]
-        pixels, foreign = (images - self.mean) / self.std, is_foreign(self)
+        # In place where nobody else has them, which is faster.
+        pixels = (unit - self.mean if unit is images else unit.sub_(self.mean)).div_(self.std)
+        foreign = is_foreign(self)
         with faults_of(self.card.name, foreign=foreign, passing=(torch.OutOfMemoryError,)):
             features = self.extract(pixels, indices, norm=norm)
         self._check(features, len(images), grid, len(indices))

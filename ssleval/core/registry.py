@@ -79,7 +79,8 @@ class Registry(Generic[T]):
         return item
 
     def __contains__(self, name: object) -> bool:
-        return name in set(self)
+        self._load()
+        return name in self._items or name in entry_points(group=self.group).names
 
     def __iter__(self) -> Iterator[str]:
         self._load()

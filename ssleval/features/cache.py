@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ssleval.core.escape import terminal_line
+from ssleval.core.locks import acquire
 from ssleval.errors import ConfigError, DataError
 from ssleval.features import parts
 from ssleval.features.arrays import disk
@@ -72,14 +72,9 @@ def lock(cache: Path, key: str, label: str = "") -> Generator[None]:
     ``label`` names model and data for that report.
     """
     file_lock = _lock(cache, key)
+    named = f"{label} (pass {key[:12]})" if label else f"pass {key[:12]}"
     with disk(Path(file_lock.lock_file)):
-        try:
-            held = file_lock.acquire(timeout=0)
-        except Timeout:
-            named = f"{label} (pass {key[:12]})" if label else f"pass {key[:12]}"
-            line = terminal_line(f"ssleval: waiting for another process that extracts {named}")
-            print(line, file=sys.stderr)  # noqa: T201
-            held = file_lock.acquire()
+        held = acquire(file_lock, f"extracts {named}")
     with held:
         yield
 

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple, TypeVar
 
@@ -88,6 +89,15 @@ def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Contex
         pin_memory=context.device.startswith("cuda"),
         multiprocessing_context=_start_method(),
     )
+
+
+def in_lanes(batches: Sequence[int], workers: int) -> list[int]:
+    """Return batches in an order in which each of the processes that take turns decodes some in sequence.
+
+    So each reads its own part of a large file, such as a shard, from front to back.
+    """
+    lanes = [part for part in np.array_split(np.array(batches, int), max(1, workers)) if len(part)]
+    return [int(batch) for turn in zip_longest(*lanes) for batch in turn if batch is not None]
 
 
 def _as_it_is(item: Any) -> Any:

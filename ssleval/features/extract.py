@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from operator import add
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ from ssleval.core import Context, Geometry, RandomView, Readout, Split
 from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
-from ssleval.features.decode import Decoded, Decoder, decoded_batches
+from ssleval.features.decode import Decoded, Decoder, decoded_batches, in_lanes
 from ssleval.features.memorypass import AnyPass, MemoryPass
 from ssleval.features.pace import Later, Pace, decoding_limits, one_behind
 from ssleval.features.parts import Part, PartWriter
@@ -119,6 +119,8 @@ def choose_batch_size(
     raise ConfigError(f"{backbone.card.name}: no memory on {context.device} for one image of {side} pixels")
 
 
+Pixels: TypeAlias = Callable[[], UInt8[Tensor, "b 3 H W"] | None]
+"""Gives the images of a batch on the device, moved there once for all models; None where none decodes."""
 Decode: TypeAlias = Callable[[Decoder, Sequence[int], Context], Iterable[Decoded]]
 
 
@@ -163,13 +165,13 @@ class Consumer:
         """Return whether it lacks this batch, and can take it."""
         return self.error is None and batch in self.missing
 
-    def take(self, decoded: Decoded, pace: Pace, later: Later, share: Extracted) -> None:
+    def take(self, decoded: Decoded, pixels: Pixels, pace: Pace, later: Later, share: Extracted) -> None:
         """Run the model on one batch and have the features written; ``share`` is its part of the decoding."""
         wanted = [readout for readout in self.columns if decoded.batch in self.pending[readout]]
         begun = time.perf_counter()
         with self._noting():
             _refuse_corrupt(decoded, self.context)
-            features = _features(self.backbone, decoded, wanted, self.context, self.stored.batch_size)
+            features = _features(self.backbone, pixels, wanted, self.context, self.stored.batch_size)
             named = {self.columns[name]: features.get(name) for name in wanted}
             images = len(self.stored.rows(decoded.batch))
             part = replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
@@ -221,7 +223,8 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
     """
     started, first = time.perf_counter(), consumers[0]
     pass_, stored, context = first.pass_, first.stored, first.context
-    batches = sorted(set[int]().union(*(one.missing for one in consumers)))[shard.rank :: shard.world]
+    missing = sorted(set[int]().union(*(one.missing for one in consumers)))
+    batches = in_lanes(shard.part_of(missing), int(context.num_workers))
     decoder = Decoder(pass_.split, pass_.geometry, stored.batch_size, first.corrupt)
     images, share = sum(len(stored.rows(batch)) for batch in batches), len(pass_.split) // shard.world
     models = first.backbone.card.name if len(consumers) == 1 else f"{len(consumers)} models"
@@ -238,8 +241,9 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
             count, parts = len(stored.rows(decoded.batch)), max(1, len(takers))
             part = Extracted(waited=(pace.waited - before) / parts, decoded=count / parts)
             before = pace.waited
+            pixels = cache(partial(_shown, decoded, context))
             for one in takers:
-                one.take(decoded, pace, later, part)
+                one.take(decoded, pixels, pace, later, part)
             advance(count)
             if all(one.error for one in consumers):
                 break
@@ -268,13 +272,16 @@ def _refuse_corrupt(decoded: Decoded, context: Context) -> None:
         raise DataError(f"{message}; --skip-corrupt leaves such images out and counts them")
 
 
+def _shown(decoded: Decoded, context: Context) -> Tensor | None:
+    return None if decoded.images is None else on_device(decoded.images, context)
+
+
 def _features(
-    backbone: Backbone, decoded: Decoded, wanted: Sequence[Readout], context: Context, batch_size: int
+    backbone: Backbone, pixels: Pixels, wanted: Sequence[Readout], context: Context, batch_size: int
 ) -> dict[Readout, Tensor]:
-    if decoded.images is None:
-        return {}
     try:
-        return forward(backbone, decoded.images, wanted, context)
+        images = pixels()
+        return {} if images is None else forward_pixels(backbone, images, wanted, context)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"{backbone.card.name}: no memory on {context.device} for batches of {batch_size} images; choose "

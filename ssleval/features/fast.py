@@ -74,7 +74,7 @@ def decode_jpeg(content: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
         return None
     pixels = decoded.permute(1, 2, 0).numpy()
     # So libjpeg leaves blocks that the data do not reach. Whether it was that, PIL's check tells.
-    return None if (pixels[-1, -1] == 128).all() else pixels
+    return None if pixels[-1, -1].tobytes() == b"\x80\x80\x80" else pixels
 
 
 def _is_plain(content: bytes) -> bool:

@@ -212,19 +212,19 @@ def merge(stored: StoredPass) -> None:
 def _move(stored: StoredPass, column: Column, file: BufferedReader) -> None:
     pending, journal = set(stored.pending(column)), stored.journal(column).path
     with stored.writer([column]) as writer:
-        for batch, rows in _batches(stored, column, file):
+        for batch, rows, checksum in _batches(stored, column, file):
             if batch in pending:
                 for row in np.flatnonzero(~decodable(rows)).tolist():
                     stored.mark(stored.rows(batch)[row], np.zeros(1, dtype=bool))
-                writer.write(column, batch, rows)
+                writer.write(column, batch, rows, checksum)
     with disk(journal), journal.open("r+b") as opened:
         os.fsync(opened.fileno())
 
 
 def _batches(
     stored: StoredPass, column: Column, file: BufferedReader
-) -> Iterator[tuple[int, Shaped[np.ndarray, "b ..."]]]:
-    """Yield batches that match their checksums, in memory that the next one takes over."""
+) -> Iterator[tuple[int, Shaped[np.ndarray, "b ..."], int]]:
+    """Yield batches that match their checksums, with these, in memory that the next one takes over."""
     whole = os.fstat(file.fileno()).st_size // stored.data(column).row_bytes
     memory = np.empty((min(stored.batch_size, stored.images, whole), *column.row), dtype=column.dtype)
     while len(head := file.read(_BATCH.size + _PROOF.size)) == _BATCH.size + _PROOF.size:
@@ -236,7 +236,7 @@ def _batches(
         if len(rows) < len(stored.rows(batch)):
             return
         if file.readinto(content := rows.data.cast("B")) == len(content) and crc32(content) == checksum:
-            yield batch, rows
+            yield batch, rows, checksum
 
 
 def _files(root: Path) -> Iterator[Path]:

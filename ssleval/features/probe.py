@@ -8,6 +8,7 @@ the record, so that this holds for those of every version.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError, DataError
 from ssleval.features.decode import Decoder
 from ssleval.features.extract import forward
+from ssleval.features.kept import KeptImages
 from ssleval.features.memorypass import AnyPass
 from ssleval.features.passes import Pass
 from ssleval.features.store import Column
@@ -41,17 +43,20 @@ _CHANGED = {
 }
 
 
-def probe(backbone: Backbone, pass_: Pass, stored: AnyPass, context: Context, *, anew: bool) -> None:
+def probe(
+    backbone: Backbone, pass_: Pass, stored: AnyPass, context: Context, shown: KeptImages, *, anew: bool
+) -> None:
     """Refuse stored features of a pass that are not those of the model, or tell no image from another.
 
-    ``anew`` says that this process has just extracted them, for the message.
+    ``shown`` keeps the images for other models that see them. ``anew`` says that this process has just
+    extracted the features, for the message.
 
     Raises:
         ContractError: the first readout that differs, of which image, by how much, and what to do.
         DataError: one of the images can no longer be decoded.
     """
     rows, columns = _shown(stored), pass_.columns(backbone)
-    images = _decoded(pass_, rows)
+    images = _decoded(pass_, rows, shown, context)
     for batch in _batches(len(images), pass_):
         values = forward(backbone, torch.cat([images[index] for index in batch]), pass_.readouts, context)
         for readout, column in columns.items():
@@ -103,11 +108,13 @@ def _shown(stored: AnyPass) -> list[int]:
     return rows[places].tolist()
 
 
-def _decoded(pass_: Pass, rows: Sequence[int]) -> list[UInt8[Tensor, "1 H W 3"]]:
-    decoder = Decoder(pass_.split, pass_.geometry, 1)
+def _decoded(
+    pass_: Pass, rows: Sequence[int], shown: KeptImages, context: Context
+) -> list[UInt8[Tensor, "1 H W 3"]]:
     images: list[Tensor] = []
-    for row in rows:
-        decoded = decoder[row]
+    decoder = Decoder(pass_.split, pass_.geometry, 1)
+    # Processes take longer to start than so few images to decode.
+    for row, decoded in zip(rows, shown.batches(decoder, rows, replace(context, num_workers=0)), strict=True):
         if decoded.images is None:
             raise DataError(f"{decoded.corrupt[row]}; it could be decoded when its features were stored")
         images.append(decoded.images)

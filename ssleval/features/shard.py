@@ -39,7 +39,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of ``world`` processes; it takes batches ``rank, rank + world, ...``, and nothing is padded."""
+    """One of ``world`` processes; nothing is padded to share it out."""
 
     rank: int = 0
     world: int = 1
@@ -50,6 +50,11 @@ class Shard:
     def leads(self) -> bool:
         """Whether this is the process that evaluates and records."""
         return self.rank == 0
+
+    def part_of(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the items of this process, which follow each other, so that it reads files to their end."""
+        first, end = (len(items) * rank // self.world for rank in (self.rank, self.rank + 1))
+        return items[first:end]
 
     def barrier(self) -> None:
         """Wait until every process is here."""

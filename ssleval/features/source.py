@@ -28,6 +28,7 @@ from ssleval.features.extract import Extracted
 from ssleval.features.filling import Filling, fill
 from ssleval.features.flops import forward_flops
 from ssleval.features.identity import model_identity
+from ssleval.features.kept import KeptImages
 from ssleval.features.passes import Pass, column_of, merge, pass_of
 from ssleval.features.price import PassPrice, price_of, seconds_per_image
 from ssleval.features.probe import probe
@@ -37,9 +38,9 @@ from ssleval.features.shard import Shard, current_shard
 
 
 class FeatureSource:
-    """Features of one backbone under one context."""
+    """Features of one backbone under one context; ``shown`` keeps the images that models are compared on."""
 
-    def __init__(self, backbone: Backbone, context: Context) -> None:
+    def __init__(self, backbone: Backbone, context: Context, shown: KeptImages | None = None) -> None:
         if context.precision == "published":
             raise ConfigError("precision published: a choice for tasks, each of which has its own; name one")
         # Subclasses come out of their constructor in training mode.
@@ -50,6 +51,7 @@ class FeatureSource:
         self._known: dict[tuple[int, str, str, Geometry | RandomView], Pass] = {}
         self._flops: dict[int, int] = {}
         self._confirmed: dict[str, set[Readout]] = {}
+        self._shown = shown or KeptImages(0)
         # Before the first image: a model may keep things that it computes.
         _ = self.identity
 
@@ -294,7 +296,7 @@ class FeatureSource:
                 _refuse_changed(pass_.split)
                 for column in part.columns(self.backbone).values():
                     stored.check(column)
-            probe(self.backbone, part, stored, self.context, anew=pass_.key in self.counts)
+            probe(self.backbone, part, stored, self.context, self._shown, anew=pass_.key in self.counts)
         known.update(left)
 
 

@@ -111,14 +111,13 @@ class StoredPass:
 
     @classmethod
     def begin(cls, folder: Path, description: Mapping[str, Any]) -> "StoredPass":
-        """Begin a new pass; whatever the folder held is removed."""
+        """Begin a new pass, which counts once columns are allocated; whatever the folder held is removed."""
         if folder.exists():
             shutil.rmtree(folder)
         with disk(folder):
             folder.mkdir(parents=True)
         stored = cls(folder, {**description, "columns": {}})
         stored.mark(0, np.ones(stored.images, dtype=bool))
-        stored._describe()
         return stored
 
     @property
@@ -252,7 +251,12 @@ class StoredPass:
 
     def _resume(self, column: Column) -> None:
         """Keep the batches that an interrupted process wrote completely, and drop the others."""
-        records, data = self.records(column), self.data(column)
+        records, data, journal = self.records(column), self.data(column), self.journal(column)
+        if not journal.path.exists():
+            # Nothing to keep: until it is flushed with the features, a lost journal is none.
+            journal.allocate()
+            data.allocate()
+            return
         for batch in np.flatnonzero((records >= WRITTEN) & (records < DONE)).tolist():
             record = int(records[batch])
             records[batch] = DONE | record if self.intact(column, batch, record) else 0
@@ -297,12 +301,14 @@ class Writer:
         self._unflushed: dict[Column, dict[int, int]] = {}
         self._flushed = time.perf_counter()
 
-    def write(self, column: Column, batch: int, rows: Shaped[np.ndarray, "b ..."]) -> None:
-        """Write all rows of one batch; where the disk refuses, earlier batches are kept."""
+    def write(
+        self, column: Column, batch: int, rows: Shaped[np.ndarray, "b ..."], checksum: int | None = None
+    ) -> None:
+        """Write all rows of one batch, whose crc32 may be known; where the disk refuses, others are kept."""
         file, span = self._stored.data(column), self._stored.rows(batch)
         rows = np.ascontiguousarray(rows, dtype=file.dtype)
         assert rows.shape == (len(span), *column.row)
-        checksum = crc32(rows.data.cast("B"))
+        checksum = crc32(rows.data.cast("B")) if checksum is None else checksum
         with disk(file.path):
             file.write(self._descriptors[file.path], span.start, rows)
         self._record(column, batch, WRITTEN | checksum)

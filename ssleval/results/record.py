@@ -8,14 +8,18 @@ be read anywhere.
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
+
 from ssleval.core import Metric, Samples, digest
 from ssleval.core.files import write_atomically, write_text_atomically
+from ssleval.core.locks import acquire
 from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
@@ -288,6 +292,28 @@ def find(folder: Path, model: str, task: str, dataset: str, key: str) -> Result 
         return None
     result = read(path)
     return replace(result, cached=True) if result.key == key else None
+
+
+@contextmanager
+def measuring(folder: Path, key: str, label: str) -> Generator[None]:
+    """Be the only process that measures what has this key, for ``folder``; wait while another does.
+
+    ``label`` names it for the line on stderr that says so. Where a file system has no locks, nobody waits:
+    work is done twice, and both store the same.
+    """
+    path = folder / f".{key[:12]}.lock"
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(acquire(FileLock(path), f"measures {label}"))
+            # Before it is released: who comes next makes a new one.
+            held.callback(_remove, path)
+        yield
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def has_results(folder: Path, model: str) -> bool:

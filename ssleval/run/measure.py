@@ -7,7 +7,7 @@ whose result is already stored under the same key is neither extracted for nor e
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -290,16 +290,27 @@ def _outcome(
     source: FeatureSource, plan: Plan, folder: Path | None, stored: Result | None, shard: Shard
 ) -> Result:
     """Return the result of a job, in all processes what the first has; an error of one is raised in all."""
-    point, result = f"{plan.job.name} on {plan.job.dataset_name}", stored
-    with shard.agreed(point):
-        if stored is not None and shard.leads:
-            source.confirm(plan.requests)
-            result = _completed(stored, plan.job)
-        elif stored is None and shard.leads:
-            result = _measured(source, plan, folder)
-        elif stored is None and plan.runs_model:
-            _evaluated(source, plan)
+    point = f"{plan.job.name} on {plan.job.dataset_name}"
+    with ExitStack() as turn:
+        if stored is None and folder is not None:
+            stored = shard.from_leader(f"turn of {point}", lambda: _turn(source, plan, folder, turn))
+        result = stored
+        with shard.agreed(point):
+            if stored is not None and shard.leads:
+                source.confirm(plan.requests)
+                result = _completed(stored, plan.job)
+            elif stored is None and shard.leads:
+                result = _measured(source, plan, folder)
+            elif stored is None and plan.runs_model:
+                _evaluated(source, plan)
     return shard.exchange(point, result)[0]  # pyright: ignore[reportReturnType]
+
+
+def _turn(source: FeatureSource, plan: Plan, folder: Path, turn: ExitStack) -> Result | None:
+    """Wait while another process measures the same, and return what is stored then; None where nothing is."""
+    model, job = source.backbone.card.name, plan.job
+    turn.enter_context(record.measuring(folder, plan.key, f"{model} with {job.name} on {job.dataset_name}"))
+    return None if source.context.since else find_stored(folder, source, plan)
 
 
 def plan_all(

@@ -16,7 +16,7 @@ from ssleval.core.task import Task
 from ssleval.core.text import DECODING_LIMITS, NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
-from ssleval.features import current_shard, local_device, prepare_together
+from ssleval.features import FeatureSource, KeptImages, current_shard, local_device, prepare_together
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
 from ssleval.run.measure import Ahead, Note, outcomes_of, plan_ahead, silent
@@ -24,6 +24,9 @@ from ssleval.run.memory import has_room
 from ssleval.run.parts import Part, share
 from ssleval.run.settings import parse_settings
 from ssleval.run.suites import Measurement, read_suite
+
+_SHOWN = 1 << 28
+"""Bytes of decoded images on which models in memory together are compared with their stored features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def sweep(
         for loaded in _loaded_at_once(every, asked, context, note):
             if where and any(isinstance(one.backbone, Backbone) for one in loaded):
                 note(where)
-            _plan(loaded, plan)
+            _plan(loaded, partial(plan, source_of=partial(FeatureSource, shown=KeptImages(_SHOWN))))
             # Each is let go of once it is measured.
             while loaded:
                 yield from _of_model(loaded.popleft(), asked, folder, note)

@@ -282,7 +282,7 @@ def test_runs_that_want_the_same_passes_do_not_wait_for_each_other_for_ever(
 
 
 def test_ranks_share_the_batches_and_agree_on_errors(tmp_path: Path) -> None:
-    """Of five batches the third, which breaks one of the models, is that of the first rank."""
+    """Of five batches the third, which breaks one of the models, is that of the second rank."""
     watched = Watched()
     # Not built by the threads, which share one random generator.
     models = [
@@ -294,7 +294,7 @@ def test_ranks_share_the_batches_and_agree_on_errors(tmp_path: Path) -> None:
         sources = [FeatureSource(model, context_of(tmp_path / "one")) for model in mine]
         one = request(watched)
         prepare_together([(source, [one]) for source in sources])
-        # Each rank takes every second batch.
+        # The first rank takes two batches, the second three.
         calls = [sum(size > 1 for size, _ in model.calls) for model in mine[:2]]
         for source in sources[:3]:
             source.prepare([one])
@@ -303,7 +303,7 @@ def test_ranks_share_the_batches_and_agree_on_errors(tmp_path: Path) -> None:
         return [calls, [count.images for source in sources[:2] for count in source.counts.values()]]
 
     first, second = in_ranks(2, work)
-    assert first == [[3, 3], [IMAGES, IMAGES]]
-    assert second == [[2, 2], [IMAGES, IMAGES]]
+    assert first == [[2, 2], [IMAGES, IMAGES]]
+    assert second == [[3, 3], [IMAGES, IMAGES]]
     found, expected = stores(tmp_path / "one"), alone(tmp_path / "two", models[0][:3])
     assert {name: found[name] for name in expected} == expected

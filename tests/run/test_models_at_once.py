@@ -145,8 +145,8 @@ def test_each_image_is_decoded_once_for_all_models_also_by_force(
         notes: list[str] = []
         lines = swept(tmp_path, 3, names=("a", "b", "c"), force=force, note=notes.append)
         assert [line[0] for line in lines] == ["shared:a", "shared:b", "shared:c"]
-        # Two splits in two batches; then each model's probe looks at four images of each.
-        assert decoded.total() == 2 * 2 + 3 * 2 * 4
+        # Two splits in two batches; then four images of each, for the probes of all models.
+        assert decoded.total() == 2 * 2 + 2 * 4
         assert notes == [f"shared:{name}: 32 images in 4 forward passes, for 1 task" for name in "abc"]
 
 
