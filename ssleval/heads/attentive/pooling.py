@@ -7,6 +7,8 @@ heads share two products with the tokens. A bias of keys would add one number to
 the softmax takes away; there is none.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -95,19 +97,45 @@ class AttentionPool(nn.Module):
         )
 
 
+class Pooled(torch.autograd.Function):
+    """The mean of the tokens that each query attends to, by softmax of its products with them.
+
+    Written out for its layouts alone: every product finds its factors as they lie, where torch's own rules
+    would turn the scores ``[b n m]`` over several times a step. Tokens get no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: Float[Tensor, "b n d"], queries: Float[Tensor, "m d"]
+    ) -> Float[Tensor, "b m d"]:
+        """Return the means."""
+        scores = torch.mm(tokens.flatten(0, 1), queries.T).view(*tokens.shape[:2], -1)
+        attention = scores.softmax(dim=1)
+        ctx.save_for_backward(tokens, attention)
+        return torch.bmm(attention.transpose(1, 2), tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Float[Tensor, "m d"]]:
+        """Return the gradient of the queries."""
+        tokens, attention = ctx.saved_tensors
+        gradient = torch.bmm(tokens, gradients[0].transpose(1, 2))
+        gradient.mul_(attention)
+        gradient.addcmul_(attention, gradient.sum(dim=1, keepdim=True), value=-1)
+        return None, torch.mm(gradient.flatten(0, 1).T, tokens.flatten(0, 1))
+
+
 def pooled(tokens: Float[Tensor, "b n d"], queries: Float[Tensor, "g q d"]) -> Float[Tensor, "b g q d"]:
-    """Return the mean of the tokens that each query attends to, by softmax of its products with them."""
-    scores = torch.matmul(queries.flatten(0, 1), tokens.transpose(1, 2))
-    return torch.bmm(scores.softmax(dim=2), tokens).view(len(tokens), *queries.shape)
+    """Return the mean of the tokens that each query attends to."""
+    means: Tensor = Pooled.apply(tokens, queries.flatten(0, 1))
+    return means.view(len(tokens), *queries.shape)
 
 
 def grouped(vectors: Float[Tensor, "b g q d"], weights: Float[Tensor, "g e d"]) -> Float[Tensor, "g b e"]:
     """Return each vector times its own rows of the weights: those of query i of q are the i-th part of e."""
     batch, heads, queries, width = vectors.shape
     rows = weights.reshape(heads * queries, -1, width)
-    # In this order the product for the gradient of the weights has long rows.
-    parts = torch.bmm(rows, vectors.view(batch, -1, width).permute(1, 2, 0))
-    return parts.view(heads, -1, batch).transpose(1, 2)
+    parts = torch.bmm(vectors.view(batch, -1, width).transpose(0, 1), rows.transpose(1, 2))
+    return parts.view(heads, queries, batch, -1).transpose(1, 2).flatten(2)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
