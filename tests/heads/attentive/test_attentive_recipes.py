@@ -29,7 +29,7 @@ def test_small_sets_take_smaller_batches_and_enough_iterations() -> None:
     assert length("ep", 1980) == (1000, 32)
     assert length("ep", 20) == (1000, 16)
     small = RECIPES["ep"].for_images(1980)
-    assert (small.rates, small.stages) == ((0.1, 1.0, 10.0), 10)
+    assert (small.rates, small.stages) == ((1.0, 10.0, 100.0), 10)
     assert RECIPES["vjepa"].for_images(1980).rates == RECIPES["vjepa"].rates
 
 
