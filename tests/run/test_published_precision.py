@@ -18,7 +18,7 @@ from tests.features.feature_fakes import Tiny
 EXPECTED = {
     "knn": "fp32", "attention": "fp32", "video_segmentation": "fp32", "copy_detection": "fp32",
     "segmentation": "fp32", "depth": "fp32", "logreg": "fp16", "fewshot": "fp16", "zeroshot": "fp16",
-    "linear": "fp16", "robustness": "fp16", "segmentation_knn": "fp16",
+    "linear": "fp16", "robustness": "fp16", "segmentation_knn": "fp16", "attentive": "fp16",
 }  # fmt: skip
 """By the authors' code: DINO's fp32, DINOv2's classifiers and Hummingbird under autocast to fp16."""
 
@@ -29,6 +29,7 @@ def test_every_task_states_what_its_authors_used() -> None:
     assert {stated[name] for name in stated if name not in EXPECTED} == {"fp32"}
     assert build_task("linear", {"recipe": "dino"}).published_precision == "fp32"
     assert build_task("linear", {"recipe": "mae"}).published_precision == "fp16"
+    assert build_task("attentive", {"protocol": "capi"}).published_precision == "fp32"
 
 
 def scored(folder: Path, names: list[str], precision: Any) -> dict[str, Any]:

@@ -20,7 +20,17 @@ from tests.train.tiny_training import pictures
 SUITES = {name: read_suite(name) for name in list_suites()}
 PAPERS = ("dino_paper", "dinov2_paper")
 ALL = {
-    *("attention", "copy_detection", "correspondence", "corruptions", "depth", "fewshot", "knn", "linear"),
+    *(
+        "attention",
+        "attentive",
+        "copy_detection",
+        "correspondence",
+        "corruptions",
+        "depth",
+        "fewshot",
+        "knn",
+        "linear",
+    ),
     *("instance_recognition", "logreg", "retrieval", "segmentation", "segmentation_knn", "spectrum"),
     "video_segmentation",
 }

@@ -1,0 +1,37 @@
+"""LARS, layer-wise adaptive rate scaling, for large batches."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+
+class Lars(torch.optim.Optimizer):
+    """Gradient descent with momentum, the gradient of a matrix scaled to a fraction of the matrix's norm.
+
+    Vectors, such as biases, are not scaled. There is no weight decay.
+
+    Source:
+        You et al. 2017, arXiv:1708.03888, as in util/lars.py of facebookresearch/mae.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 0.0, *, momentum: float = 0.9, trust: float = 0.001
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # noqa: ARG002  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take one step along the gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if parameter.ndim > 1:
+                    weight, update = parameter.norm(), gradient.norm()
+                    scale = torch.where((weight > 0) & (update > 0), group["trust"] * weight / update, 1.0)
+                    gradient = gradient * scale
+                state = self.state[parameter]
+                if "moving" not in state:
+                    state["moving"] = torch.zeros_like(parameter)
+                state["moving"].mul_(group["momentum"]).add_(gradient)
+                parameter.sub_(group["lr"] * state["moving"])
