@@ -23,6 +23,7 @@ ALL = {
     *(
         "attention",
         "attentive",
+        "curves",
         "copy_detection",
         "correspondence",
         "corruptions",
