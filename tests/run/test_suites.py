@@ -20,20 +20,9 @@ from tests.train.tiny_training import pictures
 SUITES = {name: read_suite(name) for name in list_suites()}
 PAPERS = ("dino_paper", "dinov2_paper", "mieb_image")
 ALL = {
-    *(
-        "artefacts",
-        "attention",
-        "clustering",
-        "copy_detection",
-        "correspondence",
-        "corruptions",
-        "depth",
-        "fewshot",
-        "knn",
-        "linear",
-    ),
-    *("instance_recognition", "logreg", "retrieval", "segmentation", "segmentation_knn", "spectrum"),
-    "video_segmentation",
+    *("artefacts", "attention", "clustering", "copy_detection", "correspondence", "corruptions", "depth"),
+    *("discovery", "fewshot", "instance_recognition", "knn", "linear", "logreg", "retrieval", "segmentation"),
+    *("segmentation_knn", "spectrum", "video_segmentation"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""
 
