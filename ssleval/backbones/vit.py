@@ -187,6 +187,12 @@ class Vit(nn.Module):
         weights = last.attn.first_row(last.norm1(self._before_last(images)))[..., self.config.num_prefix :]
         return weights.unflatten(-1, self.patch_grid(images))
 
+    def last_keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Return the keys of the patches in the last block, all heads after one another."""
+        last = cast("_Block", self.blocks[-1])
+        keys = last.attn.keys(last.norm1(self._before_last(images)))[:, self.config.num_prefix :]
+        return keys.unflatten(1, self.patch_grid(images))
+
     def _before_last(self, images: Tensor, masks: Tensor | None = None) -> Float[Tensor, "b t d"]:
         """Return the input of the last block."""
         tokens = self.embed(images, masks)
@@ -281,6 +287,10 @@ class _Attention(nn.Module):
         query, key, _ = self._heads(tokens)
         logits = query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
         return logits.float().softmax(dim=-1).squeeze(2)
+
+    def keys(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Return the keys of all heads."""
+        return self.qkv(tokens).chunk(3, dim=-1)[1]
 
     def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))

@@ -39,8 +39,8 @@ def show_model(
     model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     images: Annotated[list[Path] | None, Argument(help="Image files; none: rows of --dataset.")] = None,
     what: Annotated[
-        Literal["pca", "attention", "matches", "retrieval", "segmentation", "depth"],
-        Option(help="pca, attention, matches, retrieval, segmentation or depth."),
+        Literal["pca", "attention", "norms", "matches", "retrieval", "segmentation", "depth"],
+        Option(help="pca, attention, norms, matches, retrieval, segmentation or depth."),
     ] = "pca",
     out: Annotated[Path | None, Option(help="PNG file to write; default: WHAT.png.")] = None,
     dataset: Annotated[
@@ -63,7 +63,7 @@ def show_model(
     device: Device = "auto",
     cache: CacheDir = None,
 ) -> None:
-    """Draw what a model makes of images: tokens in colours, attention, matches, neighbours, heads.
+    """Draw what a model makes of images: tokens in colours, attention, norms, matches, neighbours, heads.
 
     Examples:
       ssleval show dino_scenes --what pca

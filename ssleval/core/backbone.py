@@ -83,7 +83,8 @@ class Similarity(NamedTuple):
 class Backbone(nn.Module, ABC):
     """A frozen feature extractor.
 
-    Subclasses implement `extract`, and `attention`, `encode_text` and `similarity` where the model has them.
+    Subclasses implement `extract`, and `attention`, `keys`, `encode_text` and `similarity` where the model
+    has them.
     """
 
     mean: Tensor
@@ -115,6 +116,13 @@ class Backbone(nn.Module, ABC):
         ``images`` are RGB in [0, 1], as for `forward`: an implementation normalises them itself.
         """
         raise NotApplicableError(f"{self.card.name} has no class-token attention")
+
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:  # noqa: ARG002
+        """Return the keys of the patches in the last block's attention, all heads after one another.
+
+        ``images`` are RGB in [0, 1], as for `forward`: an implementation normalises them itself.
+        """
+        raise NotApplicableError(f"{self.card.name} has no keys of a last attention that ssleval can read")
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:  # noqa: ARG002
         """Return text embeddings in the space of ``pooled``, not normalised to unit length."""

@@ -52,6 +52,8 @@ class Needs:
     """A model that embeds texts."""
     attention: bool = False
     """A model that shows its last block's attention of the class token."""
+    keys: bool = False
+    """A model that shows the keys of its last attention."""
     readouts: tuple[Readout, ...] = ()
     """What is read of the model when the task runs it itself."""
 
@@ -167,6 +169,7 @@ _TARGETS = {
     "instances": "masks of objects", "video": "clips with the object of every pixel",
     "depth": "metres for every pixel", "normals": "surface normals", "pairs": "pairs with key points",
     "views": "pairs with depth and cameras", "groups": "groups of images that belong together",
+    "boxes": "boxes of objects",
 }  # fmt: skip
 
 

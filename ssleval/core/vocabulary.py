@@ -332,7 +332,7 @@ class DatasetCard:
     name: str
     target: Literal[
         "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
-        "groups", "captions", "none",
+        "groups", "captions", "boxes", "none",
     ] = "label"  # fmt: skip
     """``open_set``: a label of the training split, -1 for what shows none of them."""
     class_names: tuple[str, ...] = ()

@@ -69,6 +69,31 @@ class Live:
         self.backbone.check_tensor("attention", maps, (len(images), None, *self.backbone.patch_grid(pixels)))
         return maps
 
+    def keys(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b h w d"]:
+        """Return the keys of the last attention, as `Backbone.keys` does, of `filled` images."""
+        pixels = self.filled(images)
+        with numerics(self.context):
+            keys = self.backbone.keys(pixels)
+        self.backbone.check_tensor("keys", keys, (len(images), *self.backbone.patch_grid(pixels), None))
+        return keys
+
+    def patches(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b h w d"]:
+        """Return the patch tokens of the last block, after the final norm, of `filled` images."""
+        readout = canonical(Readout("patches"), self.backbone)
+        return forward_pixels(self.backbone, self.filled(images), (readout,), self.context)[readout]
+
+    def filled(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b 3 K L"]:
+        """Return images in [0, 1], filled up below and right to whole patches with the mean colour."""
+        card, pixels = self.backbone.card, on_device(images, self.context).float().div_(255)
+        height, width = pixels.shape[2:]
+        canvas = (
+            torch.tensor(card.mean, device=pixels.device)
+            .view(1, 3, 1, 1)
+            .repeat(len(pixels), 1, height + -height % card.patch_size, width + -width % card.patch_size)
+        )
+        canvas[:, :, :height, :width] = pixels
+        return canvas
+
     def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
         """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.
 

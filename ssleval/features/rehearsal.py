@@ -70,6 +70,11 @@ class Watched(Backbone):
         self._count(images)
         return self.inner.attention(images)
 
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Count, and return the model's own."""
+        self._count(images)
+        return self.inner.keys(images)
+
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
         """Return the model's own, or vectors of their shape once enough were timed."""
         if self.text_seconds > _TEXT_SECONDS:

@@ -74,6 +74,8 @@ class FeatureSource:
                 )
         if needs.attention:
             self.backbone.attention(self._black)
+        if needs.keys:
+            self.backbone.keys(self._black)
         for readout in needs.readouts:
             canonical(readout, self.backbone)
             if readout.kind == "cls" and not self._has_cls:

@@ -168,6 +168,20 @@ def _mean(samples: Samples, units: Units, column: str) -> Influence:
     return _of_ratios(values[:, None], known.astype(np.float64)[:, None], units)
 
 
+def _mean_over_fits(samples: Samples, units: Units, scores: str) -> Influence:
+    """Return the influence of every unit, then of every fit: these were drawn too."""
+    of_units = _mean(Samples(samples.ids, {"mean": samples[scores].mean(axis=1)}), units, "mean")
+    by_fit = np.nanmean(samples[scores], axis=0)
+    fits = len(by_fit)
+    # Their squares sum to the variance of the mean over fits.
+    moves = (by_fit - by_fit.mean()) / max(1, fits * (fits - 1)) ** 0.5
+    return replace(
+        of_units,
+        moves=np.concatenate([of_units.moves, moves[:, None]]),
+        carriers=of_units.carriers + fits,
+    )
+
+
 def _ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
     above, below = (samples[name].astype(np.float64)[:, None] for name in (numerator, denominator))
     return _of_ratios(above, below, units)
@@ -229,6 +243,7 @@ def _of_ratios(above: Float[np.ndarray, "n c"], below: Float[np.ndarray, "n c"],
 
 _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
     "mean_of": _mean,
+    "mean_over_fits_of": _mean_over_fits,
     "ratio_of": _ratio,
     "mean_ratio_of": _mean_ratio,
     "mean_per_class_of": _mean_per_class,

@@ -26,6 +26,15 @@ def mean_of(column: str) -> Statistic:
     return partial(_mean, column=column)
 
 
+@statistics.register("mean_over_fits_of")
+def mean_over_fits_of(scores: str) -> Statistic:
+    """Return the statistic that averages ``scores [n s]`` over items and over s fits, which were drawn too.
+
+    Its interval is over both. An item with a NaN is left out.
+    """
+    return partial(_mean_over_fits, scores=scores)
+
+
 @statistics.register("ratio_of")
 def ratio_of(numerator: str, denominator: str) -> Statistic:
     """Return the statistic that divides the sum of one column ``[n]`` by that of another."""
@@ -58,6 +67,11 @@ def _mean(samples: Samples, weights: Weights, *, column: str) -> Scores:
         return divide(weights @ values, weights.sum(axis=1))
     known = ~np.isnan(values)
     return divide(weights @ np.where(known, values, 0.0), weights @ known.astype(np.float64))
+
+
+def _mean_over_fits(samples: Samples, weights: Weights, *, scores: str) -> Scores:
+    values, known = known_values(samples[scores].mean(axis=1))
+    return divide(weights @ values, weights @ known.astype(np.float64))
 
 
 def _ratio(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:

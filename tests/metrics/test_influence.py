@@ -9,7 +9,7 @@ from ssleval.metrics.influence import Influence, freedom, influence_of, spread, 
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
-from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.metrics.stats import mean_of, mean_over_fits_of, mean_per_class_of, mean_ratio_of, ratio_of
 
 COUNT = 36
 
@@ -30,6 +30,7 @@ def given(cluster: str = "") -> Samples:
         "targets": random.random((COUNT, 3)) < 0.3,
         "wrong": random.random((COUNT, 15, 5)) < 0.4,
         "confusion": random.integers(0, 9, (COUNT, 3, 3)) + 40 * np.eye(3, dtype=int)[[1, 2, 0]],
+        "fits": np.where(np.isnan(values)[:, None], np.nan, random.random((COUNT, 4))),
         "clip": np.arange(COUNT) % 9,
     }
     return Samples([str(i) for i in range(COUNT)], columns, cluster)
@@ -37,6 +38,7 @@ def given(cluster: str = "") -> Samples:
 
 STATISTICS: dict[str, Statistic] = {
     "mean": mean_of("value"),
+    "mean over fits": mean_over_fits_of("fits"),
     "ratio": ratio_of("right", "count"),
     "mean ratio": mean_ratio_of("above", "below"),
     "mean per class": mean_per_class_of("right", "label"),

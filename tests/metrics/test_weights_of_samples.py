@@ -13,7 +13,7 @@ from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
-from ssleval.metrics.stats import mean_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.metrics.stats import mean_of, mean_over_fits_of, mean_per_class_of, mean_ratio_of, ratio_of
 
 Column = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -23,6 +23,7 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
         ratio_of("a", "b"),
         {"a": lambda random, n: random.random(n), "b": lambda random, n: random.integers(1, 9, n)},
     ),
+    "mean_over_fits_of": (mean_over_fits_of("x"), {"x": lambda random, n: random.random((n, 3))}),
     "mean_ratio_of": (
         mean_ratio_of("a", "b"),
         {

@@ -70,9 +70,11 @@ def measured_as_published(
     for name, one in measured.protocol.settings.items():
         asked[name] = one["at_least"] if isinstance(one, dict) else one[0] if isinstance(one, list) else one
     found = CARDS[measured.test.name]
-    known = (
-        found if isinstance(found, DatasetCard) else DatasetCard("davis:d", "video", lengths={"val": 1999})
-    )
+    folders: dict[str, DatasetCard] = {
+        "davis": DatasetCard("davis:d", "video", lengths={"val": 1999}),
+        "boxes": DatasetCard("boxes:d", "boxes", lengths={measured.test.split: measured.test.items}),
+    }
+    known = found if isinstance(found, DatasetCard) else folders[measured.test.name]
     if measured.protocol.task == "zeroshot":
         # Its texts need the names of the classes, which come with the images.
         task: Any = replace(build_task("zeroshot", asked), metric="top1")  # pyright: ignore[reportArgumentType]

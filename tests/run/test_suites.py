@@ -18,22 +18,22 @@ from tests.results.test_verify import CARDS, FIGURES, opened
 from tests.train.tiny_training import pictures
 
 SUITES = {name: read_suite(name) for name in list_suites()}
-PAPERS = ("dino_paper", "dinov2_paper")
+PAPERS = ("dino_paper", "dinov2_paper", "mieb_image")
 ALL = {
+    *("artefacts", "attention", "attentive", "clustering", "copy_detection", "correspondence", "corruptions"),
     *(
-        "attention",
-        "attentive",
         "curves",
-        "copy_detection",
-        "correspondence",
-        "corruptions",
         "depth",
+        "discovery",
         "fewshot",
+        "instance_recognition",
         "knn",
         "linear",
+        "logreg",
+        "retrieval",
+        "segmentation",
     ),
-    *("instance_recognition", "logreg", "retrieval", "segmentation", "segmentation_knn", "spectrum"),
-    "video_segmentation",
+    *("segmentation_knn", "spectrum", "video_segmentation"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""
 
@@ -79,8 +79,8 @@ def test_all_says_at_which_size_images_are_seen() -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_a_paper_suite_measures_is_what_its_figures_are_held_to(name: str) -> None:
-    model = {"dino_paper": "dino_vits16", "dinov2_paper": "dinov2_vits14"}[name]
-    source = {"dino_paper": "2104.14294", "dinov2_paper": "2304.07193"}[name]
+    model = {"dino_paper": "dino_vits16"}.get(name, "dinov2_vits14")
+    source = {"dino_paper": "2104.14294", "dinov2_paper": "2304.07193", "mieb_image": "2504.10471"}[name]
     figures = [one for one in FIGURES.mapped if one.row.source.startswith(source)]
     held = [one.measured for one in figures if one.measured.model == model]
     assert held

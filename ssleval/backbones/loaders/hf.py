@@ -18,6 +18,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
+from ssleval.backbones.keys import on_grid, seen_by
 from ssleval.backbones.weights.checkpoints import (
     from_checkpoint,
     in_layout_of,
@@ -78,6 +79,10 @@ _LAYOUTS = {
     # Clips: an image becomes one tubelet of equal frames.
     "vjepa2": _Layout(cls=False, pooled="mean", size="fixed"),
 }
+_KEYS = (".k_proj", ".key")
+"""Ends the name of the map that makes the keys of a layer."""
+_ROTARY = {"dinov3_vit", "vjepa2"}
+"""Types whose keys are turned by position after that map."""
 _HEADS = (
     "classifier.", "decoder.", "head.", "cls_classifier.", "distillation_classifier.", "lm_head.", "pooler.",
 )  # fmt: skip
@@ -131,6 +136,16 @@ class HfBackbone(Backbone):
         return Features(
             self._pooled(output), tuple(self._split(images, states[index], final_norm) for index in blocks)
         )
+
+    @torch.no_grad()
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Return keys as `Backbone.keys` does, where positions do not turn them."""
+        found = [module for path, module in self._layers[0][-1].named_modules() if path.endswith(_KEYS)]
+        if len(found) != 1 or self.model.config.model_type in _ROTARY:
+            return super().keys(images)
+        pixels = (images - self.mean) / self.std
+        keys = seen_by(found[0], lambda: self._tower[0](**self._inputs(pixels)))
+        return on_grid(keys, self.patch_grid(images))
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
         """Return the size of the patch grid, or of the last map of a convolutional network."""

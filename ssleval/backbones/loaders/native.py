@@ -77,6 +77,11 @@ class NativeBackbone(Backbone):
         """Attend as in `Backbone.attention`."""
         return self.vit.class_attention((images - self.mean) / self.std)
 
+    @torch.no_grad()
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Return keys as `Backbone.keys` does."""
+        return self.vit.last_keys((images - self.mean) / self.std)
+
     def _split(self, images: Tensor, tokens: Tensor) -> Tokens:
         return Tokens.from_sequence(
             tokens, self.vit.patch_grid(images), registers=self.vit.config.num_registers

@@ -8,7 +8,7 @@ loses accuracy, and open_clip only warns.
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssleval.backbones.intermediates import final_and_blocks
+from ssleval.backbones.keys import on_grid, seen_by, timm_keys
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet
@@ -69,6 +70,18 @@ class OpenClipBackbone(Backbone):
         final_norm = visual.ln_post if norm else nn.Identity()
         tokens = [Tokens.from_sequence(final_norm(states[index]), grid) for index in blocks]
         return Features(pooled @ visual.proj, tuple(tokens))
+
+    @torch.no_grad()
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Return keys as `Backbone.keys` does, of the image tower."""
+        visual, grid = self.model.visual, self.patch_grid(images)
+        run = partial(self.extract, (images - self.mean) / self.std, (), norm=False)
+        if hasattr(visual, "trunk"):
+            return timm_keys(self.card.name, visual.trunk, run, grid)
+        attention = visual.transformer.resblocks[-1].attn
+        inputs = seen_by(attention, run, taken=True)
+        _, weight, _ = attention.in_proj_weight.chunk(3)
+        return on_grid(nn.functional.linear(inputs, weight, attention.in_proj_bias.chunk(3)[1]), grid)
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
         """Return the size of the patch grid, or of the last map of a FastViT."""

@@ -7,6 +7,7 @@ after pooling (``fc_norm``) apply no norm to tokens. Classes of unknown token la
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssleval.backbones.intermediates import final_and_blocks
+from ssleval.backbones.keys import PLAIN, seen_by, timm_keys
 from ssleval.backbones.weights.checkpoints import (
     fill,
     in_layout_of,
@@ -40,8 +42,6 @@ _MAPS = _CONVOLUTIONAL | {"Hiera", "MlpMixer", "SwinTransformer", "SwinTransform
 """Classes whose last intermediate output is the last feature map."""
 _DYNAMIC = {"Eva", "VisionTransformer", "VisionTransformerDistilled"}
 """Classes that resample their position embedding when they are built with ``dynamic_img_size``."""
-_PLAIN = {"VisionTransformer", "VisionTransformerDistilled"}
-"""Classes whose attention is a softmax of query times key, without relative or rotary positions."""
 _POOLING = {"token": "cls", "avg": "mean", "map": "map"}
 _SELF = re.compile(r"dino|fb_dino|dinov3_lvd1689m|lvd142m|lvd1689m|sat493m|mae|fcmae|in\d+k_ijepa|seer")
 _CAPTIONS = re.compile(
@@ -98,23 +98,27 @@ class TimmBackbone(Backbone):
         if not self.is_transformer or getattr(model, "cls_token", None) is None:
             return super().attention(images)
         last = model.blocks[-1].attn
-        if type(model).__name__ not in _PLAIN or type(last).__name__ != "Attention":
+        if type(model).__name__ not in PLAIN or type(last).__name__ != "Attention":
             raise NotApplicableError(
                 f"{self.card.name}: how timm's {type(model).__name__} attends ({type(last).__name__}) is not "
                 "known to ssleval"
             )
         self._refuse_fixed_size(images)
-        inputs: list[Tensor] = []
-
-        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            inputs.append(arguments[0])
-
-        with last.register_forward_pre_hook(keep):
-            model.forward_features((images - self.mean) / self.std)
-        query, key, _ = last.qkv(inputs[0]).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        pixels = (images - self.mean) / self.std
+        inputs = seen_by(last, lambda: model.forward_features(pixels), taken=True)
+        query, key, _ = last.qkv(inputs).unflatten(-1, (3, last.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = last.q_norm(query[:, :, :1]) @ last.k_norm(key).transpose(-2, -1) * last.scale
         weights = logits.float().softmax(dim=-1).squeeze(2)[..., model.num_prefix_tokens :]
         return weights.unflatten(-1, self.patch_grid(images))
+
+    @torch.no_grad()
+    def keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
+        """Return keys as `Backbone.keys` does, where the attention of the model is timm's plain one."""
+        model: Any = self.model
+        self._refuse_fixed_size(images)
+        pixels = (images - self.mean) / self.std
+        run = partial(model.forward_features, pixels)
+        return timm_keys(self.card.name, model, run, self.patch_grid(images))
 
     def patch_grid(self, images: Float[Tensor, "b 3 H W"]) -> tuple[int, int]:
         """Return the size of the patch grid, or of the last map of a convolutional network."""
@@ -234,7 +238,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     state = dict[str, Tensor]()
     if not published and weights.kind != "random":
         card, state = read_weights(card, weights)
-    if weights.kind == "checkpoint" and kind in _PLAIN:
+    if weights.kind == "checkpoint" and kind in PLAIN:
         own = on_own_grid(card, to_native(state))
         if own != card:
             card = own
@@ -268,7 +272,7 @@ def _to_timm(name: str, model: nn.Module, state: dict[str, Tensor]) -> dict[str,
         for key, value in state.items()
         if not key.startswith(heads) and (key in targets or not key.endswith(_COMPUTED))
     }
-    if type(model).__name__ in _PLAIN:
+    if type(model).__name__ in PLAIN:
         kept = in_layout_of(targets, kept)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if targets.keys() <= kept.keys() or convert is None:

@@ -11,6 +11,7 @@ from ssleval.display.pictures.attention import draw_attention
 from ssleval.display.pictures.depth import draw_depth
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.display.pictures.matches import draw_matches
+from ssleval.display.pictures.norms import draw_norms
 from ssleval.display.pictures.pca import draw_pca
 from ssleval.display.pictures.retrieval import draw_retrieval
 from ssleval.display.pictures.segmentation import draw_segmentation
@@ -33,6 +34,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "pca": Kind(draw_pca, "scenes", (8, 28, 48, 68, 3, 23, 43, 63)),
     "attention": Kind(draw_attention, "scenes", (8, 3, 11)),
+    "norms": Kind(draw_norms, "scenes", (8, 3, 11)),
     "matches": Kind(draw_matches, "scenes:pairs", (3,)),
     "retrieval": Kind(draw_retrieval, "scenes", tuple(range(8, 208))),
     "segmentation": Kind(draw_segmentation, "scenes:mask", (8, 3, 11, 15, 7, 13), fits=True),

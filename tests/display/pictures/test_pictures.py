@@ -149,6 +149,36 @@ def test_attention_lights_what_a_head_looks_at() -> None:
     assert page.rows[1][0] is None
 
 
+class Sinks(Colours):
+    """Where red is largest, tokens of the second block are far longer, until the final norm."""
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        patches = torch.nn.functional.avg_pool2d(images, 8).permute(0, 2, 3, 1) + 1.5
+        long = torch.where(patches[..., :1] > 1.9 + patches[..., 1:2] - 1.5, 9 * patches, patches)
+        tokens = [[patches, long][block] for block in blocks]
+        scale = [one / one.norm(dim=3, keepdim=True) if norm else one for one in tokens]
+        return Features(patches.mean((1, 2)), tuple(map(Tokens, scale)))
+
+
+def test_norms_show_outliers_where_they_are_and_when_they_begin() -> None:
+    page = drawn(Sinks(), TWO, "norms", LOOK)
+    for row, one in enumerate(TWO):
+        seen, before, after, marked = page.pixels(row)
+        thing = inside(one, seen.shape)
+        assert before[thing].mean() > 5 * before[~thing].mean()
+        assert after[thing].mean() == pytest.approx(after[~thing].mean(), rel=0.1)
+        red = (marked == (255, 0, 0)).all(axis=2)
+        assert (red == thing).mean() > 0.9
+        assert page.rows[row][3].caption == f"{round(red.mean() * 96)} of 96 outliers"
+    assert "max 1," in page.rows[0][2].caption + ","
+    places = page.pixels(2)[0]
+    assert places[28, 40:56].mean() > 0
+    assert (places[:8] == 0).all()
+    first = drawn(Sinks(), TWO, "norms", Look(block=0, size=96))
+    assert first.rows[0][3].caption == "0 of 96 outliers"
+    assert drawn(Sinks(), [TWO[0], picture("wide", 16, width=64)], "norms", LOOK).rows[2][0] is None
+
+
 def test_matches_join_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [
         np.asarray(draw(Colours(), pair, "matches", LOOK)).astype(int)
@@ -306,5 +336,5 @@ def test_heat_rises_from_dark_to_light() -> None:
 
 
 def test_every_kind_names_a_dataset() -> None:
-    assert list(KINDS) == ["pca", "attention", "matches", "retrieval", "segmentation", "depth"]
+    assert list(KINDS) == ["pca", "attention", "norms", "matches", "retrieval", "segmentation", "depth"]
     assert all(kind.dataset.partition(":")[0] == "scenes" and kind.rows for kind in KINDS.values())
