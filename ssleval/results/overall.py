@@ -32,13 +32,15 @@ from ssleval.results.ranking import Board, Entry, SamplesReader, headline_sample
 
 FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("knn", "linear", "logreg", "fewshot"), "classification"),
-    **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention"), "dense"),
+    **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     "correspondence": "correspondence",
     "video_segmentation": "video",
     **dict.fromkeys(("corruptions", "robustness"), "robustness"),
     **dict.fromkeys(("zeroshot", "caption_retrieval"), "text"),
+    "clustering": "clustering",
     "spectrum": "spectrum",
+    "artefacts": "artefacts",
 }
 """By task; a task that is not listed is a family of its own."""
 
