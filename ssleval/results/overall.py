@@ -31,14 +31,16 @@ from ssleval.results.leaderboard import titles
 from ssleval.results.ranking import Board, Entry, SamplesReader, headline_samples
 
 FAMILIES: Mapping[str, str] = {
-    **dict.fromkeys(("knn", "linear", "logreg", "fewshot", "attentive"), "classification"),
-    **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention"), "dense"),
+    **dict.fromkeys(("knn", "linear", "logreg", "fewshot", "attentive", "curves"), "classification"),
+    **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     "correspondence": "correspondence",
     "video_segmentation": "video",
     **dict.fromkeys(("corruptions", "robustness"), "robustness"),
     **dict.fromkeys(("zeroshot", "caption_retrieval"), "text"),
+    "clustering": "clustering",
     "spectrum": "spectrum",
+    "artefacts": "artefacts",
 }
 """By task; a task that is not listed is a family of its own."""
 
