@@ -297,6 +297,7 @@ def test_leading_metrics_are_those_of_the_tasks() -> None:
         "pairs": tasks.get("correspondence")(),
         "groups": Retrieval(levels=()),
         "captions": tasks.get("caption_retrieval")(),
+        "boxes": tasks.get("discovery")(),
     }
     for target, task in made_for.items():
         assert task.metrics[0].name.partition("@")[0] == LEADING[target]
