@@ -2,10 +2,9 @@
 
 Heads attend to the patch tokens of the last block, after the model's final norm, and classify.
 ``protocol=ep``: efficient probing, 32 queries, LARS, 90 epochs. ``protocol=capi``: one query, AdamW, 30 pairs
-of rate and weight decay trained at once. ``protocol=vjepa``: three transformer blocks and a cross-attention,
-21 pairs. Batches, schedules and grids are those of the published code (``heads/attentive/recipes.py``); a set
-that does not fill the published batch has smaller ones, 500 or 1,000 iterations, and ep three rates for one.
-Tokens are stored: of the images as they are, or of ``views`` random crops and flips of each.
+of rate and weight decay. ``protocol=vjepa``: three blocks and a cross-attention, 21 pairs. Batches, schedules
+and grids are the published code's (``heads/attentive``); a set that does not fill the batch has smaller ones,
+500 or 1,000 iterations, and ep three rates. Tokens are stored, of images or of ``views`` random crops.
 
 Candidates are all heads at the end of every stage of the training (ep: epoch; capi: one stage). For
 ``top1@heldout``, which leads, heads are fitted without a stratified 10 % of the training split, the candidate
