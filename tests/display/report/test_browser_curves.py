@@ -1,4 +1,4 @@
-"""The section of curves in a real browser: what is drawn are the scores, their intervals and the chosen place."""
+"""The section of curves in a real browser: it draws scores, their intervals and the chosen place."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +89,8 @@ def test_charts_fit_and_can_be_read(page: Browser, path: Path, width: int, schem
     words = page.ask(
         "(() => { const [first] = document.querySelectorAll('#curve-charts .xtitle');"
         "const level = (text) => text.match(/\\d+/g).slice(0, 3).reduce((sum, one) => sum + Number(one), 0);"
-        "return [level(getComputedStyle(first).fill), level(getComputedStyle(document.body).backgroundColor)];"
+        "const ground = getComputedStyle(document.body).backgroundColor;"
+        "return [level(getComputedStyle(first).fill), level(ground)];"
         " })()"
     )
     assert (words[0] > words[1]) == (scheme == "dark"), "light letters on dark, dark ones on light"
