@@ -187,7 +187,7 @@ def find_card(name: str) -> BackboneCard:
         return replace(backbones.get(loader).card(name), name=name)
     source, colon, identifier = name.partition(":")
     if not colon:
-        raise unknown("model", name, zoo)
+        raise _unknown(name)
     from ssleval.core.backbone import backbones
 
     if ".py:" in name:
@@ -195,6 +195,14 @@ def find_card(name: str) -> BackboneCard:
     if source not in backbones:
         raise UnknownNameError(f"no model source {source!r} in {name!r}; {suggestion(source, backbones)}")
     return backbones.get(source).card(identifier)
+
+
+def _unknown(name: str) -> UnknownNameError:
+    if name.endswith(".py") and Path(name).is_file():
+        return UnknownNameError(
+            f"{name} is a file; name the function that returns the model: {name}:FUNCTION"
+        )
+    return unknown("model", name, packaged_zoo())
 
 
 def _found_in(path: Path | None, named: BackboneCard, built: BackboneCard) -> Iterator[str]:
@@ -221,7 +229,7 @@ def match_models(patterns: str) -> list[str]:
         matches = [name for name in zoo if fnmatchcase(name, pattern)]
         named = (":" in pattern and "*" not in pattern) or pattern.endswith(SUFFIX)
         if not matches and not named:
-            raise unknown("model", pattern, zoo)
+            raise _unknown(pattern)
         names += matches or [pattern]
     if not names:
         raise ConfigError("no model was named; `ssleval ls models` lists them")

@@ -22,6 +22,7 @@ from ssleval.core import Dataset, FeatureRequest, Geometry, Metric, Readout, Sam
 from ssleval.core.image_level import ImageGeometry
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.errors import DataError
 from ssleval.features import Live, pixels_of
 from ssleval.heads.dense.artefacts import above_medians, largest_of, norms_of, patch_pixels, read_back
 from ssleval.metrics.stats import mean_of, ratio_of
@@ -76,6 +77,8 @@ class Artefacts(ImageGeometry, Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Measure all norms; one row per image."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
+        if len(split) < 2:
+            raise DataError("artefacts needs two images: what a token knows is read by a fit to other images")
         geometry = self.geometry or inputs.backbone.card.native_geometry()
         order = np.random.default_rng(inputs.context.seed).permutation(len(split))
         chosen = np.sort(order[: self.read_among])

@@ -208,6 +208,12 @@ def test_a_folder_that_is_no_model_is_called_a_folder(cli: Cli) -> None:
     assert "photos/ is a folder, not a model" in refused(cli, "run", "--model", "photos/")
 
 
+def test_a_file_of_python_wants_a_function_and_names_those_it_has(cli: Cli) -> None:
+    (cli.folder / "mine.py").write_text("import torch\n\ndef build():\n    return 1\n")
+    assert refused(cli, "run", "--model", "mine.py").endswith("the model: mine.py:FUNCTION")
+    assert refused(cli, "run", "--model", "mine.py:model").endswith("mine.py has no 'model'; known: build")
+
+
 @pytest.mark.parametrize("margin", ["inf", "nan", "knn=inf", "knn=nan", "knn=0", "knn=-1", "knn=1e400"])
 def test_margins_that_pass_everything(cli: Cli, margin: str) -> None:
     assert "--margin" in refused(cli, *line_of("gate", "--margin", margin))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
 from ssleval.core.backbone import Backbone, Features, Tokens
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, DataError
 from ssleval.features import FeatureSource
 from ssleval.tasks import artefacts
 from ssleval.tasks.artefacts import Artefacts
@@ -131,6 +131,13 @@ def test_the_seed_draws_what_is_read_and_all_else_is_the_same(run: Measure) -> N
     assert (first["count@others"] > 0).sum() == 5
     assert ((first["count@others"] > 0) != (other["count@others"] > 0)).any()
     assert first["norms"].tolist() == other["norms"].tolist()
+
+
+def test_one_image_is_refused_for_nothing_could_be_fitted_to_another(run: Measure) -> None:
+    with pytest.raises(DataError, match="needs two images"):
+        run(1)
+    found, _ = run(2)
+    assert all(np.isfinite(value) for value in found.values())
 
 
 def test_processes_share_the_batches(run: Measure, monkeypatch: pytest.MonkeyPatch) -> None:

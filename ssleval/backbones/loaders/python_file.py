@@ -55,7 +55,8 @@ def _made(identifier: str) -> tuple[str, Backbone]:
     with faults_of(identifier, foreign=True):
         spec.loader.exec_module(module)
     if not hasattr(module, factory):
-        raise UnknownNameError(f"{location} has no {factory!r}; {suggestion(factory, vars(module))}")
+        callables = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        raise UnknownNameError(f"{location} has no {factory!r}; {suggestion(factory, callables)}")
     with faults_of(identifier, foreign=True):
         backbone = getattr(module, factory)()
     if not isinstance(backbone, Backbone):
