@@ -32,6 +32,7 @@ NEEDED = {
     "gate": ["--suite", "ci", "--baseline", "pixels", "--candidate", "pixels"],
     "train": ["--out", "out"],
     "show": ["pixels"],
+    "show classes": ["pixels"],
     "show train": ["out"],
     "ls": ["models"],
     "export checkpoint": ["last.pt", "--out", "out.pth"],

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 from junitparser import JUnitXml
+from scipy.sparse import csr_array
 from typer.testing import CliRunner
 
 import ssleval
@@ -26,6 +27,7 @@ from ssleval.cli.app import app
 from ssleval.core import Samples, digest
 from ssleval.core.escape import visible
 from ssleval.core.text import without_folders
+from ssleval.display import classes
 from ssleval.display.publishing.hub import hub_files
 from ssleval.display.publishing.public import public_boards
 from ssleval.display.report import write_report
@@ -132,6 +134,19 @@ def test_the_matrix_shows_names_as_they_are_in_every_format(results: Path) -> No
     assert {row["model"] for row in csv.DictReader(io.StringIO(matrix.csv(found)))} == {
         f"'{name}" for name in names
     }
+
+
+def test_scores_class_by_class_show_names_as_they_are() -> None:
+    rows = (classes.ClassScore(0, EVIL, 2, 0.5, 0.5, 0.5, EVIL, 1), classes.ClassScore(1, EVIL, 1, 1.0))
+    found = classes.ByClass(EVIL, "fraction", rows, None, csr_array(np.array([[1, 1], [0, 1]])))
+    text = classes.markdown(found)
+    assert {row[0] for row in ruled(text)} == {visible(EVIL)}
+    assert_harmless(text)
+    matrix_of_classes = classes.confusion_csv(found)
+    assert not acts(matrix_of_classes.replace("\n", ""))
+    table = list(csv.reader(io.StringIO(matrix_of_classes)))
+    assert not any(cell[:1] in "=+@\t\r" for row in table for cell in row if cell)
+    assert [row[1:] for row in table[1:]] == [["1", "1"], ["0", "1"]]
 
 
 def test_csv_files_hold_no_formula_and_parse_back(results: Path, tmp_path: Path) -> None:
@@ -249,12 +264,12 @@ def _calls(name: str) -> set[str]:
 
 def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
     tables_of_text = {f"results/{name}.py" for name in ("leaderboard", "compare", "matrix")}
-    tables_of_text |= {"checks/gate/reports.py", "display/publishing/hub.py"}
-    commands = {f"cli/{name}.py" for name in ("options", "app", "leaderboard", "compare", "gate")}
+    tables_of_text |= {"checks/gate/reports.py", "display/classes.py", "display/publishing/hub.py"}
+    commands = {f"cli/{name}.py" for name in ("options", "app", "leaderboard", "compare", "gate", "show")}
     assert _calls("echo") == commands
     assert _calls("writerows") == {"results/leaderboard.py"}
     assert _calls("SubElement") == {"checks/gate/reports.py"}
     assert _calls("add_row") == {"cli/tables.py"}
     assert _calls("markdown_cell") == tables_of_text
-    notes = {"features/filling.py", "features/cache.py", "features/progress.py", "datasets/files/places.py"}
+    notes = {"features/filling.py", "core/locks.py", "features/progress.py", "datasets/files/places.py"}
     assert _calls("print") == {"cli/tables.py", *notes}
