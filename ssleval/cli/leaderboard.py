@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.options import Json, print_rows, say
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ssleval.results.ranking import Board
@@ -81,6 +81,8 @@ def _of_suite(suite: str, ranked: "list[Board]", *, averaged: bool) -> "list[Boa
     from ssleval.run.suites import boards_of
 
     lines = boards_of(suite, ranked)
+    if not any(lines.values()):
+        raise DataError(f"no result was measured as a line of {suite} says; `ssleval run --suite {suite}`")
     means, lacking = averages(Path(suite).stem, lines) if averaged else ([], {})
     for model, missing in lacking.items():
         say(f"no average of {model}: it lacks {missing}")

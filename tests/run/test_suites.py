@@ -165,6 +165,8 @@ def test_the_average_of_a_suite_of_ones_own(cli: Cli) -> None:  # noqa: F811
     )
     code, out, err = cli("run", "--model", "pixels", "--suite", "mine.yaml", "--limit", "60", "--json")
     assert code == 0, err
+    code, _, missing = cli("leaderboard", "--suite", "dinov2_table8")
+    assert (code, "no result was measured as a line of dinov2_table8 says" in missing) == (2, True)
     values = [next(iter(json.loads(line)["metrics"].values()))["value"] for line in out.splitlines()]
     other = ("--task", "knn", "--set", "knn.ks=5", "--dataset", "digits", "--limit", "50")
     assert cli("run", "--model", "pixels", *other)[0] == 0
