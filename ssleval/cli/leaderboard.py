@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ssleval.cli.options import Json, print_rows, say
-from ssleval.errors import ConfigError
+from ssleval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ssleval.results.ranking import Board
@@ -24,6 +24,10 @@ def leaderboard_(
     overall: Annotated[
         bool, Option("--overall", help="Models x boards, ranked by family of tasks and over all.")
     ] = False,
+    suite: Annotated[
+        str | None,
+        Option(help="A suite with an average, such as dinov2_table8: that average, and its boards alone."),
+    ] = None,
     incomplete: Annotated[
         bool,
         Option("--incomplete", help="With --overall: rank models that lack boards over those they have."),
@@ -40,6 +44,7 @@ def leaderboard_(
       ssleval leaderboard
       ssleval leaderboard results --published --out boards
       ssleval leaderboard --overall --format latex
+      ssleval leaderboard --suite dinov2_table8
     """
     form = "json" if as_json else format_
     if incomplete and not overall:
@@ -52,6 +57,8 @@ def leaderboard_(
 
     with cycles_left():
         ranked = boards(read_all(results))
+    if suite is not None:
+        ranked = _of_suite(suite, ranked, averaged=not overall and form != "latex")
     if published:
         from ssleval.results.papers import read_figures
 
@@ -66,6 +73,20 @@ def leaderboard_(
         typer.echo(leaderboard.markdown(ranked), nl=False)
     for path in leaderboard.write_tables(ranked, out) if out else ():
         say(f"wrote {path}")
+
+
+def _of_suite(suite: str, ranked: "list[Board]", *, averaged: bool) -> "list[Board]":
+    """Return the boards of a suite, after those of its average where it is asked for."""
+    from ssleval.results.average import averages
+    from ssleval.run.suites import boards_of
+
+    lines = boards_of(suite, ranked)
+    if not any(lines.values()):
+        raise DataError(f"no result was measured as a line of {suite} says; `ssleval run --suite {suite}`")
+    means, lacking = averages(Path(suite).stem, lines) if averaged else ([], {})
+    for model, missing in lacking.items():
+        say(f"no average of {model}: it lacks {missing}")
+    return [*means, *(board for found in lines.values() for board in found)]
 
 
 def _print_overall(ranked: "list[Board]", form: str, *, incomplete: bool) -> None:

@@ -1,24 +1,29 @@
 """Packaged suites: their lines are tasks and data that exist, and say what verify compares."""
 
+import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ssleval.core import DatasetCard, DatasetOptions
 from ssleval.core.packaged import packaged
+from ssleval.errors import ConfigError
+from ssleval.results.ranking import Board, boards
 from ssleval.results.verify import _agrees
 from ssleval.run.settings import build_task
-from ssleval.run.suites import Measurement, list_suites, read_suite
+from ssleval.run.suites import Measurement, boards_of, list_suites, read_suite
 from ssleval.run.sweep import Sweep, jobs_of
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.results import test_overall
 from tests.results.test_verify import CARDS, FIGURES, opened
 from tests.train.tiny_training import pictures
 
 SUITES = {name: read_suite(name) for name in list_suites()}
-PAPERS = ("dino_paper", "dinov2_paper", "mieb_image")
+PAPERS = ("dino_paper", "dinov2_paper", "dinov2_table8", "mieb_image")
 ALL = {
     *("artefacts", "attention", "attentive", "clustering", "copy_detection", "correspondence", "corruptions"),
     *(
@@ -80,7 +85,8 @@ def test_all_says_at_which_size_images_are_seen() -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_a_paper_suite_measures_is_what_its_figures_are_held_to(name: str) -> None:
     model = {"dino_paper": "dino_vits16"}.get(name, "dinov2_vits14")
-    source = {"dino_paper": "2104.14294", "dinov2_paper": "2304.07193", "mieb_image": "2504.10471"}[name]
+    sources = ("2104.14294", "2304.07193", "2304.07193 Table 8", "2504.10471")
+    source = sources[PAPERS.index(name)]
     figures = [one for one in FIGURES.mapped if one.row.source.startswith(source)]
     held = [one.measured for one in figures if one.measured.model == model]
     assert held
@@ -101,6 +107,76 @@ def test_the_numbers_to_expect_are_the_published_ones(name: str) -> None:
     mapped = [(one.measured, one.row.value) for one in FIGURES.mapped]
     figures = {(one.model, one.protocol.task, one.test.name, one.metric, value) for one, value in mapped}
     assert set(expected) <= figures
+
+
+def board_of(line: Measurement, **changed: object) -> Board:
+    """Return the board of a result that was measured as a line says, but for what is ``changed``."""
+    card = CARDS[line.dataset.partition(":")[0]]
+    assert isinstance(card, DatasetCard)
+    data = {**asdict(card), "test_split": changed.pop("test_split", card.test_split)}
+    del data["class_names"]
+    protocol = {**settings_as_run(line), "version": build_task(line.task).version, **changed}
+    stored = msgspec.json.decode(msgspec.json.encode([data, protocol]))
+    result, _ = test_overall.measured("dinov2_vits14", line.task, 0.9, line.dataset)
+    result = replace(result, data={**stored[0], "fingerprints": {}}, protocol=stored[1])
+    (board,) = boards([result])
+    return board
+
+
+@pytest.mark.parametrize("place", [0, 5, 6], ids=["food101", "aircraft", "voc2007"])
+def test_a_board_is_of_a_line_only_if_measured_as_the_line_says(place: int) -> None:
+    line = SUITES["dinov2_table8"][place]
+    name, usual = f"logreg/{line.dataset}", board_of(line)
+    assert boards_of("dinov2_table8", [usual])[name] == [usual]
+    other = "top1" if line.settings["metric"] != "top1" else "mean_per_class"
+    for changed in ({"resize": 256}, {"metric": other}, {"count": 10}, {"test_split": "val"}, {"version": 0}):
+        found = boards_of("dinov2_table8", [board_of(line, **changed)])
+        assert not any(found.values()), changed
+    assert len(found) == 12
+
+
+def test_what_an_older_result_does_not_record_was_as_by_default() -> None:
+    board = board_of(SUITES["dinov2_table8"][0])
+    result = board.entries[0].result
+    older = {name: value for name, value in result.protocol.items() if name not in {"tolerance", "resize"}}
+    boards_found: list[int] = []
+    for dropped in ({**older, "resize": 224}, older):
+        (again,) = boards([replace(result, protocol=dropped)])
+        boards_found.append(len(boards_of("dinov2_table8", [again])["logreg/food101"]))
+    assert boards_found == [1, 0], "the usual resize is 256"
+
+
+def test_suites_without_an_average_and_lines_that_count_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"all\.yaml has no average"):
+        boards_of("all", [])
+    twice = tmp_path / "twice.yaml"
+    line = "  - {task: knn, dataset: digits}\n"
+    twice.write_text(f"average: true\nmeasurements:\n{line}{line}")
+    with pytest.raises(ConfigError, match="knn/digits stands twice"):
+        boards_of(str(twice), [])
+
+
+def test_the_average_of_a_suite_of_ones_own(cli: Cli) -> None:  # noqa: F811
+    pictures(cli.folder / "images")
+    (cli.folder / "mine.yaml").write_text(
+        "average: true\nmeasurements:\n"
+        "  - {task: knn, dataset: digits, settings: {ks: [5]}}\n"
+        "  - {task: knn, dataset: 'folder:images', settings: {ks: [1]}}\n"
+    )
+    code, out, err = cli("run", "--model", "pixels", "--suite", "mine.yaml", "--limit", "60", "--json")
+    assert code == 0, err
+    code, _, missing = cli("leaderboard", "--suite", "dinov2_table8")
+    assert (code, "no result was measured as a line of dinov2_table8 says" in missing) == (2, True)
+    values = [next(iter(json.loads(line)["metrics"].values()))["value"] for line in out.splitlines()]
+    other = ("--task", "knn", "--set", "knn.ks=5", "--dataset", "digits", "--limit", "50")
+    assert cli("run", "--model", "pixels", *other)[0] == 0
+    code, out, err = cli("leaderboard", "--suite", "mine.yaml", "--json")
+    assert (code, len(values)) == (0, 2), err
+    assert "no average of pixels (limit 50): it lacks knn/folder:images" in err
+    mean, *rest = map(json.loads, out.splitlines())
+    assert (mean["model"], mean["task"], mean["dataset"]) == ("pixels (limit 60)", "average", "mine")
+    assert mean["value"] == pytest.approx(sum(values) / 2)
+    assert {row["dataset"] for row in rest} == {"digits", "folder:images"}
 
 
 def test_a_line_that_a_model_cannot_do_is_skipped_with_its_reason(cli: Cli) -> None:  # noqa: F811
