@@ -19,6 +19,8 @@ _CONVNET = "timm:"
 _RECIPES = Path(__file__).parent / "recipes"
 _RANGES = ("views.global_scale", "views.local_scale", "views.ratio", "views.blur_sigma", "loss.mask_ratio")
 """Pairs of a lower and an upper bound."""
+_WARMUPS = ("optim.warmup_epochs", "loss.warmup_teacher_temp_epochs", "optim.freeze_last_layer_epochs")
+"""Epochs at the start in which something is not yet as in the rest of the run."""
 _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
     "model.drop_path_rule": "linear", "model.layerscale": 0.0, "model.registers": 0,
@@ -93,6 +95,20 @@ class TrainConfig:
             if (value := attrgetter(name)(self)) != off:
                 raise ConfigError(f"train: {name} is {value}, which {arch} does not have; --set {name}={off}")
 
+    def fitted(self) -> tuple["TrainConfig", list[str]]:
+        """Return settings whose warm-ups end within the run, and a line about each that did not.
+
+        Recipes are published for hundreds of epochs. Of a shorter run, a warm-up longer than all of it becomes
+        the first tenth.
+        """
+        config, said, epochs = self, list[str](), self.run.epochs
+        for name in _WARMUPS:
+            if (stated := attrgetter(name)(self)) > epochs:
+                section, field = name.split(".")
+                config = from_dict({section: {field: epochs / 10}}, config)
+                said.append(f"{name} is {stated:g}, more than the run's {epochs}: set to {epochs / 10:g}")
+        return config, said
+
     def check_batch(self, world: int) -> None:
         """Refuse a batch that does not divide evenly into ``world`` processes and their micro-batches."""
         batch, accumulate = self.run.batch_size, self.run.accumulate
@@ -135,6 +151,10 @@ class TrainConfig:
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
         self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
+        if (model.dim or width) % (model.heads or heads):
+            raise ConfigError(
+                f"train: model.dim={model.dim or width}: expected a multiple of model.heads, {model.heads or heads}"
+            )
         return VitConfig(
             model.dim or width,
             model.depth or depth,

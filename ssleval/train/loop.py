@@ -85,6 +85,7 @@ def train(
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
     options, shard = options or DatasetOptions(), current_shard()
+    config, scaled = config.fitted()
     with shard.agreed("data"):
         device = local_device(device)
         opened = open_dataset(dataset, options)
@@ -98,8 +99,9 @@ def train(
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     try:
         with _only_training(run), watching_peers():
-            if where := place(device):
-                run.note(where)
+            for line in (place(device), *scaled):
+                if line:
+                    run.note(line)
             return run.train(resume=resume, show=show)
     except DivergedError as error:
         # The loss is a mean over all processes.

@@ -55,7 +55,7 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
-    temp_warmup = loss.warmup_teacher_temp_epochs * per_epoch
+    temp_warmup = round(loss.warmup_teacher_temp_epochs * per_epoch)
     return Rates(
         lr=cosine(step, steps=steps, base=base, final=optim.min_lr, warmup=warmup),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),

@@ -1,6 +1,7 @@
 """Whole trainings, tiny: resuming, stopping, collapsing, and a model at the end."""
 
 import errno
+import json
 import pkgutil
 import resource
 from collections.abc import Generator
@@ -161,6 +162,14 @@ def test_weights_that_are_no_numbers_stop_the_run_by_the_name_of_the_loss(
     monkeypatch.setattr(Learner, "step", poisoned)
     with pytest.raises(DivergedError, match="step 1: dino is nan"):
         train(tiny(), data, tmp_path)
+
+
+def test_a_warmup_longer_than_the_run_is_scaled_said_and_recorded(data: str, tmp_path: Path) -> None:
+    notes: list[str] = []
+    train(tiny("run.epochs=1", "optim.warmup_epochs=3"), data, tmp_path, note=notes.append)
+    assert "optim.warmup_epochs is 3, more than the run's 1: set to 0.1" in notes
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["warmup_epochs"] == 0.1
+    assert read_log(tmp_path)[0]["lr"] == pytest.approx(5e-4 * 4 / 256)
 
 
 def test_parts_of_a_batch_add_up_to_it(run: Path, data: str, tmp_path: Path) -> None:
