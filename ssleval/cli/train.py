@@ -13,7 +13,9 @@ def train_command(
     out: Annotated[Path, Option(help="Folder for the model, the log and the checkpoints.")],
     dataset: Annotated[str, Option(help="Name or source:location; its labels are not used.")] = "scenes",
     split: Annotated[str, Option(help="Splits to train on, comma list.")] = "train",
-    recipe: Annotated[str, Option(help="dino, dino_resnet50, ibot, dinov2, or a YAML file.")] = "dino",
+    recipe: Annotated[
+        str, Option(help="dino, dino_resnet50, ibot, dinov2_short, dinov2, or a YAML file.")
+    ] = "dino",
     arch: Annotated[
         str | None, Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")
     ] = None,

@@ -23,7 +23,8 @@ _WARMUPS = ("optim.warmup_epochs", "loss.warmup_teacher_temp_epochs", "optim.fre
 """Epochs at the start in which something is not yet as in the rest of the run."""
 _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
-    "model.drop_path_rule": "linear", "model.layerscale": 0.0, "model.registers": 0,
+    "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
+    "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
     "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0,
 }  # fmt: skip
 """Settings that a convolutional network does not have, and the value that turns each off."""
@@ -66,6 +67,13 @@ class TrainConfig:
             raise ConfigError(
                 f"train: optim.momentum is {optim.momentum}, above optim.momentum_end, {optim.momentum_end}"
             )
+        if not loss.ibot and (loss.teacher_patch_temp or loss.warmup_teacher_patch_temp):
+            raise ConfigError("train: loss.teacher_patch_temp is of masked patches; it needs loss.ibot")
+        if self.head.patch_bottleneck and (loss.shared_head or not loss.ibot):
+            raise ConfigError(
+                "train: head.patch_bottleneck is of a separate head; it needs loss.ibot and "
+                "--set loss.shared_head=false"
+            )
         if loss.distill and drop_path > 0:
             raise ConfigError(
                 f"train: model.drop_path is {drop_path}; distilling from a frozen teacher has no "
@@ -98,8 +106,8 @@ class TrainConfig:
     def fitted(self) -> tuple["TrainConfig", list[str]]:
         """Return settings whose warm-ups end within the run, and a line about each that did not.
 
-        Recipes are published for hundreds of epochs. Of a shorter run, a warm-up longer than all of it becomes
-        the first tenth.
+        Recipes are published for hundreds of epochs. A warm-up longer than a whole run becomes its first
+        tenth.
         """
         config, said, epochs = self, list[str](), self.run.epochs
         for name in _WARMUPS:
@@ -152,9 +160,8 @@ class TrainConfig:
         width, depth, heads = sized(model.arch)
         self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
         if (model.dim or width) % (model.heads or heads):
-            raise ConfigError(
-                f"train: model.dim={model.dim or width}: expected a multiple of model.heads, {model.heads or heads}"
-            )
+            stated = f"model.dim={model.dim or width}"
+            raise ConfigError(f"train: {stated}: expected a multiple of model.heads, {model.heads or heads}")
         return VitConfig(
             model.dim or width,
             model.depth or depth,
@@ -162,11 +169,15 @@ class TrainConfig:
             patch_size=model.patch_size,
             image_size=views.global_size,
             stem=model.stem,
+            ffn=model.ffn,
             layerscale=model.layerscale or None,
             num_registers=model.registers,
             mask_token=self.loss.ibot > 0 and not self.loss.distill,
             drop_path=model.drop_path,
             drop_path_rule=model.drop_path_rule,
+            drop_path_draw=model.drop_path_draw,
+            class_token_std=model.class_token_std,
+            residual=self.run.residual,
             position_embedding=model.positions,
         )
 

@@ -66,7 +66,7 @@ class Learner:
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
         with self._autocast():
-            targets, patch_targets, features = self._targets(views, masks, rates.teacher_temp)
+            targets, patch_targets, features = self._targets(views, masks, rates)
         terms: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         batch = views.globals.shape[1]
@@ -93,12 +93,14 @@ class Learner:
         optim = self.config.optim
         self.scaler.unscale_(self.optimizer)
         clip(list(self.student.children()), optim.clip, optim.clip_by)
-        if rates.freeze_last_layer:
+        if rates.freeze_last_layer and optim.freeze_last_layer_by == "gradient":
             for name, parameter in self.student.named_parameters():
                 if "last_layer" in name:
                     parameter.grad = None
         for group in self.optimizer.param_groups:
-            group["lr"] = rates.lr * group["lr_scale"]
+            # Older checkpoints lack the mark.
+            frozen = rates.freeze_last_layer and group.get("freezes", False)
+            group["lr"] = 0.0 if frozen else rates.lr * group["lr_scale"]
             group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -106,21 +108,29 @@ class Learner:
 
     @torch.no_grad()
     def _targets(
-        self, views: Views, masks: Tensor | None, temperature: float
+        self, views: Views, masks: Tensor | None, rates: Rates
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
-        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), masks)
-        targets = self._probabilities(logits.flatten(0, 1), self.centers[0], temperature)
-        if patches is not None:
-            patches = self._probabilities(patches, self.centers[1], temperature)
+        loss = self.config.loss
+        of_all = masks is not None and loss.centering == "centering" and loss.patch_center == "all"
+        seen = torch.ones_like(masks) if masks is not None and of_all else masks
+        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), seen)
+        targets = self._probabilities(logits.flatten(0, 1), self.centers[0], rates.teacher_temp)
+        if masks is not None and patches is not None:
+            chosen = patches[masks.flatten()] if of_all else patches
+            temperature = rates.teacher_patch_temp or rates.teacher_temp
+            patches = self._probabilities(chosen, self.centers[1], temperature, patches)
         return targets.unflatten(0, (2, -1)), patches, features.flatten(0, 1).float()
 
-    def _probabilities(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+    def _probabilities(
+        self, logits: Tensor, center: Tensor, temperature: float, every: Tensor | None = None
+    ) -> Tensor:
+        """Return the targets of ``logits``; the centre follows the mean of ``every``, or of ``logits``."""
         loss = self.config.loss
         if loss.centering == "sinkhorn":
             return sinkhorn(logits, temperature, loss.sinkhorn_iterations)
         probabilities = centered(logits, center, temperature)
         if loss.centering == "centering":
-            update_center(center, logits, loss.center_momentum)
+            update_center(center, logits if every is None else every, loss.center_momentum)
         return probabilities
 
     def _losses(

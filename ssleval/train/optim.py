@@ -12,17 +12,21 @@ from ssleval.train.sections import OptimConfig
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
-    """Return groups of trainable parameters, each with ``decays`` and ``lr_scale``.
+    """Return groups of trainable parameters, each with ``decays``, ``lr_scale`` and ``freezes``.
 
     Weight decay skips biases, norms and LayerScale. It applies to the class token and position embeddings,
     as in DINO and DINOv2.
     """
-    groups: defaultdict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    groups: defaultdict[tuple[bool, float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not name.endswith(".bias")
-            groups[decays, _lr_scale(name, config, depth)].append(parameter)
-    return [{"params": part, "decays": decays, "lr_scale": scale} for (decays, scale), part in groups.items()]
+            freezes = config.freeze_last_layer_by == "lr" and "last_layer" in name
+            groups[decays, _lr_scale(name, config, depth), freezes].append(parameter)
+    return [
+        {"params": part, "decays": decays, "lr_scale": scale, "freezes": freezes}
+        for (decays, scale, freezes), part in groups.items()
+    ]
 
 
 def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:

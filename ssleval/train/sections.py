@@ -54,6 +54,12 @@ class ModelConfig:
     """Stochastic depth rate of the student's last block (DINOv2: 0.3)."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
     """The rate grows linearly from 0 at the first block (DINO), or is the same for all blocks (DINOv2)."""
+    drop_path_draw: Literal["image", "batch"] = "image"
+    """Drop each image's branch independently (DINO), or an exact share of every batch (DINOv2)."""
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    """The feed-forward part of a block (DINOv2 from scratch, ViT-L and g: `swiglu`)."""
+    class_token_std: Positive = 0.02
+    """Standard deviation of the class token at first (DINOv2: 1e-6)."""
     layerscale: NonNegative = 0.0
     """Initial LayerScale value; 0 disables LayerScale (DINOv2: 1e-5)."""
     registers: UpToThousand = 0
@@ -99,6 +105,8 @@ class HeadConfig:
     prototypes: Annotated[int, Meta(ge=1, le=1 << 24)] = 65536
     hidden: Width = 2048
     bottleneck: Width = 256
+    patch_bottleneck: OtherWidth = 0
+    """Bottleneck of the patches' own head; 0: as ``bottleneck`` (DINOv2 ViT-L: 256 beside 384)."""
     layers: Annotated[int, Meta(ge=1, le=100)] = 3
     batch_norm: bool = False
     """Batch-normalise hidden layers, as ``use_bn_in_head`` of the official code. Statistics are over all
@@ -118,8 +126,16 @@ class LossConfig:
     warmup_teacher_temp: Positive = 0.04
     warmup_teacher_temp_epochs: NonNegative = 0.0
     """Length of the linear warm-up of the teacher temperature; DINO's better recipe: 30."""
+    teacher_temp_by: Literal["step", "epoch"] = "step"
+    """Whether its warm-up moves every step (DINOv2) or once an epoch (DINO, iBOT)."""
+    teacher_patch_temp: NonNegative = 0.0
+    """Of the targets of patches, where it differs; 0: as ``teacher_temp`` (iBOT states both)."""
+    warmup_teacher_patch_temp: NonNegative = 0.0
+    """0: as ``warmup_teacher_temp``."""
     centering: Literal["centering", "sinkhorn", "none"] = "centering"
     center_momentum: Fraction = 0.9
+    patch_center: Literal["masked", "all"] = "masked"
+    """Patches of the teacher over which their centre is the mean: masked ones (DINOv2), or all (iBOT)."""
     sinkhorn_iterations: Annotated[int, Meta(ge=1, le=1_000)] = 3
     dino: NonNegative = 1.0
     """Weight of the class-token loss."""
@@ -161,6 +177,8 @@ class OptimConfig:
     clip_by: Literal["tensor", "module"] = "tensor"
     """The norm of each parameter tensor (DINO), or of backbone and heads as wholes (DINOv2)."""
     freeze_last_layer_epochs: NonNegative = 1.0
+    freeze_last_layer_by: Literal["gradient", "lr"] = "gradient"
+    """Without a gradient (DINO), or at a learning rate of 0, with which moments still gather (DINOv2)."""
     layer_decay: Share = 1.0
     """Learning rate factor per block, from the last to the first (DINOv2: 0.9)."""
     patch_embed_lr: NonNegative = 1.0
@@ -183,6 +201,9 @@ class RunConfig:
     """Gradient accumulation: micro-batches per step and process."""
     seed: Seed = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    residual: Literal["fp32", "computed"] = "fp32"
+    """Type in which a transformer adds up its blocks under bf16 and fp16: fp32, as in the published code,
+    or that of the products, which is faster and less exact."""
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""
     shard: bool = False
