@@ -31,6 +31,9 @@ def train_command(
     device: Device = "auto",
     data_root: DataRoot = Path("data"),
     limit: Limit = None,
+    skip_corrupt: Annotated[
+        bool, Option("--skip-corrupt", help="Train on the next image in place of a broken one; count these.")
+    ] = False,
     cache: CacheDir = None,
     quiet: Annotated[bool, Option("--quiet", help="No progress, no notes.")] = False,
 ) -> None:
@@ -57,6 +60,7 @@ def train_command(
         resume=resume,
         device=device,
         limit=limit,
+        skip_corrupt=skip_corrupt,
         options=DatasetOptions(data_root, cache=cache or default_cache()),
         show=not quiet,
         note=notes(quiet=quiet),

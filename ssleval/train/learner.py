@@ -18,7 +18,7 @@ from ssleval.train.convnet import synchronise
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
-from ssleval.train.optim import clip, optimizer, parameter_groups
+from ssleval.train.optim import clip, gradient_norm, optimizer, parameter_groups
 from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
@@ -84,14 +84,17 @@ class Learner:
                 self.scaler.scale(sum(losses.values(), torch.zeros((), device=self.device))).backward()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach()
-        self._update(rates)
-        if watched:
+        norm = self._update(rates, watched=watched)
+        if watched and norm is not None:
+            terms["gradient_norm"] = norm
             terms |= collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
         return terms
 
-    def _update(self, rates: Rates) -> None:
+    def _update(self, rates: Rates, *, watched: bool) -> Tensor | None:
+        """Update both networks; if ``watched``, return the norm of the gradients before they are clipped."""
         optim = self.config.optim
         self.scaler.unscale_(self.optimizer)
+        norm = gradient_norm(self.student) if watched else None
         clip(list(self.student.children()), optim.clip, optim.clip_by)
         if rates.freeze_last_layer and optim.freeze_last_layer_by == "gradient":
             for name, parameter in self.student.named_parameters():
@@ -105,6 +108,7 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         update_teacher(self.teacher, self.student, rates.momentum)
+        return norm
 
     @torch.no_grad()
     def _targets(
@@ -195,5 +199,7 @@ class Learner:
         for name, network in (("student", self.student), ("teacher", self.teacher)):
             network.load_state_dict(as_sharded(state[name], network))
         self.optimizer.load_state_dict(optimizer_as_sharded(state["optimizer"], self.optimizer))
-        self.scaler.load_state_dict(state["scaler"])
+        # That of a run in another precision is empty.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])

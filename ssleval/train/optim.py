@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ssleval.train.sections import OptimConfig
 
@@ -46,6 +48,14 @@ def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.
         # Fused SGD needs a gradient for every weight in the first step; frozen prototypes have none.
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+
+
+def gradient_norm(network: nn.Module) -> Float[Tensor, ""]:
+    """Return the L2 norm of all gradients, of all shards where there are some."""
+    norm = nn.utils.get_total_norm(
+        [weight.grad for weight in network.parameters() if weight.grad is not None]
+    )
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:

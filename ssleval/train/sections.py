@@ -210,6 +210,10 @@ class RunConfig:
     """Shard weights, gradients and optimiser state over processes (FSDP2) instead of replicating them."""
     checkpoint_every: Natural = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last and the best."""
+    save_steps: Natural = 0
+    """Steps between checkpoints to resume from, beside those at the end of every epoch; 0: no others."""
+    save_minutes: NonNegative = 0.0
+    """Minutes between such checkpoints; 0: none for time alone."""
     evaluate_every: Natural = 0
     """Epochs between evaluations of the teacher; 0 disables them."""
     evaluate_on: str = ""

@@ -129,8 +129,8 @@ def test_a_network_with_a_residual_stem_is_an_ordinary_model_but_has_no_official
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, data: str) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         train(tiny(), data, run)
-    with pytest.raises(ConfigError, match=r"optim\.lr"):
-        train(tiny("optim.lr=0.1"), data, run, resume=True)
+    with pytest.raises(ConfigError, match=r"optim\.beta1=0\.9, now 0\.5"):
+        train(tiny("optim.beta1=0.5"), data, run, resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
