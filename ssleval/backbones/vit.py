@@ -43,6 +43,9 @@ SIZES: dict[str, tuple[int, int, int]] = {
 CLASS_TOKEN_STD = 0.02
 """Standard deviation of DINO's class token before training."""
 
+TRAINING_ONLY = ("drop_path_draw", "class_token_std", "residual")
+"""Fields on which no feature of a trained network depends, outside autocast; they are in no key."""
+
 
 @dataclass(frozen=True, slots=True)
 class VitConfig:

@@ -74,6 +74,10 @@ class TrainConfig:
                 "train: head.patch_bottleneck is of a separate head; it needs loss.ibot and "
                 "--set loss.shared_head=false"
             )
+        if self.model.init_heads and not self.model.init.endswith(".pt"):
+            raise ConfigError(
+                "train: model.init_heads needs a model.init that is a checkpoint, FILE.pt, of a training"
+            )
         if loss.distill and drop_path > 0:
             raise ConfigError(
                 f"train: model.drop_path is {drop_path}; distilling from a frozen teacher has no "

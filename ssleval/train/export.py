@@ -50,7 +50,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
         license="that of its training images",
         pretraining_data=data,
         parameters=round(sum(weight.numel() for weight in backbone.parameters()) / 1e6, 2),
-        source="trained by ssleval",
+        source="trained by ssleval" + (f", from {config.model.init}" if config.model.init else ""),
     )
 
 

@@ -22,6 +22,7 @@ from ssleval.train.optim import clip, gradient_norm, optimizer, parameter_groups
 from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
+from ssleval.train.start import start_from
 from ssleval.train.views import Views
 from ssleval.train.watch import collapse_indicators
 
@@ -32,13 +33,17 @@ class Learner:
     """Student, EMA teacher, optimiser and centres.
 
     ``guide`` gives the targets: it is the teacher, or the frozen network of a distillation. The teacher
-    becomes the model in either case.
+    becomes the model in either case. ``resumed`` networks get their weights from `restore`.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, *, resumed: bool = False) -> None:
         self.config = config
         self.device = device
-        self.student, self.teacher = (self._placed(network) for network in build_networks(config))
+        student, teacher = build_networks(config)
+        if config.model.init and not resumed:
+            start_from(config, student)
+            teacher.load_state_dict(student.state_dict())
+        self.student, self.teacher = self._placed(student), self._placed(teacher)
         self.guide, self._guide_sha256 = self.teacher, ""
         backbone = self.student.backbone
         depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0

@@ -63,8 +63,8 @@ class Log:
             if bad := [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]:
                 self._waiting.clear()
                 raise DivergedError(
-                    f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; resume with "
-                    "a lower learning rate, or fp32"
+                    f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; --resume "
+                    "with a lower optim.lr, or --precision fp32"
                 )
             loss = sum(value for name, value in terms.items() if name in {"dino", "ibot", "koleo"})
             newest = {**line, "loss": loss, **terms, "images_per_second": round(images_per_second, 2)}

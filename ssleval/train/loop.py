@@ -144,8 +144,9 @@ class _Run:
         share = self.config.run.batch_size // self.shard.world
         self.rows = slice(self.shard.rank * share, (self.shard.rank + 1) * share)
         """This process's share of each batch."""
-        self.learner = Learner(self.config, _current_device(self.device))
         self.checkpoints = Checkpoints(self.out / "checkpoints")
+        resumed = self.checkpoints.last.exists()
+        self.learner = Learner(self.config, _current_device(self.device), resumed=resumed)
         self.teacher = self.out / "teacher.safetensors"
         self.collapse = CollapseWatch(self.config.head.prototypes)
         self.skipped = self.gone = 0

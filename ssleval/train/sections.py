@@ -43,6 +43,11 @@ class ModelConfig:
 
     arch: str = "vit_small"
     """A size of `backbones.vit`, or ``timm:NAME`` for a convnet. The other fields apply to ViTs only."""
+    init: str = ""
+    """Weights to start from: a name that `ssleval.load` takes, or a checkpoint of another training, whose
+    teacher they are; empty: untrained. See `ssleval.train.start`."""
+    init_heads: bool = False
+    """Whether to take the heads of such a checkpoint too."""
     dim: OtherWidth = 0
     """Width, depth and heads override those of ``arch``; 0 keeps them."""
     depth: UpToThousand = 0

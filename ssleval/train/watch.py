@@ -62,10 +62,10 @@ class CollapseWatch:
         """
         if self._said or "information" not in indicators:
             return ""
-        self._begun = indicators["information"] if self._begun is None else self._begun
-        if not epoch and self._begun < collapse_limit(self.prototypes):
+        begun = self._begun = indicators["information"] if self._begun is None else self._begun
+        if not epoch and begun < collapse_limit(self.prototypes):
             return ""
-        text = collapsed(indicators, self.prototypes, self._begun)
+        text = collapsed(indicators, self.prototypes, begun)
         self._said = bool(text)
         return text
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ssleval.backbones.weights.weightfile import read_config
+from ssleval.backbones.zoo import load
 from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
@@ -88,6 +89,16 @@ def test_dinov2_drops_branches_at_one_rate_and_its_models_do_not_say_so(data: st
     assert stated["class_token_std"] == 1e-6
     assert float(student.backbone.get_parameter("cls_token").detach().abs().max()) < 1e-5
     assert "class_token_std" not in stated_by_default(data, tmp_path)
+
+
+def test_what_only_training_knows_is_in_no_key_of_a_model(data: str, tmp_path: Path) -> None:
+    student, _ = build_networks(tiny())
+    write_teacher(tmp_path / "model.safetensors", student, teacher_card(student, tiny(), data, 0))
+    assert set(load(str(tmp_path / "model.safetensors")).configuration) == {
+        "embed_dim", "depth", "num_heads", "patch_size", "image_size", "stem", "mlp_ratio", "ffn", "qkv_bias",
+        "layerscale", "num_registers", "mask_token", "drop_path", "drop_path_rule", "norm_eps",
+        "position_embedding", "fixed_positions",
+    }  # fmt: skip
 
 
 def stated_by_default(data: str, folder: Path) -> dict[str, Any]:
