@@ -98,7 +98,7 @@ class Published:
     def losses(self, views: Views, masks: Tensor, step: int) -> Tensor:
         """Return the sum of all losses of a step."""
         loss, masked = self.config.loss, self.config.loss.ibot > 0
-        student, teacher = self.student, self.teacher
+        student, teacher, goals = self.student, self.teacher, torch.zeros(0)
         cls_temp, patch_temp = (float(schedule[step]) for schedule in self.temperatures)
         with torch.no_grad():
             seen = teacher.backbone(views.globals.flatten(0, 1))
