@@ -40,6 +40,12 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 """Width, depth and heads by name. ``vit_giant2`` is DINOv2's giant, which is narrower than other giants."""
 
+CLASS_TOKEN_STD = 0.02
+"""Standard deviation of DINO's class token before training."""
+
+TRAINING_ONLY = ("drop_path_draw", "class_token_std", "residual")
+"""Fields on which no feature of a trained network depends, outside autocast; they are in no key."""
+
 
 @dataclass(frozen=True, slots=True)
 class VitConfig:
@@ -66,6 +72,12 @@ class VitConfig:
     """Rate of stochastic depth of the last block, in training only."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
     """Whether rates grow linearly from 0 at the first block, or are the same for all blocks."""
+    drop_path_draw: Literal["image", "batch"] = "image"
+    """Whether each image's branch is dropped independently, or an exact share of the batch at a time."""
+    class_token_std: Positive = CLASS_TOKEN_STD
+    """Standard deviation of the class token of an untrained network (DINOv2: 1e-6)."""
+    residual: Literal["computed", "fp32"] = "computed"
+    """Under autocast, whether the sum over blocks is kept in the type of the patch embedding, or in fp32."""
     norm_eps: Positive = 1e-6
     position_embedding: PositionEmbedding = "dino"
     fixed_positions: bool = False
@@ -124,8 +136,9 @@ class Vit(nn.Module):
         registers = torch.empty(1, config.num_registers, width)
         self.register_tokens = nn.Parameter(registers) if config.num_registers else None
         self.mask_token = nn.Parameter(torch.empty(1, width)) if config.mask_token else None
-        first = config.drop_path if config.drop_path_rule == "uniform" else 0.0
-        rates = torch.linspace(first, config.drop_path, config.depth, device="cpu").tolist()
+        rates = [config.drop_path] * config.depth
+        if config.drop_path_rule == "linear":
+            rates = torch.linspace(0.0, config.drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(_Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.reset()
@@ -140,7 +153,7 @@ class Vit(nn.Module):
                         nn.init.trunc_normal_(parameter, std=0.02)
                     else:
                         nn.init.zeros_(parameter)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=self.config.class_token_std)
         if self.register_tokens is not None:
             nn.init.normal_(self.register_tokens, std=1e-6)
         if self.mask_token is not None:
@@ -206,6 +219,8 @@ class Vit(nn.Module):
         """Return the input of the first block: class token, registers and patches, with positions."""
         height, width = self.patch_grid(images)
         patches = self.patch_embed(images)
+        if self.config.residual == "fp32":
+            patches = patches.float()
         if masks is not None:
             if self.mask_token is None:
                 raise ConfigError("vit: masks need a config with mask_token")
@@ -335,6 +350,7 @@ class _Block(nn.Module):
         width = config.embed_dim
         ffn = _Mlp if config.ffn == "mlp" else _SwiGlu
         self.drop_path = drop_path
+        self.drop_path_draw = config.drop_path_draw
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = _Attention(config)
         self.ls1 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
@@ -353,5 +369,9 @@ class _Block(nn.Module):
         if not self.training or self.drop_path == 0:
             return branch
         keep = 1 - self.drop_path
+        if self.drop_path_draw == "batch":
+            kept = max(1, int(len(branch) * keep))
+            ranks = torch.randperm(len(branch), device=branch.device).view(-1, 1, 1)
+            return branch * (ranks < kept).to(branch.dtype) * (len(branch) / kept)
         drawn = torch.rand(len(branch), 1, 1, device=branch.device) < keep
         return branch * drawn.to(branch.dtype) / keep

@@ -13,7 +13,9 @@ def train_command(
     out: Annotated[Path, Option(help="Folder for the model, the log and the checkpoints.")],
     dataset: Annotated[str, Option(help="Name or source:location; its labels are not used.")] = "scenes",
     split: Annotated[str, Option(help="Splits to train on, comma list.")] = "train",
-    recipe: Annotated[str, Option(help="dino, dino_resnet50, ibot, dinov2, or a YAML file.")] = "dino",
+    recipe: Annotated[
+        str, Option(help="dino, dino_resnet50, ibot, dinov2_short, dinov2, or a YAML file.")
+    ] = "dino",
     arch: Annotated[
         str | None, Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")
     ] = None,
@@ -29,6 +31,9 @@ def train_command(
     device: Device = "auto",
     data_root: DataRoot = Path("data"),
     limit: Limit = None,
+    skip_corrupt: Annotated[
+        bool, Option("--skip-corrupt", help="Train on the next image in place of a broken one; count these.")
+    ] = False,
     cache: CacheDir = None,
     quiet: Annotated[bool, Option("--quiet", help="No progress, no notes.")] = False,
 ) -> None:
@@ -55,6 +60,7 @@ def train_command(
         resume=resume,
         device=device,
         limit=limit,
+        skip_corrupt=skip_corrupt,
         options=DatasetOptions(data_root, cache=cache or default_cache()),
         show=not quiet,
         note=notes(quiet=quiet),

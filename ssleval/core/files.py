@@ -4,8 +4,9 @@ import errno
 import hashlib
 import os
 import pickle
+import secrets
+import stat
 import struct
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
     """Have ``save`` write a temporary file beside ``path``, then rename it to ``path``.
 
     A process killed at any time leaves the old file, or none, at ``path``. The data is on the disk before the
-    rename. Missing parent folders are created; the file has mode 0644. A link stays, and the file that it
-    leads to is replaced. The temporary name starts with ``.`` and the name of ``path``, and does not end in
-    its suffix.
+    rename. Missing parent folders are created; the mode is as the umask says. A link stays,
+    and the file that it leads to is replaced. The temporary name starts with ``.`` and the name of ``path``,
+    and does not end in its suffix.
 
     Raises:
         OSError: it cannot be written, as on a full disk, or is a folder, a device or a pipe, which is left as
@@ -36,12 +37,14 @@ def write_atomically(path: Path, save: Callable[[Path], Any]) -> None:
     draft: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:_LONGEST_STEM]}.")
+        new = target.with_name(f".{target.name[:_LONGEST_STEM]}.{secrets.token_hex(8)}")
+        handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        draft, mode = new, stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
-        draft = Path(name)
         save(draft)
         _flush(draft)
-        draft.chmod(0o644)
+        # Some writers put a file of their own, and of their own mode, in its place.
+        draft.chmod(mode)
         draft.replace(target)
     except OSError as error:
         # The temporary name says nothing to a reader, and errors of a full disk have none.

@@ -10,7 +10,7 @@ from ssleval.core.escape import visible
 from ssleval.core.files import write_atomically
 from ssleval.display.report.curves import training_curves
 from ssleval.errors import DataError
-from ssleval.train.logfile import COLLAPSED
+from ssleval.train.logfile import collapse_limit, prototypes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +49,10 @@ def draw_curves(folder: Path, out: Path) -> None:
         axes = figure.add_subplot(rows, _COLUMNS, index + 1)
         axes.set_title(visible(title), fontsize="medium", parse_math=False)
         _draw(axes, panel)
+        if "information" in panel:
+            limit = collapse_limit(prototypes_of(folder), panel["information"]["y"][0])
+            axes.axhline(limit, color="crimson", linestyle="--", linewidth=1, label="collapse")
+        _label_curves(axes, panel)
         if index + _COLUMNS >= len(panels):
             axes.set_xlabel("step")
     write_atomically(out, lambda draft: figure.savefig(draft, format=out.suffix[1:].lower()))
@@ -84,8 +88,9 @@ def _draw(axes: "Axes", panel: _Panel) -> None:
             line.set(marker="o", markersize=3)
             ends = curve["low"], curve["high"]
             axes.fill_between(steps, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
-    if "information" in panel:
-        axes.axhline(COLLAPSED, color="crimson", linestyle="--", linewidth=1, label="collapse")
+
+
+def _label_curves(axes: "Axes", panel: _Panel) -> None:
     if len(panel) > 1 or "information" in panel:
         legend = axes.legend(fontsize="small", frameon=False)
         for text in legend.get_texts():

@@ -30,13 +30,22 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Callable[[int], None]]:
+def progress(
+    label: str,
+    total: int,
+    done: int,
+    *,
+    show: bool,
+    detail: Callable[[], str] = str,
+    interval: float = INTERVAL,
+) -> Generator[Callable[[int], None]]:
     """Yield a function that counts images on: ``total`` there are, ``done`` of them were before.
 
-    On a terminal it advances a bar; elsewhere it writes a line every `INTERVAL` seconds.
+    On a terminal it advances a bar; elsewhere it writes a line every ``interval`` seconds. ``detail`` returns
+    what either says beside the counts.
     """
     if show and not sys.stderr.isatty():
-        yield _lines(label, total, done)
+        yield _lines(label, total, done, detail, interval)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -44,24 +53,28 @@ def progress(label: str, total: int, done: int, *, show: bool) -> Generator[Call
         MofNCompleteColumn(),
         _Speed(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task(terminal_line(label), total=total, completed=done)
-        yield lambda images: bar.update(task, advance=images)
+        task = bar.add_task(terminal_line(label), total=total, completed=done, detail="")
+        yield lambda images: bar.update(task, advance=images, detail=terminal_line(detail()))
 
 
-def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
+def _lines(
+    label: str, total: int, done: int, detail: Callable[[], str], interval: float
+) -> Callable[[int], None]:
     began = said = time.monotonic()
     count = done
 
     def advance(images: int) -> None:
         nonlocal said, count
         count, now = count + images, time.monotonic()
-        if now < said + INTERVAL:
+        if now < said + interval:
             return
         said, speed = now, (count - done) / (now - began)
         left = timedelta(seconds=round(max(0, total - count) / speed)) if speed else "unknown time"
         line = f"ssleval: {label}: {count:,} of {total:,} images, {speed:,.1f} images/s, {left} left"
+        line += f"; {detail()}" if detail() else ""
         print(terminal_line(line), file=sys.stderr, flush=True)  # noqa: T201
 
     return advance

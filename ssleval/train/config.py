@@ -19,9 +19,12 @@ _CONVNET = "timm:"
 _RECIPES = Path(__file__).parent / "recipes"
 _RANGES = ("views.global_scale", "views.local_scale", "views.ratio", "views.blur_sigma", "loss.mask_ratio")
 """Pairs of a lower and an upper bound."""
+_WARMUPS = ("optim.warmup_epochs", "loss.warmup_teacher_temp_epochs", "optim.freeze_last_layer_epochs")
+"""Epochs at the start in which something is not yet as in the rest of the run."""
 _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
-    "model.drop_path_rule": "linear", "model.layerscale": 0.0, "model.registers": 0,
+    "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
+    "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
     "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0,
 }  # fmt: skip
 """Settings that a convolutional network does not have, and the value that turns each off."""
@@ -64,6 +67,17 @@ class TrainConfig:
             raise ConfigError(
                 f"train: optim.momentum is {optim.momentum}, above optim.momentum_end, {optim.momentum_end}"
             )
+        if not loss.ibot and (loss.teacher_patch_temp or loss.warmup_teacher_patch_temp):
+            raise ConfigError("train: loss.teacher_patch_temp is of masked patches; it needs loss.ibot")
+        if self.head.patch_bottleneck and (loss.shared_head or not loss.ibot):
+            raise ConfigError(
+                "train: head.patch_bottleneck is of a separate head; it needs loss.ibot and "
+                "--set loss.shared_head=false"
+            )
+        if self.model.init_heads and not self.model.init.endswith(".pt"):
+            raise ConfigError(
+                "train: model.init_heads needs a model.init that is a checkpoint, FILE.pt, of a training"
+            )
         if loss.distill and drop_path > 0:
             raise ConfigError(
                 f"train: model.drop_path is {drop_path}; distilling from a frozen teacher has no "
@@ -92,6 +106,20 @@ class TrainConfig:
         for name, off in _VIT_ONLY.items():
             if (value := attrgetter(name)(self)) != off:
                 raise ConfigError(f"train: {name} is {value}, which {arch} does not have; --set {name}={off}")
+
+    def fitted(self) -> tuple["TrainConfig", list[str]]:
+        """Return settings whose warm-ups end within the run, and a line about each that did not.
+
+        Recipes are published for hundreds of epochs. A warm-up longer than a whole run becomes its first
+        tenth.
+        """
+        config, said, epochs = self, list[str](), self.run.epochs
+        for name in _WARMUPS:
+            if (stated := attrgetter(name)(self)) > epochs:
+                section, field = name.split(".")
+                config = from_dict({section: {field: epochs / 10}}, config)
+                said.append(f"{name} is {stated:g}, more than the run's {epochs}: set to {epochs / 10:g}")
+        return config, said
 
     def check_batch(self, world: int) -> None:
         """Refuse a batch that does not divide evenly into ``world`` processes and their micro-batches."""
@@ -135,6 +163,9 @@ class TrainConfig:
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
         self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
+        if (model.dim or width) % (model.heads or heads):
+            stated = f"model.dim={model.dim or width}"
+            raise ConfigError(f"train: {stated}: expected a multiple of model.heads, {model.heads or heads}")
         return VitConfig(
             model.dim or width,
             model.depth or depth,
@@ -142,11 +173,15 @@ class TrainConfig:
             patch_size=model.patch_size,
             image_size=views.global_size,
             stem=model.stem,
+            ffn=model.ffn,
             layerscale=model.layerscale or None,
             num_registers=model.registers,
             mask_token=self.loss.ibot > 0 and not self.loss.distill,
             drop_path=model.drop_path,
             drop_path_rule=model.drop_path_rule,
+            drop_path_draw=model.drop_path_draw,
+            class_token_std=model.class_token_std,
+            residual=self.run.residual,
             position_embedding=model.positions,
         )
 

@@ -69,7 +69,8 @@ def _central(sizes: np.ndarray, ratio: tuple[float, ...]) -> tuple[np.ndarray, n
     aspect = width / height
     narrower = np.where(aspect < ratio[0], np.rint(width / ratio[0]), height)
     shorter = np.where(aspect > ratio[1], np.rint(height * ratio[1]), width)
-    return narrower.astype(np.int64), shorter.astype(np.int64)
+    # Of an image of a few pixels, an allowed aspect ratio may round to none.
+    return np.maximum(narrower, 1).astype(np.int64), np.maximum(shorter, 1).astype(np.int64)
 
 
 def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> Float[Tensor, "n 3 s s"]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssleval.backbones.loaders.native import NativeBackbone
 from ssleval.backbones.loaders.timm import TimmBackbone
+from ssleval.backbones.vit import CLASS_TOKEN_STD
 from ssleval.backbones.weights.weightfile import write_weights
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone
@@ -49,7 +50,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
         license="that of its training images",
         pretraining_data=data,
         parameters=round(sum(weight.numel() for weight in backbone.parameters()) / 1e6, 2),
-        source="trained by ssleval",
+        source="trained by ssleval" + (f", from {config.model.init}" if config.model.init else ""),
     )
 
 
@@ -68,8 +69,11 @@ def write_teacher(path: Path, network: Network, card: BackboneCard) -> None:
         return
     state = {name: value for name, value in backbone.state_dict().items() if name != "mask_token"}
     shape = asdict(backbone.config) | {"mask_token": False, "drop_path": 0.0}
-    # Meaningless without stochastic depth, and absent from older files.
-    del shape["drop_path_rule"]
+    # Meaningless outside training, and absent from older files.
+    for name in ("drop_path_rule", "drop_path_draw", "residual"):
+        del shape[name]
+    if shape["class_token_std"] == CLASS_TOKEN_STD:
+        del shape["class_token_std"]
     write_weights(path, state, card, shape)
 
 

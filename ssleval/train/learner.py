@@ -18,10 +18,11 @@ from ssleval.train.convnet import synchronise
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
-from ssleval.train.optim import clip, optimizer, parameter_groups
+from ssleval.train.optim import clip, gradient_norm, optimizer, parameter_groups
 from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
+from ssleval.train.start import start_from
 from ssleval.train.views import Views
 from ssleval.train.watch import collapse_indicators
 
@@ -32,13 +33,17 @@ class Learner:
     """Student, EMA teacher, optimiser and centres.
 
     ``guide`` gives the targets: it is the teacher, or the frozen network of a distillation. The teacher
-    becomes the model in either case.
+    becomes the model in either case. ``resumed`` networks get their weights from `restore`.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, *, resumed: bool = False) -> None:
         self.config = config
         self.device = device
-        self.student, self.teacher = (self._placed(network) for network in build_networks(config))
+        student, teacher = build_networks(config)
+        if config.model.init and not resumed:
+            start_from(config, student)
+            teacher.load_state_dict(student.state_dict())
+        self.student, self.teacher = self._placed(student), self._placed(teacher)
         self.guide, self._guide_sha256 = self.teacher, ""
         backbone = self.student.backbone
         depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0
@@ -66,7 +71,7 @@ class Learner:
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
         with self._autocast():
-            targets, patch_targets, features = self._targets(views, masks, rates.teacher_temp)
+            targets, patch_targets, features = self._targets(views, masks, rates)
         terms: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         batch = views.globals.shape[1]
@@ -84,43 +89,57 @@ class Learner:
                 self.scaler.scale(sum(losses.values(), torch.zeros((), device=self.device))).backward()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach()
-        self._update(rates)
-        if watched:
+        norm = self._update(rates, watched=watched)
+        if watched and norm is not None:
+            terms["gradient_norm"] = norm
             terms |= collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
         return terms
 
-    def _update(self, rates: Rates) -> None:
+    def _update(self, rates: Rates, *, watched: bool) -> Tensor | None:
+        """Update both networks; if ``watched``, return the norm of the gradients before they are clipped."""
         optim = self.config.optim
         self.scaler.unscale_(self.optimizer)
+        norm = gradient_norm(self.student) if watched else None
         clip(list(self.student.children()), optim.clip, optim.clip_by)
-        if rates.freeze_last_layer:
+        if rates.freeze_last_layer and optim.freeze_last_layer_by == "gradient":
             for name, parameter in self.student.named_parameters():
                 if "last_layer" in name:
                     parameter.grad = None
         for group in self.optimizer.param_groups:
-            group["lr"] = rates.lr * group["lr_scale"]
+            # Older checkpoints lack the mark.
+            frozen = rates.freeze_last_layer and group.get("freezes", False)
+            group["lr"] = 0.0 if frozen else rates.lr * group["lr_scale"]
             group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
         update_teacher(self.teacher, self.student, rates.momentum)
+        return norm
 
     @torch.no_grad()
     def _targets(
-        self, views: Views, masks: Tensor | None, temperature: float
+        self, views: Views, masks: Tensor | None, rates: Rates
     ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
-        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), masks)
-        targets = self._probabilities(logits.flatten(0, 1), self.centers[0], temperature)
-        if patches is not None:
-            patches = self._probabilities(patches, self.centers[1], temperature)
+        loss = self.config.loss
+        of_all = masks is not None and loss.centering == "centering" and loss.patch_center == "all"
+        seen = torch.ones_like(masks) if masks is not None and of_all else masks
+        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), seen)
+        targets = self._probabilities(logits.flatten(0, 1), self.centers[0], rates.teacher_temp)
+        if masks is not None and patches is not None:
+            chosen = patches[masks.flatten()] if of_all else patches
+            temperature = rates.teacher_patch_temp or rates.teacher_temp
+            patches = self._probabilities(chosen, self.centers[1], temperature, patches)
         return targets.unflatten(0, (2, -1)), patches, features.flatten(0, 1).float()
 
-    def _probabilities(self, logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+    def _probabilities(
+        self, logits: Tensor, center: Tensor, temperature: float, every: Tensor | None = None
+    ) -> Tensor:
+        """Return the targets of ``logits``; the centre follows the mean of ``every``, or of ``logits``."""
         loss = self.config.loss
         if loss.centering == "sinkhorn":
             return sinkhorn(logits, temperature, loss.sinkhorn_iterations)
         probabilities = centered(logits, center, temperature)
         if loss.centering == "centering":
-            update_center(center, logits, loss.center_momentum)
+            update_center(center, logits if every is None else every, loss.center_momentum)
         return probabilities
 
     def _losses(
@@ -185,5 +204,7 @@ class Learner:
         for name, network in (("student", self.student), ("teacher", self.teacher)):
             network.load_state_dict(as_sharded(state[name], network))
         self.optimizer.load_state_dict(optimizer_as_sharded(state["optimizer"], self.optimizer))
-        self.scaler.load_state_dict(state["scaler"])
+        # That of a run in another precision is empty.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])

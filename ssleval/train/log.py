@@ -18,20 +18,29 @@ from ssleval.train.processes import sum_over_processes, world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.state import writing
 
+_SAID = ("loss", "dino", "ibot", "koleo", "information", "gradient_norm")
+
 
 class Log:
     """``log.jsonl``: steps and evaluations in order. Step values stay on the device until `flush`."""
 
-    def __init__(self, folder: Path, *, start: int, leads: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, *, start: int, leads: bool, note: Callable[[str], None], skips_steps: bool = False
+    ) -> None:
         self.path = folder / "log.jsonl"
+        self.newest: dict[str, Any] = {}
+        """The newest value of everything."""
         self._leads = leads
+        self._skips_steps = skips_steps
+        """Whether steps with infinite gradients are left out, as under fp16, and spoil no weights."""
         self._waiting: list[tuple[dict[str, Any], list[str], Tensor]] = []
         self._board: Any = None
         if leads:
             # A killed run may have logged steps after its last checkpoint. They are repeated.
-            kept = [line for line in read_log(folder) if line["step"] < start]
-            with writing(self.path):
-                write_text_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            kept = "".join(json.dumps(line) + "\n" for line in read_log(folder) if line["step"] < start)
+            if not self.path.is_file() or self.path.read_text(encoding="utf-8") != kept:
+                with writing(self.path):
+                    write_text_atomically(self.path, kept)
             self._board = _board(folder, start, note)
 
     def record(self, step: int, epoch: int, terms: Mapping[str, Tensor], rates: Rates) -> None:
@@ -49,17 +58,30 @@ class Log:
         for line, names, values in self._waiting:
             means = (sum_over_processes(values) / world_size()).tolist()
             terms = dict(zip(names, means, strict=True))
+            if self._skips_steps and not isfinite(terms.get("gradient_norm", 0.0)):
+                del terms["gradient_norm"]
             if bad := [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]:
                 self._waiting.clear()
                 raise DivergedError(
-                    f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; resume with "
-                    "a lower learning rate, or fp32"
+                    f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; --resume "
+                    "with a lower optim.lr, or --precision fp32"
                 )
             loss = sum(value for name, value in terms.items() if name in {"dino", "ibot", "koleo"})
             newest = {**line, "loss": loss, **terms, "images_per_second": round(images_per_second, 2)}
             self._write(newest)
         self._waiting.clear()
+        self.newest |= newest
         return newest
+
+    def detail(self, *, short: bool) -> str:
+        """Return the newest losses and what is watched beside them, for people."""
+        terms = ("loss", "gradient_norm") if short else _SAID
+        said = [name for name in terms if name in self.newest]
+        return ", ".join(f"{name.replace('_', ' ')} {self.newest[name]:.4g}" for name in said)
+
+    def event(self, step: int, epoch: int, name: str, content: Any) -> None:
+        """Write a line about something else than a step, before ``step``."""
+        self._write({"step": step, "epoch": epoch, name: content})
 
     def evaluation(self, step: int, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the scores of one evaluation."""

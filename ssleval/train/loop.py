@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -33,9 +34,20 @@ from ssleval.train.masking import draw_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import rates
-from ssleval.train.state import Checkpoints, check_same, only_training, read_state, remove_drafts, writing
+from ssleval.train.state import (
+    Checkpoints,
+    changes,
+    only_training,
+    read_ids,
+    read_state,
+    remove_drafts,
+    writing,
+)
 from ssleval.train.views import Views, make_views
-from ssleval.train.watch import collapsed, evaluate_teacher, evaluator_of_teachers
+from ssleval.train.watch import CollapseWatch, evaluate_teacher, evaluator_of_teachers
+
+_IMAGES = "images.json"
+"""The split and the id of every image that a run began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     limit: int | None = None,
+    skip_corrupt: bool = False,
     options: DatasetOptions | None = None,
     show: bool = True,
     note: Callable[[str], None] | None = None,
@@ -72,11 +85,13 @@ def train(
         dataset: a registered name or ``source:location``.
         out: folder for ``teacher.safetensors``, ``log.jsonl``, ``config.json`` and ``checkpoints/``.
         splits: splits of the dataset to train on.
-        resume: continue from the last checkpoint in ``out``, if there is one.
+        resume: continue from the last checkpoint in ``out``, if there is one. Learning rate, precision and
+            number of processes may differ, and images be gone; notes and log say how.
         device: the device to train on; ``auto``: an accelerator, else the CPU.
         limit: use only this many images of every split.
+        skip_corrupt: train on the next image in place of one that cannot be decoded, and count these.
         options: how to open the dataset.
-        show: draw a progress bar if stderr is a terminal.
+        show: draw a progress bar if stderr is a terminal, else write a line a minute.
         note: receives messages for the user.
 
     Raises:
@@ -85,11 +100,13 @@ def train(
         DivergedError: a loss is not finite; the checkpoint from before is kept.
     """
     options, shard = options or DatasetOptions(), current_shard()
+    config, scaled = config.fitted()
     with shard.agreed("data"):
         device = local_device(device)
         opened = open_dataset(dataset, options)
         config.check_batch(shard.world)
-        images = Images(opened if limit is None else opened.limited(limit), splits, config.run.memory_gb)
+        kept = opened if limit is None else opened.limited(limit)
+        images = Images(kept, splits, config.run.memory_gb, skip_corrupt=skip_corrupt)
         shard.same("training", {**config.settings(), **images.fingerprints})
     on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit
     # Made when first used: what is trained on need not have labels.
@@ -98,8 +115,9 @@ def train(
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     try:
         with _only_training(run), watching_peers():
-            if where := place(device):
-                run.note(where)
+            for line in (place(device), *scaled):
+                if line:
+                    run.note(line)
             return run.train(resume=resume, show=show)
     except DivergedError as error:
         # The loss is a mean over all processes.
@@ -121,21 +139,33 @@ class _Run:
     def __post_init__(self) -> None:
         self.shard = current_shard()
         self.note = self.note if self.shard.leads else _silent
-        self.per_epoch = len(epoch_order(0, 0, len(self.images), self.config.run.batch_size))
+        # Refuses too few images.
+        epoch_order(0, 0, len(self.images), self.config.run.batch_size)
         share = self.config.run.batch_size // self.shard.world
         self.rows = slice(self.shard.rank * share, (self.shard.rank + 1) * share)
         """This process's share of each batch."""
-        self.learner = Learner(self.config, _current_device(self.device))
         self.checkpoints = Checkpoints(self.out / "checkpoints")
+        resumed = self.checkpoints.last.exists()
+        self.learner = Learner(self.config, _current_device(self.device), resumed=resumed)
         self.teacher = self.out / "teacher.safetensors"
+        self.collapse = CollapseWatch(self.config.head.prototypes)
+        self.skipped = self.gone = 0
+        self.saved = time.monotonic()
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self.images) // self.config.run.batch_size
 
     def train(self, *, resume: bool, show: bool) -> Trained:
         """Train from the step in ``out`` to the end, or until a signal."""
         config, batch = self.config, self.config.run.batch_size
         with self.shard.agreed("checkpoint"):
-            start = self._start(resume=resume)
+            start, changed = self._start(resume=resume)
             self.shard.same(str(self.out), {"step": start})
-            log = Log(self.out, start=start, leads=self.shard.leads, note=self.note)
+            fp16 = config.run.precision == "fp16"
+            log = Log(self.out, start=start, leads=self.shard.leads, note=self.note, skips_steps=fp16)
+            self._record_changes(changed, start, log)
         steps = config.run.epochs * self.per_epoch
         if start and start % self.per_epoch == 0:
             # The run may have been killed between this checkpoint and what follows it.
@@ -144,7 +174,14 @@ class _Run:
         with (
             freed_memory_kept(),
             _signals() as caught,
-            progress(label, steps * batch, start * batch, show=show) as advance,
+            progress(
+                label,
+                steps * batch,
+                start * batch,
+                show=show,
+                detail=partial(log.detail, short=sys.stderr.isatty()),
+                interval=60.0,
+            ) as advance,
         ):
             clock, timed, done = time.perf_counter(), start, start
             batches = self.images.batches(self._orders(start))
@@ -157,22 +194,46 @@ class _Run:
                 epoch, ends = done // self.per_epoch, done % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
                 advance(batch)
-                # All processes must stop at the same step.
-                stopped = bool(sum_over_processes(torch.tensor(float(bool(caught)))) > 0)
-                if watched or ends or stopped:
+                stopped, due = self._agreed_to_stop_or_save(done, bool(caught))
+                if watched or ends or stopped or due:
                     newest = log.flush((done - timed) * batch / (time.perf_counter() - clock))
                     clock, timed = time.perf_counter(), done
-                    if epoch >= 1 and (warning := collapsed(newest, config.head.prototypes)):
-                        self.note(f"step {step}: {warning}")
-                if ends or stopped:
+                    self._report(step, epoch, newest, log)
+                if ends or stopped or due:
                     self._save(done, log if ends else None)
-                    clock = time.perf_counter()
+                    clock, self.saved = time.perf_counter(), time.monotonic()
                 if stopped:
                     break
         return Trained(done, done == steps, self.teacher)
 
-    def _start(self, *, resume: bool) -> int:
-        """Restore the last checkpoint, if there is one; return the first step to do."""
+    def _agreed_to_stop_or_save(self, done: int, caught: bool) -> tuple[bool, bool]:
+        """Return whether to stop, and whether a checkpoint is due, after the same step in all processes."""
+        run, minutes = self.config.run, (time.monotonic() - self.saved) / 60
+        # One clock decides for all.
+        late = self.shard.leads and 0 < run.save_minutes <= minutes
+        stop, save = sum_over_processes(torch.tensor([float(caught), float(late)])).tolist()
+        return stop > 0, save > 0 or bool(run.save_steps and done % run.save_steps == 0)
+
+    def _report(self, step: int, epoch: int, newest: Mapping[str, Any], log: Log) -> None:
+        """Say that the run has collapsed, and which images were skipped since the last time."""
+        if warning := self.collapse.warning(newest, epoch):
+            self.note(f"step {step}: {warning}")
+        skipped = dict(list(self.images.skipped.items())[self.skipped :])
+        if skipped:
+            self.skipped += len(skipped)
+            log.event(step, step // self.per_epoch, "skipped", skipped)
+            name, reason = next(iter(skipped.items()))
+            self.note(f"step {step}: skipped {self.skipped} of {len(self.images)} images; {name}: {reason}")
+
+    def _record_changes(self, changed: Mapping[str, list[Any]], start: int, log: Log) -> None:
+        if not changed:
+            return
+        log.event(start, start // self.per_epoch, "resumed", changed)
+        told = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+        self.note(f"resumed at step {start} with {told}")
+
+    def _start(self, *, resume: bool) -> tuple[int, dict[str, list[Any]]]:
+        """Restore the last checkpoint, if there is one; return the first step to do, and what has changed."""
         last = self.checkpoints.last
         if last.exists() and not resume:
             raise ConfigError(
@@ -183,20 +244,39 @@ class _Run:
             remove_drafts(self.checkpoints.folder)
         if last.exists():
             state = read_state(last)
-            check_same(state["config"], self.config, last)
-            # The order matters too: it decides which image is which row.
-            if [*state["images"].items()] != [*self.images.fingerprints.items()]:
-                raise ConfigError(
-                    f"{last}: made from other images than {self.data}, or in another order; resume with the "
-                    "same data"
-                )
+            changed = changes(state["config"], self.config, last)
+            changed |= self._changed_images(state, last)
+            if (before := state.get("processes", self.shard.world)) != self.shard.world:
+                changed["processes"] = [before, self.shard.world]
             self.learner.restore(state)
-            return int(state["step"])
+            if changed:
+                self._write_settings()
+            return int(state["step"]), changed
+        self._write_settings()
+        if self.shard.leads:
+            with writing(self.out / _IMAGES):
+                write_text_atomically(self.out / _IMAGES, json.dumps(self.images.ids()) + "\n")
+        return 0, {}
+
+    def _write_settings(self) -> None:
         if self.shard.leads:
             settings = json.dumps({**self.config.to_dict(), "data": self.data}, indent=1)
             with writing(self.out / "config.json"):
                 write_text_atomically(self.out / "config.json", settings + "\n")
-        return 0
+
+    def _changed_images(self, state: Mapping[str, Any], last: Path) -> dict[str, list[Any]]:
+        """Number the images as the run began; return how many there were and are, if other than before."""
+        present, began = self.images.ids(), read_ids(self.out / _IMAGES)
+        if began is not None and began != present:
+            self.gone = self.images.stand_for(began)
+        # The order matters too: it decides which image is which row.
+        if [*state["images"].items()] == [*self.images.fingerprints.items()]:
+            return {}
+        if self.gone != (before := state.get("gone", 0)):
+            return {"images": [len(self.images) - before, len(present)]}
+        raise ConfigError(
+            f"{last}: made from other images than {self.data}, or in another order; resume with the same data"
+        )
 
     def _save(self, step: int, log: Log | None, *, written: bool = False) -> None:
         """Write the model and the checkpoint, unless they are ``written``; after an epoch, pass ``log``."""
@@ -212,6 +292,7 @@ class _Run:
             with writing(self.teacher):
                 write_teacher(self.teacher, teacher, self._card(teacher, step))
             place = {"step": step, "epoch": step // self.per_epoch, "config": self.config.to_dict()}
+            place |= {"processes": self.shard.world, "gone": self.gone}
             self.checkpoints.save({**state, **place, "images": self.images.fingerprints})
         if log is not None:
             self._follow_up(step, teacher, log)

@@ -24,7 +24,8 @@ class Network(nn.Module):
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
         self.head = DinoHead(width, config.head)
         separate = config.loss.ibot > 0 and not config.loss.shared_head
-        self.patch_head = DinoHead(width, config.head) if separate else None
+        patch_head = replace(config.head, bottleneck=config.head.patch_bottleneck or config.head.bottleneck)
+        self.patch_head = DinoHead(width, patch_head) if separate else None
         if separate and config.loss.dino <= 0:
             # This head gets no gradient, for which DistributedDataParallel would wait.
             self.head.requires_grad_(False)

@@ -6,23 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ssleval.train.sections import OptimConfig
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig, depth: int) -> list[dict[str, Any]]:
-    """Return groups of trainable parameters, each with ``decays`` and ``lr_scale``.
+    """Return groups of trainable parameters, each with ``decays``, ``lr_scale`` and ``freezes``.
 
     Weight decay skips biases, norms and LayerScale. It applies to the class token and position embeddings,
     as in DINO and DINOv2.
     """
-    groups: defaultdict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    groups: defaultdict[tuple[bool, float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and not name.endswith(".bias")
-            groups[decays, _lr_scale(name, config, depth)].append(parameter)
-    return [{"params": part, "decays": decays, "lr_scale": scale} for (decays, scale), part in groups.items()]
+            freezes = config.freeze_last_layer_by == "lr" and "last_layer" in name
+            groups[decays, _lr_scale(name, config, depth), freezes].append(parameter)
+    return [
+        {"params": part, "decays": decays, "lr_scale": scale, "freezes": freezes}
+        for (decays, scale, freezes), part in groups.items()
+    ]
 
 
 def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
@@ -42,6 +48,14 @@ def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.
         # Fused SGD needs a gradient for every weight in the first step; frozen prototypes have none.
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+
+
+def gradient_norm(network: nn.Module) -> Float[Tensor, ""]:
+    """Return the L2 norm of all gradients, of all shards where there are some."""
+    norm = nn.utils.get_total_norm(
+        [weight.grad for weight in network.parameters() if weight.grad is not None]
+    )
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def clip(modules: Sequence[nn.Module], limit: float, by: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from ssleval.train.config import TrainConfig
 
@@ -24,7 +25,7 @@ def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0)
 def teacher_temperature(step: int, *, warmup_value: float, value: float, warmup: int) -> float:
     """Return the temperature at ``step``: a linear warm-up over ``warmup`` steps, then constant.
 
-    It changes every step, as in iBOT and DINOv2; DINO's code changes it once an epoch.
+    Steps are those of the optimiser, as in DINOv2, or whole epochs, as in DINO and iBOT.
     """
     if step >= warmup:
         return value
@@ -47,6 +48,8 @@ class Rates:
     """EMA momentum of the teacher."""
     teacher_temp: float
     freeze_last_layer: bool
+    teacher_patch_temp: float = 0.0
+    """Of the targets of patches; 0: as ``teacher_temp``."""
 
 
 def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
@@ -55,13 +58,17 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
-    temp_warmup = loss.warmup_teacher_temp_epochs * per_epoch
+    # Steps or epochs: what the temperature moves by.
+    of, length = (step, per_epoch) if loss.teacher_temp_by == "step" else (step // per_epoch, 1)
+    temperature = partial(teacher_temperature, of, warmup=round(loss.warmup_teacher_temp_epochs * length))
+    warm, patch_warm = loss.warmup_teacher_temp, loss.warmup_teacher_patch_temp
     return Rates(
         lr=cosine(step, steps=steps, base=base, final=optim.min_lr, warmup=warmup),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
-        teacher_temp=teacher_temperature(
-            step, warmup_value=loss.warmup_teacher_temp, value=loss.teacher_temp, warmup=temp_warmup
-        ),
+        teacher_temp=temperature(warmup_value=warm, value=loss.teacher_temp),
         freeze_last_layer=step < optim.freeze_last_layer_epochs * per_epoch,
+        teacher_patch_temp=temperature(
+            warmup_value=patch_warm or warm, value=loss.teacher_patch_temp or loss.teacher_temp
+        ),
     )

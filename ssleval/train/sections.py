@@ -2,6 +2,7 @@
 
 Sources: Caron et al. 2021, arXiv:2104.14294 (DINO); Zhou et al. 2021, arXiv:2111.07832 (iBOT); Oquab et
 al. 2023, arXiv:2304.07193 (DINOv2); and the arguments of their published code, where the papers are silent.
+Numbers that decide how much memory is taken have an upper bound too, far above all that is published.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,16 @@ from ssleval.core.settings import (
     Positive,
     ProperFraction,
     Seed,
+    Side,
+    Width,
 )
 
+UpToThousand: TypeAlias = Annotated[int, Meta(ge=0, le=1_000)]
+OtherWidth: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 20)]
+"""Channels in place of others; 0 keeps those."""
+Ratios: TypeAlias = Annotated[
+    tuple[Annotated[float, Meta(ge=0.1, le=10)], ...], Meta(min_length=2, max_length=2)
+]
 Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 """A number in (0, 1]."""
 ShareRange: TypeAlias = Annotated[tuple[Share, ...], Meta(min_length=2, max_length=2)]
@@ -34,20 +43,31 @@ class ModelConfig:
 
     arch: str = "vit_small"
     """A size of `backbones.vit`, or ``timm:NAME`` for a convnet. The other fields apply to ViTs only."""
-    dim: Natural = 0
+    init: str = ""
+    """Weights to start from: a name that `ssleval.load` takes, or a checkpoint of another training, whose
+    teacher they are; empty: untrained. See `ssleval.train.start`."""
+    init_heads: bool = False
+    """Whether to take the heads of such a checkpoint too."""
+    dim: OtherWidth = 0
     """Width, depth and heads override those of ``arch``; 0 keeps them."""
-    depth: Natural = 0
-    heads: Natural = 0
-    patch_size: Count = 16
+    depth: UpToThousand = 0
+    heads: UpToThousand = 0
+    patch_size: Side = 16
     stem: Literal["patch", "residual"] = "patch"
     """How patches are embedded. `residual` is in no DINO paper, but learns from far fewer images."""
     drop_path: ProperFraction = 0.1
     """Stochastic depth rate of the student's last block (DINOv2: 0.3)."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
     """The rate grows linearly from 0 at the first block (DINO), or is the same for all blocks (DINOv2)."""
+    drop_path_draw: Literal["image", "batch"] = "image"
+    """Drop each image's branch independently (DINO), or an exact share of every batch (DINOv2)."""
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    """The feed-forward part of a block (DINOv2 from scratch, ViT-L and g: `swiglu`)."""
+    class_token_std: Positive = 0.02
+    """Standard deviation of the class token at first (DINOv2: 1e-6)."""
     layerscale: NonNegative = 0.0
     """Initial LayerScale value; 0 disables LayerScale (DINOv2: 1e-5)."""
-    registers: Natural = 0
+    registers: UpToThousand = 0
     positions: Literal["dino", "size", "size_antialias"] = "dino"
     """How position embeddings are resized for local crops; use `size_antialias` with registers."""
 
@@ -56,13 +76,13 @@ class ModelConfig:
 class ViewsConfig:
     """Random crops and colour augmentation (DINO sec. 3 and `main_dino.py`)."""
 
-    global_size: Count = 224
+    global_size: Side = 224
     global_scale: ShareRange = (0.4, 1.0)
     """Smallest and largest fraction of the image's area."""
-    local_size: Count = 96
+    local_size: Side = 96
     local_scale: ShareRange = (0.05, 0.4)
-    local_crops: Natural = 8
-    ratio: Pair = (3 / 4, 4 / 3)
+    local_crops: UpToThousand = 8
+    ratio: Ratios = (3 / 4, 4 / 3)
     """Smallest and largest width per height."""
     flip: Fraction = 0.5
     jitter: Fraction = 0.8
@@ -78,7 +98,7 @@ class ViewsConfig:
     """Range of the standard deviation, in pixels of the crop; drawn uniformly."""
     solarize: CropProbabilities = (0.0, 0.2, 0.0)
     """The threshold is 128."""
-    high_resolution_size: Natural = 0
+    high_resolution_size: Annotated[int, Meta(ge=0, le=8_192)] = 0
     """Side of global crops in the last ``run.high_resolution_epochs``; local crops grow in proportion
     (DINOv2: 518 after 224)."""
 
@@ -87,10 +107,12 @@ class ViewsConfig:
 class HeadConfig:
     """The projection head (DINO sec. 3.1 and appendix C)."""
 
-    prototypes: Count = 65536
-    hidden: Count = 2048
-    bottleneck: Count = 256
-    layers: Count = 3
+    prototypes: Annotated[int, Meta(ge=1, le=1 << 24)] = 65536
+    hidden: Width = 2048
+    bottleneck: Width = 256
+    patch_bottleneck: OtherWidth = 0
+    """Bottleneck of the patches' own head; 0: as ``bottleneck`` (DINOv2 ViT-L: 256 beside 384)."""
+    layers: Annotated[int, Meta(ge=1, le=100)] = 3
     batch_norm: bool = False
     """Batch-normalise hidden layers, as ``use_bn_in_head`` of the official code. Statistics are over all
     crops of a micro-batch, on CPUs those of one process. Class tokens are almost equal at first; short runs
@@ -107,11 +129,19 @@ class LossConfig:
     teacher_temp: Positive = 0.04
     """Lower than the student's: sharpening. DINO's better recipe ends at 0.07."""
     warmup_teacher_temp: Positive = 0.04
-    warmup_teacher_temp_epochs: Natural = 0
+    warmup_teacher_temp_epochs: NonNegative = 0.0
     """Length of the linear warm-up of the teacher temperature; DINO's better recipe: 30."""
+    teacher_temp_by: Literal["step", "epoch"] = "step"
+    """Whether its warm-up moves every step (DINOv2) or once an epoch (DINO, iBOT)."""
+    teacher_patch_temp: NonNegative = 0.0
+    """Of the targets of patches, where it differs; 0: as ``teacher_temp`` (iBOT states both)."""
+    warmup_teacher_patch_temp: NonNegative = 0.0
+    """0: as ``warmup_teacher_temp``."""
     centering: Literal["centering", "sinkhorn", "none"] = "centering"
     center_momentum: Fraction = 0.9
-    sinkhorn_iterations: Count = 3
+    patch_center: Literal["masked", "all"] = "masked"
+    """Patches of the teacher over which their centre is the mean: masked ones (DINOv2), or all (iBOT)."""
+    sinkhorn_iterations: Annotated[int, Meta(ge=1, le=1_000)] = 3
     dino: NonNegative = 1.0
     """Weight of the class-token loss."""
     ibot: NonNegative = 0.0
@@ -152,6 +182,8 @@ class OptimConfig:
     clip_by: Literal["tensor", "module"] = "tensor"
     """The norm of each parameter tensor (DINO), or of backbone and heads as wholes (DINOv2)."""
     freeze_last_layer_epochs: NonNegative = 1.0
+    freeze_last_layer_by: Literal["gradient", "lr"] = "gradient"
+    """Without a gradient (DINO), or at a learning rate of 0, with which moments still gather (DINOv2)."""
     layer_decay: Share = 1.0
     """Learning rate factor per block, from the last to the first (DINOv2: 0.9)."""
     patch_embed_lr: NonNegative = 1.0
@@ -174,12 +206,19 @@ class RunConfig:
     """Gradient accumulation: micro-batches per step and process."""
     seed: Seed = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    residual: Literal["fp32", "computed"] = "fp32"
+    """Type in which a transformer adds up its blocks under bf16 and fp16: fp32, as in the published code,
+    or that of the products, which is faster and less exact."""
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""
     shard: bool = False
     """Shard weights, gradients and optimiser state over processes (FSDP2) instead of replicating them."""
     checkpoint_every: Natural = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last and the best."""
+    save_steps: Natural = 0
+    """Steps between checkpoints to resume from, beside those at the end of every epoch; 0: no others."""
+    save_minutes: NonNegative = 0.0
+    """Minutes between such checkpoints; 0: none for time alone."""
     evaluate_every: Natural = 0
     """Epochs between evaluations of the teacher; 0 disables them."""
     evaluate_on: str = ""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -21,9 +22,14 @@ from ssleval.train.config import TrainConfig, from_dict
 _FORMAT = "ssleval-training-1"
 _FREE = {
     "run.log_every", "run.memory_gb", "run.checkpoint_every", "run.evaluate_every", "run.evaluate_on",
-    "run.evaluate_limit", "run.shard",
+    "run.evaluate_limit", "run.shard", "run.save_steps", "run.save_minutes",
 }  # fmt: skip
 """Settings that a resumed run may change, because they do not affect the weights."""
+_RECORDED = {
+    "optim.lr", "optim.min_lr", "optim.warmup_epochs", "optim.freeze_last_layer_epochs", "optim.clip",
+    "loss.warmup_teacher_temp_epochs", "run.precision", "run.residual", "run.accumulate", "run.compile",
+}  # fmt: skip
+"""Settings that it may change too, as after a loss that was not finite; the log says so."""
 
 
 class Checkpoints:
@@ -102,17 +108,36 @@ def read_state(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_same(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
-    """Refuse to resume with other settings than those of the checkpoint; name the first that differs."""
-    # Older checkpoints lack newer settings, whose defaults change nothing.
-    theirs = from_dict(stored).to_dict()
-    for section, values in config.to_dict().items():
-        for name, value in values.items():
-            if (before := theirs[section][name]) != value and f"{section}.{name}" not in _FREE:
-                raise ConfigError(
-                    f"{path}: made with {section}.{name}={before}, now {value}; resume with the settings it "
-                    "began with, or start in another folder"
-                )
+def read_ids(path: Path) -> list[list[str]] | None:
+    """Return the images that a run began with; None if it is of a version that did not write them down.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[list[str]])
+    except (msgspec.DecodeError, OSError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove it to resume with the same images") from error
+
+
+def changes(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> dict[str, list[Any]]:
+    """Return the settings, before and now, that a resumed run changes; refuse those that must stay."""
+    # Older checkpoints lack newer settings, whose defaults change nothing, but for this one in 16 bits.
+    stored = {**stored, "run": {"residual": "computed", **stored.get("run", {})}}
+    theirs, changed = from_dict(stored).settings(), dict[str, list[Any]]()
+    in_fp32 = config.run.precision == theirs["run.precision"] == "fp32"
+    for name, value in config.settings().items():
+        if (before := theirs[name]) == value or name in _FREE or (name == "run.residual" and in_fp32):
+            continue
+        if name not in _RECORDED:
+            raise ConfigError(
+                f"{path}: made with {name}={before}, now {value}; resume with the settings it began with, or "
+                "start in another folder"
+            )
+        changed[name] = [before, value]
+    return changed
 
 
 def remove_drafts(folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssleval.core import BackboneCard, DatasetOptions
 from ssleval.live import Evaluator
 from ssleval.train.export import as_backbone
-from ssleval.train.logfile import COLLAPSED
+from ssleval.train.logfile import collapse_limit
 from ssleval.train.networks import Network
 
 
@@ -47,15 +47,41 @@ def effective_rank(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     return torch.special.entr(share).sum().exp()
 
 
-def collapsed(indicators: Mapping[str, Any], prototypes: int) -> str:
-    """Return a warning if the targets no longer depend on the image, else an empty text."""
-    if indicators.get("information", 1.0) >= COLLAPSED:
+class CollapseWatch:
+    """Warns once if the targets of a run no longer depend on the image, or still do not after an epoch."""
+
+    def __init__(self, prototypes: int) -> None:
+        self.prototypes = prototypes
+        self._begun: float | None = None
+        self._said = False
+
+    def warning(self, indicators: Mapping[str, Any], epoch: int) -> str:
+        """Return a warning, if there is one, after ``epoch`` epochs.
+
+        In the first epoch a run may lie on the plateau it begins on: only one that had left it can collapse.
+        """
+        if self._said or "information" not in indicators:
+            return ""
+        begun = self._begun = indicators["information"] if self._begun is None else self._begun
+        if not epoch and begun < collapse_limit(self.prototypes):
+            return ""
+        text = collapsed(indicators, self.prototypes, begun)
+        self._said = bool(text)
+        return text
+
+
+def collapsed(indicators: Mapping[str, Any], prototypes: int, begun: float = 0.0) -> str:
+    """Return a warning if the targets do not depend on the image, else an empty text.
+
+    ``begun`` is the information in the first steps, in nats.
+    """
+    if indicators.get("information", log(prototypes)) >= collapse_limit(prototypes, begun):
         return ""
     entropy, most = indicators["teacher_entropy"], log(prototypes)
     kind = "uniform" if entropy > most / 2 else "one prototype for everything"
     return (
         f"collapse: the teacher gives every image the same assignment ({kind}; entropy {entropy:.3g} of at "
-        f"most {most:.3g}, information {indicators['information']:.2g} nats)"
+        f"most {most:.3g}, information {indicators['information']:.2g} nats, at first {begun:.2g})"
     )
 
 

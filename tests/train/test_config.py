@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.train.config import TrainConfig, read_config, recipes
+from ssleval.train.schedules import rates
 from tests.train.tiny_training import tiny
 
 HINTS = {
@@ -67,6 +68,13 @@ def test_every_number_has_a_lower_bound() -> None:
         assert bare not in {int, float} or {"ge", "gt"} & set(bounds), name
 
 
+def test_every_whole_number_that_takes_memory_has_an_upper_bound() -> None:
+    for name, hint in HINTS.items():
+        bare, bounds = parts(hint)
+        if bare is int and name.partition(".")[0] in {"model", "views", "head", "loss"}:
+            assert "le" in bounds, name
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -99,6 +107,7 @@ def test_a_refusal_is_one_line_with_the_name_as_people_spell_it(setting: str, wo
         (["views.global_size=15"], r"no multiple of 4, .*; --set views\.global_size=16"),
         (["views.local_size=2"], r"no multiple of 4, .*; --set views\.local_size=4"),
         (["loss.dino=0"], "nothing would be learnt"),
+        (["model.heads=3"], r"model\.dim=16: expected a multiple of model\.heads, 3"),
         (["views.ratio=2,1"], "first must not exceed the second"),
         (["optim.momentum=0.9", "optim.momentum_end=0.5"], r"above optim\.momentum_end, 0\.5"),
     ],
@@ -106,6 +115,37 @@ def test_a_refusal_is_one_line_with_the_name_as_people_spell_it(setting: str, wo
 def test_settings_that_contradict_each_other_are_refused(settings: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         tiny(*settings).vit()
+
+
+@pytest.mark.parametrize(
+    ("settings", "lengths", "said"),
+    [
+        (("run.epochs=30",), (10, 30, 1), []),
+        (
+            ("run.epochs=5", "optim.freeze_last_layer_epochs=6"),
+            (0.5, 0.5, 0.5),
+            [
+                "optim.warmup_epochs is 10, more than the run's 5: set to 0.5",
+                "loss.warmup_teacher_temp_epochs is 30, more than the run's 5: set to 0.5",
+                "optim.freeze_last_layer_epochs is 6, more than the run's 5: set to 0.5",
+            ],
+        ),
+        (("run.epochs=10", "loss.warmup_teacher_temp_epochs=10"), (10, 10, 1), []),
+    ],
+)
+def test_a_warmup_longer_than_the_run_becomes_its_first_tenth_and_is_said(
+    settings: tuple[str, ...], lengths: tuple[float, ...], said: list[str]
+) -> None:
+    config, lines = read_config("dino", settings).fitted()
+    optim = config.optim
+    assert lengths == (
+        optim.warmup_epochs, config.loss.warmup_teacher_temp_epochs, optim.freeze_last_layer_epochs,
+    )  # fmt: skip
+    assert lines == said
+    # The peak is reached, which a warm-up that ends after the run would never do.
+    assert max(rates(config, step, 20).lr for step in range(20 * config.run.epochs)) == pytest.approx(
+        optim.lr * config.run.batch_size / optim.lr_batch
+    )
 
 
 def test_settings_made_in_python_are_checked_alike() -> None:

@@ -1,6 +1,7 @@
 """Distillation from a frozen larger teacher, and backbones compiled."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,8 +75,8 @@ def test_the_frozen_teacher_stays_and_the_students_average_becomes_the_model(
     with pytest.MonkeyPatch.context() as patch:
         made = Learner.__init__
 
-        def kept(self: Learner, *args: object) -> None:
-            made(self, *args)  # pyright: ignore[reportArgumentType]
+        def kept(self: Learner, *args: Any, **kwargs: Any) -> None:
+            made(self, *args, **kwargs)
             learners.append(self)
 
         patch.setattr(Learner, "__init__", kept)

@@ -1,6 +1,7 @@
 """Whole trainings, tiny: resuming, stopping, collapsing, and a model at the end."""
 
 import errno
+import json
 import pkgutil
 import resource
 from collections.abc import Generator
@@ -128,8 +129,8 @@ def test_a_network_with_a_residual_stem_is_an_ordinary_model_but_has_no_official
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, data: str) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         train(tiny(), data, run)
-    with pytest.raises(ConfigError, match=r"optim\.lr"):
-        train(tiny("optim.lr=0.1"), data, run, resume=True)
+    with pytest.raises(ConfigError, match=r"optim\.beta1=0\.9, now 0\.5"):
+        train(tiny("optim.beta1=0.5"), data, run, resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
@@ -161,6 +162,14 @@ def test_weights_that_are_no_numbers_stop_the_run_by_the_name_of_the_loss(
     monkeypatch.setattr(Learner, "step", poisoned)
     with pytest.raises(DivergedError, match="step 1: dino is nan"):
         train(tiny(), data, tmp_path)
+
+
+def test_a_warmup_longer_than_the_run_is_scaled_said_and_recorded(data: str, tmp_path: Path) -> None:
+    notes: list[str] = []
+    train(tiny("run.epochs=1", "optim.warmup_epochs=3"), data, tmp_path, note=notes.append)
+    assert "optim.warmup_epochs is 3, more than the run's 1: set to 0.1" in notes
+    assert json.loads((tmp_path / "config.json").read_text())["optim"]["warmup_epochs"] == 0.1
+    assert read_log(tmp_path)[0]["lr"] == pytest.approx(5e-4 * 4 / 256)
 
 
 def test_parts_of_a_batch_add_up_to_it(run: Path, data: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ssleval.backbones.weights.weightfile import read_config
+from ssleval.backbones.zoo import load
 from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
@@ -27,8 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         ("ibot", (), {"dino", "ibot"}),
         ("ibot", ("loss.shared_head=false",), {"dino", "ibot"}),
-        ("dinov2", (), {"dino", "ibot", "koleo"}),
-        ("dinov2", ("model.registers=2", "model.positions=size_antialias"), {"dino", "ibot", "koleo"}),
+        ("dinov2", ("model.patch_size=4",), {"dino", "ibot", "koleo"}),
+        ("dinov2_short", (), {"dino", "ibot", "koleo"}),
+        ("dinov2_short", ("model.registers=2", "model.positions=size_antialias"), {"dino", "ibot", "koleo"}),
         ("scenes", ("model.stem=residual",), {"dino", "koleo"}),
         ("dino", ("run.precision=bf16",), {"dino"}),
         ("dino", ("run.precision=fp16",), {"dino"}),
@@ -51,7 +53,9 @@ def test_every_recipe_trains(
         "loss.centering=sinkhorn", "loss.ibot=0.5", "loss.koleo=0.1", "optim.lr=0.05", "optim.beta1=0.5",
         "optim.beta2=0.9", "optim.weight_decay=0.3", "optim.momentum=0.5", "optim.clip=0.001",
         "optim.clip_by=module", "optim.freeze_last_layer_epochs=0", "optim.warmup_epochs=0",
-        "optim.layer_decay=0.1", "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
+        "loss.centering=none", "loss.teacher_temp_by=step", "model.drop_path_draw=batch", "model.ffn=swiglu",
+        "model.class_token_std=0.5", "optim.layer_decay=0.1",
+        "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
         "model.drop_path_rule=uniform", "model.layerscale=0.1", "model.registers=1",
         "views.local_crops=1", "views.global_scale=0.1,0.2", "views.local_scale=0.9,1",
     ],
@@ -72,7 +76,7 @@ def plain(data: str, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int
 
 
 def test_dinov2_drops_branches_at_one_rate_and_its_models_do_not_say_so(data: str, tmp_path: Path) -> None:
-    config = tiny("run.epochs=1", recipe="dinov2")
+    config = tiny("run.epochs=1", recipe="dinov2_short")
     student, teacher = build_networks(config)
     for network, rate in ((student, 0.3), (teacher, 0.0)):
         blocks: Any = network.backbone.get_submodule("blocks")
@@ -80,7 +84,27 @@ def test_dinov2_drops_branches_at_one_rate_and_its_models_do_not_say_so(data: st
     write_teacher(tmp_path / "model.safetensors", student, teacher_card(student, config, data, 0))
     stated = read_config(tmp_path / "model.safetensors")
     assert stated["drop_path"] == 0
-    assert "drop_path_rule" not in stated
+    assert not {"drop_path_rule", "drop_path_draw", "residual"} & set(stated)
+    # The file says how the untrained network begins.
+    assert stated["class_token_std"] == 1e-6
+    assert float(student.backbone.get_parameter("cls_token").detach().abs().max()) < 1e-5
+    assert "class_token_std" not in stated_by_default(data, tmp_path)
+
+
+def test_what_only_training_knows_is_in_no_key_of_a_model(data: str, tmp_path: Path) -> None:
+    student, _ = build_networks(tiny())
+    write_teacher(tmp_path / "model.safetensors", student, teacher_card(student, tiny(), data, 0))
+    assert set(load(str(tmp_path / "model.safetensors")).configuration) == {
+        "embed_dim", "depth", "num_heads", "patch_size", "image_size", "stem", "mlp_ratio", "ffn", "qkv_bias",
+        "layerscale", "num_registers", "mask_token", "drop_path", "drop_path_rule", "norm_eps",
+        "position_embedding", "fixed_positions",
+    }  # fmt: skip
+
+
+def stated_by_default(data: str, folder: Path) -> dict[str, Any]:
+    student, _ = build_networks(tiny())
+    write_teacher(folder / "plain.safetensors", student, teacher_card(student, tiny(), data, 0))
+    return read_config(folder / "plain.safetensors")
 
 
 def test_masks_are_blocks_of_the_shares_asked_for() -> None:

@@ -59,6 +59,14 @@ def test_boxes_fit_and_cover_the_scales_asked_for() -> None:
     assert 0.4 < boxes.flipped.mean() < 0.6
 
 
+@pytest.mark.parametrize("ratio", [(0.1, 0.1), (10.0, 10.0)])
+def test_a_box_has_at_least_a_pixel(ratio: tuple[float, float]) -> None:
+    boxes = draw_boxes(
+        np.random.default_rng(0), np.array([[4, 4], [1, 9], [9, 1]]), ViewsConfig(ratio=ratio), 2
+    )
+    assert min(boxes.height.min(), boxes.width.min()) >= 1
+
+
 def test_an_image_too_long_for_any_box_gives_its_middle() -> None:
     views = ViewsConfig(global_scale=(1.0, 1.0), flip=0.0)
     boxes = draw_boxes(np.random.default_rng(0), np.array([[10, 400]]), views, 0)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.backbones.vit import Vit, VitConfig, sized
+from ssleval.backbones.vit import TRAINING_ONLY, Vit, VitConfig, sized
 from ssleval.backbones.weights.checkpoints import (
     drawn_or_empty,
     fill,
@@ -139,7 +139,8 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         fill(vit, state, name=card.name)
     backbone = NativeBackbone(card, vit)
     if card.arch.startswith(_FILE):
-        backbone.configuration = asdict(config)
+        stated = asdict(config)
+        backbone.configuration = {name: stated[name] for name in stated if name not in TRAINING_ONLY}
     return backbone.eval()
 
 

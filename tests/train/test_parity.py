@@ -1,0 +1,194 @@
+"""Twenty steps of every recipe against the published loop, written out: losses and gradient norms."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssleval.train.config import TrainConfig
+from ssleval.train.learner import Learner
+from ssleval.train.schedules import rates
+from ssleval.train.views import Views
+from tests.train.tiny_training import tiny
+
+EPOCHS, PER_EPOCH, BATCH = 4, 5, 4
+SETTINGS = (
+    f"run.epochs={EPOCHS}", "model.drop_path=0", "loss.warmup_teacher_temp_epochs=2", "optim.lr=0.05",
+    "optim.clip=0.3", "views.local_crops=2", "model.patch_size=4",
+)  # fmt: skip
+
+
+def cosine(base: float, final: float, warm: int = 0) -> np.ndarray:
+    """Return `utils.cosine_scheduler` of DINO."""
+    left = np.arange(EPOCHS * PER_EPOCH - warm)
+    wave = final + 0.5 * (base - final) * (1 + np.cos(np.pi * left / len(left)))
+    return np.concatenate((np.linspace(0, base, warm), wave))
+
+
+def batches() -> Iterator[tuple[Views, Tensor]]:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(EPOCHS * PER_EPOCH):
+        shapes = ((2, BATCH, 3, 16, 16), (2, BATCH, 3, 8, 8))
+        masks = torch.rand(2 * BATCH, 16, generator=random) < 0.3
+        masks[::2] = False
+        yield Views(*(torch.randn(shape, generator=random) for shape in shapes)), masks
+
+
+class Published:
+    """The loops of `main_dino.py`, `main_ibot.py` and DINOv2's `ssl_meta_arch.py`, one image at a time."""
+
+    def __init__(self, config: TrainConfig, student: Any, teacher: Any) -> None:
+        self.config, self.student, self.teacher = config, student, teacher
+        self.v2 = config.optim.clip_by == "module"
+        groups: list[dict[str, Any]] = []
+        for name, weight in student.named_parameters():
+            if weight.requires_grad:
+                groups.append({"params": [weight], "name": name, "lr": 0.0, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), foreach=False, fused=False)
+        self.centers = [torch.zeros(config.head.prototypes) for _ in range(2)]
+        optim, loss = config.optim, config.loss
+        reference, power = (1024, 0.5) if self.v2 else (256, 1.0)
+        warm = PER_EPOCH * int(optim.warmup_epochs)
+        self.lr = cosine(optim.lr * (BATCH / reference) ** power, optim.min_lr, warm)
+        self.decay = cosine(optim.weight_decay, optim.weight_decay_end)
+        self.momentum = cosine(optim.momentum, 1.0)
+        spread = 1 if self.v2 else PER_EPOCH
+        first = 2 * PER_EPOCH // spread
+        self.temperatures = [
+            np.repeat(np.concatenate((np.linspace(low, high, first), np.full(2 * first, high))), spread)
+            for low, high in (
+                (loss.warmup_teacher_temp, loss.teacher_temp),
+                (loss.warmup_teacher_patch_temp or 0.04, loss.teacher_patch_temp or 0.07),
+            )
+        ]
+
+    def scale(self, name: str) -> float:
+        """Return DINOv2's factor of the learning rate of a weight."""
+        if not self.v2 or not name.startswith("backbone"):
+            return 1.0
+        layer = self.config.model.depth + 1
+        if any(part in name for part in ("pos_embed", "patch_embed", "mask_token", "cls_token", "register")):
+            layer = 0
+        elif ".blocks." in name:
+            layer = int(name.split(".blocks.")[1].split(".", maxsplit=1)[0]) + 1
+        factor = self.config.optim.layer_decay ** (self.config.model.depth + 1 - layer)
+        return factor * (0.2 if "patch_embed" in name else 1.0)
+
+    def targets(self, logits: Tensor, every: Tensor, kind: int, temperature: float) -> Tensor:
+        """Return what the teacher says of ``logits``, and move its centre towards ``every``."""
+        if self.config.loss.centering == "sinkhorn":
+            q = torch.exp(logits / temperature).T
+            q /= q.sum()
+            for _ in range(3):
+                q /= q.sum(dim=1, keepdim=True)
+                q /= q.shape[0]
+                q /= q.sum(dim=0, keepdim=True)
+                q /= q.shape[1]
+            return (q * q.shape[1]).T
+        found = functional.softmax((logits - self.centers[kind]) / temperature, dim=-1)
+        self.centers[kind] = self.centers[kind] * 0.9 + every.mean(dim=0) * 0.1
+        return found
+
+    def losses(self, views: Views, masks: Tensor, step: int) -> Tensor:
+        """Return the sum of all losses of a step."""
+        loss, masked = self.config.loss, self.config.loss.ibot > 0
+        student, teacher, goals = self.student, self.teacher, torch.zeros(0)
+        cls_temp, patch_temp = (float(schedule[step]) for schedule in self.temperatures)
+        with torch.no_grad():
+            seen = teacher.backbone(views.globals.flatten(0, 1))
+            heads = [network.patch_head or network.head for network in (student, teacher)]
+            logits = teacher.head(seen[:, 0])
+            wanted = self.targets(logits, logits, 0, cls_temp).chunk(2)
+            if masked:
+                prefix = teacher.backbone.config.num_prefix
+                every = heads[1](seen[:, prefix:].flatten(0, 1))
+                chosen = every[masks.flatten()]
+                goals = self.targets(chosen, chosen if self.v2 else every, 1, patch_temp)
+        tokens = student.backbone(views.globals.flatten(0, 1), masks if masked else None)
+        small = student.backbone(views.locals.flatten(0, 1))[:, 0]
+        crops = (student.head(torch.cat((tokens[:, 0], small))) / 0.1).chunk(4)
+        terms = [
+            torch.sum(-wanted[q] * functional.log_softmax(crops[v], dim=-1), dim=-1).mean()
+            for q in range(2)
+            for v in range(len(crops))
+            if v != q
+        ]
+        total = sum(terms, torch.zeros(())) / len(terms)
+        if masked:
+            rows = iter(goals.split(masks.sum(dim=1).tolist()))
+            for crop, mask in zip(tokens, masks, strict=True):
+                hidden, goal = crop[student.backbone.config.num_prefix :][mask], next(rows)
+                if len(hidden):
+                    said = functional.log_softmax(heads[0](hidden) / 0.1, dim=-1)
+                    total = total - loss.ibot * (goal * said).sum() / len(hidden) / len(masks)
+        for part in tokens[:, 0].chunk(2) if loss.koleo else ():
+            unit = functional.normalize(part, dim=-1)
+            near = (unit @ unit.T - 2 * torch.eye(len(unit))).argmax(dim=1)
+            total = (
+                total
+                - loss.koleo * (functional.pairwise_distance(unit, unit[near], 2, 1e-8) + 1e-8).log().mean()
+            )
+        return total
+
+    def step(self, views: Views, masks: Tensor, step: int) -> tuple[float, float]:
+        """Take a step; return the loss and the norm of the gradients before they are clipped."""
+        total = self.losses(views, masks, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        weights = [weight for weight in self.student.parameters() if weight.grad is not None]
+        norm = math.sqrt(sum(float(weight.grad.double().pow(2).sum()) for weight in weights))
+        limit = self.config.optim.clip
+        if self.v2:
+            for part in self.student.children():
+                torch.nn.utils.clip_grad_norm_(part.parameters(), limit)
+        else:
+            for weight in weights:
+                if (factor := limit / (float(weight.grad.norm(2)) + 1e-6)) < 1:
+                    weight.grad.mul_(factor)
+        frozen = step < PER_EPOCH
+        for group in self.optimizer.param_groups:
+            (weight,), name = group["params"], group["name"]
+            last = "last_layer" in name
+            group["lr"] = 0.0 if self.v2 and last and frozen else self.lr[step] * self.scale(name)
+            group["weight_decay"] = 0.0 if name.endswith(".bias") or weight.ndim == 1 else self.decay[step]
+            if last and frozen and not self.v2:
+                weight.grad = None
+        self.optimizer.step()
+        with torch.no_grad():
+            for mine, yours in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                mine.mul_(self.momentum[step]).add_((1 - self.momentum[step]) * yours)
+        return float(total.detach()), norm
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("dino", ()),
+        ("dino", ("head.norm_last_layer=true", "head.batch_norm=true")),
+        ("ibot", ("loss.teacher_patch_temp=0.06",)),
+        # With a LayerScale of 1e-5, class tokens are almost equal at first: KoLeo magnifies the last digit.
+        ("dinov2_short", ("loss.koleo=0",)),
+        ("dinov2_short", ("model.layerscale=0.1",)),
+        ("dinov2_short", ("model.layerscale=0.1", "loss.centering=sinkhorn", "model.registers=2")),
+        ("dinov2", ("model.layerscale=0.1",)),
+    ],
+)
+def test_twenty_steps_are_those_of_the_published_loop(recipe: str, settings: tuple[str, ...]) -> None:
+    config = tiny(*SETTINGS, *settings, recipe=recipe)
+    learner = Learner(config, torch.device("cpu"))
+    published = Published(config, copy.deepcopy(learner.student), copy.deepcopy(learner.teacher))
+    moved = copy.deepcopy(learner.student.state_dict())
+    for step, (views, masks) in enumerate(batches()):
+        now = rates(config, step, PER_EPOCH)
+        terms = learner.step(views, masks if config.loss.ibot else None, now, watched=True)
+        loss = sum(float(terms[name]) for name in ("dino", "ibot", "koleo") if name in terms)
+        wanted, norm = published.step(views, masks, step)
+        assert loss == pytest.approx(wanted, rel=1e-5), step
+        assert float(terms["gradient_norm"]) == pytest.approx(norm, rel=1e-4), step
+    assert any(not torch.equal(value, moved[name]) for name, value in learner.student.state_dict().items())

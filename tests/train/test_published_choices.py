@@ -1,0 +1,165 @@
+"""Settings that restore what the published codes do, and recipes that state it."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssleval.backbones.vit import Vit, VitConfig
+from ssleval.errors import ConfigError
+from ssleval.train.config import read_config, recipes
+from ssleval.train.learner import Learner
+from ssleval.train.schedules import Rates, rates
+from ssleval.train.views import Views
+from tests.train.tiny_training import tiny
+
+RATES = Rates(1e-2, weight_decay=0.1, momentum=0.9, teacher_temp=0.05, freeze_last_layer=False)
+
+
+def views(seed: int = 0) -> Views:
+    drawn = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return Views(drawn, drawn.new_empty(0, 4, 3, 1, 1))
+
+
+def test_the_teacher_temperature_moves_once_an_epoch_or_every_step() -> None:
+    settings = ("run.epochs=6", "loss.warmup_teacher_temp_epochs=4", "loss.ibot=1")
+    patches = ("loss.teacher_patch_temp=0.09", "loss.warmup_teacher_patch_temp=0.01")
+    for by, steps in (("epoch", 5), ("step", 1)):
+        config = tiny(*settings, *patches, f"loss.teacher_temp_by={by}")
+        found = [rates(config, step, 5) for step in range(30)]
+        warm = 4 if by == "epoch" else 20
+        for name, first, last in (("teacher_temp", 0.04, 0.07), ("teacher_patch_temp", 0.01, 0.09)):
+            line = [*np.linspace(first, last, warm), *[last] * (30 // steps - warm)]
+            np.testing.assert_allclose([getattr(rate, name) for rate in found], np.repeat(line, steps))
+    plain = rates(tiny(*settings), 7, 5)
+    assert plain.teacher_patch_temp == plain.teacher_temp
+
+
+def test_patches_have_a_temperature_and_a_centre_of_their_own() -> None:
+    config = tiny("loss.ibot=1", "loss.patch_center=all", "model.drop_path=0")
+    learner, seen = Learner(config, torch.device("cpu")), views()
+    masks = torch.rand(8, 16, generator=torch.Generator().manual_seed(1)) < 0.3
+    with torch.no_grad():
+        tokens = learner.teacher.backbone(seen.globals.flatten(0, 1))
+        logits = learner.teacher.head(tokens[:, 1:].flatten(0, 1))
+        given = learner.student.head(
+            learner.student.backbone(seen.globals.flatten(0, 1), masks)[:, 1:][masks]
+        )
+    temperatures = Rates(1e-2, 0.1, 0.9, 0.05, False, teacher_patch_temp=0.02)
+    terms = learner.step(seen, masks, temperatures, watched=False)
+    targets = (logits[masks.flatten()] / 0.02).softmax(dim=-1)
+    losses = -(targets * torch.log_softmax(given / 0.1, dim=-1)).sum(dim=-1)
+    counts = masks.sum(dim=1, keepdim=True).expand_as(masks)[masks]
+    torch.testing.assert_close(terms["ibot"], (losses / counts).sum() / 8)
+    torch.testing.assert_close(learner.centers[1], 0.1 * logits.mean(dim=0))
+    of_masked = Learner(tiny("loss.ibot=1", "model.drop_path=0"), torch.device("cpu"))
+    of_masked.step(seen, masks, temperatures, watched=False)
+    torch.testing.assert_close(of_masked.centers[1], 0.1 * logits[masks.flatten()].mean(dim=0))
+
+
+@pytest.mark.parametrize("by", ["gradient", "lr"])
+def test_a_frozen_last_layer_stays_and_gathers_moments_only_at_a_rate_of_zero(by: str) -> None:
+    learner = Learner(tiny(f"optim.freeze_last_layer_by={by}"), torch.device("cpu"))
+    layer: Any = learner.student.head.last_layer
+    before = layer.weight_v.detach().clone()
+    frozen = Rates(1e-2, weight_decay=0.1, momentum=0.9, teacher_temp=0.05, freeze_last_layer=True)
+    learner.step(views(), None, frozen, watched=False)
+    assert torch.equal(layer.weight_v, before)
+    state = learner.optimizer.state[layer.weight_v]
+    assert (by == "lr") == bool(state)
+    if state:
+        assert float(state["exp_avg"].abs().max()) > 0
+    assert not torch.equal(learner.student.backbone.get_parameter("pos_embed"), torch.zeros(1))
+    learner.step(views(), None, RATES, watched=False)
+    assert not torch.equal(layer.weight_v, before)
+
+
+def test_an_exact_share_of_every_batch_is_dropped() -> None:
+    torch.manual_seed(0)
+    vit = Vit(VitConfig(8, 1, 2, 4, 8, drop_path=0.3, drop_path_rule="uniform", drop_path_draw="batch"))
+    block: Any = vit.blocks[0]
+    kept = [block._kept(torch.ones(10, 3, 8))[:, 0, 0] for _ in range(20)]
+    # int(10 x 0.7) images stay, times 10 / 7, as drop_add_residual_stochastic_depth scales them.
+    assert all(sorted(part.tolist()) == pytest.approx([0.0] * 3 + [10 / 7] * 7) for part in kept)
+    assert len({tuple((part > 0).tolist()) for part in kept}) > 10
+    assert float(block._kept(torch.ones(1, 3, 8))[0, 0, 0]) == 1
+    assert torch.equal(block.eval()._kept(torch.ones(4, 3, 8)), torch.ones(4, 3, 8))
+
+
+def test_the_sum_over_blocks_is_as_exact_under_autocast_as_the_published_one() -> None:
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    errors: list[float] = []
+    for residual, dtype in (("fp32", torch.float32), ("computed", torch.bfloat16)):
+        sizes = ("views.global_size=32", "views.local_size=32")
+        config = read_config("dino", ["model.arch=vit_tiny", *sizes, f"run.residual={residual}"])
+        torch.manual_seed(0)
+        vit = Vit(config.vit()).eval()
+        with torch.no_grad():
+            exact = vit(images)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert vit.embed(images).dtype == dtype
+                errors.append(float((vit(images).float() - exact).norm() / exact.norm()))
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["loss.teacher_patch_temp=0.07"], "needs loss.ibot"),
+        (["loss.ibot=1", "head.patch_bottleneck=8"], "loss.shared_head=false"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tiny(*settings)
+
+
+def test_a_head_of_patches_has_a_bottleneck_of_its_own() -> None:
+    config = tiny("loss.ibot=1", "loss.shared_head=false", "head.patch_bottleneck=6")
+    student = Learner(config, torch.device("cpu")).student
+    assert student.patch_head is not None
+    assert student.head.last_layer.weight_v.shape == (32, 8)
+    assert student.patch_head.last_layer.weight_v.shape == (32, 6)
+
+
+PUBLISHED = {
+    "dino": {"loss.teacher_temp": 0.07, "head.norm_last_layer": False, "optim.lr": 5e-4, "run.epochs": 300},
+    "ibot": {
+        "head.prototypes": 8192, "loss.shared_head": True, "views.local_crops": 10, "run.epochs": 800,
+        "loss.teacher_patch_temp": 0.07, "loss.warmup_teacher_patch_temp": 0.04, "model.drop_path": 0.1,
+    },
+    "dinov2_short": {
+        "loss.centering": "centering", "model.patch_size": 16, "views.local_size": 96, "optim.lr": 0.004,
+        "optim.layer_decay": 0.9, "optim.weight_decay_end": 0.4, "optim.momentum": 0.992, "run.epochs": 100,
+        "head.prototypes": 65536, "loss.shared_head": True, "optim.warmup_epochs": 10.0,
+    },
+    "dinov2": {
+        "loss.centering": "sinkhorn", "model.patch_size": 14, "views.local_size": 98, "optim.lr": 2e-4,
+        "optim.layer_decay": 1.0, "optim.weight_decay_end": 0.2, "optim.momentum": 0.994, "run.epochs": 500,
+        "head.prototypes": 131072, "loss.shared_head": False, "optim.warmup_epochs": 80.0,
+        "head.bottleneck": 384, "head.patch_bottleneck": 256, "model.drop_path": 0.4, "model.ffn": "swiglu",
+    },
+}  # fmt: skip
+"""Some values of the published configurations, written down from those files."""
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_recipes_have_the_published_values(recipe: str) -> None:
+    config = read_config(recipe)
+    settings = config.settings()
+    assert {name: settings[name] for name in PUBLISHED[recipe]} == PUBLISHED[recipe]
+    # They are whole: a network can be described, and no warm-up is longer than the published run.
+    config.vit()
+    assert config.fitted() == (config, [])
+
+
+@pytest.mark.parametrize("recipe", set(recipes()) - {"scenes"})
+def test_every_field_of_a_recipe_has_its_source_beside_it(recipe: str) -> None:
+    from ssleval.train import config
+
+    lines = (config._RECIPES / f"{recipe}.yaml").read_text().splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith("  ") and not line.lstrip().startswith("#"):
+            assert "  # " in line or before.lstrip().startswith("#"), line
