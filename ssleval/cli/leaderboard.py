@@ -78,7 +78,7 @@ def leaderboard_(
 def _of_suite(suite: str, ranked: "list[Board]", *, averaged: bool) -> "list[Board]":
     """Return the boards of a suite, after those of its average where it is asked for."""
     from ssleval.results.average import averages
-    from ssleval.run.suites import boards_of
+    from ssleval.run.averages import boards_of
 
     lines = boards_of(suite, ranked)
     if not any(lines.values()):

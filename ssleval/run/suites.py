@@ -12,23 +12,18 @@ measurements:
 ``average: true`` beside the description: the mean of the leading scores is a score of the suite.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from ssleval.core import Dataset, DatasetCard, Split, digest
 from ssleval.core.packaged import packaged
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Positive, build
 from ssleval.core.yamlfile import read_yaml
-from ssleval.datasets.catalog import list_datasets
-from ssleval.errors import ConfigError, ContractError, UnknownNameError
-from ssleval.results import Result
-from ssleval.results.ranking import Board
-from ssleval.run.settings import build_task
+from ssleval.errors import ConfigError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +58,8 @@ def read_suite(name: str) -> list[Measurement]:
     return _measurements(*_read(name))
 
 
-def boards_of(name: str, boards: Sequence[Board]) -> dict[str, list[Board]]:
-    """Return the boards that were measured as each line of a suite says, by the name of the line.
+def read_averaged(name: str) -> dict[str, Measurement]:
+    """Return the measurements of a suite whose mean is a score, each by ``TASK/DATASET``.
 
     Raises:
         ConfigError: the suite has no average, or two lines have the same task and dataset.
@@ -72,34 +67,13 @@ def boards_of(name: str, boards: Sequence[Board]) -> dict[str, list[Board]]:
     suite, path = _read(name)
     if not suite.average:
         raise ConfigError(f"{path} has no average; `average: true` says that the mean of its scores is one")
-    found: dict[str, list[Board]] = {}
+    found: dict[str, Measurement] = {}
     for line in _measurements(suite, path):
         place = f"{line.task}/{line.dataset}"
         if place in found:
             raise ConfigError(f"{path}: {place} stands twice, and would count twice in the average")
-        found[place] = [board for board in boards if _is_of(line, board.entries[0].result)]
+        found[place] = line
     return found
-
-
-def _is_of(line: Measurement, result: Result) -> bool:
-    """Return whether a result was measured as a line says: its task, data, usual split and every setting."""
-    if (line.task, line.dataset) != (result.task, result.dataset):
-        return False
-    known = {one.name: result.data[one.name] for one in fields(DatasetCard) if one.name in result.data}
-    card, published = DatasetCard(**known), list_datasets().get(line.dataset)
-    if isinstance(published, DatasetCard) and published.test_split != card.test_split:
-        return False
-    # What a task leaves to the data is filled in as it was when it ran; no image is opened.
-    recorded = Dataset(card, _unopened, lambda: recorded)
-    task = build_task(line.task, line.settings).resolved(recorded)
-    asked: dict[str, Any] = {**asdict(task), "version": task.version}  # pyright: ignore[reportArgumentType]
-    # What older results do not record was as it is by default.
-    usual = asdict(build_task(line.task).resolved(recorded))  # pyright: ignore[reportArgumentType]
-    return digest(asked) == digest({**usual, **result.protocol})
-
-
-def _unopened(split: str) -> Split:
-    raise ContractError(f"split {split} of what a result records")
 
 
 def _read(name: str) -> tuple[_Suite, Path]:

@@ -139,9 +139,11 @@ def test_what_passes_did_adds_up() -> None:
 
 def test_ctrl_c_within_a_pass_keeps_what_was_written(tmp_path: Path) -> None:
     code = f"""
+import signal
 from pathlib import Path
 from ssleval.features import FeatureSource
 from tests.features.feature_fakes import *
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script's `&` started the tests
 folder = Path({str(tmp_path)!r})
 source = FeatureSource(Tiny(delay=0.05, log=folder / "log"), context_of(folder))
 source.prepare([request_of(dataset_of(split_of(400)))])

@@ -343,7 +343,7 @@ def test_a_pass_without_marks_is_removed_by_verify_and_extracted_again(tmp_path:
         ("pathlib.Path.mkdir", ".lock"),
         ("os.pwrite", "valid.npy"),
         ("os.fsync", "valid.npy"),
-        ("tempfile.mkstemp", "pass.json"),
+        ("secrets.token_hex", "pass.json"),
         ("filelock.BaseFileLock.acquire", ".lock"),
     ],
 )

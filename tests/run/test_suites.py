@@ -14,8 +14,9 @@ from ssleval.core.packaged import packaged
 from ssleval.errors import ConfigError
 from ssleval.results.ranking import Board, boards
 from ssleval.results.verify import _agrees
+from ssleval.run.averages import boards_of
 from ssleval.run.settings import build_task
-from ssleval.run.suites import Measurement, boards_of, list_suites, read_suite
+from ssleval.run.suites import Measurement, list_suites, read_suite
 from ssleval.run.sweep import Sweep, jobs_of
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.results import test_overall

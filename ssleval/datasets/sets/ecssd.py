@@ -15,8 +15,8 @@ CARD = DatasetCard(
     classes=2,
     lengths={"test": 1000},
     license="for research",
-    source="Yan et al. 2013, https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html: images/ and "
-    "ground_truth_mask/ in ecssd/",
+    source="Yan et al. 2013, https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html (71 MB): "
+    "images/ and ground_truth_mask/ in ecssd/",
 )
 
 

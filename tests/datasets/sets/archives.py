@@ -209,6 +209,13 @@ def dtd(to: Archive) -> Expected:
     return {**found, "trainval": found["train"] + found["val"]}
 
 
+def ecssd(to: Archive) -> Expected:
+    for number in (1, 2):
+        to.image(f"images/000{number}.jpg", number * 10)
+        to.mask(f"ground_truth_mask/000{number}.png", 255 * (number - 1))
+    return {"test": [(10, 0), (20, 1)]}
+
+
 def flowers102(to: Archive) -> Expected:
     """Unpacked by hand: jpg/ and the two tables loose in the folder of the set."""
     to.mat("imagelabels.mat", labels=np.array([102, 1, 2, 3, 4, 5]))
@@ -501,8 +508,8 @@ _SAME_FORM: Mapping[str, Callable[[Archive], Expected]] = {
 }
 _OWN_FORM: tuple[Callable[[Archive], Expected], ...] = (
     ade20k, aircraft, amstertime, caltech101, camvid, cars, cifar10, cifar100, cityscapes, copydays, cub200,
-    dtd, flowers102, food101, imagenet1k, imagenet_c, imagenet_real, imagenet_v2, inat2018, inat2021, kitti,
-    nyuv2, pets, places205, roxford5k, rparis6k, spair71k, sun397, tiny_imagenet, voc2007, voc2012,
+    dtd, ecssd, flowers102, food101, imagenet1k, imagenet_c, imagenet_real, imagenet_v2, inat2018, inat2021,
+    kitti, nyuv2, pets, places205, roxford5k, rparis6k, spair71k, sun397, tiny_imagenet, voc2007, voc2012,
     voc2012_aug,
 )  # fmt: skip
 ARCHIVES = {**{one.__name__: one for one in _OWN_FORM}, **_SAME_FORM}

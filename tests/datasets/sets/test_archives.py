@@ -71,7 +71,8 @@ def opened(
     assert isinstance(card, DatasetCard)
     labels = [label for rows in expected.values() for _, label in rows if isinstance(label, int)]
     fixed = {"camvid": 11, "cityscapes": 19, "spair71k": 18, "voc2007": 20, "voc2012": 21, "voc2012_aug": 21,
-             "ade20k": 3, "cifar10": 3, "cifar100": 3, "flowers102": 102, "imagenet_real": 2}  # fmt: skip
+             "ade20k": 3, "ecssd": 2, "cifar10": 3, "cifar100": 3, "flowers102": 102,
+             "imagenet_real": 2}  # fmt: skip
     classes = fixed.get(name, max(labels, default=-1) + 1 if card.num_classes else 0)
     return open_reduced(name, classes, {split: len(rows) for split, rows in expected.items()}), expected
 
