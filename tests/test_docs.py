@@ -90,6 +90,7 @@ def test_readme_contributing_and_the_import_contract_name_the_same_rooms() -> No
     assert [floor.strip() for floor in named.split(">")] == floors
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     code = "\n".join(blocks(ROOT / "README.md", "python"))
     env = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}

@@ -50,6 +50,7 @@ def test_a_statistic_of_ones_own_is_recorded_and_resampled(copy: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_passes_lint_contracts_and_its_tests_with_no_other_file_touched(copy: Path) -> None:
     files = (
         "ssleval/tasks/centroid.py",

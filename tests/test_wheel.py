@@ -48,6 +48,7 @@ def test_the_wheel_carries_every_data_file(installed: Path) -> None:
     assert {path.relative_to(data).as_posix() for path in data.rglob("*.*")} == expected - plans
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
     ssleval = installed / "env" / "bin" / "ssleval"
     python = installed / "env" / "bin" / "python"

@@ -81,7 +81,11 @@ def stand_in(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     return cli.folder
 
 
-LONG = "import time; print(7, flush=True); time.sleep(99)"
+# Ctrl-C is ignored where a script's `&` started the tests.
+LONG = (
+    "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); print(7, flush=True); "
+    "time.sleep(99)"
+)
 PARTS = "1/3", "2/3", "3/3"
 MODELS = "random:vit_tiny,random:vit_small,pixels"
 

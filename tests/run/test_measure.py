@@ -179,6 +179,7 @@ def test_unknown_names_are_errors_before_anything_is_loaded(tmp_path: Path) -> N
         evaluate("no such model", "knm", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     command = ["-m", "ssleval", "run", "--model", "random:vit_tiny", "--limit", "80"]
     command += [

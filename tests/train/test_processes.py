@@ -120,6 +120,7 @@ def same_files(ours: Path, theirs: Path) -> None:
     torch.testing.assert_close(one["optimizer"]["state"], two["optimizer"]["state"], rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_by", ["tensor", "module"])
 def test_a_network_shared_out_is_gone_on_with_by_two_and_by_one(
     data: str, tmp_path: Path, clip_by: str
