@@ -14,6 +14,7 @@ Source: the choice of blocks after Bolya et al. 2025, arXiv:2504.13181 (best fea
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -118,8 +119,8 @@ class Curves(ImageGeometry, Task):
         if self.classifier == "logreg":
             fitted = fit_few(train, labels, self.strengths, 1.0, self.held_out, classes, context)
             return fitted.scores(queries).argmax(axis=1)
-        vote = {"ks": (self.k,), "temperature": self.temperature, "num_classes": classes}
-        return knn_predict(train, labels, queries, **vote, top=1, device=context.device)[self.k][:, 0]
+        vote = partial(knn_predict, ks=(self.k,), temperature=self.temperature, top=1)
+        return vote(train, labels, queries, num_classes=classes, device=context.device)[self.k][:, 0]
 
     @property
     def _geometries(self) -> tuple[Geometry | None, ...]:
