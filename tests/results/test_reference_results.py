@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import ssleval
-from ssleval.core import Context, digest
+from ssleval.core import Context, DatasetCard, digest
+from ssleval.datasets.catalog import list_datasets
 from ssleval.datasets.scenes.store import VERSION, golden
 from ssleval.results import Result, leaderboard, ranking, read_all
 
@@ -18,8 +19,12 @@ RENDERED = [stored for stored in COMMITTED if stored.dataset.partition(":")[0] =
 """Minutes to render and measure: what is checked is that they are of the pixels this code renders."""
 
 
+REAL = [stored for stored in COMMITTED if stored.dataset not in {"digits", "scenes"}]
+"""Their images and weights do not come with the package: docs/board.md says where they are."""
+
+
 def measured_again() -> list[Any]:
-    """The results that are not rendered; of a large network it takes a minute."""
+    """The results on images that come with a library; of a large network it takes a minute."""
     return [
         pytest.param(
             stored,
@@ -27,7 +32,7 @@ def measured_again() -> list[Any]:
             id=f"{stored.model}-{stored.task}-{stored.dataset}",
         )
         for stored in COMMITTED
-        if stored not in RENDERED
+        if stored not in (*RENDERED, *REAL)
     ]
 
 
@@ -55,6 +60,19 @@ def test_a_committed_result_on_scenes_is_of_this_version_of_its_pixels(stored: R
     for name, fingerprint in stored.data["fingerprints"].items():
         split = name.partition("/")[2]
         assert fingerprint == digest([VERSION, split, golden()[split], target])
+
+
+def test_results_of_real_networks_are_of_the_published_images_and_say_which_weights() -> None:
+    card = next(card for name, card in list_datasets().items() if name == "caltech101")
+    assert isinstance(card, DatasetCard)
+    page = (RESULTS.parent / "docs" / "board.md").read_text(encoding="utf-8")
+    for stored in REAL:
+        assert (stored.dataset, stored.data["lengths"]) == ("caltech101", dict(card.lengths))
+        assert stored.settings["limit"] is None
+        assert stored.metrics[stored.headline].n == card.lengths["test"]
+        assert stored.model in page
+        assert stored.weights_sha256[:12] in page
+    assert len({stored.model for stored in REAL}) >= 5
 
 
 def test_scenes_is_hard_for_pixels_and_untrained_networks_and_easy_for_labels() -> None:
