@@ -70,3 +70,25 @@ def confusion(
     classes, places = np.unique(np.concatenate([label, predicted]), return_inverse=True)
     cells, size = (places[: len(label)], places[len(label) :]), len(classes)
     return classes, coo_array((np.ones(len(label), np.int64), cells), (size, size)).tocsr()
+
+
+def chosen_by_rules(
+    kind: str,
+    tried: tuple[Int[np.ndarray, "k candidates"], Int[np.ndarray, " k"]],
+    final: tuple[Int[np.ndarray, "n candidates"], Int[np.ndarray, " n"]],
+    candidate: str,
+) -> dict[str, Shaped[np.ndarray, " n"]]:
+    """Return the columns of two candidates, each chosen by its own rule; of equal ones the first.
+
+    ``tried`` are predictions and labels of held-out training images, which choose ``heldout``; ``final``
+    those of the scored images, which choose ``paper``. ``candidate`` names the columns with their numbers.
+    """
+    predicted, truth = final
+    correct = predicted == truth[:, None]
+    held_out = tried[0] == tried[1][:, None], tried[1]
+    columns: dict[str, Shaped[np.ndarray, " n"]] = {"label": truth}
+    for rule, outcomes in (("heldout", held_out), ("paper", (correct, truth))):
+        place = int(accuracies(kind, *outcomes).argmax())
+        columns |= {f"predicted@{rule}": predicted[:, place], f"correct@{rule}": correct[:, place]}
+        columns[f"{candidate}@{rule}"] = np.full(len(truth), place, dtype=np.int32)
+    return columns

@@ -17,8 +17,6 @@ Source: arXiv:2506.10178 (ep), arXiv:2502.08769 (capi), arXiv:2506.09985 (vjepa)
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-
 from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Readout, Samples
 from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
@@ -27,7 +25,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.attentive.fit import AttentiveFit
 from ssleval.heads.attentive.recipes import RECIPES
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracies, accuracy
+from ssleval.metrics.classification import accuracy, chosen_by_rules
 
 
 @tasks.register("attentive")
@@ -111,10 +109,5 @@ class Attentive(ImageGeometry, Task):
         shape = self.queries, self.iterations, self.batch_size, self.stages, inputs.requests[0].readouts
         fit = AttentiveFit(self.protocol, recipe, heads, *shape, inputs.card.num_classes, inputs.context)
         tried, final = fit.tried_and_final(train, views, labels, held, test)
-        correct, columns = final == truth[:, None], {"label": truth}
-        held_out = tried == labels[held][:, None], labels[held]
-        for rule, outcomes in (("heldout", held_out), ("paper", (correct, truth))):
-            best = np.full(len(truth), accuracies(self.metric, *outcomes).argmax(), np.int32)
-            columns |= {f"predicted@{rule}": final[:, best[0]], f"correct@{rule}": correct[:, best[0]]}
-            columns[f"candidate@{rule}"] = best
+        columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "candidate")
         return Samples(test.ids, columns)

@@ -29,7 +29,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES
 from ssleval.heads.probes import GridFit
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracies, both_accuracies
+from ssleval.metrics.classification import both_accuracies, chosen_by_rules
 
 _FEWER: dict[str, int] = {"blocks3": 3, "blocks2": 2, "blocks1": 1}
 
@@ -111,13 +111,9 @@ class Linear(ImageGeometry, Task):
         recipe, readouts = RECIPES[self.recipe], inputs.requests[0].readouts
         schedule = self.learning_rates, self.iterations, self.batch_size
         fit = GridFit(recipe, readouts, *schedule, inputs.card.num_classes, inputs.context)
-        tried = fit.predictions(views or [train], labels, ~held, train, held) == labels[held][:, None]
+        tried = fit.predictions(views or [train], labels, ~held, train, held)
         final = fit.predictions(views or [train], labels, held | True, test, np.ones(len(truth), bool))
-        correct, columns = final == truth[:, None], {"label": truth}
-        for rule, outcomes in (("heldout", (tried, labels[held])), ("paper", (correct, truth))):
-            head = accuracies(self.metric, *outcomes).argmax()
-            columns |= {f"predicted@{rule}": final[:, head], f"correct@{rule}": correct[:, head]}
-            columns[f"head@{rule}"] = np.full(len(truth), head, dtype=np.int32)
+        columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "head")
         return Samples(test.ids, columns)
 
     @property
