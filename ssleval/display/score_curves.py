@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssleval.core.escape import visible
-from ssleval.core.files import write_atomically
+from ssleval.display.figures import refuse_ending, save
 from ssleval.errors import DataError
 from ssleval.results.curves import Panel, panels
 from ssleval.results.record import read_all
@@ -14,7 +14,6 @@ from ssleval.results.record import read_all
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ENDINGS = {".png", ".pdf", ".svg"}
 _COLUMNS = 2
 
 
@@ -28,8 +27,7 @@ def draw_score_curves(results: Path, out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    if out.suffix.lower() not in _ENDINGS:
-        raise DataError(f"{out}: curves are drawn as png, pdf or svg; name such a file with --out")
+    refuse_ending(out)
     found = panels(read_all(results))
     if not found:
         raise DataError(
@@ -39,7 +37,7 @@ def draw_score_curves(results: Path, out: Path) -> None:
     figure = Figure(figsize=(5.5 * columns, 3.8 * rows), layout="constrained", dpi=100)
     for index, panel in enumerate(found):
         _draw(figure.add_subplot(rows, columns, index + 1), panel)
-    write_atomically(out, lambda draft: figure.savefig(draft, format=out.suffix[1:].lower()))
+    save(figure, out)
 
 
 def _draw(axes: "Axes", panel: Panel) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ssleval.core.escape import visible
-from ssleval.core.files import write_atomically
+from ssleval.display.figures import refuse_ending, save
 from ssleval.display.report.curves import training_curves
-from ssleval.errors import DataError
 from ssleval.train.logfile import collapse_limit, prototypes_of
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ _TERMS = (
     ("rank of the teacher's features", ("feature_rank",)),
 )
 _SCHEDULES = ("lr", "weight_decay", "momentum", "teacher_temp")
-_ENDINGS = {".png", ".pdf", ".svg"}
 _COLUMNS = 4
 _SMOOTHED = 50
 """A curve of more points is drawn as a running mean over 1/50 of them, with the points faint behind it."""
@@ -38,8 +36,7 @@ def draw_curves(folder: Path, out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    if out.suffix.lower() not in _ENDINGS:
-        raise DataError(f"{out}: curves are drawn as png, pdf or svg; name such a file with --out")
+    refuse_ending(out)
     curves = training_curves(folder)
     panels = list(_panels(curves["terms"], curves["scores"]))
     rows = -(-len(panels) // _COLUMNS)
@@ -55,7 +52,7 @@ def draw_curves(folder: Path, out: Path) -> None:
         _label_curves(axes, panel)
         if index + _COLUMNS >= len(panels):
             axes.set_xlabel("step")
-    write_atomically(out, lambda draft: figure.savefig(draft, format=out.suffix[1:].lower()))
+    save(figure, out)
 
 
 def _panels(terms: _Panel, scores: _Panel) -> Iterator[tuple[str, _Panel]]:

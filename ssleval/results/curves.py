@@ -99,7 +99,7 @@ def _curve(result: Result, label: str, points: Sequence[tuple[float, int, str]],
 
 def _chosen(result: Result) -> int:
     """Return the place that a result of the task curves was chosen at."""
-    if result.headline.endswith("@heldout") and result.task == "curves":
+    if result.task == "curves":
         columns = result.metrics[result.headline].statistic.get("columns", {})
         return int(read_samples(result, (*columns.values(), "place"))["place"][0])
     return -1
