@@ -3,7 +3,6 @@
 ``SSLEVAL_GPU_TESTS=cpu`` runs these tests where there is no accelerator, as those of ``test_gpu``.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from ssleval import evaluate
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions
 from ssleval.core.backbone import Backbone
-from ssleval.datasets.scenes import items, store
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from tests import test_gpu
+from tests.datasets.scenes.small_copies import rendered, shorten
 from tests.tasks.clip_models import tiny_clip
 from tests.tasks.feature_tables import evaluated
 from tests.tasks.test_robustness import SMALL, Eyes, relative
@@ -67,22 +66,12 @@ LINES = [
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> DatasetOptions:
     """A cache that holds the first items of every split of ``scenes``."""
-    root = tmp_path_factory.mktemp("cache")
-    for split, length in LENGTHS.items():
-        folder = root / store.VERSION / split
-        folder.mkdir(parents=True)
-        rows = [items.item(split, index) for index in range(length)]
-        for name in rows[0]:
-            np.save(folder / f"{name}.npy", np.stack([row[name] for row in rows]))
-        (folder / "manifest.json").write_text("{}")
-    return DatasetOptions(cache=root)
+    return rendered(tmp_path_factory.mktemp("cache"), LENGTHS)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for split, length in LENGTHS.items():
-        kind: Any = items.SPLITS[split]
-        monkeypatch.setitem(items.SPLITS, split, replace(kind, length=length))
+    shorten(monkeypatch, LENGTHS)
 
 
 def scores(

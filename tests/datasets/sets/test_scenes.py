@@ -1,5 +1,4 @@
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +6,11 @@ import pytest
 
 from ssleval.core import DatasetOptions, datasets
 from ssleval.core.targets import Groups, KeyPoints
-from ssleval.datasets.scenes import items, store
-from ssleval.datasets.scenes.items import SPLITS, item
+from ssleval.datasets.scenes.items import item
 from ssleval.datasets.scenes.render import MASK_CLASSES
 from ssleval.datasets.scenes.retrieval import exhibit_rows
 from ssleval.errors import UnknownNameError
+from tests.datasets.scenes.small_copies import rendered, shorten
 
 LABELS = ("", "material", "color", "size", "count")
 LENGTHS = {
@@ -30,21 +29,12 @@ LENGTHS = {
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> DatasetOptions:
     """A cache that holds the first items of every split."""
-    root = tmp_path_factory.mktemp("cache")
-    for split, length in LENGTHS.items():
-        folder = root / store.VERSION / split
-        folder.mkdir(parents=True)
-        rows = [item(split, index) for index in range(length)]
-        for name in rows[0]:
-            np.save(folder / f"{name}.npy", np.stack([row[name] for row in rows]))
-        (folder / "manifest.json").write_text("{}")
-    return DatasetOptions(cache=root)
+    return rendered(tmp_path_factory.mktemp("cache"), LENGTHS)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for split, length in LENGTHS.items():
-        monkeypatch.setitem(items.SPLITS, split, replace(SPLITS[split], length=length))  # pyright: ignore[reportArgumentType]
+    shorten(monkeypatch, LENGTHS)
 
 
 def test_default_is_the_category(options: DatasetOptions) -> None:
