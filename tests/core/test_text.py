@@ -17,8 +17,8 @@ def test_an_irregular_plural_is_given() -> None:
 @pytest.mark.parametrize(
     ("text", "public"),
     [
-        ("folder:/home/me/cats", "folder:cats"),
-        ("random:/home/me/net.py:build", "random:net.py:build"),
+        ("folder:/srv/me/cats", "folder:cats"),
+        ("random:/srv/me/net.py:build", "random:net.py:build"),
         ("captions:/a/b.csv,/c/d", "captions:b.csv,d"),
         ("no file /x/y/z.pth; see ~/q/w and 'C:\\q\\v.pt'", "no file z.pth; see w and 'v.pt'"),
         ("hf:org/name, ./here/x and ../up", "hf:org/name, ./here/x and ../up"),

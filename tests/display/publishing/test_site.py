@@ -149,17 +149,17 @@ def test_hostile_names_are_text_and_never_leave_the_folder(tmp_path: Path) -> No
 
 def test_no_folder_of_this_machine_is_published(tmp_path: Path) -> None:
     made = [
-        measured("/home/me/net.py:build", "knn", 0.9, "folder:/home/me/cats"),
-        measured("/srv/other/net.py:build", "knn", 0.3, "folder:/home/me/cats"),
-        measured("/home/me/net.py:build", "knn", 0.9, "folder:/srv/cats"),
+        measured("/srv/me/net.py:build", "knn", 0.9, "folder:/srv/me/cats"),
+        measured("/srv/other/net.py:build", "knn", 0.3, "folder:/srv/me/cats"),
+        measured("/srv/me/net.py:build", "knn", 0.9, "folder:/srv/cats"),
     ]
     made = [
         (
             replace(
                 result,
-                backbone={**result.backbone, "source": "trained in /home/me/run/7"},
-                data={**result.data, "source": "/home/me/cats"},
-                protocol={"prompts": "/home/me/prompts.txt", "version": 1},
+                backbone={**result.backbone, "source": "trained in /srv/me/run/7"},
+                data={**result.data, "source": "/srv/me/cats"},
+                protocol={"prompts": "/srv/me/prompts.txt", "version": 1},
             ),
             samples,
         )

@@ -13,7 +13,7 @@ from ssleval.results import Result, Score, record
 
 BOARDS = (
     ("knn", "cifar100", "top1"),
-    ("linear", "folder:/home/someone/data/oxford_pets", "top1"),
+    ("linear", "folder:/srv/someone/data/oxford_pets", "top1"),
     ("segmentation", "voc2012", "miou"),
     ("depth", "nyuv2", "rmse"),
     ("retrieval", "roxford5k", "map"),

@@ -322,7 +322,7 @@ def test_names_are_texts_wherever_the_page_shows_them(browser: Browser, tmp_path
 
 
 def test_no_folder_of_this_machine_is_on_the_page(folder: Path) -> None:
-    assert any("/home/someone" in result.dataset for result in read_all(folder / "results"))
+    assert any("/srv/someone" in result.dataset for result in read_all(folder / "results"))
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "/home/someone" not in text
+    assert "/srv/someone" not in text
     assert str(folder) not in text

@@ -6,11 +6,11 @@ from ssleval.display.report.shortpaths import ShortPaths, ShownIds, short_names
 @pytest.mark.parametrize(
     ("name", "short"),
     [
-        ("folder:/home/someone/data/pets", "folder:pets"),
+        ("folder:/srv/someone/data/pets", "folder:pets"),
         ("folder:data/pets", "folder:pets"),
         ("folder:~/pets/", "folder:pets"),
         ("manifest:/srv/sets/list.csv", "manifest:list.csv"),
-        ("/home/someone/net.py:make", "net.py:make"),
+        ("/srv/someone/net.py:make", "net.py:make"),
         ("native:C:\\models\\vit.pt", "native:vit.pt"),
     ],
 )
@@ -43,9 +43,9 @@ def test_two_folders_of_one_name_stay_distinct() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("weights of /home/someone/x.pt, strict", "weights of x.pt, strict"),
-        ("'/home/someone/my file.csv'", "'my file.csv'"),
-        ("/home/some one/x.pt", "x.pt"),
+        ("weights of /srv/someone/x.pt, strict", "weights of x.pt, strict"),
+        ("'/srv/someone/my file.csv'", "'my file.csv'"),
+        ("/srv/some one/x.pt", "x.pt"),
         ("~/weights/x.pt", "x.pt"),
         ("=cmd|'/c x'!A [bold][/] and /or", "=cmd|'/c x'!A [bold][/] and /or"),
         ("https://example.org/a/b.pt", "https://example.org/a/b.pt"),
@@ -60,10 +60,10 @@ def test_folders_of_this_machine_are_left_out_of_texts_and_addresses_are_not(tex
 
 
 def test_a_shared_value_is_shortened_once() -> None:
-    short, card = ShortPaths([]), {"source": "/home/someone/x"}
+    short, card = ShortPaths([]), {"source": "/srv/someone/x"}
     assert short.shared(card) == {"source": "x"}
     assert short.shared(card) is short.shared(card)
-    assert card == {"source": "/home/someone/x"}
+    assert card == {"source": "/srv/someone/x"}
 
 
 def test_ids_start_below_the_folder_that_all_share_and_stay_distinct() -> None:
