@@ -109,8 +109,12 @@ def train(
         images = Images(kept, splits, config.run.memory_gb, skip_corrupt=skip_corrupt)
         shard.same("training", {**config.settings(), **images.fingerprints})
     on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit
-    # Made when first used: what is trained on need not have labels.
-    scores_of = partial(evaluate_teacher, cache(partial(evaluator_of_teachers, on, options, count)))
+    evaluator = cache(partial(evaluator_of_teachers, on, options, count))
+    if config.run.evaluate_every:
+        # At once: hours later would be late to hear of a name that is wrong.
+        with shard.agreed(f"evaluation on {on}"):
+            evaluator()
+    scores_of = partial(evaluate_teacher, evaluator)
     data = f"{dataset} ({', '.join(splits)})"
     run = _Run(config, images, device, Path(out), data, scores_of, note or _silent)
     try:

@@ -13,7 +13,7 @@ import torch
 
 from ssleval.backbones.weights.checkpoints import read_checkpoint
 from ssleval.backbones.zoo import find_card, load, match_models
-from ssleval.errors import ConfigError, DataError, DivergedError, WeightsError
+from ssleval.errors import ConfigError, DataError, DivergedError, UnknownNameError, WeightsError
 from ssleval.run.measure import evaluate
 from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
@@ -43,6 +43,21 @@ def test_every_step_is_recorded_with_its_rates(run: Path) -> None:
     assert {"lr", "weight_decay", "momentum", "teacher_temp", "dino", "images_per_second"} <= set(lines[0])
     assert {"teacher_entropy", "kl", "information", "feature_rank"} <= set(lines[1])
     assert lines[1]["kl"] + lines[1]["teacher_entropy"] == pytest.approx(lines[1]["dino"], rel=1e-4)
+
+
+def test_images_without_labels_are_enough(run: Path, data: str, tmp_path: Path) -> None:
+    # The same files in the same order.
+    location = Path(data.partition(":")[2]) / "train"
+    train(tiny(), f"images:{location}", tmp_path)
+    assert losses(read_log(tmp_path)) == losses(read_log(run))
+
+
+def test_a_wrong_name_of_the_set_to_evaluate_on_is_said_before_the_first_step(
+    data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnknownNameError, match="no dataset 'digitz'"):
+        train(tiny("run.evaluate_every=1", "run.evaluate_on=digitz"), data, tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(

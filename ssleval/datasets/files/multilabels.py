@@ -68,6 +68,19 @@ def read_labels(
         yield place, [values[name] for name in columns], known.setdefault(stated, stated)
 
 
+def read_texts(table: Path, owner: str, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place of every row of a table as messages state it, and its texts in ``columns``.
+
+    Raises:
+        DataError: there is no such table, or a value is missing or no text.
+    """
+    if not table.is_file():
+        raise DataError(f"{owner}:{table}: no such file")
+    read = _json_rows_of if _is_json(table) else _csv_rows_of
+    for place, values in read(table, owner, columns, ()):
+        yield place, [values[name] for name in columns]
+
+
 def class_names(owner: str, labels: Mapping[str, Sequence[Stated]]) -> tuple[str, ...]:
     """Return the labels of the split ``train``, sorted; DataError: another split names others, or none is."""
     names = sorted({name for stated in labels["train"] for name in stated.labels})

@@ -62,19 +62,21 @@ class Shards:
             yield [name, size, *content, label]
 
 
-def list_shards(paths: Sequence[Path], options: DatasetOptions) -> Shards:
+def list_shards(paths: Sequence[Path], options: DatasetOptions, *, labelled: bool = True) -> Shards:
     """Return the images in shards, from the cache where no shard changed.
 
+    Without ``labelled``, members that are no images are passed over, and all labels are 0.
     With ``options.full_hash`` nothing that was stored is used, and it is removed.
     """
-    subject = ("shards", EXTENSIONS, MOST_CLASSES, [os.path.abspath(path) for path in paths])  # noqa: PTH100
+    kind, most = ("shards", MOST_CLASSES) if labelled else ("unlabelled shards", 1)
+    subject = (kind, EXTENSIONS, most, [os.path.abspath(path) for path in paths])  # noqa: PTH100
     if options.full_hash:
         index.drop(options.cache, subject)
-        return _listed(paths)
+        return _listed(paths, labelled=labelled)
     stored = index.read(options.cache, subject, partial(_stored, paths))
     if stored is not None:
         return stored
-    begun, images = index.now(), _listed(paths)
+    begun, images = index.now(), _listed(paths, labelled=labelled)
     images = replace(images, mark=fingerprint(images.rows(full_hash=False)))
     if len(images.labels) >= index.LEAST:
         texts, numbers = [images.ids.stored(), images.names.stored()], [images.places, images.labels]
@@ -99,8 +101,8 @@ def _stored(paths: Sequence[Path], listing: index.Listing) -> Shards:
     return Shards(paths, Parts(listing.marks), ids, names, places, labels, listing.fingerprint)
 
 
-def _listed(shards: Sequence[Path]) -> Shards:
-    items, marks = _Items(), list[index.Mark]()
+def _listed(shards: Sequence[Path], *, labelled: bool) -> Shards:
+    items, marks = _Items(labelled), list[index.Mark]()
     # Shards of one name share keys, which are complete only after the last of them.
     repeated = len({shard.name for shard in shards}) < len(shards)
     for number, shard in enumerate(shards):
@@ -111,12 +113,12 @@ def _listed(shards: Sequence[Path]) -> Shards:
             with tarfile.open(shard, "r:", errors="strict") as archive:
                 items.add(number, shard, archive)
         except (tarfile.TarError, UnicodeError) as error:
-            raise DataError(f"wds:{shard}: not a whole, uncompressed tar file ({error})") from error
+            raise DataError(f"{shard}: not a whole, uncompressed tar file ({error})") from error
         if not repeated:
             items.complete()
     items.complete()
     if not items.classes:
-        raise DataError(f"wds:{shards[0].parent}: no items in {len(shards)} shards")
+        raise DataError(f"{shards[0].parent}: no items in {len(shards)} shards")
     places, labels = (np.frombuffer(column, np.int64) for column in (items.numbers, items.classes))
     return Shards(shards, Parts(marks), items.ids, items.names, places.reshape(-1, 3), labels)
 
@@ -125,6 +127,7 @@ def _listed(shards: Sequence[Path]) -> Shards:
 class _Items:
     """Items while headers are read: those of one shard as objects, all before them in a few bytes."""
 
+    labelled: bool
     ids: Names = field(default_factory=Names)
     names: Names = field(default_factory=Names)
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
@@ -144,21 +147,23 @@ class _Items:
                 continue
             stem, _, extension = name.partition(".")
             key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
-            labels.setdefault(key, -1)
+            if not self.labelled and f".{extension.lower()}" not in EXTENSIONS:
+                continue
+            labels.setdefault(key, -1 if self.labelled else 0)
             if f".{extension.lower()}" in EXTENSIONS:
                 if key in places:
-                    raise DataError(f"wds:{shard}: {key} has two images, {places[key][0]} and {member.name}")
+                    raise DataError(f"{shard}: {key} has two images, {places[key][0]} and {member.name}")
                 places[key] = (member.name, number, member.offset_data, member.size)
             elif extension == "cls":
                 if labels[key] >= 0:
-                    raise DataError(f"wds:{shard}: {key} has two labels, of {labels[key]} and {member.name}")
+                    raise DataError(f"{shard}: {key} has two labels, of {labels[key]} and {member.name}")
                 labels[key] = _label(shard, archive, member)
 
     def complete(self) -> None:
         """Keep what was added; DataError where an item lacks its image or its label."""
         for key, label in self.labels.items():
             if key not in self.places or label < 0:
-                raise DataError(f"wds:{key}: has no {'label (.cls)' if key in self.places else 'image'}")
+                raise DataError(f"{key}: has no {'label (.cls)' if key in self.places else 'image'}")
         places = [self.places[key] for key in self.labels]
         self.ids.extend(self.labels)
         self.names.extend(place[0] for place in places)
@@ -173,6 +178,6 @@ def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> in
     text = file.read(99).decode("ascii", "replace").strip() if file else ""
     if not text.isdigit() or member.size >= 99 or int(text) >= MOST_CLASSES:
         raise DataError(
-            f"wds:{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
+            f"{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
         )
     return int(text)

@@ -18,7 +18,7 @@ def read_rows(
     Messages begin with ``owner``, the source that reads the table. Empty values are refused. After them come
     the values of ``optional`` columns, '' where there is none.
     """
-    name, needed = f"{owner}:{table}", f"{', '.join(columns[:-1])} and {columns[-1]}"
+    name, needed = f"{owner}:{table}", " and ".join([*filter(None, [", ".join(columns[:-1])]), columns[-1]])
     if not table.is_file():
         raise DataError(f"{name}: no such file")
     try:

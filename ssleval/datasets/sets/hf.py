@@ -2,13 +2,14 @@
 
 The image column and the label column are recognised by their types; two candidates are refused. The split
 ``validation`` is called val. A test split whose labels are all -1 was published without them: val is scored.
+A set without a label column may have any splits; it serves to train on, and to take features of.
 A configuration of a set is written ORG/NAME/CONFIG@REVISION. With :SPLIT behind it, that one split is scored;
 it is streamed, not downloaded, and nothing can be fitted.
 """
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -56,6 +57,8 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     splits = _labelled(
         name, {{"validation": "val"}.get(split, split): rows for split, rows in loaded.items()}
     )
+    if not any(_kinds(rows.features) for rows in splits.values()):
+        return _unlabelled(name, location, splits, options)
     if "train" not in splits or not {"test", "val"} & set(splits):
         raise DataError(
             f"{name}: needs a train split and a test or validation one, found {', '.join(loaded)}"
@@ -78,6 +81,28 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
         names = {"train", split}
         refuse_untrained(name, {one: _labels(f"{name}/{one}", splits[one], label) for one in names})
         return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
+
+    return Dataset(card, open_split)
+
+
+def _unlabelled(
+    name: str, location: str, splits: Mapping[str, Any], options: DatasetOptions
+) -> Dataset:
+    first = next(iter(splits))
+    say(f"{name}: no ClassLabel column among {', '.join(splits[first].features)}; images without labels")
+    columns = {split: _image_column(name, rows.features) for split, rows in splits.items()}
+    card = DatasetCard(
+        name,
+        "none",
+        lengths={split: len(rows) for split, rows in splits.items()},
+        test_split=first,
+        license=splits[first].info.license or "",
+        source=_source(location),
+    )
+
+    def open_split(split: str) -> Split:
+        own = f"{name}/{split}"
+        return _split(own, splits[split], columns[split], None, full_hash=options.full_hash)
 
     return Dataset(card, open_split)
 
@@ -164,23 +189,30 @@ def _load_from_hub(hub: Any, location: str, name: str, streamed: Mapping[str, An
 
 
 def _columns(name: str, features: Any) -> tuple[str, str]:
+    return _image_column(name, features), _only(name, "ClassLabel", _kinds(features), features)
+
+
+def _image_column(name: str, features: Any) -> str:
     import datasets as hub
 
     images = [column for column, kind in features.items() if isinstance(kind, hub.Image)]
-    labels = _kinds(features)
-    for kind, columns in (("Image", images), ("ClassLabel", labels)):
-        if len(columns) != 1:
-            shown = ", ".join(columns) or f"none among {', '.join(features)}"
-            raise DataError(f"{name}: needs exactly one {kind} column, found {shown}; select or cast columns")
-    return images[0], labels[0]
+    return _only(name, "Image", images, features)
 
 
-def _split(name: str, rows: Any, image: str, label: str, *, full_hash: bool) -> Split:
+def _only(name: str, kind: str, columns: Sequence[str], features: Any) -> str:
+    if len(columns) != 1:
+        shown = ", ".join(columns) or f"none among {', '.join(features)}"
+        raise DataError(f"{name}: needs exactly one {kind} column, found {shown}; select or cast columns")
+    return columns[0]
+
+
+def _split(name: str, rows: Any, image: str, label: str | None, *, full_hash: bool) -> Split:
     import datasets as hub
 
     undecoded = _Rows(name, rows.select_columns([image]).cast_column(image, hub.Image(decode=False)), image)
-    targets = _labels(name, rows, label)
-    mark = fingerprint(_lines(undecoded, targets, full_hash=full_hash))
+    targets = None if label is None else _labels(name, rows, label)
+    labels = np.zeros(len(rows), np.int64) if targets is None else targets
+    mark = fingerprint(_lines(undecoded, labels, full_hash=full_hash))
     return Split([f"{index:06d}" for index in range(len(rows))], undecoded, targets, mark)
 
 

@@ -8,20 +8,16 @@ holds nshards.txt, it must hold as many shards. Items come shard by shard, in st
 passed over.
 """
 
-import math
 import re
-from itertools import product
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import SPLITS, fingerprint, is_stray
+from ssleval.datasets.files.shardnames import shard_paths
 from ssleval.datasets.files.shards import Shards, list_shards
 from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.datasets.published import read_lines, read_text
 from ssleval.errors import DataError
-
-MOST_SHARDS = 100_000
-"""As many as a pattern may name: it is read before there is any data."""
 
 _SPELT = {"validation": "val", "valid": "val"}
 
@@ -44,32 +40,9 @@ def wds(location: str, options: DatasetOptions) -> Dataset:
     return Dataset(card, open_split)
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """Return the names that ``{a,b}`` and ``{000..012}`` stand for; the leftmost varies slowest."""
-    parts = re.split(r"\{([^{}]*)\}", pattern)
-    choices = [_choices(part) if index % 2 else [part] for index, part in enumerate(parts)]
-    if math.prod(map(len, choices)) > MOST_SHARDS:
-        raise DataError(
-            f"wds:{pattern}: stands for more than {MOST_SHARDS:,} shards; name those that there are"
-        )
-    return ["".join(chosen) for chosen in product(*choices)]
-
-
-def _choices(body: str) -> list[str]:
-    numbers = re.fullmatch(r"(\d{1,99})\.\.(\d{1,99})", body)
-    if not numbers:
-        return body.split(",")
-    first, last = numbers.groups()
-    # One more than are allowed is enough to be refused.
-    most = min(int(last), int(first) + MOST_SHARDS)
-    return [f"{number:0{len(first)}d}" for number in range(int(first), most + 1)]
-
-
 def _by_split(location: str) -> dict[str, list[Path]]:
-    if "://" in location or location.startswith("pipe:"):
-        raise DataError(f"wds:{location}: shards are read from local files; download them first")
     shards: dict[str, list[Path]] = {}
-    for path in _shards(str(Path(location).expanduser())):
+    for path in shard_paths(location, "wds"):
         shards.setdefault(_split_of(path), []).append(path)
     for folder in {path.parent for paths in shards.values() for path in paths}:
         _refuse_incomplete(folder)
@@ -99,28 +72,6 @@ def _refuse_incomplete(folder: Path) -> None:
         raise DataError(
             f"wds:{stated}: promises {shown or 'nothing'}, {there} shards are there; fetch the others"
         )
-
-
-def _shards(pattern: str) -> list[Path]:
-    if Path(pattern).is_dir():
-        nested = any(not is_stray(path.name) for path in Path(pattern).glob("*/*.tar"))
-        pattern = f"{pattern}/*/*.tar" if nested else f"{pattern}/*.tar"
-    paths: list[Path] = []
-    for name in expand_braces(pattern):
-        if "*" in name or "?" in name:
-            start = Path(Path(name).anchor)
-            matches = (path for path in start.glob(str(Path(name).relative_to(start))) if path.is_file())
-            paths += sorted((path for path in matches if not is_stray(path.name)), key=_natural)
-        elif Path(name).is_file():
-            paths.append(Path(name))
-        else:
-            raise DataError(f"wds:{name}: no such shard")
-    return paths
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    # 10.tar comes after 9.tar: the order in which shards are written.
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def _class_names(shards: dict[str, Shards]) -> tuple[str, ...]:

@@ -137,6 +137,19 @@ def test_what_is_ambiguous_is_refused(tmp_path: Path, splits: dict[str, Any], me
         opened(saved(tmp_path, **splits))
 
 
+def test_a_set_without_a_label_column_is_images_alone(tmp_path: Path, capsys: Any) -> None:
+    bare = rows([3, 4]).remove_columns(["kind"])
+    dataset = opened(saved(tmp_path, train=bare))
+    assert dataset.card.target == "none"
+    assert dataset.card.lengths == {"train": 2}
+    split = dataset.split("train")
+    assert [split[row].image.getpixel((0, 0)) for row in range(2)] == [(3, 3, 3), (4, 4, 4)]
+    assert split.targets is None
+    assert "no ClassLabel column among picture, page; images without labels" in capsys.readouterr().err
+    with pytest.raises(NotApplicableError, match="knn needs one label"):
+        refuse_dataset("knn", Needs(targets=("label",)), dataset.card)
+
+
 def test_the_hub_needs_a_revision() -> None:
     with pytest.raises(ConfigError, match="no revision of the hub; write hf:org/name@COMMIT"):
         opened("org/name")

@@ -20,7 +20,7 @@ from ssleval.core import Dataset, DatasetOptions
 from ssleval.core.task import Needs, refuse_dataset
 from ssleval.datasets.catalog import open_dataset
 from ssleval.datasets.files import index
-from ssleval.datasets.sets.wds import expand_braces
+from ssleval.datasets.files.shardnames import expand_braces
 from ssleval.errors import DataError, NotApplicableError
 
 
@@ -86,7 +86,7 @@ def test_every_way_to_name_the_shards(shards: Path, pattern: str) -> None:
     ],
 )
 def test_braces(pattern: str, names: list[str]) -> None:
-    assert expand_braces(pattern) == names
+    assert expand_braces(pattern, "wds") == names
 
 
 def test_without_names_classes_are_numbers(shards: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_class_that_is_only_tested_is_refused(shards: Path) -> None:
 )
 def test_patterns_that_stand_for_too_many_are_refused(pattern: str) -> None:
     with pytest.raises(DataError, match="more than 100,000 shards"):
-        expand_braces(pattern)
+        expand_braces(pattern, "wds")
 
 
 def test_what_archivers_leave_in_shards_is_passed_over(shards: Path) -> None:

@@ -1,0 +1,66 @@
+"""images:LOCATION, images without labels or splits: to train on, or to take features of.
+
+LOCATION is a folder, whose images count at any depth, sorted by path; a table FILE.csv or FILE.jsonl with a
+column path, relative to it, whose other columns are ignored; or tar shards as wds: names them, a folder of
+them, a glob or a name with braces, of which only images are read. All images are in the one split, train.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
+from ssleval.datasets.files.images import file_split, fingerprint
+from ssleval.datasets.files.listing import list_classes
+from ssleval.datasets.files.multilabels import read_texts
+from ssleval.datasets.files.names import Names
+from ssleval.datasets.files.places import places
+from ssleval.datasets.files.shardnames import shard_paths
+from ssleval.datasets.files.shards import list_shards
+from ssleval.errors import ConfigError, DataError
+
+
+@datasets.register("images")
+def images(location: str, options: DatasetOptions) -> Dataset:
+    """List images that have no labels."""
+    if not location:
+        raise ConfigError("images: needs a location; write images:FOLDER, images:FILE.csv or images:SHARDS")
+    path = Path(location).expanduser()
+    if path.suffix.lower() in {".csv", ".jsonl"}:
+        split = _table(path, options)
+    elif location.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar"))):
+        split = _shards(location, options)
+    elif path.is_dir():
+        split = _folder(path, options)
+    else:
+        raise DataError(f"images:{location}: no such folder; a table ends in .csv or .jsonl, shards in .tar")
+    card = DatasetCard(
+        f"images:{location}", "none", lengths={"train": len(split)}, test_split="train", source=location
+    )
+    return Dataset(card, lambda _: split)
+
+
+def _folder(root: Path, options: DatasetOptions) -> Split:
+    split = list_classes(root, (".",), options).split()
+    return replace(split, ids=Names(name.removeprefix("./") for name in split.ids), targets=None)
+
+
+def _table(table: Path, options: DatasetOptions) -> Split:
+    place_of, seen = places(table.parent), set[str]()
+
+    def paths() -> Iterator[str]:
+        for row, (path,) in read_texts(table, "images", ("path",)):
+            if (place := place_of(path)) in seen:
+                raise DataError(f"{row}: {path} is listed twice; list it once")
+            seen.add(place)
+            yield path
+
+    listed = Names(paths())
+    if not listed:
+        raise DataError(f"images:{table}: names no image")
+    return file_split(table.parent, listed, full_hash=options.full_hash)
+
+
+def _shards(location: str, options: DatasetOptions) -> Split:
+    listed = list_shards(shard_paths(location, "images"), options, labelled=False)
+    return Split(listed.ids, listed, None, listed.mark or fingerprint(listed.rows(full_hash=True)))
