@@ -26,7 +26,7 @@ def leaderboard_(
     ] = False,
     suite: Annotated[
         str | None,
-        Option(help="A suite with an average, such as dinov2_table8: that average, and its boards alone."),
+        Option(help="Only the boards of this suite, after its average where it has one: dinov2_table8."),
     ] = None,
     incomplete: Annotated[
         bool,
@@ -78,12 +78,12 @@ def leaderboard_(
 def _of_suite(suite: str, ranked: "list[Board]", *, averaged: bool) -> "list[Board]":
     """Return the boards of a suite, after those of its average where it is asked for."""
     from ssleval.results.average import averages
-    from ssleval.run.averages import boards_of
+    from ssleval.run.suiteboards import boards_of
 
-    lines = boards_of(suite, ranked)
+    lines, has_average = boards_of(suite, ranked)
     if not any(lines.values()):
         raise DataError(f"no result was measured as a line of {suite} says; `ssleval run --suite {suite}`")
-    means, lacking = averages(Path(suite).stem, lines) if averaged else ([], {})
+    means, lacking = averages(Path(suite).stem, lines) if averaged and has_average else ([], {})
     for model, missing in lacking.items():
         say(f"no average of {model}: it lacks {missing}")
     return [*means, *(board for found in lines.values() for board in found)]

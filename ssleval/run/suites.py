@@ -58,22 +58,22 @@ def read_suite(name: str) -> list[Measurement]:
     return _measurements(*_read(name))
 
 
-def read_averaged(name: str) -> dict[str, Measurement]:
-    """Return the measurements of a suite whose mean is a score, each by ``TASK/DATASET``.
+def read_lines(name: str) -> tuple[dict[str, Measurement], bool]:
+    """Return the measurements of a suite by ``TASK/DATASET``, and whether their mean is a score.
+
+    A line of the same task and data as one before it has its number behind its name.
 
     Raises:
-        ConfigError: the suite has no average, or two lines have the same task and dataset.
+        ConfigError: two lines of a suite with an average have the same task and dataset.
     """
     suite, path = _read(name)
-    if not suite.average:
-        raise ConfigError(f"{path} has no average; `average: true` says that the mean of its scores is one")
     found: dict[str, Measurement] = {}
-    for line in _measurements(suite, path):
+    for number, line in enumerate(_measurements(suite, path), 1):
         place = f"{line.task}/{line.dataset}"
-        if place in found:
+        if place in found and suite.average:
             raise ConfigError(f"{path}: {place} stands twice, and would count twice in the average")
-        found[place] = line
-    return found
+        found[f"{place}#{number}" if place in found else place] = line
+    return found, suite.average
 
 
 def _read(name: str) -> tuple[_Suite, Path]:

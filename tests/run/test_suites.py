@@ -14,8 +14,8 @@ from ssleval.core.packaged import packaged
 from ssleval.errors import ConfigError
 from ssleval.results.ranking import Board, boards
 from ssleval.results.verify import _agrees
-from ssleval.run.averages import boards_of
 from ssleval.run.settings import build_task
+from ssleval.run.suiteboards import boards_of
 from ssleval.run.suites import Measurement, list_suites, read_suite
 from ssleval.run.sweep import Sweep, jobs_of
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -128,10 +128,10 @@ def board_of(line: Measurement, **changed: object) -> Board:
 def test_a_board_is_of_a_line_only_if_measured_as_the_line_says(place: int) -> None:
     line = SUITES["dinov2_table8"][place]
     name, usual = f"logreg/{line.dataset}", board_of(line)
-    assert boards_of("dinov2_table8", [usual])[name] == [usual]
+    assert boards_of("dinov2_table8", [usual])[0][name] == [usual]
     other = "top1" if line.settings["metric"] != "top1" else "mean_per_class"
     for changed in ({"resize": 256}, {"metric": other}, {"count": 10}, {"test_split": "val"}, {"version": 0}):
-        found = boards_of("dinov2_table8", [board_of(line, **changed)])
+        found, _ = boards_of("dinov2_table8", [board_of(line, **changed)])
         assert not any(found.values()), changed
     assert len(found) == 12
 
@@ -143,18 +143,18 @@ def test_what_an_older_result_does_not_record_was_as_by_default() -> None:
     boards_found: list[int] = []
     for dropped in ({**older, "resize": 224}, older):
         (again,) = boards([replace(result, protocol=dropped)])
-        boards_found.append(len(boards_of("dinov2_table8", [again])["logreg/food101"]))
+        boards_found.append(len(boards_of("dinov2_table8", [again])[0]["logreg/food101"]))
     assert boards_found == [1, 0], "the usual resize is 256"
 
 
-def test_suites_without_an_average_and_lines_that_count_twice_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"all\.yaml has no average"):
-        boards_of("all", [])
+def test_lines_that_would_count_twice_in_an_average_are_refused(tmp_path: Path) -> None:
     twice = tmp_path / "twice.yaml"
     line = "  - {task: knn, dataset: digits}\n"
     twice.write_text(f"average: true\nmeasurements:\n{line}{line}")
     with pytest.raises(ConfigError, match="knn/digits stands twice"):
         boards_of(str(twice), [])
+    twice.write_text(f"measurements:\n{line}{line}")
+    assert boards_of(str(twice), []) == ({"knn/digits": [], "knn/digits#2": []}, False)
 
 
 def test_the_average_of_a_suite_of_ones_own(cli: Cli) -> None:  # noqa: F811

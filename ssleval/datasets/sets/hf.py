@@ -85,9 +85,7 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     return Dataset(card, open_split)
 
 
-def _unlabelled(
-    name: str, location: str, splits: Mapping[str, Any], options: DatasetOptions
-) -> Dataset:
+def _unlabelled(name: str, location: str, splits: Mapping[str, Any], options: DatasetOptions) -> Dataset:
     first = next(iter(splits))
     say(f"{name}: no ClassLabel column among {', '.join(splits[first].features)}; images without labels")
     columns = {split: _image_column(name, rows.features) for split, rows in splits.items()}

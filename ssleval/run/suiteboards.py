@@ -1,4 +1,4 @@
-"""Which boards count in the average of a suite."""
+"""Which boards are those of a suite."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -10,19 +10,21 @@ from ssleval.errors import ContractError
 from ssleval.results import Result
 from ssleval.results.ranking import Board
 from ssleval.run.settings import build_task
-from ssleval.run.suites import Measurement, read_averaged
+from ssleval.run.suites import Measurement, read_lines
 
 
-def boards_of(name: str, boards: Sequence[Board]) -> dict[str, list[Board]]:
-    """Return the boards that were measured as each line of a suite says, by the name of the line.
+def boards_of(name: str, boards: Sequence[Board]) -> tuple[dict[str, list[Board]], bool]:
+    """Return the boards that were measured as each line of a suite says, and whether it has an average.
 
     Raises:
-        ConfigError: as `read_averaged`.
+        ConfigError: as `read_lines`.
     """
-    return {
+    lines, averaged = read_lines(name)
+    found = {
         place: [board for board in boards if _is_of(line, board.entries[0].result)]
-        for place, line in read_averaged(name).items()
+        for place, line in lines.items()
     }
+    return found, averaged
 
 
 def _is_of(line: Measurement, result: Result) -> bool:
