@@ -44,8 +44,7 @@ def test_the_wheel_carries_every_data_file(installed: Path) -> None:
     expected |= {
         f"benchmarks/published/{path.name}" for path in (ROOT / "benchmarks" / "published").iterdir()
     }
-    plans = {"benchmarks/ablations.yaml"}  # of a benchmark that only a checkout has
-    assert {path.relative_to(data).as_posix() for path in data.rglob("*.*")} == expected - plans
+    assert {path.relative_to(data).as_posix() for path in data.rglob("*.*")} == expected
 
 
 @pytest.mark.slow
