@@ -187,7 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(path.stem for path in (ROOT / "benchmarks/plans").glob("*.yaml")))
+    parser.add_argument(
+        "name", choices=sorted(path.stem for path in (ROOT / "benchmarks/plans").glob("*.yaml"))
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--write", action="store_true", help="into results/ and docs/")

@@ -14,8 +14,8 @@ from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
 from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
 
-_CONVNET = "timm:"
-"""Prefix of the names of convolutional networks."""
+_TIMM = "timm:"
+"""Prefix of the names of networks of timm."""
 _RECIPES = Path(__file__).parent / "recipes"
 _RANGES = ("views.global_scale", "views.local_scale", "views.ratio", "views.blur_sigma", "loss.mask_ratio")
 """Pairs of a lower and an upper bound."""
@@ -27,7 +27,7 @@ _VIT_ONLY = {
     "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
     "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0,
 }  # fmt: skip
-"""Settings that a convolutional network does not have, and the value that turns each off."""
+"""Settings that a network of timm does not have, and the value that turns each off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class TrainConfig:
         self._check_values()
         self._check_last_phase()
         if not self.is_transformer:
-            self._check_convnet()
+            self._check_timm()
 
     @property
     def is_transformer(self) -> bool:
-        """Whether the network is a `Vit`; otherwise it is a convolutional network of timm."""
-        return not self.model.arch.startswith(_CONVNET)
+        """Whether the network is a `Vit`; otherwise it is one of timm."""
+        return not self.model.arch.startswith(_TIMM)
 
     def _check_values(self) -> None:
         loss, optim, drop_path = self.loss, self.optim, self.model.drop_path
@@ -99,10 +99,10 @@ class TrainConfig:
                 f"{self.views.global_size}"
             )
 
-    def _check_convnet(self) -> None:
+    def _check_timm(self) -> None:
         arch = self.model.arch
         if self.loss.ibot > 0:
-            raise ConfigError(f"train: {arch} has no patches to mask; loss.ibot needs a transformer")
+            raise ConfigError(f"train: {arch} has no patches to mask; loss.ibot needs a transformer of ours")
         for name, off in _VIT_ONLY.items():
             if (value := attrgetter(name)(self)) != off:
                 raise ConfigError(f"train: {name} is {value}, which {arch} does not have; --set {name}={off}")

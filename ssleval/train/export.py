@@ -16,7 +16,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.files import write_atomically
 from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
-from ssleval.train.convnet import Convnet
+from ssleval.train.timm_network import TimmNetwork
 from ssleval.train.networks import Network
 from ssleval.train.state import read_state, writing
 from ssleval.train.views import MEAN, STD
@@ -28,7 +28,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
     ``epoch`` is the last trained one, from zero: crops are larger in the high-resolution epochs.
     """
     backbone, side = network.backbone, config.views_at(epoch).global_size
-    if isinstance(backbone, Convnet):
+    if isinstance(backbone, TimmNetwork):
         card = backbone.card
     else:
         vit, kind = backbone.config, backbone.config.position_embedding
@@ -56,7 +56,7 @@ def teacher_card(network: Network, config: TrainConfig, data: str, epoch: int) -
 
 def as_backbone(network: Network, card: BackboneCard) -> Backbone:
     """Return the backbone of ``network`` as a `Backbone` that shares its weights."""
-    if isinstance(network.backbone, Convnet):
+    if isinstance(network.backbone, TimmNetwork):
         return TimmBackbone(card, network.backbone.model)
     return NativeBackbone(card, network.backbone)
 
@@ -64,7 +64,7 @@ def as_backbone(network: Network, card: BackboneCard) -> Backbone:
 def write_teacher(path: Path, network: Network, card: BackboneCard) -> None:
     """Write the backbone of ``network`` as a file for `ssleval run --model`."""
     backbone = network.backbone
-    if isinstance(backbone, Convnet):
+    if isinstance(backbone, TimmNetwork):
         write_weights(path, backbone.model.state_dict(), card, {})
         return
     state = {name: value for name, value in backbone.state_dict().items() if name != "mask_token"}

@@ -14,7 +14,7 @@ from ssleval.backbones.vit import Vit
 from ssleval.core.files import file_sha256
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
-from ssleval.train.convnet import synchronise
+from ssleval.train.timm_network import synchronise
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
-from ssleval.train.convnet import Convnet, build_convnet
+from ssleval.train.timm_network import TimmNetwork, build_timm_network
 from ssleval.train.head import DinoHead
 from ssleval.train.views import Views
 
@@ -18,7 +18,7 @@ from ssleval.train.views import Views
 class Network(nn.Module):
     """A backbone with a head for the class token and, optionally, a separate head for patches."""
 
-    def __init__(self, backbone: Vit | Convnet, config: TrainConfig) -> None:
+    def __init__(self, backbone: Vit | TimmNetwork, config: TrainConfig) -> None:
         super().__init__()
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
@@ -69,7 +69,7 @@ def untrained(config: TrainConfig, *, drop_path: float) -> Network:
         torch.default_generator.manual_seed(config.run.seed)
         if config.is_transformer:
             return Network(Vit(replace(config.vit(), drop_path=drop_path)), config)
-        return Network(build_convnet(config), config)
+        return Network(build_timm_network(config), config)
 
 
 @torch.no_grad()

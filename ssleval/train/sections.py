@@ -42,7 +42,7 @@ class ModelConfig:
     """The student's architecture."""
 
     arch: str = "vit_small"
-    """A size of `backbones.vit`, or ``timm:NAME`` for a convnet. The other fields apply to ViTs only."""
+    """A size of `backbones.vit`, or ``timm:NAME``, to which the fields below do not apply, but ``init``."""
     init: str = ""
     """Weights to start from: a name that `ssleval.load` takes, or a checkpoint of another training, whose
     teacher they are; empty: untrained. See `ssleval.train.start`."""

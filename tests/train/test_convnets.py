@@ -13,7 +13,7 @@ from ssleval.backbones.zoo import find_card, load
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.run.measure import evaluate
 from ssleval.train.config import TrainConfig, read_config
-from ssleval.train.convnet import build_convnet, synchronise
+from ssleval.train.timm_network import build_timm_network, synchronise
 from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
 from ssleval.train.logfile import read_log
@@ -105,7 +105,7 @@ def test_the_teacher_averages_weights_and_has_statistics_of_its_own() -> None:
 
 
 def test_the_class_token_is_what_the_loader_gives_as_pooled() -> None:
-    network = build_convnet(small())
+    network = build_timm_network(small())
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(module.training for module in network.modules())
     images = torch.rand(2, 3, 64, 64)
@@ -122,20 +122,43 @@ def test_the_class_token_is_what_the_loader_gives_as_pooled() -> None:
         (["model.drop_path=0.1"], r"--set model\.drop_path=0"),
         (["optim.layer_decay=0.9"], r"optim\.layer_decay"),
         (["views.global_size=50"], r"no multiple of 32, .*; --set views\.global_size=64"),
-        (["model.arch=timm:vit_tiny_patch16_224"], "no convolutional network"),
-        (["model.arch=timm:swin_tiny_patch4_window7_224"], "no convolutional network"),
+        (["model.arch=timm:beit_base_patch16_224"], "neither a convolutional network of timm nor a plain"),
+        (["model.arch=timm:swin_tiny_patch4_window7_224"], "neither a convolutional network"),
     ],
 )
 def test_what_a_convolutional_network_does_not_have_is_refused(settings: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        build_convnet(small(*settings))
+        build_timm_network(small(*settings))
+
+
+def test_a_vision_transformer_of_timm_is_trained_at_the_size_of_its_crops(data: str, tmp_path: Path) -> None:
+    config = small("model.arch=timm:test_vit", "optim.kind=adamw")
+    assert train(config, data, tmp_path).finished
+    name = str(tmp_path / "teacher.safetensors")
+    card = find_card(name)
+    assert (card.arch, card.image_size, card.resize, card.patch_size) == ("test_vit", 64, 73, 16)
+    trained: Any = load(name)
+    assert trained.model.pos_embed.shape[1] == 4 * 4 + 1
+    network = build_timm_network(config)
+    images = torch.rand(2, 3, 64, 64)
+    expected = load(f"random:{name}", seed=config.run.seed)(images).pooled
+    found = network.eval()((images - trained.mean) / trained.std)
+    torch.testing.assert_close(found[:, 0], expected)
+    assert not torch.allclose(trained(images).pooled, expected)
+    for settings, words in (
+        (["views.local_size=24"], r"no multiple of 16, .*; --set views\.local_size=32"),
+        (["views.high_resolution_size=96", "run.high_resolution_epochs=1"], "needs a transformer of ours"),
+        (["loss.ibot=1"], "no patches to mask"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            build_timm_network(small("model.arch=timm:test_vit", *settings))
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet"])
 def test_several_processes_share_statistics_where_torch_can(
     arch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = build_convnet(small(f"model.arch=timm:{arch}"))
+    network = build_timm_network(small(f"model.arch=timm:{arch}"))
     norms = [name for name, one in network.named_modules() if isinstance(one, _BatchNorm)]
     images = torch.rand(2, 3, 64, 64)
     before = network.eval()(images)

@@ -239,10 +239,10 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     if not published and weights.kind != "random":
         card, state = read_weights(card, weights)
     if weights.kind == "checkpoint" and kind in PLAIN:
-        own = on_own_grid(card, to_native(state))
-        if own != card:
-            card = own
-            options |= {"img_size": card.image_size, "patch_size": card.patch_size}
+        card = on_own_grid(card, to_native(state))
+        options |= {"img_size": card.image_size, "patch_size": card.patch_size}
+    elif weights.kind == "random" and kind in PLAIN:
+        options |= {"img_size": card.image_size}
     if published and not card.weights:
         raise WeightsError(f"{card.name}: timm publishes no weights for {card.arch}; pass --checkpoint FILE")
     with explained(card), torch.random.fork_rng(devices=[]):
