@@ -16,9 +16,9 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.files import write_atomically
 from ssleval.errors import WeightsError
 from ssleval.train.config import TrainConfig
-from ssleval.train.timm_network import TimmNetwork
 from ssleval.train.networks import Network
 from ssleval.train.state import read_state, writing
+from ssleval.train.timm_network import TimmNetwork
 from ssleval.train.views import MEAN, STD
 
 

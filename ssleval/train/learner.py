@@ -14,7 +14,6 @@ from ssleval.backbones.vit import Vit
 from ssleval.core.files import file_sha256
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
-from ssleval.train.timm_network import synchronise
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
@@ -23,6 +22,7 @@ from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.sharded import as_sharded, gathered, optimizer_as_sharded, shard
 from ssleval.train.start import start_from
+from ssleval.train.timm_network import synchronise
 from ssleval.train.views import Views
 from ssleval.train.watch import collapse_indicators
 

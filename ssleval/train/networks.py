@@ -10,8 +10,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
-from ssleval.train.timm_network import TimmNetwork, build_timm_network
 from ssleval.train.head import DinoHead
+from ssleval.train.timm_network import TimmNetwork, build_timm_network
 from ssleval.train.views import Views
 
 

@@ -42,7 +42,7 @@ class ModelConfig:
     """The student's architecture."""
 
     arch: str = "vit_small"
-    """A size of `backbones.vit`, or ``timm:NAME``, to which the fields below do not apply, but ``init``."""
+    """A size of `backbones.vit`, or ``timm:NAME``. The other fields are for our own ViTs."""
     init: str = ""
     """Weights to start from: a name that `ssleval.load` takes, or a checkpoint of another training, whose
     teacher they are; empty: untrained. See `ssleval.train.start`."""

@@ -13,13 +13,13 @@ from ssleval.backbones.zoo import find_card, load
 from ssleval.errors import ConfigError, WeightsError
 from ssleval.run.measure import evaluate
 from ssleval.train.config import TrainConfig, read_config
-from ssleval.train.timm_network import build_timm_network, synchronise
 from ssleval.train.export import export_checkpoint
 from ssleval.train.learner import Learner
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.optim import optimizer
 from ssleval.train.schedules import Rates
+from ssleval.train.timm_network import build_timm_network, synchronise
 from ssleval.train.views import Views
 from tests.train.tiny_training import losses, pictures
 
