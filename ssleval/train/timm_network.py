@@ -1,4 +1,4 @@
-"""Networks of timm, convolutional ones and plain vision transformers, built by the loader that evaluates them."""
+"""Networks of timm, convolutional or plain vision transformers, built by the loader that evaluates them."""
 
 from dataclasses import replace
 from typing import Any

@@ -18,7 +18,7 @@ def shard_paths(location: str, owner: str) -> list[Path]:
     Messages begin with ``owner``, the source that reads them.
 
     Raises:
-        DataError: a named shard is absent, the location is no local one, or there are more than `MOST_SHARDS`.
+        DataError: a named shard is absent, a location is not local, or there are more than `MOST_SHARDS`.
     """
     if "://" in location or location.startswith("pipe:"):
         raise DataError(f"{owner}:{location}: shards are read from local files; download them first")
