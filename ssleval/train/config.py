@@ -12,7 +12,7 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.objective_sections import SimclrConfig
+from ssleval.train.objective_sections import LejepaConfig, SimclrConfig, VicregConfig
 from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
 
 _CONVNET = "timm:"
@@ -32,9 +32,9 @@ _VIT_ONLY = {
 _DISTILLATION = "distillation"
 _SHARED = ("loss.objective=", "loss.koleo=")
 """Settings of the section of self-distillation that every objective has."""
-_OBJECTIVES = ("simclr",)
+_OBJECTIVES = ("simclr", "vicreg", "lejepa")
 """Objectives with a section of their own; other than those, there is self-distillation."""
-_OF_BATCHES = ("simclr",)
+_OF_BATCHES = ("simclr", "vicreg", "lejepa")
 """Objectives that compare the images of a batch."""
 
 
@@ -49,6 +49,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
+    vicreg: VicregConfig = field(default_factory=VicregConfig)
+    lejepa: LejepaConfig = field(default_factory=LejepaConfig)
 
     def __post_init__(self) -> None:
         """Refuse invalid settings before any image is read."""

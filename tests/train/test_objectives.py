@@ -11,15 +11,21 @@ from torch import Tensor
 
 from ssleval.errors import ConfigError
 from ssleval.train.learner import Learner
+from ssleval.train.lejepa import prediction, sigreg
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
 from ssleval.train.simclr import nt_xent
 from ssleval.train.state import read_state
+from ssleval.train.vicreg import covariance, invariance, variance
 from ssleval.train.watch import CollapseWatch
 from tests.train.tiny_training import losses, pictures, tiny, without_teacher
 from tests.train.training_processes import as_pair, start
 
-OBJECTIVES = {"simclr": {"simclr"}}
+OBJECTIVES = {
+    "simclr": {"simclr"},
+    "vicreg": {"invariance", "variance", "covariance"},
+    "lejepa": {"prediction", "sigreg"},
+}
 """Objectives, and the terms of their losses."""
 
 
@@ -48,12 +54,81 @@ def written_out_nt_xent(projections: Tensor, temperature: float) -> Tensor:
     return torch.stack(terms).mean()
 
 
+def written_out_invariance(z: Tensor) -> Tensor:
+    pairs = [(view, partner) for view in range(len(z)) for partner in range(2) if view != partner]
+    terms = [((z[view, n] - z[partner, n]) ** 2).mean() for view, partner in pairs for n in range(z.shape[1])]
+    return torch.stack(terms).mean()
+
+
+def written_out_variance(z: Tensor, least: float) -> Tensor:
+    terms: list[Tensor] = []
+    for crop in z:
+        for channel in crop.T:
+            squares = ((channel - channel.sum() / len(channel)) ** 2).sum() / (len(channel) - 1)
+            terms.append((least - (squares + 0.0001) ** 0.5).clamp(min=0))
+    return torch.stack(terms).mean()
+
+
+def written_out_covariance(z: Tensor) -> Tensor:
+    """Return the mean over crops of the published term of one crop, twice: the published loss adds up two."""
+    terms: list[Tensor] = []
+    for crop in z:
+        count, channels = crop.shape
+        for i in range(channels):
+            for j in range(channels):
+                if i != j:
+                    together = (crop[:, i] - crop[:, i].mean()) @ (crop[:, j] - crop[:, j].mean())
+                    terms.append((together / (count - 1)) ** 2 / channels)
+    return 2 * torch.stack(terms).sum() / len(z)
+
+
+def written_out_prediction(z: Tensor) -> Tensor:
+    terms = [((crop[n] - (z[0, n] + z[1, n]) / 2) ** 2).mean() for crop in z for n in range(z.shape[1])]
+    return torch.stack(terms).mean()
+
+
+DIRECTIONS = torch.randn(6, 7, generator=torch.Generator().manual_seed(9))
+DIRECTIONS /= DIRECTIONS.norm(dim=0)
+
+
+def written_out_sigreg(z: Tensor, knots: int, limit: float) -> Tensor:
+    """Return the integral over [-limit, limit] by the trapezoid rule, with complex exponentials."""
+    terms: list[Tensor] = []
+    points = torch.linspace(-limit, limit, 2 * knots - 1, dtype=torch.float64)
+    for crop in z:
+        for direction in DIRECTIONS.double().T:
+            scalars = crop @ direction
+            empirical = torch.stack([torch.exp(1j * point * scalars).mean() for point in points])
+            normal = torch.exp(-(points**2) / 2)
+            values = (empirical - normal).abs() ** 2 * normal
+            terms.append(len(scalars) * torch.trapezoid(values, points))
+    return torch.stack(terms).mean()
+
+
 @pytest.mark.parametrize("views", [2, 4])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (lambda z: nt_xent(z, 0.1), lambda z: written_out_nt_xent(z, 0.1)),
         (lambda z: nt_xent(z, 0.7), lambda z: written_out_nt_xent(z, 0.7)),
+        (invariance, written_out_invariance),
+        (lambda z: variance(z, 1.0), lambda z: written_out_variance(z, 1.0)),
+        (lambda z: variance(z, 2.0), lambda z: written_out_variance(z, 2.0)),
+        (covariance, written_out_covariance),
+        (prediction, written_out_prediction),
+        (lambda z: sigreg(z, DIRECTIONS, 17, 3.0), lambda z: written_out_sigreg(z, 17, 3.0)),
+        (lambda z: sigreg(z, DIRECTIONS, 5, 1.0), lambda z: written_out_sigreg(z, 5, 1.0)),
+    ],
+    ids=[
+        "nt_xent",
+        "nt_xent at 0.7",
+        "invariance",
+        "variance",
+        "variance of 2",
+        "covariance",
+        "prediction",
+        "sigreg",
+        "sigreg by 5 knots",
     ],
 )
 def test_values_and_gradients_are_those_of_the_definition(
@@ -111,6 +186,23 @@ def test_an_objective_trains_and_resumes_bit_for_bit(objective: str, data: str, 
         ("simclr", "simclr.batch_norm=false"),
         ("simclr", "loss.koleo=0.1"),
         ("simclr", "views.local_crops=0"),
+        ("simclr", "optim.kind=adamw"),
+        ("vicreg", "vicreg.invariance=5"),
+        ("vicreg", "vicreg.variance=5"),
+        ("vicreg", "vicreg.covariance=5"),
+        ("vicreg", "vicreg.deviation=5"),
+        ("vicreg", "vicreg.layers=2"),
+        ("vicreg", "vicreg.hidden=12"),
+        ("vicreg", "vicreg.projection=12"),
+        ("vicreg", "vicreg.batch_norm=false"),
+        ("lejepa", "lejepa.weight=0.2"),
+        ("lejepa", "lejepa.directions=8"),
+        ("lejepa", "lejepa.knots=5"),
+        ("lejepa", "lejepa.limit=2"),
+        ("lejepa", "lejepa.layers=2"),
+        ("lejepa", "lejepa.hidden=12"),
+        ("lejepa", "lejepa.projection=12"),
+        ("lejepa", "lejepa.batch_norm=false"),
     ],
 )
 def test_every_setting_changes_the_losses(objective: str, setting: str, data: str, tmp_path: Path) -> None:
