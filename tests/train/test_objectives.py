@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import exp, log
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssleval.errors import ConfigError
+from ssleval.train.config import read_config
+from ssleval.train.lars import Lars
 from ssleval.train.learner import Learner
 from ssleval.train.lejepa import prediction, sigreg
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
+from ssleval.train.schedules import Rates, rates
 from ssleval.train.simclr import nt_xent
 from ssleval.train.state import read_state
 from ssleval.train.vicreg import covariance, invariance, variance
-from ssleval.train.watch import CollapseWatch
+from ssleval.train.views import Views
+from ssleval.train.watch import CollapseWatch, collapsed_projections
 from tests.train.tiny_training import losses, pictures, tiny, without_teacher
 from tests.train.training_processes import as_pair, start
 
@@ -231,13 +236,15 @@ def test_settings_of_self_distillation_are_refused_but_for_koleo() -> None:
             without_teacher("simclr", setting)
 
 
-@pytest.mark.parametrize("shard", ["false", "true"])
+@pytest.mark.parametrize(
+    ("shard", "kind"), [("false", "adamw"), ("true", "lars")], ids=["replicas", "shards"]
+)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_compare_the_images_of_both(
-    objective: str, shard: str, data: str, tmp_path: Path
+    objective: str, shard: str, kind: str, data: str, tmp_path: Path
 ) -> None:
     # On CPUs, batch norm is over the images of one process.
-    settings = (f"{objective}.batch_norm=false", "optim.kind=adamw", "optim.lr=0.05")
+    settings = (f"{objective}.batch_norm=false", f"optim.kind={kind}", "optim.lr=0.05")
     train(without_teacher(objective, *settings), data, tmp_path / "one")
     config = without_teacher(objective, *settings, f"run.shard={shard}")
     processes = [start(as_pair, n, tmp_path / "meeting", config, data, tmp_path / "two") for n in range(2)]
@@ -248,6 +255,78 @@ def test_two_processes_compare_the_images_of_both(
     assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=2e-4)
     mine, yours = (load_file(tmp_path / name / "teacher.safetensors") for name in ("two", "one"))
     torch.testing.assert_close(mine, yours, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_some_steps_lower_the_loss_and_tell_images_apart(objective: str) -> None:
+    crop = ("views.global_size=8", "views.local_size=4", "optim.kind=adamw", "run.batch_size=16")
+    learner = Learner(without_teacher(objective, *crop), torch.device("cpu"))
+    random = torch.Generator().manual_seed(0)
+    patterns = torch.randn(16, 3, 8, 8, generator=random)
+    rates = Rates(0.01, weight_decay=0.0, momentum=0.0, teacher_temp=1.0, freeze_last_layer=False)
+    found: list[float] = []
+    for _ in range(60):
+        crops = patterns + 0.3 * torch.randn(2, 16, 3, 8, 8, generator=random)
+        terms = learner.step(Views(crops, crops[:1, ..., 2:6, 2:6]), None, rates, watched=True)
+        found.append(sum(terms[name].item() for name in OBJECTIVES[objective]))
+        assert not collapsed_projections({name: value.item() for name, value in terms.items()})
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+
+
+def test_lars_scales_steps_to_the_length_of_the_weights() -> None:
+    random = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(*shape, generator=random) for shape in ((3, 2), (3,)))
+    steps = [(torch.randn(3, 2, generator=random), torch.randn(3, generator=random)) for _ in range(3)]
+    ours = [torch.nn.Parameter(weight.clone()), torch.nn.Parameter(bias.clone())]
+    kept = torch.nn.Parameter(torch.ones(2))
+    groups: list[dict[str, Any]] = [
+        {"params": [ours[0], kept], "decays": True}, {"params": [ours[1]], "decays": False}
+    ]  # fmt: skip
+    optimizer = Lars(groups, lr=0.0, momentum=0.9)
+    moments = [torch.zeros(3, 2), torch.zeros(3)]
+    for rate, gradients in zip((0.5, 0.3, 0.2), steps, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"], group["weight_decay"] = rate, 0.1 if group["decays"] else 0.0
+        ours[0].grad, ours[1].grad = gradients
+        optimizer.step()
+        update = gradients[0] + 0.1 * weight
+        moments[0] = 0.9 * moments[0] + 0.001 * weight.norm() / update.norm() * update
+        moments[1] = 0.9 * moments[1] + gradients[1]
+        weight, bias = weight - rate * moments[0], bias - rate * moments[1]
+    torch.testing.assert_close(ours[0].detach(), weight)
+    torch.testing.assert_close(ours[1].detach(), bias)
+    assert kept.detach().equal(torch.ones(2))
+
+
+PUBLISHED = {
+    "simclr": {
+        "model.arch": "timm:resnet50", "simclr.temperature": 0.1, "simclr.projection": 128, "optim.lr": 0.3,
+        "optim.kind": "lars", "optim.weight_decay": 1e-6, "optim.warmup_epochs": 10.0, "run.epochs": 100,
+        "views.global_scale": (0.08, 1.0), "views.hue": 0.2, "views.local_crops": 0,
+    },
+    "vicreg": {
+        "model.arch": "timm:resnet50", "vicreg.invariance": 25.0, "vicreg.variance": 25.0,
+        "vicreg.covariance": 1.0, "vicreg.hidden": 8192, "vicreg.projection": 8192, "vicreg.layers": 3,
+        "optim.lr": 0.3, "optim.kind": "lars", "optim.weight_decay": 1e-6, "run.epochs": 100,
+        "views.solarize": (0.0, 0.2, 0.0), "views.blur": (1.0, 0.1, 0.5),
+    },
+    "lejepa": {
+        "lejepa.weight": 0.05, "lejepa.directions": 1024, "lejepa.knots": 17, "lejepa.limit": 3.0,
+        "optim.lr": 5e-4, "optim.weight_decay": 0.05, "optim.weight_decay_end": 0.05, "optim.min_lr": 5e-7,
+        "views.global_scale": (0.3, 1.0), "views.local_crops": 6, "views.local_size": 98,
+        "run.precision": "bf16",
+    },
+}  # fmt: skip
+"""Some values of the published configurations, written down from those files."""
+
+
+@pytest.mark.parametrize("objective", PUBLISHED)
+def test_recipes_have_the_published_values_and_keep_the_student(objective: str) -> None:
+    config = read_config(objective)
+    settings = config.settings()
+    assert {name: settings[name] for name in PUBLISHED[objective]} == PUBLISHED[objective]
+    assert config.fitted() == (config, [])
+    assert rates(config, 500, 10).momentum == 0
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
