@@ -25,7 +25,7 @@ import yaml
 from scipy import stats
 
 import ssleval
-from ssleval.core import Context, DatasetOptions
+from ssleval.core import Context
 from ssleval.core.backbone import Backbone
 from ssleval.train import read_config, train
 from ssleval.train.config import TrainConfig, from_dict
@@ -65,7 +65,15 @@ def run(plan: Plan, variant: str, seed: int, out: Path, threads: int) -> Run:
         torch.set_num_threads(threads)
         config = config_of(plan, variant, seed)
         started = time.process_time()
-        trained = train(config, plan["dataset"], folder, splits=plan["splits"], resume=True, show=False)
+        trained = train(
+            config,
+            plan["dataset"],
+            folder,
+            splits=plan["splits"],
+            limit=plan.get("images"),
+            resume=True,
+            show=False,
+        )
         if not trained.finished:
             raise SystemExit(f"{folder}: stopped after step {trained.step}; the same call goes on")
         seconds = time.process_time() - started
@@ -83,9 +91,9 @@ def _scores(plan: Plan, model: str | Backbone, columns: slice = slice(None)) -> 
         (result,) = ssleval.evaluate(
             model,
             task,
-            dataset=plan.get("evaluate_on", plan["dataset"]),
+            dataset=plan["dataset"],
             settings={task: {"preprocessing": "card"}},
-            options=DatasetOptions(),
+            limit=plan.get("scored"),
             context=Context(progress=False),
         )
         yield column, result.metrics[metric].value
