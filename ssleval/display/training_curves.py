@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TERMS = (
-    ("losses", ("loss", "dino", "ibot", "koleo")),
+    ("losses", ("loss", "dino", "ibot", "koleo", "gram")),
     ("of the teacher, nats", ("teacher_entropy", "kl")),
     ("information, nats", ("information",)),
     ("rank of the teacher's features", ("feature_rank",)),

@@ -12,7 +12,15 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
+from ssleval.train.sections import (
+    GramConfig,
+    HeadConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    ViewsConfig,
+)
 
 _CONVNET = "timm:"
 """Prefix of the names of convolutional networks."""
@@ -25,7 +33,7 @@ _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
     "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
     "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
-    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0,
+    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0,
 }  # fmt: skip
 """Settings that a convolutional network does not have, and the value that turns each off."""
 
@@ -40,6 +48,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    gram: GramConfig = field(default_factory=GramConfig)
 
     def __post_init__(self) -> None:
         """Refuse invalid settings before any image is read."""
@@ -47,6 +56,8 @@ class TrainConfig:
             check(getattr(self, section.name), section.name)
         self._check_values()
         self._check_last_phase()
+        if self.gram.weight > 0:
+            self._check_gram()
         if not self.is_transformer:
             self._check_convnet()
 
@@ -98,6 +109,29 @@ class TrainConfig:
                 f"train: views.high_resolution_size is {size}; it must exceed views.global_size, "
                 f"{self.views.global_size}"
             )
+
+    def _check_gram(self) -> None:
+        gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
+        starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
+        wrong = ""
+        if starts >= epochs or starts + gram.warmup_epochs > epochs:
+            warmup = f"gram.warmup_epochs {gram.warmup_epochs:g}"
+            wrong = f"start_epochs is {starts:g} and {warmup}; they must end within the run's {epochs}"
+        elif copied > starts:
+            wrong = f"copy_epochs is {copied:g}, after gram.start_epochs, {starts:g}"
+        elif gram.teacher and gram.copy_epochs:
+            wrong = "copy_epochs is of a teacher of this run; leave it or gram.teacher out"
+        elif not (copied or gram.teacher or self.model.init):
+            wrong = "start_epochs is 0, and its teacher untrained; begin later, or state gram.teacher"
+        elif bool(gram.renewals) != bool(gram.renew_epochs):
+            wrong = f"renewals is {gram.renewals}, gram.renew_epochs {gram.renew_epochs:g}; both or neither"
+        elif gram.tokens != "all" and (not self.loss.ibot or self.loss.distill):
+            wrong = f"tokens={gram.tokens} is of masks, which need loss.ibot and no loss.distill"
+        elif gram.crop_size % patch:
+            near = max(1, round(gram.crop_size / patch)) * patch
+            wrong = f"crop_size is {gram.crop_size}, no multiple of {patch}; --set gram.crop_size={near}"
+        if wrong:
+            raise ConfigError(f"train: gram.{wrong}")
 
     def _check_convnet(self) -> None:
         arch = self.model.arch
@@ -157,6 +191,12 @@ class TrainConfig:
         return replace(
             views, global_size=views.high_resolution_size, local_size=max(1, round(local / step)) * step
         )
+
+    def gram_size_at(self, epoch: int) -> int:
+        """Return the side of the Gram teacher's crops; they grow with the student's."""
+        student, patch = self.views_at(epoch).global_size, self.model.patch_size
+        size = (self.gram.crop_size or self.views.global_size) * student / self.views.global_size
+        return max(1, round(size / patch)) * patch
 
     def vit(self) -> VitConfig:
         """Return the student's transformer; refuse crop sizes in broken patches."""

@@ -18,7 +18,8 @@ from ssleval.train.processes import sum_over_processes, world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.state import writing
 
-_SAID = ("loss", "dino", "ibot", "koleo", "information", "gradient_norm")
+_LOSSES = ("dino", "ibot", "koleo", "gram")
+_SAID = ("loss", *_LOSSES, "information", "gradient_norm")
 
 
 class Log:
@@ -66,7 +67,7 @@ class Log:
                     f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; --resume "
                     "with a lower optim.lr, or --precision fp32"
                 )
-            loss = sum(value for name, value in terms.items() if name in {"dino", "ibot", "koleo"})
+            loss = sum(value for name, value in terms.items() if name in _LOSSES)
             newest = {**line, "loss": loss, **terms, "images_per_second": round(images_per_second, 2)}
             self._write(newest)
         self._waiting.clear()

@@ -189,7 +189,12 @@ class _Run:
                 _seed(config.run.seed, step, self.shard.rank)
                 now = rates(config, step, self.per_epoch)
                 watched = (step + 1) % config.run.log_every == 0
-                terms = self.learner.step(self._views(images, step), self._masks(step), now, watched=watched)
+                terms = self.learner.step(
+                    self._views(images, step, gram=now.gram_weight > 0),
+                    self._masks(step),
+                    now,
+                    watched=watched,
+                )
                 done = step + 1
                 epoch, ends = done // self.per_epoch, done % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
@@ -322,15 +327,17 @@ class _Run:
             skipped = start % self.per_epoch if epoch == start // self.per_epoch else 0
             yield from order[skipped:, self.rows]
 
-    def _views(self, images: Sequence[np.ndarray], step: int) -> Views:
+    def _views(self, images: Sequence[np.ndarray], step: int, *, gram: bool) -> Views:
+        epoch = step // self.per_epoch
         return make_views(
             images,
-            self.config.views_at(step // self.per_epoch),
+            self.config.views_at(epoch),
             seed=self.config.run.seed,
             step=step,
             first=self.rows.start,
             total=self.config.run.batch_size,
             device=self.learner.device,
+            undistorted=self.config.gram_size_at(epoch) if gram else 0,
         )
 
     def _masks(self, step: int) -> Tensor | None:

@@ -141,6 +141,13 @@ PUBLISHED = {
         "head.prototypes": 131072, "loss.shared_head": False, "optim.warmup_epochs": 80.0,
         "head.bottleneck": 384, "head.patch_bottleneck": 256, "model.drop_path": 0.4, "model.ffn": "swiglu",
     },
+    "dinov3_gram": {
+        "gram.weight": 2.0, "gram.start_epochs": 1000.0, "gram.warmup_epochs": 1.0, "gram.crop_size": 512,
+        "gram.renew_epochs": 10.0, "gram.renewals": 3, "gram.tokens": "all", "gram.negatives": "kept",
+        "gram.normalised": True, "loss.centering": "sinkhorn", "model.registers": 4, "optim.clip": 30.0,
+        "views.global_size": 256, "views.local_size": 112, "views.flip": 0.0, "optim.beta2": 0.99,
+        "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200,
+    },
 }  # fmt: skip
 """Some values of the published configurations, written down from those files."""
 
