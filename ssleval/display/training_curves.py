@@ -9,16 +9,18 @@ import numpy as np
 from ssleval.core.escape import visible
 from ssleval.display.figures import refuse_ending, save
 from ssleval.display.report.curves import training_curves
-from ssleval.train.logfile import collapse_limit, prototypes_of
+from ssleval.train.logfile import LOSSES, collapse_limit, prototypes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TERMS = (
-    ("losses", ("loss", "dino", "ibot", "koleo", "gram")),
+    ("losses", ("loss", *LOSSES)),
     ("of the teacher, nats", ("teacher_entropy", "kl")),
     ("information, nats", ("information",)),
     ("rank of the teacher's features", ("feature_rank",)),
+    ("rank of projections", ("projection_rank",)),
+    ("spread of projections", ("projection_spread",)),
 )
 _SCHEDULES = ("lr", "weight_decay", "momentum", "teacher_temp")
 _COLUMNS = 4
@@ -58,8 +60,8 @@ def draw_curves(folder: Path, out: Path) -> None:
 def _panels(terms: _Panel, scores: _Panel) -> Iterator[tuple[str, _Panel]]:
     for title, names in _TERMS:
         panel = {name: terms[name] for name in names if name in terms}
-        if panel.keys() == {"loss", "dino"}:
-            del panel["dino"]
+        if "loss" in panel and len(panel) == 2:
+            panel = {"loss": panel["loss"]}
         if panel:
             yield title, panel
     # top1@10 and top1@20 are one metric with two parameters: they share a panel.

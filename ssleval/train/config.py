@@ -12,6 +12,7 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
+from ssleval.train.objective_sections import SimclrConfig
 from ssleval.train.sections import (
     GramConfig,
     HeadConfig,
@@ -36,6 +37,13 @@ _VIT_ONLY = {
     "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0,
 }  # fmt: skip
 """Settings that a convolutional network does not have, and the value that turns each off."""
+_DISTILLATION = "distillation"
+_SHARED = ("loss.objective=", "loss.koleo=")
+"""Settings of the section of self-distillation that every objective has."""
+_OBJECTIVES = ("simclr",)
+"""Objectives with a section of their own; other than those, there is self-distillation."""
+_OF_BATCHES = ("simclr",)
+"""Objectives that compare the images of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,13 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
     gram: GramConfig = field(default_factory=GramConfig)
+    simclr: SimclrConfig = field(default_factory=SimclrConfig)
 
     def __post_init__(self) -> None:
         """Refuse invalid settings before any image is read."""
         for section in fields(self):
             check(getattr(self, section.name), section.name)
+        self._check_objective()
         self._check_values()
         self._check_last_phase()
         if self.gram.weight > 0:
@@ -65,6 +75,25 @@ class TrainConfig:
     def is_transformer(self) -> bool:
         """Whether the network is a `Vit`; otherwise it is a convolutional network of timm."""
         return not self.model.arch.startswith(_CONVNET)
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher gives targets."""
+        return self.loss.objective == _DISTILLATION
+
+    def _check_objective(self) -> None:
+        """Refuse settings of objectives other than the chosen one."""
+        chosen = self.loss.objective
+        owners = {name: name for name in _OBJECTIVES} | {"loss": _DISTILLATION, "head": _DISTILLATION}
+        for section, owner in owners.items():
+            ours = getattr(self, section)
+            changed = asdict(ours).items() - asdict(type(ours)()).items()
+            names = sorted(f"{section}.{name}={value}" for name, value in changed)
+            if owner != chosen and (wrong := [name for name in names if not name.startswith(_SHARED)]):
+                raise ConfigError(
+                    f"train: {wrong[0]} is a setting of {owner}, and loss.objective is {chosen}; leave it "
+                    f"out, or --set loss.objective={owner}"
+                )
 
     def _check_values(self) -> None:
         loss, optim, drop_path = self.loss, self.optim, self.model.drop_path
@@ -114,7 +143,9 @@ class TrainConfig:
         gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
         starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
         wrong = ""
-        if starts >= epochs or starts + gram.warmup_epochs > epochs:
+        if not self.distils:
+            wrong = f"weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
+        elif starts >= epochs or starts + gram.warmup_epochs > epochs:
             warmup = f"gram.warmup_epochs {gram.warmup_epochs:g}"
             wrong = f"start_epochs is {starts:g} and {warmup}; they must end within the run's {epochs}"
         elif copied > starts:
@@ -160,7 +191,12 @@ class TrainConfig:
         batch, accumulate = self.run.batch_size, self.run.accumulate
         if batch % world:
             raise ConfigError(f"train: a batch of {batch} does not divide evenly among {world} processes")
-        share = batch // world
+        share, objective = batch // world, self.loss.objective
+        if objective in _OF_BATCHES and (accumulate > 1 or batch < 2):
+            raise ConfigError(
+                f"train: {objective} compares all images of a batch; it needs run.accumulate=1 and a "
+                "run.batch_size of at least 2"
+            )
         if share % accumulate:
             raise ConfigError(
                 f"train: {share} images per process do not make {accumulate} equal micro-batches; choose a "
@@ -226,11 +262,12 @@ class TrainConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings as plain values."""
-        return asdict(self)
+        """Return all settings as plain values, without the sections of objectives that are not chosen."""
+        unused = set(_OBJECTIVES) - {self.loss.objective}
+        return {name: section for name, section in asdict(self).items() if name not in unused}
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings by ``SECTION.FIELD``."""
+        """Return the same by ``SECTION.FIELD``."""
         sections = self.to_dict().items()
         return {f"{name}.{field}": value for name, fields in sections for field, value in fields.items()}
 
@@ -262,8 +299,9 @@ def from_dict(content: Mapping[str, Mapping[str, Any]], base: TrainConfig | None
     """Return ``base`` (the defaults) with the values of ``content``; texts are read by their field's type."""
     base = base or TrainConfig()
     changed: dict[str, Any] = {}
+    known = {section.name for section in fields(TrainConfig)}
     for section, stated in content.items():
-        if section not in base.to_dict():
+        if section not in known:
             raise UnknownNameError(f"train has no section {section!r}; {_known_sections()}")
         changed[section] = updated(getattr(base, section), stated, section)
     return replace(base, **changed)

@@ -17,6 +17,10 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
     """
     state = read_state(path)
     theirs = from_dict(state["config"])
+    if not theirs.distils:
+        raise ConfigError(
+            f"{path}: it was trained with loss.objective={theirs.loss.objective} and has no heads to distil"
+        )
     if theirs.head.prototypes != config.head.prototypes:
         raise ConfigError(
             f"{path}: its teacher has {theirs.head.prototypes} prototypes, the student "

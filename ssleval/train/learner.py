@@ -1,10 +1,11 @@
 """One training step: the teacher's targets, the student's losses, and both updates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from ssleval.train.distill import frozen_teacher
 from ssleval.train.gram import GramTeacher, gram_loss
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
+from ssleval.train.objective import Objective
 from ssleval.train.optim import clip, gradient_norm, optimizer, parameter_groups
 from ssleval.train.processes import world_size
 from ssleval.train.schedules import Rates
@@ -30,6 +32,12 @@ from ssleval.train.watch import collapse_indicators
 
 N = TypeVar("N", Network, GramTeacher)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+_Charge: TypeAlias = Callable[[slice], dict[str, Tensor]]
+"""Returns the weighted losses of a micro-batch; over all micro-batches they sum to the batch's."""
+_Watch: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""Returns indicators of collapse, given the losses of a step."""
 
 
 class Learner:
@@ -53,7 +61,7 @@ class Learner:
         depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0
         self.optimizer = optimizer(parameter_groups(self.student, config.optim, depth), config.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-        self.centers = torch.zeros(2, config.head.prototypes, device=device)
+        self.centers = torch.zeros(2, config.head.prototypes if config.distils else 0, device=device)
         """Centres of the logits of class tokens and of patches."""
         if config.loss.distill:
             path = Path(config.loss.distill)
@@ -76,8 +84,11 @@ class Learner:
         """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
         if self.gram is not None and rates.renew_gram:
             self.gram.renew(self.teacher)
-        with self._autocast():
-            targets, patch_targets, features = self._targets(views, masks, rates)
+        charge, watch = (
+            self._distillation(views, masks, rates)
+            if (objective := self.student.objective) is None
+            else self._objective(objective, views, masks)
+        )
         terms: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         batch = views.globals.shape[1]
@@ -91,16 +102,47 @@ class Learner:
                 if last or not isinstance(network, DistributedDataParallel)
                 else network.no_sync()
             ):
-                rows = slice(start, start + size)
-                losses = self._losses(views, masks, targets, patch_targets, rows, rates.gram_weight)
+                losses = charge(slice(start, start + size))
                 self.scaler.scale(sum(losses.values(), torch.zeros((), device=self.device))).backward()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach()
         norm = self._update(rates, watched=watched)
         if watched and norm is not None:
             terms["gradient_norm"] = norm
-            terms |= collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
+            terms |= watch(terms)
         return terms
+
+    def _distillation(self, views: Views, masks: Tensor | None, rates: Rates) -> tuple[_Charge, _Watch]:
+        with self._autocast():
+            targets, patch_targets, features = self._targets(views, masks, rates)
+
+        def watch(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
+
+        return partial(self._losses, views, masks, targets, patch_targets, rates.gram_weight), watch
+
+    def _objective(self, objective: Objective, views: Views, masks: Tensor | None) -> tuple[_Charge, _Watch]:
+        batch, weight = views.globals.shape[1], self.config.loss.koleo
+        seen: list[Tensor] = []
+
+        def charge(rows: slice) -> dict[str, Tensor]:
+            part = views[rows]
+            own = None if masks is None else masks.unflatten(0, (-1, batch))[:, rows].flatten(0, 1)
+            with self._autocast():
+                outputs, classes = self._network(part, own)
+            seen[:] = outputs.detach(), classes.detach()
+            losses = objective.losses(outputs.float(), part, own)
+            if weight > 0:
+                losses["koleo"] = weight * _koleo(classes)
+            share = part.globals.shape[1] / batch
+            return {name: value * share for name, value in losses.items()}
+
+        def watch(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            del terms
+            # Those of the last micro-batch.
+            return objective.indicators(*seen)
+
+        return charge, watch
 
     def _update(self, rates: Rates, *, watched: bool) -> Tensor | None:
         """Update both networks; if ``watched``, return the norm of the gradients before they are clipped."""
@@ -155,8 +197,8 @@ class Learner:
         masks: Tensor | None,
         targets: Tensor,
         patch_targets: Tensor | None,
-        rows: slice,
         gram_weight: float,
+        rows: slice,
     ) -> dict[str, Tensor]:
         """Return the weighted losses of a micro-batch; over all micro-batches they sum to the batch's."""
         loss, batch = self.config.loss, views.globals.shape[1]
@@ -176,8 +218,7 @@ class Learner:
             counts = own.sum(dim=1, keepdim=True).clamp(min=1).expand_as(own)[own]
             losses["ibot"] = ibot_loss(patches, patch_targets[mine], 1 / (counts * 2 * batch)) * loss.ibot
         if loss.koleo > 0:
-            total = sum((koleo(crop) for crop in classes), classes.new_zeros(()))
-            losses["koleo"] = total * (loss.koleo * share)
+            losses["koleo"] = _koleo(classes) * (loss.koleo * share)
         if dense is not None:
             losses["gram"] = self._gram_loss(views[rows], dense, own) * (gram_weight * share)
         return losses
@@ -237,3 +278,7 @@ class Learner:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.centers.copy_(state["centers"])
+
+
+def _koleo(classes: Float[Tensor, "g b d"]) -> Float[Tensor, ""]:
+    return sum((koleo(crop) for crop in classes), classes.new_zeros(()))

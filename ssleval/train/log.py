@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ssleval.core.files import write_text_atomically
 from ssleval.errors import DivergedError
-from ssleval.train.logfile import read_log
+from ssleval.train.logfile import LOSSES, read_log
 from ssleval.train.processes import sum_over_processes, world_size
 from ssleval.train.schedules import Rates
 from ssleval.train.state import writing
 
-_LOSSES = ("dino", "ibot", "koleo", "gram")
-_SAID = ("loss", *_LOSSES, "information", "gradient_norm")
+_SAID = ("loss", *LOSSES, "information", "projection_spread", "gradient_norm")
 
 
 class Log:
@@ -67,7 +66,7 @@ class Log:
                     f"step {line['step']}: {', '.join(bad)}; the last checkpoint is from before; --resume "
                     "with a lower optim.lr, or --precision fp32"
                 )
-            loss = sum(value for name, value in terms.items() if name in _LOSSES)
+            loss = sum(value for name, value in terms.items() if name in LOSSES)
             newest = {**line, "loss": loss, **terms, "images_per_second": round(images_per_second, 2)}
             self._write(newest)
         self._waiting.clear()

@@ -1,7 +1,8 @@
 """Student and teacher: a backbone with its heads. The teacher is an EMA of the student."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,16 +13,33 @@ from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet, build_convnet
 from ssleval.train.head import DinoHead
+from ssleval.train.objective import Objective
+from ssleval.train.simclr import Simclr
 from ssleval.train.views import Views
+
+_OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {"simclr": Simclr}
+"""What makes the objectives without a teacher, by the name of their setting."""
+_Distilled: TypeAlias = tuple[
+    Float[Tensor, "v b k"],
+    Float[Tensor, "m k"] | None,
+    Float[Tensor, "2 b d"],
+    Float[Tensor, "c n d"] | None,
+]
 
 
 class Network(nn.Module):
-    """A backbone with a head for the class token and, optionally, a separate head for patches."""
+    """A backbone with a head for the class token and, optionally, a separate head for patches.
+
+    Without a teacher, the backbone has an ``objective`` in place of heads.
+    """
 
     def __init__(self, backbone: Vit | Convnet, config: TrainConfig) -> None:
         super().__init__()
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
+        self.objective = None if config.distils else _OBJECTIVES[config.loss.objective](width, config)
+        if not config.distils:
+            return
         self.head = DinoHead(width, config.head)
         separate = config.loss.ibot > 0 and not config.loss.shared_head
         patch_head = replace(config.head, bottleneck=config.head.patch_bottleneck or config.head.bottleneck)
@@ -38,19 +56,16 @@ class Network(nn.Module):
         *,
         hide: bool = False,
         dense: bool = False,
-    ) -> tuple[
-        Float[Tensor, "v b k"],
-        Float[Tensor, "m k"] | None,
-        Float[Tensor, "2 b d"],
-        Float[Tensor, "c n d"] | None,
-    ]:
+    ) -> _Distilled | tuple[Tensor, Tensor]:
         """Return logits of all crops and of the patches in ``masks``, and the class tokens of global crops.
 
         Crops of one size pass through the backbone as one batch, and all class tokens through the head.
         ``masks`` are the patches of the global crops that enter the loss, one row per crop; ``hide`` replaces
         them by the mask token. ``temperature`` divides the logits. ``dense`` also returns all patches of the
-        global crops.
+        global crops. With an objective, return what that does.
         """
+        if self.objective is not None:
+            return self.objective(self.backbone, views, masks)
         batch = views.globals.shape[1]
         # Where no patch is asked for, the backbone need only output the class token.
         tokens = self.backbone(
@@ -90,7 +105,11 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     """Update the teacher's parameters as an EMA of the student's.
 
     Batch-norm statistics are not averaged: the teacher has its own, of the global crops it sees, as in the
-    official code.
+    official code. One that sees none, because an objective needs no targets, gets the student's.
     """
     update = get_ema_multi_avg_fn(momentum)
     update(list(teacher.parameters()), list(student.parameters()), 0)
+    if not isinstance(teacher, Network) or teacher.objective is None:
+        return
+    for ours, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+        ours.copy_(theirs)

@@ -125,6 +125,9 @@ class HeadConfig:
 class LossConfig:
     """The losses, and how the teacher's logits become targets."""
 
+    objective: Literal["distillation", "simclr"] = "distillation"
+    """What is learnt. The other fields, but for ``koleo``, are of self-distillation. Other objectives have a
+    section of their own, and no teacher: the EMA of the student is only what becomes the model."""
     student_temp: Positive = 0.1
     teacher_temp: Positive = 0.04
     """Lower than the student's: sharpening. DINO's better recipe ends at 0.07."""

@@ -13,6 +13,10 @@ from ssleval.live import Evaluator
 from ssleval.train.export import as_backbone
 from ssleval.train.logfile import collapse_limit
 from ssleval.train.networks import Network
+from ssleval.train.spread import effective_rank
+
+_LEAST_SPREAD, _LEAST_RANK = 0.01, 1.5
+"""Below these, projections do not depend on the image; a run that learns has above 0.1 and 5."""
 
 
 @torch.no_grad()
@@ -34,19 +38,6 @@ def collapse_indicators(
     return indicators | {"feature_rank": effective_rank(features)}
 
 
-def effective_rank(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return the exponential of the entropy of the centred features' singular values; 1 if all are equal.
-
-    It is `metrics.spectrum.effective_rank` for a batch of few rows, whose singular values cost far less than
-    the eigenvalues of ``d`` x ``d`` moments.
-    """
-    # NaN has no decomposition. The losses are then NaN too, and `Log.flush` reports them.
-    finite = features.float().nan_to_num(0, 0, 0)
-    values = torch.linalg.svdvals(finite - finite.mean(dim=0))
-    share = values / values.sum().clamp(min=1e-12)
-    return torch.special.entr(share).sum().exp()
-
-
 class CollapseWatch:
     """Warns once if the targets of a run no longer depend on the image, or still do not after an epoch."""
 
@@ -60,7 +51,13 @@ class CollapseWatch:
 
         In the first epoch a run may lie on the plateau it begins on: only one that had left it can collapse.
         """
-        if self._said or "information" not in indicators:
+        if self._said:
+            return ""
+        if "projection_spread" in indicators and epoch:
+            text = collapsed_projections(indicators)
+            self._said = bool(text)
+            return text
+        if "information" not in indicators:
             return ""
         begun = self._begun = indicators["information"] if self._begun is None else self._begun
         if not epoch and begun < collapse_limit(self.prototypes):
@@ -68,6 +65,17 @@ class CollapseWatch:
         text = collapsed(indicators, self.prototypes, begun)
         self._said = bool(text)
         return text
+
+
+def collapsed_projections(indicators: Mapping[str, Any]) -> str:
+    """Return a warning if projections are all on one point or on one line, else an empty text."""
+    spread, rank = indicators["projection_spread"], indicators["projection_rank"]
+    if spread >= _LEAST_SPREAD and rank >= _LEAST_RANK:
+        return ""
+    return (
+        f"collapse: projections of all images are on one {'point' if spread < _LEAST_SPREAD else 'line'} "
+        f"(spread {spread:.2g} of at most 1, effective rank {rank:.3g})"
+    )
 
 
 def collapsed(indicators: Mapping[str, Any], prototypes: int, begun: float = 0.0) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssleval.errors import ConfigError
-from ssleval.train.config import read_config
+from ssleval.train.config import from_dict, read_config
 from ssleval.train.gram import GramTeacher, gram_loss
 from ssleval.train.learner import Learner
 from ssleval.train.logfile import read_log
@@ -248,6 +248,11 @@ def test_what_cannot_be_is_refused(settings: list[str], words: str) -> None:
     off = ["model.dim=0", "model.depth=0", "model.heads=0"] if "timm" in settings[0] else []
     with pytest.raises(ConfigError, match=words):
         tiny(*GRAM, *off, *settings)
+
+
+def test_an_objective_without_a_teacher_has_none_for_gram() -> None:
+    with pytest.raises(ConfigError, match=r"needs the teacher of loss\.objective=distillation"):
+        from_dict({"loss": {"objective": "simclr"}, "gram": {"weight": 1.0}})
 
 
 def test_a_gram_teacher_of_another_architecture_is_refused(data: str, tmp_path: Path) -> None:

@@ -37,3 +37,9 @@ def pictures(folder: Path, count: int = 12) -> str:
 def losses(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
     """Return step and loss of every step of a log."""
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def without_teacher(objective: str, *settings: str) -> TrainConfig:
+    """Return `SETTINGS` of an objective that has no teacher, then ``settings``."""
+    shared = [setting for setting in SETTINGS if not setting.startswith(("head.", "loss."))]
+    return read_config(objective, [*shared, "model.drop_path=0", *settings])

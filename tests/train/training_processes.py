@@ -44,6 +44,13 @@ def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out
     distributed.destroy_process_group()
 
 
+def as_pair(rank: int, meeting: Path, config: TrainConfig, data: str, out: Path) -> None:
+    """Train as one of two processes."""
+    _meet(rank, meeting)
+    train(config, data, out)
+    distributed.destroy_process_group()
+
+
 def holds(rank: int, meeting: Path, config: TrainConfig, out: Path) -> None:
     """Write down how many weights of student and teacher one of two processes holds."""
     _meet(rank, meeting)
