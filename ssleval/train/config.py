@@ -12,7 +12,7 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.objective_sections import SimclrConfig
+from ssleval.train.objective_sections import MaeConfig, SimclrConfig
 from ssleval.train.sections import (
     GramConfig,
     HeadConfig,
@@ -40,7 +40,7 @@ _VIT_ONLY = {
 _DISTILLATION = "distillation"
 _SHARED = ("loss.objective=", "loss.koleo=")
 """Settings of the section of self-distillation that every objective has."""
-_OBJECTIVES = ("simclr",)
+_OBJECTIVES = ("simclr", "mae")
 """Objectives with a section of their own; other than those, there is self-distillation."""
 _OF_BATCHES = ("simclr",)
 """Objectives that compare the images of a batch."""
@@ -58,6 +58,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     gram: GramConfig = field(default_factory=GramConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
 
     def __post_init__(self) -> None:
         """Refuse invalid settings before any image is read."""
@@ -68,6 +69,8 @@ class TrainConfig:
         self._check_last_phase()
         if self.gram.weight > 0:
             self._check_gram()
+        if self.loss.objective == "mae":
+            self._check_mae()
         if not self.is_transformer:
             self._check_convnet()
 
@@ -80,6 +83,11 @@ class TrainConfig:
     def distils(self) -> bool:
         """Whether a teacher gives targets."""
         return self.loss.objective == _DISTILLATION
+
+    @property
+    def global_crops(self) -> int:
+        """How many global crops of an image are seen."""
+        return 1 if self.loss.objective == "mae" else 2
 
     def _check_objective(self) -> None:
         """Refuse settings of objectives other than the chosen one."""
@@ -163,6 +171,21 @@ class TrainConfig:
             wrong = f"crop_size is {gram.crop_size}, no multiple of {patch}; --set gram.crop_size={near}"
         if wrong:
             raise ConfigError(f"train: gram.{wrong}")
+
+    def _check_mae(self) -> None:
+        mae, crops = self.mae, self.views.local_crops
+        patches = (self.views.global_size // self.model.patch_size) ** 2
+        wrong = ""
+        if not self.is_transformer:
+            wrong = f"{self.model.arch} has no patches to hide"
+        elif crops:
+            wrong = f"views.local_crops is {crops}, and mae sees one crop; --set views.local_crops=0"
+        elif not 0 < (seen := int(patches * (1 - mae.mask_ratio))) < patches:
+            wrong = f"mae.mask_ratio={mae.mask_ratio} leaves {seen} of {patches} patches visible"
+        elif mae.decoder_dim % (heads := mae.decoder_heads) or mae.decoder_dim % 4:
+            wrong = f"mae.decoder_dim is {mae.decoder_dim}; expected a multiple of 4 and of {heads} heads"
+        if wrong:
+            raise ConfigError(f"train: {wrong}")
 
     def _check_convnet(self) -> None:
         arch = self.model.arch
@@ -259,6 +282,7 @@ class TrainConfig:
             class_token_std=model.class_token_std,
             residual=self.run.residual,
             position_embedding=model.positions,
+            fixed_positions=self.loss.objective == "mae" and self.mae.fixed_positions,
         )
 
     def to_dict(self) -> dict[str, Any]:

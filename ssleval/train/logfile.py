@@ -5,7 +5,7 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-LOSSES = ("dino", "ibot", "koleo", "gram", "simclr")
+LOSSES = ("dino", "ibot", "koleo", "gram", "simclr", "mae")
 """The terms of the loss, weighted; it is the sum of those that a line has."""
 _COLLAPSED = 0.003
 """Part of the largest possible ``information`` below which targets do not depend on the image."""

@@ -30,7 +30,7 @@ from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order
 from ssleval.train.learner import Learner
 from ssleval.train.log import Log
-from ssleval.train.masking import draw_masks
+from ssleval.train.masking import draw_masks, random_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import rates
@@ -337,22 +337,26 @@ class _Run:
             first=self.rows.start,
             total=self.config.run.batch_size,
             device=self.learner.device,
+            global_crops=self.config.global_crops,
             undistorted=self.config.gram_size_at(epoch) if gram else 0,
         )
 
     def _masks(self, step: int) -> Tensor | None:
         """Return which patches of this process's global crops enter the loss, one row per crop."""
-        loss, batch = self.config.loss, self.config.run.batch_size
-        if loss.ibot == 0:
+        loss, batch, crops = self.config.loss, self.config.run.batch_size, self.config.global_crops
+        mae = self.config.mae if loss.objective == "mae" else None
+        if loss.ibot == 0 and mae is None:
             return None
         side = self.config.views_at(step // self.per_epoch).global_size
         grid = side // self.config.model.patch_size
-        if loss.distill:
+        random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
+        if mae is not None:
+            masks = random_masks(random, batch, grid**2, mae.mask_ratio)
+        elif loss.distill:
             masks = np.ones((2 * batch, grid**2), bool)
         else:
-            random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
             masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
-        mine = masks.reshape(2, batch, -1)[:, self.rows].reshape(-1, grid**2)
+        mine = masks.reshape(crops, batch, -1)[:, self.rows].reshape(-1, grid**2)
         return torch.from_numpy(mine).to(self.learner.device)
 
 

@@ -13,11 +13,12 @@ from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet, build_convnet
 from ssleval.train.head import DinoHead
+from ssleval.train.mae import Mae
 from ssleval.train.objective import Objective
 from ssleval.train.simclr import Simclr
 from ssleval.train.views import Views
 
-_OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {"simclr": Simclr}
+_OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {"simclr": Simclr, "mae": Mae}
 """What makes the objectives without a teacher, by the name of their setting."""
 _Distilled: TypeAlias = tuple[
     Float[Tensor, "v b k"],
@@ -38,7 +39,8 @@ class Network(nn.Module):
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
         self.objective = None if config.distils else _OBJECTIVES[config.loss.objective](width, config)
-        if not config.distils:
+        if self.objective is not None:
+            self.objective.begin(backbone)
             return
         self.head = DinoHead(width, config.head)
         separate = config.loss.ibot > 0 and not config.loss.shared_head

@@ -1,6 +1,7 @@
 """The settings of objectives without a teacher, one section each. Defaults are those of their papers.
 
-Sources: Chen et al. 2020, arXiv:2002.05709 (SimCLR), and the arguments of its published code.
+Sources: Chen et al. 2020, arXiv:2002.05709 (SimCLR); He et al. 2022, arXiv:2111.06377 (MAE); and the
+arguments of their published code.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import Positive, Width
+from ssleval.core.settings import Depth, OpenFraction, Positive, Width
 from ssleval.train.sections import OtherWidth
 
 Layers: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
@@ -27,3 +28,21 @@ class SimclrConfig:
     projection: Width = 128
     batch_norm: bool = True
     """Batch-normalise after every linear map, the last one too (``projection_head``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaeConfig:
+    """What is hidden, and the decoder that predicts it (MAE sec. 3 and facebookresearch/mae)."""
+
+    mask_ratio: OpenFraction = 0.75
+    """Fraction of patches that the encoder does not see (sec. 4.1)."""
+    decoder_dim: Width = 512
+    """Channels of the decoder (table 1b)."""
+    decoder_depth: Depth = 8
+    """Its blocks (table 1a)."""
+    decoder_heads: Depth = 16
+    """Of its attention (models_mae.py)."""
+    normalised: bool = True
+    """Whether targets are the pixels less their patch's mean, by its deviation (table 1d)."""
+    fixed_positions: bool = True
+    """Sine-cosine positions in the encoder, as the decoder always has, or learned ones."""

@@ -125,7 +125,7 @@ class HeadConfig:
 class LossConfig:
     """The losses, and how the teacher's logits become targets."""
 
-    objective: Literal["distillation", "simclr"] = "distillation"
+    objective: Literal["distillation", "simclr", "mae"] = "distillation"
     """What is learnt. The other fields, but for ``koleo``, are of self-distillation. Other objectives have a
     section of their own, and no teacher: the EMA of the student is only what becomes the model."""
     student_temp: Positive = 0.1

@@ -148,6 +148,12 @@ PUBLISHED = {
         "views.global_size": 256, "views.local_size": 112, "views.flip": 0.0, "optim.beta2": 0.99,
         "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200,
     },
+    "mae": {
+        "loss.objective": "mae", "mae.mask_ratio": 0.75, "mae.decoder_dim": 512, "mae.decoder_depth": 8,
+        "mae.decoder_heads": 16, "mae.normalised": True, "optim.lr": 1.5e-4, "optim.lr_batch": 256,
+        "optim.weight_decay": 0.05, "optim.weight_decay_end": 0.05, "optim.beta2": 0.95,
+        "optim.warmup_epochs": 40.0, "views.global_scale": (0.2, 1.0), "views.jitter": 0.0, "run.epochs": 800,
+    },
 }  # fmt: skip
 """Some values of the published configurations, written down from those files."""
 
