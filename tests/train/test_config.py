@@ -92,7 +92,10 @@ def test_every_whole_number_that_takes_memory_has_an_upper_bound() -> None:
         ("loss.centering=sinkhom", "loss.centering=sinkhom: did you mean sinkhorn?"),
         ("run.epochs=x", "run.epochs=x: expected a whole number"),
         ("model.dime=3", "model has no setting 'dime'; did you mean dim?"),
-        ("modle.dim=3", "train has no section 'modle'; known: model, views, head, loss, optim, run, gram, s"),
+        (
+            "modle.dim=3",
+            "train has no section 'modle'; known: model, views, head, loss, optim, run, gram, simclr, mae",
+        ),
     ],
 )
 def test_a_refusal_is_one_line_with_the_name_as_people_spell_it(setting: str, words: str) -> None:
