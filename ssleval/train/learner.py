@@ -69,8 +69,9 @@ class Learner:
             self.guide, self._guide_sha256 = self._placed(guide), file_sha256(path)
             self.centers.copy_(centers)
         if config.run.compile:
-            for network in {self.student, self.teacher, self.guide, self.gram} - {None}:
-                network.backbone.compile(dynamic=False)
+            for network in {self.student, self.teacher, self.guide, self.gram}:
+                if network is not None:
+                    network.backbone.compile(dynamic=False)
         replicated = world_size() > 1 and not config.run.shard
         self._network = DistributedDataParallel(self.student) if replicated else self.student
 

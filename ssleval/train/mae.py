@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ssleval.backbones.stems import PatchEmbed
 from ssleval.backbones.vit import Vit, VitConfig, resize_positions, sincos_positions
 from ssleval.train.config import TrainConfig
 from ssleval.train.masking import visible_patches
@@ -24,6 +25,8 @@ class Mae(Objective):
     Source:
         He et al. 2022, arXiv:2111.06377, and facebookresearch/mae models_mae.py.
     """
+
+    positions: Tensor
 
     def __init__(self, width: int, config: TrainConfig) -> None:
         settings, model = config.mae, config.model
@@ -50,7 +53,7 @@ class Mae(Objective):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
         stem = cast("Vit", backbone).patch_embed
-        if hasattr(stem, "proj"):
+        if isinstance(stem, PatchEmbed):
             nn.init.xavier_uniform_(stem.proj.weight.view(len(stem.proj.weight), -1))
 
     def forward(

@@ -1,6 +1,7 @@
 """MAE against a written-out reference: what the encoder sees, what the decoder predicts, and the loss."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def written_out(vit: Any, mae: Any, images: Tensor, masks: Tensor, *, normalised
             )
             if normalised:
                 goal = (goal - goal.mean()) / (((goal - goal.mean()) ** 2).sum() / 47 + 1e-6).sqrt()
-            terms.append(sum((a - b) ** 2 for a, b in zip(predicted[place], goal, strict=True)) / 48)
+            squares_of_errors = [(a - b) ** 2 for a, b in zip(predicted[place], goal, strict=True)]
+            terms.append(torch.stack(squares_of_errors).sum() / 48)
     return torch.stack(terms).mean()
 
 
@@ -190,7 +192,7 @@ def test_a_run_resumes_bit_for_bit_and_its_model_is_the_student(
 ) -> None:
     cut_config = (*SMALL, "run.save_steps=1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.train.test_resume.tiny", lambda *settings: without_teacher("mae", *settings))
+        patch.setattr("tests.train.test_resume.tiny", partial(without_teacher, "mae"))
         cut(data, tmp_path, 4, *cut_config)
     assert train(small(), data, tmp_path, resume=True).finished
     assert losses(read_log(tmp_path)) == plain
