@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
@@ -169,13 +169,15 @@ class Vit(nn.Module):
         images: Float[Tensor, "b 3 H W"],
         masks: Bool[Tensor, "b n"] | None = None,
         first: int | None = None,
+        visible: Int[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Return the tokens of the last block after the final norm, for normalised ``images``.
 
         Patches where ``masks`` is set (row-major) become the mask token. ``first`` returns only this number
-        of tokens, which saves most of the last block's work.
+        of tokens, which saves most of the last block's work. Of each image, only the patches ``visible``
+        pass through the blocks, where it is given (MAE).
         """
-        return self.norm(self.blocks[-1](self._before_last(images, masks), first))
+        return self.norm(self.blocks[-1](self._before_last(images, masks, visible), first))
 
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
@@ -206,9 +208,15 @@ class Vit(nn.Module):
         keys = last.attn.keys(last.norm1(self._before_last(images)))[:, self.config.num_prefix :]
         return keys.unflatten(1, self.patch_grid(images))
 
-    def _before_last(self, images: Tensor, masks: Tensor | None = None) -> Float[Tensor, "b t d"]:
+    def _before_last(
+        self, images: Tensor, masks: Tensor | None = None, visible: Tensor | None = None
+    ) -> Float[Tensor, "b t d"]:
         """Return the input of the last block."""
         tokens = self.embed(images, masks)
+        if visible is not None:
+            prefix, patches = tokens.tensor_split([self.config.num_prefix], dim=1)
+            places = visible.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
+            tokens = torch.cat((prefix, patches.gather(1, places)), dim=1)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         return tokens

@@ -12,8 +12,16 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.objective_sections import LejepaConfig, SimclrConfig, VicregConfig
-from ssleval.train.sections import HeadConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ViewsConfig
+from ssleval.train.objective_sections import LejepaConfig, MaeConfig, SimclrConfig, VicregConfig
+from ssleval.train.sections import (
+    GramConfig,
+    HeadConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    ViewsConfig,
+)
 
 _TIMM = "timm:"
 """Prefix of the names of networks of timm."""
@@ -26,13 +34,13 @@ _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
     "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
     "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
-    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0,
+    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0,
 }  # fmt: skip
 """Settings that a network of timm does not have, and the value that turns each off."""
 _DISTILLATION = "distillation"
 _SHARED = ("loss.objective=", "loss.koleo=")
 """Settings of the section of self-distillation that every objective has."""
-_OBJECTIVES = ("simclr", "vicreg", "lejepa")
+_OBJECTIVES = ("simclr", "vicreg", "lejepa", "mae")
 """Objectives with a section of their own; other than those, there is self-distillation."""
 _OF_BATCHES = ("simclr", "vicreg", "lejepa")
 """Objectives that compare the images of a batch."""
@@ -48,9 +56,11 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    gram: GramConfig = field(default_factory=GramConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
     vicreg: VicregConfig = field(default_factory=VicregConfig)
     lejepa: LejepaConfig = field(default_factory=LejepaConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
 
     def __post_init__(self) -> None:
         """Refuse invalid settings before any image is read."""
@@ -59,6 +69,10 @@ class TrainConfig:
         self._check_objective()
         self._check_values()
         self._check_last_phase()
+        if self.gram.weight > 0:
+            self._check_gram()
+        if self.loss.objective == "mae":
+            self._check_mae()
         if not self.is_transformer:
             self._check_timm()
 
@@ -71,6 +85,11 @@ class TrainConfig:
     def distils(self) -> bool:
         """Whether a teacher gives targets."""
         return self.loss.objective == _DISTILLATION
+
+    @property
+    def global_crops(self) -> int:
+        """How many global crops of an image are seen."""
+        return 1 if self.loss.objective == "mae" else 2
 
     def _check_objective(self) -> None:
         """Refuse settings of objectives other than the chosen one."""
@@ -129,6 +148,46 @@ class TrainConfig:
                 f"train: views.high_resolution_size is {size}; it must exceed views.global_size, "
                 f"{self.views.global_size}"
             )
+
+    def _check_gram(self) -> None:
+        gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
+        starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
+        wrong = ""
+        if not self.distils:
+            wrong = f"weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
+        elif starts >= epochs or starts + gram.warmup_epochs > epochs:
+            warmup = f"gram.warmup_epochs {gram.warmup_epochs:g}"
+            wrong = f"start_epochs is {starts:g} and {warmup}; they must end within the run's {epochs}"
+        elif copied > starts:
+            wrong = f"copy_epochs is {copied:g}, after gram.start_epochs, {starts:g}"
+        elif gram.teacher and gram.copy_epochs:
+            wrong = "copy_epochs is of a teacher of this run; leave it or gram.teacher out"
+        elif not (copied or gram.teacher or self.model.init):
+            wrong = "start_epochs is 0, and its teacher untrained; begin later, or state gram.teacher"
+        elif bool(gram.renewals) != bool(gram.renew_epochs):
+            wrong = f"renewals is {gram.renewals}, gram.renew_epochs {gram.renew_epochs:g}; both or neither"
+        elif gram.tokens != "all" and (not self.loss.ibot or self.loss.distill):
+            wrong = f"tokens={gram.tokens} is of masks, which need loss.ibot and no loss.distill"
+        elif gram.crop_size % patch:
+            near = max(1, round(gram.crop_size / patch)) * patch
+            wrong = f"crop_size is {gram.crop_size}, no multiple of {patch}; --set gram.crop_size={near}"
+        if wrong:
+            raise ConfigError(f"train: gram.{wrong}")
+
+    def _check_mae(self) -> None:
+        mae, crops = self.mae, self.views.local_crops
+        patches = (self.views.global_size // self.model.patch_size) ** 2
+        wrong = ""
+        if not self.is_transformer:
+            wrong = f"{self.model.arch} has no patches to hide"
+        elif crops:
+            wrong = f"views.local_crops is {crops}, and mae sees one crop; --set views.local_crops=0"
+        elif not 0 < (seen := int(patches * (1 - mae.mask_ratio))) < patches:
+            wrong = f"mae.mask_ratio={mae.mask_ratio} leaves {seen} of {patches} patches visible"
+        elif mae.decoder_dim % (heads := mae.decoder_heads) or mae.decoder_dim % 4:
+            wrong = f"mae.decoder_dim is {mae.decoder_dim}; expected a multiple of 4 and of {heads} heads"
+        if wrong:
+            raise ConfigError(f"train: {wrong}")
 
     def _check_timm(self) -> None:
         arch = self.model.arch
@@ -194,6 +253,12 @@ class TrainConfig:
             views, global_size=views.high_resolution_size, local_size=max(1, round(local / step)) * step
         )
 
+    def gram_size_at(self, epoch: int) -> int:
+        """Return the side of the Gram teacher's crops; they grow with the student's."""
+        student, patch = self.views_at(epoch).global_size, self.model.patch_size
+        size = (self.gram.crop_size or self.views.global_size) * student / self.views.global_size
+        return max(1, round(size / patch)) * patch
+
     def vit(self) -> VitConfig:
         """Return the student's transformer; refuse crop sizes in broken patches."""
         model, views = self.model, self.views
@@ -219,6 +284,7 @@ class TrainConfig:
             class_token_std=model.class_token_std,
             residual=self.run.residual,
             position_embedding=model.positions,
+            fixed_positions=self.loss.objective == "mae" and self.mae.fixed_positions,
         )
 
     def to_dict(self) -> dict[str, Any]:

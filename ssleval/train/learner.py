@@ -1,10 +1,11 @@
 """One training step: the teacher's targets, the student's losses, and both updates."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from ssleval.core.files import file_sha256
 from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
 from ssleval.train.distill import frozen_teacher
+from ssleval.train.gram import GramTeacher, gram_loss
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.objective import Objective
@@ -28,6 +30,7 @@ from ssleval.train.timm_network import synchronise
 from ssleval.train.views import Views
 from ssleval.train.watch import collapse_indicators
 
+N = TypeVar("N", Network, GramTeacher)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -52,6 +55,7 @@ class Learner:
             start_from(config, student)
             teacher.load_state_dict(student.state_dict())
         self.student, self.teacher = self._placed(student), self._placed(teacher)
+        self.gram = self._placed(GramTeacher(config, resumed=resumed)) if config.gram.weight > 0 else None
         self.guide, self._guide_sha256 = self.teacher, ""
         backbone = self.student.backbone
         depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0
@@ -65,12 +69,13 @@ class Learner:
             self.guide, self._guide_sha256 = self._placed(guide), file_sha256(path)
             self.centers.copy_(centers)
         if config.run.compile:
-            for network in {self.student, self.teacher, self.guide}:
-                network.backbone.compile(dynamic=False)
+            for network in {self.student, self.teacher, self.guide, self.gram}:
+                if network is not None:
+                    network.backbone.compile(dynamic=False)
         replicated = world_size() > 1 and not config.run.shard
         self._network = DistributedDataParallel(self.student) if replicated else self.student
 
-    def _placed(self, network: Network) -> Network:
+    def _placed(self, network: N) -> N:
         synchronise(network, self.device)
         if self.config.run.shard:
             shard(network, self.device)
@@ -78,6 +83,8 @@ class Learner:
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
+        if self.gram is not None and rates.renew_gram:
+            self.gram.renew(self.teacher)
         charge, watch = (
             self._distillation(views, masks, rates)
             if (objective := self.student.objective) is None
@@ -113,7 +120,7 @@ class Learner:
         def watch(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
 
-        return partial(self._losses, views, masks, targets, patch_targets), watch
+        return partial(self._losses, views, masks, targets, patch_targets, rates.gram_weight), watch
 
     def _objective(self, objective: Objective, views: Views, masks: Tensor | None) -> tuple[_Charge, _Watch]:
         batch, weight = views.globals.shape[1], self.config.loss.koleo
@@ -165,7 +172,7 @@ class Learner:
         loss = self.config.loss
         of_all = masks is not None and loss.centering == "centering" and loss.patch_center == "all"
         seen = torch.ones_like(masks) if masks is not None and of_all else masks
-        logits, patches, features = self.guide(Views(views.globals, views.locals[:0]), seen)
+        logits, patches, features, _ = self.guide(Views(views.globals, views.locals[:0]), seen)
         targets = self._probabilities(logits.flatten(0, 1), self.centers[0], rates.teacher_temp)
         if masks is not None and patches is not None:
             chosen = patches[masks.flatten()] if of_all else patches
@@ -186,15 +193,21 @@ class Learner:
         return probabilities
 
     def _losses(
-        self, views: Views, masks: Tensor | None, targets: Tensor, patch_targets: Tensor | None, rows: slice
+        self,
+        views: Views,
+        masks: Tensor | None,
+        targets: Tensor,
+        patch_targets: Tensor | None,
+        gram_weight: float,
+        rows: slice,
     ) -> dict[str, Tensor]:
         """Return the weighted losses of a micro-batch; over all micro-batches they sum to the batch's."""
         loss, batch = self.config.loss, views.globals.shape[1]
         own = None if masks is None else masks.unflatten(0, (2, batch))[:, rows].flatten(0, 1)
         with self._autocast():
             # A frozen teacher's student sees all patches.
-            logits, patches, classes = self._network(
-                views[rows], own, loss.student_temp, hide=not loss.distill
+            logits, patches, classes, dense = self._network(
+                views[rows], own, loss.student_temp, hide=not loss.distill, dense=gram_weight > 0
             )
         share = classes.shape[1] / batch
         losses: dict[str, Tensor] = {}
@@ -207,7 +220,20 @@ class Learner:
             losses["ibot"] = ibot_loss(patches, patch_targets[mine], 1 / (counts * 2 * batch)) * loss.ibot
         if loss.koleo > 0:
             losses["koleo"] = _koleo(classes) * (loss.koleo * share)
+        if dense is not None:
+            losses["gram"] = self._gram_loss(views[rows], dense, own) * (gram_weight * share)
         return losses
+
+    def _gram_loss(self, views: Views, patches: Tensor, masks: Tensor | None) -> Tensor:
+        gram = self.config.gram
+        assert self.gram is not None
+        assert views.undistorted is not None
+        with self._autocast():
+            goal = self.gram(views.undistorted.flatten(0, 1), math.isqrt(patches.shape[1]))
+        chosen = None
+        if masks is not None and gram.tokens != "all":
+            chosen = masks if gram.tokens == "masked" else ~masks
+        return gram_loss(patches, goal, chosen, gram)
 
     def _autocast(self) -> Any:
         dtype = _AUTOCAST.get(self.config.run.precision)
@@ -223,6 +249,8 @@ class Learner:
             "centers": self.centers,
             "guide_sha256": self._guide_sha256,
         }
+        if self.gram is not None:
+            state["gram"] = self.gram.state_dict()
         return gathered(state, keep=keep)
 
     def full_teacher(self, state: Mapping[str, Any]) -> Network:
@@ -243,8 +271,9 @@ class Learner:
                 f"{self.config.loss.distill}: the frozen teacher has changed since this run began; restore "
                 "the one it began with, or start in another folder"
             )
-        for name, network in (("student", self.student), ("teacher", self.teacher)):
-            network.load_state_dict(as_sharded(state[name], network))
+        for name, network in (("student", self.student), ("teacher", self.teacher), ("gram", self.gram)):
+            if network is not None:
+                network.load_state_dict(as_sharded(state[name], network))
         self.optimizer.load_state_dict(optimizer_as_sharded(state["optimizer"], self.optimizer))
         # That of a run in another precision is empty.
         if state["scaler"]:

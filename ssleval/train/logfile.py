@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 LOSSES = (
-    "dino", "ibot", "koleo", "simclr", "invariance", "variance", "covariance", "prediction", "sigreg",
+    "dino", "ibot", "koleo", "gram", "simclr", "invariance", "variance", "covariance", "prediction", "sigreg",
+    "mae",
 )  # fmt: skip
 """The terms of the loss, weighted; it is the sum of those that a line has."""
 _COLLAPSED = 0.003

@@ -30,7 +30,7 @@ from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order
 from ssleval.train.learner import Learner
 from ssleval.train.log import Log
-from ssleval.train.masking import draw_masks
+from ssleval.train.masking import draw_masks, random_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import rates
@@ -193,7 +193,12 @@ class _Run:
                 _seed(config.run.seed, step, self.shard.rank)
                 now = rates(config, step, self.per_epoch)
                 watched = (step + 1) % config.run.log_every == 0
-                terms = self.learner.step(self._views(images, step), self._masks(step), now, watched=watched)
+                terms = self.learner.step(
+                    self._views(images, step, gram=now.gram_weight > 0),
+                    self._masks(step),
+                    now,
+                    watched=watched,
+                )
                 done = step + 1
                 epoch, ends = done // self.per_epoch, done % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
@@ -326,30 +331,36 @@ class _Run:
             skipped = start % self.per_epoch if epoch == start // self.per_epoch else 0
             yield from order[skipped:, self.rows]
 
-    def _views(self, images: Sequence[np.ndarray], step: int) -> Views:
+    def _views(self, images: Sequence[np.ndarray], step: int, *, gram: bool) -> Views:
+        epoch = step // self.per_epoch
         return make_views(
             images,
-            self.config.views_at(step // self.per_epoch),
+            self.config.views_at(epoch),
             seed=self.config.run.seed,
             step=step,
             first=self.rows.start,
             total=self.config.run.batch_size,
             device=self.learner.device,
+            global_crops=self.config.global_crops,
+            undistorted=self.config.gram_size_at(epoch) if gram else 0,
         )
 
     def _masks(self, step: int) -> Tensor | None:
         """Return which patches of this process's global crops enter the loss, one row per crop."""
-        loss, batch = self.config.loss, self.config.run.batch_size
-        if loss.ibot == 0:
+        loss, batch, crops = self.config.loss, self.config.run.batch_size, self.config.global_crops
+        mae = self.config.mae if loss.objective == "mae" else None
+        if loss.ibot == 0 and mae is None:
             return None
         side = self.config.views_at(step // self.per_epoch).global_size
         grid = side // self.config.model.patch_size
-        if loss.distill:
+        random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
+        if mae is not None:
+            masks = random_masks(random, batch, grid**2, mae.mask_ratio)
+        elif loss.distill:
             masks = np.ones((2 * batch, grid**2), bool)
         else:
-            random = np.random.default_rng([self.config.run.seed, step, 1 << 20])
             masks = draw_masks(random, 2 * batch, grid, loss.mask_probability, loss.mask_ratio)
-        mine = masks.reshape(2, batch, -1)[:, self.rows].reshape(-1, grid**2)
+        mine = masks.reshape(crops, batch, -1)[:, self.rows].reshape(-1, grid**2)
         return torch.from_numpy(mine).to(self.learner.device)
 
 

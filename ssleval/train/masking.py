@@ -1,4 +1,4 @@
-"""Block-wise masks for the patches of the student's global crops, as in BEiT, iBOT and DINOv2."""
+"""Masks for patches of global crops: blocks, as in BEiT, iBOT and DINOv2, or random ones, as in MAE."""
 
 import math
 
@@ -55,3 +55,16 @@ def block_mask(random: np.random.Generator, grid: int, wanted: int) -> Bool[np.n
         else:
             break
     return mask
+
+
+def visible_patches(patches: int, ratio: float) -> int:
+    """Return how many of an image's patches the encoder sees."""
+    return int(patches * (1 - ratio))
+
+
+def random_masks(
+    random: np.random.Generator, images: int, patches: int, ratio: float
+) -> Bool[np.ndarray, "n g"]:
+    """Return which patches of every image are hidden: equally many, each set of them as likely."""
+    ranks = random.random((images, patches)).argsort(axis=1).argsort(axis=1)
+    return ranks >= visible_patches(patches, ratio)

@@ -13,6 +13,7 @@ from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
 from ssleval.train.head import DinoHead
 from ssleval.train.lejepa import Lejepa
+from ssleval.train.mae import Mae
 from ssleval.train.objective import Objective
 from ssleval.train.simclr import Simclr
 from ssleval.train.timm_network import TimmNetwork, build_timm_network
@@ -23,9 +24,15 @@ _OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {
     "simclr": Simclr,
     "vicreg": Vicreg,
     "lejepa": Lejepa,
+    "mae": Mae,
 }
 """What makes the objectives without a teacher, by the name of their setting."""
-_Distilled: TypeAlias = tuple[Float[Tensor, "v b k"], Float[Tensor, "m k"] | None, Float[Tensor, "2 b d"]]
+_Distilled: TypeAlias = tuple[
+    Float[Tensor, "v b k"],
+    Float[Tensor, "m k"] | None,
+    Float[Tensor, "2 b d"],
+    Float[Tensor, "c n d"] | None,
+]
 
 
 class Network(nn.Module):
@@ -39,7 +46,8 @@ class Network(nn.Module):
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
         self.objective = None if config.distils else _OBJECTIVES[config.loss.objective](width, config)
-        if not config.distils:
+        if self.objective is not None:
+            self.objective.begin(backbone)
             return
         self.head = DinoHead(width, config.head)
         separate = config.loss.ibot > 0 and not config.loss.shared_head
@@ -50,30 +58,38 @@ class Network(nn.Module):
             self.head.requires_grad_(False)
 
     def forward(
-        self, views: Views, masks: Bool[Tensor, "c n"] | None, temperature: float = 1.0, *, hide: bool = False
+        self,
+        views: Views,
+        masks: Bool[Tensor, "c n"] | None,
+        temperature: float = 1.0,
+        *,
+        hide: bool = False,
+        dense: bool = False,
     ) -> _Distilled | tuple[Tensor, Tensor]:
         """Return logits of all crops and of the patches in ``masks``, and the class tokens of global crops.
 
         Crops of one size pass through the backbone as one batch, and all class tokens through the head.
         ``masks`` are the patches of the global crops that enter the loss, one row per crop; ``hide`` replaces
-        them by the mask token. ``temperature`` divides the logits. With an objective, return what that does.
+        them by the mask token. ``temperature`` divides the logits. ``dense`` also returns all patches of the
+        global crops. With an objective, return what that does.
         """
         if self.objective is not None:
             return self.objective(self.backbone, views, masks)
         batch = views.globals.shape[1]
-        # Without a patch loss, the backbone need only output the class token.
+        # Where no patch is asked for, the backbone need only output the class token.
         tokens = self.backbone(
-            views.globals.flatten(0, 1), masks if hide else None, 1 if masks is None else None
+            views.globals.flatten(0, 1), masks if hide else None, None if dense or masks is not None else 1
         )
         classes = every = tokens[:, 0]
         if len(views.locals):
             every = torch.cat([classes, self.backbone(views.locals.flatten(0, 1), None, 1)[:, 0]])
         logits = self.head(every, temperature).unflatten(0, (-1, batch))
-        patches = None
-        if masks is not None:
-            masked = tokens[:, cast("Vit", self.backbone).config.num_prefix :][masks]
-            patches = (self.patch_head or self.head)(masked, temperature)
-        return logits, patches, classes.unflatten(0, (2, batch))
+        patches = every_patch = None
+        if dense or masks is not None:
+            every_patch = tokens[:, cast("Vit", self.backbone).config.num_prefix :]
+        if masks is not None and every_patch is not None:
+            patches = (self.patch_head or self.head)(every_patch[masks], temperature)
+        return logits, patches, classes.unflatten(0, (2, batch)), every_patch if dense else None
 
 
 def build_networks(config: TrainConfig) -> tuple[Network, Network]:

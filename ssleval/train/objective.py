@@ -26,6 +26,10 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.projector = projector
 
+    def begin(self, backbone: nn.Module) -> None:
+        """Initialise the untrained backbone in another way than as in DINO; here, do not."""
+        del backbone
+
     def forward(
         self, backbone: nn.Module, views: Views, masks: Bool[Tensor, "c n"] | None
     ) -> tuple[Float[Tensor, "v b d"], Float[Tensor, "g b w"]]:

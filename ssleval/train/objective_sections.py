@@ -1,7 +1,8 @@
 """The settings of objectives without a teacher, one section each. Defaults are those of their papers.
 
 Sources: Chen et al. 2020, arXiv:2002.05709 (SimCLR); Bardes et al. 2022, arXiv:2105.04906 (VICReg);
-Balestriero & LeCun 2025, arXiv:2511.08544 (LeJEPA); and the arguments of their published code.
+Balestriero & LeCun 2025, arXiv:2511.08544 (LeJEPA); He et al. 2022, arXiv:2111.06377 (MAE); and the arguments
+of their published code.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import NonNegative, OpenFraction, Positive, Width
+from ssleval.core.settings import Depth, NonNegative, OpenFraction, Positive, Width
 from ssleval.train.sections import OtherWidth
 
 Layers: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
@@ -66,3 +67,21 @@ class LejepaConfig:
     """MINIMAL.md's ``proj_dim``, of which its command makes 16."""
     batch_norm: bool = True
     """Batch-normalise hidden layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaeConfig:
+    """What is hidden, and the decoder that predicts it (MAE sec. 3 and facebookresearch/mae)."""
+
+    mask_ratio: OpenFraction = 0.75
+    """Fraction of patches that the encoder does not see (sec. 4.1)."""
+    decoder_dim: Width = 512
+    """Channels of the decoder (table 1b)."""
+    decoder_depth: Depth = 8
+    """Its blocks (table 1a)."""
+    decoder_heads: Depth = 16
+    """Of its attention (models_mae.py)."""
+    normalised: bool = True
+    """Whether targets are the pixels less their patch's mean, by its deviation (table 1d)."""
+    fixed_positions: bool = True
+    """Sine-cosine positions in the encoder, as the decoder always has, or learned ones."""

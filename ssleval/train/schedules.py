@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ssleval.train.config import TrainConfig
+from ssleval.train.sections import GramConfig
 
 
 def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0) -> float:
@@ -50,6 +51,9 @@ class Rates:
     freeze_last_layer: bool
     teacher_patch_temp: float = 0.0
     """Of the targets of patches; 0: as ``teacher_temp``."""
+    gram_weight: float = 0.0
+    renew_gram: bool = False
+    """Whether the Gram teacher becomes a copy of the EMA teacher before this step."""
 
 
 def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
@@ -57,13 +61,14 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
     optim, loss, run = config.optim, config.loss, config.run
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
+    final = base if optim.lr_schedule == "constant" else optim.min_lr
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
     # Steps or epochs: what the temperature moves by.
     of, length = (step, per_epoch) if loss.teacher_temp_by == "step" else (step // per_epoch, 1)
     temperature = partial(teacher_temperature, of, warmup=round(loss.warmup_teacher_temp_epochs * length))
     warm, patch_warm = loss.warmup_teacher_temp, loss.warmup_teacher_patch_temp
     return Rates(
-        lr=cosine(step, steps=steps, base=base, final=optim.min_lr, warmup=warmup),
+        lr=cosine(step, steps=steps, base=base, final=final, warmup=warmup),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
         teacher_temp=temperature(warmup_value=warm, value=loss.teacher_temp),
@@ -71,4 +76,25 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
         teacher_patch_temp=temperature(
             warmup_value=patch_warm or warm, value=loss.teacher_patch_temp or loss.teacher_temp
         ),
+        gram_weight=gram_weight(config.gram, step, per_epoch),
+        renew_gram=renews_gram(config.gram, step, per_epoch),
     )
+
+
+def gram_weight(config: GramConfig, step: int, per_epoch: int) -> float:
+    """Return the weight at ``step`` of Gram anchoring: 0, then half a cosine to the full weight."""
+    since, warmup = step - round(config.start_epochs * per_epoch), round(config.warmup_epochs * per_epoch)
+    if since < 0 or since >= warmup:
+        return config.weight if since >= 0 else 0.0
+    return 0.5 * config.weight * (1 - math.cos(math.pi * since / warmup))
+
+
+def renews_gram(config: GramConfig, step: int, per_epoch: int) -> bool:
+    """Return whether the EMA teacher becomes the Gram teacher before ``step``: at first, or once more."""
+    if config.weight == 0:
+        return False
+    if not config.teacher and step == round((config.copy_epochs or config.start_epochs) * per_epoch):
+        return True
+    every = max(1, round(config.renew_epochs * per_epoch))
+    since = step - round(config.start_epochs * per_epoch)
+    return since > 0 and since % every == 0 and since // every <= config.renewals

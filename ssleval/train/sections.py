@@ -125,7 +125,7 @@ class HeadConfig:
 class LossConfig:
     """The losses, and how the teacher's logits become targets."""
 
-    objective: Literal["distillation", "simclr", "vicreg", "lejepa"] = "distillation"
+    objective: Literal["distillation", "simclr", "vicreg", "lejepa", "mae"] = "distillation"
     """What is learnt. The other fields, but for ``koleo``, are of self-distillation. Other objectives have a
     section of their own, and no teacher: the EMA of the student is only what becomes the model."""
     student_temp: Positive = 0.1
@@ -163,6 +163,35 @@ class LossConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GramConfig:
+    """Gram anchoring (Simeoni et al. 2025, arXiv:2508.10104, sec. 4); see `ssleval.train.gram`."""
+
+    weight: NonNegative = 0.0
+    """Weight of the loss from ``start_epochs`` + ``warmup_epochs`` on (DINOv3: 2); 0: no such loss."""
+    start_epochs: NonNegative = 0.0
+    """Epochs before the loss begins (DINOv3: 1,000 of 1,200)."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs in which its weight then rises along half a cosine (DINOv3: 1)."""
+    teacher: str = ""
+    """Its teacher at first: what ``model.init`` takes; empty: a copy of this run's EMA teacher."""
+    copy_epochs: NonNegative = 0.0
+    """Epochs after which this copy is made; 0: when the loss begins."""
+    renew_epochs: NonNegative = 0.0
+    """Epochs after which the EMA teacher replaces it, again and again (DINOv3: 10)."""
+    renewals: UpToThousand = 0
+    """How often at most (DINOv3: 3)."""
+    crop_size: Annotated[int, Meta(ge=0, le=8_192)] = 0
+    """Side of its crops: the student's global crops without distortion; 0: as the student's (DINOv3: 512 to
+    256). Its patches are resized to the student's grid."""
+    normalised: bool = True
+    """Whether similarities are cosines, or products of the features as they are."""
+    tokens: Literal["all", "masked", "unmasked"] = "all"
+    """Which patches of the student enter."""
+    negatives: Literal["kept", "removed"] = "kept"
+    """Whether similarities below 0 stay or become 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class OptimConfig:
     """The optimiser and its schedules (DINO sec. 3.2 and `main_dino.py`)."""
 
@@ -173,6 +202,8 @@ class OptimConfig:
     lr_batch: Count = 256
     lr_rule: Literal["linear", "sqrt"] = "linear"
     """Linear scaling (DINO), or by the square root (DINOv2)."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: down to ``min_lr``, or as it is (DINOv3)."""
     min_lr: NonNegative = 1e-6
     warmup_epochs: NonNegative = 10.0
     weight_decay: NonNegative = 0.04

@@ -15,11 +15,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ssleval.backbones.vit import Vit
 from ssleval.errors import ConfigError
+from ssleval.train.gram import GramTeacher
 from ssleval.train.networks import Network
 from ssleval.train.processes import world_size
 
 
-def shard(network: Network, device: torch.device) -> None:
+def shard(network: Network | GramTeacher, device: torch.device) -> None:
     """Shard ``network`` over all processes, on ``device``: each block, then the rest."""
     if world_size() == 1:
         raise ConfigError(

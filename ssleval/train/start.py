@@ -38,6 +38,16 @@ def start_from(config: TrainConfig, student: Network) -> None:
     name, vit = config.model.init, student.backbone
     if not isinstance(vit, Vit):
         raise ConfigError(f"train: model.init starts transformers; {config.model.arch} is none")
+    heads = fill_backbone(vit, name, "model.init")
+    if config.model.init_heads:
+        _fill_heads(name, student, heads)
+
+
+def fill_backbone(vit: Vit, name: str, setting: str) -> Mapping[str, Tensor]:
+    """Fill a transformer with the weights ``name`` and return those of heads, where there are some.
+
+    Errors are those of `start_from`; they call the name by its ``setting``.
+    """
     if name.endswith(".pt"):
         state = read_state(Path(name))
         weights: Mapping[str, Tensor] = state["teacher"]
@@ -49,12 +59,11 @@ def start_from(config: TrainConfig, student: Network) -> None:
     else:
         loaded = load(name)
         if not isinstance(loaded, NativeBackbone):
-            raise ConfigError(f"train: model.init={name} is no transformer of this program's own class")
+            raise ConfigError(f"train: {setting}={name} is no transformer of this program's own class")
         theirs, given, heads = loaded.vit.config, loaded.vit.state_dict(), {}
-    _refuse_other(name, theirs, vit.config)
+    _refuse_other(f"{setting}={name}", theirs, vit.config)
     _fill_backbone(vit, given, theirs)
-    if config.model.init_heads:
-        _fill_heads(name, student, heads)
+    return heads
 
 
 def _refuse_other(name: str, theirs: VitConfig, ours: VitConfig) -> None:
@@ -65,9 +74,9 @@ def _refuse_other(name: str, theirs: VitConfig, ours: VitConfig) -> None:
     if (theirs.layerscale is None) != (ours.layerscale is None):
         stated.append(f"--set model.layerscale={theirs.layerscale or 0}")
     if stated:
-        raise ConfigError(f"train: model.init={name} is of another architecture; {' '.join(stated)}")
+        raise ConfigError(f"train: {name} is of another architecture; {' '.join(stated)}")
     if other := [field for field in _FIXED if getattr(theirs, field) != getattr(ours, field)]:
-        raise ConfigError(f"train: model.init={name} has another {other[0]}, which training does not offer")
+        raise ConfigError(f"train: {name} has another {other[0]}, which training does not offer")
 
 
 @torch.no_grad()

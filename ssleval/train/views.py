@@ -1,4 +1,4 @@
-"""Views of a batch: two global crops and some local crops of every image.
+"""Views of a batch: two global crops, or one, and some local crops of every image.
 
 They depend only on the seed, the step and the position of the image in the batch of all processes. A resumed
 run, or one on two machines, therefore sees the same crops.
@@ -24,12 +24,15 @@ STD = (0.229, 0.224, 0.225)
 class Views:
     """Normalised crops of ``b`` images."""
 
-    globals: Float[Tensor, "2 b 3 s s"]
+    globals: Float[Tensor, "g b 3 s s"]
     locals: Float[Tensor, "l b 3 t t"]
+    undistorted: Float[Tensor, "g b 3 u u"] | None = None
+    """The global crops with their colours as they are, possibly larger."""
 
     def __getitem__(self, rows: slice) -> "Views":
         """Return the views of some of the images."""
-        return Views(self.globals[:, rows], self.locals[:, rows])
+        plain = None if self.undistorted is None else self.undistorted[:, rows]
+        return Views(self.globals[:, rows], self.locals[:, rows], plain)
 
 
 def make_views(
@@ -41,23 +44,35 @@ def make_views(
     first: int,
     total: int,
     device: str | torch.device,
+    global_crops: int = 2,
+    undistorted: int = 0,
 ) -> Views:
-    """Return the views of ``images``: rows ``first`` and following of the ``total`` images of this step."""
+    """Return the views of ``images``: rows ``first`` and following of the ``total`` images of this step.
+
+    ``global_crops`` is 2, or 1 for the first alone. ``undistorted`` adds the global crops without
+    distortion, of so many pixels a side.
+    """
     rows = slice(first, first + len(images))
     groups = _grouped(images, torch.device(device))
     sizes = np.ones((total, 2), np.int64)
     sizes[rows] = [image.shape[:2] for image in images]
     drawn: list[tuple[Boxes, Colors]] = []
-    for index in range(2 + config.local_crops):
+    for index in [*range(global_crops), *range(2, 2 + config.local_crops)]:
         random = np.random.default_rng([seed, step, index])
         kind = min(index, 2)
         boxes = draw_boxes(random, sizes, config, kind)[rows]
         drawn.append((boxes, draw_colors(random, total, config, kind)[rows]))
-    return Views(_crops(groups, drawn[:2], config.global_size), _crops(groups, drawn[2:], config.local_size))
+    return Views(
+        _crops(groups, drawn[:global_crops], config.global_size),
+        _crops(groups, drawn[global_crops:], config.local_size),
+        _crops(groups, [(boxes, None) for boxes, _ in drawn[:global_crops]], undistorted)
+        if undistorted
+        else None,
+    )
 
 
 def _crops(
-    groups: Sequence[tuple[np.ndarray, Tensor]], drawn: Sequence[tuple[Boxes, Colors]], size: int
+    groups: Sequence[tuple[np.ndarray, Tensor]], drawn: Sequence[tuple[Boxes, Colors | None]], size: int
 ) -> Float[Tensor, "v b 3 s s"]:
     count = sum(len(rows) for rows, _ in groups)
     device = groups[0][1].device
@@ -66,9 +81,9 @@ def _crops(
         places = torch.from_numpy(rows).to(device)
         for view, (boxes, _) in zip(crops, drawn, strict=True):
             view[places] = resized_crops(images, boxes[rows], size)
-    if drawn:
+    if colors := [colors for _, colors in drawn if colors is not None]:
         # All views together: on an accelerator, launching a kernel takes as long as running it.
-        distort(crops.flatten(0, 1), concatenated([colors for _, colors in drawn]))
+        distort(crops.flatten(0, 1), concatenated(colors))
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
     return crops.sub_(mean).div_(std)
 

@@ -61,6 +61,13 @@ def test_sigterm_saves_the_step_it_came_in(
 SHARED = ("model.drop_path=0", "loss.ibot=1", "run.precision=fp32", "run.evaluate_every=2")
 
 
+# Its teacher is a copy after one step and again after two.
+GRAM = (
+    "gram.weight=2", "gram.start_epochs=0.34", "gram.renewals=1", "gram.renew_epochs=0.34",
+    "gram.crop_size=32", "gram.tokens=masked",
+)  # fmt: skip
+
+
 def as_two(settings: tuple[str, ...], data: str, out: Path, *, until: int = 0) -> None:
     """Train in two processes, from where ``out`` stands to the end or to a step."""
     with TemporaryDirectory() as meeting:
@@ -97,8 +104,10 @@ def test_two_processes_do_what_one_does(
         # No class token is charged, and patches have a head of their own.
         (("loss.dino=0", "loss.shared_head=false"), ()),
         (("loss.distill={teacher}",), ("run.shard=true",)),
+        (GRAM, ()),
+        (GRAM, ("run.shard=true", "run.accumulate=2")),
     ],
-    ids=["ibot alone", "distilled"],
+    ids=["ibot alone", "distilled", "gram", "gram, shared out"],
 )
 def test_two_processes_do_so_whatever_is_charged(
     data: str, tmp_path: Path, one: Path, settings: tuple[str, ...], more: tuple[str, ...]

@@ -141,6 +141,19 @@ PUBLISHED = {
         "head.prototypes": 131072, "loss.shared_head": False, "optim.warmup_epochs": 80.0,
         "head.bottleneck": 384, "head.patch_bottleneck": 256, "model.drop_path": 0.4, "model.ffn": "swiglu",
     },
+    "dinov3_gram": {
+        "gram.weight": 2.0, "gram.start_epochs": 1000.0, "gram.warmup_epochs": 1.0, "gram.crop_size": 512,
+        "gram.renew_epochs": 10.0, "gram.renewals": 3, "gram.tokens": "all", "gram.negatives": "kept",
+        "gram.normalised": True, "loss.centering": "sinkhorn", "model.registers": 4, "optim.clip": 30.0,
+        "views.global_size": 256, "views.local_size": 112, "views.flip": 0.0, "optim.beta2": 0.99,
+        "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200,
+    },
+    "mae": {
+        "loss.objective": "mae", "mae.mask_ratio": 0.75, "mae.decoder_dim": 512, "mae.decoder_depth": 8,
+        "mae.decoder_heads": 16, "mae.normalised": True, "optim.lr": 1.5e-4, "optim.lr_batch": 256,
+        "optim.weight_decay": 0.05, "optim.weight_decay_end": 0.05, "optim.beta2": 0.95,
+        "optim.warmup_epochs": 40.0, "views.global_scale": (0.2, 1.0), "views.jitter": 0.0, "run.epochs": 800,
+    },
 }  # fmt: skip
 """Some values of the published configurations, written down from those files."""
 

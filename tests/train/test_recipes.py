@@ -23,6 +23,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
+EARLY = ("gram.start_epochs=0.34", "gram.warmup_epochs=0", "gram.copy_epochs=0", "gram.renew_epochs=0.34")
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "terms"),
     [
@@ -32,6 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("dinov2_short", (), {"dino", "ibot", "koleo"}),
         ("dinov2_short", ("model.registers=2", "model.positions=size_antialias"), {"dino", "ibot", "koleo"}),
         ("scenes", ("model.stem=residual",), {"dino", "koleo"}),
+        ("dinov3_gram", EARLY, {"dino", "ibot", "koleo", "gram"}),
         ("dino", ("run.precision=bf16",), {"dino"}),
         ("dino", ("run.precision=fp16",), {"dino"}),
     ],
@@ -42,7 +46,7 @@ def test_every_recipe_trains(
     trained = train(tiny("run.epochs=1", *settings, recipe=recipe), data, tmp_path)
     lines = read_log(tmp_path)
     assert trained.finished
-    assert terms == {"dino", "ibot", "koleo"} & set(lines[0])
+    assert terms == {"dino", "ibot", "koleo", "gram"} & set(lines[-1])
     assert all(np.isfinite(line["loss"]) for line in lines)
 
 
@@ -54,7 +58,7 @@ def test_every_recipe_trains(
         "optim.beta2=0.9", "optim.weight_decay=0.3", "optim.momentum=0.5", "optim.clip=0.001",
         "optim.clip_by=module", "optim.freeze_last_layer_epochs=0", "optim.warmup_epochs=0",
         "loss.centering=none", "loss.teacher_temp_by=step", "model.drop_path_draw=batch", "model.ffn=swiglu",
-        "model.class_token_std=0.5", "optim.layer_decay=0.1",
+        "model.class_token_std=0.5", "optim.layer_decay=0.1", "optim.lr_schedule=constant",
         "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
         "model.drop_path_rule=uniform", "model.layerscale=0.1", "model.registers=1",
         "views.local_crops=1", "views.global_scale=0.1,0.2", "views.local_scale=0.9,1",
