@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from ssleval.core import BackboneCard, Dataset, DatasetCard, Split, digest
+from ssleval.core.settings import updated
 from ssleval.datasets.catalog import list_datasets
 from ssleval.errors import ContractError
 from ssleval.results import Result
@@ -36,7 +37,8 @@ def _is_of(line: Measurement, result: Result) -> bool:
         return False
     # What a task leaves to the data is filled in as it was when it ran; no image is opened.
     recorded = Dataset(card, _unopened, lambda: recorded)
-    model = BackboneCard(**{name: result.backbone[name] for name in _MODEL if name in result.backbone})
+    stated = {name: result.backbone[name] for name in _MODEL if name in result.backbone}
+    model = updated(BackboneCard(result.model, "", "", 1, 1), stated, f"{result.model}: card")
     task, usual = (
         build_task(line.task, settings).resolved(recorded).for_model(recorded, model)
         for settings in (line.settings, {})
