@@ -33,7 +33,7 @@ from ssleval.features import FitImages, Live, fitted_on
 from ssleval.heads.attentive.fit import AttentiveFit, Predict, Reader
 from ssleval.heads.attentive.recipes import RECIPES
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracy, chosen_by_rules
+from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
 
 @tasks.register("attentive")
@@ -76,8 +76,8 @@ class Attentive(TokensPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The accuracy by both rules of choosing the candidate."""
-        return tuple(accuracy(self.metric, f"correct@{rule}", f"@{rule}") for rule in ("heldout", "paper"))
+        """The accuracy by both rules of choosing the candidate, then the one over classes, or over items."""
+        return both_by_rules(self.metric)
 
     def resolved(self, dataset: Dataset) -> "Attentive":
         """Return the task with what it left to protocol and dataset filled in."""
