@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ssleval.core import Dataset, Metric, Precision, Samples, Split
+from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples, Split
 from ssleval.core.image_level import accuracy_kind, same_rows
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -32,6 +32,7 @@ from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, fitted_on
 from ssleval.heads.attentive.fit import AttentiveFit, Predict, Reader
 from ssleval.heads.attentive.recipes import RECIPES
+from ssleval.heads.attentive.widths import refuse_width
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
@@ -89,6 +90,11 @@ class Attentive(TokensPerImage, Task):
         rates, decays = self.learning_rates or recipe.rates, self.weight_decays or recipe.decays
         full = replace(self, batch_size=batch, iterations=steps, stages=stages, metric=metric)
         return replace(full, learning_rates=rates, weight_decays=decays)
+
+    def for_model(self, dataset: Dataset, card: BackboneCard) -> "Attentive":
+        """Return the task with the origin of the tokens; refuse channels that heads cannot divide."""
+        refuse_width(self.protocol, card.embed_dim, self.queries)
+        return super().for_model(dataset, card)
 
     def recorded(self) -> dict[str, Any]:
         """Return the protocol, in which stored tokens go without saying."""
