@@ -14,8 +14,6 @@ import numpy as np
 from ssleval.core import Metric, Samples
 from ssleval.metrics.ranks import (
     board_ranks,
-    borda,
-    bradley_terry,
     draws_of_scores,
     mean_rank,
     moves_of,
@@ -28,7 +26,8 @@ from ssleval.metrics.stats import mean_of
 LEAST, MOST = 0.93, 0.99
 METRIC = Metric("top1", mean_of("right"))
 ITEMS, DRAWS = 300, 500
-AGGREGATES = {"mean rank": (mean_rank, -1), "Borda": (borda, 1), "Bradley-Terry": (bradley_terry, 1)}
+AGGREGATES = "mean rank, Borda and Bradley-Terry"
+"""Of models that have all boards, one order and one set."""
 
 
 def board(rng: np.random.Generator, models: int, name: str) -> list[Samples]:
@@ -64,12 +63,11 @@ def over_boards(trials: int, models: int, boards: int) -> dict[str, float]:
             board_ranks(np.stack(scores)),
             other_images(scores, draws_of_scores(moves, DRAWS, trial)),
         )
-        for name, (aggregate, sign) in AGGREGATES.items():
-            values = sign * aggregate(ranks, np.ones(boards))
-            images = sign * aggregate(drawn, np.ones(drawn.shape[:2]))
-            others = sign * other_boards(aggregate, ranks, DRAWS, trial)
-            for by, draws in (("images", images), ("boards", others)):
-                held.setdefault(f"{name}, other {by}", []).append(holding(rank_sets(values, draws)))
+        values = -mean_rank(ranks, np.ones(boards))
+        images = -mean_rank(drawn, np.ones(drawn.shape[:2]))
+        others = -other_boards(mean_rank, ranks, DRAWS, trial)
+        for by, draws in (("images", images), ("boards", others)):
+            held.setdefault(f"{AGGREGATES}, other {by}", []).append(holding(rank_sets(values, draws)))
     return {name: float(np.mean(shares)) for name, shares in held.items()}
 
 

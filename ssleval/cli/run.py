@@ -133,8 +133,10 @@ def run_(
                 else:
                     print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
                     track(outcome)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         # Caught here because typer makes an unexplained exit of it further up.
+        for lost in getattr(stop, "__notes__", ()) if leads else ():
+            say(f"ssleval: {lost}")
         if leads:
             say("ssleval: interrupted; finished work is kept, the same command goes on from there")
         raise SystemExit(130) from None

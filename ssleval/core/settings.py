@@ -156,6 +156,9 @@ def _reason(message: str, value: Any, hint: Any) -> str:
     """Return msgspec's reason in the words of the message it ends up in."""
     if get_origin(_bare(hint)) is Literal:
         return suggestion(str(value), map(str, get_args(_bare(hint))))
+    words = [word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
+    if words and message.startswith("Invalid enum"):
+        return f"expected a number or {' or '.join(map(str, words))}"
     text = _WHERE.sub("", message).replace("`", "")
     for theirs, plain in _WORDS.items():
         text = text.replace(f"Expected {theirs}", f"expected {plain}")

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -12,6 +12,7 @@ from ssleval.core.backbone import Backbone
 from ssleval.core.registry import Registry
 from ssleval.core.settings import check
 from ssleval.core.vocabulary import (
+    BackboneCard,
     Context,
     Dataset,
     DatasetCard,
@@ -54,6 +55,8 @@ class Needs:
     """A model that shows its last block's attention of the class token."""
     keys: bool = False
     """A model that shows the keys of its last attention."""
+    without_keys: str = ""
+    """What to do with a model that shows none."""
     readouts: tuple[Readout, ...] = ()
     """What is read of the model when the task runs it itself."""
 
@@ -87,8 +90,8 @@ class Inputs:
         """Yield the features of every request, in order, each loaded only when it is reached."""
         return map(self.source.load, self.requests)
 
-    def labels(self, table: FeatureTable) -> Shaped[np.ndarray, "n ..."]:
-        """Return the labels ``[n]`` or multi-labels ``[n c]`` of a table, which the card promises."""
+    def labels(self, table: FeatureTable | Split) -> Shaped[np.ndarray, "n ..."]:
+        """Return the labels ``[n]`` or multi-labels ``[n c]``, which the card promises."""
         if table.targets is None:
             raise ContractError(f"{self.card.name} opened without the labels its card promises")
         return table.targets
@@ -134,6 +137,21 @@ class Task(ABC):
         That one is recorded; where it is another, the user is told.
         """
         return self
+
+    def for_model(self, dataset: Dataset, card: BackboneCard) -> "Task":  # noqa: ARG002
+        """Return the task as it runs on a ``dataset`` and a model of such a ``card``; that one is recorded.
+
+        Most tasks run as they are. Others choose by the size of the features.
+        """
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the protocol as results record it: all fields.
+
+        A task that gets a field leaves it out where its value is what results had that do not record it.
+        """
+        fields: dict[str, Any] = asdict(self)  # pyright: ignore[reportArgumentType]
+        return fields
 
     @abstractmethod
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:

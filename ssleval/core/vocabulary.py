@@ -111,6 +111,8 @@ class RandomView:
     """Probability of a mirror image."""
     pixels: Pixels = "exact"
     """As `Context.pixels` says."""
+    drawn: Literal["torchvision", "tensorflow"] = "torchvision"
+    """Crops that leave the image are drawn again, ten times, or cut to it, as in MAE's linear probe."""
 
     @property
     def fixed_size(self) -> int:
@@ -119,7 +121,7 @@ class RandomView:
 
     def recorded(self) -> dict[str, Any]:
         """Return the fields for keys."""
-        return _without_defaults(asdict(self), pixels="exact")
+        return _without_defaults(asdict(self), pixels="exact", drawn="torchvision")
 
 
 def _without_defaults(fields: dict[str, Any], **defaults: str) -> dict[str, Any]:

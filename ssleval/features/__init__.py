@@ -5,6 +5,7 @@ images as they come. Tasks, checks, pictures and the trainer use nothing of this
 """
 
 from ssleval.features.extract import Extracted
+from ssleval.features.fitting import FitImages, fitted_on
 from ssleval.features.group import PeerError
 from ssleval.features.identity import fingerprints_of
 from ssleval.features.kept import KeptImages
@@ -15,6 +16,7 @@ from ssleval.features.shard import Shard, alone, current_shard, local_device, wa
 from ssleval.features.source import FeatureSource, prepare_together
 
 __all__ = [
-    "Extracted", "FeatureSource", "KeptImages", "Live", "MemorySource", "Pass", "PeerError", "Shard", "alone",
-    "current_shard", "fingerprints_of", "local_device", "pixels_of", "prepare_together", "watching_peers",
+    "Extracted", "FeatureSource", "FitImages", "KeptImages", "Live", "MemorySource", "Pass", "PeerError",
+    "Shard", "alone", "current_shard", "fingerprints_of", "fitted_on", "local_device", "pixels_of",
+    "prepare_together", "watching_peers",
 ]  # fmt: skip

@@ -57,22 +57,28 @@ class Decoder(Dataset[Decoded]):
                 corrupt[row] = f"{self.split.ids[row]}: could not be decoded before"
                 continue
             try:
-                images.append(self._seen(row))
+                images.append(seen(self.split, row, self.geometry))
             # Sent on as text: an exception that crosses a process comes back with a page of traceback.
             except DataError as error:
                 corrupt[row] = str(error)
         return Decoded(index, torch.from_numpy(np.stack(images)) if images else None, corrupt)
 
-    def _seen(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        if self.geometry.pixels == "fast":
-            return fast_view(self.geometry, self.split, row)
-        image = self.split.image(row)
-        if isinstance(self.geometry, RandomView):
-            return random_view(self.geometry, image, self.split.ids[row])
-        try:
-            return apply(self.geometry, image)
-        except DataError as error:
-            raise DataError(f"{self.split.ids[row]}: {error}") from error
+
+def seen(split: Split, row: int, geometry: Geometry | RandomView) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode image ``row`` of a split and return it as a model is shown it.
+
+    Raises:
+        DataError: the image cannot be decoded, or the resized image is too large.
+    """
+    if geometry.pixels == "fast":
+        return fast_view(geometry, split, row)
+    image = split.image(row)
+    if isinstance(geometry, RandomView):
+        return random_view(geometry, image, split.ids[row])
+    try:
+        return apply(geometry, image)
+    except DataError as error:
+        raise DataError(f"{split.ids[row]}: {error}") from error
 
 
 def decoded_batches(decoder: Dataset[T], batches: Sequence[int], context: Context) -> Iterable[T]:

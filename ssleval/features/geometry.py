@@ -1,5 +1,6 @@
-"""Random resized crops of images, as in torchvision; `ssleval.core.geometry` has the pinned ones."""
+"""Random resized crops of images; `ssleval.core.geometry` has the pinned ones."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +24,38 @@ class Box(NamedTuple):
 
 def drawn_box(view: RandomView, width: int, height: int, item: str) -> Box:
     """Return what ``view`` draws for an image of this size with the id ``item``."""
+    draw = _drawn_once if view.drawn == "tensorflow" else _drawn_again
+    # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(digest([item, view.index, view.seed])[:15], 16))
+        box = draw(view, width, height)
+        return Box(*box, float(torch.rand(())) < view.flip)
+
+
+def _drawn_again(view: RandomView, width: int, height: int) -> tuple[int, int, int, int]:
     # Takes seconds and 170 MB to import, which whole images do without.
     from torchvision.transforms import RandomResizedCrop
 
     image = torch.empty(3, height, width, device="meta")
-    # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(digest([item, view.index, view.seed])[:15], 16))
-        box = RandomResizedCrop.get_params(image, list(view.scale), list(view.ratio))
-        return Box(*box, float(torch.rand(())) < view.flip)
+    return RandomResizedCrop.get_params(image, list(view.scale), list(view.ratio))
+
+
+def _drawn_once(view: RandomView, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return a crop of random area and shape, cut to the image.
+
+    Source:
+        util/crop.py of facebookresearch/mae, after the crops of BYOL and TensorFlow's.
+    """
+    area = width * height * _uniform(*view.scale)
+    ratio = math.exp(_uniform(*map(math.log, view.ratio)))
+    rows = min(height, max(1, round(math.sqrt(area / ratio))))
+    columns = min(width, max(1, round(math.sqrt(area * ratio))))
+    top, left = (int(torch.randint(0, free + 1, ())) for free in (height - rows, width - columns))
+    return top, left, rows, columns
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand(()))
 
 
 def random_view(view: RandomView, image: Image.Image, item: str) -> UInt8[np.ndarray, "s s 3"]:

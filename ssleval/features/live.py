@@ -131,11 +131,15 @@ class Live:
 
     def batches(self, split: Split, geometry: Geometry) -> list[range]:
         """Return the rows of a split that go through the model together, batch by batch in order."""
+        size = self.batch_size(geometry)
+        return [range(start, min(start + size, len(split))) for start in range(0, len(split), size)]
+
+    def batch_size(self, geometry: Geometry) -> int:
+        """Return how many images of a geometry go through the model together."""
         # A number for all processes: GPUs differ, and other batches would give other last digits.
-        size = current_shard().from_leader(
+        return current_shard().from_leader(
             "batch size", lambda: choose_batch_size(self.backbone, (), geometry, self.context)
         )
-        return [range(start, min(start + size, len(split))) for start in range(0, len(split), size)]
 
     def shared_batches(
         self, name: str, batches: Dataset[T], count: int, function: Callable[[T], R], images: int

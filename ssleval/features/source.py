@@ -75,7 +75,10 @@ class FeatureSource:
         if needs.attention:
             self.backbone.attention(self._black)
         if needs.keys:
-            self.backbone.keys(self._black)
+            try:
+                self.backbone.keys(self._black)
+            except NotApplicableError as error:
+                raise NotApplicableError("; ".join(filter(None, (str(error), needs.without_keys)))) from error
         for readout in needs.readouts:
             canonical(readout, self.backbone)
             if readout.kind == "cls" and not self._has_cls:

@@ -1,5 +1,7 @@
 """Outcomes of classification, item by item, and accuracy over items or over classes."""
 
+from itertools import chain
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.sparse import coo_array, csr_array
@@ -48,6 +50,12 @@ def both_accuracies(kind: str, correct: str, suffix: str = "") -> tuple[Metric, 
     """Return accuracy over items and over classes (balanced accuracy); the one of ``kind`` leads."""
     other = "top1" if kind == "mean_per_class" else "mean_per_class"
     return accuracy(kind, correct, suffix), accuracy(other, correct, suffix)
+
+
+def both_by_rules(kind: str) -> tuple[Metric, ...]:
+    """Return the accuracy of ``kind`` by both rules of `chosen_by_rules`, then the other one."""
+    rules = [both_accuracies(kind, f"correct@{rule}", f"@{rule}") for rule in ("heldout", "paper")]
+    return tuple(chain.from_iterable(zip(*rules, strict=True)))
 
 
 def accuracies(

@@ -170,10 +170,12 @@ def bradley_terry(ranks: Float[np.ndarray, "*r b m"], weights: Float[np.ndarray,
     """Return the log strength of every model; its mean over models is zero.
 
     A board is a game of every pair. Half a game, drawn, is added for each pair, without which a model that
-    wins everywhere would be infinitely strong.
+    wins everywhere would be infinitely strong. Where all models have all boards, every pair has met equally
+    often: the order is then that of the Borda count, and of the mean rank.
 
     Source:
-        Hunter 2004, MM algorithms for generalized Bradley-Terry models, eq. 3.
+        Hunter 2004, MM algorithms for generalized Bradley-Terry models, eq. 3; Zermelo 1929, Die Berechnung
+        der Turnier-Ergebnisse als ein Maximumproblem der Wahrscheinlichkeitsrechnung (the order).
     """
     *draws, boards, models = ranks.shape
     ranks = np.reshape(ranks, (-1, boards, models))
@@ -220,13 +222,12 @@ def other_boards(
 ) -> Float[np.ndarray, "r m"]:
     """Return draws of an aggregate, as if other boards of this kind had been asked: b drawn of b, again.
 
-    They are widened as Student's t is, since few boards tell little of how boards differ; with twice the
-    degrees of freedom for Bradley-Terry strengths, whose logarithms spread more already.
+    They are widened as Student's t is, since few boards tell little of how boards differ.
     """
     count, rng = len(ranks), np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64)
     found = aggregate(np.broadcast_to(ranks, (draws, *ranks.shape)), weights)
     centre = np.nanmean(found, axis=0)
-    freedom = (count - 1) * (2 if aggregate is bradley_terry else 1)
+    freedom = count - 1
     wider = np.sqrt(count / (count - 1) * freedom / rng.chisquare(freedom, (draws, 1)))
     return centre + (found - centre) * wider

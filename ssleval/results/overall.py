@@ -224,14 +224,16 @@ def _places(
 ) -> dict[str, tuple[Place, ...]]:
     ranks, count = board_ranks(scores), len(scores)
     places: dict[str, tuple[Place, ...]] = {}
+    by_images = by_boards = None
+    # Of models that all have all boards the three orders are one (`bradley_terry`), and so are their sets.
+    if drawn is not None:
+        means = -mean_rank(ranks, np.ones(count))
+        by_images = rank_sets(means, -mean_rank(drawn, np.ones(drawn.shape[:2])))
+        if count >= FEWEST_BOARDS:
+            by_boards = rank_sets(means, -other_boards(mean_rank, ranks))
     for name in aggregates:
         aggregate, sign = _AGGREGATES[name]
         values = aggregate(ranks, np.ones(count))
-        by_images = by_boards = None
-        if drawn is not None:
-            by_images = rank_sets(sign * values, sign * aggregate(drawn, np.ones(drawn.shape[:2])))
-        if count >= FEWEST_BOARDS and drawn is not None:
-            by_boards = rank_sets(sign * values, sign * other_boards(aggregate, ranks))
         order = board_ranks(sign * values)
         places[name] = tuple(
             Place(float(value), float(rank), _pair(by_images, model), _pair(by_boards, model))

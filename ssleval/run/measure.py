@@ -329,7 +329,7 @@ def plan_all(
             with current_shard().agreed(f"plan of {job.name} on {job.dataset_name}"):
                 plan = _plan(source, job)
             plans.append(plan)
-            if changed := _changed(job.task, plan.job.task):
+            if changed := _changed(job.task, job.task.suited(source.gives)):
                 model = source.backbone.card.name
                 note(f"{job.name} on {job.dataset_name}: {changed}, which is what {model} has")
         except NotApplicableError as error:
@@ -354,7 +354,8 @@ def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | Non
 def _plan(source: FeatureSource, job: Job) -> Plan:
     with _faults_of(job):
         source.check_needs(job.name, job.task.needs)
-        job = replace(job, task=job.task.suited(source.gives))
+        task = job.task.suited(source.gives).for_model(job.dataset, source.backbone.card)
+        job = replace(job, task=task)
         requests = job.task.requests(job.dataset)
     source.check(requests)
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
@@ -458,8 +459,7 @@ def _scores(job: Job, metrics: Sequence[Metric], samples: Samples) -> dict[str, 
 
 
 def _protocol(job: Job) -> dict[str, Any]:
-    fields: dict[str, Any] = asdict(job.task)  # pyright: ignore[reportArgumentType]
-    return {**fields, "version": job.task.version}
+    return {**job.task.recorded(), "version": job.task.version}
 
 
 def _data(plan: Plan) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Which boards are those of a suite."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields
 
-from ssleval.core import Dataset, DatasetCard, Split, digest
+from ssleval.core import BackboneCard, Dataset, DatasetCard, Split, digest
+from ssleval.core.settings import updated
 from ssleval.datasets.catalog import list_datasets
 from ssleval.errors import ContractError
 from ssleval.results import Result
 from ssleval.results.ranking import Board
 from ssleval.run.settings import build_task
 from ssleval.run.suites import Measurement, read_lines
+
+_MODEL = [one.name for one in fields(BackboneCard)]
 
 
 def boards_of(name: str, boards: Sequence[Board]) -> tuple[dict[str, list[Board]], bool]:
@@ -37,11 +39,16 @@ def _is_of(line: Measurement, result: Result) -> bool:
         return False
     # What a task leaves to the data is filled in as it was when it ran; no image is opened.
     recorded = Dataset(card, _unopened, lambda: recorded)
-    task = build_task(line.task, line.settings).resolved(recorded)
-    asked: dict[str, Any] = {**asdict(task), "version": task.version}  # pyright: ignore[reportArgumentType]
+    stated = {name: result.backbone[name] for name in _MODEL if name in result.backbone}
+    model = updated(BackboneCard(result.model, "", "", 1, 1), stated, f"{result.model}: card")
+    task, usual = (
+        build_task(line.task, settings).resolved(recorded).for_model(recorded, model)
+        for settings in (line.settings, {})
+    )
+    asked = {**task.recorded(), "version": task.version}
     # What older results do not record was as it is by default.
-    usual = asdict(build_task(line.task).resolved(recorded))  # pyright: ignore[reportArgumentType]
-    return digest(asked) == digest({**usual, **result.protocol})
+    older = {name: value for name, value in usual.recorded().items() if name in asked}
+    return digest(asked) == digest({**older, **result.protocol})
 
 
 def _unopened(split: str) -> Split:

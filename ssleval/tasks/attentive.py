@@ -4,7 +4,9 @@ Heads attend to the patch tokens of the last block, after the model's final norm
 ``protocol=ep``: efficient probing, 32 queries, LARS, 90 epochs. ``protocol=capi``: one query, AdamW, 30 pairs
 of rate and weight decay. ``protocol=vjepa``: three blocks and a cross-attention, 21 pairs. Batches, schedules
 and grids are the published code's (``heads/attentive``); a set that does not fill the batch has smaller ones,
-500 or 1,000 iterations, and ep three rates. Tokens are stored, of images or of ``views`` random crops.
+500 or 1,000 iterations, and ep three rates. ``features=stored`` reads tokens from the store, of images or of
+``views`` random crops; ``onthefly`` runs the model on every batch, by default on a new crop of every image in
+every pass, as published; ``auto`` is ``stored`` up to 64 GB of tokens.
 
 Candidates are all heads at the end of every stage of the training (ep: epoch; capi: one stage). For
 ``top1@heldout``, which leads, heads are fitted without a stratified 10 % of the training split, the candidate
@@ -14,31 +16,34 @@ of the first. ``top1@paper`` is the best candidate on the scored split itself, a
 Source: arXiv:2506.10178 (ep), arXiv:2502.08769 (capi), arXiv:2506.09985 (vjepa), and the code of each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Readout, Samples
-from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
+import numpy as np
+from jaxtyping import Bool, Int
+
+from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples, Split
+from ssleval.core.image_level import accuracy_kind, same_rows
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.token_level import TokensPerImage
 from ssleval.errors import ConfigError
-from ssleval.heads.attentive.fit import AttentiveFit
+from ssleval.features import FitImages, Live, fitted_on
+from ssleval.heads.attentive.fit import AttentiveFit, Predict, Reader
 from ssleval.heads.attentive.recipes import RECIPES
+from ssleval.heads.attentive.widths import refuse_width
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracy, chosen_by_rules
+from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
 
 @tasks.register("attentive")
 @dataclass(frozen=True)
-class Attentive(ImageGeometry, Task):
+class Attentive(TokensPerImage, Task):
     """Attentive probes on frozen patch tokens."""
 
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
     protocol: Literal["ep", "capi", "vjepa"] = "ep"
-    class_token: bool = False
-    """Whether heads also attend to the class token."""
-    norm: bool = True
-    """Whether tokens have passed the model's final norm."""
     queries: Count = 32
     """Of efficient probing; a divisor of the channels."""
     learning_rates: Annotated[tuple[Positive, ...], Different] = ()
@@ -53,9 +58,6 @@ class Attentive(ImageGeometry, Task):
     """Equal parts of the training; heads are candidates at the end of each. 0: the protocol's."""
     held_out: OpenFraction = 0.1
     """Fraction of every training class that candidates are chosen on."""
-    views: Natural = 0
-    """Augmented views of every image that heads are fitted on; 0: the images."""
-    views_seed: int = 0
     metric: Literal["card", "top1", "mean_per_class"] = "card"
 
     def __post_init__(self) -> None:
@@ -64,6 +66,7 @@ class Attentive(ImageGeometry, Task):
         name, default = ("weight_decays", ()) if self.protocol == "ep" else ("queries", 32)
         if getattr(self, name) != default:
             raise ConfigError(f"attentive: {name} has no effect with protocol={self.protocol}")
+        self.refuse_stored_draws("attentive")
         if self.iterations and self.stages > self.iterations:
             raise ConfigError(f"attentive: {self.stages} stages of {self.iterations} iterations")
 
@@ -74,8 +77,8 @@ class Attentive(ImageGeometry, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The accuracy by both rules of choosing the candidate."""
-        return tuple(accuracy(self.metric, f"correct@{rule}", f"@{rule}") for rule in ("heldout", "paper"))
+        """The accuracy by both rules of choosing the candidate, then the one over classes, or over items."""
+        return both_by_rules(self.metric)
 
     def resolved(self, dataset: Dataset) -> "Attentive":
         """Return the task with what it left to protocol and dataset filled in."""
@@ -88,26 +91,61 @@ class Attentive(ImageGeometry, Task):
         full = replace(self, batch_size=batch, iterations=steps, stages=stages, metric=metric)
         return replace(full, learning_rates=rates, weight_decays=decays)
 
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the tokens of the training and of the scored split, then of the views of the former."""
-        kinds = ("cls", "patches") if self.class_token else ("patches",)
-        readouts = tuple(Readout(kind, norm=self.norm) for kind in kinds)
-        train, test = train_and_test(dataset, self.geometry, readouts)
-        return train, test, *random_views(train, self.views, self.crop, self.views_seed)
+    def for_model(self, dataset: Dataset, card: BackboneCard) -> "Attentive":
+        """Return the task with the origin of the tokens; refuse channels that heads cannot divide."""
+        refuse_width(self.protocol, card.embed_dim, self.queries)
+        return super().for_model(dataset, card)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the protocol, in which stored tokens go without saying."""
+        fields = super().recorded()
+        return fields if self.on_the_fly else {name: fields[name] for name in fields if name != "features"}
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
-        """Return the iterations and the scored images."""
-        return {**super().amounts(dataset), "iterations": (self.stages, self.iterations)}
+        """Return the iterations and the classified images, on the fly anew at the end of every stage."""
+        usual, train = super().amounts(dataset), dataset.card.lengths[dataset.card.train_split]
+        if not self.on_the_fly:
+            return {**usual, "iterations": (self.stages, self.iterations)}
+        held, (least, test) = (min(self.batch_size, train), train * self.stages), usual["test"]
+        steps = {"iterations": (1, self.iterations), "stages": (1, 1)}
+        return {"test": (least, test * self.stages), "train": held, **steps}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads, choose by both rules and classify; one row per scored image."""
-        train, test, *views = inputs.tables()
-        same_rows([train, *views])
+        splits = (inputs.dataset.split(request.split) for request in inputs.requests)
+        train, test, *views = splits if self.on_the_fly else inputs.tables()
         labels, truth = inputs.labels(train), inputs.labels(test)
         held, recipe = hold_out(labels, self.held_out, inputs.context.seed), RECIPES[self.protocol]
         heads = recipe.grid(self.learning_rates, self.weight_decays)
-        shape = self.queries, self.iterations, self.batch_size, self.stages, inputs.requests[0].readouts
+        shape = self.queries, self.iterations, self.batch_size, self.stages, self.tokens
         fit = AttentiveFit(self.protocol, recipe, heads, *shape, inputs.card.num_classes, inputs.context)
-        tried, final = fit.tried_and_final(train, views, labels, held, test)
+        if isinstance(train, Split):
+            predictions = self._running(fit, inputs, labels, held)
+        else:
+            same_rows([train, *views])
+            predictions = fit.on_tables(train, views, labels, held, test)
+        tried, final = fit.tried_and_final(predictions, held)
         columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "candidate")
         return Samples(test.ids, columns)
+
+    def _running(
+        self, fit: AttentiveFit, inputs: Inputs, labels: Int[np.ndarray, " n"], held: Bool[np.ndarray, " n"]
+    ) -> Predict:
+        train, test = (inputs.dataset.split(request.split) for request in inputs.requests)
+        live, card = Live(inputs.backbone, inputs.context), inputs.backbone.card
+        geometry = self.geometry or card.native_geometry()
+        views = self.drawn(geometry, fit.recipe.crops)
+        judged = {"held": (train, np.flatnonzero(held)), "test": (test, np.arange(len(test)))}
+        rest = geometry, self.batch_size, fit.ends, inputs.context.seed, live.batch_size(geometry)
+
+        def predictions(rows: Bool[np.ndarray, " n"], names: Sequence[Literal["held", "test"]]) -> Any:
+            shown = [judged[name] for name in names]
+            images = FitImages(train, np.flatnonzero(rows), views, shown, *rest, new=self.views == "new")
+            truth = np.tile(labels[rows], 1 if images.new else max(1, len(views)))
+
+            def fitted(read: Reader) -> Any:
+                return fit.candidates(card.embed_dim, read, truth, [(read, len(one)) for _, one in shown])
+
+            return fitted_on(live, f"crops of {inputs.card.name}", images, self.tokens, fitted)
+
+        return predictions

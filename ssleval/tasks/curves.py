@@ -2,8 +2,9 @@
 
 One vector per image is classified as in the tasks knn or logreg, at every place of an axis. ``block``: the
 class token and the mean patch of the blocks that end each twelfth of the model, after its final norm; of 12
-blocks these are all, of 24 every other. ``resolution``: the model's descriptor at every side of ``sizes``,
-resized in the proportion of ``resize`` to ``crop``; how position embeddings follow is on the model's card.
+blocks these are all, of 24 every other, and of fewer each once, at the last twelfth that it is of.
+``resolution``: the model's descriptor at every side of ``sizes``, resized in the proportion of ``resize`` to
+``crop``; how position embeddings follow is on the model's card.
 
 The place that classifies held-out training images best, of equals the first, leads as ``@heldout``; the
 scored images have no say in it. Scores of every place stand beside it, on the same images, so that places can
@@ -28,8 +29,10 @@ from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import accuracies, accuracy
+from ssleval.metrics.classification import accuracies, accuracy, both_accuracies
 
+MOST = 12
+"""Places along the depth: the ends of the twelfths of a model."""
 _Kinds: TypeAlias = Annotated[tuple[Literal["pooled", "cls", "mean"], ...], Different]
 
 
@@ -52,6 +55,8 @@ class Curves(ImageGeometry, Task):
     held_out: OpenFraction = 0.1
     """Fraction of every training class that the place, and then C, is chosen on."""
     metric: Literal["card", "top1", "mean_per_class"] = "card"
+    blocks: ClassVar[int] = MOST
+    """Of the model, at most 12, as `suited` finds: no setting, and not recorded."""
 
     def __post_init__(self) -> None:
         """Refuse vectors that an axis does not have."""
@@ -63,9 +68,10 @@ class Curves(ImageGeometry, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The accuracy at the chosen place, then at every place."""
-        names = ["heldout", *(name for name, _, _ in self._places)]
-        return tuple(accuracy(self.metric, f"correct@{name}", f"@{name}") for name in names)
+        """The accuracy at the chosen place and at every place, and of the other kind at the chosen one."""
+        leads, other = both_accuracies(self.metric, "correct@heldout", "@heldout")
+        names = (name for name, _, _ in self._places)
+        return leads, *(accuracy(self.metric, f"correct@{name}", f"@{name}") for name in names), other
 
     def resolved(self, dataset: Dataset) -> "Curves":
         """Return the task with the metric of the dataset and the vectors of the axis filled in."""
@@ -81,7 +87,9 @@ class Curves(ImageGeometry, Task):
             raise NotApplicableError("the model shows one block only; --set curves.axis=resolution")
         if not (kinds := tuple(kind for kind in self.readouts if gives(Readout(kind)))):
             raise NotApplicableError(f"the model has no {self.readouts[0]}; --set curves.readouts=mean")
-        return replace(self, readouts=kinds)
+        task, count = replace(self, readouts=kinds), range(1, MOST + 1)
+        object.__setattr__(task, "blocks", sum(gives(Readout("mean", block=-block)) for block in count))
+        return task
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training and the scored split, at every size."""
@@ -133,7 +141,8 @@ class Curves(ImageGeometry, Task):
     def _places(self) -> list[tuple[str, Readout, int]]:
         """Return the name, the readout and the number of the geometry of every place, in order."""
         if self.axis == "block":
-            steps = [(f"{twelfth}/12", twelfth, 0) for twelfth in range(1, 13)]
+            ends = {-(-self.blocks * twelfth // MOST): twelfth for twelfth in range(1, MOST + 1)}
+            steps = [(f"{twelfth}/12", twelfth, 0) for twelfth in ends.values()]
         else:
             steps = [(f"{size}px", 0, index) for index, size in enumerate(self.sizes)]
         return [

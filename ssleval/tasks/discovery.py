@@ -60,7 +60,8 @@ class Discovery(Task):
         """Keys, or patch tokens."""
         targets = ("instances", "mask") if self.score == "masks" else ("boxes", "instances", "mask")
         readouts = () if self.features == "keys" else (Readout("patches"),)
-        return Needs(targets, keys=self.features == "keys", readouts=readouts)
+        instead = "--set discovery.features=patches"
+        return Needs(targets, keys=self.features == "keys", without_keys=instead, readouts=readouts)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

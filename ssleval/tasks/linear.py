@@ -16,7 +16,6 @@ Source: Oquab et al. 2023, arXiv:2304.07193, app. B.3; Caron et al. 2021; He et 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,7 +28,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES
 from ssleval.heads.probes import GridFit
 from ssleval.heads.selection import hold_out
-from ssleval.metrics.classification import both_accuracies, chosen_by_rules
+from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
 _FEWER: dict[str, int] = {"blocks3": 3, "blocks2": 2, "blocks1": 1}
 
@@ -74,8 +73,7 @@ class Linear(ImageGeometry, Task):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The accuracy by both rules of choosing the head, then the one over classes, or over items."""
-        rules = [both_accuracies(self.metric, f"correct@{rule}", f"@{rule}") for rule in ("heldout", "paper")]
-        return tuple(chain.from_iterable(zip(*rules, strict=True)))
+        return both_by_rules(self.metric)
 
     def resolved(self, dataset: Dataset) -> "Linear":
         """Return the task with what it left to recipe and dataset filled in."""

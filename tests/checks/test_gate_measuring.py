@@ -148,6 +148,8 @@ def test_unknown_models_and_several_are_refused_before_any_is_measured(bench: Be
         with pytest.raises(UnknownNameError, match="no_such"):
             bench(*sides)
     assert not bench.measured
+    with pytest.raises(UnknownNameError, match=r"if it is to be a folder of results, write \./baseline$"):
+        bench("baseline", "pixels")
     with pytest.raises(ConfigError, match=r"one model at a time, not 2: m\.py:a, m\.py:b"):
         bench("m.py:base", "m.py:a,m.py:b", seeds=1)
     with pytest.raises(ConfigError, match="no suite; name one"):

@@ -415,6 +415,9 @@ def test_ctrl_c_within_a_model_is_ctrl_c(cli: Cli) -> None:
     assert (code, err.count("\n"), "interrupted" in err) == (130, 1, True)
     code, _, err = cli("show", "model.py:make", "--dataset", "digits")
     assert (code, err) == (130, "ssleval: interrupted\n")
+    model_file(cli, "stop = KeyboardInterrupt(); stop.add_note('a fit is lost'); raise stop")
+    code, _, err = cli("run", "--model", "model.py:make", *RUN)
+    assert (code, err.splitlines()[0], err.count("\n")) == (130, "ssleval: a fit is lost", 2)
 
 
 # Plug-ins

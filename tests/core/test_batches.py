@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssleval.core.batches import batches
+from ssleval.core.batches import Stream, batches
 from ssleval.errors import ConfigError
 
 
@@ -18,6 +18,13 @@ def test_every_row_is_seen_once_a_pass(size: int) -> None:
     assert np.array_equal(np.sort(passes, axis=1), np.tile(np.arange(30), (len(passes), 1)))
     assert len(passes) == 2 * size
     assert not np.array_equal(passes[0], passes[1])
+
+
+def test_a_stream_can_be_read_anywhere() -> None:
+    whole = np.concatenate(list(batches(5, 3, 20, seed=4)))
+    stream = Stream(5, 4)
+    for start, end in [(0, 3), (13, 29), (2, 4), (59, 60), (5, 10)]:
+        assert stream.rows(start, end).tolist() == whole[start:end].tolist()
 
 
 def test_no_rows_are_refused() -> None:

@@ -11,7 +11,7 @@ from ssleval.core import Geometry, RandomView, digest
 from ssleval.core import geometry as pinned
 from ssleval.core.geometry import FILTERS, apply
 from ssleval.errors import ConfigError, ContractError, DataError
-from ssleval.features.geometry import random_view
+from ssleval.features.geometry import drawn_box, random_view
 
 SIZES = [
     (32, 32),
@@ -156,6 +156,31 @@ def test_a_random_view_is_torchvisions_crop_and_flip():
             steps = [transforms.RandomResizedCrop(32, interpolation=MODES["bilinear"])]
             expected = transforms.Compose([*steps, transforms.RandomHorizontalFlip()])(image)
         np.testing.assert_array_equal(random_view(view, image, "a.jpg"), np.array(expected))
+
+
+def test_a_crop_that_leaves_the_image_is_drawn_again_or_cut_to_it():
+    """A square of the image's area has 100 pixels a side, of which 10 rows fit."""
+    whole = RandomView(0, 32, scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    boxes = [drawn_box(replace(whole, drawn="tensorflow", index=index), 1000, 10, "a") for index in range(50)]
+    assert {box[:1] + box[2:4] for box in boxes} == {(0, 10, 100)}
+    assert len({box.left for box in boxes}) > 30
+    assert all(0 <= box.left <= 900 for box in boxes)
+    again = drawn_box(whole, 1000, 10, "a")
+    assert (again.height, again.width) == (10, 10)
+
+
+def test_crops_that_are_cut_have_the_area_and_the_shape_asked_for():
+    view = RandomView(0, 32, drawn="tensorflow", scale=(0.1, 0.2), ratio=(0.5, 2.0))
+    boxes = [drawn_box(replace(view, index=index), 800, 800, "a") for index in range(300)]
+    areas, ratios = (
+        np.array([found(box) for box in boxes])
+        for found in (lambda box: box.height * box.width / 800**2, lambda box: box.width / box.height)
+    )
+    assert 0.098 < areas.min() < 0.11
+    assert 0.19 < areas.max() < 0.202
+    assert abs(np.log(ratios).mean()) < 0.1
+    assert 0.49 < ratios.min() < 0.55
+    assert 1.8 < ratios.max() < 2.04
 
 
 def test_a_random_view_disturbs_no_generator():

@@ -162,6 +162,20 @@ def test_a_model_that_always_wins_has_a_finite_strength_and_ties_count_half() ->
     assert bradley_terry(np.array([[1.5, 1.5]]), np.ones(1)) == pytest.approx([0, 0])
 
 
+@pytest.mark.parametrize(("boards", "models"), [(3, 3), (8, 3), (8, 20), (30, 5)])
+def test_where_all_have_all_boards_strengths_are_in_the_order_of_wins(boards: int, models: int) -> None:
+    """Also under the weights of a bootstrap, and with ties."""
+    random = np.random.default_rng(boards)
+    for _ in range(20):
+        ranks = board_ranks(random.integers(0, 2 * models, (boards, models)).astype(float))
+        weights = random.multinomial(boards, np.full(boards, 1 / boards)).astype(float)
+        wins = borda(ranks, weights)
+        order = np.argsort(wins, kind="stable")
+        steps = np.diff(bradley_terry(ranks, weights)[order])
+        assert (steps[np.diff(wins[order]) > 0] > 0).all()
+        assert np.abs(steps[np.diff(wins[order]) == 0]).max(initial=0) < 1e-9
+
+
 def test_draws_of_ranks_are_those_of_scores_twice_as_wide() -> None:
     scores, drawn = np.array([0.0, 1.0]), np.array([[0.4, 1.0], [0.6, 1.0]])
     assert other_images([scores], [drawn]).tolist() == [[[2, 1]], [[1, 2]]]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ssleval.core import DatasetCard, DatasetOptions
+from ssleval.core import BackboneCard, DatasetCard, DatasetOptions
 from ssleval.core.packaged import packaged
 from ssleval.errors import ConfigError
 from ssleval.results.ranking import Board, boards
@@ -145,6 +145,30 @@ def test_what_an_older_result_does_not_record_was_as_by_default() -> None:
         (again,) = boards([replace(result, protocol=dropped)])
         boards_found.append(len(boards_of("dinov2_table8", [again])[0]["logreg/food101"]))
     assert boards_found == [1, 0], "the usual resize is 256"
+
+
+@pytest.mark.parametrize(("images", "counted"), [(400_000, [1, 0]), (500_000, [0, 1])])
+def test_where_tokens_come_from_is_chosen_by_model_and_data_as_when_they_were_measured(
+    images: int, counted: list[int], tmp_path: Path
+) -> None:
+    """Of 196 patches of 384 channels, 64 GB hold those of 425,170 images."""
+    path = tmp_path / "one.yaml"
+    path.write_text("average: true\nmeasurements:\n  - {task: attentive, dataset: food101}\n")
+    card = CARDS["food101"]
+    assert isinstance(card, DatasetCard)
+    model = BackboneCard("m", "x", "x", 384, 16)
+    data = opened(replace(card, lengths={**card.lengths, "train": images, "test": 100}))
+    result = board_of(Measurement("attentive", "food101", {})).entries[0].result
+    found: list[int] = []
+    for features in ("stored", "onthefly"):
+        task = build_task("attentive", {"features": features}).resolved(data).for_model(data, model)
+        described = {**asdict(data.card), "fingerprints": {}}
+        del described["class_names"]
+        stored = [asdict(model), described, {**task.recorded(), "version": 1}]
+        backbone, described, protocol = msgspec.json.decode(msgspec.json.encode(stored))
+        (again,) = boards([replace(result, backbone=backbone, data=described, protocol=protocol)])
+        found.append(len(boards_of(str(path), [again])[0]["attentive/food101"]))
+    assert found == counted
 
 
 def test_lines_that_would_count_twice_in_an_average_are_refused(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _noted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]
 def evaluated(task: Task, source: Source, dataset: Dataset, context: Context = CONTEXT) -> Samples:
     """Return what a task makes of a source, as the runner would have it: needs checked, resolved first."""
     refuse_dataset("task", task.needs, dataset.card)
-    task = task.resolved(dataset)
+    task = task.resolved(dataset).for_model(dataset, source.backbone.card)
     requests = task.requests(dataset)
     if isinstance(source, FeatureSource):
         source.check_needs("task", task.needs)

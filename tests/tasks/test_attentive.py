@@ -5,7 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssleval.core import Context, FeatureRequest, FeatureTable, Geometry, RandomView, Readout, Samples
+from ssleval.core import (
+    BackboneCard,
+    Context,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    RandomView,
+    Readout,
+    Samples,
+)
 from ssleval.core.task import refuse_dataset
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.selection import hold_out
@@ -172,6 +181,12 @@ def test_settings_that_the_protocol_does_not_read_are_refused() -> None:
         Attentive(learning_rates=(0.1, 0.1))
     with pytest.raises(NotApplicableError, match="64 channels of a token are no multiple of 48 queries"):
         scores(Attentive(queries=48, **QUICK), grids())  # pyright: ignore[reportArgumentType]
+    few = BackboneCard("pixels", "test", "x", 3, 16)
+    with pytest.raises(NotApplicableError, match=r"3 channels .* 32 queries; --set attentive.queries=3$"):
+        Attentive().for_model(dataset(grids()), few)
+    with pytest.raises(NotApplicableError, match=r"of 64, .*protocol=ep --set attentive.queries=3$"):
+        Attentive(protocol="capi").for_model(dataset(grids()), few)
+    assert Attentive(queries=3).for_model(dataset(grids()), few).queries == 3
     with pytest.raises(NotApplicableError, match="attentive needs one label per image"):
         refuse_dataset("attentive", Attentive.needs, dataset(grids(), target="mask").card)
     with pytest.raises(NotApplicableError, match="scored by mAP"):
@@ -184,7 +199,9 @@ def test_the_convention_of_the_dataset_decides_the_metric() -> None:
     correct, label = samples["correct@heldout"], samples["label"]
     by_hand = np.mean([correct[label == one].mean() for one in range(3)])
     assert found["mean_per_class@heldout"] == pytest.approx(by_hand)
-    assert set(found) == {"mean_per_class@heldout", "mean_per_class@paper"}
+    assert found["top1@heldout"] == correct.mean()
+    kinds = ("mean_per_class", "top1")
+    assert list(found) == [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
 
 
 def test_views_that_lack_an_image_are_refused() -> None:
@@ -195,7 +212,7 @@ def test_views_that_lack_an_image_are_refused() -> None:
 
     tables = grids()
     with pytest.raises(ContractError, match="lack different images"):
-        scores(Attentive(views=1, **QUICK), Holey(tables.targets, tables.features))  # pyright: ignore[reportArgumentType]
+        scores(Attentive(views=1, **QUICK), Holey(tables.targets, tables.features, WIDTH))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_run_from_images_to_a_result_with_an_interval(tmp_path: Path) -> None:
@@ -204,6 +221,7 @@ def test_a_run_from_images_to_a_result_with_an_interval(tmp_path: Path) -> None:
     (result,) = evaluate(
         "dino_scenes", ["attentive"], dataset="digits", context=context, limit=40, settings=settings
     )
-    assert list(result.metrics) == ["top1@heldout", "top1@paper"]
+    kinds = ("top1", "mean_per_class")
+    assert list(result.metrics) == [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
     low, high = result.metrics["top1@heldout"].ci95
     assert low < result.metrics["top1@heldout"].value < high

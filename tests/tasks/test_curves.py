@@ -1,16 +1,30 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
-from ssleval.core import Context, Geometry, Readout, Samples
+from ssleval.core import BackboneCard, Context, Geometry, Readout, Samples
+from ssleval.core.backbone import Backbone, Features
 from ssleval.errors import ConfigError, NotApplicableError
+from ssleval.features.readouts import canonical
 from ssleval.heads.selection import hold_out
 from ssleval.tasks.curves import Curves
 from tests.tasks.feature_tables import Tables, dataset, evaluated
 
 CLASSES = 4
+
+
+class Deep(Backbone):
+    """A model of so many blocks that is never run."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(BackboneCard("deep", "test", "deep", 8, 4), num_blocks=count)
+
+    def extract(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
+        raise AssertionError("the model was run")
 
 
 def depths(train: int = 120, test: int = 200, best: int = 8) -> Tables:
@@ -49,7 +63,7 @@ def test_places_are_scored_and_chosen_as_written_out() -> None:
     labels, truth = tables.targets["train"], tables.targets["test"]
     held = hold_out(labels, 0.1, 0)
     names = [f"{kind}-{twelfth}/12" for kind in ("cls", "mean") for twelfth in range(1, 13)]
-    assert list(found) == ["top1@heldout", *(f"top1@{name}" for name in names)]
+    assert list(found) == ["top1@heldout", *(f"top1@{name}" for name in names), "mean_per_class@heldout"]
     tried: list[float] = []
     for name in names:
         kind, _, step = name.partition("-")
@@ -60,6 +74,47 @@ def test_places_are_scored_and_chosen_as_written_out() -> None:
     chosen = int(np.argmax(tried))
     assert found["top1@heldout"] == found[f"top1@{names[chosen]}"]
     assert set(samples["place"]) == {chosen}
+
+
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [
+        (2, [6, 12]),
+        (3, [4, 8, 12]),
+        (7, [1, 3, 5, 6, 8, 10, 12]),
+        (11, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]),
+        *((count, list(range(1, 13))) for count in (12, 24, 40)),
+    ],
+)
+def test_every_block_stands_once_and_what_is_recorded_is_of_no_depth(count: int, places: list[int]) -> None:
+    """Block k of n ends at k/n of the depth: it is that of the last twelfth that is no deeper."""
+    data = dataset(depths())
+
+    def gives(readout: Readout) -> bool:
+        return -count <= readout.block
+
+    task = Curves().resolved(data).suited(gives)
+    names = [f"top1@{kind}-{place}/12" for kind in ("cls", "mean") for place in places]
+    assert [metric.name for metric in task.metrics][1:-1] == names
+    asked = [readout.twelfth for readout in task.requests(data)[0].readouts]
+    assert asked == places * 2
+    blocks = [canonical(readout, Deep(count)).block for readout in task.requests(data)[0].readouts]
+    assert len(set(blocks)) == len(places)
+    assert task.recorded() == Curves().resolved(data).recorded()
+    assert "blocks" not in task.recorded()
+
+
+def test_a_block_that_stands_once_has_the_score_it_had() -> None:
+    tables = depths()
+    whole, _ = run(Curves(), tables)
+    data = dataset(tables)
+    task = Curves().resolved(data).suited(lambda readout: readout.block >= -4)
+    samples = evaluated(task, tables, data, Context(progress=False))
+    for metric in task.metrics[1:-1]:
+        assert metric.score(samples) == whole[metric.name]
+    per_class = [samples["correct@heldout"][samples["label"] == label].mean() for label in range(CLASSES)]
+    assert task.metrics[-1].name == "mean_per_class@heldout"
+    assert task.metrics[-1].score(samples) == pytest.approx(np.mean(per_class))
 
 
 def test_the_scored_split_has_no_say_in_the_choice() -> None:
@@ -74,7 +129,7 @@ def test_sides_are_resized_in_the_proportion_of_the_protocol() -> None:
     task = Curves(axis="resolution", sizes=(112, 336), interpolation="bilinear", resize=240, crop=224)
     task = task.resolved(dataset(tables))
     assert [metric.name for metric in task.metrics] == [
-        "top1@heldout", "top1@pooled-112px", "top1@pooled-336px",
+        "top1@heldout", "top1@pooled-112px", "top1@pooled-336px", "mean_per_class@heldout",
     ]  # fmt: skip
     asked = [(request.split, request.geometry) for request in task.requests(dataset(tables))]
     small, large = (Geometry(a, "short", b, "bilinear") for a, b in ((120, 112), (360, 336)))

@@ -157,7 +157,7 @@ def test_what_cannot_be_scored_is_refused(run: Measure) -> None:
     stuff = drawn("mask")
     with pytest.raises(NotApplicableError, match="no class 'background'"):
         run(Dataset(replace(stuff.card, class_names=("sky", "thing")), stuff.open))
-    with pytest.raises(NotApplicableError, match="no keys"):
+    with pytest.raises(NotApplicableError, match=r"no keys .*; --set discovery\.features=patches$"):
         FeatureSource(Blind(), Context(progress=False)).check_needs("discovery", Discovery().needs)
     FeatureSource(Blind(), Context(progress=False)).check_needs("x", Discovery(features="patches").needs)
 

@@ -72,6 +72,10 @@ _PLACEHOLDERS: list[Any] = [
 """What takes the place of a class or function, and its name in a pickle. None of them is imported."""
 
 
+_PICKLED = (b"PK", b"\x80\x02")
+"""How an archive of `torch.save` begins, and a pickle of its older format."""
+
+
 def read_content(path: Path) -> Any:
     """Return what a file holds: named tensors, or mappings of such beside other things.
 
@@ -145,7 +149,11 @@ def _refuse_inflated(path: Path) -> None:
 
 def _unreadable(path: Path, error: BaseException) -> WeightsError:
     text = str(error).strip()
-    if "Unsupported global: " in text or "Unsupported class" in text or "unsupported GLOBAL" in text:
+    if path.suffix != SUFFIX and _is_safetensors(path):
+        advice = f"its content is safetensors; rename it to {path.with_suffix(SUFFIX).name}"
+    elif path.suffix == SUFFIX and _begins(path, 2) in _PICKLED:
+        advice = f"torch.save wrote it, it is no safetensors; rename it to {path.with_suffix('.pth').name}"
+    elif "Unsupported global: " in text or "Unsupported class" in text or "unsupported GLOBAL" in text:
         text = text[text.lower().index("unsupported ") :]
         advice = "it holds more than tensors, which would mean running its code; save its state_dict alone"
     elif "Unsupported operand" in text or "Can only " in text:
@@ -155,3 +163,14 @@ def _unreadable(path: Path, error: BaseException) -> WeightsError:
         advice = "it is damaged, incomplete or no file of weights; get it again"
     reason = text.splitlines()[0] if text else type(error).__name__
     return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as one: with the length of a header, and the brace that opens it."""
+    head = _begins(path, 9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _begins(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)

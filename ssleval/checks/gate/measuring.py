@@ -84,10 +84,10 @@ def _verdicts(
     is_first = shard.from_leader("first run", lambda: _is_first(gate, is_weights=is_weights))
     stored = is_first or shard.from_leader("baseline", lambda: _is_stored(gate.baseline))
     # Before the baseline is measured, which may take hours.
-    for name in [gate.baseline] * (not stored) + [gate.candidate] * (not is_weights):
-        for one in models(replace(gate.suite, models=name)):
-            if ":" not in one:
-                find_card(one)
+    if not stored:
+        _refuse_unknown(gate, gate.baseline, f"; if it is to be a folder of results, write ./{gate.baseline}")
+    if not is_weights:
+        _refuse_unknown(gate, gate.candidate)
     groups = jobs_of(gate.suite).applicable(note)
     if where := place(context.device, int(context.num_workers)):
         note(where)
@@ -111,6 +111,15 @@ def _verdicts(
     pairs = pairings(baseline, candidate)
     _check_baseline(pairs, candidate, stored=stored)
     return shard.from_leader("verdicts", lambda: _timed(judge(pairs, margins), pairs, spent))
+
+
+def _refuse_unknown(gate: Gate, name: str, hint: str = "") -> None:
+    try:
+        for one in models(replace(gate.suite, models=name)):
+            if ":" not in one:
+                find_card(one)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{error}{hint}") from error
 
 
 def _is_first(gate: Gate, *, is_weights: bool) -> bool:

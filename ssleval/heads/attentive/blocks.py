@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from ssleval.errors import NotApplicableError
+from ssleval.heads.attentive.widths import ATTENTION_HEADS, refuse_width
 
-ATTENTION_HEADS = 16
 SELF_BLOCKS = 3
 DEVIATION = 0.02
 
@@ -24,11 +23,7 @@ class JepaProbes(nn.ModuleList):
     """
 
     def __init__(self, heads: int, width: int, classes: int, *, seed: int) -> None:
-        if width % ATTENTION_HEADS:
-            raise NotApplicableError(
-                f"attentive: {width} channels of a token are no multiple of {ATTENTION_HEADS}, which "
-                "protocol=vjepa needs"
-            )
+        refuse_width("vjepa", width)
         super().__init__([_Probe(width, classes) for _ in range(heads)])
         generator = torch.Generator().manual_seed(seed)
         for probe in self:

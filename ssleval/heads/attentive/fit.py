@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,11 @@ Reader: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b n d"]]
 Judged: TypeAlias = tuple[FeatureTable, Bool[np.ndarray, "_"]]
 """A table, and which of its rows are classified."""
 
+Predict: TypeAlias = Callable[
+    [Bool[np.ndarray, " n"], Sequence[Literal["held", "test"]]], list[Int[np.ndarray, "_ candidates"]]
+]
+"""Fits on some rows of the training split; returns what candidates predict for held-out and scored images."""
+
 _CHUNK = 128
 
 
@@ -42,25 +47,32 @@ class AttentiveFit:
     num_classes: int
     context: Context
 
-    def tried_and_final(
+    def on_tables(
         self,
         train: FeatureTable,
         views: Sequence[FeatureTable],
         labels: Int[np.ndarray, " n"],
         held: Bool[np.ndarray, " n"],
         test: FeatureTable,
+    ) -> Predict:
+        """Return `predictions` on the ``views`` (none: ``train``), for the rows ``held`` and for ``test``."""
+        judged = {"held": (train, held), "test": (test, np.ones(len(test.ids), bool))}
+        return lambda rows, names: self.predictions(
+            views or [train], labels, rows, [judged[name] for name in names]
+        )
+
+    def tried_and_final(
+        self, predictions: Predict, held: Bool[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, "k candidates"], Int[np.ndarray, "m candidates"]]:
-        """Fit on the ``views`` (none: ``train``) without the rows ``held``, and on all where the recipe does.
+        """Fit without the rows ``held``, and on all where the recipe does.
 
         Returns:
-            What candidates of the first fit predict for these rows, and of the last fit for ``test``.
+            What candidates of the first fit predict for these rows, and of the last fit for the scored split.
         """
-        used, judged = views or [train], (test, np.ones(len(test.ids), bool))
         if not self.recipe.refit:
-            tried, final = self.predictions(used, labels, ~held, [(train, held), judged])
+            tried, final = predictions(~held, ("held", "test"))
             return tried, final
-        (tried,) = self.predictions(used, labels, ~held, [(train, held)])
-        (final,) = self.predictions(used, labels, held | True, [judged])
+        (tried,), (final,) = predictions(~held, ("held",)), predictions(held | True, ("test",))
         return tried, final
 
     def predictions(
@@ -70,29 +82,45 @@ class AttentiveFit:
         rows: Bool[np.ndarray, " n"],
         judged: Sequence[Judged],
     ) -> list[Int[np.ndarray, "_ candidates"]]:
-        """Train on some rows of each of the tables; return what every candidate predicts for what is judged.
-
-        Candidates are all heads at the end of each stage, those of the last stage first. One whose logits are
-        not finite predicts -1.
-        """
+        """Train on some rows of each of the tables, and predict what is judged, as `candidates` does."""
         used = [(table, np.flatnonzero(chosen)) for table, chosen in judged]
         readers = [(self._reader([table], places), len(places)) for table, places in used]
         read = self._reader(tables, np.flatnonzero(rows))
-        module = self._module(read(np.zeros(1, np.int64)).shape[2])
+        width = tables[0][self.readouts[0]].shape[-1]
+        return self.candidates(width, read, np.tile(labels[rows], len(tables)), readers)
+
+    def candidates(
+        self,
+        width: int,
+        read: Reader,
+        labels: Int[np.ndarray, " n"],
+        judged: Sequence[tuple[Reader, int]],
+    ) -> list[Int[np.ndarray, "_ candidates"]]:
+        """Train on images with ``labels``; return what every candidate predicts for what is judged.
+
+        Readers of so many images are asked for all in order, at the end of every stage. Candidates are all
+        heads then, those of the last stage first. One whose logits are not finite predicts -1.
+        """
+        module = self._module(width)
         found: list[list[Int[np.ndarray, "m heads"]]] = []
-        for _ in self.stages_of(module, read, np.tile(labels[rows], len(tables))):
-            found.append([_classes(module.eval(), reader, count) for reader, count in readers])
+        for _ in self.stages_of(module, read, labels):
+            found.append([_classes(module.eval(), reader, count) for reader, count in judged])
             module.train()
         if all(bool((part < 0).all()) for part in found[-1]):
             raise ContractError("attentive: no head is finite after training; are the features?")
         return [np.concatenate(parts, axis=1) for parts in zip(*reversed(found), strict=True)]
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The iterations that end the stages."""
+        ends = {self.iterations * stage // self.stages for stage in range(1, self.stages + 1)}
+        return tuple(sorted(ends))
+
     def stages_of(self, module: nn.Module, read: Reader, labels: Int[np.ndarray, " n"]) -> Iterator[None]:
         """Train all heads of a module on the same batches; yield at the end of every stage."""
         truth = torch.from_numpy(labels.astype(np.int64)).to(self.context.device)
         optimizer = self._optimizer(module)
-        ends = {self.iterations * stage // self.stages for stage in range(1, self.stages + 1)}
-        stream = batches(len(labels), self.batch_size, self.iterations, self.context.seed)
+        stream, ends = batches(len(labels), self.batch_size, self.iterations, self.context.seed), self.ends
         for iteration, batch in enumerate(stream):
             for group in optimizer.param_groups:
                 head = group["head"]

@@ -13,10 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.errors import NotApplicableError
+from ssleval.heads.attentive.widths import CHANNELS_PER_HEAD, refuse_width
 
-CHANNELS_PER_HEAD = 64
-"""Of CAPI's multi-head attention."""
 DEVIATION = 0.02
 """Of the weights that published code draws from a normal distribution."""
 
@@ -36,11 +34,7 @@ class EfficientProbing(nn.Module):
 
     def __init__(self, heads: int, width: int, classes: int, *, queries: int, seed: int) -> None:
         super().__init__()
-        if width % queries:
-            raise NotApplicableError(
-                f"attentive: {width} channels of a token are no multiple of {queries} queries; set "
-                "attentive.queries to a divisor"
-            )
+        refuse_width("ep", width, queries)
         generator = torch.Generator().manual_seed(seed)
         bound = width**-0.5
         self.queries = nn.Parameter(DEVIATION * torch.randn(heads, queries, width, generator=generator))
@@ -69,11 +63,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, heads: int, width: int, classes: int, *, seed: int) -> None:
         super().__init__()
-        if width % CHANNELS_PER_HEAD:
-            raise NotApplicableError(
-                f"attentive: {width} channels of a token are no multiple of {CHANNELS_PER_HEAD}, which "
-                "protocol=capi needs"
-            )
+        refuse_width("capi", width)
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(*shape: int) -> nn.Parameter:

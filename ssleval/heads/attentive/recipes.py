@@ -55,6 +55,8 @@ class Recipe:
     small_rates: tuple[float, ...] = ()
     """In place of ``rates`` on small sets."""
     precision: Precision = "fp16"
+    crops: Literal["torchvision", "tensorflow"] = "torchvision"
+    """How random crops are drawn (`RandomView.drawn`)."""
 
     def for_images(self, count: int) -> "Recipe":
         """Return the recipe for so many training images: small sets do not fill the published batch."""
@@ -98,7 +100,7 @@ RECIPES = {
     # In the few iterations of a small set the published rate would hardly move the weights: three are tried.
     "ep": Recipe(
         (0.1,), batch_size=4096, epochs=90, optimizer="lars", warmup=10 / 90, stages=90, portion=32,
-        small=1000, small_rates=(1.0, 10.0, 100.0),
+        small=1000, small_rates=(1.0, 10.0, 100.0), crops="tensorflow",
     ),
     "capi": Recipe(
         (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2), batch_size=1024, epochs=10, most=12_500,

@@ -163,6 +163,28 @@ def test_a_truncated_file_is_one_line(name: str, share: float, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("weights.pth", r"weights\.pth .*its content is safetensors; rename it to weights\.safetensors"),
+        ("weights.safetensors", r"torch\.save wrote it, it is no safetensors; rename it to weights\.pth"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_under_the_name_of_another_format_says_which_it_is(
+    name: str, message: str, zipped: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if name.endswith("pth"):
+        safetensors.torch.save_file(TEACHER, path)
+    else:
+        torch.save(TEACHER, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "content", [b"<!DOCTYPE html><html>not found</html>", b"\x80\x02}", pickle.dumps([1], protocol=2)]
 )
 def test_other_files_are_one_line(content: bytes, tmp_path: Path) -> None:
