@@ -95,6 +95,7 @@ def written_out_prediction(z: Tensor) -> Tensor:
 
 
 DIRECTIONS = functional.normalize(torch.randn(6, 7, generator=torch.Generator().manual_seed(9)), dim=0)
+sliced = partial(sigreg, directions=DIRECTIONS)
 
 
 def written_out_sigreg(z: Tensor, knots: int, limit: float) -> Tensor:
