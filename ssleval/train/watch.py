@@ -16,7 +16,7 @@ from ssleval.train.networks import Network
 from ssleval.train.spread import effective_rank
 
 _LEAST_SPREAD, _LEAST_RANK = 0.01, 1.5
-"""Below these, projections do not depend on the image; a run that learns has above 0.1 and 5."""
+"""Below these, projections do not depend on the image, or tell little more than one number of it."""
 
 
 @torch.no_grad()
@@ -39,7 +39,10 @@ def collapse_indicators(
 
 
 class CollapseWatch:
-    """Warns once if the targets of a run no longer depend on the image, or still do not after an epoch."""
+    """Warns once if the targets of a run no longer depend on the image, or still do not after an epoch.
+
+    Without a teacher there are no targets; after the first epoch, projections are judged in their place.
+    """
 
     def __init__(self, prototypes: int) -> None:
         self.prototypes = prototypes
