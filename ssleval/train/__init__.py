@@ -1,5 +1,6 @@
 """Self-distillation with an EMA teacher over random crops: DINO, iBOT and the ingredients of DINOv2.
 
+Objectives without a teacher, such as SimCLR, are files of their own; see `objective`.
 Read `config`, then `loop`. docs/training.md lists the differences from the published code.
 """
 

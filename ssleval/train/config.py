@@ -12,7 +12,7 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
-from ssleval.train.objective_sections import MaeConfig, SimclrConfig
+from ssleval.train.objective_sections import LejepaConfig, MaeConfig, SimclrConfig, VicregConfig
 from ssleval.train.sections import (
     GramConfig,
     HeadConfig,
@@ -40,9 +40,9 @@ _VIT_ONLY = {
 _DISTILLATION = "distillation"
 _SHARED = ("loss.objective=", "loss.koleo=")
 """Settings of the section of self-distillation that every objective has."""
-_OBJECTIVES = ("simclr", "mae")
+_OBJECTIVES = ("simclr", "vicreg", "lejepa", "mae")
 """Objectives with a section of their own; other than those, there is self-distillation."""
-_OF_BATCHES = ("simclr",)
+_OF_BATCHES = ("simclr", "vicreg", "lejepa")
 """Objectives that compare the images of a batch."""
 
 
@@ -58,6 +58,8 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     gram: GramConfig = field(default_factory=GramConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
+    vicreg: VicregConfig = field(default_factory=VicregConfig)
+    lejepa: LejepaConfig = field(default_factory=LejepaConfig)
     mae: MaeConfig = field(default_factory=MaeConfig)
 
     def __post_init__(self) -> None:

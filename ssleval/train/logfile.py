@@ -5,7 +5,10 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-LOSSES = ("dino", "ibot", "koleo", "gram", "simclr", "mae")
+LOSSES = (
+    "dino", "ibot", "koleo", "gram", "simclr", "invariance", "variance", "covariance", "prediction", "sigreg",
+    "mae",
+)  # fmt: skip
 """The terms of the loss, weighted; it is the sum of those that a line has."""
 _COLLAPSED = 0.003
 """Part of the largest possible ``information`` below which targets do not depend on the image."""

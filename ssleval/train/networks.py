@@ -13,12 +13,19 @@ from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
 from ssleval.train.convnet import Convnet, build_convnet
 from ssleval.train.head import DinoHead
+from ssleval.train.lejepa import Lejepa
 from ssleval.train.mae import Mae
 from ssleval.train.objective import Objective
 from ssleval.train.simclr import Simclr
+from ssleval.train.vicreg import Vicreg
 from ssleval.train.views import Views
 
-_OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {"simclr": Simclr, "mae": Mae}
+_OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {
+    "simclr": Simclr,
+    "vicreg": Vicreg,
+    "lejepa": Lejepa,
+    "mae": Mae,
+}
 """What makes the objectives without a teacher, by the name of their setting."""
 _Distilled: TypeAlias = tuple[
     Float[Tensor, "v b k"],

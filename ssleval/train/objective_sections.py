@@ -1,7 +1,8 @@
 """The settings of objectives without a teacher, one section each. Defaults are those of their papers.
 
-Sources: Chen et al. 2020, arXiv:2002.05709 (SimCLR); He et al. 2022, arXiv:2111.06377 (MAE); and the
-arguments of their published code.
+Sources: Chen et al. 2020, arXiv:2002.05709 (SimCLR); Bardes et al. 2022, arXiv:2105.04906 (VICReg);
+Balestriero & LeCun 2025, arXiv:2511.08544 (LeJEPA); He et al. 2022, arXiv:2111.06377 (MAE); and the arguments
+of their published code.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 
-from ssleval.core.settings import Depth, OpenFraction, Positive, Width
+from ssleval.core.settings import Depth, NonNegative, OpenFraction, Positive, Width
 from ssleval.train.sections import OtherWidth
 
 Layers: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
@@ -28,6 +29,44 @@ class SimclrConfig:
     projection: Width = 128
     batch_norm: bool = True
     """Batch-normalise after every linear map, the last one too (``projection_head``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VicregConfig:
+    """The three terms of VICReg and its expander (sec. 4 and `main_vicreg.py`)."""
+
+    invariance: NonNegative = 25.0
+    variance: NonNegative = 25.0
+    covariance: NonNegative = 1.0
+    deviation: Positive = 1.0
+    """Standard deviation that every channel is to have at least."""
+    layers: Layers = 3
+    """Linear maps of the expander."""
+    hidden: Width = 8192
+    projection: Width = 8192
+    batch_norm: bool = True
+    """Batch-normalise hidden layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LejepaConfig:
+    """The weight of SIGReg, its numerical integral, and the projector (LeJEPA sec. 4 to 6)."""
+
+    weight: OpenFraction = 0.05
+    """Of SIGReg; that of the prediction is the rest of 1 (MINIMAL.md: 0.02)."""
+    directions: Width = 1024
+    """Random directions a step (README.md; MINIMAL.md: 256)."""
+    knots: Annotated[int, Meta(ge=2, le=10_000)] = 17
+    """Points of the integral (README.md)."""
+    limit: Positive = 3.0
+    """Largest of these points (MINIMAL.md)."""
+    layers: Layers = 3
+    """Linear maps of the projector (MINIMAL.md)."""
+    hidden: Width = 2048
+    projection: Width = 128
+    """MINIMAL.md's ``proj_dim``, of which its command makes 16."""
+    batch_norm: bool = True
+    """Batch-normalise hidden layers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from ssleval.train.lars import Lars
 from ssleval.train.sections import OptimConfig
 
 
@@ -43,7 +44,9 @@ def _lr_scale(name: str, config: OptimConfig, depth: int) -> float:
 
 
 def optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """Return fused AdamW, or SGD with a momentum of 0.9."""
+    """Return fused AdamW, or SGD or LARS with a momentum of 0.9."""
+    if config.kind == "lars":
+        return Lars(groups, lr=0.0, momentum=0.9)
     if config.kind == "sgd":
         # Fused SGD needs a gradient for every weight in the first step; frozen prototypes have none.
         return torch.optim.SGD(groups, lr=0.0, momentum=0.9)

@@ -24,7 +24,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gathered(tensor: Float[Tensor, "v b d"]) -> Float[Tensor, "v n d"]:
+def gathered(tensor: Float[Tensor, "v b *d"]) -> Float[Tensor, "v n *d"]:
     """Return the rows of all processes, first those of the first. Each process has as many.
 
     A gradient goes back to the process that a row is of, added up over the losses of all processes.
@@ -44,3 +44,8 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
         del ctx
         return sum_over_processes(grad_outputs[0].clone()).chunk(world_size(), dim=1)[rank()]
+
+
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """Return the mean over all processes, through which gradients flow to each of them."""
+    return gathered(tensor.unsqueeze(1)).mean(dim=1)

@@ -125,7 +125,7 @@ class HeadConfig:
 class LossConfig:
     """The losses, and how the teacher's logits become targets."""
 
-    objective: Literal["distillation", "simclr", "mae"] = "distillation"
+    objective: Literal["distillation", "simclr", "vicreg", "lejepa", "mae"] = "distillation"
     """What is learnt. The other fields, but for ``koleo``, are of self-distillation. Other objectives have a
     section of their own, and no teacher: the EMA of the student is only what becomes the model."""
     student_temp: Positive = 0.1
@@ -195,8 +195,8 @@ class GramConfig:
 class OptimConfig:
     """The optimiser and its schedules (DINO sec. 3.2 and `main_dino.py`)."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
-    """DINO trains its ResNet-50 with ``sgd``, at a momentum of 0.9."""
+    kind: Literal["adamw", "sgd", "lars"] = "adamw"
+    """For a ResNet-50, DINO takes ``sgd``, SimCLR and VICReg ``lars``, both at a momentum of 0.9."""
     lr: Positive = 5e-4
     """Peak learning rate at ``lr_batch`` images a step; ``lr_rule`` scales it to the actual batch size."""
     lr_batch: Count = 256

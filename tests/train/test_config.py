@@ -94,7 +94,8 @@ def test_every_whole_number_that_takes_memory_has_an_upper_bound() -> None:
         ("model.dime=3", "model has no setting 'dime'; did you mean dim?"),
         (
             "modle.dim=3",
-            "train has no section 'modle'; known: model, views, head, loss, optim, run, gram, simclr, mae",
+            "train has no section 'modle'; known: model, views, head, loss, optim, run, gram, simclr, "
+            "vicreg, lejepa, mae",
         ),
     ],
 )

@@ -44,10 +44,11 @@ def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out
     distributed.destroy_process_group()
 
 
-def as_pair(rank: int, meeting: Path, config: TrainConfig, data: str, out: Path) -> None:
-    """Train as one of two processes."""
+def as_pair(rank: int, meeting: Path, runs: list[tuple[TrainConfig, Path]], data: str) -> None:
+    """Train as one of two processes, one run after the other."""
     _meet(rank, meeting)
-    train(config, data, out)
+    for config, out in runs:
+        train(config, data, out)
     distributed.destroy_process_group()
 
 
