@@ -87,16 +87,16 @@ def run(plan: Plan, variant: str, seed: int, out: Path, threads: int) -> Run:
 
 def _scores(plan: Plan, model: str | Backbone, columns: slice = slice(None)) -> Iterator[tuple[str, float]]:
     for column in [*plan.get("scores", {})][columns]:
-        task, _, metric = plan["scores"][column].partition("/")
+        asked = plan["scores"][column]
         (result,) = ssleval.evaluate(
             model,
-            task,
+            asked["task"],
             dataset=plan["dataset"],
-            settings={task: {"preprocessing": "card"}},
+            settings={asked["task"]: {"preprocessing": "card", **asked.get("settings", {})}},
             limit=plan.get("scored"),
             context=Context(progress=False),
         )
-        yield column, result.metrics[metric].value
+        yield column, result.metrics[asked["metric"]].value
 
 
 def _curve(plan: Plan, folder: Path, config: TrainConfig) -> list[list[float]]:

@@ -14,7 +14,7 @@ def train_command(
     dataset: Annotated[str, Option(help="Name or source:location; its labels are not used.")] = "scenes",
     split: Annotated[str, Option(help="Splits to train on, comma list.")] = "train",
     recipe: Annotated[
-        str, Option(help="dino, ibot, dinov2, ..., mae; simclr, vicreg, lejepa; or a YAML file.")
+        str, Option(help="dino, ibot, dinov2, dinov3_gram, ...; simclr, vicreg, lejepa, mae; or a YAML file.")
     ] = "dino",
     arch: Annotated[
         str | None, Option(help="vit_tiny, vit_small, ..., timm:resnet50; sizes: --set model.dim=192.")

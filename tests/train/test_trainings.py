@@ -39,7 +39,7 @@ def test_a_training_is_measured_once_and_goes_on_where_it_was_stopped(
         "settings": [*SETTINGS, "run.checkpoint_every=1"],
         "splits": ["train"],
         "dataset": pictures(tmp_path / "data", 40),
-        "scores": {"k-NN top-1": "knn/top1@20"},
+        "scores": {"k-NN": {"task": "knn", "metric": "top1@20"}},
         "indicators": ["information"],
         "variants": {"no part": ["views.local_crops=0"]},
     }
@@ -52,10 +52,10 @@ def test_a_training_is_measured_once_and_goes_on_where_it_was_stopped(
         with pytest.raises(SystemExit, match="stopped after step 3; the same call goes on"):
             trainings.run(plan, "no part", 1, tmp_path, threads=1)
     found = trainings.run(plan, "no part", 1, tmp_path, threads=1)
-    assert found["values"].keys() == {"k-NN top-1", "information"}
+    assert found["values"].keys() == {"k-NN", "information"}
     # The last checkpoint that is kept is the model that is scored.
     (_, (step, last), (end, scored)) = found["curve"]
-    assert (step, last) == (end, scored) == (found["steps"], found["values"]["k-NN top-1"])
+    assert (step, last) == (end, scored) == (found["steps"], found["values"]["k-NN"])
     config = json.loads((tmp_path / "no_part" / "1" / "config.json").read_text())
     assert (config["run"]["seed"], config["views"]["local_crops"]) == (1, 0)
     monkeypatch.setattr(trainings, "train", None)
@@ -67,7 +67,7 @@ def test_intervals_are_of_the_mean_over_seeds() -> None:
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert trainings.interval(values)[1:] == pytest.approx([expected.low, expected.high])
     seeds = [{"values": {"top-1": value, "nats": value}, "seconds": 9.0, "steps": 2048} for value in values]
-    plan = {"scores": {"top-1": "knn/top1@20"}, "indicators": ["nats"]}
+    plan = {"scores": {"top-1": {}}, "indicators": ["nats"]}
     assert trainings.table(plan, {"full": seeds}).splitlines() == [
         "| | top-1 | nats | steps | processor seconds |",
         "|:---|---:|---:|---:|---:|",
