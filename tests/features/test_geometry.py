@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ssleval.core import Geometry, RandomView, digest
 from ssleval.core import geometry as pinned
 from ssleval.core.geometry import FILTERS, apply
 from ssleval.errors import ConfigError, ContractError, DataError
-from ssleval.features.geometry import drawn_box, random_view
+from ssleval.features.geometry import Box, drawn_box, random_view
 
 SIZES = [
     (32, 32),
@@ -179,6 +180,15 @@ def test_crops_that_are_cut_have_the_area_and_the_shape_asked_for():
     assert abs(np.log(ratios).mean()) < 0.1
     assert 0.49 < ratios.min() < 0.55
     assert 1.8 < ratios.max() < 2.04
+
+
+def test_threads_draw_what_one_draws():
+    def drawn(_: int) -> list[Box]:
+        return [drawn_box(RandomView(index, 32), 90, 60, "a.jpg") for index in range(60)]
+
+    alone = drawn(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(drawn, range(4))) == [alone] * 4
 
 
 def test_a_random_view_disturbs_no_generator():
