@@ -1,6 +1,7 @@
 """Random resized crops of images; `ssleval.core.geometry` has the pinned ones."""
 
 import math
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from ssleval.core import RandomView, digest
 from ssleval.core.geometry import FILTERS, refuse_mode
+
+_ONE_AT_A_TIME = Lock()
 
 
 class Box(NamedTuple):
@@ -26,7 +29,8 @@ def drawn_box(view: RandomView, width: int, height: int, item: str) -> Box:
     """Return what ``view`` draws for an image of this size with the id ``item``."""
     draw = _drawn_once if view.drawn == "tensorflow" else _drawn_again
     # torchvision draws from the global CPU generator, whose state is restored; no accelerator's is touched.
-    with torch.random.fork_rng(devices=[]):
+    # Threads share it.
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(digest([item, view.index, view.seed])[:15], 16))
         box = draw(view, width, height)
         return Box(*box, float(torch.rand(())) < view.flip)

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples, Split
+from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples
 from ssleval.core.image_level import accuracy_kind, same_rows
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -112,18 +112,18 @@ class Attentive(TokensPerImage, Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads, choose by both rules and classify; one row per scored image."""
-        splits = (inputs.dataset.split(request.split) for request in inputs.requests)
-        train, test, *views = splits if self.on_the_fly else inputs.tables()
+        tables = [] if self.on_the_fly else list(inputs.tables())
+        train, test = tables[:2] or [inputs.dataset.split(request.split) for request in inputs.requests]
         labels, truth = inputs.labels(train), inputs.labels(test)
         held, recipe = hold_out(labels, self.held_out, inputs.context.seed), RECIPES[self.protocol]
         heads = recipe.grid(self.learning_rates, self.weight_decays)
         shape = self.queries, self.iterations, self.batch_size, self.stages, self.tokens
         fit = AttentiveFit(self.protocol, recipe, heads, *shape, inputs.card.num_classes, inputs.context)
-        if isinstance(train, Split):
-            predictions = self._running(fit, inputs, labels, held)
+        if tables:
+            same_rows([tables[0], *tables[2:]])
+            predictions = fit.on_tables(tables[0], tables[2:], labels, held, tables[1])
         else:
-            same_rows([train, *views])
-            predictions = fit.on_tables(train, views, labels, held, test)
+            predictions = self._running(fit, inputs, labels, held)
         tried, final = fit.tried_and_final(predictions, held)
         columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "candidate")
         return Samples(test.ids, columns)

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ssleval.core import Geometry, RandomView, digest
 from ssleval.core import geometry as pinned
 from ssleval.core.geometry import FILTERS, apply
 from ssleval.errors import ConfigError, ContractError, DataError
-from ssleval.features.geometry import drawn_box, random_view
+from ssleval.features.geometry import Box, drawn_box, random_view
 
 SIZES = [
     (32, 32),
@@ -172,15 +173,22 @@ def test_a_crop_that_leaves_the_image_is_drawn_again_or_cut_to_it():
 def test_crops_that_are_cut_have_the_area_and_the_shape_asked_for():
     view = RandomView(0, 32, drawn="tensorflow", scale=(0.1, 0.2), ratio=(0.5, 2.0))
     boxes = [drawn_box(replace(view, index=index), 800, 800, "a") for index in range(300)]
-    areas, ratios = (
-        np.array([found(box) for box in boxes])
-        for found in (lambda box: box.height * box.width / 800**2, lambda box: box.width / box.height)
-    )
+    areas = np.array([box.height * box.width / 800**2 for box in boxes])
+    ratios = np.array([box.width / box.height for box in boxes])
     assert 0.098 < areas.min() < 0.11
     assert 0.19 < areas.max() < 0.202
     assert abs(np.log(ratios).mean()) < 0.1
     assert 0.49 < ratios.min() < 0.55
     assert 1.8 < ratios.max() < 2.04
+
+
+def test_threads_draw_what_one_draws():
+    def drawn(_: int) -> list[Box]:
+        return [drawn_box(RandomView(index, 32), 90, 60, "a.jpg") for index in range(60)]
+
+    alone = drawn(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(drawn, range(4))) == [alone] * 4
 
 
 def test_a_random_view_disturbs_no_generator():

@@ -85,6 +85,10 @@ def test_models_are_ordered_by_mean_rank_and_placed_for_other_images_and_other_b
         assert [place.rank for place in places] == [1, 2, 3]
         assert [place.images for place in places] == [(1, 1), (2, 2), (3, 3)]
         assert [place.boards for place in places] == [(1, 1), (2, 2), (3, 3)]
+    strengths, means = standing.places["bradley_terry"], standing.places["mean_rank"]
+    assert [(one.rank, one.images, one.boards) for one in strengths] == [
+        (one.rank, one.images, one.boards) for one in means
+    ]
 
 
 def test_models_that_images_do_not_separate_share_a_set_of_ranks(over: Over) -> None:

@@ -150,7 +150,7 @@ def test_processes_share_the_images(
 
 def fit_images(**changes: Any) -> FitImages:
     train, test = opened("train"), opened("test")
-    made = {
+    made: dict[str, Any] = {
         "train": train, "rows": np.arange(3, 10), "views": (RandomView(0, 32, seed=2),), "new": True,
         "judged": [(test, np.arange(5))], "geometry": Geometry(32, "square"), "batch_size": 4, "ends": (2, 4),
         "seed": 0, "size": 3,
