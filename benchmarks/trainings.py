@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +41,10 @@ Run: TypeAlias = dict[str, Any]
 """What is kept of one training: ``values`` by column, ``seconds`` of processor, and ``curve``."""
 
 
+_ASKED = ("dataset", "splits", "images", "scored", "scores", "indicators")
+"""What a plan says beside the settings of a training that decides what is measured."""
+
+
 def read_plan(name: str) -> dict[str, Any]:
     """Return what ``benchmarks/plans/NAME.yaml`` says."""
     return yaml.safe_load((ROOT / "benchmarks" / "plans" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -60,29 +65,46 @@ def run(plan: Plan, variant: str, seed: int, out: Path, threads: int) -> Run:
         SystemExit: a signal stopped the training; it is saved.
     """
     folder = out / re.sub(r"\W+", "_", variant) / str(seed)
-    done = folder / "measured.json"
+    done, config = folder / "measured.json", config_of(plan, variant, seed)
+    asked = {"config": config.to_dict(), **{name: plan.get(name) for name in _ASKED}}
+    asked = json.loads(json.dumps(asked))
     if not done.is_file():
         torch.set_num_threads(threads)
-        config = config_of(plan, variant, seed)
-        started = time.process_time()
-        trained = train(
-            config,
-            plan["dataset"],
-            folder,
-            splits=plan["splits"],
-            limit=plan.get("images"),
-            resume=True,
-            show=False,
-        )
+        with _timed(folder / "seconds.json"):
+            trained = train(
+                config,
+                plan["dataset"],
+                folder,
+                splits=plan["splits"],
+                limit=plan.get("images"),
+                resume=True,
+                show=False,
+            )
         if not trained.finished:
             raise SystemExit(f"{folder}: stopped after step {trained.step}; the same call goes on")
-        seconds = time.process_time() - started
+        seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
         values = dict(_scores(plan, str(trained.teacher)))
         values |= {name: read_log(folder)[-1][name] for name in plan.get("indicators", ())}
         kept = {"values": values, "seconds": seconds, "steps": trained.step}
         curve = [*_curve(plan, folder, config), [trained.step, next(iter(values.values()))]]
-        done.write_text(json.dumps({**kept, "curve": curve}) + "\n", encoding="utf-8")
-    return json.loads(done.read_text(encoding="utf-8"))
+        kept |= {"curve": curve, "asked": asked}
+        done.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    kept = json.loads(done.read_text(encoding="utf-8"))
+    if kept.pop("asked") != asked:
+        raise SystemExit(f"{folder}: measured by another plan; remove it, or choose another --out")
+    return kept
+
+
+@contextmanager
+def _timed(file: Path) -> Iterator[None]:
+    """Add the processor time of what runs inside to the seconds in a file, however it ends."""
+    started = time.process_time()
+    try:
+        yield
+    finally:
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(before + time.process_time() - started) + "\n", encoding="utf-8")
 
 
 def _scores(plan: Plan, model: str | Backbone, columns: slice = slice(None)) -> Iterator[tuple[str, float]]:
@@ -185,7 +207,10 @@ def write(name: str, plan: Plan, found: Mapping[str, list[Run]]) -> None:
     page = ROOT / "docs" / "training.md"
     inside = re.compile(rf"<!-- {name} -->.*?<!-- end of {name} -->", re.DOTALL)
     shown = f"<!-- {name} -->\n\n{table(plan, found)}\n<!-- end of {name} -->"
-    page.write_text(inside.sub(lambda _: shown, page.read_text(encoding="utf-8")), encoding="utf-8")
+    text, found_marks = inside.subn(lambda _: shown, page.read_text(encoding="utf-8"))
+    if not found_marks:
+        raise SystemExit(f"{page}: no marks <!-- {name} --> to write the table between")
+    page.write_text(text, encoding="utf-8")
     if len(next(iter(found.values()))[0]["curve"]) > 1:
         draw(plan, found, ROOT / "docs" / "images" / f"{name}.png")
 

@@ -18,7 +18,7 @@ _TERMS = (
     ("losses", ("loss", *LOSSES)),
     ("of the teacher, nats", ("teacher_entropy", "kl")),
     ("information, nats", ("information",)),
-    ("rank of the teacher's features", ("feature_rank",)),
+    ("rank of features", ("feature_rank",)),
     ("rank of projections", ("projection_rank",)),
     ("spread of projections", ("projection_spread",)),
 )

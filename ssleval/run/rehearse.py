@@ -43,16 +43,19 @@ def rehearse(plan: Plan, source: FeatureSource) -> Cost:
     Raises:
         SslevalError: what the evaluation itself would raise.
     """
-    amounts = plan.job.task.amounts(plan.job.dataset)
+    amounts, card = plan.job.task.amounts(plan.job.dataset), plan.job.dataset.card
     least = {name: min(low, full) for name, (low, full) in amounts.items()}
     full = {name: high for name, (_, high) in amounts.items()}
+    # More images than there are, of several looks at each, cannot be rehearsed.
+    there = {"train": card.lengths.get(card.train_split, 0), "test": card.lengths[card.test_split]}
+    most = {name: min(high, there.get(name, high)) for name, high in full.items()}
     total = base = _smallest(plan, source, least, full)
     for name in amounts:
         size, cost, factor = least[name], base, 2
-        while size < full[name] and (told := cost.seconds - base.seconds) < _TELLING:
+        while size < most[name] and (told := cost.seconds - base.seconds) < _TELLING:
             if size > least[name]:
                 factor = int(min(16, max(2, _TELLING / max(told, 1e-3))))
-            size = min(factor * size, full[name])
+            size = min(factor * size, most[name])
             cost = _rehearsed(plan, source, {**least, name: size})
         if size > least[name]:
             more = cost.plus(base, -1.0)

@@ -1,12 +1,13 @@
 """Which boards are those of a suite."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 
 from ssleval.core import BackboneCard, Dataset, DatasetCard, Split, digest
 from ssleval.core.settings import updated
 from ssleval.datasets.catalog import list_datasets
-from ssleval.errors import ContractError
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.results import Result
 from ssleval.results.ranking import Board
 from ssleval.run.settings import build_task
@@ -39,12 +40,20 @@ def _is_of(line: Measurement, result: Result) -> bool:
         return False
     # What a task leaves to the data is filled in as it was when it ran; no image is opened.
     recorded = Dataset(card, _unopened, lambda: recorded)
+    try:
+        return _agrees(line, result, recorded)
+    except (ConfigError, NotApplicableError):
+        # Of a model that the line is not for, or of a card that no model here has.
+        return False
+
+
+def _agrees(line: Measurement, result: Result, recorded: Dataset) -> bool:
     stated = {name: result.backbone[name] for name in _MODEL if name in result.backbone}
     model = updated(BackboneCard(result.model, "", "", 1, 1), stated, f"{result.model}: card")
-    task, usual = (
-        build_task(line.task, settings).resolved(recorded).for_model(recorded, model)
-        for settings in (line.settings, {})
-    )
+    task, usual = (build_task(line.task, settings).resolved(recorded) for settings in (line.settings, {}))
+    task = task.for_model(recorded, model)
+    with suppress(NotApplicableError):
+        usual = usual.for_model(recorded, model)
     asked = {**task.recorded(), "version": task.version}
     # What older results do not record was as it is by default.
     older = {name: value for name, value in usual.recorded().items() if name in asked}

@@ -33,7 +33,7 @@ _WARMUPS = ("optim.warmup_epochs", "loss.warmup_teacher_temp_epochs", "optim.fre
 _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
     "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
-    "model.class_token_std": 0.02, "model.layerscale": 0.0, "model.registers": 0,
+    "model.class_token_std": 0.02, "model.positions": "dino", "model.layerscale": 0.0, "model.registers": 0,
     "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0,
 }  # fmt: skip
 """Settings that a network of timm does not have, and the value that turns each off."""
@@ -42,6 +42,8 @@ _SHARED = ("loss.objective=", "loss.koleo=")
 """Settings of the section of self-distillation that every objective has."""
 _OBJECTIVES = ("simclr", "vicreg", "lejepa", "mae")
 """Objectives with a section of their own; other than those, there is self-distillation."""
+_VICREG = ("invariance", "variance", "covariance")
+"""Weights of the terms of VICReg."""
 _OF_BATCHES = ("simclr", "vicreg", "lejepa")
 """Objectives that compare the images of a batch."""
 
@@ -71,6 +73,10 @@ class TrainConfig:
         self._check_last_phase()
         if self.gram.weight > 0:
             self._check_gram()
+        elif self.gram != GramConfig():
+            raise ConfigError(
+                "train: gram.weight is 0; leave the other settings of gram out, or state a weight"
+            )
         if self.loss.objective == "mae":
             self._check_mae()
         if not self.is_transformer:
@@ -104,6 +110,9 @@ class TrainConfig:
                     f"train: {wrong[0]} is a setting of {owner}, and loss.objective is {chosen}; leave it "
                     f"out, or --set loss.objective={owner}"
                 )
+
+        if chosen == "vicreg" and not any(asdict(self.vicreg)[name] for name in _VICREG):
+            raise ConfigError(f"train: vicreg.{', '.join(_VICREG)} are 0; nothing would be learnt")
 
     def _check_values(self) -> None:
         loss, optim, drop_path = self.loss, self.optim, self.model.drop_path
@@ -179,7 +188,7 @@ class TrainConfig:
         patches = (self.views.global_size // self.model.patch_size) ** 2
         wrong = ""
         if not self.is_transformer:
-            wrong = f"{self.model.arch} has no patches to hide"
+            wrong = f"mae needs a transformer of ours, such as vit_small, not {self.model.arch}"
         elif crops:
             wrong = f"views.local_crops is {crops}, and mae sees one crop; --set views.local_crops=0"
         elif not 0 < (seen := int(patches * (1 - mae.mask_ratio))) < patches:
@@ -192,7 +201,7 @@ class TrainConfig:
     def _check_timm(self) -> None:
         arch = self.model.arch
         if self.loss.ibot > 0:
-            raise ConfigError(f"train: {arch} has no patches to mask; loss.ibot needs a transformer of ours")
+            raise ConfigError(f"train: loss.ibot needs a transformer of ours, such as vit_small, not {arch}")
         for name, off in _VIT_ONLY.items():
             if (value := attrgetter(name)(self)) != off:
                 raise ConfigError(f"train: {name} is {value}, which {arch} does not have; --set {name}={off}")
@@ -263,7 +272,8 @@ class TrainConfig:
         """Return the student's transformer; refuse crop sizes in broken patches."""
         model, views = self.model, self.views
         width, depth, heads = sized(model.arch)
-        self.check_sizes(model.patch_size, ("global_size", "local_size", "high_resolution_size"))
+        sizes = ("global_size", "high_resolution_size", *(["local_size"] if views.local_crops else []))
+        self.check_sizes(model.patch_size, sizes)
         if (model.dim or width) % (model.heads or heads):
             stated = f"model.dim={model.dim or width}"
             raise ConfigError(f"train: {stated}: expected a multiple of model.heads, {model.heads or heads}")

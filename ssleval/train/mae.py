@@ -38,11 +38,8 @@ class Mae(Objective):
         self.pixels = nn.Linear(settings.decoder_dim, 3 * model.patch_size**2)
         positions = sincos_positions(settings.decoder_dim, config.views.global_size // model.patch_size)
         self.register_buffer("positions", positions, persistent=False)
-        self.patch_size, self.normalised, self.mask_ratio = (
-            model.patch_size,
-            settings.normalised,
-            settings.mask_ratio,
-        )
+        self.patch_size, self.normalised = model.patch_size, settings.normalised
+        self.mask_ratio, self.in_fp32 = settings.mask_ratio, config.run.residual == "fp32"
 
     def begin(self, backbone: nn.Module) -> None:
         """Initialise encoder and decoder as published: linear maps by Glorot's rule, tokens normal."""
@@ -77,6 +74,9 @@ class Mae(Objective):
         places = order.argsort(dim=1).unsqueeze(-1).expand(-1, -1, patches.shape[-1])
         decoded = torch.cat((seen[:, :1], patches.gather(1, places)), dim=1)
         side = math.isqrt(count)
+        # As in the encoder, blocks add up in this type.
+        if self.in_fp32:
+            decoded = decoded.to(torch.promote_types(decoded.dtype, torch.float32))
         decoded = decoded + resize_positions(self.positions, side, side, "size").to(decoded.dtype)
         for block in self.blocks:
             decoded = block(decoded)

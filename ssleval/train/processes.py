@@ -43,7 +43,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
         del ctx
-        return sum_over_processes(grad_outputs[0].clone()).chunk(world_size(), dim=1)[rank()]
+        # NCCL takes contiguous memory alone.
+        gradient = grad_outputs[0].clone(memory_format=torch.contiguous_format)
+        return sum_over_processes(gradient).chunk(world_size(), dim=1)[rank()]
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _SETTINGS = {
     "patch_size": "model.patch_size", "ffn": "model.ffn", "num_registers": "model.registers",
 }  # fmt: skip
 """Fields of an architecture that decide which weights it has, and the settings they come from."""
-_FIXED = ("mlp_ratio", "qkv_bias", "norm_eps", "fixed_positions")
+_FIXED = ("mlp_ratio", "qkv_bias", "norm_eps")
 """The same where training has no setting."""
 
 
@@ -37,7 +37,9 @@ def start_from(config: TrainConfig, student: Network) -> None:
     """
     name, vit = config.model.init, student.backbone
     if not isinstance(vit, Vit):
-        raise ConfigError(f"train: model.init starts transformers; {config.model.arch} is none")
+        raise ConfigError(
+            f"train: model.init starts transformers of ours, such as vit_small, not {config.model.arch}"
+        )
     heads = fill_backbone(vit, name, "model.init")
     if config.model.init_heads:
         _fill_heads(name, student, heads)
@@ -51,7 +53,10 @@ def fill_backbone(vit: Vit, name: str, setting: str) -> Mapping[str, Tensor]:
     if name.endswith(".pt"):
         state = read_state(Path(name))
         weights: Mapping[str, Tensor] = state["teacher"]
-        theirs = from_dict(state["config"]).vit()
+        stored = from_dict(state["config"])
+        if not stored.is_transformer:
+            raise ConfigError(f"train: {setting}={name} is a {stored.model.arch}, no transformer of ours")
+        theirs = stored.vit()
         given = {
             key.removeprefix(_BACKBONE): value for key, value in weights.items() if key.startswith(_BACKBONE)
         }
@@ -73,6 +78,8 @@ def _refuse_other(name: str, theirs: VitConfig, ours: VitConfig) -> None:
     stated = [f"--set {_SETTINGS[field]}={value}" for field, value in wrong.items()]
     if (theirs.layerscale is None) != (ours.layerscale is None):
         stated.append(f"--set model.layerscale={theirs.layerscale or 0}")
+    if ours.fixed_positions and not theirs.fixed_positions:
+        stated.append("--set mae.fixed_positions=false")
     if stated:
         raise ConfigError(f"train: {name} is of another architecture; {' '.join(stated)}")
     if other := [field for field in _FIXED if getattr(theirs, field) != getattr(ours, field)]:

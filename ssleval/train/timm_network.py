@@ -51,8 +51,7 @@ def build_timm_network(config: TrainConfig) -> TimmNetwork:
         )
     sizes = ("global_size", "high_resolution_size")
     if backbone.is_transformer:
-        if config.views.high_resolution_size:
-            raise ConfigError(f"train: views.high_resolution_size needs a transformer of ours, not {arch}")
+        _refuse_settings(config, backbone)
         sizes = ("global_size", "local_size") if config.views.local_crops else ("global_size",)
     config.check_sizes(backbone.card.patch_size, sizes)
     if backbone.is_transformer:
@@ -60,6 +59,20 @@ def build_timm_network(config: TrainConfig) -> TimmNetwork:
         assert isinstance(backbone, TimmBackbone)
     card = replace(backbone.card, arch=backbone.card.arch.partition(".")[0])
     return TimmNetwork(backbone.model.requires_grad_(True).train(), card)
+
+
+def _refuse_settings(config: TrainConfig, backbone: TimmBackbone) -> None:
+    """Refuse what a transformer of timm does not have, and one whose patches a network of its own embeds."""
+    arch, patch, model = config.model.arch, backbone.card.patch_size, config.model.patch_size
+    wrong = ""
+    if config.views.high_resolution_size:
+        wrong = "views.high_resolution_size needs a transformer of ours"
+    elif model not in {patch, TrainConfig().model.patch_size}:
+        wrong = f"model.patch_size is {model}, and its patches have {patch} pixels"
+    elif type(getattr(backbone.model, "patch_embed", None)).__name__ != "PatchEmbed":
+        wrong = "how it embeds patches is not known to ssleval"
+    if wrong:
+        raise ConfigError(f"train: {arch}: {wrong}")
 
 
 def synchronise(network: nn.Module, device: torch.device) -> None:

@@ -86,6 +86,21 @@ def test_a_whole_that_is_small_is_run_and_not_extrapolated(source: FeatureSource
     assert (cost.seconds, cost.images) == (pytest.approx(3 + 0.02 + 0.2 + 0.003), 4)
 
 
+@dataclass(frozen=True)
+class Looking(Known):
+    """Looks at every scored image three times."""
+
+    def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
+        amounts = super().amounts(dataset)
+        return {**amounts, "test": (1, 3 * dataset.card.lengths["test"])}
+
+
+def test_more_images_than_there_are_are_extrapolated(source: FeatureSource) -> None:
+    cost = rehearse.rehearse(plan(Looking(), test=20), source)
+    assert cost.seconds == pytest.approx(3 + 0.01 * 60 + 0.2 * 500 + 0.001 * 900)
+    assert cost.images == pytest.approx(120)
+
+
 def test_an_error_of_the_whole_is_an_error_of_its_price(source: FeatureSource) -> None:
     with pytest.raises(DataError, match="too few"):
         rehearse.rehearse(plan(Known(fewest=401)), source)

@@ -118,7 +118,7 @@ def test_the_class_token_is_what_the_loader_gives_as_pooled() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["loss.ibot=1"], "no patches to mask"),
+        (["loss.ibot=1"], "needs a transformer of ours"),
         (["model.drop_path=0.1"], r"--set model\.drop_path=0"),
         (["optim.layer_decay=0.9"], r"optim\.layer_decay"),
         (["views.global_size=50"], r"no multiple of 32, .*; --set views\.global_size=64"),
@@ -148,7 +148,10 @@ def test_a_vision_transformer_of_timm_is_trained_at_the_size_of_its_crops(data: 
     for settings, words in (
         (["views.local_size=24"], r"no multiple of 16, .*; --set views\.local_size=32"),
         (["views.high_resolution_size=96", "run.high_resolution_epochs=1"], "needs a transformer of ours"),
-        (["loss.ibot=1"], "no patches to mask"),
+        (["model.patch_size=8"], r"model\.patch_size is 8, and its patches have 16 pixels"),
+        (["model.positions=size"], r"model\.positions is size"),
+        (["model.arch=timm:vit_tiny_r_s16_p8_224", "views.local_crops=0"], "how it embeds patches"),
+        (["loss.ibot=1"], "needs a transformer of ours"),
     ):
         with pytest.raises(ConfigError, match=words):
             build_timm_network(small("model.arch=timm:test_vit", *settings))

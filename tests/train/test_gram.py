@@ -235,6 +235,7 @@ def test_micro_batches_add_up(plain: list[tuple[int, float]], data: str, tmp_pat
         (["gram.start_epochs=0", "gram.copy_epochs=0"], "its teacher untrained"),
         (["gram.teacher=a.pt"], "leave it or gram.teacher out"),
         (["gram.renewals=1"], "both or neither"),
+        (["gram.weight=0"], "gram.weight is 0; leave the other settings of gram out"),
         (["gram.tokens=masked", "loss.ibot=0"], "need loss.ibot"),
         (["gram.crop_size=30"], "--set gram.crop_size=32"),
         (

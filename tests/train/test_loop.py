@@ -335,7 +335,7 @@ def test_a_full_disk_is_one_line_with_the_file_and_costs_no_checkpoint(
     same_kept(tmp_path, kept)
 
 
-@pytest.mark.parametrize(("size", "file"), [(1_000, "config.json"), (2_500, "log.jsonl")])
+@pytest.mark.parametrize(("size", "file"), [(1_000, "config.json"), (3_500, "log.jsonl")])
 def test_a_full_disk_at_the_start_is_one_line_with_the_file(
     size: int, file: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,7 +222,7 @@ def test_micro_batches_add_up(plain: list[tuple[int, float]], data: str, tmp_pat
         (["mae.mask_ratio=1e-17"], "leaves 16 of 16 patches visible"),
         (["mae.decoder_dim=10"], "expected a multiple of 4 and of 3 heads"),
         (["mae.decoder_dim=18"], "expected a multiple of 4 and of 3 heads"),
-        (["model.arch=timm:resnet18"], "timm:resnet18 has no patches to hide"),
+        (["model.arch=timm:resnet18"], "mae needs a transformer of ours"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: list[str], words: str) -> None:
@@ -240,3 +240,16 @@ def test_two_processes_do_what_one_does(
         assert process.exitcode == 0
     found = losses(read_log(tmp_path / "two"))
     assert [loss for _, loss in found] == pytest.approx([loss for _, loss in plain], rel=2e-4)
+
+
+@pytest.mark.parametrize(("residual", "dtype"), [("fp32", torch.float32), ("computed", torch.bfloat16)])
+def test_blocks_of_the_decoder_add_up_as_those_of_the_encoder(residual: str, dtype: torch.dtype) -> None:
+    whole = untrained(small(f"run.residual={residual}", "run.precision=bf16"), drop_path=0.0)
+    mae, seen_by = whole.objective, list[torch.dtype]()
+    assert isinstance(mae, Mae)
+    mae.blocks[0].register_forward_pre_hook(lambda _, inputs: seen_by.append(inputs[0].dtype))
+    masks = torch.zeros(2, 16, dtype=torch.bool)
+    masks[:, 4:] = True
+    with torch.autocast("cpu", torch.bfloat16):
+        mae(whole.backbone, seen(torch.rand(2, 3, 16, 16)), masks)
+    assert seen_by == [dtype]

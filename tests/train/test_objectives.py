@@ -361,6 +361,11 @@ def test_a_batch_is_compared_as_a_whole(objective: str) -> None:
             without_teacher(objective, *settings).check_batch(1)
 
 
+def test_vicreg_without_any_term_is_refused() -> None:
+    with pytest.raises(ConfigError, match="invariance, variance, covariance are 0; nothing would be learnt"):
+        without_teacher("vicreg", "vicreg.invariance=0", "vicreg.variance=0", "vicreg.covariance=0")
+
+
 def test_a_run_of_one_objective_says_nothing_of_the_others() -> None:
     assert "simclr" not in tiny().to_dict()
     assert "simclr" in without_teacher("simclr").to_dict()

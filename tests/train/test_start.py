@@ -10,10 +10,11 @@ from ssleval.backbones.zoo import find_card, load
 from ssleval.errors import ConfigError, UnknownNameError, WeightsError
 from ssleval.train.learner import Learner
 from ssleval.train.loop import train
-from ssleval.train.state import read_state
-from tests.train.tiny_training import pictures, tiny
+from ssleval.train.state import Checkpoints, read_state
+from tests.train.tiny_training import pictures, tiny, without_teacher
 
 CPU = torch.device("cpu")
+MASKED = ("views.local_crops=0", "mae.decoder_dim=12", "mae.decoder_depth=1", "mae.decoder_heads=3")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,19 @@ def test_what_no_student_can_start_from_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         Learner(tiny(*settings), CPU)
+
+
+def test_positions_that_mae_fixes_start_others_and_learnt_ones_need_a_setting(tmp_path: Path) -> None:
+    masked = Learner(without_teacher("mae", *MASKED), CPU)
+    path = tmp_path / "last.pt"
+    Checkpoints(tmp_path).save({"teacher": masked.teacher.state_dict(), "config": masked.config.to_dict()})
+    started = Learner(tiny(f"model.init={path}"), CPU)
+    positions = masked.teacher.backbone.get_parameter("pos_embed")
+    assert torch.equal(started.student.backbone.get_parameter("pos_embed"), positions)
+    Checkpoints(tmp_path).save({"teacher": started.teacher.state_dict(), "config": started.config.to_dict()})
+    with pytest.raises(ConfigError, match=r"--set mae\.fixed_positions=false"):
+        Learner(without_teacher("mae", *MASKED, f"model.init={path}"), CPU)
+    Learner(without_teacher("mae", *MASKED, f"model.init={path}", "mae.fixed_positions=false"), CPU)
 
 
 def test_a_run_resumes_without_the_file_it_started_from_and_its_model_says_where_it_is_from(

@@ -60,6 +60,10 @@ def test_a_training_is_measured_once_and_goes_on_where_it_was_stopped(
     assert (config["run"]["seed"], config["views"]["local_crops"]) == (1, 0)
     monkeypatch.setattr(trainings, "train", None)
     assert trainings.run(plan, "no part", 1, tmp_path, threads=1) == found
+    seconds = json.loads((tmp_path / "no_part" / "1" / "seconds.json").read_text())
+    assert found["seconds"] == seconds > 0
+    with pytest.raises(SystemExit, match="measured by another plan; remove it"):
+        trainings.run({**plan, "scored": 5}, "no part", 1, tmp_path, threads=1)
 
 
 def test_intervals_are_of_the_mean_over_seeds() -> None:

@@ -42,5 +42,5 @@ def losses(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
 def without_teacher(objective: str, *settings: str) -> TrainConfig:
     """Return `SETTINGS` of an objective that has no teacher, then ``settings``."""
     shared = [setting for setting in SETTINGS if not setting.startswith(("head.", "loss."))]
-    small = [] if objective == "simclr" else [f"{objective}.hidden=24", f"{objective}.projection=8"]
+    small = [] if objective in {"simclr", "mae"} else [f"{objective}.hidden=24", f"{objective}.projection=8"]
     return read_config(objective, [*shared, "model.drop_path=0", "run.precision=fp32", *small, *settings])

@@ -145,7 +145,8 @@ class _Items:
             folder, _, name = member.name.rpartition("/")
             if not member.isfile() or is_stray(name) or "__MACOSX" in folder.split("/"):
                 continue
-            stem, _, extension = name.partition(".")
+            # Before a label's name ends, at the first dot; without labels, two.1.jpg is two.1.
+            stem, _, extension = name.partition(".") if self.labelled else name.rpartition(".")
             key = "/".join(part for part in (shard.name, folder.removeprefix("./"), stem) if part)
             if not self.labelled and f".{extension.lower()}" not in EXTENSIONS:
                 continue

@@ -2,7 +2,8 @@
 
 LOCATION is a folder, whose images count at any depth, sorted by path; a table FILE.csv or FILE.jsonl with a
 column path, relative to it, whose other columns are ignored; or tar shards as wds: names them, a folder of
-them, a glob or a name with braces, of which only images are read. All images are in the one split, train.
+them, a glob or a name with braces, of which only images are read. A folder of both images and shards is
+refused. All images are in the one split, train.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import file_split, fingerprint
+from ssleval.datasets.files.images import EXTENSIONS, file_split, fingerprint, is_stray
 from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.multilabels import read_texts
 from ssleval.datasets.files.names import Names
@@ -28,7 +29,7 @@ def images(location: str, options: DatasetOptions) -> Dataset:
     path = Path(location).expanduser()
     if path.suffix.lower() in {".csv", ".jsonl"}:
         split = _table(path, options)
-    elif location.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar"))):
+    elif location.endswith(".tar") or (path.is_dir() and _holds_shards(path)):
         split = _shards(location, options)
     elif path.is_dir():
         split = _folder(path, options)
@@ -38,6 +39,20 @@ def images(location: str, options: DatasetOptions) -> Dataset:
         f"images:{location}", "none", lengths={"train": len(split)}, test_split="train", source=location
     )
     return Dataset(card, lambda _: split)
+
+
+def _holds_shards(folder: Path) -> bool:
+    """Return whether a folder is one of tar shards; DataError where it holds images as well."""
+    places = [
+        [path for path in folder.glob(pattern) if not is_stray(path.name)] for pattern in ("*.tar", "*/*.tar")
+    ]
+    loose = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if any(places) and (all(places) or next(loose, None)):
+        raise DataError(
+            f"images:{folder}: tar shards beside images, or in two depths; name the shards, "
+            f"images:{folder}/*.tar, or move them apart"
+        )
+    return any(places)
 
 
 def _folder(root: Path, options: DatasetOptions) -> Split:

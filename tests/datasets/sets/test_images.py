@@ -103,3 +103,28 @@ def test_a_task_that_needs_labels_says_so(folder: Path, tmp_path: Path) -> None:
         ssleval.evaluate(
             "pixels", "knn", dataset=f"images:{folder}", context=Context(cache=tmp_path, progress=False)
         )
+
+
+def test_a_folder_of_shards_and_images_is_refused(folder: Path, tmp_path: Path) -> None:
+    shard(folder / "orig.tar", {"x.png": png(5)})
+    with pytest.raises(DataError, match=r"tar shards beside images, .*name the shards, images:.*/\*\.tar"):
+        opened(folder, tmp_path)
+    shard(tmp_path / "m/a.tar", {"x.png": png(5)})
+    shard(tmp_path / "m/old/b.tar", {"x.png": png(6)})
+    with pytest.raises(DataError, match="in two depths"):
+        opened(tmp_path / "m", tmp_path)
+
+
+def test_shards_may_lie_in_folders_and_strays_are_none(folder: Path, tmp_path: Path) -> None:
+    shard(tmp_path / "nest/s1/a.tar", {"x.png": png(5)})
+    assert levels(opened(tmp_path / "nest", tmp_path)) == [5]
+    (folder / "._y.tar").write_bytes(b"")
+    assert levels(opened(folder, tmp_path)) == [2, 1, 0]
+    with pytest.raises(DataError, match=r"images:.*none\*\.tar: no shards"):
+        opened(tmp_path / "none*.tar", tmp_path)
+
+
+def test_names_in_shards_may_have_dots(tmp_path: Path) -> None:
+    members = {"p.1.png": png(1), "p.2.png": png(2), "q.png": png(3)}
+    shard(tmp_path / "shards/0.tar", members)
+    assert levels(opened(tmp_path / "shards", tmp_path)) == [1, 2, 3]
