@@ -234,7 +234,7 @@ def test_what_cannot_be_is_refused(settings: list[str], words: str) -> None:
 def test_two_processes_do_what_one_does(
     more: tuple[str, ...], plain: list[tuple[int, float]], data: str, tmp_path: Path
 ) -> None:
-    arguments = (tmp_path / "meeting", small(*more), data, tmp_path / "two")
+    arguments = (tmp_path / "meeting", [(small(*more), tmp_path / "two")], data)
     for process in [start(as_pair, rank, *arguments) for rank in range(2)]:
         process.join(180)
         assert process.exitcode == 0

@@ -36,8 +36,6 @@ def shard_paths(location: str, owner: str) -> list[Path]:
             paths.append(Path(name))
         else:
             raise DataError(f"{owner}:{name}: no such shard")
-    if not paths:
-        raise DataError(f"{owner}:{location}: no shards")
     return paths
 
 

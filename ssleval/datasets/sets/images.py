@@ -77,5 +77,8 @@ def _table(table: Path, options: DatasetOptions) -> Split:
 
 
 def _shards(location: str, options: DatasetOptions) -> Split:
-    listed = list_shards(shard_paths(location, "images"), options, labelled=False)
+    paths = shard_paths(location, "images")
+    if not paths:
+        raise DataError(f"images:{location}: no shards")
+    listed = list_shards(paths, options, labelled=False)
     return Split(listed.ids, listed, None, listed.mark or fingerprint(listed.rows(full_hash=True)))
