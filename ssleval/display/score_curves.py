@@ -34,7 +34,7 @@ def draw_score_curves(results: Path, out: Path) -> None:
             f"no curve in {results}: run --task curves, or --task fewshot --set fewshot.shots=1,2,5"
         )
     columns, rows = min(_COLUMNS, len(found)), -(-len(found) // _COLUMNS)
-    figure = Figure(figsize=(5.5 * columns, 3.8 * rows), layout="constrained", dpi=100)
+    figure = Figure(figsize=(5.5 * columns, 4.8 * rows), layout="constrained", dpi=100)
     for index, panel in enumerate(found):
         _draw(figure.add_subplot(rows, columns, index + 1), panel)
     save(figure, out)
@@ -52,5 +52,6 @@ def _draw(axes: "Axes", panel: Panel) -> None:
         if curve.chosen >= 0:
             at = curve.x[curve.chosen], y[curve.chosen]
             axes.plot(*at, marker="o", markersize=11, fillstyle="none", color=line.get_color())
-    axes.legend(fontsize="small")
+    # Below the axes: nowhere inside them is free of curves.
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15))
     axes.grid(alpha=0.3)
