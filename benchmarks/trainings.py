@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +96,7 @@ def run(plan: Plan, variant: str, seed: int, out: Path, threads: int) -> Run:
 
 
 @contextmanager
-def _timed(file: Path) -> Iterator[None]:
+def _timed(file: Path) -> Generator[None]:
     """Add the processor time of what runs inside to the seconds in a file, however it ends."""
     started = time.process_time()
     try:
@@ -190,9 +190,9 @@ def draw(plan: Plan, found: Mapping[str, list[Run]], out: Path) -> None:
         scores = 100 * np.array([[value for _, value in one["curve"]] for one in seeds])
         steps = np.array([step for step, _ in seeds[0]["curve"]])
         seconds = steps / seeds[0]["steps"] * np.mean([one["seconds"] for one in seeds])
-        style = {"color": f"C{number}", "marker": "osv^Dx*"[number % 7]}
-        axes.plot(seconds, scores.mean(axis=0), label=variant, markersize=4, **style)
-        axes.fill_between(seconds, scores.min(axis=0), scores.max(axis=0), color=style["color"], alpha=0.15)
+        color, marker = f"C{number}", "osv^Dx*"[number % 7]
+        axes.plot(seconds, scores.mean(axis=0), label=variant, color=color, marker=marker, markersize=4)
+        axes.fill_between(seconds, scores.min(axis=0), scores.max(axis=0), color=color, alpha=0.15)
     axes.set_xlabel("processor seconds of training")
     axes.set_ylabel(f"{next(iter(plan['scores']))}, %")
     axes.grid(alpha=0.3)
