@@ -53,7 +53,7 @@ NOT_RUN = {
     r"gate ": "measures a suite twice; tests/checks",
     r"report .*--pictures": "needs pictures of models; tests/display/report",
     r"run .*--suite": "measures a suite; tests/run/test_suites.py",
-    r"leaderboard --suite": "needs results on twelve published sets; tests/run/test_suites.py",
+    r"leaderboard .*--suite": "needs results on twelve published sets; tests/run/test_suites.py",
     r"run .*captions:": "no model with a text tower is here; its dataset is opened below",
     r"run .*--dataset (?!folder|masks|groups|rgbd|davis|digits)": "needs published data, or renders",
     r"run (?!.*--dataset)": "`scenes` renders for a minute; make demo",
