@@ -122,7 +122,8 @@ def test_a_printed_line_is_understood(monkeypatch: pytest.MonkeyPatch, line: str
     for name, fields in parse_settings(values.get("set_") or () if command == "run" else ()).items():
         build_task(name, fields)
     if command == "train":
-        read_config(values["recipe"], values["set_"] or ())
+        arch = [f"model.arch={values['arch']}"] if values["arch"] else []
+        read_config(values["recipe"], [*arch, *(values["set_"] or ())])
     if values.get("suite"):
         assert read_suite(values["suite"])
     for margin in values.get("margin") or ():

@@ -46,7 +46,7 @@ def test_every_quantity_of_the_log_has_its_place(drawn: list[Figure], tmp_path: 
     draw_curves(log(tmp_path / "run", 200), tmp_path / "curves.png")
     axes = {one.get_title(): one for one in drawn[0].axes}
     assert list(axes) == [
-        "losses", "of the teacher, nats", "information, nats", "rank of the teacher's features",
+        "losses", "of the teacher, nats", "information, nats", "rank of features",
         "top1, 95 % intervals", "rank, 95 % intervals", "lr", "weight_decay", "momentum", "teacher_temp",
     ]  # fmt: skip
     labelled = {line.get_label(): line for line in axes["losses"].get_lines()}

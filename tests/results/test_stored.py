@@ -373,7 +373,7 @@ def test_one_result_is_named_by_task_and_dataset(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "results" / "dino_scenes"
     found = one_result(str(committed), tmp_path, task="knn", dataset="digits")
     assert (found.task, found.dataset) == ("knn", "digits")
-    with pytest.raises(ConfigError, match=r"knn on digits, knn on scenes.*--task and --dataset"):
+    with pytest.raises(ConfigError, match=r"knn on caltech101, knn on digits.*--task and --dataset"):
         one_result(str(committed), tmp_path, task="knn", dataset=None)
     with pytest.raises(ConfigError, match="all fit; name one of these files"):
         one_result(str(committed.parent / "pixels"), tmp_path, task="knn", dataset="digits")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -105,7 +106,7 @@ class Eyes:
 
     @property
     def backbone(self) -> Backbone:
-        return cast("Backbone", BackboneCard("eyes", "test", "eyes", 3, 4))
+        return cast("Backbone", SimpleNamespace(card=BackboneCard("eyes", "test", "eyes", 3, 4)))
 
     def load(self, request: FeatureRequest) -> FeatureTable:
         self.asked.append(request)
