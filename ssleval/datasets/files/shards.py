@@ -52,6 +52,11 @@ class Shards:
         """Decode one image to RGB."""
         return decode(self.encoded(row), f"{self.paths[self.places[row, 0]]}/{self.names[row]}")
 
+    @property
+    def fingerprint(self) -> str:
+        """What decides a score: sizes and labels, or the content too where nothing kept may be trusted."""
+        return self.mark or fingerprint(self.rows(full_hash=True))
+
     def rows(self, *, full_hash: bool) -> Iterator[list[str | int]]:
         """Yield what the fingerprint holds: of every shard its size, of every image its size and label."""
         for path, (_, _, _, _, size) in zip(self.paths, self.content.marks, strict=True):

@@ -6,12 +6,13 @@ them, a glob or a name with braces, of which only images are read. A folder of b
 refused. All images are in the one split, train.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import EXTENSIONS, file_split, fingerprint, is_stray
+from ssleval.datasets.files.images import EXTENSIONS, file_split, is_stray
 from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.multilabels import read_texts
 from ssleval.datasets.files.names import Names
@@ -42,17 +43,42 @@ def images(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _holds_shards(folder: Path) -> bool:
-    """Return whether a folder is one of tar shards; DataError where it holds images as well."""
-    places = [
-        [path for path in folder.glob(pattern) if not is_stray(path.name)] for pattern in ("*.tar", "*/*.tar")
-    ]
+    """Return whether a folder is one of tar shards; DataError where it holds images as well.
+
+    Of a folder of images little is read, since its listing may be kept.
+    """
+    files, folders = _entries(folder)
+    top = any(name.endswith(".tar") for name in files)
+    if not top and not _nested(folder, folders):
+        return False
     loose = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    if any(places) and (all(places) or next(loose, None)):
+    if (top and any(not is_stray(path.name) for path in folder.glob("*/*.tar"))) or next(loose, None):
         raise DataError(
             f"images:{folder}: tar shards beside images, or in two depths; name the shards, "
             f"images:{folder}/*.tar, or move them apart"
         )
-    return any(places)
+    return True
+
+
+def _nested(folder: Path, folders: Sequence[str]) -> bool:
+    """Return whether there are tar files in ``folders``, of which those after one of images are not read."""
+    for name in folders:
+        files, _ = _entries(folder / name)
+        if any(file.endswith(".tar") for file in files):
+            return True
+        if any(file.lower().endswith(EXTENSIONS) for file in files):
+            return False
+    return False
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the files and of the folders in a folder, strays left out."""
+    names: tuple[list[str], list[str]] = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_stray(entry.name):
+                names[entry.is_dir()].append(entry.name)
+    return names
 
 
 def _folder(root: Path, options: DatasetOptions) -> Split:
@@ -81,4 +107,4 @@ def _shards(location: str, options: DatasetOptions) -> Split:
     if not paths:
         raise DataError(f"images:{location}: no shards")
     listed = list_shards(paths, options, labelled=False)
-    return Split(listed.ids, listed, None, listed.mark or fingerprint(listed.rows(full_hash=True)))
+    return Split(listed.ids, listed, None, listed.fingerprint)

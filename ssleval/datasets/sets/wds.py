@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import SPLITS, fingerprint, is_stray
+from ssleval.datasets.files.images import SPLITS, is_stray
 from ssleval.datasets.files.shardnames import shard_paths
 from ssleval.datasets.files.shards import Shards, list_shards
 from ssleval.datasets.files.tables import refuse_untrained
@@ -31,8 +31,7 @@ def wds(location: str, options: DatasetOptions) -> Dataset:
 
     def open_split(split: str) -> Split:
         images = shards[split]
-        mark = images.mark or fingerprint(images.rows(full_hash=True))
-        return Split(images.ids, images, images.labels, mark)
+        return Split(images.ids, images, images.labels, images.fingerprint)
 
     name, names, scored = f"wds:{location}", _class_names(shards), "test" if "test" in shards else "val"
     lengths = {split: len(images.ids) for split, images in shards.items()}
