@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ssleval.train.lars import Lars
+from ssleval.heads.attentive.lars import Lars
 from ssleval.train.sections import OptimConfig
 
 

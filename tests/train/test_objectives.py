@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssleval.errors import ConfigError
+from ssleval.heads.attentive.lars import Lars
 from ssleval.train.config import TrainConfig, read_config
-from ssleval.train.lars import Lars
 from ssleval.train.learner import Learner
 from ssleval.train.lejepa import prediction, sigreg
 from ssleval.train.logfile import read_log
