@@ -6,14 +6,12 @@ of their published code.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from msgspec import Meta
 
 from ssleval.core.settings import Depth, NonNegative, OpenFraction, Positive, Width
-from ssleval.train.sections import OtherWidth
-
-Layers: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
+from ssleval.train.sections import Layers, OtherWidth
 
 
 @dataclass(frozen=True, slots=True)

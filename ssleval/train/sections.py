@@ -24,6 +24,8 @@ from ssleval.core.settings import (
 )
 
 UpToThousand: TypeAlias = Annotated[int, Meta(ge=0, le=1_000)]
+Layers: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
+"""Linear maps of a head."""
 OtherWidth: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 20)]
 """Channels in place of others; 0 keeps those."""
 Ratios: TypeAlias = Annotated[
@@ -112,7 +114,7 @@ class HeadConfig:
     bottleneck: Width = 256
     patch_bottleneck: OtherWidth = 0
     """Bottleneck of the patches' own head; 0: as ``bottleneck`` (DINOv2 ViT-L: 256 beside 384)."""
-    layers: Annotated[int, Meta(ge=1, le=100)] = 3
+    layers: Layers = 3
     batch_norm: bool = False
     """Batch-normalise hidden layers, as ``use_bn_in_head`` of the official code. Statistics are over all
     crops of a micro-batch, on CPUs those of one process. Class tokens are almost equal at first; short runs
