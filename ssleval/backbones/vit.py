@@ -8,15 +8,17 @@ token, registers, patches (row-major).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ssleval.backbones.stems import PatchEmbed, ResidualStem
+from ssleval.backbones.stochastic_depth import Drops, StochasticDepth
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Depth, Positive, Side, Width, check
 from ssleval.errors import ConfigError, UnknownNameError
@@ -101,6 +103,13 @@ class VitConfig:
         return self.image_size // self.patch_size
 
     @property
+    def drop_path_rates(self) -> list[float]:
+        """Rates of stochastic depth of all blocks."""
+        if self.drop_path_rule == "uniform":
+            return [self.drop_path] * self.depth
+        return torch.linspace(0.0, self.drop_path, self.depth, device="cpu").tolist()
+
+    @property
     def num_prefix(self) -> int:
         """Tokens in front of the patches."""
         return 1 + self.num_registers
@@ -136,10 +145,10 @@ class Vit(nn.Module):
         registers = torch.empty(1, config.num_registers, width)
         self.register_tokens = nn.Parameter(registers) if config.num_registers else None
         self.mask_token = nn.Parameter(torch.empty(1, width)) if config.mask_token else None
-        rates = [config.drop_path] * config.depth
-        if config.drop_path_rule == "linear":
-            rates = torch.linspace(0.0, config.drop_path, config.depth, device="cpu").tolist()
-        self.blocks = nn.ModuleList(_Block(config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.stochastic_depth = StochasticDepth(config.drop_path_rates, by=config.drop_path_draw)
+        self.recompute = False
+        """Whether a backward pass computes each block again instead of keeping what is inside of it."""
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.reset()
 
@@ -177,7 +186,37 @@ class Vit(nn.Module):
         of tokens, which saves most of the last block's work. Of each image, only the patches ``visible``
         pass through the blocks, where it is given (MAE).
         """
-        return self.norm(self.blocks[-1](self._before_last(images, masks, visible), first))
+        tokens, drops = self._before_last(images, masks, visible)
+        return self.norm(self._block(self.blocks[-1], tokens, first, drops))
+
+    def packed(
+        self,
+        images: Sequence[Float[Tensor, "_b 3 _s _s"]],
+        masks: Bool[Tensor, "b n"] | None,
+        firsts: Sequence[int | None],
+    ) -> list[Float[Tensor, "_b _f d"]]:
+        """Return what `forward` returns for each of several batches, of which only the first has ``masks``.
+
+        Norms and linear maps see the tokens of all batches as one matrix, which takes fewer and larger
+        products; attention stays within each image.
+        """
+        batches = [self.embed(part, None if index else masks) for index, part in enumerate(images)]
+        shapes = [(batch.shape[0], batch.shape[1]) for batch in batches]
+        tokens = torch.cat([batch.flatten(0, 1) for batch in batches])
+        drops, last = self.stochastic_depth.draw_packed(shapes, tokens, training=self.training)
+        for block, dropped in zip(self.blocks[:-1], drops, strict=True):
+            tokens = self._block(block, tokens, None, dropped, shapes)
+        parts = tokens.split([images * length for images, length in shapes])
+        return [
+            self.norm(self._block(self.blocks[-1], part.unflatten(0, shape), first, dropped))
+            for part, shape, first, dropped in zip(parts, shapes, firsts, last, strict=True)
+        ]
+
+    def _block(self, block: nn.Module, tokens: Tensor, *rest: Any) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return block(tokens, *rest)
+        # Blocks draw nothing themselves.
+        return checkpoint(block, tokens, *rest, use_reentrant=False, preserve_rng_state=False)
 
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
@@ -199,27 +238,28 @@ class Vit(nn.Module):
         The softmax runs over all tokens, so that the map of a head sums to less than 1.
         """
         last = cast("_Block", self.blocks[-1])
-        weights = last.attn.first_row(last.norm1(self._before_last(images)))[..., self.config.num_prefix :]
+        weights = last.attn.first_row(last.norm1(self._before_last(images)[0]))[..., self.config.num_prefix :]
         return weights.unflatten(-1, self.patch_grid(images))
 
     def last_keys(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
         """Return the keys of the patches in the last block, all heads after one another."""
         last = cast("_Block", self.blocks[-1])
-        keys = last.attn.keys(last.norm1(self._before_last(images)))[:, self.config.num_prefix :]
+        keys = last.attn.keys(last.norm1(self._before_last(images)[0]))[:, self.config.num_prefix :]
         return keys.unflatten(1, self.patch_grid(images))
 
     def _before_last(
         self, images: Tensor, masks: Tensor | None = None, visible: Tensor | None = None
-    ) -> Float[Tensor, "b t d"]:
-        """Return the input of the last block."""
+    ) -> tuple[Float[Tensor, "b t d"], Drops]:
+        """Return the input of the last block, and what it drops."""
         tokens = self.embed(images, masks)
         if visible is not None:
             prefix, patches = tokens.tensor_split([self.config.num_prefix], dim=1)
             places = visible.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
             tokens = torch.cat((prefix, patches.gather(1, places)), dim=1)
-        for block in self.blocks[:-1]:
-            tokens = block(tokens)
-        return tokens
+        *drops, last = self.stochastic_depth.draw(tokens, training=self.training)
+        for block, dropped in zip(self.blocks[:-1], drops, strict=True):
+            tokens = self._block(block, tokens, None, dropped)
+        return tokens, last
 
     def embed(
         self, images: Float[Tensor, "b 3 H W"], masks: Bool[Tensor, "b n"] | None = None
@@ -301,13 +341,17 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
-        query, key, value = self._heads(tokens)
-        mixed = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(self._mixed(self.qkv(tokens), first))
+
+    def packed(self, tokens: Float[Tensor, "n d"], shapes: Sequence[tuple[int, int]]) -> Float[Tensor, "n d"]:
+        """Return the mixed tokens of several batches, given as one matrix, image by image."""
+        parts = self.qkv(tokens).split([images * length for images, length in shapes])
+        mixed = [self._mixed(part.unflatten(0, shape)) for part, shape in zip(parts, shapes, strict=True)]
+        return self.proj(torch.cat([part.flatten(0, 1) for part in mixed]))
 
     def first_row(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b heads t"]:
         """Return the attention weights of the first token only."""
-        query, key, _ = self._heads(tokens)
+        query, key, _ = self._heads(self.qkv(tokens))
         logits = query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
         return logits.float().softmax(dim=-1).squeeze(2)
 
@@ -315,9 +359,13 @@ class _Attention(nn.Module):
         """Return the keys of all heads."""
         return self.qkv(tokens).chunk(3, dim=-1)[1]
 
-    def _heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    def _mixed(self, qkv: Tensor, first: int | None = None) -> Float[Tensor, "b f d"]:
+        query, key, value = self._heads(qkv)
+        mixed = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class _Mlp(nn.Module):
@@ -326,7 +374,7 @@ class _Mlp(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return self.fc2(functional.gelu(self.fc1(tokens)))
 
 
@@ -336,7 +384,7 @@ class _SwiGlu(nn.Module):
         self.w12 = nn.Linear(width, 2 * hidden)
         self.w3 = nn.Linear(hidden, width)
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         gate, value = self.w12(tokens).chunk(2, dim=-1)
         return self.w3(functional.silu(gate) * value)
 
@@ -346,19 +394,17 @@ class _LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), initial))
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return tokens * self.gamma
 
 
 class _Block(nn.Module):
-    """Pre-norm attention and feed-forward, each with layer scale and stochastic depth."""
+    """Pre-norm attention and feed-forward, each with layer scale."""
 
-    def __init__(self, config: VitConfig, drop_path: float) -> None:
+    def __init__(self, config: VitConfig) -> None:
         super().__init__()
         width = config.embed_dim
         ffn = _Mlp if config.ffn == "mlp" else _SwiGlu
-        self.drop_path = drop_path
-        self.drop_path_draw = config.drop_path_draw
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = _Attention(config)
         self.ls1 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
@@ -366,20 +412,27 @@ class _Block(nn.Module):
         self.mlp = ffn(width, config.ffn_width)
         self.ls2 = nn.Identity() if config.layerscale is None else _LayerScale(width, config.layerscale)
 
-    def forward(self, tokens: Float[Tensor, "b t d"], first: int | None = None) -> Float[Tensor, "b f d"]:
-        """Return the ``first`` tokens, or all; the others then serve only as keys and values."""
-        mixed = self.attn(self.norm1(tokens), first)
-        tokens = tokens[:, :first] + self._kept(self.ls1(mixed))
-        return tokens + self._kept(self.ls2(self.mlp(self.norm2(tokens))))
+    def forward(
+        self,
+        tokens: Float[Tensor, "*b d"],
+        first: int | None = None,
+        drops: Drops = None,
+        shapes: Sequence[tuple[int, int]] | None = None,
+    ) -> Float[Tensor, "*c d"]:
+        """Return the ``first`` tokens, or all; the others then serve only as keys and values.
 
-    def _kept(self, branch: Tensor) -> Tensor:
-        """Apply stochastic depth in training: drop the branch of random images and rescale the others."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        keep = 1 - self.drop_path
-        if self.drop_path_draw == "batch":
-            kept = max(1, int(len(branch) * keep))
-            ranks = torch.randperm(len(branch), device=branch.device).view(-1, 1, 1)
-            return branch * (ranks < kept).to(branch.dtype) * (len(branch) / kept)
-        drawn = torch.rand(len(branch), 1, 1, device=branch.device) < keep
-        return branch * drawn.to(branch.dtype) / keep
+        ``shapes`` are the images of several batches and the tokens of these, where ``tokens`` are those of
+        all batches as one matrix.
+        """
+
+        def mixed(tokens: Tensor) -> Tensor:
+            normed = self.norm1(tokens)
+            return self.ls1(self.attn(normed, first) if shapes is None else self.attn.packed(normed, shapes))
+
+        def fed(tokens: Tensor) -> Tensor:
+            return self.ls2(self.mlp(self.norm2(tokens)))
+
+        if drops is None:
+            tokens = (tokens if first is None else tokens[:, :first]) + mixed(tokens)
+            return tokens + fed(tokens)
+        return drops[1].add(drops[0].add(tokens, mixed, first), fed, None)

@@ -34,7 +34,8 @@ _VIT_ONLY = {
     "model.dim": 0, "model.depth": 0, "model.heads": 0, "model.stem": "patch", "model.drop_path": 0.0,
     "model.drop_path_rule": "linear", "model.drop_path_draw": "image", "model.ffn": "mlp",
     "model.class_token_std": 0.02, "model.positions": "dino", "model.layerscale": 0.0, "model.registers": 0,
-    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0,
+    "optim.layer_decay": 1.0, "optim.patch_embed_lr": 1.0, "gram.weight": 0.0, "run.pack": False,
+    "run.gradient_checkpointing": False,
 }  # fmt: skip
 """Settings that a network of timm does not have, and the value that turns each off."""
 _DISTILLATION = "distillation"
@@ -120,6 +121,8 @@ class TrainConfig:
             low, high = attrgetter(name)(self)
             if low > high:
                 raise ConfigError(f"train: {name} is {low},{high}; the first must not exceed the second")
+        if self.run.pack and self.run.compile:
+            raise ConfigError("train: run.compile compiles passes of one size of crops; leave run.pack out")
         if loss.dino == 0 and loss.ibot == 0:
             raise ConfigError("train: loss.dino and loss.ibot are both 0; nothing would be learnt")
         if optim.momentum > optim.momentum_end:

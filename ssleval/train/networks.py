@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssleval.backbones.vit import Vit
 from ssleval.train.config import TrainConfig
+from ssleval.train.crop_tokens import crop_tokens
 from ssleval.train.head import DinoHead
 from ssleval.train.lejepa import Lejepa
 from ssleval.train.mae import Mae
@@ -46,8 +47,10 @@ class Network(nn.Module):
         self.backbone = backbone
         width = backbone.config.embed_dim if isinstance(backbone, Vit) else backbone.width
         self.objective = None if config.distils else _OBJECTIVES[config.loss.objective](width, config)
+        self.pack = config.run.pack
         if self.objective is not None:
             self.objective.begin(backbone)
+            self.objective.pack = self.pack
             return
         self.head = DinoHead(width, config.head)
         separate = config.loss.ibot > 0 and not config.loss.shared_head
@@ -77,12 +80,12 @@ class Network(nn.Module):
             return self.objective(self.backbone, views, masks)
         batch = views.globals.shape[1]
         # Where no patch is asked for, the backbone need only output the class token.
-        tokens = self.backbone(
-            views.globals.flatten(0, 1), masks if hide else None, None if dense or masks is not None else 1
-        )
-        classes = every = tokens[:, 0]
-        if len(views.locals):
-            every = torch.cat([classes, self.backbone(views.locals.flatten(0, 1), None, 1)[:, 0]])
+        firsts = [None if dense or masks is not None else 1, 1]
+        crops = [part.flatten(0, 1) for part in (views.globals, views.locals) if len(part)]
+        hidden = masks if hide else None
+        tokens, *small = crop_tokens(self.backbone, crops, hidden, firsts[: len(crops)], pack=self.pack)
+        classes = tokens[:, 0]
+        every = torch.cat([classes, *(part[:, 0] for part in small)])
         logits = self.head(every, temperature).unflatten(0, (-1, batch))
         patches = every_patch = None
         if dense or masks is not None:
@@ -105,7 +108,9 @@ def untrained(config: TrainConfig, *, drop_path: float) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.run.seed)
         if config.is_transformer:
-            return Network(Vit(replace(config.vit(), drop_path=drop_path)), config)
+            vit = Vit(replace(config.vit(), drop_path=drop_path))
+            vit.recompute = config.run.gradient_checkpointing
+            return Network(vit, config)
         return Network(build_timm_network(config), config)
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ssleval.train.crop_tokens import crop_tokens
 from ssleval.train.spread import effective_rank, spread
 from ssleval.train.views import Views
 
@@ -25,6 +26,8 @@ class Objective(nn.Module, ABC):
     def __init__(self, projector: nn.Module) -> None:
         super().__init__()
         self.projector = projector
+        self.pack = False
+        """Whether crops of all sizes pass through the backbone together."""
 
     def begin(self, backbone: nn.Module) -> None:
         """Initialise the untrained backbone in another way than as in DINO; here, do not."""
@@ -41,7 +44,8 @@ class Objective(nn.Module, ABC):
         del masks
         batch = views.globals.shape[1]
         crops = [part.flatten(0, 1) for part in (views.globals, views.locals) if len(part)]
-        classes = torch.cat([backbone(part, None, 1)[:, 0] for part in crops])
+        tokens = crop_tokens(backbone, crops, None, [1] * len(crops), pack=self.pack)
+        classes = torch.cat([part[:, 0] for part in tokens])
         return self.projector(classes).unflatten(0, (-1, batch)), classes[: 2 * batch].unflatten(0, (2, -1))
 
     @abstractmethod

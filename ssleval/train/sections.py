@@ -247,6 +247,12 @@ class RunConfig:
     or that of the products, which is faster and less exact."""
     compile: bool = False
     """Compile the backbones with `torch.compile`, which needs a C++ compiler on a CPU."""
+    gradient_checkpointing: bool = False
+    """Compute each block of a transformer again in the backward pass instead of keeping its activations."""
+    pack: bool = False
+    """Pass crops of all sizes through a transformer together: one product instead of one for each size."""
+    tf32: bool = True
+    """Whether a GPU rounds the factors of float32 products to 10 bits (TF32), as in the published runs."""
     shard: bool = False
     """Shard weights, gradients and optimiser state over processes (FSDP2) instead of replicating them."""
     checkpoint_every: Natural = 0

@@ -28,6 +28,7 @@ _FREE = {
 _RECORDED = {
     "optim.lr", "optim.min_lr", "optim.warmup_epochs", "optim.freeze_last_layer_epochs", "optim.clip",
     "loss.warmup_teacher_temp_epochs", "run.precision", "run.residual", "run.accumulate", "run.compile",
+    "run.pack", "run.gradient_checkpointing", "run.tf32",
 }  # fmt: skip
 """Settings that it may change too, as after a loss that was not finite; the log says so."""
 

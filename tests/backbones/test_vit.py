@@ -309,24 +309,6 @@ def test_first_tokens_alone_are_those_of_all_and_move_the_weights_alike(flavour:
     assert vit(images, None, 2).shape[1] == 2
 
 
-def test_drop_path_drops_whole_images_at_its_rate_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    block: Any = Vit(replace(DINO, drop_path=0.4)).train().blocks[-1]
-    kept = block._kept(torch.ones(20_000, 2, 3))
-    assert torch.equal(kept.amin(dim=(1, 2)), kept.amax(dim=(1, 2)))
-    assert (kept[:, 0, 0] == 0).float().mean() == pytest.approx(0.4, abs=0.02)
-    assert kept.mean() == pytest.approx(1, abs=0.02)
-    assert torch.equal(block.eval()._kept(torch.ones(2, 2, 3)), torch.ones(2, 2, 3))
-
-
-@pytest.mark.parametrize(("rule", "rates"), [("linear", [0, 0.15, 0.3]), ("uniform", [0.3, 0.3, 0.3])])
-def test_drop_path_grows_linearly_from_the_first_block_or_is_the_same_for_all(
-    rule: Any, rates: list[float]
-) -> None:
-    blocks: Any = Vit(replace(DINO, drop_path=0.3, drop_path_rule=rule)).blocks
-    assert [block.drop_path for block in blocks] == pytest.approx(rates)
-
-
 def test_it_trains() -> None:
     vit = Vit(REG4)
     vit(pictures(), torch.eye(2, 16, dtype=torch.bool)).square().sum().backward()
