@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.train.chunks import rows_per_chunk
+from ssleval.train.chunks import rows_per_chunk, to_device
 from ssleval.train.sections import ViewsConfig
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -74,21 +74,38 @@ def _distort(crops: Tensor, colors: Colors) -> None:
     chosen = [np.flatnonzero(colors.jittered & (colors.order[:, turn] == kind)) for turn, kind in turns]
     strengths = [colors.factors[rows, kind] for rows, (_, kind) in zip(chosen, turns, strict=True)]
     others = [np.flatnonzero(drawn) for drawn in (colors.gray, colors.sigma, colors.solarized)]
-    *jittered, gray, soft, inverted = _to_device([*chosen, *others], crops.device)
-    factors = _to_device([values.astype(np.float32) for values in strengths], crops.device)
-    for rows, (_, kind), values in zip(jittered, turns, factors, strict=True):
+    whole, part = _box_sizes(colors.sigma[others[1]])
+    places, values = copied([*chosen, *others], [*strengths, whole, part], crops.device)
+    *jittered, gray, soft, inverted = places
+    *factors, whole_there, part_there = values
+    for rows, (_, kind), strength in zip(jittered, turns, factors, strict=True):
         if len(rows):
-            crops[rows] = jitters[kind](crops[rows], values.view(-1, 1, 1, 1))
+            crops[rows] = jitters[kind](crops[rows], strength.view(-1, 1, 1, 1))
     crops[gray] = _gray(crops[gray]).expand(-1, 3, -1, -1)
-    crops[soft] = blurred(crops[soft], colors.sigma[others[1]])
-    values = crops[inverted]
+    if len(soft):
+        crops[soft] = _blurred(crops[soft], whole_there, part_there, int(whole.max()) + 1)
+    bright = crops[inverted]
     # 127.5 separates the 8-bit levels that solarisation at 128 inverts from those it keeps.
-    crops[inverted] = torch.where(values > 127.5 / 255, 1 - values, values)
+    crops[inverted] = torch.where(bright > 127.5 / 255, 1 - bright, bright)
 
 
-def _to_device(arrays: Sequence[np.ndarray], device: torch.device) -> Sequence[Tensor]:
-    """Return arrays on a device. They are copied together, because every copy is a synchronisation."""
-    return torch.from_numpy(np.concatenate(arrays)).to(device).split([len(array) for array in arrays])
+def copied(
+    integers: Sequence[np.ndarray], floats: Sequence[np.ndarray], device: torch.device
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Return arrays on a device, as int64 and as float32.
+
+    All are copied together, and to an accelerator from pinned memory, so that the processor need not wait.
+    """
+    lengths = [len(array) for array in (*integers, *floats)]
+    # float32 holds the integers up to 2^24 exactly.
+    joined = torch.from_numpy(np.concatenate([*integers, *floats], dtype=np.float32, casting="same_kind"))
+    there = to_device(joined, device)
+    count = sum(lengths[: len(integers)])
+    split = (
+        *there[:count].long().split(lengths[: len(integers)]),
+        *there[count:].split(lengths[len(integers) :]),
+    )
+    return split[: len(integers)], split[len(integers) :]
 
 
 def _brightness(crops: Tensor, factors: Tensor) -> Tensor:
@@ -118,7 +135,7 @@ def hue_shifted(crops: Float[Tensor, "n 3 s s"], turns: Float[Tensor, "n 1 1 1"]
     others = torch.where(value == green, (blue - red) / scale + 2, (red - green) / scale + 4)
     sixths = torch.where(value == red, (green - blue) / scale, others)
     # Over the hue circle, red, green and blue are the same trapezoid at three offsets.
-    places = torch.tensor([5.0, 3.0, 1.0], device=crops.device).view(1, 3, 1, 1)
+    places = torch.arange(5.0, 0.0, -2.0, device=crops.device).view(1, 3, 1, 1)
     place = (sixths + (turns * 6) + places).remainder_(6)
     bump = torch.minimum(place, 4 - place).clamp_(0, 1)
     return value - chroma * bump
@@ -126,20 +143,24 @@ def hue_shifted(crops: Float[Tensor, "n 3 s s"], turns: Float[Tensor, "n 1 1 1"]
 
 def blurred(crops: Float[Tensor, "n 3 s s"], sigma: Float[np.ndarray, " n"]) -> Float[Tensor, "n 3 s s"]:
     """Blur each crop as PIL's GaussianBlur does at radius ``sigma``."""
+    whole, part = _box_sizes(sigma)
+    _, sizes = copied([], [whole, part], crops.device)
+    return _blurred(crops, *sizes, reach=int(whole.max(initial=0)) + 1)
+
+
+def _blurred(crops: Tensor, whole: Tensor, part: Tensor, reach: int) -> Tensor:
     count, _, size, _ = crops.shape
-    if not count:
-        return crops
-    box = _box(sigma, size, crops.device)
+    box = _box(whole.view(-1, 1, 1), part.view(-1, 1, 1), size, reach)
     kernel = box @ box @ box
     wide = crops.reshape(count, 3 * size, size) @ kernel.transpose(1, 2)
     planes = wide.view(count, 3, size, size)
     return kernel.unsqueeze(1) @ planes
 
 
-def _box(sigma: np.ndarray, size: int, device: torch.device) -> Float[Tensor, "n s s"]:
-    """Return box filters that, applied three times, have the variance of a Gaussian.
+def _box_sizes(sigma: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return how many pixels on either side a box covers wholly, and which part of the next.
 
-    A box covers ``whole`` pixels on either side and the fraction ``part`` of the next. Edges are replicated.
+    Applied three times, it has the variance of a Gaussian.
 
     Source:
         Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering",
@@ -147,11 +168,13 @@ def _box(sigma: np.ndarray, size: int, device: torch.device) -> Float[Tensor, "n
     """
     variance = sigma**2 / 3
     whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
-    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    reach = int(whole.max()) + 1
-    whole, part = (torch.from_numpy(values).float().to(device).view(-1, 1, 1) for values in (whole, part))
-    inside = torch.arange(size, device=device).view(-1, 1)
-    distance = (torch.arange(-reach, size + reach, device=device) - inside).abs()
+    return whole, (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+
+
+def _box(whole: Tensor, part: Tensor, size: int, reach: int) -> Float[Tensor, "n s s"]:
+    """Return box filters, of which the widest reaches ``reach`` pixels. Edges are replicated."""
+    inside = torch.arange(size, device=whole.device).view(-1, 1)
+    distance = (torch.arange(-reach, size + reach, device=whole.device) - inside).abs()
     weights = torch.where(distance <= whole, 1.0, torch.where(distance == whole + 1, part, 0.0))
     weights = weights / (2 * (whole + part) + 1)
     box = weights[..., reach : reach + size].clone()

@@ -5,6 +5,7 @@ Resizing is separable: a crop of ``s`` x ``s`` pixels is ``rows @ image @ column
 reverses ``columns`` and costs nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import log
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from ssleval.train.chunks import rows_per_chunk
 from ssleval.train.sections import ViewsConfig
 
 _TRIES = 10
@@ -73,36 +75,50 @@ def _central(sizes: np.ndarray, ratio: tuple[float, ...]) -> tuple[np.ndarray, n
     return np.maximum(narrower, 1).astype(np.int64), np.maximum(shorter, 1).astype(np.int64)
 
 
-def resized_crops(images: UInt8[Tensor, "n H W 3"], boxes: Boxes, size: int) -> Float[Tensor, "n 3 s s"]:
+def packed(drawn: Sequence[Boxes]) -> Float[np.ndarray, "5 v n"]:
+    """Return the boxes of several views as the one array that `resized_crops` takes."""
+    edges = [(one.top, one.height, one.left, one.width, one.flipped) for one in drawn]
+    return np.array(edges, np.float32).swapaxes(0, 1)
+
+
+def resized_crops(
+    images: UInt8[Tensor, "n H W 3"], boxes: Float[Tensor, "5 v n"], size: int
+) -> Float[Tensor, "v n 3 s s"]:
     """Return crops of equally large images, resized to ``size`` x ``size``, as RGB in [0, 1]."""
     height, width = images.shape[1:3]
-    rows = resample(boxes.top, boxes.height, height, size, images.device)
-    columns = resample(boxes.left, boxes.width, width, size, images.device)
-    flipped = torch.from_numpy(boxes.flipped).to(images.device).view(-1, 1, 1)
-    columns = torch.where(flipped, columns.flip(1), columns)
-    # Rows first, while colours are the last axis in memory: one product for all three channels.
-    tall = torch.bmm(rows, images.to(torch.float32).flatten(2))
-    planes = tall.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
-    crops = planes.reshape(len(images), 3 * size, width) @ columns.transpose(1, 2)
-    return crops.div_(255).clamp_(0, 1).unflatten(1, (3, size))
+    views = boxes.shape[1]
+    # Whole images only, and no more than stay in a processor's cache.
+    count = rows_per_chunk(max(1, views) * size * width * 3, images.device)
+    crops = torch.empty(views, len(images), 3, size, size, device=images.device)
+    for start in range(0, len(images), count):
+        part = slice(start, start + count)
+        top, tall, left, wide, flipped = boxes[..., part].transpose(1, 2)
+        rows = resample(top, tall, height, size)
+        columns = resample(left, wide, width, size)
+        columns = torch.where(flipped.bool()[..., None, None], columns.flip(2), columns)
+        # Rows first, while colours are the last axis in memory: one product for all views and channels.
+        lines = torch.bmm(rows.flatten(1, 2), images[part].to(torch.float32).flatten(2))
+        planes = lines.unflatten(2, (width, 3)).unflatten(1, (views, size)).permute(0, 1, 4, 2, 3)
+        small = planes.flatten(2, 3) @ columns.transpose(2, 3)
+        crops[:, part] = small.unflatten(2, (3, size)).transpose(0, 1)
+    return crops.div_(255).clamp_(0, 1)
 
 
 def resample(
-    start: Int[np.ndarray, " n"], length: Int[np.ndarray, " n"], full: int, size: int, device: torch.device
-) -> Float[Tensor, "n s f"]:
+    start: Float[Tensor, "n v"], length: Float[Tensor, "n v"], full: int, size: int
+) -> Float[Tensor, "n v s f"]:
     """Return the weights that resample ``length`` pixels from ``start`` to ``size`` pixels.
 
     Source:
         Pillow's Resample.c: a cubic (a = -0.5) scaled by the reduction, truncated at the crop's edges,
         normalised to sum to 1. Pillow rounds to 8 bits after each axis; this does not.
     """
-    # Copied as one array, because every copy to a device is a synchronisation.
-    edges = np.stack([start, start + length, length / size]).astype(np.float32)
-    first, last, step = torch.from_numpy(edges).to(device).view(3, -1, 1, 1)
+    first, last, step = (values[..., None, None] for values in (start, start + length, length / size))
     width = step.clamp(min=1.0)
-    centers = first + (torch.arange(size, dtype=torch.float32, device=device).view(1, -1, 1) + 0.5) * step
-    pixels = torch.arange(full, dtype=torch.float32, device=device).view(1, 1, -1)
-    weights = _cubic(((pixels + 0.5 - centers) / width).abs_())
+    places = torch.arange(max(size, full), dtype=torch.float32, device=start.device) + 0.5
+    centers = first + places[:size, None] * step
+    weights = _cubic(((places[:full] - centers) / width).abs_())
+    pixels = places[:full] - 0.5
     weights *= (pixels >= first) & (pixels < last)
     return weights.div_(weights.sum(dim=-1, keepdim=True))
 

@@ -18,6 +18,7 @@ from ssleval.errors import ConfigError
 from ssleval.train.config import TrainConfig
 from ssleval.train.distill import frozen_teacher
 from ssleval.train.gram import GramTeacher, gram_loss
+from ssleval.train.kernels import rounded_products
 from ssleval.train.losses import centered, dino_loss, ibot_loss, koleo, sinkhorn, update_center
 from ssleval.train.networks import Network, build_networks, untrained, update_teacher
 from ssleval.train.objective import Objective
@@ -77,12 +78,19 @@ class Learner:
 
     def _placed(self, network: N) -> N:
         synchronise(network, self.device)
+        if not self.config.is_transformer:
+            # Convolutions are faster where the channels of a pixel lie side by side.
+            network = network.to(memory_format=torch.channels_last)
         if self.config.run.shard:
             shard(network, self.device)
         return network.to(self.device)
 
     def step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         """Take one step; return the losses of this process and, if ``watched``, the collapse indicators."""
+        with rounded_products(self.device, tf32=self.config.run.tf32):
+            return self._step(views, masks, rates, watched=watched)
+
+    def _step(self, views: Views, masks: Tensor | None, rates: Rates, *, watched: bool) -> dict[str, Tensor]:
         if self.gram is not None and rates.renew_gram:
             self.gram.renew(self.teacher)
         charge, watch = (

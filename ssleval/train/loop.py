@@ -25,6 +25,7 @@ from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, DivergedError
 from ssleval.features import current_shard, local_device, watching_peers
 from ssleval.features.progress import progress
+from ssleval.train.ahead import made_ahead
 from ssleval.train.config import TrainConfig
 from ssleval.train.export import teacher_card, write_teacher
 from ssleval.train.images import Images, epoch_order
@@ -188,17 +189,11 @@ class _Run:
             ) as advance,
         ):
             clock, timed, done = time.perf_counter(), start, start
-            batches = self.images.batches(self._orders(start))
-            for step, images in zip(range(start, steps), batches, strict=True):
+            for step, views in zip(range(start, steps), self._views_from(start, steps), strict=True):
                 _seed(config.run.seed, step, self.shard.rank)
                 now = rates(config, step, self.per_epoch)
                 watched = (step + 1) % config.run.log_every == 0
-                terms = self.learner.step(
-                    self._views(images, step, gram=now.gram_weight > 0),
-                    self._masks(step),
-                    now,
-                    watched=watched,
-                )
+                terms = self.learner.step(views, self._masks(step), now, watched=watched)
                 done = step + 1
                 epoch, ends = done // self.per_epoch, done % self.per_epoch == 0
                 log.record(step, step // self.per_epoch, terms, now)
@@ -331,8 +326,14 @@ class _Run:
             skipped = start % self.per_epoch if epoch == start // self.per_epoch else 0
             yield from order[skipped:, self.rows]
 
-    def _views(self, images: Sequence[np.ndarray], step: int, *, gram: bool) -> Views:
+    def _views_from(self, start: int, steps: int) -> Iterator[Views]:
+        numbered = zip(range(start, steps), self.images.batches(self._orders(start)), strict=True)
+        makers = (partial(self._views, images, step) for step, images in numbered)
+        return made_ahead(makers, self.learner.device)
+
+    def _views(self, images: Sequence[np.ndarray], step: int) -> Views:
         epoch = step // self.per_epoch
+        gram = rates(self.config, step, self.per_epoch).gram_weight > 0
         return make_views(
             images,
             self.config.views_at(epoch),

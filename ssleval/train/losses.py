@@ -3,8 +3,8 @@
 Shapes: ``v`` student crops, ``b`` images, ``k`` prototypes, ``m`` masked patches, ``d`` channels.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from ssleval.train.chunks import rows_per_chunk
 from ssleval.train.processes import sum_over_processes, world_size
+
+_Group: TypeAlias = tuple[slice, float]
+"""Crops that have one target, whose rows sum to the number."""
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -23,28 +26,26 @@ class _CrossEntropy(torch.autograd.Function):
     need one softmax.
 
     ``logits`` ``[v b k]`` are float32 and already divided by the temperature; ``weights`` ``[b]`` are factors
-    of the rows; ``targets`` are ``v`` tensors ``[b k]`` whose rows sum to ``masses``.
+    of the rows; ``targets`` are ``[b k]``, one for each group of crops.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, weights: Tensor | None, masses: Sequence[float], *targets: Tensor
+        ctx: Any, logits: Tensor, weights: Tensor | None, groups: Sequence[_Group], *targets: Tensor
     ) -> Tensor:
         gradient = torch.empty_like(logits)
         total = logits.new_zeros((), dtype=torch.float64)
-        rows = rows_per_chunk(logits.shape[-1], logits.device)
-        for view, (mass, target) in enumerate(zip(masses, targets, strict=True)):
-            for start in range(0, logits.shape[1], rows):
-                part = slice(start, start + rows)
-                scores, goal, out = logits[view, part], target[part], gradient[view, part]
+        for (views, mass), target in zip(groups, targets, strict=True):
+            for place in _chunks(logits, views):
+                scores, goal, out = logits[place], target[place[1]], gradient[place]
                 torch.softmax(scores, dim=-1, out=out)
                 # The softmax of the largest score is never 0, so that its log is finite.
                 lse = scores.amax(-1) - out.amax(-1).log()
                 losses = mass * lse - torch.linalg.vecdot(goal, scores)
                 out.mul_(mass).sub_(goal)
                 if weights is not None:
-                    losses = losses * weights[part]
-                    out.mul_(weights[part].unsqueeze(-1))
+                    losses = losses * weights[place[1]]
+                    out.mul_(weights[place[1]].unsqueeze(-1))
                 total += losses.sum(dtype=torch.float64)
         ctx.save_for_backward(gradient)
         return total.to(logits.dtype)
@@ -56,6 +57,18 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient.mul_(grad_outputs[0]), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
+def _chunks(logits: Float[Tensor, "v b k"], views: slice) -> Iterator[tuple[slice, slice]]:
+    """Yield crops and images that are processed together: all of them, or some images of one crop."""
+    _, batch, prototypes = logits.shape
+    rows = rows_per_chunk(prototypes, logits.device)
+    if rows >= (views.stop - views.start) * batch:
+        yield views, slice(0, batch)
+        return
+    for view in range(views.start, views.stop):
+        for start in range(0, batch, rows):
+            yield slice(view, view + 1), slice(start, start + rows)
+
+
 def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) -> Float[Tensor, ""]:
     """Return the cross-entropy, averaged over images and over pairs of a teacher crop and a different crop.
 
@@ -65,9 +78,12 @@ def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) 
         Caron et al. 2021, eq. 3; the mean over 2 v - 2 pairs as in `main_dino.py`.
     """
     views, batch, _ = student.shape
-    targets = [teacher[1], teacher[0], *[teacher.sum(dim=0)] * (views - 2)]
-    masses = [1.0, 1.0, *[2.0] * (views - 2)]
-    return _CrossEntropy.apply(student.float(), None, masses, *targets) / (batch * (2 * views - 2))
+    groups: list[_Group] = [(slice(0, 1), 1.0), (slice(1, 2), 1.0)]
+    targets = [teacher[1], teacher[0]]
+    if views > 2:
+        groups.append((slice(2, views), 2.0))
+        targets.append(teacher.sum(dim=0))
+    return _CrossEntropy.apply(student.float(), None, groups, *targets) / (batch * (2 * views - 2))
 
 
 def ibot_loss(
@@ -80,7 +96,7 @@ def ibot_loss(
     Source:
         Zhou et al. 2021, eq. 2; weights as in DINOv2's `ibot_patch_loss.py`, over all global crops.
     """
-    return _CrossEntropy.apply(student.float().unsqueeze(0), weights, [1.0], teacher)
+    return _CrossEntropy.apply(student.float().unsqueeze(0), weights, [(slice(0, 1), 1.0)], teacher)
 
 
 def koleo(features: Float[Tensor, "b d"], eps: float = 1e-8) -> Float[Tensor, ""]:

@@ -6,14 +6,16 @@ run, or one on two machines, therefore sees the same crops.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ssleval.train.colors import Colors, concatenated, distort, draw_colors
-from ssleval.train.crops import Boxes, draw_boxes, resized_crops
+from ssleval.train.chunks import to_device
+from ssleval.train.colors import Colors, concatenated, copied, distort, draw_colors
+from ssleval.train.crops import Boxes, draw_boxes, packed, resized_crops
 from ssleval.train.sections import ViewsConfig
 
 MEAN = (0.485, 0.456, 0.406)
@@ -52,58 +54,73 @@ def make_views(
     ``global_crops`` is 2, or 1 for the first alone. ``undistorted`` adds the global crops without
     distortion, of so many pixels a side.
     """
-    rows = slice(first, first + len(images))
-    groups = _grouped(images, torch.device(device))
+    rows, place = slice(first, first + len(images)), torch.device(device)
     sizes = np.ones((total, 2), np.int64)
     sizes[rows] = [image.shape[:2] for image in images]
-    drawn: list[tuple[Boxes, Colors]] = []
+    boxes: list[Boxes] = []
+    colors: list[Colors] = []
     for index in [*range(global_crops), *range(2, 2 + config.local_crops)]:
         random = np.random.default_rng([seed, step, index])
         kind = min(index, 2)
-        boxes = draw_boxes(random, sizes, config, kind)[rows]
-        drawn.append((boxes, draw_colors(random, total, config, kind)[rows]))
+        boxes.append(draw_boxes(random, sizes, config, kind)[rows])
+        colors.append(draw_colors(random, total, config, kind)[rows])
+    stack = _Stack.of(images, boxes, place)
+    wide, narrow = slice(0, global_crops), slice(global_crops, len(boxes))
     return Views(
-        _crops(groups, drawn[:global_crops], config.global_size),
-        _crops(groups, drawn[global_crops:], config.local_size),
-        _crops(groups, [(boxes, None) for boxes, _ in drawn[:global_crops]], undistorted)
-        if undistorted
-        else None,
+        _normalised(stack.crops(wide, config.global_size), colors[wide]),
+        _normalised(stack.crops(narrow, config.local_size), colors[narrow]),
+        _normalised(stack.crops(wide, undistorted), ()) if undistorted else None,
     )
 
 
-def _crops(
-    groups: Sequence[tuple[np.ndarray, Tensor]], drawn: Sequence[tuple[Boxes, Colors | None]], size: int
-) -> Float[Tensor, "v b 3 s s"]:
-    count = sum(len(rows) for rows, _ in groups)
-    device = groups[0][1].device
-    crops = torch.empty(len(drawn), count, 3, size, size, device=device)
-    for rows, images in groups:
-        places = torch.from_numpy(rows).to(device)
-        for view, (boxes, _) in zip(crops, drawn, strict=True):
-            view[places] = resized_crops(images, boxes[rows], size)
-    if colors := [colors for _, colors in drawn if colors is not None]:
+def _normalised(crops: Float[Tensor, "v b 3 s s"], colors: Sequence[Colors]) -> Float[Tensor, "v b 3 s s"]:
+    if colors:
         # All views together: on an accelerator, launching a kernel takes as long as running it.
         distort(crops.flatten(0, 1), concatenated(colors))
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = _normalisation(crops.device)
     return crops.sub_(mean).div_(std)
+
+
+@cache
+def _normalisation(device: torch.device) -> Float[Tensor, "2 3 1 1"]:
+    return torch.tensor([MEAN, STD], device=device).view(2, 3, 1, 1)
 
 
 _GROUPED_ON_CPU, _GROUPED_ON_DEVICE = 1, 128
 """Sides are rounded up to so many pixels for grouping: an accelerator prefers few, large groups."""
 
 
-def _grouped(
-    images: Sequence[np.ndarray], device: torch.device
-) -> list[tuple[np.ndarray, UInt8[Tensor, "n H W 3"]]]:
-    """Group images of about one size; return the rows and the pixels of each group, padded with black."""
-    step = _GROUPED_ON_CPU if device.type == "cpu" else _GROUPED_ON_DEVICE
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for row, image in enumerate(images):
-        by_size.setdefault(tuple(-(-side // step) for side in image.shape[:2]), []).append(row)
-    return [
-        (np.array(rows), torch.from_numpy(_stacked([images[row] for row in rows])).to(device))
-        for rows in by_size.values()
-    ]
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Images of a batch on a device, in groups of about one size, with the boxes of all views."""
+
+    groups: Sequence[UInt8[Tensor, "_n _H _W 3"]]
+    boxes: Float[Tensor, "5 v b"]
+    """In the order of the groups."""
+    order: Int[Tensor, " b"]
+    """Where in that order each image of the batch is."""
+
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray], boxes: Sequence[Boxes], device: torch.device) -> "_Stack":
+        """Group the images, pad them with black, and copy them together."""
+        step = _GROUPED_ON_CPU if device.type == "cpu" else _GROUPED_ON_DEVICE
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for row, image in enumerate(images):
+            by_size.setdefault(tuple(-(-side // step) for side in image.shape[:2]), []).append(row)
+        stacks = [_stacked([images[row] for row in rows]) for rows in by_size.values()]
+        order = np.concatenate([np.array(rows) for rows in by_size.values()])
+        edges = packed(boxes)[..., order]
+        (places,), (there,) = copied([order.argsort()], [edges.ravel()], device)
+        joined = to_device(torch.from_numpy(np.concatenate([stack.ravel() for stack in stacks])), device)
+        parts = joined.split([stack.size for stack in stacks])
+        groups = [part.view(stack.shape) for part, stack in zip(parts, stacks, strict=True)]
+        return cls(groups, there.view(edges.shape), places)
+
+    def crops(self, views: slice, size: int) -> Float[Tensor, "v b 3 s s"]:
+        """Return the crops of some views, of ``size`` pixels a side, as RGB in [0, 1]."""
+        boxes = self.boxes[:, views].split([len(group) for group in self.groups], dim=2)
+        parts = [resized_crops(group, part, size) for group, part in zip(self.groups, boxes, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1).index_select(1, self.order)
 
 
 def _stacked(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "n H W 3"]:

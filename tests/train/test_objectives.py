@@ -98,12 +98,12 @@ DIRECTIONS = functional.normalize(torch.randn(6, 7, generator=torch.Generator().
 sliced = partial(sigreg, directions=DIRECTIONS)
 
 
-def written_out_sigreg(z: Tensor, knots: int, limit: float) -> Tensor:
+def written_out_sigreg(z: Tensor, knots: int, limit: float, directions: Tensor = DIRECTIONS) -> Tensor:
     """Return the integral over [-limit, limit] by the trapezoid rule, with complex exponentials."""
     terms: list[Tensor] = []
     points = torch.linspace(-limit, limit, 2 * knots - 1, dtype=torch.float64)
     for crop in z:
-        for direction in DIRECTIONS.double().T:
+        for direction in directions.double().T:
             scalars = crop @ direction
             empirical = torch.stack([torch.exp(1j * point * scalars).mean() for point in points])
             normal = torch.exp(-(points**2) / 2)

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as reference
 
 from ssleval.train import chunks, views
 from ssleval.train.colors import blurred, distort, draw_colors, hue_shifted
-from ssleval.train.crops import Boxes, draw_boxes, resized_crops
+from ssleval.train.crops import Boxes, draw_boxes, packed, resized_crops
 from ssleval.train.sections import ViewsConfig
 from ssleval.train.views import MEAN, STD, make_views
 
@@ -37,7 +37,8 @@ def test_crops_are_those_of_pil(place: tuple[int, int, int, int], flipped: bool,
     expected = Image.fromarray(image).crop((left, top, left + width, top + height))
     expected = expected.resize((size, size), Image.Resampling.BICUBIC)
     expected = ImageOps.mirror(expected) if flipped else expected
-    found = resized_crops(torch.from_numpy(image)[None], box(*place, flipped=flipped), size)[0]
+    boxes = torch.from_numpy(packed([box(*place, flipped=flipped)]))
+    found = resized_crops(torch.from_numpy(image)[None], boxes, size)[0, 0]
     # PIL rounds to 8 bits twice.
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy() * 255, np.array(expected), atol=1.6)
 

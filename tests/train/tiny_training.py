@@ -1,9 +1,13 @@
 """The smallest training that has every part."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 from ssleval.train.config import TrainConfig, read_config
@@ -19,6 +23,19 @@ SETTINGS = (
 def tiny(*settings: str, recipe: str = "dino") -> TrainConfig:
     """Return a recipe with `SETTINGS`, then ``settings``."""
     return read_config(recipe, [*SETTINGS, *settings])
+
+
+@contextmanager
+def in_double() -> Generator[None]:
+    """Compute everything in float64 inside, where no rounding hides a difference."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def pictures(folder: Path, count: int = 12) -> str:
