@@ -23,8 +23,9 @@ def made_ahead(makers: Iterable[Callable[[], Views]], device: torch.device) -> I
         for make in makers:
             # Left before the generator pauses: the stream is of the thread, not of the generator.
             with torch.cuda.stream(side):
-                made = make(), side.record_event()
-            yield made
+                views, done = make(), torch.cuda.Event()
+            done.record(side)
+            yield views, done
 
     for now, _ in pairwise(chain(begun(), [None])):
         assert now is not None

@@ -23,7 +23,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
-EARLY = ("gram.start_epochs=0.34", "gram.warmup_epochs=0", "gram.copy_epochs=0", "gram.renew_epochs=0.34")
+EARLY = (
+    "gram.start_epochs=0.34", "gram.warmup_epochs=0", "gram.copy_epochs=0", "gram.renew_epochs=0.34",
+    "gram.crop_size=32",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
