@@ -190,9 +190,13 @@ def _ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> 
     return _of_ratios(above, below, units)
 
 
+def _mean_over_parts(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
+    return _of_ratios(*(samples[name].astype(np.float64) for name in (numerator, denominator)), units)
+
+
 def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
-    above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
-    return replace(_of_ratios(above, below, units), labels=np.arange(above.shape[1]))
+    found = _mean_over_parts(samples, units, numerator, denominator)
+    return replace(found, labels=np.arange(len(found.carriers)))
 
 
 def _matched_mean_iou(samples: Samples, units: Units, confusion: str) -> Influence:
@@ -287,6 +291,7 @@ _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
     "mean_over_fits_of": _mean_over_fits,
     "ratio_of": _ratio,
     "mean_ratio_of": _mean_ratio,
+    "mean_over_parts_of": _mean_over_parts,
     "mean_per_class_of": _mean_per_class,
     "mean_average_precision_of": _mean_average_precision,
     "matched_mean_iou_of": _matched_mean_iou,

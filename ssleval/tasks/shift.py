@@ -30,7 +30,7 @@ from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.calibration import calibration
-from ssleval.metrics.stats import mean_of, mean_ratio_of
+from ssleval.metrics.stats import mean_of, mean_over_parts_of
 
 _FEWEST = 3
 """Images that a head is tested on in any domain: the score of fewer is none."""
@@ -55,7 +55,7 @@ class Shift(VectorPerImage, Task):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Means over heads and domains first, calibration of both; then every pair of head and domain."""
-        shifted, own = (Metric(name, mean_ratio_of(f"right@{name}", f"seen@{name}")) for name in _KINDS)
+        shifted, own = (Metric(name, mean_over_parts_of(f"right@{name}", f"seen@{name}")) for name in _KINDS)
         pairs = [*self._pairs(foreign=True), *self._pairs(foreign=False)]
         single = (Metric(f"{kind}@{name}", mean_of(f"{kind}@{name}")) for kind, name, _, _ in pairs)
         errors = (
@@ -177,5 +177,5 @@ _KINDS = ("top1", "in_domain")
 
 
 def _loss(kind: str) -> Metric:
-    statistic = mean_ratio_of(f"nll@{kind}", f"seen@{kind}")
+    statistic = mean_over_parts_of(f"nll@{kind}", f"seen@{kind}")
     return Metric(f"nll@{kind}", statistic, higher_is_better=False, unit="nats")

@@ -15,7 +15,14 @@ from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
 from ssleval.metrics.separation import auroc_of, fpr95_of
-from ssleval.metrics.stats import mean_of, mean_over_fits_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.metrics.stats import (
+    mean_of,
+    mean_over_fits_of,
+    mean_over_parts_of,
+    mean_per_class_of,
+    mean_ratio_of,
+    ratio_of,
+)
 
 Column = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -28,6 +35,13 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
     "mean_over_fits_of": (mean_over_fits_of("x"), {"x": lambda random, n: random.random((n, 3))}),
     "mean_ratio_of": (
         mean_ratio_of("a", "b"),
+        {
+            "a": lambda random, n: random.integers(0, 5, (n, 3)),
+            "b": lambda random, n: random.integers(5, 9, (n, 3)),
+        },
+    ),
+    "mean_over_parts_of": (
+        mean_over_parts_of("a", "b"),
         {
             "a": lambda random, n: random.integers(0, 5, (n, 3)),
             "b": lambda random, n: random.integers(5, 9, (n, 3)),

@@ -7,7 +7,10 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from ssleval.core import Dataset, Readout, Samples
+from ssleval.display.report.items import item_view
 from ssleval.errors import ConfigError, DataError, NotApplicableError
+from ssleval.metrics.recorded import describe
+from ssleval.results import Score
 from ssleval.tasks.shift import Shift
 from tests.tasks.feature_tables import CONTEXT, Tables, dataset, evaluated
 
@@ -131,6 +134,16 @@ def test_every_setting_changes_the_answer(change: dict[str, Any]) -> None:
 def test_the_test_part_is_the_same_for_every_seed() -> None:
     first, second = (run(QUICK, tables(), seed)[1] for seed in (0, 1))
     assert np.array_equal(first["seen@in_domain"], second["seen@in_domain"])
+
+
+def test_pairs_of_head_and_domain_are_not_taken_for_classes() -> None:
+    described = describe(Shift().metrics[0].statistic)
+    assert described["name"] == "mean_over_parts_of"
+    _, samples = run(QUICK, tables())
+    view = item_view(samples, Score(0.5, (0, 1), 1, statistic=described))
+    assert view is not None
+    assert view.classes is None
+    assert view.values is not None
 
 
 def test_domains_that_cannot_be_scored_are_refused() -> None:
