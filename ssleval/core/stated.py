@@ -22,7 +22,7 @@ def stated(logits: Float[Tensor, "b *s c"], truth: Int[Tensor, " b"]) -> Shaped[
     total = below.exp_().sum(dim=-1).log_()
     confidence, nll = (column.cpu().numpy() for column in ((-total).exp(), total - own[..., 0]))
     kind: Any = [("class", np.int32), ("confidence", nll.dtype), ("nll", nll.dtype)]
-    found = np.empty(nll.shape, dtype=kind)
+    found: Any = np.empty(nll.shape, dtype=kind)
     found["class"], found["confidence"], found["nll"] = classes[..., 0].cpu().numpy(), confidence, nll
     return found
 

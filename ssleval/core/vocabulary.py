@@ -429,12 +429,17 @@ class Dataset:
             name: length if name in whole else min(length, limit) for name, length in card.lengths.items()
         }
         opened, beside = self.fitted_on, self.beside
+
+        def other(name: str) -> Dataset:
+            assert beside is not None
+            return beside(name).limited(limit)
+
         return Dataset(
             replace(card, lengths=lengths),
             lambda name: _first(self.split(name), lengths[name]),
             None if opened is None else cache(lambda: opened().limited(limit)),
             self.pictures,
-            None if beside is None else cache(lambda name: beside(name).limited(limit)),
+            beside and cache(other),
         )
 
 

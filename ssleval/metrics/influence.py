@@ -191,7 +191,8 @@ def _ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> 
 
 
 def _mean_over_parts(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
-    return _of_ratios(*(samples[name].astype(np.float64) for name in (numerator, denominator)), units)
+    above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
+    return _of_ratios(above, below, units)
 
 
 def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:

@@ -37,7 +37,7 @@ def given(away: float = 3.0, spread: float = 0.5, *, classes: int = 3) -> Tables
 
 
 def opened(tables: Tables, **card: Any) -> Dataset:
-    described = {
+    described: dict[str, Any] = {
         "name": "other",
         "target": "none",
         "lengths": {"elsewhere": 40},
@@ -46,11 +46,19 @@ def opened(tables: Tables, **card: Any) -> Dataset:
     }
     other = Dataset(DatasetCard(**described), dataset(tables).open)
     inside = dataset(tables, lengths={"train": 60, "test": 90})
-    return replace(inside, beside=lambda _: other)
+
+    def beside(_: str) -> Dataset:
+        return other
+
+    return replace(inside, beside=beside)
+
+
+def _nothing_shared(*_: object) -> None:
+    pass
 
 
 def run(task: Ood, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], Samples]:
-    monkeypatch.setattr("ssleval.tasks.ood._refuse_shared", lambda *_: None)
+    monkeypatch.setattr("ssleval.tasks.ood._refuse_shared", _nothing_shared)
     data = opened(tables)
     samples = task.evaluate(Inputs(tables, data, task.resolved(data).requests(data), CONTEXT))
     return {metric.name: metric.score(samples) for metric in task.metrics}, samples
@@ -80,7 +88,8 @@ def test_scores_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, class
     assert samples["score@knn"] == pytest.approx(distances**2 / 2, abs=1e-5)
     means = np.stack([train[labels == one].mean(axis=0) for one in range(classes)]).astype(float)
     within = EmpiricalCovariance().fit(train - means[labels])
-    squared = [np.einsum("nd,de,ne->n", queries - mean, within.precision_, queries - mean) for mean in means]
+    precision: Any = within.precision_
+    squared = [((queries - mean) @ precision * (queries - mean)).sum(axis=1) for mean in means]
     assert samples["score@mahalanobis"] == pytest.approx(np.min(squared, axis=0), rel=1e-4)
     peer: Any = LogisticRegression(C=0.1, tol=1e-10, max_iter=5000).fit(train, labels)
     logits = peer.decision_function(queries)
@@ -161,6 +170,9 @@ def test_a_file_of_both_sets_is_refused_and_named(tmp_path: Path) -> None:
 
 
 def test_scores_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssleval.tasks.ood._METHODS", {"knn": lambda *_: np.full(130, np.nan)})
+    def nothing(*_: object) -> np.ndarray:
+        return np.full(130, np.nan)
+
+    monkeypatch.setattr("ssleval.tasks.ood._METHODS", {"knn": nothing})
     with pytest.raises(ContractError, match="knn is not finite"):
         run(replace(QUICK, methods=("knn",)), given(), monkeypatch)

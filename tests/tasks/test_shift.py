@@ -140,7 +140,7 @@ def test_pairs_of_head_and_domain_are_not_taken_for_classes() -> None:
     described = describe(Shift().metrics[0].statistic)
     assert described["name"] == "mean_over_parts_of"
     _, samples = run(QUICK, tables())
-    view = item_view(samples, Score(0.5, (0, 1), 1, statistic=described))
+    view = item_view(samples, Score(0.5, (0.0, 1.0), 1, statistic=described))
     assert view is not None
     assert view.classes is None
     assert view.values is not None

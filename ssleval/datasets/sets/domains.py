@@ -23,7 +23,7 @@ def domains(location: str, options: DatasetOptions) -> Dataset:
     found = class_folders(root)
     if len(found) < 2:
         raise DataError(
-            f"domains:{root}: one folder, {found[0]}; it needs two domains, PATH/DOMAIN/CLASS/IMAGE"
+            f"domains:{root}: one folder, {', '.join(found)}; it needs two domains, PATH/DOMAIN/CLASS/IMAGE"
         )
     names = class_folders(root / found[0])
     for domain in found[1:]:
