@@ -67,18 +67,26 @@ class Ood(VectorPerImage, Task):
 
     def resolved(self, dataset: Dataset) -> "Ood":
         """Return the task; sets with a class in common are refused, and more neighbours than there are."""
-        card, other = dataset.card, self._outside(dataset).card
-        if self._outside(dataset).pictures == dataset.pictures != "" or other.name == card.name:
+        if self.k > (count := dataset.card.lengths[dataset.card.train_split]):
+            raise ConfigError(f"ood: k={self.k} of {count} training images; --set ood.k=...")
+        if dataset.beside is not None:
+            self._refuse(dataset, dataset.beside(self.out))
+        return self
+
+    def _refuse(self, dataset: Dataset, outside: Dataset) -> None:
+        card, other = dataset.card, outside.card
+        if outside.pictures == dataset.pictures != "" or other.name == card.name:
             raise ConfigError(f"ood: {other.name} shows the images of {card.name}; --set ood.out=ANOTHER")
+        if other.domains:
+            raise ConfigError(
+                f"ood: {other.name} has several domains; name the folder of one, images:PATH/DOMAIN"
+            )
         known = {name.casefold() for name in card.class_names}
         if shared := [name for name in other.class_names if name.casefold() in known]:
             raise ConfigError(
                 f"ood: {other.name} has classes of {card.name}: {some(shared)}; they are known to the "
                 "classifier: leave their images out, or choose another set"
             )
-        if self.k > (count := card.lengths[card.train_split]):
-            raise ConfigError(f"ood: k={self.k} of {count} training images; --set ood.k=...")
-        return self
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training and the test split, and the set from outside."""

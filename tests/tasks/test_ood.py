@@ -138,10 +138,12 @@ def test_sets_that_share_images_or_classes_are_refused() -> None:
         QUICK.resolved(opened(tables, name="blobs"))
     with pytest.raises(ConfigError, match="has classes of blobs: B;"):
         QUICK.resolved(opened(tables, class_names=("B", "z")))
+    with pytest.raises(ConfigError, match="other has several domains"):
+        QUICK.resolved(opened(tables, domains=("elsewhere", "x")))
     with pytest.raises(ConfigError, match="k=61 of 60"):
         replace(QUICK, k=61).resolved(opened(tables))
     with pytest.raises(ConfigError, match="not opened by name"):
-        QUICK.resolved(replace(opened(tables), beside=None))
+        QUICK.requests(replace(opened(tables), beside=None))
     scenes = open_dataset("scenes", DatasetOptions())
     with pytest.raises(ConfigError, match="scenes:material shows the images of scenes"):
         Ood(out="scenes:material").resolved(scenes)
