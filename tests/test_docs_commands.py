@@ -39,7 +39,19 @@ from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportU
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-OWN = ("captions", "davis", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_pairs", "wds")
+OWN = (
+    "captions",
+    "davis",
+    "domains",
+    "folder",
+    "groups",
+    "hf",
+    "manifest",
+    "masks",
+    "rgbd",
+    "rgbd_pairs",
+    "wds",
+)
 """Sources of data that lie where the user says."""
 
 NOT_RUN = {
@@ -152,6 +164,11 @@ def folder(where: str) -> None:
             image(f"{where}/{split}/{'ab'[index % 2]}/{index}.png", 9 * index)
 
 
+def domains(where: str) -> None:
+    for number, path in enumerate(("art/a", "art/b", "photo/a", "photo/b")):
+        image(f"{where}/{path}/x.png", 9 * number)
+
+
 def masks(where: str) -> None:
     images, targets = where.split(",")
     for split in ("train", "val"):
@@ -240,6 +257,7 @@ MADE: dict[str, tuple[Callable[[str], None], str]] = {
     "groups": (groups, "retrieval"),
     "captions": (captions, "caption_retrieval"),
     "davis": (davis, "video_segmentation"),
+    "domains": (domains, "shift"),
     "rgbd": (frames, "depth"),
     "rgbd_pairs": (frames, "correspondence"),
 }

@@ -355,6 +355,8 @@ class DatasetCard:
     """Whether groups tell easy answers from hard ones, as the revisited Oxford set does."""
     exif: bool = False
     """Whether images were turned as their EXIF orientation says; recorded where they were."""
+    domains: tuple[str, ...] = ()
+    """Splits that show the same classes in other ways, as photos and sketches; recorded where there are."""
     license: str = ""
     source: str = ""
     """Paper or page, and how to get the files."""
@@ -376,6 +378,8 @@ class Dataset:
     the same object. None: heads are fitted on this set's own training split."""
     pictures: str = ""
     """Sets with the same name here show the same pictures and differ in targets: one pass serves them all."""
+    beside: Callable[[str], "Dataset"] | None = None
+    """Opens another set by its name, as this one was opened; equal names, the same object."""
     _opened: dict[str, Split] = field(default_factory=dict[str, Split], init=False, repr=False, compare=False)
 
     def split(self, name: str) -> Split:
@@ -424,12 +428,18 @@ class Dataset:
         lengths = {
             name: length if name in whole else min(length, limit) for name, length in card.lengths.items()
         }
-        opened = self.fitted_on
+        opened, beside = self.fitted_on, self.beside
+
+        def other(name: str) -> Dataset:
+            assert beside is not None
+            return beside(name).limited(limit)
+
         return Dataset(
             replace(card, lengths=lengths),
             lambda name: _first(self.split(name), lengths[name]),
             None if opened is None else cache(lambda: opened().limited(limit)),
             self.pictures,
+            beside and cache(other),
         )
 
 

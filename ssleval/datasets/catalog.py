@@ -1,6 +1,8 @@
 """Datasets by name: registered names, or ``source:location``."""
 
 import re
+from dataclasses import replace
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -33,7 +35,8 @@ def open_dataset(name: str, options: DatasetOptions) -> Dataset:
         opened: Any = loader(location, options)
     if not isinstance(opened, Dataset):
         raise ContractError(f"dataset {name!r}: its loader returned {type(opened).__name__}, not a Dataset")
-    return upright(opened) if options.exif else opened
+    beside = cache(partial(open_dataset, options=options))
+    return replace(upright(opened) if options.exif else opened, beside=beside)
 
 
 def split_names(text: str) -> list[str]:

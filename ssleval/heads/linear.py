@@ -12,12 +12,13 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, check
+from ssleval.core.stated import stated
 from ssleval.errors import ConfigError, ContractError
 
 Rows: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b d"]]
@@ -94,19 +95,19 @@ class LinearHeads:
 
     @torch.no_grad()
     def predict(
-        self, rows: Rows, count: int, training: Training, chunk: int = 2048
-    ) -> Int[np.ndarray, "count heads"]:
-        """Return the class that each head gives to rows 0 .. count - 1; ties go to the smaller class."""
-        classes = np.empty((count, len(self.grid)), dtype=np.int32)
-        (mean, variance), rates = self.running, len(self.grid.rates)
-        for start in range(0, count, chunk):
-            inputs = rows(np.arange(start, min(start + chunk, count)))
+        self, rows: Rows, truth: Int[np.ndarray, " n"], training: Training, chunk: int = 2048
+    ) -> Shaped[np.ndarray, "n heads"]:
+        """Return what each head has `stated` of rows 0 .. n - 1; ties go to the smaller class."""
+        parts: list[Shaped[np.ndarray, "b heads"]] = []
+        mean, variance = self.running
+        for start in range(0, len(truth), chunk):
+            inputs = rows(np.arange(start, min(start + chunk, len(truth))))
+            labels = torch.from_numpy(np.array(truth[start : start + chunk], dtype=np.int64))
             if training.standardise:
                 inputs = (inputs[:, : len(mean)] - mean) * torch.rsqrt(variance + 1e-6)
-            for index in range(len(self.grid.columns)):
-                best = self.logits(inputs, index).argmax(2).cpu().numpy()
-                classes[start : start + chunk, index * rates : (index + 1) * rates] = best
-        return classes
+            heads = (stated(self.logits(inputs, index), labels) for index in range(len(self.grid.columns)))
+            parts.append(np.concatenate(list(heads), axis=1))
+        return np.concatenate(parts)
 
     @torch.no_grad()
     def step(

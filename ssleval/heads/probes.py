@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ssleval.core import Context, DatasetCard, FeatureTable, Readout
@@ -42,7 +42,7 @@ def fit_linear(
     schedule = recipe.length(len(labels), iterations)
     fit = GridFit(recipe, BLOCKS, recipe.rates, *schedule, num_classes, context)
     held = hold_out(labels, held_out, context.seed)
-    correct = fit.predictions([train], labels, ~held, train, held) == labels[held][:, None]
+    correct = fit.predictions([train], labels, ~held, train, held)["class"] == labels[held][:, None]
     (final,) = fit.heads([train], labels, np.ones_like(held))
     return _applied(final, int(correct.mean(axis=0).argmax()), context.device)
 
@@ -165,15 +165,17 @@ class GridFit:
         rows: Bool[np.ndarray, " n"],
         judged: FeatureTable,
         judged_rows: Bool[np.ndarray, " k"],
-    ) -> Int[np.ndarray, "m candidates"]:
-        """Train on some rows of each of the tables; return what every head predicts for rows of ``judged``.
+    ) -> Shaped[np.ndarray, "m candidates"]:
+        """Train on some rows of each table; return what every head has `stated` of rows of ``judged``.
 
         Where the recipe changes by epoch there are candidates of every epoch, those of the first one first.
         """
+        assert judged.targets is not None, "only labelled images are judged"
         places = np.flatnonzero(judged_rows)
+        truth = judged.targets[places]
         inputs = table_rows([judged], self.readouts, places, self.context.device)
         stages = self.heads(tables, labels, rows)
-        return np.concatenate([heads.predict(inputs, len(places), self.training) for heads in stages], axis=1)
+        return np.concatenate([heads.predict(inputs, truth, self.training) for heads in stages], axis=1)
 
 
 def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:

@@ -55,13 +55,18 @@ def image_text_logits(
 
 def ranked_with_loss(
     logits: Iterator[Float[Tensor, "b c"]], labels: Int[np.ndarray, " n"]
-) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, " n"]]:
-    """Return the five best classes of every image (ties: the smaller id first), and its loss in nats."""
+) -> tuple[Int[np.ndarray, "n t"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return five classes of every image, its loss in nats, and the probability of the first class.
+
+    Classes are the best ones, best first; of ties the smaller id.
+    """
     ranked: list[Tensor] = []
     losses: list[Tensor] = []
+    sure: list[Tensor] = []
     remaining = torch.from_numpy(np.array(labels, dtype=np.int64))
     for block in logits:
         targets, remaining = remaining[: len(block)].to(block.device), remaining[len(block) :]
         ranked.append(block.sort(dim=1, descending=True, stable=True).indices[:, :5].cpu())
         losses.append(functional.cross_entropy(block, targets, reduction="none").cpu())
-    return torch.cat(ranked).numpy(), torch.cat(losses).numpy()
+        sure.append(block.softmax(dim=1).amax(dim=1).cpu())
+    return torch.cat(ranked).numpy(), torch.cat(losses).numpy(), torch.cat(sure).numpy()

@@ -8,6 +8,7 @@ from scipy.sparse import coo_array, csr_array
 
 from ssleval.core import Metric
 from ssleval.errors import ContractError
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
 
@@ -53,9 +54,9 @@ def both_accuracies(kind: str, correct: str, suffix: str = "") -> tuple[Metric, 
 
 
 def both_by_rules(kind: str) -> tuple[Metric, ...]:
-    """Return the accuracy of ``kind`` by both rules of `chosen_by_rules`, then the other one."""
+    """Return the accuracy of ``kind`` by both rules of `chosen_by_rules`, the other, and `calibration`."""
     rules = [both_accuracies(kind, f"correct@{rule}", f"@{rule}") for rule in ("heldout", "paper")]
-    return tuple(chain.from_iterable(zip(*rules, strict=True)))
+    return *chain.from_iterable(zip(*rules, strict=True)), *calibration("@heldout")
 
 
 def accuracies(
@@ -82,21 +83,25 @@ def confusion(
 
 def chosen_by_rules(
     kind: str,
-    tried: tuple[Int[np.ndarray, "k candidates"], Int[np.ndarray, " k"]],
-    final: tuple[Int[np.ndarray, "n candidates"], Int[np.ndarray, " n"]],
+    tried: tuple[Shaped[np.ndarray, "k candidates"], Int[np.ndarray, " k"]],
+    final: tuple[Shaped[np.ndarray, "n candidates"], Int[np.ndarray, " n"]],
     candidate: str,
 ) -> dict[str, Shaped[np.ndarray, " n"]]:
     """Return the columns of two candidates, each chosen by its own rule; of equal ones the first.
 
-    ``tried`` are predictions and labels of held-out training images, which choose ``heldout``; ``final``
-    those of the scored images, which choose ``paper``. ``candidate`` names the columns with their numbers.
+    ``tried`` are what was `stated` of held-out training images and their labels, which choose ``heldout``;
+    ``final`` those of the scored images, which choose ``paper``. ``candidate`` names the columns with their
+    numbers. Only the candidate of ``heldout`` gets confidences: the other one knows the scored images.
     """
-    predicted, truth = final
+    outputs, truth = final
+    predicted = outputs["class"]
     correct = predicted == truth[:, None]
-    held_out = tried[0] == tried[1][:, None], tried[1]
+    held_out = tried[0]["class"] == tried[1][:, None], tried[1]
     columns: dict[str, Shaped[np.ndarray, " n"]] = {"label": truth}
     for rule, outcomes in (("heldout", held_out), ("paper", (correct, truth))):
         place = int(accuracies(kind, *outcomes).argmax())
         columns |= {f"predicted@{rule}": predicted[:, place], f"correct@{rule}": correct[:, place]}
         columns[f"{candidate}@{rule}"] = np.full(len(truth), place, dtype=np.int32)
+        if rule == "heldout":
+            columns |= {f"{name}@{rule}": outputs[name][:, place] for name in ("confidence", "nll")}
     return columns

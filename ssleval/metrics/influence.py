@@ -9,16 +9,19 @@ same source.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from ssleval.core import Metric, Samples
+from ssleval.metrics.calibration import moves_of_errors
 from ssleval.metrics.corruption import WORST, image_errors
 from ssleval.metrics.multilabel import precisions_without_each
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.segmentation import matched_overlap
+from ssleval.metrics.separation import FOUND, placements, threshold
 from ssleval.metrics.stats import divide, known_values
 
 Units: TypeAlias = Int[np.ndarray, " n"] | None
@@ -187,9 +190,14 @@ def _ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> 
     return _of_ratios(above, below, units)
 
 
-def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
+def _mean_over_parts(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
-    return replace(_of_ratios(above, below, units), labels=np.arange(above.shape[1]))
+    return _of_ratios(above, below, units)
+
+
+def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
+    found = _mean_over_parts(samples, units, numerator, denominator)
+    return replace(found, labels=np.arange(len(found.carriers)))
 
 
 def _matched_mean_iou(samples: Samples, units: Units, confusion: str) -> Influence:
@@ -227,6 +235,44 @@ def _mean_average_precision(samples: Samples, units: Units, scores: str, targets
     return Influence(moves, carriers, None, 1.0, np.arange(truth.shape[1]))
 
 
+def _calibration_error(
+    samples: Samples, units: Units, confidence: str, correct: str, *, adaptive: bool = False
+) -> Influence | None:
+    if units is not None:
+        return None
+    moves = moves_of_errors(samples[confidence], samples[correct], adaptive=adaptive)
+    known = ~np.isnan(samples[confidence].reshape(len(samples), -1)).all(axis=1)
+    return Influence(moves[:, None], np.array([float(known.sum())]), None, 1.0)
+
+
+def _auroc(samples: Samples, units: Units, score: str, out: str) -> Influence | None:
+    outside, values = samples[out].astype(bool), samples[score].astype(np.float64)
+    if units is not None or min(outside.sum(), (~outside).sum()) < 2:
+        return None
+    sizes = np.where(outside, outside.sum(), (~outside).sum())
+    placed = placements(values, outside, np.ones((1, len(values))))[0] / (len(values) - sizes)
+    moves = (placed - placed[outside].mean()) / (sizes - 1)
+    return Influence(moves[:, None], np.array([float(sizes.min())]), None, 1.0)
+
+
+def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | None:
+    """Return the influence through the rate itself, and through the threshold by the curve's slope there.
+
+    To leave one item out would not do: a quantile hardly moves with one item.
+    """
+    outside, values = samples[out].astype(bool), samples[score].astype(np.float64)
+    if units is not None or min(outside.sum(), (~outside).sum()) < 2:
+        return None
+    count, others = outside.sum(), (~outside).sum()
+    reach = min(0.025, 0.5 * float(count) ** (-1 / 3))
+    ends = [(values[~outside] >= threshold(values, outside, FOUND + side * reach)).mean() for side in (-1, 1)]
+    slope = (ends[1] - ends[0]) / (2 * reach)
+    alarm = values >= threshold(values, outside)
+    inside = (alarm - alarm[~outside].mean()) / (others - 1)
+    moves = np.where(outside, slope * (alarm[outside].mean() - alarm) / (count - 1), inside)
+    return Influence(moves[:, None], np.array([float(min(count, others))]), None, 1.0)
+
+
 def _of_ratios(above: Float[np.ndarray, "n c"], below: Float[np.ndarray, "n c"], units: Units) -> Influence:
     """Return the influence on the mean of the ratios of sums, over the columns whose sum below is not 0."""
     inside = ((above >= 0) & (above <= below)).all()
@@ -246,10 +292,15 @@ _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
     "mean_over_fits_of": _mean_over_fits,
     "ratio_of": _ratio,
     "mean_ratio_of": _mean_ratio,
+    "mean_over_parts_of": _mean_over_parts,
     "mean_per_class_of": _mean_per_class,
     "mean_average_precision_of": _mean_average_precision,
     "matched_mean_iou_of": _matched_mean_iou,
     "mean_corruption_error_of": _mean_corruption_error,
+    "calibration_error_of": _calibration_error,
+    "adaptive_calibration_error_of": partial(_calibration_error, adaptive=True),
+    "auroc_of": _auroc,
+    "fpr95_of": _fpr95,
 }
 
 

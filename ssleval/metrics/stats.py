@@ -51,6 +51,12 @@ def mean_ratio_of(numerator: str, denominator: str) -> Statistic:
     return partial(_mean_ratio, numerator=numerator, denominator=denominator)
 
 
+@statistics.register("mean_over_parts_of")
+def mean_over_parts_of(numerator: str, denominator: str) -> Statistic:
+    """Return the statistic of `mean_ratio_of` for parts that are no classes, such as domains."""
+    return partial(_mean_over_parts, numerator=numerator, denominator=denominator)
+
+
 @statistics.register("mean_per_class_of")
 def mean_per_class_of(correct: str, label: str) -> Statistic:
     """Return the statistic that averages ``correct [n]`` within each ``label [n]``, then over labels.
@@ -82,6 +88,10 @@ def _ratio(samples: Samples, weights: Weights, *, numerator: str, denominator: s
 def _mean_ratio(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
     return _mean_over_classes(weights @ above, weights @ below)
+
+
+def _mean_over_parts(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:
+    return _mean_ratio(samples, weights, numerator=numerator, denominator=denominator)
 
 
 def _mean_per_class(samples: Samples, weights: Weights, *, correct: str, label: str) -> Scores:

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from ssleval.core import DatasetCard, FeatureTable, Samples
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
@@ -71,9 +71,9 @@ def _refuse_other_images(judged: Sequence[Samples], dataset: str) -> None:
 
 
 def by_variant(
-    correct: Bool[np.ndarray, " m"], rows: Int[np.ndarray, " m"], variants: int, images: int
+    correct: Shaped[np.ndarray, " m"], rows: Int[np.ndarray, " m"], variants: int, images: int
 ) -> Float[np.ndarray, "v n"]:
-    """Return whether each image was right in each variant, for the images that have all of them.
+    """Return whether each image was right (or another value) in each variant, for those that have all.
 
     Row ``i * images + j`` is image ``j`` in variant ``i``.
     """
@@ -85,7 +85,7 @@ def by_variant(
 
 def accuracy_columns(
     correct: Float[np.ndarray, "v n"], variants: Sequence[tuple[str, int]]
-) -> dict[str, Float[np.ndarray, " n"]]:
+) -> dict[str, Float[np.ndarray, "n ..."]]:
     """Return how often each image was right among its variants, the first of which is the clean one.
 
     Columns are ``corrupted`` (all but the first), ``clean``, ``lost`` (their difference), one for the name of

@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     "correspondence": "correspondence",
     "video_segmentation": "video",
-    **dict.fromkeys(("corruptions", "robustness"), "robustness"),
+    **dict.fromkeys(("corruptions", "robustness", "shift", "ood"), "robustness"),
     **dict.fromkeys(("zeroshot", "caption_retrieval"), "text"),
     "clustering": "clustering",
     "spectrum": "spectrum",

@@ -465,6 +465,7 @@ def _protocol(job: Job) -> dict[str, Any]:
 def _data(plan: Plan) -> dict[str, Any]:
     card = asdict(replace(plan.job.dataset.card, class_names=()))
     del card["class_names"]
-    if not card["exif"]:
-        del card["exif"]
+    for later in ("exif", "domains"):
+        if not card[later]:
+            del card[later]
     return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}

@@ -35,6 +35,7 @@ def _is_of(line: Measurement, result: Result) -> bool:
     if (line.task, line.dataset) != (result.task, result.dataset):
         return False
     known = {one.name: result.data[one.name] for one in fields(DatasetCard) if one.name in result.data}
+    known["domains"] = tuple(known.get("domains", ()))
     card, published = DatasetCard(**known), list_datasets().get(line.dataset)
     if isinstance(published, DatasetCard) and published.test_split != card.test_split:
         return False

@@ -144,7 +144,8 @@ class Attentive(TokensPerImage, Task):
             truth = np.tile(labels[rows], 1 if images.new else max(1, len(views)))
 
             def fitted(read: Reader) -> Any:
-                return fit.candidates(card.embed_dim, read, truth, [(read, len(one)) for _, one in shown])
+                answers = [(read, inputs.labels(split)[chosen]) for split, chosen in shown]
+                return fit.candidates(card.embed_dim, read, truth, answers)
 
             return fitted_on(live, f"crops of {inputs.card.name}", images, self.tokens, fitted)
 

@@ -13,13 +13,18 @@ Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
+import torch
+from jaxtyping import Shaped
 from msgspec import Meta
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Distinct, Natural, OpenFraction, Positive
+from ssleval.core.stated import stated
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.corruptions import CORRUPTIONS
@@ -27,6 +32,7 @@ from ssleval.features.corruptions.dataset import CLEAN, Variant, corrupted
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import BLOCKS, fit_linear
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.stats import mean_of, ratio_of
 from ssleval.metrics.variants import accuracy_columns, by_variant
 
@@ -64,13 +70,15 @@ class Corruptions(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Mean accuracy under corruption first; clean accuracy, the relative drop and all parts."""
+        """Mean accuracy under corruption first; clean accuracy, the relative drop, all parts, calibration."""
         parts = [*(f"severity{severity}" for severity in self.severities), *self.types]
+        stated_of = ("corrupted", "clean") if self.head == "linear" else ()
         return (
             Metric("top1@corrupted", mean_of("corrupted")),
             Metric("top1@clean", mean_of("clean")),
             Metric("relative_drop", ratio_of("lost", "clean"), higher_is_better=False),
             *(Metric(f"top1@{part}", mean_of(part)) for part in parts),
+            *chain.from_iterable(calibration(f"@{name}", "right") for name in stated_of),
         )
 
     def resolved(self, dataset: Dataset) -> "Corruptions":
@@ -114,9 +122,11 @@ class Corruptions(Task):
         """Fit on clean images, judge every variant; one row per test image."""
         train, test = inputs.tables()
         card, context, labels = inputs.card, inputs.context, inputs.labels(test)
+        answers: Shaped[np.ndarray, " m"] | None = None
         if self.head == "linear":
             head = fit_linear(train, card.num_classes, self.iterations, self.held_out, context)
-            predicted = head(test).argmax(axis=1)
+            answers = stated(torch.from_numpy(head(test)), torch.from_numpy(labels.astype(np.int64)))
+            predicted = answers["class"]
         else:
             vote = partial(knn_predict, ks=(self.k,), temperature=self.temperature, device=context.device)
             known, classes = inputs.labels(train), card.num_classes
@@ -125,9 +135,16 @@ class Corruptions(Task):
         correct = by_variant(predicted == labels, test.rows, len(self._variants), images)
         if not (count := correct.shape[1]):
             raise DataError(f"corruptions: no image of {card.name}/{card.test_split} could be decoded")
+        columns = accuracy_columns(correct, self._variants)
+        if answers is not None:
+            values = (answers[name] for name in ("confidence", "nll"))
+            sure, loss = (by_variant(one, test.rows, len(correct), images) for one in values)
+            for name, own in (("clean", slice(1)), ("corrupted", slice(1, None))):
+                columns[f"right@{name}"], columns[f"confidence@{name}"] = correct[own].T, sure[own].T
+                columns[f"nll@{name}"] = loss[own].mean(axis=0)
         # The clean images come first; every variant of a damaged file is missing.
         ids = [name.removeprefix("clean-0/") for name in test.ids[:count]]
-        return Samples(ids, {"label": labels[:count], **accuracy_columns(correct, self._variants)})
+        return Samples(ids, {"label": labels[:count], **columns})
 
     @property
     def _variants(self) -> tuple[Variant, ...]:

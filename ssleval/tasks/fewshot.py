@@ -15,16 +15,19 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+import torch
+from jaxtyping import Shaped
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Precision, Samples
 from ssleval.core.image_level import VectorPerImage, accuracy_kind, train_and_test
 from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positive, Positives, Several
+from ssleval.core.stated import stated
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
 from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import few_per_class
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.stats import mean_of
 from ssleval.metrics.tries import deviation_contributions
@@ -64,13 +67,15 @@ class Fewshot(VectorPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """For every number of shots and classifier the mean over tries; deviations; the other mean."""
+        """For every number of shots and classifier the mean over tries, deviations, other means, errors."""
         names = [name for shots in self.shots for name in self._names(shots)]
+        fitted = (name for name in names if name.endswith("-logreg"))
         means, others = zip(
             *(both_accuracies(self.metric, f"correct@{name}", f"@{name}") for name in names), strict=True
         )
         spreads = [Metric(f"std@{name}", mean_of(f"std@{name}"), higher_is_better=False) for name in names]
-        return (*means, *spreads, *others)
+        errors = (metric for name in fitted for metric in calibration(f"@{name}", "right"))
+        return *means, *spreads, *others, *errors
 
     def resolved(self, dataset: Dataset) -> "Fewshot":
         """Return the task with the metric of the dataset filled in."""
@@ -93,28 +98,38 @@ class Fewshot(VectorPerImage, Task):
         for shots in self.shots:
             tries = [self._predicted(shots, seed, train, test, inputs) for seed in range(self.tries)]
             for name, classifier in self._names(shots).items():
-                correct = np.stack([predicted[classifier] == truth for predicted in tries], axis=1)
+                answers = [answer[classifier] for answer in tries]
+                correct = np.stack([answer["class"] == truth for answer in answers], axis=1)
                 columns[f"correct@{name}"] = correct.mean(axis=1)
                 columns[f"std@{name}"] = deviation_contributions(correct, groups)
+                if classifier == "logreg":
+                    columns[f"right@{name}"] = correct
+                    columns[f"confidence@{name}"] = np.stack(
+                        [answer["confidence"] for answer in answers], axis=1
+                    )
+                    columns[f"nll@{name}"] = np.mean([answer["nll"] for answer in answers], axis=0)
         return Samples(test.ids, columns)
 
     def _predicted(
         self, shots: float, seed: int, train: FeatureTable, test: FeatureTable, inputs: Inputs
-    ) -> dict[str, Int[np.ndarray, " m"]]:
-        """Return the classes that every classifier fitted on one draw gives."""
+    ) -> dict[str, Shaped[np.ndarray, " m"]]:
+        """Return the classes that every classifier fitted on one draw gives, and what logreg has `stated`."""
         labels, classes = inputs.labels(train), inputs.card.num_classes
         rows = few_per_class(labels, shots, seed)
         few, queries = (train[self.vector][rows], labels[rows]), test[self.vector]
-        predicted: dict[str, Int[np.ndarray, " m"]] = {}
+        predicted: dict[str, Shaped[np.ndarray, " m"]] = {}
         if "logreg" in self.classifiers:
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
             context = replace(inputs.context, seed=seed)
             model = fit_few(*few, strengths, self.c_one_shot, self.held_out, classes, context)
-            predicted["logreg"] = model.scores(queries).argmax(axis=1)
+            truth = torch.from_numpy(inputs.labels(test).astype(np.int64))
+            predicted["logreg"] = stated(torch.from_numpy(model.scores(queries)), truth)
         if "knn" in self.classifiers:
             vote = partial(knn_predict, ks=self._ks(shots), temperature=self.temperature, top=1)
             votes = vote(*few, queries, num_classes=classes, device=inputs.context.device)
-            predicted |= {f"knn{k}": ranked[:, 0] for k, ranked in votes.items()}
+            predicted |= {
+                f"knn{k}": ranked[:, 0].astype([("class", np.int32)]) for k, ranked in votes.items()
+            }
         return predicted
 
     def _ks(self, shots: float) -> tuple[int, ...]:

@@ -18,10 +18,12 @@ import numpy as np
 from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Samples
 from ssleval.core.image_level import VectorPerImage, train_and_test
 from ssleval.core.settings import OpenFraction, Positive, Several
+from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies, classified
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 
@@ -53,12 +55,12 @@ class Logreg(VectorPerImage, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The score of the dataset's convention; accuracy over items or classes has the other beside it."""
+        """The score of the dataset's convention; beside an accuracy the other one, and `calibration`."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
         if self.metric == "map_11":
             return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
-        return both_accuracies(self.metric, "correct")
+        return *both_accuracies(self.metric, "correct"), *calibration()
 
     def resolved(self, dataset: Dataset) -> "Logreg":
         """Return the task with the metric of the dataset filled in."""
@@ -93,5 +95,8 @@ class Logreg(VectorPerImage, Task):
             tolerance=self.tolerance,
             device=inputs.context.device,
         )
-        columns = classified(model.scores(test[self.vector]), truth)
+        scores = model.scores(test[self.vector])
+        columns = classified(scores, truth)
+        if truth.ndim == 1:
+            columns |= stated_columns(scores, truth)
         return Samples(test.ids, {**columns, "strength": np.full(len(truth), model.strength)})

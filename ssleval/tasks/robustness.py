@@ -16,11 +16,13 @@ from typing import ClassVar, Literal
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Precision, Readout, Samples
 from ssleval.core.settings import Count, Natural, OpenFraction
+from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear_recipes import RECIPES
 from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.corruption import mean_corruption_error_of
 from ssleval.metrics.stats import mean_of
@@ -50,13 +52,13 @@ class Robustness(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Accuracy, ReaL accuracy, or mCE and the mean error."""
+        """Accuracy and calibration, ReaL accuracy, or mCE and the mean error."""
         if self.metric == "mce":
             mce = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
             return mce, Metric("mean_error", mean_of("error"), higher_is_better=False)
         if self.metric == "real":
             return (Metric("real", mean_of("real")),)
-        return both_accuracies("top1", "top1")
+        return *both_accuracies("top1", "top1"), *calibration(correct="top1")
 
     published_precision: ClassVar[Precision] = "fp16"
     """Of `linear` by DINOv2's recipe, and of `zeroshot`."""
@@ -117,8 +119,11 @@ class Robustness(Task):
             scores = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
             places = class_places(inputs.card, fitted)
         # One split at a time: with damaged images features are copies in memory.
-        judged = [
-            judged_images(table, scores(table)[:, places].argmax(axis=1), inputs.labels(table))
-            for table in tables
-        ]
-        return errors_by_image(judged, inputs.card.name) if self.metric == "mce" else judged[0]
+        logits = ((table, scores(table)[:, places], inputs.labels(table)) for table in tables)
+        if self.metric == "mce":
+            judged = (judged_images(table, own.argmax(axis=1), truth) for table, own, truth in logits)
+            return errors_by_image(list(judged), inputs.card.name)
+        ((table, own, truth),) = logits
+        samples = judged_images(table, own.argmax(axis=1), truth)
+        errors = stated_columns(own, truth) if truth.ndim == 1 else {}
+        return replace(samples, columns={**samples.columns, **errors})

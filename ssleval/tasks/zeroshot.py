@@ -4,8 +4,8 @@ The protocol of CLIP as open_clip and CLIP_benchmark run it. A class is the mean
 embeddings of its prompts, scaled to length 1; an image is its own descriptor at the geometry the model was
 published with. Logits are cosines with the model's own scale and bias. Prompts are the published ones of
 the dataset where there are any (80 templates for ImageNet and its relatives), else "a photo of a {}.".
-Scored: top-1, top-5, mean recall per class, and the negative log-likelihood of the softmax in nats; with
-several labels per image, mAP of the logits. Models without a text tower are left out.
+Scored: top-1, top-5, mean recall per class, and the calibration of the softmax; with several labels per
+image, mAP of the logits. Models without a text tower are left out.
 
 Source: Radford et al. 2021, arXiv:2103.00020, sec. 3.1; LAION-AI/CLIP_benchmark, zeroshot_classification.py.
 """
@@ -20,6 +20,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import NotApplicableError
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits, ranked_with_loss
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import top_k_correct
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.stats import mean_of, mean_per_class_of
@@ -47,7 +48,7 @@ class Zeroshot(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Accuracy and likelihood, or mAP where images have several labels."""
+        """Accuracy and calibration, or mAP where images have several labels."""
         if self.metric == "map":
             return (Metric("map", mean_average_precision_of("scores", "targets")),)
         if self.metric == "map_11":
@@ -58,7 +59,7 @@ class Zeroshot(Task):
             Metric("mean_per_class", mean_per_class_of("top1", "label")),
         )
         lead = accuracies[::-1] if self.metric == "mean_per_class" else accuracies
-        return (*lead, Metric("nll", mean_of("nll"), higher_is_better=False, unit="nats"))
+        return *lead, *calibration(correct="top1")
 
     def resolved(self, dataset: Dataset) -> "Zeroshot":
         """Return the task with templates, metric and the hash of the prompts filled in."""
@@ -82,7 +83,7 @@ class Zeroshot(Task):
         if self.metric in {"map", "map_11"}:
             scores = torch.cat([block.cpu() for block in logits]).numpy()
             return Samples(test.ids, {"scores": scores, "targets": labels})
-        ranked, loss = ranked_with_loss(logits, labels)
-        columns = {"label": labels, "predicted": ranked[:, 0], "nll": loss}
+        ranked, loss, confidence = ranked_with_loss(logits, labels)
+        columns = {"label": labels, "predicted": ranked[:, 0], "nll": loss, "confidence": confidence}
         columns |= {f"top{k}": top_k_correct(ranked, labels, k) for k in (1, 5)}
         return Samples(test.ids, columns)

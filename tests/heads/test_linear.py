@@ -77,7 +77,8 @@ def test_batch_norm_head_with_lars_equals_a_plain_loop(data: tuple[Tensor, np.nd
     torch.testing.assert_close(heads.biases[0], bias.data, atol=1e-5, rtol=1e-4)
     norm.eval()
     expected = (norm(features[:, :12]) @ weight.T + bias).argmax(1)
-    assert np.array_equal(heads.predict(lambda rows: features[rows], 300, LARS)[:, 0], expected.numpy())
+    found = heads.predict(lambda rows: features[rows], labels[:300], LARS)[:, 0]
+    assert np.array_equal(found["class"], expected.numpy())
 
 
 def test_a_head_does_not_depend_on_its_company(data: tuple[Tensor, np.ndarray]) -> None:
@@ -141,8 +142,11 @@ def test_no_more_rows_are_read_than_a_batch(data: tuple[Tensor, np.ndarray]) -> 
         return features[rows]
 
     heads = next(fit_heads(read, labels, GRID, replace(SGD, iterations=5), num_classes=CLASSES))
-    whole = heads.predict(read, 300, SGD, chunk=300)
-    assert np.array_equal(heads.predict(read, 300, SGD, chunk=17), whole)
+    whole = heads.predict(read, labels[:300], SGD, chunk=300)
+    parts = heads.predict(read, labels[:300], SGD, chunk=17)
+    assert np.array_equal(parts["class"], whole["class"])
+    for name in ("confidence", "nll"):
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4, atol=1e-6)
     assert sizes[:5] == [64] * 5
     assert max(sizes[6:]) == 17
 

@@ -61,8 +61,9 @@ def test_logits_are_scaled_cosines_and_a_bias(monkeypatch: pytest.MonkeyPatch, a
 def test_the_five_best_classes_and_the_loss() -> None:
     logits = RANDOM.integers(0, 3, (9, 70)).astype(np.float32)  # small whole numbers: many tie
     labels = RANDOM.integers(0, 70, 9)
-    ranked, losses = ranked_with_loss(iter(torch.from_numpy(logits).split(4)), labels)
+    ranked, losses, sure = ranked_with_loss(iter(torch.from_numpy(logits).split(4)), labels)
     expected = [sorted(range(70), key=lambda place: (-row[place], place))[:5] for row in logits]
     assert ranked.tolist() == expected
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(losses, -np.log(shares[np.arange(9), labels]), rtol=1e-5)
+    np.testing.assert_allclose(sure, shares.max(axis=1), rtol=1e-5)

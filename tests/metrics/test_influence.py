@@ -9,7 +9,14 @@ from ssleval.metrics.influence import Influence, freedom, influence_of, spread, 
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
-from ssleval.metrics.stats import mean_of, mean_over_fits_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.metrics.stats import (
+    mean_of,
+    mean_over_fits_of,
+    mean_over_parts_of,
+    mean_per_class_of,
+    mean_ratio_of,
+    ratio_of,
+)
 
 COUNT = 36
 
@@ -41,6 +48,7 @@ STATISTICS: dict[str, Statistic] = {
     "mean over fits": mean_over_fits_of("fits"),
     "ratio": ratio_of("right", "count"),
     "mean ratio": mean_ratio_of("above", "below"),
+    "mean over parts": mean_over_parts_of("above", "below"),
     "mean per class": mean_per_class_of("right", "label"),
     "mAP": mean_average_precision_of("scores", "targets"),
     "mCE": mean_corruption_error_of("wrong"),

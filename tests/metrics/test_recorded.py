@@ -42,7 +42,8 @@ def test_a_statistic_comes_back_from_its_description(name: str) -> None:
 
 def test_a_statistic_of_unknown_making_is_refused() -> None:
     with pytest.raises(
-        ContractError, match=r"none of eleven_point_precision_of, matched_mean_iou_of, mean_average"
+        ContractError,
+        match=r"none of adaptive_calibration_error_of, auroc_of, calibration_error_of, eleven_point",
     ):
         describe(lambda _, weights: weights.sum(1))
 

@@ -9,11 +9,20 @@ from hypothesis import strategies as st
 
 from ssleval.core import Samples, Statistic, statistics
 from ssleval.core.corruptions import SEVERITIES
+from ssleval.metrics.calibration import adaptive_calibration_error_of, calibration_error_of
 from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
-from ssleval.metrics.stats import mean_of, mean_over_fits_of, mean_per_class_of, mean_ratio_of, ratio_of
+from ssleval.metrics.separation import auroc_of, fpr95_of
+from ssleval.metrics.stats import (
+    mean_of,
+    mean_over_fits_of,
+    mean_over_parts_of,
+    mean_per_class_of,
+    mean_ratio_of,
+    ratio_of,
+)
 
 Column = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -26,6 +35,13 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
     "mean_over_fits_of": (mean_over_fits_of("x"), {"x": lambda random, n: random.random((n, 3))}),
     "mean_ratio_of": (
         mean_ratio_of("a", "b"),
+        {
+            "a": lambda random, n: random.integers(0, 5, (n, 3)),
+            "b": lambda random, n: random.integers(5, 9, (n, 3)),
+        },
+    ),
+    "mean_over_parts_of": (
+        mean_over_parts_of("a", "b"),
         {
             "a": lambda random, n: random.integers(0, 5, (n, 3)),
             "b": lambda random, n: random.integers(5, 9, (n, 3)),
@@ -57,6 +73,22 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
             "r": lambda random, n: random.random((n, 4)) < 0.5,
             "n": lambda _, n: np.full(n, 4),
         },
+    ),
+    "calibration_error_of": (
+        calibration_error_of("p", "c"),
+        {"p": lambda random, n: random.random(n), "c": lambda random, n: random.random(n) < 0.5},
+    ),
+    "adaptive_calibration_error_of": (
+        adaptive_calibration_error_of("p", "c"),
+        {"p": lambda random, n: random.random((n, 2)), "c": lambda random, n: random.random((n, 2)) < 0.5},
+    ),
+    "auroc_of": (
+        auroc_of("s", "o"),
+        {"s": lambda random, n: random.random(n).round(1), "o": lambda _, n: np.arange(n) % 2 == 1},
+    ),
+    "fpr95_of": (
+        fpr95_of("s", "o"),
+        {"s": lambda random, n: random.random(n).round(1), "o": lambda _, n: np.arange(n) % 2 == 1},
     ),
     "matched_mean_iou_of": (
         matched_mean_iou_of("m"),

@@ -61,7 +61,7 @@ def test_classes_that_one_patch_shows_are_told_apart(protocol: Any, rate: float)
     if protocol != "ep":
         task = replace(task, weight_decays=(0.0,))
     found, _ = scores(task, grids(0.1, test=60))
-    assert min(found.values()) > 0.95
+    assert min(score for name, score in found.items() if name.startswith(("top1", "mean_per_class"))) > 0.95
 
 
 def test_without_classes_the_paper_rule_flatters_and_the_held_out_rule_does_not() -> None:
@@ -201,7 +201,7 @@ def test_the_convention_of_the_dataset_decides_the_metric() -> None:
     assert found["mean_per_class@heldout"] == pytest.approx(by_hand)
     assert found["top1@heldout"] == correct.mean()
     kinds = ("mean_per_class", "top1")
-    assert list(found) == [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
+    assert list(found)[:4] == [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
 
 
 def test_views_that_lack_an_image_are_refused() -> None:
@@ -222,6 +222,7 @@ def test_a_run_from_images_to_a_result_with_an_interval(tmp_path: Path) -> None:
         "dino_scenes", ["attentive"], dataset="digits", context=context, limit=40, settings=settings
     )
     kinds = ("top1", "mean_per_class")
-    assert list(result.metrics) == [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
+    accuracies = [f"{kind}@{rule}" for kind in kinds for rule in ("heldout", "paper")]
+    assert list(result.metrics) == [*accuracies, "ece@heldout", "adaptive_ece@heldout", "nll@heldout"]
     low, high = result.metrics["top1@heldout"].ci95
     assert low < result.metrics["top1@heldout"].value < high

@@ -121,6 +121,24 @@ def test_the_linear_head_is_trained_as_asked(measure: Measure, settings: dict[st
     assert before["corrupted"].tolist() != after["corrupted"].tolist()
 
 
+def test_the_linear_head_says_how_sure_it_is_of_clean_and_of_corrupted_images(measure: Measure) -> None:
+    task = replace(SMALL, head="linear", iterations=200)
+    samples = measure(blobs(spread=30.0), head="linear", iterations=200)
+    found = scores(samples, task)
+    assert samples["confidence@corrupted"].shape == (30, 4)
+    assert samples["confidence@clean"].shape == (30, 1)
+    assert found["top1@clean"] == samples["right@clean"].mean()
+    assert found["top1@corrupted"] == pytest.approx(samples["right@corrupted"].mean())
+    errors = [
+        abs(sure[one].mean() - right[one].mean()) * one.mean()
+        for sure, right in zip(samples["confidence@corrupted"].T, samples["right@corrupted"].T, strict=True)
+        for one in (np.ceil(sure * 15) == number for number in range(1, 16))
+        if one.any()
+    ]
+    assert found["ece@corrupted"] == pytest.approx(sum(errors) / 4)
+    assert found["nll@corrupted"] > found["nll@clean"] > 0
+
+
 def test_fewer_items_are_the_same_items(measure: Measure) -> None:
     everything, some = measure(blobs()), measure(blobs(), items=10)
     assert len(some) == 10

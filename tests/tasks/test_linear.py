@@ -26,7 +26,7 @@ def scores(task: Linear, tables: Tables, seed: int = 0) -> tuple[dict[str, float
 def test_separable_classes_are_separated(recipe: str, inputs: str) -> None:
     task = Linear(recipe=recipe, inputs=inputs, iterations=400, batch_size=60, learning_rates=(5.0,))  # pyright: ignore[reportArgumentType]
     found, _ = scores(task, blobs(0.1))
-    assert set(found.values()) == {1.0}
+    assert {score for name, score in found.items() if name.startswith(("top1", "mean_per_class"))} == {1.0}
 
 
 def test_without_classes_the_paper_rule_flatters_and_the_held_out_rule_does_not() -> None:
@@ -229,7 +229,7 @@ def test_the_metric_is_the_one_of_the_card() -> None:
     labels, correct = samples["label"], samples["correct@heldout"]
     expected = np.mean([correct[labels == label].mean() for label in np.unique(labels)])
     names = [f"{kind}@{rule}" for kind in ("mean_per_class", "top1") for rule in ("heldout", "paper")]
-    assert [metric.name for metric in task.metrics] == names
+    assert [metric.name for metric in task.metrics][:4] == names
     assert task.metrics[0].score(samples) == pytest.approx(expected)
 
 

@@ -5,6 +5,7 @@ after the colon selects the target; the pictures are the same.
 
     scenes                      category; also the split `unlabelled`
     scenes:material|color|size|count   attributes of the subject, and how many things there are
+    scenes:domains              category; splits colour, grey, sketch: a third of the test pictures each
     scenes:mask                 classes of `MASK_CLASSES` [H W], 255 where a pixel holds several
     scenes:instances            0 background, 1 the subject, 2... [H W]
     scenes:depth                metres along the camera's axis [H W], 0 unknown
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageFilter, ImageOps
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.core.registry import suggestion
@@ -60,6 +62,8 @@ class _Kind:
     """Stored pictures per item; the first is the image of the item."""
     parts: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict[str, Any])
     """For a split that is part of a stored one, the function from its length to the rows."""
+    looks: Mapping[str, Callable[[Image.Image], Image.Image]] = field(default_factory=dict[str, Any])
+    """For a split whose pictures look otherwise, the function that makes them so."""
 
     def length(self, name: str) -> int:
         """Return the number of items of a split."""
@@ -71,6 +75,31 @@ def _attribute(column: int, names: tuple[str, ...]) -> _Kind:
     return _Kind({"class_names": names}, labels=lambda folder: array(folder, "attributes")[:, column])
 
 
+def _third(place: int, length: int) -> np.ndarray:
+    return np.arange(place, length, 3)
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    return picture.convert("L").convert("RGB")
+
+
+def _sketch(picture: Image.Image) -> Image.Image:
+    return ImageOps.invert(picture.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
+
+
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """Draws picture i, then makes it look otherwise; can be pickled."""
+
+    load: Callable[[int], Image.Image]
+    look: Callable[[Image.Image], Image.Image]
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.look(self.load(index))
+
+
+_LOOKS = {"colour": Image.Image.copy, "grey": _grey, "sketch": _sketch}
+
 _KINDS: Mapping[str, _Kind] = {
     "": _Kind(
         {"class_names": CATEGORIES},
@@ -81,6 +110,13 @@ _KINDS: Mapping[str, _Kind] = {
     "color": _attribute(1, tuple(COLORS)),
     "size": _attribute(2, tuple(SIZES)),
     "count": _attribute(3, ("1", "2", "3", "4")),
+    "domains": _Kind(
+        {"class_names": CATEGORIES, "test_split": "colour", "domains": tuple(_LOOKS)},
+        dict.fromkeys(_LOOKS, "test"),
+        partial(array, name="label"),
+        parts={name: partial(_third, place) for place, name in enumerate(_LOOKS)},
+        looks=_LOOKS,
+    ),
     "mask": _Kind({"target": "mask", "class_names": MASK_CLASSES}, dense=partial(targets.stored, "mask")),
     "instances": _Kind({"target": "instances"}, dense=partial(targets.stored, "instances")),
     "depth": _Kind({"target": "depth", "max_depth": 10.0}, dense=targets.depth),
@@ -147,4 +183,8 @@ def _open(root: Path, name: str, location: str) -> Split:
         target=partial(kind.dense, folder) if kind.dense and answered else None,
         pictures=digest([VERSION, split, golden()[split]]),
     )
-    return stored.subset(kind.parts[name](length)) if name in kind.parts else stored
+    part = stored.subset(kind.parts[name](length)) if name in kind.parts else stored
+    if name not in kind.looks:
+        return part
+    hashes = {field: digest([getattr(part, field), name]) for field in ("fingerprint", "pictures")}
+    return replace(part, image=_Looking(part.image, kind.looks[name]), **hashes)

@@ -108,6 +108,10 @@ def _of_mean_ratio(samples: Samples, numerator: str, denominator: str) -> ItemVi
     return ItemView(per_item, classes=classes)
 
 
+def _of_parts(samples: Samples, numerator: str, denominator: str) -> ItemView:
+    return ItemView(_of_mean_ratio(samples, numerator, denominator).values)
+
+
 def _of_average_precision(samples: Samples, scores: str, targets: str) -> ItemView:
     truth = samples[targets]
     (values,) = average_precisions(samples[scores].astype(np.float64), truth, np.ones((1, len(samples))))
@@ -119,6 +123,7 @@ _VIEWS: Mapping[str, Callable[..., ItemView]] = {
     "mean_per_class_of": _of_mean_per_class,
     "ratio_of": _of_ratio,
     "mean_ratio_of": _of_mean_ratio,
+    "mean_over_parts_of": _of_parts,
     "mean_average_precision_of": _of_average_precision,
 }
 

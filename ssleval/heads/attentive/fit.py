@@ -6,12 +6,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssleval.core import Context, FeatureTable, Readout
 from ssleval.core.batches import batches
+from ssleval.core.stated import stated
 from ssleval.errors import ContractError
 from ssleval.heads.attentive.blocks import JepaProbes
 from ssleval.heads.attentive.lars import Lars
@@ -22,12 +23,12 @@ Reader: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b n d"]]
 """Reads float32 tokens of images by index, from wherever they are stored."""
 
 Judged: TypeAlias = tuple[FeatureTable, Bool[np.ndarray, "_"]]
-"""A table, and which of its rows are classified."""
+"""A labelled table, and which of its rows are classified."""
 
 Predict: TypeAlias = Callable[
-    [Bool[np.ndarray, " n"], Sequence[Literal["held", "test"]]], list[Int[np.ndarray, "_ candidates"]]
+    [Bool[np.ndarray, " n"], Sequence[Literal["held", "test"]]], list[Shaped[np.ndarray, "_ candidates"]]
 ]
-"""Fits on some rows of the training split; returns what candidates predict for held-out and scored images."""
+"""Fits on some rows of the training split; returns what candidates have `stated`, split by split."""
 
 _CHUNK = 128
 
@@ -63,11 +64,11 @@ class AttentiveFit:
 
     def tried_and_final(
         self, predictions: Predict, held: Bool[np.ndarray, " n"]
-    ) -> tuple[Int[np.ndarray, "k candidates"], Int[np.ndarray, "m candidates"]]:
+    ) -> tuple[Shaped[np.ndarray, "k candidates"], Shaped[np.ndarray, "m candidates"]]:
         """Fit without the rows ``held``, and on all where the recipe does.
 
         Returns:
-            What candidates of the first fit predict for these rows, and of the last fit for the scored split.
+            What candidates of the first fit have `stated` of these rows, and of the last fit of scored ones.
         """
         if not self.recipe.refit:
             tried, final = predictions(~held, ("held", "test"))
@@ -81,10 +82,14 @@ class AttentiveFit:
         labels: Int[np.ndarray, " n"],
         rows: Bool[np.ndarray, " n"],
         judged: Sequence[Judged],
-    ) -> list[Int[np.ndarray, "_ candidates"]]:
-        """Train on some rows of each of the tables, and predict what is judged, as `candidates` does."""
-        used = [(table, np.flatnonzero(chosen)) for table, chosen in judged]
-        readers = [(self._reader([table], places), len(places)) for table, places in used]
+    ) -> list[Shaped[np.ndarray, "_ candidates"]]:
+        """Train on some rows of each of the tables, and classify what is judged, as `candidates` does."""
+        used = [(table, np.flatnonzero(chosen), table.targets) for table, chosen in judged]
+        readers = [
+            (self._reader([table], places), truth[places])
+            for table, places, truth in used
+            if truth is not None
+        ]
         read = self._reader(tables, np.flatnonzero(rows))
         width = tables[0][self.readouts[0]].shape[-1]
         return self.candidates(width, read, np.tile(labels[rows], len(tables)), readers)
@@ -94,19 +99,19 @@ class AttentiveFit:
         width: int,
         read: Reader,
         labels: Int[np.ndarray, " n"],
-        judged: Sequence[tuple[Reader, int]],
-    ) -> list[Int[np.ndarray, "_ candidates"]]:
-        """Train on images with ``labels``; return what every candidate predicts for what is judged.
+        judged: Sequence[tuple[Reader, Int[np.ndarray, "_"]]],
+    ) -> list[Shaped[np.ndarray, "_ candidates"]]:
+        """Train on images with ``labels``; return what every candidate has `stated` of what is judged.
 
-        Readers of so many images are asked for all in order, at the end of every stage. Candidates are all
-        heads then, those of the last stage first. One whose logits are not finite predicts -1.
+        Readers of images with these labels are asked for all in order, at the end of every stage. Candidates
+        are all heads then, those of the last stage first. One whose logits are not finite predicts -1.
         """
         module = self._module(width)
-        found: list[list[Int[np.ndarray, "m heads"]]] = []
+        found: list[list[Shaped[np.ndarray, "m heads"]]] = []
         for _ in self.stages_of(module, read, labels):
-            found.append([_classes(module.eval(), reader, count) for reader, count in judged])
+            found.append([_stated(module.eval(), reader, truth) for reader, truth in judged])
             module.train()
-        if all(bool((part < 0).all()) for part in found[-1]):
+        if all(bool((part["class"] < 0).all()) for part in found[-1]):
             raise ContractError("attentive: no head is finite after training; are the features?")
         return [np.concatenate(parts, axis=1) for parts in zip(*reversed(found), strict=True)]
 
@@ -200,10 +205,11 @@ def _separate(stacked: nn.Parameter) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _classes(module: nn.Module, read: Reader, count: int) -> Int[np.ndarray, "count heads"]:
-    found: list[Tensor] = []
-    for start in range(0, count, _CHUNK):
-        logits = module(read(np.arange(start, min(start + _CHUNK, count))))
-        finite = logits.isfinite().all(dim=2)
-        found.append(torch.where(finite, logits.argmax(dim=2), -1).T.cpu())
-    return torch.cat(found).numpy().astype(np.int32)
+def _stated(module: nn.Module, read: Reader, truth: Int[np.ndarray, " m"]) -> Shaped[np.ndarray, "m heads"]:
+    found: list[Shaped[np.ndarray, "b heads"]] = []
+    labels = torch.from_numpy(truth.astype(np.int64))
+    for start in range(0, len(truth), _CHUNK):
+        logits = module(read(np.arange(start, min(start + _CHUNK, len(truth))))).transpose(0, 1)
+        found.append(stated(logits, labels[start : start + _CHUNK]))
+        found[-1]["class"][~logits.isfinite().all(dim=2).cpu().numpy()] = -1
+    return np.concatenate(found)

@@ -140,7 +140,7 @@ def test_heads_find_the_patch_that_shows_the_class(protocol: str, rate: float) -
     assert train.targets is not None
     every = np.ones(ROWS, bool)
     (found,) = made.predictions([train], train.targets, every, [(test, np.ones(60, bool))])
-    assert float((found[:, 0] == test.targets).mean()) > 0.85
+    assert float((found["class"][:, 0] == test.targets).mean()) > 0.85
 
 
 def test_candidates_are_heads_of_every_stage_and_the_last_comes_first() -> None:
@@ -180,8 +180,8 @@ def test_views_are_read_after_one_another_and_the_class_token_comes_first() -> N
 
 def test_a_head_that_is_no_longer_finite_is_never_right() -> None:
     found = predictions(fit("capi", (Head(1e30), Head(1e-3))), table())
-    assert set(found[:, 0]) == {-1}
-    assert set(found[:, 1]) <= set(range(CLASSES))
+    assert set(found["class"][:, 0]) == {-1}
+    assert set(found["class"][:, 1]) <= set(range(CLASSES))
     with pytest.raises(ContractError, match="no head is finite"):
         predictions(fit("capi", (Head(1e30),)), table())
 
