@@ -19,6 +19,7 @@ from ssleval.cli.export import export_app
 from ssleval.cli.features import features_
 from ssleval.cli.gate import gate_
 from ssleval.cli.leaderboard import leaderboard_
+from ssleval.cli.leaks import leaks_
 from ssleval.cli.ls import ls_
 from ssleval.cli.report import report_
 from ssleval.cli.run import run_
@@ -28,7 +29,7 @@ from ssleval.cli.verify import verify_
 from ssleval.core.faults import forget_frames
 
 _COMMANDS = {
-    "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_},
+    "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_, "leaks": leaks_},
     "Compare": {"leaderboard": leaderboard_, "compare": compare_, "gate": gate_, "verify": verify_},
     "Look": {"report": report_},
     "Train": {"train": train_command},

@@ -287,6 +287,11 @@ class Split:
         """
         return getattr(self.image, "encoded", None)
 
+    @property
+    def file(self) -> Callable[[int], str] | None:
+        """Return the path of the file of image i, where ``image`` decodes one file each and says so."""
+        return getattr(self.image, "file", None)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -323,8 +328,15 @@ class _AtRows:
 
     @property
     def encoded(self) -> "_AtRows | None":
-        encoded = getattr(self.load, "encoded", None)
-        return None if encoded is None else _AtRows(encoded, self.rows)
+        return self._of("encoded")
+
+    @property
+    def file(self) -> "_AtRows | None":
+        return self._of("file")
+
+    def _of(self, name: str) -> "_AtRows | None":
+        load = getattr(self.load, name, None)
+        return None if load is None else _AtRows(load, self.rows)
 
 
 @dataclass(frozen=True, slots=True)

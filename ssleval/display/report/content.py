@@ -25,6 +25,7 @@ from ssleval.results import Result, read_all
 from ssleval.results.cost import costs
 from ssleval.results.curves import panels
 from ssleval.results.ranking import Board, Entry, boards
+from ssleval.results.remarks import mark, remarks
 from ssleval.results.stored import SHARED_FIELDS
 
 
@@ -126,6 +127,7 @@ def _row(
         "model": short(result.model),
         "rank": entry.rank,
         "tied": entry.tied,
+        "mark": mark(result),
         "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
         "supervision": str(result.backbone.get("supervision") or "unknown"),
         "details": details.of(result),
@@ -137,7 +139,7 @@ def _row(
             "weights_sha256": result.weights_sha256,
             "created": result.created,
             "file": result.path.relative_to(results).as_posix() if result.path else "",
-            "notes": {name: short(score.note) for name, score in result.metrics.items() if score.note},
+            "notes": {name: short(said) for name in result.metrics if (said := remarks(result, name))},
             "timings": dict(result.timings),
             "cost": dict(result.cost),
         },
