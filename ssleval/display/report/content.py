@@ -26,6 +26,7 @@ from ssleval.results.cost import costs
 from ssleval.results.curves import panels
 from ssleval.results.ranking import Board, Entry, boards
 from ssleval.results.remarks import mark, remarks
+from ssleval.results.similarity import Similarities, matrix, read_similarities
 from ssleval.results.stored import SHARED_FIELDS
 
 
@@ -83,11 +84,18 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
         "matrix": overview(shown),
         "left_out": details.left_out,
         "curves": [asdict(panel) for panel in panels((), shown)],
+        "similarity": [_alike(one, short) for one in read_similarities(results)],
         "runs": [{**run, "name": short(run["name"])} for run in training_runs(options.training)],
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
     return visible_json(f'{text[:-1]},"pool":{details.pool.to_json()}}}')
+
+
+def _alike(found: Similarities, short: ShortPaths) -> dict[str, Any]:
+    rows = [[short(name), *cells] for name, *cells in matrix(found)]
+    said = f"{short(found.dataset)} ({found.split}), {found.readout}, {found.images} images, k = {found.k}"
+    return {"title": said, "models": [short(name) for name in found.models], "rows": rows}
 
 
 def _without_folders(board: Board, short: ShortPaths) -> Board:
