@@ -27,7 +27,7 @@ def leaks_(
         float, Option(min=0, max=0.5, help="False alarms: share of images without a copy taken for one.")
     ] = 0.01,
     non_copies: Annotated[
-        str, Option(help="A set known to have no copy in the first; default: images of other classes.")
+        str, Option(help="A set known to have no copy in the first; default: the first itself.")
     ] = "",
     size: Annotated[int, Option(min=1, help="Pixels of a side.")] = 320,
     out: Annotated[Path | None, Option(help="JSON file to write, for run --drop-leaks.")] = None,
@@ -102,9 +102,8 @@ def _tell(found: "Leaks") -> None:
     )
     tell(
         f"  similarity above {limit.value:.4f}; false alarms {100 * limit.rate:.2g} % "
-        f"[{100 * limit.low:.2g}, {100 * limit.high:.2g}] by {limit.n:,} known non-copies, "
-        f"{found.non_copies}; of all images at most {100 * leaked / images:.2g} %, if no match is a copy: "
-        "look at --picture"
+        f"[{100 * limit.low:.2g}, {100 * limit.high:.2g}], or {limit.rate * images:.1f} images, by "
+        f"{limit.n:,} {found.non_copies}"
     )
     for one, other, similarity in fields["pairs"][:_SHOWN]:
         tell(f"  {similarity:.4f}  {one} = {other}")

@@ -178,16 +178,18 @@ def _in_jobs(
 
 def _tell(result: "Result") -> None:
     from ssleval.results.numbers import with_interval
-    from ssleval.results.remarks import remarks
+    from ssleval.results.remarks import mark, own_remarks, seeded
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
     n = result.metrics[result.headline].n
     tell(f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}")
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
-        said = remarks(result, name)
+        said = own_remarks(result, name)
         note = f"  ({said})" if said else ""
-        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{unit}{note}")
+        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{mark(result)}{unit}{note}")
+    if mark(result):
+        tell(f"  {seeded(result)}")
 
 
 def _json_fields(result: "Result") -> dict[str, Any]:

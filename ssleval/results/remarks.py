@@ -18,10 +18,19 @@ def mark(result: Result) -> str:
     return SEEDED if names & set(result.backbone.get("seeded_by") or ()) else ""
 
 
+def seeded(result: Result) -> str:
+    """Return what the mark says; '' where there is none."""
+    return f"{SEEDED} the pre-training data holds this set, or was chosen by it" if mark(result) else ""
+
+
 def remarks(result: Result, name: str) -> str:
     """Return what must be said of one score, in one line; '' where nothing is."""
-    seeded = f"{SEEDED} the pre-training data holds this set, or was chosen by it" if mark(result) else ""
-    return "; ".join(filter(None, (result.metrics[name].note, seeded, without_leaks(result, name))))
+    return "; ".join(filter(None, (own_remarks(result, name), seeded(result))))
+
+
+def own_remarks(result: Result, name: str) -> str:
+    """Return the same without what is said of all scores of a result."""
+    return "; ".join(filter(None, (result.metrics[name].note, without_leaks(result, name))))
 
 
 def without_leaks(result: Result, name: str) -> str:

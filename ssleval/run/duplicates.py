@@ -10,20 +10,16 @@ Source:
     Vovk 2012, arXiv:1209.2673, sec. 3 (the distribution); Wilks 1941, Ann. Math. Stat. 12(1).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32
 from scipy.special import betaincinv
 
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.ranking import unit
 from ssleval.heads.whitening import learn_whitening
-
-_FIRST = 16
-"""Neighbours among which an image of another class is looked for first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +67,20 @@ def descriptors(
     return [unit(prepare(vectors)) for vectors in (searched, *others)], whitened
 
 
-def best_of_others(
-    searched: Float32[np.ndarray, "n d"],
-    queries: Float32[np.ndarray, "m d"],
-    alike: Callable[[Int[np.ndarray, " r"], Int[np.ndarray, "r k"]], Bool[np.ndarray, "r k"]],
-) -> Float[np.ndarray, " q"]:
-    """Return each query's largest similarity to an image that is not ``alike``; none for one without such.
+def best_among(searched: Float32[np.ndarray, "n d"], most: int) -> Float[np.ndarray, " m"]:
+    """Return each searched image's largest similarity to another of them; of ``most`` images at most."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(searched))[:most])
+    similarity, index = nearest_neighbours(searched, searched[rows], k=2, settled=True)
+    # Of images that are alike, another may come before the image itself.
+    own = index[:, 0].numpy() == rows
+    return np.where(own, similarity[:, 1].numpy(), similarity[:, 0].numpy())
 
-    ``alike`` takes rows of queries and rows of images, and says which might be copies.
-    """
-    best, left, width = np.full(len(queries), np.nan), np.arange(len(queries)), _FIRST
-    while len(left):
-        width = min(width, len(searched))
-        similarity, index = nearest_neighbours(searched, queries[left], k=width, settled=True)
-        other = ~alike(left, index.numpy())
-        has = other.any(axis=1)
-        best[left[has]] = similarity.numpy()[has, other[has].argmax(axis=1)]
-        left = left[~has] if width < len(searched) else left[:0]
-        width *= 4
-    return best[~np.isnan(best)]
+
+def best_in(
+    searched: Float32[np.ndarray, "n d"], queries: Float32[np.ndarray, "m d"]
+) -> Float[np.ndarray, " m"]:
+    """Return each query's largest similarity to a searched image."""
+    return nearest_neighbours(searched, queries, k=1, settled=True)[0][:, 0].numpy()
 
 
 def matches_above(

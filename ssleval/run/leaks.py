@@ -1,14 +1,14 @@
 """Near-duplicates of a scored split in the split that is fitted on, and the scores without them."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
 from ssleval.core.text import counted
@@ -16,7 +16,14 @@ from ssleval.datasets.files.identical import identical_files
 from ssleval.errors import ConfigError, DataError
 from ssleval.features import FeatureSource
 from ssleval.results.stored import read_bytes
-from ssleval.run.duplicates import Threshold, best_of_others, descriptors, matches_above, threshold_at
+from ssleval.run.duplicates import (
+    Threshold,
+    best_among,
+    best_in,
+    descriptors,
+    matches_above,
+    threshold_at,
+)
 from ssleval.tasks.copy_detection import CopyDetection
 
 OWN = "own"
@@ -24,8 +31,9 @@ OWN = "own"
 RATE = 0.01
 """Share of images without a copy that may be taken for one, unless another is asked for."""
 _MOST_BYTES = 1 << 28
-_Alike: TypeAlias = Callable[[Int[np.ndarray, " r"], Int[np.ndarray, "r k"]], Bool[np.ndarray, "r k"]]
-_OTHER_CLASSES = "images of other classes, than which those of one class are more alike"
+_THEMSELVES = "searched images among each other, whose own near-duplicates count as well: an upper bound"
+_SEARCHED = 10_000
+"""Searched images that a threshold is chosen on, at most."""
 _MATCHES = 10
 """Images that one is said to be a copy of, at most."""
 
@@ -59,8 +67,7 @@ class Leaks:
     descriptor: Mapping[str, Any]
     threshold: Threshold
     non_copies: str
-    """On which images the threshold was chosen: the false-alarm rate is that of such images. That of all
-    images without a copy is at most the share of scored images with a match: then none is a copy."""
+    """On which images the threshold was chosen: the false-alarm rate is that of such images."""
     pairs: Sequence[tuple[int, int, float]]
     """Rows of the scored split and of the other, and their similarity, nearest first."""
     identical: Sequence[tuple[int, int]]
@@ -82,7 +89,7 @@ class Leaks:
             "threshold": limit.value,
             "false_alarms": {
                 "value": limit.rate, "ci95": [limit.low, limit.high], "n": limit.n,
-                "non_copies": self.non_copies, "at_most": len(self.leaked) / len(test),
+                "non_copies": self.non_copies,
             },
             "images": len(test), "leaked": self.leaked,
             "identical": [[test.ids[row], train.ids[other]] for row, other in self.identical],
@@ -108,29 +115,25 @@ def find_leaks(
         train: the split that is searched.
         test: the split whose images are looked up.
         rate: share of images without a copy that may have a match above the threshold.
-        non_copies: images that are known to have no copy in ``train``; None: those of ``test``, compared with
-            the images of other classes, where both have labels of the same classes.
+        non_copies: images that are known to have no copy in ``train``. None: the images of ``train``, each
+            compared with the others. What is a near-duplicate there raises the threshold and lowers the rate,
+            which is then at most what was asked for, of images that are drawn like those of ``train``.
         size: pixels of a side, rounded down to whole patches.
 
     Raises:
-        ConfigError: one split twice, no known non-copies, or too few for the rate.
+        ConfigError: one split twice, or too few known non-copies for the rate.
     """
     if train.split.fingerprint == test.split.fingerprint:
         raise ConfigError(f"{train} and {test} are one split: every image is a copy of itself")
-    if non_copies is None:
-        _refuse_unlike_classes(train, test)
     asked = [
         leak_request(source, side, size) for side in (train, test, *([non_copies] if non_copies else []))
     ]
     source.prepare(asked)
     tables = [source.load(one) for one in asked]
     (searched, queries, *known), whitened = descriptors(*map(_vectors, tables))
-    if non_copies is None:
-        alike, known = _same_class(*(_labels(table) for table in tables)), [queries]
-        words = _OTHER_CLASSES
-    else:
-        alike, words = _none_alike, str(non_copies)
-    limit = threshold_at(best_of_others(searched, known[0], alike), rate)
+    best = best_in(searched, known[0]) if known else best_among(searched, _SEARCHED)
+    words = str(non_copies) if non_copies else _THEMSELVES
+    limit = threshold_at(best, rate)
     pairs = matches_above(searched, queries, limit.value, _MATCHES)
     rows = tables[1].rows, tables[0].rows
     geometry = asked[0].geometry
@@ -153,37 +156,6 @@ def leak_request(source: FeatureSource, side: Side, size: int = CopyDetection.si
 
 def _vectors(table: FeatureTable) -> Float[np.ndarray, "n d"]:
     return np.concatenate([part.astype(np.float64) for part in table.arrays.values()], axis=1)
-
-
-def _labels(table: FeatureTable) -> Shaped[np.ndarray, "n ..."]:
-    if table.targets is None:
-        raise ConfigError("leaks: a split without labels; name images without a copy with --non-copies")
-    return table.targets
-
-
-def _none_alike(rows: Int[np.ndarray, " r"], index: Int[np.ndarray, "r k"]) -> Bool[np.ndarray, "r k"]:
-    del rows
-    return np.zeros(index.shape, bool)
-
-
-def _refuse_unlike_classes(train: Side, test: Side) -> None:
-    cards = train.dataset.card, test.dataset.card
-    classes = [(card.class_names, card.num_classes) for card in cards]
-    labelled = {card.target for card in cards} <= {"label", "multilabel"} and cards[0].target == cards[
-        1
-    ].target
-    if not labelled or classes[0] != classes[1]:
-        raise ConfigError(
-            f"{train} and {test} do not have labels of the same classes, by which images would be known to "
-            "be no copies; name a set of images without a copy with --non-copies"
-        )
-
-
-def _same_class(images: Shaped[np.ndarray, "n ..."], queries: Shaped[np.ndarray, "m ..."]) -> _Alike:
-    """Return what says whether rows of ``queries`` and of ``images`` share a class."""
-    if queries.ndim == 1:
-        return lambda rows, index: images[index] == queries[rows][:, None]
-    return lambda rows, index: ((images[index] > 0) & (queries[rows][:, None] > 0)).any(axis=-1)
 
 
 # Scores without them --------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from ssleval.errors import ConfigError, DataError
 from ssleval.features import FeatureSource
 from ssleval.results import record
 from ssleval.results.record import read_all
-from ssleval.run.duplicates import best_of_others, matches_above, threshold_at
-from ssleval.run.leaks import Leaks, find_leaks, known_of, read_known, sides_of, without
+from ssleval.run.duplicates import best_among, best_in, descriptors, matches_above, threshold_at
+from ssleval.run.leaks import Leaks, Side, find_leaks, known_of, read_known, sides_of, without
 
 
 def test_the_threshold_holds_its_rate_as_often_as_its_interval_says() -> None:
@@ -46,16 +46,19 @@ def test_a_rate_that_so_few_images_cannot_show_is_refused(count: int) -> None:
         threshold_at(np.zeros(count), 0.01)
 
 
-def test_the_best_match_among_others_is_that_of_a_full_search() -> None:
+def test_best_matches_are_those_of_a_full_search() -> None:
     random = np.random.default_rng(1)
     train, queries = (random.normal(size=(n, 6)).astype(np.float32) for n in (90, 40))
+    train[7] = train[80]
     train, queries = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (train, queries))
-    labels, own = random.integers(0, 2, 90), random.integers(0, 2, 40)
-    products = np.where(labels == own[:, None], -2, queries @ train.T)
-    found = best_of_others(train, queries, lambda rows, index: labels[index] == own[rows][:, None])
-    np.testing.assert_allclose(found, products.max(axis=1), atol=1e-6)
+    products, own = queries @ train.T, train @ train.T
+    np.fill_diagonal(own, -2)
+    np.testing.assert_allclose(best_in(train, queries), products.max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(best_among(train, 90), own.max(axis=1), atol=1e-6)
+    assert best_among(train, 90)[[7, 80]] == pytest.approx(1)
+    assert len(best_among(train, 30)) == 30
     pairs = matches_above(train, queries, 0.9, 10)
-    assert {pair[:2] for pair in pairs} == set(zip(*np.nonzero(queries @ train.T > 0.9), strict=True))
+    assert {pair[:2] for pair in pairs} == set(zip(*np.nonzero(products > 0.9), strict=True))
     assert [pair[2] for pair in pairs] == sorted((pair[2] for pair in pairs), reverse=True)
 
 
@@ -96,13 +99,39 @@ def test_planted_copies_are_found_and_few_others(found: Leaks) -> None:
     assert [best[name] for name in COPIES] == [*(f"{name:02}/3.png" for name in range(6)), "11/0.png"]
 
 
-def test_one_split_is_no_leak_of_itself_and_classes_must_be_known(found: Leaks, planted: Path) -> None:
+def test_one_split_is_no_leak_of_itself(found: Leaks) -> None:
     source = FeatureSource(load("pixels"), Context(device="cpu", num_workers=0, progress=False))
     with pytest.raises(ConfigError, match="copy of itself"):
         find_leaks(source, found.train, found.train)
-    unlabelled = open_dataset(f"images:{planted}/train/00", DatasetOptions())
-    with pytest.raises(ConfigError, match="--non-copies"):
-        find_leaks(source, sides_of("images", unlabelled)[0], found.test, size=32)
+
+
+@pytest.mark.parametrize("copies", [0, 60])
+def test_near_duplicates_within_the_searched_split_only_raise_the_threshold(copies: int) -> None:
+    """The rate of images without a copy stays below what was asked for, which classes could not promise."""
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(8, 12))
+
+    def draw(count: int) -> np.ndarray:
+        return centres[random.integers(0, 8, count)] + 0.4 * random.normal(size=(count, 12))
+
+    train = draw(600)
+    train[:copies] = train[copies : 2 * copies] + 0.01 * random.normal(size=(copies, 12))
+    (searched, queries), _ = descriptors(train, draw(4_000))
+    limit = threshold_at(best_among(searched, 600), 0.05)
+    rate = (best_in(searched, queries) > limit.value).mean()
+    assert rate <= limit.high
+    assert (rate >= limit.low) is (copies == 0)
+
+
+def test_a_set_known_to_have_no_copy_gives_the_threshold(found: Leaks, planted: Path, tmp_path: Path) -> None:
+    source = FeatureSource(
+        load("pixels"), Context(device="cpu", num_workers=0, progress=False, cache=tmp_path)
+    )
+    known = Side("test", found.test.dataset, "test")
+    again = find_leaks(source, found.train, found.test, non_copies=known, size=32, rate=0.1)
+    assert again.non_copies == "test/test"
+    assert again.threshold.n == 120
+    assert len({row for row, *_ in again.pairs}) == 11
 
 
 def test_the_picture_is_of_the_pairs(found: Leaks) -> None:

@@ -24,6 +24,7 @@ FIRST = {
     "copies_queries": "8d6c10673e3a3e3b",
     "copies_database": "9b8204436cf3e08a",
     "video": "b0dd1ff1196e4038",
+    "actions": "600d5fdf24dffd0a",
     "pairs": "fc28550ec29bcaeb",
 }
 
@@ -138,3 +139,16 @@ def test_pair_items_are_two_views_with_rows_in_step() -> None:
     assert (np.isfinite(first["points"]) == np.isfinite(second["points"])).all()
     assert (first["image"] != second["image"]).mean() > 0.5
     assert all(isfinite(value) for value in first["points"][0])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_clip_is_called_by_the_side_its_thing_moves_to(label: int) -> None:
+    """Of two frames of a still camera, what differs is where the thing was and where it is."""
+    clip = label + 6
+    first, last = (item("actions", 8 * clip + frame)["image"].astype(int) for frame in (2, 5))
+    assert int(item("actions", 8 * clip)["label"]) == label
+    background = np.median([item("actions", 8 * clip + frame)["image"] for frame in range(8)], axis=0)
+    columns = [(np.abs(image - background).sum(2) > 60).sum(0) @ np.arange(96) for image in (first, last)]
+    counts = [(np.abs(image - background).sum(2) > 60).sum() for image in (first, last)]
+    centres = [column / max(1, count) for column, count in zip(columns, counts, strict=True)]
+    assert (centres[1] > centres[0]) is bool(label)
