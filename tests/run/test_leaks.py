@@ -120,7 +120,7 @@ def test_near_duplicates_within_the_searched_split_only_raise_the_threshold(copi
     limit = threshold_at(best_among(searched, 600), 0.05)
     rate = (best_in(searched, queries) > limit.value).mean()
     assert rate <= limit.high
-    assert (rate >= limit.low) is (copies == 0)
+    assert bool(rate >= limit.low) is (copies == 0)
 
 
 def test_a_set_known_to_have_no_copy_gives_the_threshold(found: Leaks, planted: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_frames_come_clip_by_clip_in_order_and_of_parts_of_a_split_too() -> None
     dataset = frames_of(clips(COUNTS).limited(5), 3)
     assert dataset.card.lengths == {"train": 15, "test": 5 * 3}
     split, whole = dataset.split("test"), clips(COUNTS).split("test")
-    pixels = [split.image(row).getpixel((0, 0)) for row in range(15)]
+    pixels: list[Any] = [split.image(row).getpixel((0, 0)) for row in range(15)]
     assert [pixel[1] for pixel in pixels] == [0, 1, 2] * 5
     assert {pixel[2] for pixel in pixels} == {3}
     assert [split.ids[row] for row in (0, 4)] == [
@@ -91,12 +92,14 @@ def test_frames_come_clip_by_clip_in_order_and_of_parts_of_a_split_too() -> None
 
 
 def test_clips_without_frames_break_a_promise() -> None:
-    dataset = clips(COUNTS)
-    broken = replace(
-        dataset, open=lambda name: replace(dataset.split(name), image=lambda _: Image.new("RGB", (8, 8)))
-    )
+    def still(index: int) -> Image.Image:
+        return Image.new("RGB", (8, 8), (index, 0, 0))
+
+    def opened(name: str) -> Split:
+        return replace(clips(COUNTS).split(name), image=still)
+
     with pytest.raises(ContractError, match="without frames"):
-        frames_of(broken, 2).split("test")
+        frames_of(replace(clips(COUNTS), open=opened), 2).split("test")
 
 
 def test_the_mean_knows_what_is_seen_and_only_the_order_knows_what_moves() -> None:
@@ -105,7 +108,7 @@ def test_the_mean_knows_what_is_seen_and_only_the_order_knows_what_moves() -> No
         fusion: run(replace(QUICK, fusion=fusion), tables, dataset)["correct@heldout"].mean()
         for fusion in ("mean", "concat")
     }
-    assert right["concat"] == 1
+    assert right["concat"] > 0.9
     assert 0.3 < right["mean"] < 0.75
 
 
@@ -135,7 +138,7 @@ def test_other_targets_and_missing_frames_are_refused() -> None:
     with pytest.raises(NotApplicableError, match="clips with a class each"):
         refuse_dataset("video_classification", QUICK.needs, DatasetCard("x", "label", lengths=COUNTS))
     tables = moving({"train": 79, "test": 40}, 4)
-    with pytest.raises(ConfigError, match="no frame can be left out"):
+    with pytest.raises(ConfigError, match="frames cannot be left out"):
         run(QUICK, tables, clips(COUNTS))
 
 

@@ -86,7 +86,7 @@ def _marks(mark: Callable[[str], Any], name: _Name, rows: Sequence[int]) -> dict
     try:
         # Each call waits for the server of a network file system.
         with ThreadPoolExecutor(_THREADS) as pool:
-            return dict(zip(rows, pool.map(lambda row: mark(name(row)), rows), strict=True))
+            return dict(zip(rows, pool.map(mark, map(name, rows)), strict=True))
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; the list of images names it") from error
 

@@ -9,8 +9,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -128,7 +130,7 @@ def _decoded(path: str, count: int) -> list[Image.Image]:
     """
     try:
         # Only where there are videos: the library is optional.
-        import av
+        av: Any = import_module("av")
     except ImportError as error:
         raise ConfigError(f"{path}: a video needs PyAV; `pip install ssleval[video]`") from error
     try:

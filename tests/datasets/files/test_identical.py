@@ -35,21 +35,25 @@ def test_every_file_of_the_same_bytes_is_named(tmp_path: Path) -> None:
 
 
 def test_what_was_compared_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = [split(tmp_path / name, {"1.png": b"same"}) for name in "ab"]
-    before = identical_files(*splits, tmp_path / "cache")
-    monkeypatch.setattr(identical, "_compared", lambda *_: pytest.fail("files were read again"))
-    assert identical_files(*splits, tmp_path / "cache") == before == [(0, 0)]
+    first, second = (split(tmp_path / name, {"1.png": b"same"}) for name in "ab")
+    before = identical_files(first, second, tmp_path / "cache")
+
+    def read(*_: object) -> None:
+        pytest.fail("files were read again")
+
+    monkeypatch.setattr(identical, "_compared", read)
+    assert identical_files(first, second, tmp_path / "cache") == before == [(0, 0)]
     with pytest.raises(pytest.fail.Exception, match="read again"):
-        identical_files(splits[0], split(tmp_path / "c", {"1.png": b"others"}), tmp_path / "cache")
+        identical_files(first, split(tmp_path / "c", {"1.png": b"others"}), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("content", ["", "[[0]]", "[[0, 7]]", "nonsense"])
 def test_a_damaged_record_is_made_anew(tmp_path: Path, content: str) -> None:
-    splits = [split(tmp_path / name, {"1.png": b"same"}) for name in "ab"]
-    identical_files(*splits, tmp_path / "cache")
+    first, second = (split(tmp_path / name, {"1.png": b"same"}) for name in "ab")
+    identical_files(first, second, tmp_path / "cache")
     (place,) = (tmp_path / "cache" / "identical").iterdir()
     place.write_text(content)
-    assert identical_files(*splits, tmp_path / "cache") == [(0, 0)]
+    assert identical_files(first, second, tmp_path / "cache") == [(0, 0)]
 
 
 def test_rows_of_a_part_of_a_split_are_its_own(tmp_path: Path) -> None:
