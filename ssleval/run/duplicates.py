@@ -13,7 +13,7 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from scipy.special import betaincinv
 
 from ssleval.errors import ConfigError
@@ -40,9 +40,11 @@ def threshold_at(best: Float[np.ndarray, " n"], rate: float) -> Threshold:
     """Return the threshold of a false-alarm ``rate`` from the best matches of n images without a copy.
 
     Raises:
-        ConfigError: n is too small to show such a rate.
+        ConfigError: no rate, or n is too small to show it.
     """
     count = len(best)
+    if not 0 < rate < 1:
+        raise ConfigError(f"a false-alarm rate of {rate:g}; it must lie between 0 and 1")
     place = int(rate * (count + 1) + 1e-9)
     if place < 1:
         raise ConfigError(
@@ -54,22 +56,28 @@ def threshold_at(best: Float[np.ndarray, " n"], rate: float) -> Threshold:
     return Threshold(value, place / (count + 1), low, high, count)
 
 
+def held_out(count: int, most: int) -> Int[np.ndarray, " m"]:
+    """Return the rows of searched images that a threshold is chosen on: half, and at most ``most``."""
+    return np.sort(np.random.default_rng(0).permutation(count)[: min(most, count // 2)])
+
+
 def descriptors(
-    searched: Float[np.ndarray, "n d"], *others: Float[np.ndarray, "_ d"]
+    held: Int[np.ndarray, " m"], searched: Float[np.ndarray, "n d"], *others: Float[np.ndarray, "_ d"]
 ) -> tuple[list[Float32[np.ndarray, "_ d"]], bool]:
     """Return descriptors as `copy_detection` makes them, and whether they were whitened.
 
-    The whitening is learnt on the images that are ``searched``; where they are fewer than the channels, there
-    is none. All have length 1.
+    The whitening is learnt on the images that are ``searched`` without those ``held`` out: what it was learnt
+    on lies further apart than what it was not, such as the images that are looked up. Where those are no more
+    than the channels, there is none. All descriptors have length 1.
     """
-    whitened = len(searched) > searched.shape[1]
-    prepare = learn_whitening(searched, centred=False) if whitened else np.asarray
+    learnt = np.delete(searched, held, axis=0)
+    whitened = len(learnt) > searched.shape[1]
+    prepare = learn_whitening(learnt, centred=False) if whitened else np.asarray
     return [unit(prepare(vectors)) for vectors in (searched, *others)], whitened
 
 
-def best_among(searched: Float32[np.ndarray, "n d"], most: int) -> Float[np.ndarray, " m"]:
-    """Return each searched image's largest similarity to another of them; of ``most`` images at most."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(searched))[:most])
+def best_among(searched: Float32[np.ndarray, "n d"], rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Return the largest similarity of some searched images to another of them."""
     similarity, index = nearest_neighbours(searched, searched[rows], k=2, settled=True)
     # Of images that are alike, another may come before the image itself.
     own = index[:, 0].numpy() == rows

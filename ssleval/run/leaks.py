@@ -21,6 +21,7 @@ from ssleval.run.duplicates import (
     best_among,
     best_in,
     descriptors,
+    held_out,
     matches_above,
     threshold_at,
 )
@@ -130,8 +131,9 @@ def find_leaks(
     ]
     source.prepare(asked)
     tables = [source.load(one) for one in asked]
-    (searched, queries, *known), whitened = descriptors(*map(_vectors, tables))
-    best = best_in(searched, known[0]) if known else best_among(searched, _SEARCHED)
+    held = held_out(len(tables[0].ids), _SEARCHED)
+    (searched, queries, *known), whitened = descriptors(held, *map(_vectors, tables))
+    best = best_in(searched, known[0]) if known else best_among(searched, held)
     words = str(non_copies) if non_copies else _THEMSELVES
     limit = threshold_at(best, rate)
     pairs = matches_above(searched, queries, limit.value, _MATCHES)
@@ -194,6 +196,15 @@ def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
     """Return the split that heads are fitted on and the one that is scored."""
     fitted = dataset if dataset.fitted_on is None else dataset.fitted_on()
     return Side(name, fitted, fitted.card.train_split), Side(name, dataset, dataset.card.test_split)
+
+
+def refuse_answers(dataset: Dataset) -> None:
+    """Refuse a set whose queries are looked for in the other split: near-duplicates are right answers."""
+    if dataset.card.target in {"groups", "open_set"}:
+        raise ConfigError(
+            f"--drop-leaks: near-duplicates of queries of {dataset.card.name} are what is looked for; run it "
+            "without the option"
+        )
 
 
 def known_of(kept: Mapping[str, tuple[Known, str]], test: Side) -> tuple[list[str], dict[str, Any]]:

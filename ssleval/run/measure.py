@@ -39,7 +39,7 @@ from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
 from ssleval.run.jobs import Job, by_precision, make_jobs, with_tasks
-from ssleval.run.leaks import OWN, known_of, leak_request, own_of, sides_of, without
+from ssleval.run.leaks import OWN, known_of, leak_request, own_of, refuse_answers, sides_of, without
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -392,6 +392,8 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
         job = replace(job, task=task)
         requests = job.task.requests(job.dataset)
     source.check(requests)
+    if job.drop_leaks:
+        refuse_answers(job.dataset)
     if not isinstance(job.drop_leaks, str):
         known_of(job.drop_leaks, sides_of(job.dataset_name, job.dataset)[1])
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
