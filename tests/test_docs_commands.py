@@ -64,6 +64,7 @@ NOT_RUN = {
     r"doctor ": "needs published weights; tests/checks",
     r"gate ": "measures a suite twice; tests/checks",
     r"report .*--pictures": "needs pictures of models; tests/display/report",
+    r"leaks |similarity |run .*--drop-leaks": "needs published data; tests/run/test_leaks.py",
     r"run .*--suite": "measures a suite; tests/run/test_suites.py",
     r"leaderboard .*--suite": "needs results on twelve published sets; tests/run/test_suites.py",
     r"run .*captions:": "no model with a text tower is here; its dataset is opened below",

@@ -30,6 +30,7 @@ LENGTHS = {
     "train": 100,
     "test": 40,
     "video": 24,
+    "actions": 240,
     "pairs": 10,
     "copies_queries": 20,
     "copies_database": 20,
@@ -41,6 +42,7 @@ LENGTHS = {
 SHORTER: dict[str, dict[str, Any]] = {
     "linear": {"iterations": 40},
     "fewshot": {"shots": (1, 2)},
+    "video_classification": {"iterations": 40},
     "segmentation": {"iterations": 40},
     "depth": {"iterations": 101},
     "corruptions": {"items": 4},

@@ -19,17 +19,25 @@ from ssleval.cli.export import export_app
 from ssleval.cli.features import features_
 from ssleval.cli.gate import gate_
 from ssleval.cli.leaderboard import leaderboard_
+from ssleval.cli.leaks import leaks_
 from ssleval.cli.ls import ls_
 from ssleval.cli.report import report_
 from ssleval.cli.run import run_
 from ssleval.cli.show import show_app
+from ssleval.cli.similarity import similarity_
 from ssleval.cli.train import train_command
 from ssleval.cli.verify import verify_
 from ssleval.core.faults import forget_frames
 
 _COMMANDS = {
-    "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_},
-    "Compare": {"leaderboard": leaderboard_, "compare": compare_, "gate": gate_, "verify": verify_},
+    "Measure": {"run": run_, "ls": ls_, "doctor": doctor, "features": features_, "leaks": leaks_},
+    "Compare": {
+        "leaderboard": leaderboard_,
+        "compare": compare_,
+        "gate": gate_,
+        "verify": verify_,
+        "similarity": similarity_,
+    },
     "Look": {"report": report_},
     "Train": {"train": train_command},
 }

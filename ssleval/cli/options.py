@@ -11,7 +11,7 @@ from typer import Option
 
 from ssleval.core.cachefolder import VARIABLE
 from ssleval.core.escape import terminal_line
-from ssleval.core.text import NOT_MEASURED
+from ssleval.core.text import IDENTICAL, NOT_MEASURED
 from ssleval.errors import ConfigError
 
 Results = Annotated[Path, Option("--results", help="Folder of result files.")]
@@ -115,10 +115,10 @@ def tell(line: str) -> None:
 
 
 def notes(*, quiet: bool) -> Callable[[str], None]:
-    """Return a function that prints notes; a quiet one prints only which tasks were not measured."""
+    """Return a function that prints notes; a quiet one prints only what nobody should miss."""
 
     def note(text: str) -> None:
-        if not quiet or text.startswith(NOT_MEASURED):
+        if not quiet or text.startswith((NOT_MEASURED, IDENTICAL)):
             say(text)
 
     return note

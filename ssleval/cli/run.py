@@ -62,6 +62,9 @@ def run_(
     skip_corrupt: Annotated[
         bool, Option("--skip-corrupt", help="Leave out and count broken images.")
     ] = False,
+    drop_leaks: Annotated[
+        str, Option(help="Also score without leaked images: a file of ssleval leaks --out, or own.")
+    ] = "",
     full_hash: Annotated[
         bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")
     ] = False,
@@ -102,7 +105,7 @@ def run_(
     request = Sweep(
         model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
         None if part is None else read_part(part),
-        options.number("--models-at-once", models_at_once, 1) or 0,
+        options.number("--models-at-once", models_at_once, 1) or 0, drop_leaks,
     )  # fmt: skip
     from ssleval.run.estimate import Estimate, estimate
 
@@ -175,14 +178,18 @@ def _in_jobs(
 
 def _tell(result: "Result") -> None:
     from ssleval.results.numbers import with_interval
+    from ssleval.results.remarks import mark, own_remarks, seeded
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
     n = result.metrics[result.headline].n
     tell(f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}")
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
-        note = f"  ({score.note})" if score.note else ""
-        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{unit}{note}")
+        said = own_remarks(result, name)
+        note = f"  ({said})" if said else ""
+        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{mark(result)}{unit}{note}")
+    if mark(result):
+        tell(f"  {seeded(result)}")
 
 
 def _json_fields(result: "Result") -> dict[str, Any]:

@@ -187,7 +187,7 @@ _TARGETS = {
     "instances": "masks of objects", "video": "clips with the object of every pixel",
     "depth": "metres for every pixel", "normals": "surface normals", "pairs": "pairs with key points",
     "views": "pairs with depth and cameras", "groups": "groups of images that belong together",
-    "boxes": "boxes of objects",
+    "boxes": "boxes of objects", "clips": "clips with a class each",
 }  # fmt: skip
 
 

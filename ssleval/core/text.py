@@ -8,6 +8,9 @@ from hashlib import sha256
 NOT_MEASURED = "not applicable: "
 """Begins a note on a requested measurement that is left out; ``--quiet`` shows such notes all the same."""
 
+IDENTICAL = "identical files: "
+"""Begins a note on images in two splits, which ``--quiet`` does not silence either."""
+
 DECODING_LIMITS = "decoding is the limit: "
 """Begins a note that a run makes once."""
 

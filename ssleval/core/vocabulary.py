@@ -287,6 +287,11 @@ class Split:
         """
         return getattr(self.image, "encoded", None)
 
+    @property
+    def file(self) -> Callable[[int], str] | None:
+        """Return the path of the file of image i, where ``image`` decodes one file each and says so."""
+        return getattr(self.image, "file", None)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -315,16 +320,27 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class _AtRows:
-    load: Callable[[int], Any]
+    load: Callable[..., Any]
     rows: Int[np.ndarray, " m"]
 
-    def __call__(self, index: int) -> Any:
-        return self.load(int(self.rows[index]))
+    def __call__(self, index: int, *rest: int) -> Any:
+        return self.load(int(self.rows[index]), *rest)
 
     @property
     def encoded(self) -> "_AtRows | None":
-        encoded = getattr(self.load, "encoded", None)
-        return None if encoded is None else _AtRows(encoded, self.rows)
+        return self._of("encoded")
+
+    @property
+    def file(self) -> "_AtRows | None":
+        return self._of("file")
+
+    @property
+    def frame(self) -> "_AtRows | None":
+        return self._of("frame")
+
+    def _of(self, name: str) -> "_AtRows | None":
+        load = getattr(self.load, name, None)
+        return None if load is None else _AtRows(load, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,9 +350,10 @@ class DatasetCard:
     name: str
     target: Literal[
         "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
-        "groups", "captions", "boxes", "none",
+        "groups", "captions", "boxes", "clips", "none",
     ] = "label"  # fmt: skip
-    """``open_set``: a label of the training split, -1 for what shows none of them."""
+    """``clips``: a label of an item that has frames (`ssleval.core.clips`). ``open_set``: a label of the
+    training split, -1 for what shows none of them."""
     class_names: tuple[str, ...] = ()
     """In label order. Empty where the target has no classes, or where only an opened copy knows them."""
     classes: int = 0
@@ -401,7 +418,7 @@ class Dataset:
                 f"{card.name}/{name}: {len(split)} items, expected {card.lengths[name]}; "
                 "the copy is incomplete or not the published one"
             )
-        if card.target == "label" and split.targets is not None and len(split):
+        if card.target in {"label", "clips"} and split.targets is not None and len(split):
             low, high = int(split.targets.min()), int(split.targets.max())
             if low < 0 or high >= card.num_classes:
                 raise DataError(f"{card.name}/{name}: labels {low}..{high} for {card.num_classes} classes")

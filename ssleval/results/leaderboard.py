@@ -18,7 +18,8 @@ from ssleval.core.text import some
 from ssleval.results.numbers import scale, with_interval
 from ssleval.results.papers import Figure
 from ssleval.results.ranking import Board, Entry
-from ssleval.results.record import Score
+from ssleval.results.record import Result
+from ssleval.results.remarks import mark, remarks
 from ssleval.results.verify import measured_otherwise
 
 
@@ -98,7 +99,7 @@ def _board_rows(board: Board) -> Iterator[dict[str, object]]:
                 **{setting: result.settings.get(setting) for setting in ("precision", "seed", "limit")},
                 "weights_sha256": result.weights_sha256,
                 "key": result.key,
-                **({"note": score.note} if score.note else {}),
+                **({"note": said} if (said := remarks(result, name)) else {}),
             }
     for figure in board.published:
         metric = figure.measured.metric
@@ -179,7 +180,7 @@ def _markdown(board: Board) -> str:
         "|---:|:---|" + "---:|" * len(metrics),
     ]
     for entry in board.entries:
-        cells = " | ".join(_cell(entry.result.metrics.get(name)) for name in metrics)
+        cells = " | ".join(_cell(entry.result, name) for name in metrics)
         lines.append(f"| {'=' if entry.tied else ''}{entry.rank} | {markdown_cell(entry.label)} | {cells} |")
     for title, printed in _printed(board).items():
         cells = " | ".join(markdown_cell(printed.get(name, "")) for name in metrics)
@@ -192,8 +193,8 @@ def _notes(board: Board) -> list[str]:
     models: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in board.entries:
         by_note: dict[str, list[str]] = defaultdict(list)
-        for name, score in entry.result.metrics.items():
-            by_note[" ".join(score.note.split())].append(name)
+        for name in entry.result.metrics:
+            by_note[" ".join(remarks(entry.result, name).split())].append(name)
         for note, names in by_note.items():
             models[note, ", ".join(names)].append(entry.label)
     lines = [
@@ -204,8 +205,9 @@ def _notes(board: Board) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _cell(score: Score | None) -> str:
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit)
+def _cell(result: Result, name: str) -> str:
+    score = result.metrics.get(name)
+    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(result)
 
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:

@@ -16,6 +16,7 @@ from ssleval.results.leaderboard import csv_text
 from ssleval.results.numbers import shown
 from ssleval.results.overall import FEWEST_BOARDS, Overall, Place
 from ssleval.results.ranking import Board, Entry
+from ssleval.results.remarks import mark
 
 
 def columns(boards: Sequence[Board]) -> list[str]:
@@ -131,7 +132,8 @@ def _cells(found: Overall, write: Callable[[str, str, bool, bool], str]) -> Iter
             score = entry.result.metrics[entry.result.headline]
             half = (score.ci95[1] - score.ci95[0]) / 2
             tied = entry.rank == 1 and entry is not first
-            cells.append(write(shown(score.value, score.unit), shown(half, score.unit), entry is first, tied))
+            value = shown(score.value, score.unit) + mark(entry.result)
+            cells.append(write(value, shown(half, score.unit), entry is first, tied))
         yield model, cells
 
 

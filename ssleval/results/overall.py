@@ -35,7 +35,7 @@ FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     "correspondence": "correspondence",
-    "video_segmentation": "video",
+    **dict.fromkeys(("video_segmentation", "video_classification"), "video"),
     **dict.fromkeys(("corruptions", "robustness", "shift", "ood"), "robustness"),
     **dict.fromkeys(("zeroshot", "caption_retrieval"), "text"),
     "clustering": "clustering",

@@ -83,6 +83,9 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
     cost: Mapping[str, float] = field(default_factory=dict[str, float])
     """``flops_per_image`` of a forward pass at ``image_side`` pixels; older files lack it."""
+    leaks: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """``metrics`` of the images without a copy in the other split, how many were ``dropped``, and how they
+    were found; empty unless asked for."""
     samples_sha256: str = ""
     """Of the file of samples; '' in results of earlier versions, and where nothing is stored."""
     created: str = ""
@@ -212,8 +215,18 @@ def with_scores(result: Result, scores: Mapping[str, Score]) -> Result:
     return completed
 
 
+def with_leaks(result: Result, leaks: Mapping[str, Any]) -> Result:
+    """Return a result with scores without leaked images; store it, where that can be written."""
+    both = replace(result, leaks=leaks)
+    if result.path is not None and os.access(result.path.parent, os.W_OK):
+        write_text_atomically(result.path, _text(both))
+    return both
+
+
 def _text(result: Result) -> str:
     stored = {name: value for name, value in asdict(result).items() if name in _STORED_FIELDS}
+    if not result.leaks:
+        del stored["leaks"]
     return json.dumps(stored, indent=1, allow_nan=False) + "\n"
 
 

@@ -44,6 +44,16 @@ class _Score(TypedDict, total=False):
     note: str
 
 
+class _Leaks(TypedDict, total=False):
+    dropped: Required[int]
+    metrics: Required[dict[str, _Score]]
+    model: str
+    train: str
+    threshold: float
+    false_alarms: dict[str, Any]
+    file_sha256: str
+
+
 class _Own(TypedDict, total=False):
     model: Required[str]
     task: Required[str]
@@ -51,6 +61,7 @@ class _Own(TypedDict, total=False):
     key: Required[str]
     weights_sha256: Required[str]
     metrics: Required[Annotated[dict[str, _Score], Meta(min_length=1)]]
+    leaks: _Leaks
     samples_sha256: str
     timings: dict[str, float]
     cost: dict[str, float]
@@ -169,8 +180,8 @@ def _checked(own: dict[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
         if name not in shared:
             raise ValueError(f"the field {name} is missing")
     fields = msgspec.convert(own, _Own)
-    for name in ("timings", "cost"):
-        _refuse_deep_or_infinite(fields.get(name), 1)
+    for name, deepest in (("timings", 1), ("cost", 1), ("leaks", _DEEPEST)):
+        _refuse_deep_or_infinite(fields.get(name), deepest)
     return {**fields, **{name: _shared(name, text) for name, text in shared.items()}}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ssleval.core import Context, Dataset, Precision
 from ssleval.core.registry import suggestion
@@ -26,6 +26,9 @@ class Job:
     dataset: Dataset
     limit: int | None = None
     """How many images of each split are kept; already applied to ``dataset``."""
+    drop_leaks: Literal["", "own"] | Mapping[str, Any] = ""
+    """Whether scores without leaked images stand beside: by the model's own descriptors, or those of a file
+    (`leaks.read_known`)."""
 
 
 def make_job(

@@ -23,6 +23,7 @@ from ssleval.core.faults import faults_of, is_foreign
 from ssleval.core.task import Inputs, Task
 from ssleval.core.text import NOT_MEASURED, counted
 from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files.identical import identical_note
 from ssleval.errors import ConfigError, ContractError, NotApplicableError, SslevalError
 from ssleval.features import (
     Extracted,
@@ -38,6 +39,7 @@ from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
 from ssleval.run.jobs import Job, by_precision, make_jobs, with_tasks
+from ssleval.run.leaks import OWN, known_of, leak_request, own_of, refuse_answers, sides_of, without
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -83,7 +85,10 @@ class Ahead:
 
     def requests(self) -> list[FeatureRequest]:
         """Return what those read."""
-        return [request for plan in self.left for request in plan.requests]
+        own = (plan.job for plan in self.plans if plan.job.drop_leaks == OWN)
+        sides = (side for job in own for side in sides_of(job.dataset_name, job.dataset))
+        asked = [request for plan in self.left for request in plan.requests]
+        return [*asked, *(leak_request(self.source, side) for side in sides)]
 
 
 def silent(_: str) -> None:
@@ -303,7 +308,21 @@ def _outcome(
                 result = _measured(source, plan, folder)
             elif stored is None and plan.runs_model:
                 _evaluated(source, plan)
+            if result is not None and plan.job.drop_leaks:
+                result = _without_leaks(source, plan.job, result)
     return shard.exchange(point, result)[0]  # pyright: ignore[reportReturnType]
+
+
+def _without_leaks(source: FeatureSource, job: Job, result: Result) -> Result:
+    """Return the result with the scores of the images that have no copy among those that are fitted on."""
+    name, dataset = job.dataset_name, job.dataset
+    test = sides_of(name, dataset)[1]
+    kept = job.drop_leaks
+    leaked, said = own_of(source, name, dataset) if isinstance(kept, str) else known_of(kept, test)
+    samples = record.read_samples(result)
+    left = without(samples, leaked, test.split.ids, f"{job.name} on {name}")
+    scores = {metric: asdict(score) for metric, score in _scores(job, job.task.metrics, left).items()}
+    return record.with_leaks(result, {**said, "dropped": len(samples) - len(left), "metrics": scores})
 
 
 def _turn(source: FeatureSource, plan: Plan, folder: Path, turn: ExitStack) -> Result | None:
@@ -324,11 +343,13 @@ def plan_all(
     plans: list[Plan] = []
     errors: list[SslevalError] = []
     left_out: list[str] = []
+    identical: list[str] = []
     for job in jobs:
         try:
             with current_shard().agreed(f"plan of {job.name} on {job.dataset_name}"):
                 plan = _plan(source, job)
             plans.append(plan)
+            identical.append(_identical(plan, source.context.cache))
             if changed := _changed(job.task, job.task.suited(source.gives)):
                 model = source.backbone.card.name
                 note(f"{job.name} on {job.dataset_name}: {changed}, which is what {model} has")
@@ -336,6 +357,8 @@ def plan_all(
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
         except SslevalError as error:
             errors.append(error)
+    for line in filter(None, dict.fromkeys(identical)):
+        note(line)
     if named:
         return plans, [*errors, *map(NotApplicableError, left_out)]
     if left_out and not plans:
@@ -343,6 +366,17 @@ def plan_all(
     for line in left_out:
         note(f"{NOT_MEASURED}{line}")
     return plans, errors
+
+
+def _identical(plan: Plan, cache: Path) -> str:
+    """Return a line on files that the scored split shares with the one that is fitted on or looked up in."""
+    card = plan.job.dataset.card
+    read = {(one.dataset.card.name, one.split): one.dataset for one in plan.requests}
+    if read.pop((card.name, card.test_split), None) is None or not read:
+        return ""
+    (_, split), dataset = next(iter(read.items()))
+    train, test = dataset.split(split), plan.job.dataset.split(card.test_split)
+    return identical_note(plan.job.dataset_name, (split, train), (card.test_split, test), cache)
 
 
 def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | None:
@@ -358,6 +392,10 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
         job = replace(job, task=task)
         requests = job.task.requests(job.dataset)
     source.check(requests)
+    if job.drop_leaks:
+        refuse_answers(job.dataset)
+    if not isinstance(job.drop_leaks, str):
+        known_of(job.drop_leaks, sides_of(job.dataset_name, job.dataset)[1])
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}
     fingerprints = {name: splits[name].fingerprint for name in sorted(splits)}
     decisive = {

@@ -13,12 +13,13 @@ from ssleval.core import Context, Dataset, DatasetOptions
 from ssleval.core.backbone import Backbone
 from ssleval.core.devices import place
 from ssleval.core.task import Task
-from ssleval.core.text import DECODING_LIMITS, NOT_MEASURED
+from ssleval.core.text import DECODING_LIMITS, IDENTICAL, NOT_MEASURED
 from ssleval.datasets.catalog import open_dataset, split_names
 from ssleval.errors import ConfigError, NotApplicableError, SslevalError
 from ssleval.features import FeatureSource, KeptImages, current_shard, local_device, prepare_together
 from ssleval.results import Result
 from ssleval.run.jobs import Job, make_jobs, with_tasks
+from ssleval.run.leaks import OWN, read_known
 from ssleval.run.measure import Ahead, Note, outcomes_of, plan_ahead, silent
 from ssleval.run.memory import has_room
 from ssleval.run.parts import Part, share
@@ -52,6 +53,8 @@ class Sweep:
     """The share to measure; None: all."""
     models_at_once: int = 0
     """How many models are in memory, fed by images that are decoded once; 0: as many as fit."""
+    drop_leaks: str = ""
+    """``own``, or a file of `ssleval leaks --out`: scores without leaked images stand beside the others."""
 
     def compared(self) -> dict[str, Any]:
         """Return what several processes must be asked alike; places on disk may differ between machines."""
@@ -111,7 +114,7 @@ def sweep(
         since = shard.from_leader("beginning", time.time) if force else 0.0
         context = replace(context, device=local_device(context.device), since=since)
         where = place(context.device, int(context.num_workers))
-        note = _once(_once(note, DECODING_LIMITS), where) if where else _once(note, DECODING_LIMITS)
+        note = _once(note, where)
         named = asked.suite is None
         plan = partial(plan_ahead, context=context, folder=folder, force=force, note=note, named=named)
         for loaded in _loaded_at_once(every, asked, context, note):
@@ -180,14 +183,17 @@ def _of_model(
         yield NotApplicableError(f"{asked.suite}: no line has a meaning for {model.name}: {left_out[0]}")
 
 
-def _once(note: Note, beginning: str) -> Note:
-    """Return ``note`` without the later of notes with this ``beginning``."""
-    told: list[str] = []
+def _once(note: Note, where: str) -> Note:
+    """Return ``note`` without repetitions of what a sweep says once; of decoding limits, only the first."""
+    told: set[str] = set()
 
     def filtered(text: str) -> None:
-        if not (text.startswith(beginning) and told):
+        limits = text.startswith(DECODING_LIMITS)
+        subject = DECODING_LIMITS if limits else text
+        if subject not in told:
             note(text)
-        told.extend([text] * text.startswith(beginning))
+        if limits or text == where or text.startswith(IDENTICAL):
+            told.add(subject)
 
     return filtered
 
@@ -249,8 +255,9 @@ def jobs_of(asked: Sweep) -> Jobs:
         return dataset if asked.limit is None else dataset.limited(asked.limit)
 
     jobs, errors = make_jobs(measurements(asked), opened, asked.limit)
+    leaks = asked.drop_leaks if asked.drop_leaks in {"", OWN} else read_known(Path(asked.drop_leaks))
     groups: dict[str, list[Job]] = {}
-    for job in jobs:
+    for job in (replace(job, drop_leaks=leaks) for job in jobs):
         groups.setdefault(job.dataset.pictures or job.dataset_name, []).append(job)
     return Jobs(tuple(map(tuple, groups.values())), tuple(errors))
 

@@ -71,6 +71,9 @@ def measured_as_published(
         asked[name] = one["at_least"] if isinstance(one, dict) else one[0] if isinstance(one, list) else one
     found = CARDS[measured.test.name]
     folders: dict[str, DatasetCard] = {
+        "clips": DatasetCard(
+            "clips:d", "clips", ("a", "b"), lengths={"train": 99, measured.test.split: measured.test.items}
+        ),
         "davis": DatasetCard("davis:d", "video", lengths={"val": 1999}),
         "boxes": DatasetCard("boxes:d", "boxes", lengths={measured.test.split: measured.test.items}),
     }

@@ -39,7 +39,7 @@ ALL = {
         "retrieval",
         "segmentation",
     ),
-    *("segmentation_knn", "spectrum", "video_segmentation"),
+    *("segmentation_knn", "spectrum", "video_classification", "video_segmentation"),
     *("shift", "ood"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""

@@ -174,6 +174,10 @@ class ImageFiles:
         except OSError as error:
             raise _undecodable(str(path), error) from error
 
+    def file(self, index: int) -> str:
+        """Return the path of file ``index``."""
+        return f"{self.root}/{self.paths[index]}"
+
 
 def file_split(
     root: Path,

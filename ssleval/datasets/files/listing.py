@@ -126,6 +126,10 @@ class ListedFiles:
         """Return the content of file ``index``; errors as of its image."""
         return self._unchanged_file(index).encoded(index)
 
+    def file(self, index: int) -> str:
+        """Return the path of file ``index``."""
+        return f"{self.root}/{self.paths[index]}"
+
     def _unchanged_file(self, index: int) -> ImageFiles:
         if self.changed(range(index, index + 1)):
             self._refuse(index)

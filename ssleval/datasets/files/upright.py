@@ -67,6 +67,10 @@ class _Upright:
         encoded = getattr(self.load, "encoded", None)
         return None if encoded is None else _Encoded(encoded)
 
+    @property
+    def file(self) -> Callable[[int], str] | None:
+        return getattr(self.load, "file", None)
+
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:

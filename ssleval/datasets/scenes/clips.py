@@ -1,8 +1,12 @@
-"""Sixteen clips of twenty frames: two or three things slide and turn, the camera circles them."""
+"""Sixteen clips of twenty frames: two or three things slide and turn, the camera circles them.
+
+And two hundred clips of eight frames, each with a class: one thing slides to the left or to the right.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from ssleval.datasets.scenes.categories import CATEGORIES, body
 from ssleval.datasets.scenes.compose import pose, scene_of, view
@@ -13,6 +17,11 @@ from ssleval.datasets.scenes.things import Part, Surface, Thing, place
 from ssleval.datasets.scenes.vectors import Matrix, about, half_turn, multiply, turned
 
 CLIPS, FRAMES = 16, 20
+ACTIONS = tuple(f"{name} to the {side}" for name in CATEGORIES[:3] for side in ("left", "right"))
+"""Classes of the clips with one thing: the category tells a third of them, the motion which of the two."""
+ACTION_CLIPS, ACTION_FRAMES = 240, 8
+_WAY = 0.09
+"""Metres that the thing slides from frame to frame."""
 _ORBIT = 0.012
 """Tangent of half the camera's largest step per frame: 1.4 degrees, to either side."""
 _STAGE = 1.6
@@ -50,6 +59,27 @@ def clip_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
     camera = view(own.child("camera"), (0.0, 0.0, 0.5), _STAGE, around)
     shown = render(scene_of(own, things, camera))
     return {"image": shown.image, "instances": shown.instances}
+
+
+def action_frame(draw: Draw, index: int) -> dict[str, np.ndarray]:  # noqa: ARG001
+    """Return frame ``index % ACTION_FRAMES`` of clip ``index // ACTION_FRAMES``, with the clip's class."""
+    clip, frame = divmod(index, ACTION_FRAMES)
+    own, label = Draw("scenes@1", "action", clip), clip % len(ACTIONS)
+    category, side = divmod(label, 2)
+    c, s = own.child("side").turn()
+    camera = view(own.child("camera"), (0.0, 0.0, 0.4), _STAGE / 2, (c, s))
+    # The camera looks along (-c, -s), so that (-s, c) is to its right.
+    along = (2 * side - 1) * _WAY * (frame - (ACTION_FRAMES - 1) / 2) + own.uniform(-0.3, 0.3)
+    parts, paint = body(category, own.child("body")), surface(own.child("surface"))
+    thing = place(parts, category, paint, pose(own), own.uniform(0.5, 0.75), (-s * along, c * along))
+    shown = render(scene_of(own, (thing,), camera))
+    return {"image": shown.image, "label": np.array(label, np.int64)}
+
+
+def action_rows(split: str, clips: int) -> Int[np.ndarray, " m"]:
+    """Return which of all clips with a class are in a split: the first three fifths, or the others."""
+    fitted = clips * 3 // 5
+    return np.arange(fitted) if split == "train" else np.arange(fitted, clips)
 
 
 def _cast(draw: Draw, clip: int) -> list[_Actor]:

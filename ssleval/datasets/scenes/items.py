@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ssleval.datasets.scenes.categories import CATEGORIES
-from ssleval.datasets.scenes.clips import clip_frame
+from ssleval.datasets.scenes.clips import ACTION_CLIPS, ACTION_FRAMES, action_frame, clip_frame
 from ssleval.datasets.scenes.compose import Scene, compose
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.edits import copy_item, original
@@ -68,6 +68,7 @@ SPLITS: Mapping[str, Recipe] = {
     "copies_queries": Recipe(1200, copy_item),
     "copies_database": Recipe(1000, original),
     "video": Recipe(320, clip_frame),
+    "actions": Recipe(ACTION_CLIPS * ACTION_FRAMES, action_frame),
     "pairs": Recipe(800, pair_item),
 }
 """Every split by name. `scenes@1` means these names, lengths and bytes."""

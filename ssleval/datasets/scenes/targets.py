@@ -1,15 +1,17 @@
 """Targets of rendered splits, in the units of tasks."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from ssleval.core.clips import frame_at
 from ssleval.core.targets import Groups, KeyPoints
 from ssleval.datasets.scenes.captions import captions
 from ssleval.datasets.scenes.categories import CATEGORIES
-from ssleval.datasets.scenes.clips import FRAMES
+from ssleval.datasets.scenes.clips import ACTION_FRAMES, FRAMES
 from ssleval.datasets.scenes.retrieval import ROLES
 from ssleval.datasets.scenes.store import array, open_split
 
@@ -18,6 +20,8 @@ def names(split: str, length: int) -> list[str]:
     """Return the ids of a split: CLIP/FRAME for video, CLASS/NUMBER for labelled images, else NUMBER."""
     if split == "video":
         return [f"clip{index // FRAMES:02d}/{index % FRAMES:05d}" for index in range(length)]
+    if split == "actions":
+        return [f"clip{index:03d}" for index in range(length)]
     if split in {"train", "test"}:
         return [f"{CATEGORIES[index % len(CATEGORIES)]}/{index:05d}" for index in range(length)]
     return [f"{index:05d}" for index in range(length)]
@@ -26,6 +30,21 @@ def names(split: str, length: int) -> list[str]:
 def picture(folder: Path, index: int, step: int = 1) -> Image.Image:
     """Return the first picture of item ``index`` of a split with ``step`` pictures an item."""
     return Image.fromarray(np.array(array(folder, "image")[index * step]))
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Reads the middle frame of clip i of the split ``actions``, or others; can be pickled."""
+
+    folder: Path
+
+    def __call__(self, index: int) -> Image.Image:
+        """Return the middle frame."""
+        return self.frame(index, 0, 1)
+
+    def frame(self, index: int, place: int, count: int) -> Image.Image:
+        """Return the middle frame of one of ``count`` equal parts."""
+        return picture(self.folder, index * ACTION_FRAMES + frame_at(place, count, ACTION_FRAMES))
 
 
 def stored(name: str, folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:

@@ -13,6 +13,7 @@ after the colon selects the target; the pictures are the same.
     scenes:retrieval            `Groups`: rows of the split `gallery` that answer a query
     scenes:exhibits             instance, -1 for none of the hundred in the split `database`
     scenes:copies               `Groups`: the row of the original in the split `database`, by kind of edit
+    scenes:actions              clips of eight frames, by what slides and to which side
     scenes:video                instances of every frame; the id is CLIP/FRAME
     scenes:pairs                `KeyPoints`: the second view and the points that both views show
     scenes:captions             a long and a short caption
@@ -31,6 +32,7 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, 
 from ssleval.core.registry import suggestion
 from ssleval.datasets.scenes import targets
 from ssleval.datasets.scenes.categories import CATEGORIES
+from ssleval.datasets.scenes.clips import ACTION_FRAMES, ACTIONS, action_rows
 from ssleval.datasets.scenes.edits import EDITS
 from ssleval.datasets.scenes.items import SPLITS
 from ssleval.datasets.scenes.palette import COLORS, MATERIALS, SIZES
@@ -145,6 +147,13 @@ _KINDS: Mapping[str, _Kind] = {
         dense=targets.originals,
     ),
     "video": _Kind({"target": "video"}, {"test": "video"}, dense=partial(targets.stored, "instances")),
+    "actions": _Kind(
+        {"target": "clips", "class_names": ACTIONS},
+        {"train": "actions", "test": "actions"},
+        lambda folder: array(folder, "label")[::ACTION_FRAMES],
+        views=ACTION_FRAMES,
+        parts={name: partial(action_rows, name) for name in ("train", "test")},
+    ),
     "pairs": _Kind({"target": "pairs"}, {"test": "pairs"}, dense=targets.key_points, views=2),
     "captions": _Kind({"target": "captions"}, {"test": "test"}, dense=targets.described),
 }
@@ -177,7 +186,9 @@ def _open(root: Path, name: str, location: str) -> Split:
     answered = kind.card.get("target") != "groups" or split.endswith("_queries")
     stored = Split(
         ids=targets.names(split, length),
-        image=partial(targets.picture, folder, step=kind.views),
+        image=targets.Clip(folder)
+        if split == "actions"
+        else partial(targets.picture, folder, step=kind.views),
         targets=np.asarray(kind.labels(folder)) if kind.labels and labelled else None,
         fingerprint=digest([VERSION, split, golden()[split], location]),
         target=partial(kind.dense, folder) if kind.dense and answered else None,

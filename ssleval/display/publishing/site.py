@@ -5,7 +5,7 @@ Names in results are untrusted; the templates escape them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ssleval.results.matrix import columns
 from ssleval.results.numbers import shown, with_interval
 from ssleval.results.overall import FAMILIES, Overall, Standing, cells_of, family_of, overall
 from ssleval.results.ranking import Board, Entry
+from ssleval.results.remarks import mark, remarks
 
 FOLDER = Path(__file__).parent / "pages"
 _MARK = '<meta name="generator" content="ssleval">'
@@ -162,7 +163,7 @@ class _Site:
         half = (score.ci95[1] - score.ci95[0]) / 2
         best = entry is self.ranked[place].entries[0]
         return {
-            "value": shown(score.value, score.unit),
+            "value": shown(score.value, score.unit) + mark(entry.result),
             "half": shown(half, score.unit),
             "best": best,
             "tied": entry.rank == 1 and not best,
@@ -217,7 +218,7 @@ class _Site:
                 **_told(result.data, _OF_DATA),
             },
             "settings": {name: without_folders(str(value)) for name, value in result.protocol.items()},
-            "notes": list(dict.fromkeys(score.note for score in _scores(board) if score.note)),
+            "notes": list(dict.fromkeys(filter(None, _remarks(board)))),
         }  # fmt: skip
 
 
@@ -234,13 +235,14 @@ def _told(card: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, str]:
     return {told: without_folders(str(card[name])) for name, told in fields.items() if card.get(name)}
 
 
-def _scores(board: Board) -> list[Any]:
-    return [score for entry in board.entries for score in entry.result.metrics.values()]
+def _remarks(board: Board) -> Iterator[str]:
+    for entry in board.entries:
+        yield from (remarks(entry.result, name) for name in entry.result.metrics)
 
 
 def _shown(entry: Entry, name: str) -> str:
     score = entry.result.metrics.get(name)
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit)
+    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(entry.result)
 
 
 def _name(text: object) -> str:

@@ -25,6 +25,8 @@ from ssleval.results import Result, read_all
 from ssleval.results.cost import costs
 from ssleval.results.curves import panels
 from ssleval.results.ranking import Board, Entry, boards
+from ssleval.results.remarks import mark, remarks
+from ssleval.results.similarity import Similarities, matrix, read_similarities
 from ssleval.results.stored import SHARED_FIELDS
 
 
@@ -82,11 +84,18 @@ def content(measured: Sequence[Result], results: Path, options: Options) -> str:
         "matrix": overview(shown),
         "left_out": details.left_out,
         "curves": [asdict(panel) for panel in panels((), shown)],
+        "similarity": [_alike(one, short) for one in read_similarities(results)],
         "runs": [{**run, "name": short(run["name"])} for run in training_runs(options.training)],
         "drawn": {} if options.drawn is None else drawn_pictures(options.drawn, models),
     }
     text = json.dumps(parts, allow_nan=False, separators=(",", ":"))
     return visible_json(f'{text[:-1]},"pool":{details.pool.to_json()}}}')
+
+
+def _alike(found: Similarities, short: ShortPaths) -> dict[str, Any]:
+    rows = [[short(name), *cells] for name, *cells in matrix(found)]
+    said = f"{short(found.dataset)} ({found.split}), {found.readout}, {found.images} images, k = {found.k}"
+    return {"title": said, "models": [short(name) for name in found.models], "rows": rows}
 
 
 def _without_folders(board: Board, short: ShortPaths) -> Board:
@@ -126,6 +135,7 @@ def _row(
         "model": short(result.model),
         "rank": entry.rank,
         "tied": entry.tied,
+        "mark": mark(result),
         "scores": [_numbers(result, name) if name in result.metrics else None for name in metrics],
         "supervision": str(result.backbone.get("supervision") or "unknown"),
         "details": details.of(result),
@@ -137,7 +147,7 @@ def _row(
             "weights_sha256": result.weights_sha256,
             "created": result.created,
             "file": result.path.relative_to(results).as_posix() if result.path else "",
-            "notes": {name: short(score.note) for name, score in result.metrics.items() if score.note},
+            "notes": {name: short(said) for name in result.metrics if (said := remarks(result, name))},
             "timings": dict(result.timings),
             "cost": dict(result.cost),
         },

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "page"
 
 SCRIPTS = (
     *("dom", "data", "view", "matrix", "table", "charts", "cost"),
-    *("pictures", "details", "flips", "training", "curves", "main"),
+    *("pictures", "details", "flips", "training", "curves", "similarity", "main"),
 )
 """In the order of their dependencies; together they are one module."""
 

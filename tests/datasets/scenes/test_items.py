@@ -9,10 +9,11 @@ import pytest
 from ssleval.datasets.scenes import pairs, retrieval
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import CLIPS, FRAMES
+from ssleval.datasets.scenes.compose import Scene
 from ssleval.datasets.scenes.draw import Draw
 from ssleval.datasets.scenes.edits import EDITS, ORIGINALS
 from ssleval.datasets.scenes.items import SPLITS, item
-from ssleval.datasets.scenes.render import IGNORE, MASK_CLASSES
+from ssleval.datasets.scenes.render import IGNORE, MASK_CLASSES, Frame, render
 from ssleval.datasets.scenes.store import golden
 
 FIRST = {
@@ -24,6 +25,7 @@ FIRST = {
     "copies_queries": "8d6c10673e3a3e3b",
     "copies_database": "9b8204436cf3e08a",
     "video": "b0dd1ff1196e4038",
+    "actions": "600d5fdf24dffd0a",
     "pairs": "fc28550ec29bcaeb",
 }
 
@@ -138,3 +140,20 @@ def test_pair_items_are_two_views_with_rows_in_step() -> None:
     assert (np.isfinite(first["points"]) == np.isfinite(second["points"])).all()
     assert (first["image"] != second["image"]).mean() > 0.5
     assert all(isfinite(value) for value in first["points"][0])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_clip_is_called_by_the_side_its_thing_moves_to(monkeypatch: pytest.MonkeyPatch, label: int) -> None:
+    masks: list[np.ndarray] = []
+
+    def rendered(scene: Scene) -> Frame:
+        frame = render(scene)
+        masks.append(frame.instances == 1)
+        return frame
+
+    monkeypatch.setattr("ssleval.datasets.scenes.clips.render", rendered)
+    for clip in (label + 6, label + 8):
+        masks.clear()
+        assert [int(item("actions", 8 * clip + frame)["label"]) % 2 for frame in (2, 5)] == [label] * 2
+        first, last = (np.nonzero(mask)[1].mean() for mask in masks)
+        assert bool(last > first) is bool(label)

@@ -16,6 +16,7 @@ startCurves();
 startContrast();
 startFlips();
 startPictures();
+startSimilarity();
 startTraining();
 for (const link of document.querySelectorAll("#sections a")) link.hidden = document.querySelector(link.getAttribute("href")).hidden;
 startView();

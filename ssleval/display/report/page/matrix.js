@@ -85,7 +85,7 @@ function scoreCell(row, board) {
   const leads = row.rank === 1 ? (row === board.rows[0] ? " best" : " tied") : "";
   const hint = `${row.label}, ${board.title}: ${metric.name} ${scoreText({ ...metric, value, low, high })}, rank ${row.tied ? "=" : ""}${row.rank}`;
   return element("td", { class: `number score${leads}`, style: `--share: ${(metric.higher ? share : 1 - share).toFixed(3)}` },
-    element("button", { type: "button", tabindex: "-1", title: hint, onclick: () => openDetails(row) }, number(value, metric.unit)));
+    element("button", { type: "button", tabindex: "-1", title: hint, onclick: () => openDetails(row) }, number(value, metric.unit) + row.mark));
 }
 
 // Rows ---------------------------------------------------------------------------------------------

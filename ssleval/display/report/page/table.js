@@ -23,7 +23,7 @@ const columns = [
     draw: (row) => [element("button", { type: "button", onclick: () => openDetails(row) }, row.label),
       element("div", { class: "narrow quiet" }, boards[row.board].title)] },
   { name: "score", title: "Score [95 %]", kind: "number", best: true, key: (row, score) => score.value,
-    draw: (row, score) => scoreText(score) },
+    draw: (row, score) => scoreText(score) + row.mark },
   { name: "board", title: "Task / dataset", kind: "name wide", key: (row) => boards[row.board].title,
     draw: (row) => boards[row.board].title },
   { name: "metric", title: "Metric", kind: "wide", key: (row, score) => score.name,

@@ -1,0 +1,111 @@
+"""`ssleval leaks`: which images of one split are near-duplicates of another's."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from ssleval.cli import options
+from ssleval.cli.options import notes, print_rows, say, tell
+from ssleval.core.cachefolder import default_cache
+
+if TYPE_CHECKING:
+    from ssleval.core import DatasetOptions
+    from ssleval.run.leaks import Leaks, Side
+
+_SHOWN = 10
+
+
+def leaks_(
+    train: Annotated[str, Argument(help="The set that is searched: a name or source:location.")],
+    test: Annotated[str, Argument(help="The set whose images are looked up; default: the same.")] = "",
+    model: Annotated[str, Option(help="Whose descriptors are compared.")] = "dino_scenes",
+    train_split: Annotated[str, Option(help="Split of the first; default: that heads are fitted on.")] = "",
+    test_split: Annotated[str, Option(help="Split of the second; default: the scored one.")] = "",
+    rate: Annotated[
+        float, Option(min=0, max=0.5, help="False alarms: share of images without a copy taken for one.")
+    ] = 0.01,
+    non_copies: Annotated[
+        str, Option(help="A set known to have no copy in the first; default: the first itself.")
+    ] = "",
+    size: Annotated[int, Option(min=1, help="Pixels of a side.")] = 320,
+    out: Annotated[Path | None, Option(help="JSON file to write, for run --drop-leaks.")] = None,
+    picture: Annotated[Path | None, Option(help="PNG file of the pairs to write.")] = None,
+    most: Annotated[int, Option(min=1, help="Pairs in the picture.")] = 40,
+    data_root: options.DataRoot = Path("data"),
+    checkpoint: options.Checkpoint = None,
+    key: options.Key = "teacher",
+    device: options.Device = "auto",
+    precision: options.Precision = "fp32",
+    num_workers: options.Workers = "auto",
+    pixels: options.Pixels = "exact",
+    limit: options.Limit = None,
+    cache: options.CacheDir = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find near-duplicates between two splits, at a stated rate of false alarms.
+
+    Examples:
+      ssleval leaks scenes --model dino_scenes --out leaks.json --picture leaks.png
+      ssleval leaks images:pretraining caltech101 --model dinov2_vits14 --non-copies images:holidays
+    """
+    from ssleval.backbones.zoo import load
+    from ssleval.core import Context, DatasetOptions
+    from ssleval.core.files import write_atomically, write_text_atomically
+    from ssleval.features import FeatureSource
+    from ssleval.run.leaks import find_leaks
+
+    folder, note = cache or default_cache(), notes(quiet=quiet)
+    context = Context(
+        device=device, precision=precision, num_workers=options.workers(num_workers), cache=folder,
+        progress=not quiet, pixels=pixels,
+    )  # fmt: skip
+    data = DatasetOptions(data_root, cache=folder)
+    first = _side(train, train_split, data, limit, fitted=True)
+    second = _side(test or train, test_split, data, limit, fitted=False)
+    known = _side(non_copies, "", data, limit, fitted=False) if non_copies else None
+    backbone = load(model, checkpoint=checkpoint, key=key, device=context.device, note=note)
+    source = FeatureSource(backbone, context)
+    found = find_leaks(source, first, second, rate=rate, non_copies=known, size=size)
+    if out is not None:
+        write_text_atomically(out, json.dumps(found.to_dict()) + "\n")
+        say(f"wrote {out}")
+    if picture is not None:
+        from ssleval.display.pictures.leaks import draw_leaks
+
+        drawn = draw_leaks(found, most)
+        write_atomically(picture, lambda draft: drawn.save(draft, format="PNG"))
+        say(f"wrote {picture}")
+    if as_json:
+        print_rows([found.to_dict()])
+    else:
+        _tell(found)
+
+
+def _side(name: str, split: str, data: "DatasetOptions", limit: int | None, *, fitted: bool) -> "Side":
+    from ssleval.datasets.catalog import open_dataset
+    from ssleval.run.leaks import Side, sides_of
+
+    dataset = open_dataset(name, data)
+    dataset = dataset if limit is None else dataset.limited(limit)
+    return Side(name, dataset, split) if split else sides_of(name, dataset)[0 if fitted else 1]
+
+
+def _tell(found: "Leaks") -> None:
+    limit, fields = found.threshold, found.to_dict()
+    leaked, images, same = len(fields["leaked"]), fields["images"], {row for row, _ in found.identical}
+    tell(
+        f"{found.model}: {leaked:,} of {images:,} images of {found.test} have a near-duplicate in "
+        f"{found.train}, {len(same):,} of them byte for byte"
+    )
+    tell(
+        f"  similarity above {limit.value:.4f}; false alarms {100 * limit.rate:.2g} % "
+        f"[{100 * limit.low:.2g}, {100 * limit.high:.2g}], or {limit.rate * images:.1f} images, by "
+        f"{limit.n:,} {found.non_copies}"
+    )
+    for one, other, similarity in fields["pairs"][:_SHOWN]:
+        tell(f"  {similarity:.4f}  {one} = {other}")
+    if len(fields["pairs"]) > _SHOWN:
+        tell(f"  and {len(fields['pairs']) - _SHOWN:,} more pairs; --json prints all")

@@ -1,0 +1,158 @@
+"""clips:PATH, videos of actions: train/CLASS/CLIP and val/ or test/, each clip a file or a folder of frames.
+
+Files are decoded by PyAV (`pip install ssleval[video]`); folders hold frames, sorted by name. Classes are
+numbered by folder name. The scored split is test/ if it exists, else val/. UCF101, Kinetics-400 and
+Something-Something v2 need a folder of links by class.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core.clips import frame_at
+from ssleval.datasets.files.images import (
+    EXTENSIONS,
+    class_folders,
+    decode,
+    file_rows,
+    fingerprint,
+    is_stray,
+    split_folders,
+)
+from ssleval.errors import ConfigError, DataError
+
+VIDEOS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg")
+"""File name extensions of videos."""
+
+
+@datasets.register("clips")
+def clips(location: str, options: DatasetOptions) -> Dataset:
+    """Open a folder of class folders of clips."""
+    if not location:
+        raise ConfigError("clips: needs a path; write clips:PATH")
+    root = Path(location).expanduser()
+    splits = split_folders(root, "clips:")
+    names = class_folders(root / "train")
+    listed = {split: _listed(root / split, names) for split in splits}
+
+    def open_split(split: str) -> Split:
+        found, labels = listed[split]
+        rows = file_rows(
+            root / split, chain.from_iterable(files for _, files in found), full_hash=options.full_hash
+        )
+        mark = digest([fingerprint(rows), [len(files) for _, files in found], labels])
+        ids = [name for name, _ in found]
+        return Split(ids, ClipFiles(root / split, [files for _, files in found]), np.array(labels), mark)
+
+    lengths = {split: len(found) for split, (found, _) in listed.items()}
+    card = DatasetCard(
+        f"clips:{location}", "clips", names, lengths=lengths, test_split=splits[-1], source=str(root)
+    )
+    return Dataset(card, open_split)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFiles:
+    """Decodes the middle frame of clip i, or others; can be pickled."""
+
+    root: Path
+    files: Sequence[Sequence[str]]
+    """Of every clip: its frames, or one video."""
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode the middle frame of clip ``index`` to RGB."""
+        return self.frame(index, 0, 1)
+
+    def frame(self, index: int, place: int, count: int) -> Image.Image:
+        """Decode the middle frame of one of ``count`` equal parts of clip ``index`` to RGB."""
+        files = self.files[index]
+        if len(files) == 1 and files[0].lower().endswith(VIDEOS):
+            return _decoded(str(self.root / files[0]), count)[place]
+        path = self.root / files[frame_at(place, count, len(files))]
+        return decode(path, str(path))
+
+
+def _listed(root: Path, names: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[int]]:
+    """Return every clip of a split with its files, and the labels."""
+    found: list[tuple[str, list[str]]] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        if not (root / name).is_dir():
+            raise DataError(f"clips:{root}: no class {name}, which train/ has; every split needs all classes")
+        with os.scandir(root / name) as entries:
+            inside = sorted(
+                (entry for entry in entries if not is_stray(entry.name)), key=lambda one: one.name
+            )
+        if not inside:
+            raise DataError(f"{root / name}: no clips in this class; add some or remove the folder")
+        found += [(f"{name}/{entry.name}", _files(entry, f"{name}/{entry.name}")) for entry in inside]
+        labels += [label] * len(inside)
+    if unknown := sorted(set(class_folders(root)) - set(names)):
+        raise DataError(
+            f"clips:{root}: the class {unknown[0]} is not in train/; every split needs all classes"
+        )
+    return found, labels
+
+
+def _files(entry: os.DirEntry[str], name: str) -> list[str]:
+    if not entry.is_dir():
+        if entry.name.lower().endswith(VIDEOS):
+            return [name]
+        raise DataError(
+            f"{entry.path}: neither a video ({' '.join(VIDEOS)}) nor a folder of frames; remove it"
+        )
+    inside = sorted(one for one in os.listdir(entry.path) if not is_stray(one))  # noqa: PTH208
+    if other := [one for one in inside if not one.lower().endswith(EXTENSIONS)]:
+        raise DataError(f"{entry.path}/{other[0]}: not an image; a folder of a clip holds its frames alone")
+    if not inside:
+        raise DataError(f"{entry.path}: a clip without frames; remove the folder")
+    return [f"{name}/{one}" for one in inside]
+
+
+@lru_cache(maxsize=2)
+def _decoded(path: str, count: int) -> list[Image.Image]:
+    """Return ``count`` frames of a video, from the middles of as many equal parts; they are not turned.
+
+    It is read twice: containers state wrong numbers of frames.
+
+    Raises:
+        ConfigError: PyAV is not installed.
+        DataError: the file cannot be decoded.
+    """
+    try:
+        # Only where there are videos: the library is optional.
+        av: Any = import_module("av")
+    except ImportError as error:
+        raise ConfigError(f"{path}: a video needs PyAV; `pip install ssleval[video]`") from error
+    try:
+        with av.open(path) as container:
+            length = sum(packet.size > 0 for packet in container.demux(video=0))
+        wanted = [frame_at(place, count, length) for place in range(count)]
+        kept: dict[int, Image.Image] = {}
+        with av.open(path) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    _refuse_large(path, frame.width, frame.height)
+                    kept[number] = frame.to_image().convert("RGB")
+                if number >= wanted[-1]:
+                    break
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+    if not length or not set(wanted) <= kept.keys():
+        raise DataError(f"{path}: {len(kept)} of {count} frames can be decoded; replace or remove it")
+    return [kept[number] for number in wanted]
+
+
+def _refuse_large(path: str, width: int, height: int) -> None:
+    most = Image.MAX_IMAGE_PIXELS or 0
+    if most and width * height > most:
+        raise DataError(f"{path}: frames of {width}x{height} pixels; at most {most:,} are decoded")
