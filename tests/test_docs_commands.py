@@ -40,6 +40,7 @@ from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportU
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 OWN = ("captions", "davis", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_pairs", "wds")
+OWN += ("rgbd_normals",)
 """Sources of data that lie where the user says."""
 
 NOT_RUN = {
@@ -241,6 +242,7 @@ MADE: dict[str, tuple[Callable[[str], None], str]] = {
     "captions": (captions, "caption_retrieval"),
     "davis": (davis, "video_segmentation"),
     "rgbd": (frames, "depth"),
+    "rgbd_normals": (frames, "normals"),
     "rgbd_pairs": (frames, "correspondence"),
 }
 """Per source, what makes a miniature where a spelling says, and a task that it is for."""

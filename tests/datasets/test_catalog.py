@@ -18,8 +18,8 @@ from ssleval.errors import ConfigError, DataError, UnknownNameError
         ("./photos/x", r"a folder of images is folder:\./photos/x"),
         (
             "zzz:x",
-            "known: boxes, captions, davis, folder, groups, hf, images, manifest, masks, rgbd, rgbd_pairs, "
-            "scenes and 2 more",
+            "known: boxes, captions, davis, folder, groups, hf, images, manifest, masks, rgbd, "
+            "rgbd_normals, rgbd_pairs and 3 more",
         ),
     ],
 )

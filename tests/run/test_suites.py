@@ -36,10 +36,11 @@ ALL = {
         "knn",
         "linear",
         "logreg",
+        "normals",
         "retrieval",
         "segmentation",
     ),
-    *("segmentation_knn", "spectrum", "video_segmentation"),
+    *("segmentation_knn", "segmentation_logreg", "spectrum", "video_segmentation"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""
 
