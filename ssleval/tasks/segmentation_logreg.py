@@ -48,6 +48,8 @@ class SegmentationLogreg(Task):
     """How many values of C are tried, from the smallest to the largest, evenly in log C."""
     held_out: OpenFraction = 0.1
     """Fraction of the training images that C is chosen on."""
+    every: Count = 1
+    """Only each so many-th patch of the training images is fitted on."""
     tolerance: Positive = 1e-7
     """A fit ends when a step promises less than this fraction of the objective."""
 
@@ -90,9 +92,11 @@ class SegmentationLogreg(Task):
 
         fits = partial(fit_path, num_classes=classes, tolerance=self.tolerance, device=inputs.context.device)
         strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
-        best = max(fits(*labelled_patches(tokens, known, fitted, scaling), strengths), key=score)
+        best = max(fits(*labelled_patches(tokens, known, fitted, scaling, self.every), strengths), key=score)
         rows = np.arange(len(train.ids))
-        (model,) = fits(*labelled_patches(tokens, known, rows, scaling), (best.strength,), start=best)
+        (model,) = fits(
+            *labelled_patches(tokens, known, rows, scaling, self.every), (best.strength,), start=best
+        )
         rows = np.arange(len(test.ids))
         return Samples(test.ids, _counts(model, scaling, test[PATCHES], scored, rows, classes))
 

@@ -80,6 +80,7 @@ def test_classes_that_tokens_say_are_found_to_the_patch() -> None:
         {"smallest": 1e-7, "largest": 1e-5},
         {"count": 3, "smallest": 1e-3, "largest": 1e-1},
         {"held_out": 0.5},
+        {"every": 3},
     ],
     ids=str,
 )

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
+from msgspec import Meta
 from PIL import Image
 
 from ssleval.core import IGNORED, Split
-from ssleval.core.settings import Natural, Positive, updated
+from ssleval.core.settings import Positive, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.datasets.files.images import (
     EXTENSIONS,
@@ -161,7 +162,7 @@ class DepthFormat:
     """Stored values that mean an unknown depth."""
     max_depth: Positive = 10.0
     """Metres."""
-    radius: Natural = 3
+    radius: Annotated[int, Meta(ge=0, le=64)] = 3
     """Pixels on each side over which depth is averaged before it is differenced to normals."""
     edge: Positive = 0.03
     """Largest part of its depth by which neighbouring pixels of one surface may differ, for normals."""

@@ -58,12 +58,23 @@ class Scaling:
 
 
 def labelled_patches(
-    tokens: Float[np.ndarray, "n h w d"], masks: PatchMasks, rows: Int64[np.ndarray, " m"], scaling: Scaling
+    tokens: Float[np.ndarray, "n h w d"],
+    masks: PatchMasks,
+    rows: Int64[np.ndarray, " m"],
+    scaling: Scaling,
+    every: int = 1,
 ) -> tuple[Float[np.ndarray, "k d"], Int64[np.ndarray, " k"]]:
-    """Return the patches of some images, scaled, and their most frequent class; ignored ones are left out."""
-    labels = np.concatenate([masks.classes(row, tokens.shape[1:3]).ravel() for row in rows.tolist()])
+    """Return the patches of some images, scaled, and their most frequent class; ignored ones are left out.
+
+    Of all patches of these images, one after the other, only each ``every``-th is taken.
+    """
+    labels = np.concatenate([masks.classes(row, tokens.shape[1:3]).ravel() for row in rows.tolist()])[::every]
     known = labels != IGNORED
     if not known.any():
         raise DataError(f"not one labelled patch in {len(rows)} training images")
-    flat = np.concatenate([scaling(tokens[row]).reshape(-1, tokens.shape[3]) for row in rows.tolist()])
-    return flat[known], labels[known].astype(np.int64)
+    first = -np.arange(len(rows)) * tokens.shape[1] * tokens.shape[2] % every
+    parts = [
+        scaling(tokens[row].reshape(-1, tokens.shape[3])[start::every])
+        for row, start in zip(rows.tolist(), first.tolist(), strict=True)
+    ]
+    return np.concatenate(parts)[known], labels[known].astype(np.int64)

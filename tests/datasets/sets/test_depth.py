@@ -74,6 +74,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda root: (root / "depth.yaml").write_text("scale: 0"), r"depth.yaml.scale=0: expected a number > 0"),
     (lambda root: (root / "depth.yaml").write_text("scale: [3]"), r"depth.yaml.scale=3: expected a number"),
     (lambda root: (root / "depth.yaml").write_text("scale: .inf"), "expected finite numbers"),
+    (lambda root: (root / "depth.yaml").write_text("radius: 65"), "radius=65: expected a whole number <= 64"),
     (lambda root: (root / "depth.yaml").write_text("scale"), "expected lines such as scale: 1000"),
     (lambda root: (root / "depth.yaml").write_text("a: b: c"), "is no YAML"),
     (lambda root: (root / "f5.depth.png").unlink(), "f5.depth.png"),

@@ -45,6 +45,9 @@ def test_patches_that_are_mostly_ignored_are_no_examples() -> None:
     found, labels = labelled_patches(tokens, examples, np.array([0, 1]), Scaling(0.0, 1.0))
     assert found.tolist() == [[0, 1], [4, 5], [6, 7], [14, 15]]
     assert labels.tolist() == [0, 1, 1, 2]
+    found, labels = labelled_patches(tokens, examples, np.array([0, 1]), Scaling(0.0, 1.0), every=3)
+    assert found.tolist() == [[0, 1], [6, 7]]
+    assert labels.tolist() == [0, 1]
     nothing = PatchMasks(lambda _row: np.full((2, 2), 255, np.uint8), 2)
     with pytest.raises(DataError, match="not one labelled patch in 2 training images"):
         labelled_patches(tokens, nothing, np.array([0, 1]), Scaling(0.0, 1.0))
