@@ -39,8 +39,10 @@ from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportU
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-OWN = ("captions", "davis", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_pairs", "wds")
-OWN += ("rgbd_normals",)
+OWN = (
+    "captions", "davis", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_normals", "rgbd_pairs",
+    "wds",
+)  # fmt: skip
 """Sources of data that lie where the user says."""
 
 NOT_RUN = {

@@ -193,7 +193,8 @@ class Correspondence(Task):
 
 def squared(image: Image.Image) -> Image.Image:
     """Return an image with white below it or to its right, so that both sides are equal."""
-    square = Image.new("RGB", (max(image.size),) * 2, (255, 255, 255))
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), (255, 255, 255))
     square.paste(image)
     return square
 
@@ -209,8 +210,8 @@ def _matched_squares(
 def _distinct(
     first: Float[np.ndarray, "n 2"], second: Float[np.ndarray, "m 2"], grids: Grids, sizes: Sizes, count: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    tokens = (
+    here, there = (
         tokens_at(grid, torch.from_numpy(points / np.array(size)).to(grid))
         for grid, points, size in zip(grids, (first, second), sizes, strict=True)
     )
-    return most_distinct(*tokens, count)
+    return most_distinct(here, there, count)

@@ -41,7 +41,7 @@ def published(source: Tables, *, standardise: bool, seed: int = 0) -> float:
     kept = np.repeat(~held, 16)
     if standardise:
         scaler = StandardScaler().fit(flat["train"][kept])
-        flat = {split: scaler.transform(rows) for split, rows in flat.items()}
+        flat = {split: np.asarray(scaler.transform(rows)) for split, rows in flat.items()}
     labels = np.array([np.bincount(patch).argmax() for patch in pixels["train"]])
 
     def fitted(rows: np.ndarray, strength: float) -> LogisticRegression:

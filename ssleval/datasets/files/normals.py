@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Real
+from jaxtyping import Bool, Float32, Float64, Real
 from scipy import ndimage
 
 from ssleval.core import Split
@@ -23,7 +23,7 @@ class NormalFiles(TargetFiles):
     def __call__(self, index: int) -> Float32[np.ndarray, "H W 3"]:
         """Return unit vectors, 0 where unknown; their axes are those of the files."""
         stored = self.stored(index, ("RGB",), "normals as colours of 8 bits")
-        known = stored.any(axis=2)
+        known: Bool[np.ndarray, "H W"] = stored.max(axis=2) > 0
         normals = (stored.astype(np.float32) / 127.5 - 1) * known[..., None]
         lengths = np.linalg.norm(normals, axis=2)
         if known.any() and np.abs(lengths[known] - 1).mean() > UNIT:

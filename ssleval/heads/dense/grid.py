@@ -124,7 +124,7 @@ def drawn(
 ) -> tuple[Float[Tensor, "b k 2"], Shaped[Tensor, "b k *c"]]:
     """Draw pixels uniformly from every target; return their points (as for `at_points`) and their values."""
     points = np.empty((len(targets), pixels, 2), dtype=np.float32)
-    values: list[Shaped[np.ndarray, k * c]] = []
+    values: list[Shaped[np.ndarray, "k ..."]] = []
     for row, target in enumerate(targets):
         height, width = target.shape[:2]
         rows, columns = np.divmod(generator.integers(0, height * width, pixels), width)

@@ -34,7 +34,7 @@ def test_scaled_tokens_are_scikit_learns() -> None:
     tokens[..., 4] = 7
     scaling = Scaling.of(tokens, np.array([0, 2]))
     reference = StandardScaler().fit(tokens[[0, 2]].reshape(-1, 5).astype(np.float64))
-    expected = reference.transform(tokens.reshape(-1, 5).astype(np.float64))
+    expected = np.asarray(reference.transform(tokens.reshape(-1, 5).astype(np.float64)))
     np.testing.assert_allclose(scaling(tokens).reshape(-1, 5), expected, atol=1e-5)
 
 
