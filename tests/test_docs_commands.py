@@ -207,6 +207,12 @@ def frames(where: str) -> None:
     np.savetxt(f"{where}/camera-intrinsics.txt", [[5, 0, 3], [0, 5, 2], [0, 0, 1]])
 
 
+def walls(where: str) -> None:
+    frames(where)
+    # Frames of 8 pixels have no room for an average.
+    Path(where, "depth.yaml").write_text("radius: 0\n")
+
+
 def shards(where: str) -> None:
     root = Path(where.split("{", maxsplit=1)[0] if "{" in where else where)
     numbers = [f"{number:03}" for number in range(13)] if ".." in where else ["000"]
@@ -244,7 +250,7 @@ MADE: dict[str, tuple[Callable[[str], None], str]] = {
     "captions": (captions, "caption_retrieval"),
     "davis": (davis, "video_segmentation"),
     "rgbd": (frames, "depth"),
-    "rgbd_normals": (frames, "normals"),
+    "rgbd_normals": (walls, "normals"),
     "rgbd_pairs": (frames, "correspondence"),
 }
 """Per source, what makes a miniature where a spelling says, and a task that it is for."""
