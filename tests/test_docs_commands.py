@@ -40,18 +40,9 @@ from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportU
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 OWN = (
-    "captions",
-    "davis",
-    "domains",
-    "folder",
-    "groups",
-    "hf",
-    "manifest",
-    "masks",
-    "rgbd",
-    "rgbd_pairs",
-    "wds",
-)
+    "captions", "davis", "domains", "folder", "groups", "hf", "manifest", "masks", "rgbd", "rgbd_normals",
+    "rgbd_pairs", "wds",
+)  # fmt: skip
 """Sources of data that lie where the user says."""
 
 NOT_RUN = {
@@ -222,6 +213,12 @@ def frames(where: str) -> None:
     np.savetxt(f"{where}/camera-intrinsics.txt", [[5, 0, 3], [0, 5, 2], [0, 0, 1]])
 
 
+def walls(where: str) -> None:
+    frames(where)
+    # Frames of 8 pixels have no room for an average.
+    Path(where, "depth.yaml").write_text("radius: 0\n")
+
+
 def shards(where: str) -> None:
     root = Path(where.split("{", maxsplit=1)[0] if "{" in where else where)
     numbers = [f"{number:03}" for number in range(13)] if ".." in where else ["000"]
@@ -260,6 +257,7 @@ MADE: dict[str, tuple[Callable[[str], None], str]] = {
     "davis": (davis, "video_segmentation"),
     "domains": (domains, "shift"),
     "rgbd": (frames, "depth"),
+    "rgbd_normals": (walls, "normals"),
     "rgbd_pairs": (frames, "correspondence"),
 }
 """Per source, what makes a miniature where a spelling says, and a task that it is for."""

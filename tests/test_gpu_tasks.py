@@ -45,13 +45,17 @@ SHORTER: dict[str, dict[str, Any]] = {
     "video_classification": {"iterations": 40},
     "segmentation": {"iterations": 40},
     "depth": {"iterations": 101},
+    "normals": {"iterations": 40},
+    "segmentation_logreg": {"count": 3},
     "corruptions": {"items": 4},
     "instance_recognition": {"ks": (1, 2)},
     "copy_detection": {"whitening": "none"},
 }
 """Settings in place of those of the suite."""
 
+DPT = {"size": 56, "head": "dpt", "inputs": "lin4", "hidden": 32, "iterations": 40}
 MORE = [
+    Measurement("normals", "scenes:normals", DPT),
     Measurement("linear", "scenes", {"preprocessing": "card", "recipe": "dino", "iterations": 40}),
     Measurement("linear", "scenes", {"preprocessing": "card", "recipe": "mae", "iterations": 40}),
     Measurement("segmentation", "scenes:mask", {"protocol": "paper", "size": 56, "iterations": 4}),

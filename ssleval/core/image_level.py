@@ -73,6 +73,13 @@ class VectorOfScales(_OneVector):
         )
 
 
+def fitting_set(dataset: Dataset) -> Dataset:
+    """Return the set whose training split heads are fitted on: its own where ``dataset`` has one."""
+    if dataset.fitted_on is None or dataset.card.train_split in dataset.card.lengths:
+        return dataset
+    return dataset.fitted_on()
+
+
 def train_and_test(
     dataset: Dataset, geometry: Geometry | None, readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, FeatureRequest]:

@@ -66,6 +66,45 @@ def match_pixels(
     return match(first, second, places, (height, width), positions).cpu().numpy() * np.array(sizes[1])
 
 
+def match_corners(
+    points: Float[np.ndarray, "k 2"], grids: Sequence[Float[Tensor, "_ _ d"]]
+) -> Float[np.ndarray, "k 2"]:
+    """Return the corners of the patches of the second image nearest, by cosine, to points of the first.
+
+    Points and corners are (x, y) in fractions of square images. Normalised tokens are interpolated
+    bilinearly, corners aligned: fraction 0 is the centre of the first patch, 1 that of the last.
+
+    Source:
+        ``compute_errors`` in evaluate_spair_correspondence.py of probe3d.
+    """
+    first, second = (functional.normalize(grid, dim=2) for grid in grids)
+    places = torch.from_numpy(points).to(first)[None, None] * 2 - 1
+    channels_first = first.permute(2, 0, 1)[None]
+    sampled = functional.grid_sample(channels_first, places, align_corners=True)
+    height, width = second.shape[:2]
+    best = (sampled[0, :, 0].T @ second.flatten(0, 1).T).argmax(1).cpu().numpy()
+    return np.stack([best % width / width, best // width / height], axis=1)
+
+
+def most_distinct(
+    first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], count: int
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Return the rows of the ``count`` matches that the ratio test trusts most, the first of them first.
+
+    A row of ``first`` is matched to its nearest of ``second`` by cosine; the smaller its distance beside that
+    of the second nearest, the more it is trusted. ``second`` has two rows or more.
+
+    Source:
+        ``get_correspondences_ratio_test`` of probe3d, after Lowe 2004.
+    """
+    keys = functional.normalize(second, dim=1).T
+    best = [(functional.normalize(part, dim=1) @ keys).topk(2, dim=1) for part in first.split(1024)]
+    cosines, rows = (torch.cat([part[index] for part in best]) for index in (0, 1))
+    near, next_near = (1 - cosines).clamp(min=1e-9).unbind(1)
+    kept = (1 - near / next_near).topk(min(count, len(first))).indices
+    return kept.cpu().numpy(), rows[kept, 0].cpu().numpy()
+
+
 def mutual(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"]) -> Int[Tensor, "k 2"]:
     """Return the mutual nearest neighbours by cosine: rows of ``first`` and ``second``, best pair first."""
     cosines = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T

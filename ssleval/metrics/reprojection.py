@@ -26,11 +26,7 @@ def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
     It shows a point that falls inside it and whose depth agrees with the depth map to ``tolerance`` metres;
     otherwise something occludes the point.
     """
-    height, width = views.depths[0].shape
-    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
-    points = np.stack([columns, rows], axis=1) + 0.5
-    depth = depth_at(views.depths[0], points)
-    points, depth = points[depth > 0], depth[depth > 0]
+    points, depth = known_points(views.depths[0], step)
     surface = lifted(points, depth, views.intrinsics[0]) @ views.motion[:3, :3].T + views.motion[:3, 3]
     before = surface[:, 2] > 0
     points, surface = points[before], surface[before]
@@ -38,6 +34,38 @@ def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
     there = depth_at(views.depths[1], places)
     shown = (there > 0) & (np.abs(there - surface[:, 2]) <= tolerance)
     return Seen(points[shown], places[shown], surface[shown])
+
+
+def known_points(
+    depth: Float[np.ndarray, "H W"], step: int
+) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, " k"]]:
+    """Return the pixel centres of known depth on a grid ``step`` pixels apart, and their depth."""
+    height, width = depth.shape
+    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
+    points = np.stack([columns, rows], axis=1) + 0.5
+    depths = depth_at(depth, points)
+    return points[depths > 0], depths[depths > 0]
+
+
+def errors_of_pairs(
+    pairs: tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, "k 2"]], views: Views
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Return how far points of known depth in both images are apart: in pixels of the second, in metres.
+
+    Both are taken in the frame of the second camera; pixels are infinite behind it.
+
+    Source:
+        evaluate_navi_correspondence.py of probe3d.
+    """
+    here, there = (
+        lifted(points, depth_at(depth, points), camera)
+        for points, depth, camera in zip(pairs, views.depths, views.intrinsics, strict=True)
+    )
+    moved = here @ views.motion[:3, :3].T + views.motion[:3, 3]
+    pixels, before = np.full(len(moved), np.inf), moved[:, 2] > 0
+    places = projected(moved[before], views.intrinsics[1])
+    pixels[before] = np.linalg.norm(places - pairs[1][before], axis=1)
+    return pixels, np.linalg.norm(moved - there, axis=1)
 
 
 def errors(

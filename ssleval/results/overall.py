@@ -34,6 +34,7 @@ FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("knn", "linear", "logreg", "fewshot", "attentive", "curves"), "classification"),
     **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
+    **dict.fromkeys(("normals", "segmentation_logreg"), "dense"),
     "correspondence": "correspondence",
     **dict.fromkeys(("video_segmentation", "video_classification"), "video"),
     **dict.fromkeys(("corruptions", "robustness", "shift", "ood"), "robustness"),

@@ -1,30 +1,34 @@
-"""Monocular depth: how much of a scene's geometry can a linear head read off patch tokens.
+"""Monocular depth: how much of a scene's geometry can a head read off patch tokens.
 
-The head of DINOv2: every patch token, before the final norm, with the class token of its block beside
+The linear head of DINOv2: every patch token, before the final norm, with the class token of its block beside
 it; one 1x1 convolution to 256 logits; metres are the mean of 256 even bins, weighted by rectified
 logits, on a grid four times finer than the patches. `lin1` reads the last block, `lin4` the ends of the
-four quarters of the model. Trained with the scale-invariant SigLoss and AdamW on stored tokens of
+four quarters of the model. `head=dpt` has probe3d's convolutional head on these four in place of the 1x1
+convolution. Trained with the scale-invariant SigLoss and AdamW on stored tokens of
 images squashed to 448 x 448, without augmentation, at pixels drawn from every map. Scored at the
 resolution of the maps, image by image: predictions of the image and of its mirror image, averaged.
 Which pixels count (Eigen's crop, unknown depth) is said by the dataset.
 
-Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.4 and app. B; Eigen et al. 2014.
+Source: Oquab et al. 2023, arXiv:2304.07193, sec. 7.4 and app. B; Eigen et al. 2014; El Banani et al. 2024,
+arXiv:2404.08636.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 from msgspec import Meta
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import train_and_test
+from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
+from ssleval.core.image_level import fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
-from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
 from ssleval.errors import ConfigError
-from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_depth
+from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_bins
+from ssleval.heads.dense.dpt import FINER
 from ssleval.heads.dense.grid import Fit
 from ssleval.heads.dense.labelled import depth_maps, labelled
+from ssleval.heads.dense.quarters import QuarterFields
 from ssleval.metrics.depth import ERRORS, depth_errors
 from ssleval.metrics.stats import mean_of
 
@@ -33,15 +37,11 @@ _UNITS = {"rmse": "m", "sq_rel": "m", "log10": "log10", "rmse_log": "log", "silo
 
 @tasks.register("depth")
 @dataclass(frozen=True)
-class Depth(Task):
-    """Linear depth on frozen patch tokens."""
+class Depth(QuarterFields, Task):
+    """Depth on frozen patch tokens."""
 
     version = 2
-    needs: ClassVar[Needs] = Needs(("depth",), training_split=True)
-    inputs: Literal["lin1", "lin4"] = "lin1"
-    """The last block, or the last of every quarter, before the model's final norm."""
-    class_token: bool = True
-    """Whether the class token stands beside every patch token, as in DINOv2."""
+    needs: ClassVar[Needs] = Needs(("depth",))
     size: Count = 448
     """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
     interpolation: Interpolation = "bicubic"
@@ -52,7 +52,7 @@ class Depth(Task):
     """Metres of the first and of the last bin, between which depth is scored; 0: the dataset's."""
     bins: Annotated[int, Meta(ge=2)] = 256
     upsample: Count = 4
-    """How much finer than the patches the grid is on which bins are mixed."""
+    """How much finer than the patches the grid is on which bins are mixed by ``head=linear``."""
     iterations: Annotated[int, Meta(gt=UNCENTRED)] = 1000
     """More than the first 100, in which the loss is of the mean alone."""
     batch_size: Count = 16
@@ -65,6 +65,11 @@ class Depth(Task):
     pixels: Count = 256
     """Pixels drawn from every image of a batch."""
 
+    def __post_init__(self) -> None:
+        """Refuse settings that the head does not read."""
+        super().__post_init__()
+        self.refuse_idle("depth", upsample=Depth.upsample)
+
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The usual errors, RMSE first; means over images."""
@@ -72,37 +77,48 @@ class Depth(Task):
         return tuple(Metric(name, mean_of(name), name.startswith("delta"), units[name]) for name in ERRORS)
 
     def resolved(self, dataset: Dataset) -> "Depth":
-        """Return the task with the depth that the dataset is fitted up to."""
-        farthest = self.max_depth or dataset.card.max_depth
+        """Return the task with the depth that heads are fitted up to; refuse data without training images."""
+        card = fitting_set(dataset).card
+        refuse_dataset("depth", Needs(training_split=True), card)
+        farthest = self.max_depth or card.max_depth
         if not farthest > self.min_depth:
             raise ConfigError(
-                f"depth: {dataset.card.name} is fitted from {self.min_depth} to {farthest} m; set "
+                f"depth: {card.name} is fitted from {self.min_depth} to {farthest} m; set "
                 "--set depth.max_depth to the largest depth that counts"
             )
         return replace(self, max_depth=farthest)
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return patch grids of the training and of the scored split, and of the latter's mirror images."""
-        kinds = ("patches", "cls") if self.class_token else ("patches",)
-        quarters = (0,) if self.inputs == "lin1" else (1, 2, 3, 4)
-        readouts = tuple(Readout(kind, -1, False, quarter) for quarter in quarters for kind in kinds)
         geometry = Geometry(self.size, "square", None, self.interpolation)
-        train, test = train_and_test(dataset, geometry, readouts)
+        fitted = fitting_set(dataset)
+        train = FeatureRequest(fitted, fitted.card.train_split, geometry, self.readouts)
+        test = FeatureRequest(dataset, dataset.card.test_split, geometry, self.readouts)
         mirrored = replace(test, geometry=replace(geometry, flip=True))
         return (train, test, mirrored) if self.flip else (train, test)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
-        train = dataset.card.lengths[dataset.card.train_split]
+        card = fitting_set(dataset).card
+        train = card.lengths[card.train_split]
         iterations = UNCENTRED + 1, self.iterations
         return {**super().amounts(dataset), "iterations": iterations, "train": (self.batch_size, train)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of errors per scored image."""
         train, test, *mirrored = labelled(inputs)
-        bins = Bins(self.min_depth, self.max_depth, self.bins, self.upsample)
-        head = fit_depth(*train.examples, Fit.of(self), bins, inputs.context)
+        finer = self.upsample if self.head == "linear" else 16 // FINER
+        bins = Bins(self.min_depth, self.max_depth, self.bins, finer)
+        channels, seed = train.grids(np.zeros(1, dtype=np.int64)).shape[-1], inputs.context.seed
+        unfitted = self.unfitted(channels, self.bins, normalise=False, seed=seed)
+        head = fit_bins(unfitted, *train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)
         depths = {"nearest": self.min_depth, "farthest": self.max_depth}
-        errors = [depth_errors(metres, test.targets(row), **depths) for row, metres in enumerate(maps)]
+        # A set that is only tested may cut depth nearer than heads were fitted up to, predictions as well.
+        transferred = inputs.requests[0].dataset is not inputs.dataset
+        cut = inputs.card.max_depth if transferred else self.max_depth
+        errors = [
+            depth_errors(np.minimum(metres, cut), test.targets(row), **depths)
+            for row, metres in enumerate(maps)
+        ]
         return Samples(test.ids, dict(zip(ERRORS, np.array(errors).T, strict=True)))

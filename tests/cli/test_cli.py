@@ -294,6 +294,7 @@ def test_leading_metrics_are_those_of_the_tasks() -> None:
         "instances": tasks.get("attention")(),
         "video": tasks.get("video_segmentation")(),
         "depth": tasks.get("depth")(),
+        "normals": tasks.get("normals")(),
         "pairs": tasks.get("correspondence")(),
         "groups": Retrieval(levels=()),
         "captions": tasks.get("caption_retrieval")(),

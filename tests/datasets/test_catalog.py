@@ -19,7 +19,7 @@ from ssleval.errors import ConfigError, DataError, UnknownNameError
         (
             "zzz:x",
             "known: boxes, captions, davis, domains, folder, groups, hf, images, manifest, masks, rgbd, "
-            "rgbd_pairs and 3 more",
+            "rgbd_normals and 4 more",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from ssleval.heads import matching
-from ssleval.heads.matching import match, match_pixels, mutual, tokens_at
+from ssleval.heads.matching import match, match_corners, match_pixels, most_distinct, mutual, tokens_at
 
 
 def grids(seed: int = 0, dims: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,3 +95,32 @@ def test_pairs_that_are_equally_good_come_in_the_order_of_the_first() -> None:
     where = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     found = mutual(torch.eye(40), torch.eye(40)[where])
     assert found.tolist() == [[row, where.tolist().index(row)] for row in range(40)]
+
+
+def test_the_corner_of_the_nearest_patch_is_probe3ds() -> None:
+    """Written out: corners aligned, point (x, y) lies at x (w - 1), y (h - 1) patches."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.randn(2, 5, 5, 4, generator=generator)
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [0.3, 0.8], [0.55, 0.2]])
+    unit = (first / first.norm(dim=2, keepdim=True)).numpy()
+    keys = (second / second.norm(dim=2, keepdim=True)).numpy()
+    expected: list[list[float]] = []
+    for x, y in points * 4:
+        left, top = min(int(x), 3), min(int(y), 3)
+        across, down = x - left, y - top
+        upper = unit[top, left] * (1 - across) + unit[top, left + 1] * across
+        lower = unit[top + 1, left] * (1 - across) + unit[top + 1, left + 1] * across
+        row, column = np.unravel_index((keys @ (upper * (1 - down) + lower * down)).argmax(), (5, 5))
+        expected.append([column / 5, row / 5])
+    np.testing.assert_allclose(match_corners(points, (first, second)), expected)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_the_most_distinct_matches_are_those_of_the_ratio_test(count: int) -> None:
+    first, second = np.random.default_rng(0).standard_normal((2, 30, 6)).astype(np.float32)
+    unit, keys = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (first, second))
+    distances = np.sort(1 - unit @ keys.T, axis=1)
+    order = np.argsort(distances[:, 0] / distances[:, 1])[:count]
+    rows, others = most_distinct(torch.from_numpy(first), torch.from_numpy(second), count)
+    assert rows.tolist() == order.tolist()
+    assert others.tolist() == (unit @ keys.T).argmax(1)[order].tolist()

@@ -9,7 +9,17 @@ from PIL import Image
 from ssleval.core.targets import Views
 from ssleval.datasets.scenes import pairs
 from ssleval.datasets.scenes.draw import Draw
-from ssleval.metrics.reprojection import Seen, depth_at, errors, lifted, projected, seen_by_both, turned
+from ssleval.metrics.reprojection import (
+    Seen,
+    depth_at,
+    errors,
+    errors_of_pairs,
+    known_points,
+    lifted,
+    projected,
+    seen_by_both,
+    turned,
+)
 
 SIDE = 96
 
@@ -159,3 +169,28 @@ def test_errors_at_a_place_without_depth_are_infinite_and_others_by_hand() -> No
     pixels, metres = errors(np.array([[4.5, 5.5], [8.5, 0.5]]), seen, views)
     assert pixels == pytest.approx([2.0, 8.0])
     assert metres == pytest.approx([0.5, np.inf])
+
+
+def test_points_of_both_images_are_compared_in_the_frame_of_the_second_camera() -> None:
+    """A wall 2 m away and a camera that moved 0.1 m to the left: 5 pixels at a focal length of 100."""
+    depth = np.full((40, 60), 2.0, np.float32)
+    camera = np.array([[100.0, 0, 30], [0, 100.0, 20], [0, 0, 1]])
+    motion = np.eye(4)
+    motion[0, 3] = 0.1
+    views = Views(("a", "b"), Image.new("RGB", (60, 40)), (depth, depth), (camera, camera), motion)
+    here = np.array([[10.5, 10.5], [20.5, 30.5], [20.5, 30.5]])
+    there = np.array([[15.5, 10.5], [25.5, 34.5], [22.5, 30.5]])
+    pixels, metres = errors_of_pairs((here, there), views)
+    np.testing.assert_allclose(pixels, [0, 4, 3], atol=1e-9)
+    np.testing.assert_allclose(metres, [0, 4 * 2 / 100, 3 * 2 / 100], atol=1e-9)
+    motion[2, 3] = -5.0
+    pixels, _ = errors_of_pairs((here, there), views)
+    assert np.isinf(pixels).all()
+
+
+def test_known_points_are_centres_of_pixels_with_depth() -> None:
+    depth = np.zeros((4, 6), np.float32)
+    depth[1, 3], depth[3, 1], depth[2, 2] = 2, 3, 9
+    points, depths = known_points(depth, 2)
+    assert points.tolist() == [[3.5, 1.5], [1.5, 3.5]]
+    assert depths.tolist() == [2, 3]

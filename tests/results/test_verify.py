@@ -26,13 +26,13 @@ OPEN_CLIP = "mlfoundations/open_clip docs/openclip_classification_results.csv"
 
 def opened(card: DatasetCard) -> Dataset:
     """Return a dataset without images, for what a task makes of its card."""
-    imagenet = CARDS["imagenet1k"]
-    assert isinstance(imagenet, DatasetCard)
+    trained = CARDS["nyuv2" if card.target == "depth" else "imagenet1k"]
+    assert isinstance(trained, DatasetCard)
 
     def nothing(split: str) -> Split:
         raise NotImplementedError(split)
 
-    return Dataset(card, nothing, lambda: Dataset(imagenet, nothing))
+    return Dataset(card, nothing, lambda: Dataset(trained, nothing))
 
 
 def figure(model: str, source: str, task: str, metric: str | None = None) -> Figure:

@@ -36,10 +36,11 @@ ALL = {
         "knn",
         "linear",
         "logreg",
+        "normals",
         "retrieval",
         "segmentation",
     ),
-    *("segmentation_knn", "spectrum", "video_classification", "video_segmentation"),
+    *("segmentation_knn", "segmentation_logreg", "spectrum", "video_classification", "video_segmentation"),
     *("shift", "ood"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""

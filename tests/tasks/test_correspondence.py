@@ -269,3 +269,77 @@ def test_pairs_of_a_category_are_one_cluster(run: Measure) -> None:
     assert run(drawn()).cluster == "category"
     assert run(drawn(count=1)).cluster == "", "of one category alone nothing says how much categories differ"
     assert run(drawn("views")).cluster == ""
+
+
+PROBE3D: dict[str, Any] = {"protocol": "probe3d"}
+
+
+def test_probe3d_averages_categories_in_which_all_points_count_alike(run: Measure) -> None:
+    samples = run(drawn(noise=40.0), **PROBE3D)
+    task = replace(SMALL, **PROBE3D).resolved(drawn())
+    scores = {metric.name: metric.score(samples) for metric in task.metrics}
+    assert list(scores) == ["recall@0.1", "recall@0.05", "recall@0.2"]
+    right, points, category = (samples[name] for name in ("right@0.1", "points", "category"))
+    shares = [right[category == own].sum() / points[category == own].sum() for own in (0, 1)]
+    assert scores["recall@0.1"] == pytest.approx(np.mean(shares))
+    assert samples.cluster == "category"
+
+
+def test_probe3d_pads_images_with_white_to_squares() -> None:
+    square = correspondence.squared(Image.new("RGB", (6, 4), (10, 20, 30)))
+    pixels = np.array(square)
+    assert pixels.shape == (6, 6, 3)
+    assert (pixels[:4] == (10, 20, 30)).all()
+    assert (pixels[4:] == 255).all()
+
+
+def test_probe3d_finds_points_up_to_the_corner_of_a_patch(run: Measure) -> None:
+    # A patch of 4 in 64 pixels of a square of 80 is 5 pixels; its corner is at most 5 * 2**0.5 away.
+    assert run(drawn(), alphas=(0.2,), **PROBE3D)["right@0.2"].sum() > 20
+
+
+def test_probe3d_counts_the_matches_it_trusts_most(run: Measure) -> None:
+    few, all_of_them = (run(drawn("views"), matches=count, step=8, **PROBE3D) for count in (5, 1000))
+    assert few["points"].tolist() == [5] * 5
+    assert all_of_them["points"].tolist() == [7 * 10] * 5
+    task = replace(SMALL, **PROBE3D).resolved(drawn("views"))
+    names = [metric.name for metric in task.metrics]
+    assert names == [f"recall_{n}" for n in ("cm@5", "cm@2", "cm@10", "px@10", "px@5", "px@20")]
+
+
+def test_probe3d_gives_recall_by_the_rotation_of_the_camera(run: Measure) -> None:
+    found = run(drawn("views"), degrees=(0.0, 30.0), centimetres=(40.0, 2.0), **PROBE3D)
+    np.testing.assert_array_equal(found["recall_cm_0_30@40"], found["recall_cm@40"])
+    assert found["recall_cm@40"].mean() > 0.3
+    with pytest.raises(DataError, match="no camera turns by 30 to 60 degrees; set other degrees"):
+        run(drawn("views"), degrees=(0.0, 30.0, 60.0), **PROBE3D)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("pairs", {"positions": "patches"}),
+        ("pairs", {"normalise": "image"}),
+        ("pairs", {"matches": 10}),
+        ("views", {"tolerance": 0.1}),
+        ("views", {"positions": "patches"}),
+    ],
+    ids=str,
+)
+def test_settings_that_probe3d_does_not_read_are_refused(kind: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"whose target is {kind}, by protocol=probe3d; leave it out"):
+        replace(SMALL, **PROBE3D, **settings).resolved(drawn(kind))
+
+
+def test_ranges_of_rotation_increase() -> None:
+    for degrees in ((30.0, 0.0), (30.0,)):
+        with pytest.raises(ConfigError, match="expected two or more, increasing"):
+            replace(SMALL, degrees=degrees)
+    with pytest.raises(ConfigError, match=r"degrees=.* has no effect on drawn"):
+        replace(SMALL, degrees=(0.0, 30.0)).resolved(drawn("views"))
+
+
+def test_results_by_our_protocol_are_recorded_as_before_there_was_another() -> None:
+    later = {"protocol", "matches", "degrees"}
+    assert not later & set(SMALL.recorded())
+    assert set(replace(SMALL, **PROBE3D).recorded()) - set(SMALL.recorded()) == later

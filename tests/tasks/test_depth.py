@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Samples
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.heads.dense.depth import Bins
 from ssleval.tasks.depth import Depth
 from tests.tasks.dense_tables import WIDTH, dense_dataset, tables
 from tests.tasks.feature_tables import CONTEXT, Tables, evaluated
@@ -153,3 +155,84 @@ def test_a_head_that_has_gone_silent_is_refused() -> None:
     constant = tables(TARGETS, lambda depths: ramp(depths * 0 + 2), noise=0.01)
     with pytest.raises(ContractError, match="no bin has a positive"):
         scores(replace(QUICK, learning_rate=30.0, iterations=150, flip=False), constant)
+
+
+DPT = replace(BRIEF, head="dpt", inputs="lin4", hidden=4, batch_size=2, pixels=8)
+
+
+def test_the_convolutional_head_and_its_channels_change_the_answer() -> None:
+    source = tables(TARGETS, ramp, noise=0.2)
+    linear = replace(DPT, head="linear", hidden=512)
+    first, other, simple = (scores(task, source)[1]["rmse"] for task in (DPT, replace(DPT, hidden=5), linear))
+    assert (first != other).any()
+    assert (first != simple).any()
+
+
+def test_bins_of_the_convolutional_head_are_mixed_sixteen_times_as_fine_as_patches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted: list[Bins] = []
+
+    def recorded(head: nn.Module, *arguments: object) -> nn.Module:
+        fitted.append(next(item for item in arguments if isinstance(item, Bins)))
+        return head.eval()
+
+    monkeypatch.setattr("ssleval.tasks.depth.fit_bins", recorded)
+    for task in (DPT, BRIEF):
+        scores(task, tables(TARGETS, ramp))
+    # The outputs of the convolutional head are 8 times as fine as the patches.
+    assert [bins.upsample for bins in fitted] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head": "dpt"}, r"depth: head=dpt reads four blocks; add --set depth\.inputs=lin4"),
+        ({"head": "dpt", "inputs": "lin4", "upsample": 2}, "upsample=2 has no effect with head=dpt"),
+        ({"hidden": 64}, "hidden=64 has no effect with head=linear"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_head_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Depth(**change)  # pyright: ignore[reportArgumentType]
+
+
+def test_results_of_the_linear_head_are_recorded_as_before_there_was_another() -> None:
+    assert {"head", "hidden"} & set(Depth().recorded()) == set()
+    assert set(DPT.recorded()) - set(BRIEF.recorded()) == {"head", "hidden"}
+
+
+def only_tested(max_depth: float) -> Dataset:
+    """The test images, without a training split of their own: heads are fitted on `data`."""
+    whole = data()
+    card = replace(whole.card, name="other", lengths={"test": 10}, max_depth=max_depth)
+    return Dataset(card, whole.open, lambda: whole)
+
+
+def test_a_set_that_is_only_tested_gets_the_head_of_another() -> None:
+    source = tables(TARGETS, ramp, noise=0.01)
+    other = only_tested(5.0)
+    train, test, _ = Depth().requests(other)
+    assert (train.dataset.card.name, train.split) == ("dense", "train")
+    assert (test.dataset.card.name, test.split) == ("other", "test")
+    assert Depth().resolved(only_tested(3.0)).max_depth == 5.0
+    assert Depth().amounts(other)["train"] == (16, 24)
+    plain, transferred = scores(BRIEF, source)[1], evaluated(BRIEF, source, other)
+    np.testing.assert_array_equal(plain["rmse"], transferred["rmse"])
+
+
+def test_predictions_are_cut_where_the_depth_of_a_tested_set_is() -> None:
+    """Of maps that are 1 m everywhere, a prediction cut at 1 m is off by nothing at all or from below."""
+    source, other = tables(TARGETS, ramp, noise=0.01), only_tested(1.0)
+    cut, whole = evaluated(BRIEF, source, other), scores(BRIEF, source)[1]
+    # Nothing is predicted nearer than 1 m here, so that what is cut is 1 m for every pixel.
+    errors = [np.sqrt(((1 - depths[depths > 0]) ** 2).mean()) for depths in TARGETS["test"]]
+    assert (whole["rmse"] < cut["rmse"]).all()
+    np.testing.assert_allclose(cut["rmse"], errors, rtol=0.02)
+
+
+def test_a_set_without_training_images_is_refused() -> None:
+    alone = replace(only_tested(5.0), fitted_on=None)
+    with pytest.raises(NotApplicableError, match="depth fits on a training split; other has test"):
+        Depth().resolved(alone)

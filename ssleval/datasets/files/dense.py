@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
+from msgspec import Meta
 from PIL import Image
 
 from ssleval.core import IGNORED, Split
@@ -34,7 +35,7 @@ Window: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _TargetFiles:
+class TargetFiles:
     """Images and targets of the same size, row by row; can be pickled."""
 
     root: Path
@@ -44,7 +45,7 @@ class _TargetFiles:
 
     def stored(
         self, index: int, modes: tuple[str, ...], expected: str, *, any_size: bool = False
-    ) -> Shaped[np.ndarray, "H W"]:
+    ) -> Shaped[np.ndarray, "H W *c"]:
         """Return the pixels of a target as they are in its file, which must have one of PIL's ``modes``."""
         path, image_path = self.root / self.targets[index], self.root / self.images[index]
         with opened(path, str(path)) as target:
@@ -55,7 +56,7 @@ class _TargetFiles:
             return pixels
         with header(image_path, str(image_path)) as (image, _):
             width, height = image.size
-        if pixels.shape != (height, width):
+        if pixels.shape[:2] != (height, width):
             raise DataError(
                 f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels for an image of {width}x{height}; "
                 "the two must fit"
@@ -69,7 +70,7 @@ class _TargetFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskFiles(_TargetFiles):
+class MaskFiles(TargetFiles):
     """Reads the i-th mask of a list."""
 
     classes: Mapping[int, int]
@@ -105,7 +106,7 @@ def mask_split(
 
 
 @dataclass(frozen=True, slots=True)
-class DepthFiles(_TargetFiles):
+class DepthFiles(TargetFiles):
     """Reads the i-th 16-bit depth image of a list."""
 
     scale: float
@@ -161,6 +162,10 @@ class DepthFormat:
     """Stored values that mean an unknown depth."""
     max_depth: Positive = 10.0
     """Metres."""
+    radius: Annotated[int, Meta(ge=0, le=64)] = 3
+    """Pixels on each side over which depth is averaged before it is differenced to normals."""
+    edge: Positive = 0.03
+    """Largest part of its depth by which neighbouring pixels of one surface may differ, for normals."""
 
 
 def read_format(path: Path) -> DepthFormat:

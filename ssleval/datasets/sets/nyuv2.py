@@ -3,13 +3,22 @@
 The copy is the one of the depth papers BTS and AdaBins: lists of image, 16-bit depth in millimetres and focal
 length. Test pixels count inside Eigen's crop, rows 45 to 470 and columns 41 to 600. Training pixels count
 inside the white rim, rows 45 to 471 and columns 43 to 607. Heads are fitted up to 10 m.
+
+sunrgbd is 5,050 test images of SUN RGB-D, for heads fitted on nyuv2: the folder SUNRGBD/ and the list of the
+Monocular-Depth-Estimation-Toolbox. As there, depth is cut at 8 m, and counts inside rows 45 to 470 and
+columns 41 to 600, whatever the size of the image.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ssleval.core import DatasetCard, DatasetOptions, Split
+import numpy as np
+from jaxtyping import Float32
+
+from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.published import Copy, first_folder, listed_in, published, read_lines
+from ssleval.datasets.published import Copy, Published, first_folder, listed_in, read_lines
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
@@ -34,16 +43,7 @@ CARD = DatasetCard(
 )
 
 
-@published(
-    CARD,
-    "sync/kitchen_0028b/rgb_00045.jpg",
-    "sync/kitchen_0028b/sync_depth_00045.png",
-    "official_splits/test/bathroom/rgb_00045.jpg",
-    "official_splits/test/bathroom/sync_depth_00045.png",
-    "nyudepthv2_train_files_with_gt.txt",
-    "nyudepthv2_test_files_with_gt.txt",
-)
-def read(root: Path, options: DatasetOptions) -> Copy:
+def _read(root: Path, options: DatasetOptions) -> Copy:
     """Read nyu_SPLIT.txt, or BTS's list of another name."""
 
     def open_split(split: str) -> Split:
@@ -54,3 +54,72 @@ def read(root: Path, options: DatasetOptions) -> Copy:
         return depth_split(files, full_hash=options.full_hash)
 
     return Copy((), open_split)
+
+
+NYU = Published(
+    CARD,
+    _read,
+    tree=(
+        "sync/kitchen_0028b/rgb_00045.jpg",
+        "sync/kitchen_0028b/sync_depth_00045.png",
+        "official_splits/test/bathroom/rgb_00045.jpg",
+        "official_splits/test/bathroom/sync_depth_00045.png",
+        "nyudepthv2_train_files_with_gt.txt",
+        "nyudepthv2_test_files_with_gt.txt",
+    ),
+)
+datasets.register("nyuv2")(NYU)
+
+
+# SUN RGB-D ----------------------------------------------------------------------------------------
+
+SUN_LIST = "SUNRGBD_val_splits.txt"
+SUN_FARTHEST = 8.0
+"""Metres: what is farther is stored as 8 m."""
+SUN_WINDOW = (slice(45, 471), slice(41, 601))
+"""Rows and columns that count."""
+SUN_CARD = DatasetCard(
+    name="sunrgbd",
+    target="depth",
+    lengths={"test": 5_050},
+    max_depth=SUN_FARTHEST,
+    license="not stated, research",
+    source="Song et al. 2015; https://rgbd.cs.princeton.edu/ (size not stated): SUNRGBD/ in sunrgbd/, and "
+    f"beside it {SUN_LIST} of https://github.com/zhyever/Monocular-Depth-Estimation-Toolbox",
+)
+
+
+def _sun_depth(files: DepthFiles, index: int) -> Float32[np.ndarray, "H W"]:
+    stored = files.stored(index, ("I;16", "I;16B", "I"), "depth of 16 bits").astype(np.uint16)
+    # Millimetres, with the three lowest bits moved to the top.
+    metres = ((stored >> 3) | (stored << 13)).astype(np.float32) / np.float32(files.scale)
+    kept = np.zeros_like(metres)
+    kept[SUN_WINDOW] = np.minimum(metres, np.float32(SUN_FARTHEST))[SUN_WINDOW]
+    return kept
+
+
+def _read_sun(root: Path, options: DatasetOptions) -> Copy:
+    def open_split(split: str) -> Split:  # noqa: ARG001
+        rows = sorted(line.split() for line in read_lines(root / SUN_LIST))
+        base = first_folder(root, (".", "SUNRGBD"), rows[0][0].strip("/").split("/")[0]).relative_to(root)
+        images, depths = ([(base / row[column].strip("/")).as_posix() for row in rows] for column in (0, 1))
+        files = DepthFiles(root, images, depths, scale=1000.0)
+        plain = depth_split(files, full_hash=options.full_hash)
+        mark = digest([plain.fingerprint, "rotated by 3 bits", SUN_FARTHEST, str(SUN_WINDOW)])
+        return replace(plain, target=partial(_sun_depth, files), fingerprint=mark)
+
+    return Copy((), open_split)
+
+
+datasets.register("sunrgbd")(
+    Published(
+        SUN_CARD,
+        _read_sun,
+        fitted_on=NYU,
+        tree=(
+            SUN_LIST,
+            "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/image/0000103.jpg",
+            "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/depth/0000103.png",
+        ),
+    )
+)

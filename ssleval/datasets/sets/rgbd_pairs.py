@@ -9,7 +9,6 @@ the first later frame whose camera is rotated by 15 degrees or more; a frame wit
 left out. PATH/depth.yaml is that of `rgbd:PATH`.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -20,9 +19,9 @@ from PIL import Image
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import Views
+from ssleval.datasets.files.cameras import read_matrix, sequence_intrinsics
 from ssleval.datasets.files.dense import DepthFiles, FittedImages, by_stem, color_sequence, read_format
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
-from ssleval.datasets.files.places import say
 from ssleval.datasets.published import read_lines, read_text
 from ssleval.errors import ConfigError, DataError
 
@@ -30,8 +29,6 @@ DEGREES = 15.0
 """Least rotation between the cameras of a pair, if there is no list of pairs."""
 RIGID = 0.02
 """Largest deviation from the identity of a rotation times its transpose: files round, and sensors average."""
-SEVEN_SCENES = np.array([[585.0, 0.0, 320.0], [0.0, 585.0, 240.0], [0.0, 0.0, 1.0]])
-"""Of its depth camera, as its page states; frames have 640 x 480 pixels."""
 UNIT = np.array([0.0, 0.0, 0.0, 1.0])
 
 
@@ -122,32 +119,18 @@ def _scannet(root: Path) -> _Frames:
 
 
 def _intrinsics(root: Path, names: list[str], *, scanned: bool) -> Float64[np.ndarray, "3 3"]:
-    if scanned:
-        places = [root / "intrinsic" / "intrinsic_depth.txt", root / "intrinsics_depth.txt"]
-        return _matrix(next((path for path in places if path.is_file()), places[0]), 4)[:3, :3]
-    path = root / "camera-intrinsics.txt"
-    if path.is_file() or not all(re.fullmatch(r"frame-\d{6}", name) for name in names):
-        return _matrix(path, 3)
-    say(f"rgbd_pairs:{root}: no {path.name}; those of 7-Scenes are taken, 585 pixels around 320, 240")
-    return SEVEN_SCENES
+    if not scanned:
+        return sequence_intrinsics("rgbd_pairs", root, names)
+    places = [root / "intrinsic" / "intrinsic_depth.txt", root / "intrinsics_depth.txt"]
+    return read_matrix(next((path for path in places if path.is_file()), places[0]), 4)[:3, :3]
 
 
 def _pose(path: Path) -> Float64[np.ndarray, "4 4"]:
-    pose = _matrix(path, 4)
+    pose = read_matrix(path, 4)
     turn = pose[:3, :3]
     if np.abs(turn.T @ turn - np.eye(3)).max() > RIGID or np.linalg.det(turn) < 0 or (pose[3] != UNIT).any():
         raise DataError(f"{path}: no rotation and shift; expected camera to world in metres")
     return pose
-
-
-def _matrix(path: Path, side: int) -> Float64[np.ndarray, "s s"]:
-    try:
-        matrix = np.array([line.split() for line in read_lines(path)], dtype=np.float64)
-    except ValueError as error:
-        raise DataError(f"{path}: expected {side} x {side} numbers ({error})") from error
-    if matrix.shape != (side, side) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
-        raise DataError(f"{path}: expected {side} x {side} finite numbers, invertible; remove this frame")
-    return matrix
 
 
 def _turned(poses: Float64[np.ndarray, "n 4 4"]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Linear depth estimation on patch grids: every pixel is a weighted mean of fixed depth bins."""
+"""Depth estimation on patch grids: every pixel is a weighted mean of fixed depth bins."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from ssleval.errors import ContractError
 from ssleval.heads.dense.grid import (
     Fit,
     Grids,
+    H,
     LinearHead,
     Targets,
     at_points,
@@ -98,7 +99,16 @@ def sig_loss(
 def fit_depth(
     grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
-    """Train a 1x1 convolution on metres; pixels of 0, or beyond the last bin, are ignored."""
+    """Train a 1x1 convolution on metres, by `fit_bins`."""
+    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
+    return fit_bins(head, grids, depths, count, settings, bins, context)
+
+
+def fit_bins(
+    head: H, grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
+) -> H:
+    """Train a head of the logits of ``bins`` on metres; pixels of 0, or beyond the last bin, are ignored."""
 
     def loss(logits: Tensor, points: Tensor, metres: Tensor, iteration: int) -> Tensor:
         known: Bool[Tensor, "b k"] = (metres > 0) & (metres <= bins.farthest)
@@ -107,8 +117,6 @@ def fit_depth(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
-    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
     rate = partial(annealed, iterations=settings.iterations, warmup=settings.warmup)
     fitted = fit(head, grids, depths, count, settings, context, rate=rate, loss=loss)
     with torch.no_grad():

@@ -7,7 +7,7 @@ estimate of the published loss over all pixels, at a hundredth of its cost.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Natural, NonNegative, Positive, check
 from ssleval.errors import ConfigError, ContractError
 
+H = TypeVar("H", bound=nn.Module)
+"""A head: patch grids to outputs ``[b c h w]``, on the grid of the patches or a finer one."""
+
 Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 """Reads float32 patch grids of images by index, from wherever they are stored."""
 
-Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W"]]
-"""Loads the target of one image, at its own resolution."""
+Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W *c"]]
+"""Loads the target of one image, at its own resolution: a value or a vector for every pixel."""
 
 TARGETS_HELD = 1 << 30
 """Bytes of decoded targets kept in memory, so that many passes decode each file only once where it fits."""
@@ -117,13 +120,13 @@ def resized(grid: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tens
 
 
 def drawn(
-    targets: Sequence[Shaped[np.ndarray, "H W"]], pixels: int, generator: np.random.Generator
-) -> tuple[Float[Tensor, "b k 2"], Shaped[Tensor, "b k"]]:
+    targets: Sequence[Shaped[np.ndarray, "H W *c"]], pixels: int, generator: np.random.Generator
+) -> tuple[Float[Tensor, "b k 2"], Shaped[Tensor, "b k *c"]]:
     """Draw pixels uniformly from every target; return their points (as for `at_points`) and their values."""
     points = np.empty((len(targets), pixels, 2), dtype=np.float32)
-    values: list[Shaped[np.ndarray, " k"]] = []
+    values: list[Shaped[np.ndarray, "k ..."]] = []
     for row, target in enumerate(targets):
-        height, width = target.shape
+        height, width = target.shape[:2]
         rows, columns = np.divmod(generator.integers(0, height * width, pixels), width)
         points[row] = np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1)
         values.append(target[rows, columns])
@@ -136,7 +139,7 @@ def warmed(iteration: int, warmup: int, ratio: float) -> float:
 
 
 def fit(
-    head: LinearHead,
+    head: H,
     grids: Grids,
     targets: Targets,
     count: int,
@@ -145,11 +148,11 @@ def fit(
     *,
     rate: Callable[[int], float],
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
-) -> LinearHead:
+) -> H:
     """Train ``head`` on ``count`` images and return it in evaluation mode.
 
     ``rate`` returns the fraction of the learning rate at an iteration from zero. ``loss`` returns a scalar
-    for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` and the iteration.
+    for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or ``[b k c]``) and the iteration.
     """
     if not settings.pixels:
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
@@ -164,9 +167,7 @@ def fit(
     return descend(head, losses(), settings, rate, context.device)
 
 
-def descend(
-    head: LinearHead, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str
-) -> LinearHead:
+def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str) -> H:
     """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
 
     Raises:
@@ -209,10 +210,10 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     load = dataset.split(split).target
     if load is None:
         raise ContractError(f"{dataset.card.name}/{split} opened without the targets its card promises")
-    decoded: dict[int, Shaped[np.ndarray, "H W"]] = {}
+    decoded: dict[int, Shaped[np.ndarray, "H W *c"]] = {}
     room = TARGETS_HELD
 
-    def target(row: int) -> Shaped[np.ndarray, "H W"]:
+    def target(row: int) -> Shaped[np.ndarray, "H W *c"]:
         nonlocal room
         if row in decoded:
             return decoded[row]
@@ -225,9 +226,10 @@ def targets_of(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Tar
     return target
 
 
-def outputs_of(head: LinearHead, grids: Grids, count: int) -> Iterator[Float[Tensor, "c h w"]]:
+def outputs_of(head: nn.Module, grids: Grids, count: int) -> Iterator[Float[Tensor, "c h w"]]:
     """Yield the outputs for images 0 .. count - 1."""
-    for start in range(0, count, 16):
+    together = 16 if isinstance(head, LinearHead) else 1
+    for start in range(0, count, together):
         with torch.no_grad():
-            outputs = head(grids(np.arange(start, min(start + 16, count))))
+            outputs = head(grids(np.arange(start, min(start + together, count))))
         yield from outputs

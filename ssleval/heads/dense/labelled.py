@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 
 from ssleval.core.task import Inputs
 from ssleval.heads.dense.depth import Bins, depth_map
-from ssleval.heads.dense.grid import Grids, LinearHead, Targets, grids_of, outputs_of, targets_of
+from ssleval.heads.dense.grid import Grids, Targets, grids_of, outputs_of, targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def labelled(inputs: Inputs) -> Iterator[Labelled]:
         yield Labelled(table.ids, grids, targets_of(request.dataset, request.split, table.rows))
 
 
-def depth_maps(head: LinearHead, views: Sequence[Labelled], bins: Bins) -> Iterator[Float[np.ndarray, "H W"]]:
+def depth_maps(head: nn.Module, views: Sequence[Labelled], bins: Bins) -> Iterator[Float[np.ndarray, "H W"]]:
     """Yield metres for every image at the size of its target.
 
     The first of ``views`` are the images, the others mirrored: their maps are turned back, and all averaged.

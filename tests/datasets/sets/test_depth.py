@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssleval.core import Dataset, DatasetOptions, Split
+from ssleval.core import Dataset, DatasetOptions, Split, datasets
 from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.published import Published
 from ssleval.errors import ConfigError, DataError, SslevalError
 
 OpenReduced = Callable[..., Dataset]
@@ -73,6 +74,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (lambda root: (root / "depth.yaml").write_text("scale: 0"), r"depth.yaml.scale=0: expected a number > 0"),
     (lambda root: (root / "depth.yaml").write_text("scale: [3]"), r"depth.yaml.scale=3: expected a number"),
     (lambda root: (root / "depth.yaml").write_text("scale: .inf"), "expected finite numbers"),
+    (lambda root: (root / "depth.yaml").write_text("radius: 65"), "radius=65: expected a whole number <= 64"),
     (lambda root: (root / "depth.yaml").write_text("scale"), "expected lines such as scale: 1000"),
     (lambda root: (root / "depth.yaml").write_text("a: b: c"), "is no YAML"),
     (lambda root: (root / "f5.depth.png").unlink(), "f5.depth.png"),
@@ -134,3 +136,27 @@ def test_a_small_kitti_image_is_refused(tmp_path: Path, open_reduced: OpenReduce
     (root / "kitti_eigen_test.txt").write_text("d/1.png s/1.png 721.5377\n")
     with pytest.raises(DataError, match="expected at least 1216x352"):
         open_reduced("kitti", 0, {"test": 1}).split("test").image(0)
+
+
+def test_sun_rgbd_is_unrotated_cut_and_counted_inside_a_window(
+    tmp_path: Path, open_reduced: OpenReduced
+) -> None:
+    """Stored values are millimetres whose three lowest bits went to the top."""
+    root, where = tmp_path / "sunrgbd", "SUNRGBD/xtion/a"
+    millimetres = np.full((480, 640), 2345, np.uint16)
+    millimetres[100, 100], millimetres[100, 101] = 0, 9500
+    stored = (millimetres << 3) | (millimetres >> 13)
+    write(root / where / "image/1.jpg", np.full((480, 640, 3), 7, np.uint8))
+    write(root / where / "depth/1.png", stored)
+    (root / "SUNRGBD_val_splits.txt").write_text(f"{where}/image/1.jpg {where}/depth/1.png\n")
+    dataset = open_reduced("sunrgbd", 0, {"test": 1})
+    split = dataset.split("test")
+    assert list(split.ids) == [f"{where}/image/1.jpg"]
+    found = depth(split)
+    expected = np.zeros((480, 640))
+    expected[45:471, 41:601] = 2.345
+    expected[100, 100], expected[100, 101] = 0, 8
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    loader = datasets.get("sunrgbd")
+    assert isinstance(loader, Published)
+    assert loader.fitted_on is datasets.get("nyuv2")
