@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -141,6 +141,7 @@ def fitted_on(
     return shard.from_leader(f"{name}, fitted", lambda: found)  # pyright: ignore[reportReturnType]
 
 
+@runtime_checkable
 class Learns(Protocol):
     """What is trained, end to end, as `trained_on` drives it."""
 

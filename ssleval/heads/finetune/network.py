@@ -119,7 +119,8 @@ class Network(nn.Module):
         output = self(images)
         if handle is not None:
             handle.remove()
-        trained = reached(output, self) if output.requires_grad else set()
+        trained = reached(output, self) if output.requires_grad else set[str]()
+        stem = reached(entered[0], self) if entered and entered[0].requires_grad else set[str]()
         for name, weight in self.named_parameters():
             weight.requires_grad_(name in trained)
         if not any(name.startswith("backbone.") for name in trained):
@@ -127,7 +128,6 @@ class Network(nn.Module):
                 f"{self.backbone.card.name}: torch cannot follow how its features depend on its weights "
                 "(no_grad or detach in the model?); it cannot be fine-tuned"
             )
-        stem = reached(entered[0], self) if entered and entered[0].requires_grad else set()
         return _depths(self, blocks, stem, [name for name, _ in self.named_parameters() if name in trained])
 
 
