@@ -41,6 +41,7 @@ LENGTHS = {
 SHORTER: dict[str, dict[str, Any]] = {
     "linear": {"iterations": 40},
     "fewshot": {"shots": (1, 2)},
+    "finetune": {"iterations": 20},
     "segmentation": {"iterations": 40},
     "depth": {"iterations": 101},
     "corruptions": {"items": 4},

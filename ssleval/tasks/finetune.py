@@ -165,7 +165,7 @@ class Finetune(ImageGeometry, Task):
             drop_path=recipe.drop_path, seed=context.seed,
         )  # fmt: skip
         learner, live = Learner(network, recipe, rate, context), Live(inputs.backbone, context)
-        label = f"fine-tuning on {inputs.card.name}"
+        label = f"{inputs.card.name}, fine-tuning"
         trained_on(live, label, images, inputs.labels(train)[rows], learner, self._kept(inputs, images, rate))
         tuned = learner.tuned
         (scores,) = classified_by(

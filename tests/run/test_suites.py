@@ -32,6 +32,7 @@ ALL = {
         "depth",
         "discovery",
         "fewshot",
+        "finetune",
         "instance_recognition",
         "knn",
         "linear",

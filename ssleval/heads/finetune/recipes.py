@@ -56,7 +56,7 @@ FEWEST, MOST = 500, 5_000
 """Iterations of the short recipe, whatever the epochs come to."""
 RECIPES = {
     "short": Recipe(
-        (5e-4,), 0, 64, layer_decay=0.75, weight_decay=0.05, drop_path=0.0, mixup=0.0, cutmix=0.0,
+        (1e-3,), 0, 64, layer_decay=0.75, weight_decay=0.05, drop_path=0.0, mixup=0.0, cutmix=0.0,
         smoothing=0.1, randaugment=0, erasing=0.0, smallest_crop=0.5, warmup=0.1, min_rate=0.0, ema=0.0,
         clip=1.0, deviation=2e-5, readout="pooled",
     ),
