@@ -13,12 +13,14 @@ from PIL import Image
 from ssleval.backbones.loaders.native import NativeBackbone
 from ssleval.backbones.vit import Vit, VitConfig
 from ssleval.backbones.zoo import load
-from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
+from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, RandomView, Samples, Split
 from ssleval.core.backbone import Backbone
+from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, DataError, DivergedError, NotApplicableError
 from ssleval.features import FeatureSource, Shard, fitting
+from ssleval.features.geometry import random_view
 from ssleval.heads.finetune.augment import RandAugment, drawn
-from ssleval.heads.finetune.recipes import RECIPES, Recipe, iterations
+from ssleval.heads.finetune.recipes import Recipe, iterations
 from ssleval.metrics.classification import classified
 from ssleval.run.jobs import Job
 from ssleval.run.measure import Plan
@@ -141,10 +143,6 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_loss(run: Measure) -> None:
     head = torch.nn.Linear(8, 3)
     torch.nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     torch.nn.init.zeros_(head.bias)
-    from ssleval.core import RandomView
-    from ssleval.core.geometry import apply
-    from ssleval.features.geometry import random_view
-
     view = RandomView(0, 16, scale=(1 - 1e-9, 1.0))
     shown = np.stack([random_view(view, image_of("train", row), f"train/{row}") for row in range(24)])
     scored = np.stack([apply(task.geometry, image_of("test", row)) for row in range(30)])  # pyright: ignore[reportArgumentType]
@@ -326,7 +324,3 @@ def test_draws_are_those_of_their_name_and_leave_generators_alone() -> None:
         first = torch.rand(())
     with drawn("x", 2):
         assert torch.rand(()) != first
-
-
-def test_the_default_recipe_runs_on_what_every_loader_gives() -> None:
-    assert RECIPES["short"].drop_path == 0

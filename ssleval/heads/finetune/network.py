@@ -1,6 +1,8 @@
 """What is fine-tuned: a copy of the backbone and a linear layer, and how deep each of its weights lies."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,24 +105,23 @@ class Network(nn.Module):
     def _freeze_and_order(self) -> Mapping[str, int]:
         """Freeze what the output does not depend on; return the layer of every weight, the head's last."""
         self.training_mode(mode=False)
-        entered: list[Tensor] = []
-        blocks = _blocks(self.backbone)
-        handle = (
-            blocks[0].register_forward_pre_hook(
-                lambda _, args, kwargs: entered.append(_first_tensor([*args, *kwargs.values()])),
-                with_kwargs=True,
-            )
-            if blocks
-            else None
-        )
+        entered: list[tuple[Sequence[nn.Module], Tensor]] = []
+
+        def note(blocks: Sequence[nn.Module], _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+            entered.append((blocks, _first_tensor([*inputs, *named.values()])))
+
         side = self.backbone.card.native_geometry().fixed_size
         assert side is not None
         images = torch.zeros(2, 3, side, side, device=self.backbone.mean.device)
-        output = self(images)
-        if handle is not None:
-            handle.remove()
+        with ExitStack() as hooks:
+            for blocks in _lists_of_blocks(self.backbone):
+                hook = blocks[0].register_forward_pre_hook(partial(note, blocks), with_kwargs=True)
+                hooks.callback(hook.remove)
+            output = self(images)
+        # Another tower may have as many blocks, which images do not enter.
+        blocks, inputs = entered[0] if entered else ((), output)
         trained = reached(output, self) if output.requires_grad else set[str]()
-        stem = reached(entered[0], self) if entered and entered[0].requires_grad else set[str]()
+        stem = reached(inputs, self) if entered and inputs.requires_grad else set[str]()
         for name, weight in self.named_parameters():
             weight.requires_grad_(name in trained)
         if not any(name.startswith("backbone.") for name in trained):
@@ -186,12 +187,11 @@ def _by_blocks(
     return placed
 
 
-def _blocks(backbone: Backbone) -> Sequence[nn.Module]:
-    """Return the list of the model's blocks, of several of that length the first; () where there is none."""
+def _lists_of_blocks(backbone: Backbone) -> Iterator[Sequence[nn.Module]]:
+    """Yield the lists of as many modules as the model has blocks, where it has several."""
     for part in backbone.modules():
         if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) == backbone.num_blocks > 1:
-            return list(part)
-    return ()
+            yield list(part)
 
 
 def _matches(module: Any) -> bool:

@@ -1,6 +1,10 @@
 """What is fine-tuned: a copy whose layers are ordered as timm orders its own."""
 
+import re
 from copy import deepcopy
+from dataclasses import replace
+from math import cos, pi
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +26,8 @@ from ssleval.errors import NotApplicableError
 from ssleval.heads.finetune.learner import optimizer
 from ssleval.heads.finetune.network import Network
 from ssleval.heads.finetune.recipes import RECIPES
+from tests.backbones.loaders.test_hf import _folder
+from tests.tasks.clip_models import tiny_clip
 
 SIDE = 32
 VIT: dict[str, Any] = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
@@ -83,15 +89,11 @@ def test_groups_of_layers_are_those_of_timm(kind: str) -> None:
 
 
 def _recipe(**changes: Any) -> Any:
-    from dataclasses import replace
-
     return replace(RECIPES["short"], iterations=20, **changes)
 
 
 @pytest.mark.parametrize("kind", ["ours", "vit", "resnet"])
 def test_the_schedule_is_timms_and_that_of_maes_code(kind: str) -> None:
-    from math import cos, pi
-
     recipe = _recipe(warmup=0.25, min_rate=1e-6, batch_size=512, layer_decay=0.7)
     made, schedule = optimizer(network_of(backbone_of(kind)), recipe, 1e-3)
     plain = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=2e-3)
@@ -244,3 +246,34 @@ def test_the_linear_layer_is_drawn_by_the_seed_with_the_deviation() -> None:
     wide = Network(ours(), Readout("pooled"), 2000, deviation=0.5, drop_path=0.0, seed=0).head
     assert float(wide.weight.detach().std()) == pytest.approx(0.5, rel=0.02)
     assert not wide.bias.any()
+
+
+def trained_depths(network: Network) -> dict[str, int]:
+    return {
+        name: depth for name, depth in network.depths.items() if network.get_parameter(name).requires_grad
+    }
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "beit", "clip", "siglip", "dinov3_vit", "ijepa"])
+def test_transformers_models_have_their_layers_and_leave_texts_alone(tmp_path: Path, kind: str) -> None:
+    network = network_of(load(f"hf:{_folder(tmp_path, kind)}"))
+    depths = trained_depths(network)
+    stem = re.compile(r"patch_emb|embeddings\.proj")
+    assert {depth for name, depth in depths.items() if stem.search(name)} == {0}
+    blocks = {name: re.search(r"\.layers?\.(\d+)\.", name) for name in depths}
+    assert {int(found[1]) for found in blocks.values() if found} == {0, 1, 2}
+    assert all(depths[name] == int(found[1]) + 1 for name, found in blocks.items() if found)
+    assert depths["head.weight"] == 4
+    assert not any("text" in name for name in depths)
+
+
+def test_a_model_of_open_clip_has_its_layers_and_leaves_texts_alone(tmp_path: Path) -> None:
+    vision = {"image_size": SIDE, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+    network = network_of(tiny_clip(tmp_path, vision_cfg=vision))
+    depths = trained_depths(network)
+    assert all(".visual." in name for name in depths if name.startswith("backbone."))
+    tower = {name.partition("visual.")[2]: depth for name, depth in depths.items()}
+    stem = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight")
+    assert {tower[name] for name in stem} == {0}
+    assert [tower[f"transformer.resblocks.{place}.ln_1.weight"] for place in range(3)] == [1, 2, 3]
+    assert (tower["ln_post.weight"], tower["proj"], depths["head.weight"]) == (3, 4, 4)
