@@ -21,7 +21,7 @@ from ssleval.errors import ContractError, DataError
 from ssleval.features.decode import decoded_batches, seen
 from ssleval.features.extract import numerics, on_device
 from ssleval.features.live import Live
-from ssleval.features.shard import current_shard
+from ssleval.features.shard import Shard, current_shard
 
 R = TypeVar("R")
 
@@ -161,7 +161,7 @@ class Learns(Protocol):
 
     @property
     def statistics(self) -> list[Tensor]:
-        """Statistics of batches, which are averaged over processes."""
+        """Running statistics of batches, which become their mean over the parts of a batch."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -197,21 +197,43 @@ def trained_on(
     with live.progress(name, steps * images.batch_size) as advance:
         advance(first * images.batch_size)
         for step in range(first, steps):
-            loss = torch.zeros((), device=device)
+            loss, statistics = torch.zeros((), device=device), _Averaged(learner.statistics, per_batch)
             with shard.agreed(f"{name}, step {step}"):
                 for part in mine:
                     places, pixels = _pixels_of(next(chunks), live)
                     with numerics(live.context):
                         loss += learner.add_gradients(pixels, truth[places], step, part)
+                    statistics.add()
             learner.update(shard.total(f"{name}, gradients", learner.gathered(loss)), step)
-            for statistic in learner.statistics if shard.world > 1 else ():
-                statistic.copy_(shard.total(f"{name}, statistics", statistic.clone()) / shard.world)
+            statistics.replace(shard, f"{name}, statistics")
             if shard.leads and time.monotonic() - saved > SECONDS_BETWEEN_FILES:
                 _keep(kept, step + 1, learner)
                 saved = time.monotonic()
             advance(images.batch_size)
     if shard.leads:
         kept.unlink(missing_ok=True)
+
+
+class _Averaged:
+    """Running statistics after a step: their mean over the parts of a batch, each of which begins anew."""
+
+    def __init__(self, statistics: Sequence[Tensor], parts: int) -> None:
+        self.own, self.parts = statistics, parts
+        self.before = [one.clone() for one in statistics]
+        self.total = [torch.zeros_like(one) for one in statistics]
+
+    def add(self) -> None:
+        """Note what a part has made of them, and begin anew for the next."""
+        for own, before, total in zip(self.own, self.before, self.total, strict=True):
+            total.add_(own)
+            own.copy_(before)
+
+    def replace(self, shard: Shard, point: str) -> None:
+        """Put the means over the parts of all processes in their place."""
+        if self.own:
+            whole = shard.total(point, torch.cat([one.flatten() for one in self.total])) / self.parts
+            for own, mean in zip(self.own, whole.split([one.numel() for one in self.own]), strict=True):
+                own.copy_(mean.view_as(own))
 
 
 def classified_by(

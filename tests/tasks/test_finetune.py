@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssleval.backbones.loaders.native import NativeBackbone
 from ssleval.backbones.vit import Vit, VitConfig
+from ssleval.backbones.wrapped import wrap
 from ssleval.backbones.zoo import load
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, RandomView, Samples, Split
 from ssleval.core.backbone import Backbone
@@ -192,10 +193,18 @@ def test_a_file_cut_short_begins_anew(
     assert np.array_equal(logits(run()), plain)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_share_every_batch(run: Measure, plain: np.ndarray, world: int) -> None:
+def normalising() -> Backbone:
+    """A model with batch norms."""
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 8, 8, 8), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AvgPool2d(2)
+    module = torch.nn.Sequential(*layers, torch.nn.Flatten())
+    return wrap(module, patch_size=8, mean=0.5, std=0.5, image_size=16, pooling="given")
+
+
+@pytest.mark.parametrize(("world", "make"), [(2, backbone), (3, backbone), (2, normalising)])
+def test_processes_share_every_batch(run: Measure, world: int, make: Callable[[], Backbone]) -> None:
     # Threads stand for processes, which have generators of their own.
-    models = [backbone() for _ in range(world)]
+    models, plain = [make() for _ in range(world)], logits(run(model=make()))
 
     def measured(shard: Shard) -> Samples:
         return run(model=models[shard.rank])
@@ -324,3 +333,26 @@ def test_draws_are_those_of_their_name_and_leave_generators_alone() -> None:
         first = torch.rand(())
     with drawn("x", 2):
         assert torch.rand(()) != first
+
+
+def test_a_batch_moves_running_statistics_once_to_the_mean_of_its_parts(run: Measure) -> None:
+    seen: list[Any] = []
+    model, keep = normalising(), finetune.Learner
+
+    class Kept(keep):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "Learner", Kept)
+        run(
+            replace(QUICK, iterations=1, warmup=0.0, smallest_crop=1 - 1e-9, batch_size=24, part=6),
+            model=model,
+        )
+    view = RandomView(0, 16, scale=(1 - 1e-9, 1.0))
+    shown = np.stack([random_view(view, image_of("train", row), f"train/{row}") for row in range(24)])
+    # Which images are in a part is the order of the stream; the mean of means does not depend on it.
+    images = (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    mean = model.module[0](images).mean((0, 2, 3))  # pyright: ignore[reportIndexIssue, reportCallIssue, reportUnknownVariableType, reportAttributeAccessIssue]
+    assert torch.allclose(seen[0].statistics[0], 0.1 * mean, atol=1e-6)

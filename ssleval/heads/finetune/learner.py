@@ -72,7 +72,7 @@ class Learner:
 
     @property
     def statistics(self) -> list[Tensor]:
-        """Running means and variances, which every process has of its own parts of batches."""
+        """Running means and variances of batch norms, of which every part of a batch makes its own."""
         kinds = nn.modules.batchnorm._BatchNorm
         norms = [part for part in self.network.modules() if isinstance(part, kinds)]
         return [one for part in norms for one in (part.running_mean, part.running_var) if one is not None]
