@@ -204,8 +204,8 @@ def trained_on(
                     with numerics(live.context):
                         loss += learner.add_gradients(pixels, truth[places], step, part)
                     statistics.add()
-            learner.update(shard.total(f"{name}, gradients", learner.gathered(loss)), step)
             statistics.replace(shard, f"{name}, statistics")
+            learner.update(shard.total(f"{name}, gradients", learner.gathered(loss)), step)
             if shard.leads and time.monotonic() - saved > SECONDS_BETWEEN_FILES:
                 _keep(kept, step + 1, learner)
                 saved = time.monotonic()

@@ -356,3 +356,6 @@ def test_a_batch_moves_running_statistics_once_to_the_mean_of_its_parts(run: Mea
     images = (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     mean = model.module[0](images).mean((0, 2, 3))  # pyright: ignore[reportIndexIssue, reportCallIssue, reportUnknownVariableType, reportAttributeAccessIssue]
     assert torch.allclose(seen[0].statistics[0], 0.1 * mean, atol=1e-6)
+    # The averaged weights begin as those of the first step.
+    averaged = seen[0].tuned.get_buffer("backbone.module.1.running_mean")
+    assert torch.allclose(averaged, 0.1 * mean, atol=1e-6)
