@@ -1,6 +1,7 @@
 """Which backbones can be trained, and a copy of one that is: the model that is evaluated stays as it is."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,5 +46,5 @@ def train(module: nn.Module, *, mode: bool) -> None:
 def reached(output: Tensor, module: nn.Module) -> set[str]:
     """Return the names of the weights that ``output`` depends on."""
     names, weights = zip(*module.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True, retain_graph=True)
+    gradients: Any = torch.autograd.grad(output.sum(), weights, allow_unused=True, retain_graph=True)
     return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}

@@ -118,14 +118,14 @@ class Learner:
         if recipe.erasing:
             pixels = RandomErasing(recipe.erasing, mode="pixel", device=str(pixels.device))(pixels)
         if recipe.mixup or recipe.cutmix:
-            rest = {"label_smoothing": recipe.smoothing, "num_classes": classes}
-            return Mixup(recipe.mixup, recipe.cutmix, **rest)(pixels, labels)
+            mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=classes)
+            return mix(pixels, labels)
         return pixels, mixup_target(labels, classes, smoothing=recipe.smoothing)
 
 
 def optimizer(network: Network, recipe: Recipe, rate: float) -> tuple[torch.optim.Optimizer, Any]:
     """Return AdamW with timm's groups of layers, and timm's schedule: a warm-up from zero, then a cosine."""
-    from timm.optim import param_groups_layer_decay
+    from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
     from timm.scheduler.cosine_lr import CosineLRScheduler
 
     groups = param_groups_layer_decay(

@@ -92,14 +92,18 @@ class Network(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> Any:  # noqa: ARG002 - as timm calls it
         """Return timm's function from the name of a weight to the place of its layer."""
-        return lambda name: (self.depths[name],)
+        return self._place
+
+    def _place(self, name: str) -> tuple[int]:
+        return (self.depths[name],)
 
     def no_weight_decay(self) -> Sequence[str]:
         """Return patterns of weights that are neither biases nor norms, and are not decayed either."""
         stated: set[str] = set()
-        for path, part in self.named_modules():
-            if part is not self and callable(own := getattr(part, "no_weight_decay", None)):
-                stated |= {f"{path}.{name}" for name in own()}
+        for path, part in self.backbone.named_modules(prefix="backbone"):
+            own: Any = getattr(part, "no_weight_decay", None)
+            names: Any = own() if callable(own) else ()
+            stated |= {f"{path}.{name}" for name in names}
         return sorted(stated or _LOOSE)
 
     def _freeze_and_order(self) -> Mapping[str, int]:
@@ -155,10 +159,12 @@ def _by_timm(path: str, trunk: Any) -> dict[str, int]:
     from timm.models import group_parameters
 
     names: Any = _Names([*(name for name, _ in trunk.named_parameters()), ""])
-    matcher = trunk.group_matcher(coarse=False)
-    if callable(matcher):
-        known = matcher
-        matcher = lambda name: known(name) if name else (float("inf"),)  # noqa: E731
+    known = trunk.group_matcher(coarse=False)
+
+    def place(name: str) -> Any:
+        return known(name) if name else (float("inf"),)
+
+    matcher = place if callable(known) else known
     found: Any = group_parameters(names, matcher, reverse=True)
     return {(f"{path}.{name}" if name else ""): place for name, place in found.items()}
 
@@ -208,7 +214,7 @@ def _first_tensor(values: Sequence[Any]) -> Tensor:
 
 def _drop_blocks(backbone: Backbone, rate: float) -> None:
     """Give blocks stochastic depth, from 0 in the first to ``rate`` in the last, as in timm."""
-    from timm.layers import DropPath
+    from timm.layers.drop import DropPath
 
     owners: list[tuple[nn.Module, list[str]]] = []
     for part in backbone.modules():

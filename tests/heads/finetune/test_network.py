@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.optim import param_groups_layer_decay
-from timm.scheduler import CosineLRScheduler
+from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from ssleval.backbones.loaders.native import NativeBackbone
@@ -46,7 +46,8 @@ def of_timm(kind: str, classes: int = 0) -> Any:
     if kind == "vit":
         return timm.models.VisionTransformer(num_classes=classes, **VIT)
     if kind == "resnet":
-        return timm.models.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 2), classes, channels=(4, 4, 8, 8))
+        block: Any = timm.models.resnet.BasicBlock
+        return timm.models.ResNet(block, (1, 1, 1, 2), classes, channels=(4, 4, 8, 8))
     return timm.models.ConvNeXt(num_classes=classes, depths=(1, 1, 2, 1), dims=(4, 4, 8, 8))
 
 
