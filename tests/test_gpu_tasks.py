@@ -43,6 +43,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "linear": {"iterations": 40},
     "fewshot": {"shots": (1, 2)},
     "video_classification": {"iterations": 40},
+    "finetune": {"iterations": 20},
     "segmentation": {"iterations": 40},
     "depth": {"iterations": 101},
     "normals": {"iterations": 40},

@@ -79,11 +79,13 @@ def _of_suite(suite: str, ranked: "list[Board]", *, averaged: bool) -> "list[Boa
     """Return the boards of a suite, after those of its average where it is asked for."""
     from ssleval.results.average import averages
     from ssleval.run.suiteboards import boards_of
+    from ssleval.run.suites import read_lines
 
     lines, has_average = boards_of(suite, ranked)
     if not any(lines.values()):
         raise DataError(f"no result was measured as a line of {suite} says; `ssleval run --suite {suite}`")
-    means, lacking = averages(Path(suite).stem, lines) if averaged and has_average else ([], {})
+    groups = {place: line.group for place, line in read_lines(suite)[0].items()}
+    means, lacking = averages(Path(suite).stem, lines, groups) if averaged and has_average else ([], {})
     for model, missing in lacking.items():
         say(f"no average of {model}: it lacks {missing}")
     return [*means, *(board for found in lines.values() for board in found)]

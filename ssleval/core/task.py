@@ -55,6 +55,8 @@ class Needs:
     """A model that shows its last block's attention of the class token."""
     keys: bool = False
     """A model that shows the keys of its last attention."""
+    gradients: bool = False
+    """A model that can be trained."""
     without_keys: str = ""
     """What to do with a model that shows none."""
     readouts: tuple[Readout, ...] = ()

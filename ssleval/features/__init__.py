@@ -5,7 +5,7 @@ images as they come. Tasks, checks, pictures and the trainer use nothing of this
 """
 
 from ssleval.features.extract import Extracted
-from ssleval.features.fitting import FitImages, fitted_on
+from ssleval.features.fitting import FitImages, classified_by, fitted_on, trained_on
 from ssleval.features.group import PeerError
 from ssleval.features.identity import fingerprints_of
 from ssleval.features.kept import KeptImages
@@ -17,6 +17,6 @@ from ssleval.features.source import FeatureSource, prepare_together
 
 __all__ = [
     "Extracted", "FeatureSource", "FitImages", "KeptImages", "Live", "MemorySource", "Pass", "PeerError",
-    "Shard", "alone", "current_shard", "fingerprints_of", "fitted_on", "local_device", "pixels_of",
-    "prepare_together", "watching_peers",
+    "Shard", "alone", "classified_by", "current_shard", "fingerprints_of", "fitted_on", "local_device",
+    "pixels_of", "prepare_together", "trained_on", "watching_peers",
 ]  # fmt: skip

@@ -1,10 +1,12 @@
 """The images of a fit as they are drawn: batches that heads learn from, and images that they classify."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,12 +16,17 @@ from torch.utils.data import Dataset
 
 from ssleval.core import Geometry, RandomView, Readout, Split
 from ssleval.core.batches import Stream
+from ssleval.core.files import DAMAGED_PICKLE, write_atomically
 from ssleval.errors import ContractError, DataError
-from ssleval.features.decode import seen
+from ssleval.features.decode import decoded_batches, seen
+from ssleval.features.extract import numerics, on_device
 from ssleval.features.live import Live
-from ssleval.features.shard import current_shard
+from ssleval.features.shard import Shard, current_shard
 
 R = TypeVar("R")
+
+SECONDS_BETWEEN_FILES = 60.0
+"""Of a training whose state is kept."""
 
 Reader = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b n d"]]
 
@@ -57,6 +64,8 @@ class FitImages(Dataset[Chunk]):
     """Largest number of images in a chunk."""
     new: bool = False
     """Whether the only view is drawn anew in every pass."""
+    changed: Callable[[UInt8[np.ndarray, "s s 3"], str], UInt8[np.ndarray, "s s 3"]] | None = None
+    """Changes an image to learn from, once cropped, by the name of the draw."""
     _stream: Stream = field(init=False)
     _pieces: Int[np.ndarray, "i 3"] = field(init=False)
 
@@ -85,7 +94,9 @@ class FitImages(Dataset[Chunk]):
         if not self.views:
             return seen(self.train, int(self.rows[row]), self.geometry)
         view = replace(self.views[0], index=position // len(self.rows)) if self.new else self.views[number]
-        return seen(self.train, int(self.rows[row]), view)
+        pixels = seen(self.train, int(self.rows[row]), view)
+        name = f"{self.train.ids[int(self.rows[row])]}/{view.index}"
+        return pixels if self.changed is None else self.changed(pixels, name)
 
     def _judged(self, which: int, place: int, _position: int) -> UInt8[np.ndarray, "s s 3"]:
         split, rows = self.judged[which]
@@ -128,6 +139,142 @@ def fitted_on(
         stop.add_note(f"{name}: {read.done:,} images of a fit that keeps nothing; it begins anew")
         raise
     return shard.from_leader(f"{name}, fitted", lambda: found)  # pyright: ignore[reportReturnType]
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """What is trained, end to end, as `trained_on` drives it."""
+
+    def add_gradients(
+        self, images: UInt8[Tensor, "b 3 H W"], labels: Int[Tensor, " b"], step: int, part: int
+    ) -> Float[Tensor, ""]:
+        """Add the gradients of a part of a batch to those there are; return its part of the mean loss."""
+        ...
+
+    def gathered(self, loss: Float[Tensor, ""]) -> Float[Tensor, " n"]:
+        """Return what processes have to add up: the loss and all gradients, in one vector."""
+        ...
+
+    def update(self, total: Float[Tensor, " n"], step: int) -> None:
+        """Take a step by what processes added up."""
+        ...
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """Running statistics of batches, which become their mean over the parts of a batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed fit needs."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Load what `state` returned."""
+        ...
+
+
+def trained_on(
+    live: Live, name: str, images: FitImages, labels: Int[np.ndarray, " n"], learner: Learns, kept: Path
+) -> None:
+    """Train on all batches of ``images``, whose rows have ``labels``, from the step that a file has ``kept``.
+
+    Several processes (`torchrun`) share the parts of every batch and add up their gradients. The file is
+    written once a minute, and removed at the end.
+
+    Raises:
+        DataError: an image cannot be decoded, or the disk is full.
+    """
+    shard, device = current_shard(), live.context.device
+    truth = torch.from_numpy(labels.astype(np.int64)).to(device)
+    per_batch, steps = -(-images.batch_size // images.size), images.ends[-1]
+    start = shard.from_leader(f"{name}, resumed", lambda: _kept(kept))
+    if start is not None:
+        learner.restore(start["learner"])
+    first = 0 if start is None else start["step"]
+    mine = range(shard.rank, per_batch, shard.world)
+    order = [step * per_batch + part for step in range(first, steps) for part in mine]
+    chunks, saved = iter(decoded_batches(images, order, live.context)), time.monotonic()
+    with live.progress(name, steps * images.batch_size) as advance:
+        advance(first * images.batch_size)
+        for step in range(first, steps):
+            loss, statistics = torch.zeros((), device=device), _Averaged(learner.statistics, per_batch)
+            with shard.agreed(f"{name}, step {step}"):
+                for part in mine:
+                    places, pixels = _pixels_of(next(chunks), live)
+                    with numerics(live.context):
+                        loss += learner.add_gradients(pixels, truth[places], step, part)
+                    statistics.add()
+            statistics.replace(shard, f"{name}, statistics")
+            learner.update(shard.total(f"{name}, gradients", learner.gathered(loss)), step)
+            if shard.leads and time.monotonic() - saved > SECONDS_BETWEEN_FILES:
+                _keep(kept, step + 1, learner)
+                saved = time.monotonic()
+            advance(images.batch_size)
+    if shard.leads:
+        kept.unlink(missing_ok=True)
+
+
+class _Averaged:
+    """Running statistics after a step: their mean over the parts of a batch, each of which begins anew."""
+
+    def __init__(self, statistics: Sequence[Tensor], parts: int) -> None:
+        self.own, self.parts = statistics, parts
+        self.before = [one.clone() for one in statistics]
+        self.total = [torch.zeros_like(one) for one in statistics]
+
+    def add(self) -> None:
+        """Note what a part has made of them, and begin anew for the next."""
+        for own, before, total in zip(self.own, self.before, self.total, strict=True):
+            total.add_(own)
+            own.copy_(before)
+
+    def replace(self, shard: Shard, point: str) -> None:
+        """Put the means over the parts of all processes in their place."""
+        if self.own:
+            whole = shard.total(point, torch.cat([one.flatten() for one in self.total])) / self.parts
+            for own, mean in zip(self.own, whole.split([one.numel() for one in self.own]), strict=True):
+                own.copy_(mean.view_as(own))
+
+
+def classified_by(
+    live: Live, name: str, images: FitImages, network: Callable[[Tensor], Tensor]
+) -> list[Float[np.ndarray, "_ c"]]:
+    """Return the logits of all images to classify, by split; several processes (`torchrun`) share them."""
+
+    def logits_of(chunk: Chunk) -> Float[Tensor, "b c"]:
+        _, pixels = _pixels_of(chunk, live)
+        with numerics(live.context), torch.no_grad():
+            return network(pixels).float().cpu()
+
+    only = replace(images, ends=(0,))
+    found = torch.cat([*live.shared_batches(name, only, len(only), logits_of, only.size)])
+    return [part.numpy() for part in found.split([len(rows) for _, rows in images.judged])]
+
+
+def _pixels_of(chunk: Chunk, live: Live) -> tuple[Int[Tensor, " b"], UInt8[Tensor, "b 3 H W"]]:
+    if chunk.images is None:
+        raise DataError(chunk.problem)
+    pixels = on_device(chunk.images, live.context)
+    return torch.from_numpy(chunk.places).to(pixels.device), pixels
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """Return the state in a file; None where there is none, or one that a killed machine left damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED_PICKLE:
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _keep(path: Path, step: int, learner: Learns) -> None:
+    state = {"step": step, "learner": learner.state()}
+    try:
+        write_atomically(path, lambda draft: torch.save(state, draft))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: {error}; what was there before is kept") from error
 
 
 def _as_stored(tokens: Float[Tensor, "b ..."]) -> Float[Tensor, "b n d"]:

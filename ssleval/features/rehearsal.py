@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,12 @@ class Watched(Backbone):
         self.images = self.forwards = self.texts = 0
         self.text_seconds = self.skipped_seconds = 0.0
         self.to(backbone.mean.device).eval()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Watched":
+        """Return a copy, as a task trains one, whose images count here."""
+        copied = Watched(deepcopy(self.inner, memo))
+        copied._count = self._count
+        return copied
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Count, and return the model's own."""

@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from ssleval import errors
 from ssleval.core.devices import usable_device
@@ -100,6 +101,15 @@ class Shard:
             mine = start + self.rank
             value = function(items[mine]) if mine < len(items) else None
             yield from self.exchange(point, value)[: len(items) - start]  # pyright: ignore[reportReturnType]
+
+    def total(self, point: str, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, on the device of this one's; it may be changed."""
+        if self.world == 1:
+            return tensor
+        if distributed.is_initialized():
+            distributed.all_reduce(tensor)
+            return tensor
+        return torch.stack(self.exchange(point, tensor)).sum(0)
 
     def same(self, point: str, facts: Mapping[str, Any]) -> None:
         """Refuse, by a ConfigError, a process that has other ``facts`` than the first."""

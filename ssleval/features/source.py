@@ -23,6 +23,7 @@ from ssleval.core import (
 from ssleval.core.backbone import Backbone, Similarity
 from ssleval.core.faults import forget_frames
 from ssleval.core.task import Needs
+from ssleval.core.trainable import refuse_untrainable
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.features.extract import Extracted
 from ssleval.features.filling import Filling, fill
@@ -72,6 +73,8 @@ class FeatureSource:
                 raise ContractError(
                     f"{self.backbone.card.name}: similarity is no Similarity: {similarity!r:.80}"
                 )
+        if needs.gradients:
+            refuse_untrainable(self.backbone)
         if needs.attention:
             self.backbone.attention(self._black)
         if needs.keys:

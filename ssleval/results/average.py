@@ -5,32 +5,43 @@ from it as the root of the sum of the squared distances of their ends, divided b
 boards of the same images are added up first, as if errors were the same there. Models whose mean paired
 difference, by the same rule, is not separated from zero share a rank.
 
+Where boards have groups, the score is the mean of the groups' means, as of VTAB. Its interval, and that of
+differences, is about the choice of sets: those of every group are drawn again, as `other_boards` does.
+
 Source: Zou & Donner 2008, Statistics in Medicine 27, 1693-1702 (intervals of sums from intervals).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import starmap
 
 import numpy as np
+from jaxtyping import Float
 
 from ssleval.core import Samples, digest
 from ssleval.core.text import some
 from ssleval.errors import DataError
 from ssleval.metrics.paired import paired_test
+from ssleval.metrics.ranks import mean_rank, other_boards
 from ssleval.results.leaderboard import titles
 from ssleval.results.ranking import Board, Entry, SamplesReader, headline_samples
 from ssleval.results.record import Result, Score
 
 
 def averages(
-    suite: str, lines: Mapping[str, Sequence[Board]], read: SamplesReader = headline_samples
+    suite: str,
+    lines: Mapping[str, Sequence[Board]],
+    groups: Mapping[str, str] | None = None,
+    read: SamplesReader = headline_samples,
 ) -> tuple[list[Board], dict[str, str]]:
     """Return boards of means, one for each set of comparable boards, and what other models lack.
 
     Args:
         suite: its name.
         lines: the boards of every line of the suite, by the name of the line.
+        groups: the group of every line; None, or '' of all: none.
         read: returns the samples of some results of one board.
 
     Raises:
@@ -53,7 +64,9 @@ def averages(
         if len(has) == len(lines):
             row = [has[line] for line in lines]
             same[tuple(board.protocol for board, _ in row)].append(row)
-    boards = [_board(suite, rows, read) for rows in same.values()]
+    of_line = [(groups or {}).get(line, "") for line in lines]
+    make = partial(_board_of_groups, groups=of_line) if any(of_line) else partial(_board, read=read)
+    boards = [make(suite, rows) for rows in same.values()]
     lacking = {title: some([line for line in lines if line not in has]) for title, has in cells.items()}
     return boards, {title: missing for title, missing in lacking.items() if len(cells[title]) < len(lines)}
 
@@ -92,6 +105,49 @@ def _board(suite: str, rows: Sequence[Sequence[tuple[Board, Entry]]], read: Samp
     )
     protocol = digest([board.protocol for board, _ in rows[0]])[:8]
     return Board("average", suite, f"mean of {len(columns)} boards", protocol, entries)
+
+
+def _board_of_groups(
+    suite: str, rows: Sequence[Sequence[tuple[Board, Entry]]], groups: Sequence[str]
+) -> Board:
+    """Return the board of models by the mean of the means of groups, best first."""
+    members = {
+        name: [place for place, one in enumerate(groups) if one == name] for name in dict.fromkeys(groups)
+    }
+    scores = {id(row): np.array([_value(*cell) for cell in row]) for row in rows}
+    value = {key: _of_groups(found, members.values()) for key, found in scores.items()}
+    rows = sorted(rows, key=lambda row: (-value[id(row)][0], row[0][1].label))
+    ranks = [1]
+    for place in range(1, len(rows)):
+        gap = scores[id(rows[ranks[-1] - 1])] - scores[id(rows[place])]
+        _, low, high = _of_groups(gap, members.values())
+        ranks.append(ranks[-1] if low <= 0 <= high else place + 1)
+    entries: list[Entry] = []
+    for row, rank in zip(rows, ranks, strict=True):
+        found = {"mean": (value[id(row)], len(groups))} | {
+            name: (_of_groups(scores[id(row)], [of]), len(of)) for name, of in members.items()
+        }
+        metrics = {
+            name: Score(mean, (max(0.0, low), min(1.0, high)), count)
+            for name, ((mean, low, high), count) in found.items()
+        }
+        result = replace(_result(suite, row, [()] * len(groups)), metrics=metrics)
+        entries.append(Entry(result, row[0][1].label, rank, ranks.count(rank) > 1))
+    title = f"mean of {len(members)} groups of boards"
+    return Board(
+        "average", suite, title, digest([board.protocol for board, _ in rows[0]])[:8], tuple(entries)
+    )
+
+
+def _of_groups(
+    scores: Float[np.ndarray, " b"], members: Iterable[Sequence[int]]
+) -> tuple[float, float, float]:
+    """Return the mean of the means of groups, and the ends of its interval for other sets of each group."""
+    parts = [scores[list(places)] for places in members]
+    value = float(np.mean([part.mean() for part in parts]))
+    drawn = [other_boards(mean_rank, part[:, None], seed=seed)[:, 0] for seed, part in enumerate(parts)]
+    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    return value, float(low), float(high)
 
 
 def _value(board: Board, entry: Entry) -> float:

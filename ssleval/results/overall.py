@@ -31,7 +31,9 @@ from ssleval.results.leaderboard import titles
 from ssleval.results.ranking import Board, Entry, SamplesReader, headline_samples
 
 FAMILIES: Mapping[str, str] = {
-    **dict.fromkeys(("knn", "linear", "logreg", "fewshot", "attentive", "curves"), "classification"),
+    **dict.fromkeys(
+        ("knn", "linear", "logreg", "fewshot", "attentive", "curves", "finetune"), "classification"
+    ),
     **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     **dict.fromkeys(("normals", "segmentation_logreg"), "dense"),

@@ -9,9 +9,11 @@ measurements:
 ```
 
 ``margin`` is for `ssleval gate`: how much worse a candidate may be, in the unit of the leading metric.
-``average: true`` beside the description: the mean of the leading scores is a score of the suite.
+``average: true`` beside the description: the mean of the leading scores is a score of the suite; where lines
+state a ``group``, the mean of the groups' means.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,8 @@ class Measurement:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     margin: Positive | None = None
     """How much worse a candidate may be in the leading metric; None: the gate's default."""
+    group: str = ""
+    """Whose mean is formed first where the suite has an average: all lines name one, or none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ def read_lines(name: str) -> tuple[dict[str, Measurement], bool]:
     A line of the same task and data as one before it has its number behind its name.
 
     Raises:
-        ConfigError: two lines of a suite with an average have the same task and dataset.
+        ConfigError: two lines of a suite with an average have the same task and dataset, or some have a group
+            and others none.
     """
     suite, path = _read(name)
     found: dict[str, Measurement] = {}
@@ -73,6 +78,9 @@ def read_lines(name: str) -> tuple[dict[str, Measurement], bool]:
         if place in found and suite.average:
             raise ConfigError(f"{path}: {place} stands twice, and would count twice in the average")
         found[f"{place}#{number}" if place in found else place] = line
+    sizes = Counter(line.group for line in found.values())
+    if suite.average and len(sizes) > 1 and ("" in sizes or min(sizes.values()) < 2):
+        raise ConfigError(f"{path}: every line of an average by groups names its group, of two lines or more")
     return found, suite.average
 
 

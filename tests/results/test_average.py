@@ -11,7 +11,7 @@ from ssleval.core import Samples
 from ssleval.core.packaged import packaged
 from ssleval.errors import DataError
 from ssleval.results import Result, leaderboard, record
-from ssleval.results.average import _half, averages
+from ssleval.results.average import _half, _of_groups, averages
 from ssleval.results.ranking import Board, boards
 from tests.results.test_overall import measured
 
@@ -59,7 +59,7 @@ def test_the_average_of_what_dinov2_prints_is_the_average_that_it_prints(arch: s
         for one, value in zip(made, printed.values(), strict=True)
     ]
     lines = {board.name: [board] for board in boards([result for result, _ in made])}
-    (board,), lacking = averages("dinov2_table8", lines, lambda found: [made[0][1]] * len(found))
+    (board,), lacking = averages("dinov2_table8", lines, read=lambda found: [made[0][1]] * len(found))
     assert (len(printed), lacking) == (12, {})
     assert board.entries[0].result.metrics["mean"].value * 100 == pytest.approx(expected, abs=0.05)
     if arch == "ViT-S/14":
@@ -74,7 +74,7 @@ def test_ends_of_the_interval_are_as_far_as_those_of_independent_boards_add_up_t
         scored(measured("x", "knn", 0.5, "b"), 0.8, 0.76, 0.83),
     ]
     lines = {board.name: [board] for board in boards([result for result, _ in made])}
-    (board,), _ = averages("mine", lines, lambda found: [made[found[0].dataset == "b"][1]])
+    (board,), _ = averages("mine", lines, read=lambda found: [made[found[0].dataset == "b"][1]])
     score = board.entries[0].result.metrics["mean"]
     assert score.value == pytest.approx(0.65)
     # 3-4-5 triangles: distances 0.03 and 0.04 below, 0.1 and 0.03 above.
@@ -186,3 +186,68 @@ def test_every_table_has_the_average(averaged: Averages) -> None:
         True,
     )
     assert "average/mine/mean" in leaderboard.csv_text(leaderboard.wide_rows(means))
+
+
+def groups_of(values: dict[str, list[float]], model: str = "x") -> list[tuple[Result, Samples]]:
+    """Return a model's results on sets of some groups, called ``GROUP0`` and so on."""
+    return [
+        measured(model, "knn", value, f"{name}{place}")
+        for name, scores in values.items()
+        for place, value in enumerate(scores)
+    ]
+
+
+def averaged_by_groups(made: list[tuple[Result, Samples]], folder: Path) -> Board:
+    lines: dict[str, list[Board]] = {}
+    for board in boards([record.write(folder, result, samples) for result, samples in made]):
+        lines.setdefault(board.name, []).append(board)
+    (board,), _ = averages("vtab_1k", lines, {name: name.partition("/")[2][0] for name in lines})
+    return board
+
+
+def test_a_mean_of_groups_weighs_groups_and_not_sets(tmp_path: Path) -> None:
+    made = groups_of({"n": [0.9, 0.7, 0.8, 0.8], "s": [0.4, 0.2]})
+    values = [result.metrics["top1"].value for result, _ in made]
+    board = averaged_by_groups(made, tmp_path)
+    scores = board.entries[0].result.metrics
+    natural, structured = sum(values[:4]) / 4, sum(values[4:]) / 2
+    assert [(name, score.value, score.n) for name, score in scores.items()] == [
+        ("mean", pytest.approx((natural + structured) / 2), 6),
+        ("n", pytest.approx(natural), 4),
+        ("s", pytest.approx(structured), 2),
+    ]
+    assert board.split == "mean of 2 groups of boards"
+    assert board.headline == "mean"
+
+
+def test_the_interval_of_a_mean_of_groups_holds_that_of_other_sets() -> None:
+    """Nineteen sets drawn of a world whose mean is known: the interval holds it as often as it says."""
+    random, truth = np.random.default_rng(0), np.array([0.8, 0.85, 0.5])
+    sizes = (7, 4, 8)
+    members = np.split(np.arange(19), np.cumsum(sizes)[:-1])
+    held, draws = 0, 200
+    for _ in range(draws):
+        scores = np.concatenate(
+            [random.normal(mean, 0.1, size) for mean, size in zip(truth, sizes, strict=True)]
+        )
+        value, low, high = _of_groups(scores, [part.tolist() for part in members])
+        assert value == pytest.approx(np.mean([scores[part].mean() for part in members]))
+        held += low <= truth.mean() <= high
+    assert 0.92 * draws <= held
+
+
+def test_models_are_told_apart_by_their_differences_on_sets(tmp_path: Path) -> None:
+    base = {"n": [0.9, 0.5, 0.7, 0.3], "s": [0.4, 0.2, 0.6]}
+    better = {
+        name: [value + 0.05 + 0.001 * place for place, value in enumerate(of)] for name, of in base.items()
+    }
+    board = averaged_by_groups([*groups_of(base), *groups_of(better, "y")], tmp_path)
+    assert [(entry.label, entry.rank, entry.tied) for entry in board.entries] == [
+        ("y", 1, False),
+        ("x", 2, False),
+    ]
+    mixed = {
+        name: [value + (-1) ** place * 0.1 for place, value in enumerate(of)] for name, of in base.items()
+    }
+    board = averaged_by_groups([*groups_of(base), *groups_of(mixed, "z")], tmp_path / "again")
+    assert [entry.rank for entry in board.entries] == [1, 1]

@@ -30,6 +30,7 @@ def test_every_task_states_what_its_authors_used() -> None:
     assert build_task("linear", {"recipe": "dino"}).published_precision == "fp32"
     assert build_task("linear", {"recipe": "mae"}).published_precision == "fp16"
     assert build_task("attentive", {"protocol": "capi"}).published_precision == "fp32"
+    assert build_task("finetune", {"recipe": "mae"}).published_precision == "fp16"
 
 
 def scored(folder: Path, names: list[str], precision: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ ALL = {
         "depth",
         "discovery",
         "fewshot",
+        "finetune",
         "instance_recognition",
         "knn",
         "linear",
@@ -220,3 +221,17 @@ def test_a_line_that_a_model_cannot_do_is_skipped_with_its_reason(cli: Cli) -> N
     code, _, err = cli("run", "--model", "pixels", "--suite", "texts.yaml", "--limit", "30")
     assert code == 2, "a suite of which nothing can be done is an error"
     assert "no line has a meaning for pixels: zeroshot on digits: pixels has no text tower" in err
+
+
+@pytest.mark.parametrize("groups", [("a", "a", ""), ("a", "a", "b"), ("a", "", "")])
+def test_lines_of_an_average_all_have_groups_of_several_or_none(
+    tmp_path: Path, groups: tuple[str, ...]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    names = zip(("digits", "scenes", "cifar10"), groups, strict=True)
+    lines = "".join(f"  - {{task: knn, dataset: {name}, group: '{group}'}}\n" for name, group in names)
+    path.write_text(f"average: true\nmeasurements:\n{lines}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="every line of an average by groups names its group"):
+        boards_of(str(path), [])
+    path.write_text(f"measurements:\n{lines}", encoding="utf-8")
+    assert boards_of(str(path), [])[1] is False
