@@ -334,7 +334,7 @@ class DatasetCard:
     name: str
     target: Literal[
         "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
-        "groups", "captions", "boxes", "none",
+        "groups", "captions", "boxes", "objects", "none",
     ] = "label"  # fmt: skip
     """``open_set``: a label of the training split, -1 for what shows none of them."""
     class_names: tuple[str, ...] = ()
