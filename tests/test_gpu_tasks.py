@@ -43,6 +43,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "fewshot": {"shots": (1, 2)},
     "segmentation": {"iterations": 40},
     "depth": {"iterations": 101},
+    "detection": {"iterations": 40},
     "corruptions": {"items": 4},
     "instance_recognition": {"ks": (1, 2)},
     "copy_detection": {"whitening": "none"},

@@ -33,6 +33,7 @@ from ssleval.results.ranking import Board, Entry, SamplesReader, headline_sample
 FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("knn", "linear", "logreg", "fewshot", "attentive", "curves"), "classification"),
     **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
+    "detection": "dense",
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     "correspondence": "correspondence",
     "video_segmentation": "video",

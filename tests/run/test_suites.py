@@ -40,6 +40,7 @@ ALL = {
         "segmentation",
     ),
     *("segmentation_knn", "spectrum", "video_segmentation"),
+    "detection",
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""
 
