@@ -48,6 +48,7 @@ SHORTER: dict[str, dict[str, Any]] = {
     "depth": {"iterations": 101},
     "normals": {"iterations": 40},
     "segmentation_logreg": {"count": 3},
+    "detection": {"iterations": 40},
     "corruptions": {"items": 4},
     "instance_recognition": {"ks": (1, 2)},
     "copy_detection": {"whitening": "none"},

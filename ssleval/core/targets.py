@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Bool, Float32, Float64, Int, Int64
 from PIL import Image
 
 from ssleval.core.vocabulary import Split
@@ -111,3 +111,39 @@ def clips_of(split: Split) -> dict[str, list[int]]:
                 "three: a --limit draws frames from all clips, choose a larger one"
             )
     return clips
+
+
+class Objects(NamedTuple):
+    """Things of known classes in an image, and where they are."""
+
+    size: tuple[int, int]
+    """Rows and columns of the image."""
+    boxes: Float64[np.ndarray, "m 4"]
+    """Left, top, right and bottom in pixels; the last two exclusive."""
+    labels: Int64[np.ndarray, " m"]
+    difficult: Bool[np.ndarray, " m"]
+    """Need not be found: to find one is neither right nor wrong."""
+    crowd: Bool[np.ndarray, " m"]
+    """Several things under one box; any number of detections inside it are neither right nor wrong."""
+    masks: Bool[np.ndarray, "m H W"] | None = None
+    """Pixels of each, where the set has masks."""
+
+    @property
+    def counted(self) -> Bool[np.ndarray, " m"]:
+        """Which of them are to be found, and fitted on."""
+        return ~(self.difficult | self.crowd)
+
+    @classmethod
+    def of_masks(
+        cls,
+        masks: Bool[np.ndarray, "m H W"],
+        labels: Int64[np.ndarray, " m"],
+        difficult: Bool[np.ndarray, " m"],
+    ) -> "Objects":
+        """Return objects whose boxes are those of their masks, none of which is empty."""
+        ends = [
+            (side.argmax(1), side.shape[1] - side[:, ::-1].argmax(1)) for side in (masks.any(1), masks.any(2))
+        ]
+        (left, right), (top, bottom) = ends
+        boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float64)
+        return cls(masks.shape[1:], boxes, labels, difficult, np.zeros(len(masks), bool), masks)

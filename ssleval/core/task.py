@@ -189,7 +189,8 @@ _TARGETS = {
     "instances": "masks of objects", "video": "clips with the object of every pixel",
     "depth": "metres for every pixel", "normals": "surface normals", "pairs": "pairs with key points",
     "views": "pairs with depth and cameras", "groups": "groups of images that belong together",
-    "boxes": "boxes of objects", "clips": "clips with a class each",
+    "boxes": "boxes of objects", "objects": "boxes and masks of objects",
+    "clips": "clips with a class each",
 }  # fmt: skip
 
 
@@ -208,4 +209,9 @@ def refuse_dataset(name: str, needs: Needs, card: DatasetCard) -> None:
         raise ConfigError(
             f"{name}: {card.name} would fit and score on one split, {card.test_split!r} alone, where every "
             "image would find itself; choose another with --split"
+        )
+    if "trainval" in (both := {card.train_split, card.test_split}) and both < {"train", "val", "trainval"}:
+        raise ConfigError(
+            f"{name}: {card.name} would be fitted on {card.train_split!r} and scored on "
+            f"{card.test_split!r}, which share images; choose another with --split"
         )

@@ -350,7 +350,7 @@ class DatasetCard:
     name: str
     target: Literal[
         "label", "multilabel", "open_set", "mask", "instances", "video", "depth", "normals", "pairs", "views",
-        "groups", "captions", "boxes", "clips", "none",
+        "groups", "captions", "boxes", "objects", "clips", "none",
     ] = "label"  # fmt: skip
     """``clips``: a label of an item that has frames (`ssleval.core.clips`). ``open_set``: a label of the
     training split, -1 for what shows none of them."""

@@ -7,7 +7,7 @@ same source.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from ssleval.core import Metric, Samples
 from ssleval.metrics.calibration import moves_of_errors
 from ssleval.metrics.corruption import WORST, image_errors
+from ssleval.metrics.detection import THRESHOLDS, class_precisions
 from ssleval.metrics.multilabel import precisions_without_each
 from ssleval.metrics.recorded import describe
 from ssleval.metrics.segmentation import matched_overlap
@@ -271,6 +272,16 @@ def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | 
     inside = (alarm - alarm[~outside].mean()) / (others - 1)
     moves = np.where(outside, slope * (alarm[outside].mean() - alarm) / (count - 1), inside)
     return Influence(moves[:, None], np.array([float(min(count, others))]), None, 1.0)
+def _detection(samples: Samples, units: Units, *, thresholds: int, **columns: str) -> Influence:
+    by_class = partial(class_precisions, samples, thresholds=thresholds, smooth=True, **columns)
+    full = by_class(np.ones((1, len(samples))))[0]
+    groups, weights = _without_each(samples, units)
+    without = np.concatenate([by_class(rows) for rows in weights])
+    # Without the only image that shows a class, the class is not in the mean: its spread is unknown.
+    moves = np.nan_to_num(full - without) / max(1, (~np.isnan(full)).sum())
+    group_of = (np.arange(len(samples)) if units is None else units) % groups
+    shown = summed((samples[columns["objects"]] > 0).astype(np.float64), group_of) > 0
+    return Influence(moves, shown.sum(axis=0).astype(np.float64), None, 1.0, np.arange(len(full)))
 
 
 def _of_ratios(above: Float[np.ndarray, "n c"], below: Float[np.ndarray, "n c"], units: Units) -> Influence:
@@ -295,6 +306,8 @@ _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
     "mean_over_parts_of": _mean_over_parts,
     "mean_per_class_of": _mean_per_class,
     "mean_average_precision_of": _mean_average_precision,
+    "coco_average_precision_of": partial(_detection, thresholds=THRESHOLDS),
+    "coco_precision_at_half_of": partial(_detection, thresholds=1),
     "matched_mean_iou_of": _matched_mean_iou,
     "mean_corruption_error_of": _mean_corruption_error,
     "calibration_error_of": _calibration_error,
@@ -306,16 +319,21 @@ _CLOSED_FORMS: dict[str, Callable[..., Influence | None]] = {
 
 def _left_out(metric: Metric, samples: Samples, units: Units) -> Influence:
     """Return the influence of every unit, or group of units, on any statistic, by leaving each out."""
-    units = np.arange(len(samples)) if units is None else units
-    count = int(units.max()) + 1
-    groups = math.ceil(count / math.ceil(count / _MOST_GROUPS))
-    # Interleaved, since in files sorted by class neighbouring items would make a group of one class.
-    group_of = units % groups
-    parts = np.array_split(np.arange(groups), math.ceil(groups * len(samples) / _WEIGHTS_AT_ONCE))
-    weights = ((part[:, None] != group_of).astype(np.float64) for part in parts)
+    groups, weights = _without_each(samples, units)
     without = np.concatenate([metric.statistic(samples, rows) for rows in weights])
     full = metric.statistic(samples, np.ones((1, len(samples))))
     scores = np.concatenate([full, without[~np.isnan(without)]])
     inside = bool(((scores >= 0) & (scores <= 1)).all())
     moves = np.nan_to_num(full - without)[:, None]
     return Influence(moves, np.array([float(groups)]), None, 1.0 if inside else None)
+
+
+def _without_each(samples: Samples, units: Units) -> tuple[int, Iterator[Float[np.ndarray, "r n"]]]:
+    """Return how many units, or groups of units, there are, and weights that leave out each in turn."""
+    units = np.arange(len(samples)) if units is None else units
+    count = int(units.max()) + 1
+    groups = math.ceil(count / math.ceil(count / _MOST_GROUPS))
+    # Interleaved, since in files sorted by class neighbouring items would make a group of one class.
+    group_of = units % groups
+    parts = np.array_split(np.arange(groups), math.ceil(groups * len(samples) / _WEIGHTS_AT_ONCE))
+    return groups, ((part[:, None] != group_of).astype(np.float64) for part in parts)

@@ -35,6 +35,7 @@ FAMILIES: Mapping[str, str] = {
         ("knn", "linear", "logreg", "fewshot", "attentive", "curves", "finetune"), "classification"
     ),
     **dict.fromkeys(("segmentation", "segmentation_knn", "depth", "attention", "discovery"), "dense"),
+    "detection": "dense",
     **dict.fromkeys(("retrieval", "copy_detection", "instance_recognition"), "retrieval"),
     **dict.fromkeys(("normals", "segmentation_logreg"), "dense"),
     "correspondence": "correspondence",

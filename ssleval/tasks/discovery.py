@@ -20,6 +20,7 @@ from PIL import Image
 
 from ssleval.core import IGNORED, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
 from ssleval.core.settings import Count, Fraction, Natural, Positive
+from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.core.vocabulary import Split
 from ssleval.errors import DataError, NotApplicableError
@@ -58,7 +59,9 @@ class Discovery(Task):
     @property
     def needs(self) -> Needs:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Keys, or patch tokens."""
-        targets = ("instances", "mask") if self.score == "masks" else ("boxes", "instances", "mask")
+        targets = (
+            ("instances", "mask") if self.score == "masks" else ("boxes", "instances", "mask", "objects")
+        )
         readouts = () if self.features == "keys" else (Readout("patches"),)
         instead = "--set discovery.features=patches"
         return Needs(targets, keys=self.features == "keys", without_keys=instead, readouts=readouts)
@@ -84,7 +87,7 @@ class Discovery(Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Find an object in every image; one row per image that has one."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
-        judged = partial(self._judged, live, split, boxed=inputs.card.target == "boxes")
+        judged = partial(self._judged, live, split, boxed=inputs.card.target in {"boxes", "objects"})
         rows = live.shared(inputs.card.name, range(len(split)), judged, lambda _: 1)
         scored = {split.ids[row]: found for row, found in enumerate(rows) if found}
         if not scored:
@@ -96,7 +99,10 @@ class Discovery(Task):
     def _judged(self, live: Live, split: Split, row: int, *, boxed: bool) -> dict[str, float]:
         """Return the scores of one image; none where it has no object."""
         assert split.target is not None
-        image, target = split.image(row), np.asarray(split.target(row))
+        image, target = split.image(row), split.target(row)
+        if isinstance(target, Objects):
+            # LOST's code rounds corners and leaves out crowds.
+            target = np.round(target.boxes[~target.crowd])
         if self.score == "masks":
             counted, true = target != IGNORED, (target != 0) & (target != IGNORED)
             found = self._found(live, image)[1]

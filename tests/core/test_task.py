@@ -26,6 +26,26 @@ def test_what_cannot_be_fitted_and_scored_is_refused() -> None:
     refuse_dataset("t", Needs(), replace(CARD, target="mask", lengths={"test": 2}))
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "shared"),
+    [
+        ("train", "trainval", True),
+        ("trainval", "val", True),
+        ("trainval", "train", True),
+        ("trainval", "test", False),
+        ("train", "val", False),
+    ],
+)
+def test_trainval_is_not_scored_by_a_head_of_its_parts(train: str, test: str, shared: bool) -> None:
+    card = replace(CARD, lengths={train: 3, test: 2}, train_split=train, test_split=test)
+    if not shared:
+        refuse_dataset("t", FITTED, card)
+        return
+    with pytest.raises(ConfigError, match=f"fitted on '{train}' and scored on '{test}', which share images"):
+        refuse_dataset("t", FITTED, card)
+    refuse_dataset("t", Needs(), card)
+
+
 def test_labels_that_are_not_there_are_the_datasets_fault() -> None:
     inputs = Inputs(blobs(), dataset(blobs()), (), CONTEXT)
     table = FeatureTable(["a"], None, {}, np.arange(1))

@@ -11,6 +11,7 @@ from ssleval.core import Samples, Statistic, statistics
 from ssleval.core.corruptions import SEVERITIES
 from ssleval.metrics.calibration import adaptive_calibration_error_of, calibration_error_of
 from ssleval.metrics.corruption import ALEXNET_ERRORS, mean_corruption_error_of
+from ssleval.metrics.detection import coco_average_precision_of, coco_precision_at_half_of
 from ssleval.metrics.micro_ap import micro_average_precision_of
 from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
 from ssleval.metrics.segmentation import matched_mean_iou_of
@@ -90,6 +91,22 @@ STATISTICS: dict[str, tuple[Statistic, dict[str, Column]]] = {
         fpr95_of("s", "o"),
         {"s": lambda random, n: random.random(n).round(1), "o": lambda _, n: np.arange(n) % 2 == 1},
     ),
+    **{
+        name: (
+            made("s", "l", "m", "i", "o"),
+            {
+                "s": lambda random, n: random.random((n, 4)),
+                "l": lambda random, n: random.integers(-1, 2, (n, 4)),
+                "m": lambda random, n: random.integers(0, 1024, (n, 4)).astype(np.uint16),
+                "i": lambda random, n: (random.integers(0, 9, (n, 4)) // 8).astype(np.uint16),
+                "o": lambda random, n: random.integers(3, 7, (n, 2)),
+            },
+        )
+        for name, made in {
+            "coco_average_precision_of": coco_average_precision_of,
+            "coco_precision_at_half_of": coco_precision_at_half_of,
+        }.items()
+    },
     "matched_mean_iou_of": (
         matched_mean_iou_of("m"),
         {"m": lambda random, n: random.integers(0, 9, (n, 3, 3))},

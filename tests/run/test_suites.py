@@ -42,7 +42,7 @@ ALL = {
         "segmentation",
     ),
     *("segmentation_knn", "segmentation_logreg", "spectrum", "video_classification", "video_segmentation"),
-    *("shift", "ood"),
+    *("shift", "ood", "detection"),
 }
 """What the suite `all` measures: the tasks that need neither a text tower nor ImageNet."""
 

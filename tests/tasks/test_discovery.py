@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
 from ssleval.core.backbone import Backbone, Features, Tokens
+from ssleval.core.targets import Objects
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.tasks.discovery import Discovery
@@ -63,7 +64,9 @@ TARGETS: dict[str, Callable[[int], Any]] = {"instances": mask_of, "mask": mask_o
 def drawn(target: Any = "instances", count: int = 5, **given: Any) -> Dataset:
     names = ("background", "thing") if target == "mask" else ()
     images = given.get("images", image_of)
-    split = Split([f"{i:02d}" for i in range(count)], images, None, "drawn", given.get("of", TARGETS[target]))
+    split = Split(
+        [f"{i:02d}" for i in range(count)], images, None, "drawn", given.get("of") or TARGETS[target]
+    )
     return Dataset(DatasetCard("drawn", target, class_names=names, lengths={"test": count}), lambda _: split)
 
 
@@ -138,6 +141,25 @@ def test_every_setting_changes_the_answer(
 
 def test_processes_share_the_images(run: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     same_in_ranks(lambda: run(drawn(count=7), features="patches")[1], monkeypatch)
+
+
+def test_objects_count_without_crowds_and_to_the_pixel(run: Measure) -> None:
+    def with_crowd(index: int) -> Objects:
+        boxes, flags = box_of(index), np.zeros(3, bool)
+        whole = np.array([[0.0, 0, 71, 50]])
+        moved = np.concatenate([boxes + 0.3, whole])
+        return Objects((50, 71), moved, np.zeros(3, int), ~flags, np.array([False, False, True]))
+
+    expected = run(drawn("boxes"), method="lost")[1]
+    found = run(drawn("objects", of=with_crowd), method="lost")[1]
+    # The image as a whole overlaps with anything; difficult objects count.
+    np.testing.assert_array_equal(found["overlap"], expected["overlap"])
+
+    def crowds(index: int) -> Objects:
+        return with_crowd(index)._replace(crowd=np.full(3, index > 0))
+
+    only = run(drawn("boxes", of=crowds), method="lost")[1]
+    assert list(only.ids) == ["00"]
 
 
 def test_images_without_an_object_do_not_count(run: Measure) -> None:

@@ -17,7 +17,7 @@ from ssleval.datasets.scenes.render import Frame, render
 from ssleval.datasets.scenes.retrieval import gallery_item, query_item
 
 Item: TypeAlias = dict[str, np.ndarray]
-_SEEN = 8
+FEWEST = 8
 """Fewest pixels of a thing that counts as visible."""
 
 
@@ -54,7 +54,7 @@ def _unlabelled(draw: Draw, index: int) -> Item:  # noqa: ARG001
 def _attributes(scene: Scene, frame: Frame) -> np.ndarray:
     subject = scene.things[0]
     pixels = np.bincount(frame.instances.reshape(-1), minlength=2)
-    count = int((pixels[1:] >= _SEEN).sum())
+    count = int((pixels[1:] >= FEWEST).sum())
     material = MATERIALS.index(subject.surface.material)
     return np.array([material, subject.surface.color, subject.size, max(count, 1) - 1], np.int64)
 

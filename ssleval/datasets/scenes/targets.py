@@ -8,10 +8,11 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from ssleval.core.clips import frame_at
-from ssleval.core.targets import Groups, KeyPoints
+from ssleval.core.targets import Groups, KeyPoints, Objects
 from ssleval.datasets.scenes.captions import captions
 from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.clips import ACTION_FRAMES, FRAMES
+from ssleval.datasets.scenes.items import FEWEST
 from ssleval.datasets.scenes.retrieval import ROLES
 from ssleval.datasets.scenes.store import array, open_split
 
@@ -50,6 +51,22 @@ class Clip:
 def stored(name: str, folder: Path, index: int) -> UInt8[np.ndarray, "H W"]:
     """Return an item of the array ``mask`` or ``instances`` (`render.Frame`)."""
     return np.array(array(folder, name)[index])
+
+
+def objects(folder: Path, index: int) -> Objects:
+    """Return the things of a picture, with the category that most of their unmixed pixels have.
+
+    Things of fewer than 8 pixels need not be found; those without unmixed pixels are left out.
+    """
+    instances, mask = stored("instances", folder, index), stored("mask", folder, index)
+    known = np.where(mask < len(CATEGORIES), mask, len(CATEGORIES))
+    counts = [
+        np.bincount(known[instances == number], minlength=21)[:20] for number in range(instances.max() + 1)
+    ]
+    shown = [number for number, count in enumerate(counts) if number and count.any()]
+    masks = np.stack([instances == number for number in shown]) if shown else np.zeros((0, *mask.shape), bool)
+    labels = np.array([counts[number].argmax() for number in shown], np.int64)
+    return Objects.of_masks(masks, labels, masks.sum((1, 2)) < FEWEST)
 
 
 def depth(folder: Path, index: int) -> Float32[np.ndarray, "H W"]:

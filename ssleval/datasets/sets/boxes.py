@@ -1,152 +1,122 @@
 """boxes:FOLDER or boxes:IMAGES,FILE.json, images with boxes of objects: Pascal VOC's layout, or COCO's.
 
-FOLDER holds JPEGImages/ and Annotations/ with NAME.xml; ImageSets/Main/SPLIT.txt lists names, one file for
-each split. The scored split is the first there is of trainval, val, train and test. Without these lists every
-annotated image is in the split `all`. Corners of VOC count pixels from 1, and the last one is inside: 1 is
-taken off xmin and ymin. Difficult and truncated objects count as others.
-FILE.json has COCO's `images` and `annotations`, whose boxes are x, y, width and height; corners are rounded
-to whole pixels, and crowds (`iscrowd`) are left out. Its images are the split `all`.
+VOC: FOLDER holds JPEGImages/ and Annotations/ with NAME.xml; ImageSets/Main/SPLIT.txt lists names, one file
+for each split. Without these lists every annotated image is in the split `all`. Corners count pixels from 1,
+and the last one is inside: 1 is taken off xmin and ymin. Classes are the names of objects, sorted.
+COCO: FOLDER holds annotations/instances_NAME.json with the images in NAME/ or images/NAME/, or
+NAME/_annotations.coco.json beside the images. NAME is train, val (or valid) or test, perhaps with a year.
+IMAGES,FILE.json is one such file, whose images are the split `all`. Where all objects have outlines
+(`segmentation`), they have masks. Classes are the `categories`, by id.
+The scored split is the first there is of trainval, val, train and test in VOC's layout, of test, val and
+train in COCO's.
 
-Source: valeoai/LOST, datasets.py.
+Source: valeoai/LOST, datasets.py (corners); cocodataset.org/#format-data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
-from xml.etree import ElementTree
+from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.images import EXTENSIONS, ImageFiles, file_rows, fingerprint
-from ssleval.datasets.published import read_json, read_lines
+from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
+from ssleval.datasets.files.images import EXTENSIONS
+from ssleval.datasets.files.objects import Annotation, object_split, read_coco, read_voc
+from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
-Boxes: TypeAlias = Float[np.ndarray, "_ 4"]
-"""Left, top, right and bottom of every object, in pixels; the last two exclusive."""
-_SPLITS = ("test", "train", "val", "trainval")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_LONGEST = 1 << 20
-"""Bytes of an annotation; the largest of VOC has 20,000."""
+_VOC = ("test", "train", "val", "trainval")
+_COCO = ("train", "val", "test")
+_NAMED = re.compile(r"(train|val|test)(?:id)?[0-9]*")
+
+
+class _Listed(NamedTuple):
+    """The images of a split, with their objects."""
+
+    root: Path
+    paths: Sequence[str]
+    annotations: Sequence[Annotation]
 
 
 @datasets.register("boxes")
 def boxes(location: str, options: DatasetOptions) -> Dataset:
-    """Open a folder in VOC's layout, or images with a JSON file in COCO's."""
+    """Open a folder in VOC's layout or in COCO's, or images with a JSON file in COCO's."""
     images, comma, table = location.rpartition(",")
     if comma and table.endswith(".json"):
-        return _dataset(
-            location, {"all": _coco(Path(images).expanduser(), Path(table).expanduser())}, options
-        )
+        return _coco(location, {"all": (Path(images).expanduser(), Path(table).expanduser())}, options)
     root = Path(location).expanduser()
-    if not location or not (root / "Annotations").is_dir():
+    if location and (root / "Annotations").is_dir():
+        return _voc(location, root, options)
+    tables = _tables(root) if location and root.is_dir() else {}
+    if not tables:
         raise ConfigError(
-            f"boxes:{location}: write boxes:FOLDER, which holds JPEGImages/ and Annotations/, or "
-            "boxes:IMAGES,FILE.json"
+            f"boxes:{location}: write boxes:FOLDER, which holds JPEGImages/ and Annotations/ (VOC), or "
+            "annotations/instances_train.json and train/ (COCO), or boxes:IMAGES,FILE.json"
         )
-    lists = {name: root / "ImageSets" / "Main" / f"{name}.txt" for name in _SPLITS}
-    names = {
+    return _coco(location, {split: tables[split] for split in _COCO if split in tables}, options)
+
+
+def _tables(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the folder of images and the file of every split in COCO's layout."""
+    found: dict[str, tuple[Path, Path]] = {}
+    beside = [(path.parent.name, path) for path in sorted(root.glob("*/_annotations.coco.json"))]
+    apart = [
+        (path.stem.partition("_")[2], path) for path in sorted(root.glob("annotations/instances_*.json"))
+    ]
+    for name, table in [*beside, *apart]:
+        if not (split := _NAMED.fullmatch(name.replace("valid", "val"))):
+            continue
+        if split[1] in found:
+            raise DataError(f"{root}: {found[split[1]][1].name} and {table.name} are one split; keep one")
+        folder = next((path for path in (root / name, root / "images" / name) if path.is_dir()), None)
+        if folder is None:
+            raise DataError(f"{root}: no folder {name} or images/{name} with the images of {table.name}")
+        found[split[1]] = folder, table
+    return found
+
+
+def _coco(location: str, tables: Mapping[str, tuple[Path, Path]], options: DatasetOptions) -> Dataset:
+    read = {split: (folder, read_coco(table)) for split, (folder, table) in tables.items()}
+    listed = {split: _Listed(folder, one.files, one.annotations) for split, (folder, one) in read.items()}
+    (first, names), *others = ((split, one.names) for split, (_, one) in read.items())
+    for split, other in others:
+        if other != names:
+            raise DataError(f"boxes:{location}: {first} and {split} have different categories")
+    return _dataset(location, listed, names, options)
+
+
+def _voc(location: str, root: Path, options: DatasetOptions) -> Dataset:
+    lists = {name: root / "ImageSets" / "Main" / f"{name}.txt" for name in _VOC}
+    named = {
         name: [line.split()[0] for line in read_lines(path)] for name, path in lists.items() if path.is_file()
     }
-    if not names:
-        names = {"all": sorted(path.stem for path in (root / "Annotations").glob("*.xml"))}
-    return _dataset(location, {split: _voc(root, listed) for split, listed in names.items()}, options)
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The images of a split, and what reads their boxes."""
-
-    root: Path
-    paths: Sequence[str]
-    boxes: Callable[[], list[Boxes]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Gives the boxes of image i; can be pickled."""
-
-    boxes: list[Boxes]
-
-    def __call__(self, index: int) -> Boxes:
-        return self.boxes[index]
-
-
-def _dataset(location: str, listed: Mapping[str, _Listed], options: DatasetOptions) -> Dataset:
-    for split, found in listed.items():
-        if not found.paths:
-            raise DataError(f"boxes:{location}: no image in {split}")
-
-    def open_split(split: str) -> Split:
-        found = listed[split]
-        targets = found.boxes()
-        files = file_rows(found.root, found.paths, full_hash=options.full_hash)
-        marks = ([*row, target.tolist()] for row, target in zip(files, targets, strict=True))
-        return Split(
-            found.paths, ImageFiles(found.root, found.paths), None, fingerprint(marks), _Rows(targets)
-        )
-
-    lengths = {split: len(found.paths) for split, found in listed.items()}
-    card = DatasetCard(
-        f"boxes:{location}", "boxes", lengths=lengths, test_split=list(lengths)[-1], source=location
-    )
-    return Dataset(card, open_split)
-
-
-def _voc(root: Path, names: Sequence[str]) -> _Listed:
-    """Return the images of VOC's layout that have these names."""
+    if not named:
+        named = {"all": sorted(path.stem for path in (root / "Annotations").glob("*.xml"))}
     folder = root / "JPEGImages"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; the images of Annotations/ are looked for there")
     file_of = {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS}
-    if absent := [name for name in names if name not in file_of]:
-        raise DataError(f"{folder}: no image {absent[0]} ({len(absent)} such names)")
-    files = [root / "Annotations" / f"{name}.xml" for name in names]
-    return _Listed(folder, [file_of[name] for name in names], lambda: [_annotated(path) for path in files])
+    for names in named.values():
+        if absent := [name for name in names if name not in file_of]:
+            raise DataError(f"{folder}: no image {absent[0]} ({len(absent)} such names)")
+    read = {name: read_voc(root / "Annotations" / f"{name}.xml") for name in set().union(*named.values())}
+    listed = {
+        split: _Listed(folder, [file_of[name] for name in names], [read[name] for name in names])
+        for split, names in named.items()
+    }
+    classes = sorted({name for annotation in read.values() for name in annotation.names})
+    return _dataset(location, listed, tuple(classes), options)
 
 
-def _annotated(path: Path) -> Boxes:
-    """Return the boxes of an annotation of VOC."""
-    try:
-        content = path.read_bytes()
-        if len(content) > _LONGEST or b"<!" in content:
-            raise DataError(f"{path}: no annotation of VOC: too long, or with declarations")
-        objects = ElementTree.fromstring(content).findall("object")
-        rows = [[float(one.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS] for one in objects]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; every image needs an annotation of its name") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{path}: no annotation of VOC ({error})") from error
-    return _checked(np.array(rows).reshape(-1, 4) - (1, 1, 0, 0), str(path))
-
-
-def _coco(folder: Path, table: Path) -> _Listed:
-    """Return the images of a file of COCO, in its order."""
-    content = read_json(table)
-    try:
-        names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-        rows: dict[Any, list[list[float]]] = {number: [] for number in names}
-        for entry in content["annotations"]:
-            if entry["image_id"] not in rows:
-                raise DataError(
-                    f"{table}: an annotation is of image {entry['image_id']}, which is not listed"
-                )
-            if not entry.get("iscrowd"):
-                x, y, width, height = map(float, entry["bbox"])
-                rows[entry["image_id"]].append([x, y, x + width, y + height])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{table}: no annotations of COCO ({error!r})") from error
-    found = [
-        _checked(np.round(np.array(row).reshape(-1, 4)), f"{table}: {names[number]}")
-        for number, row in rows.items()
-    ]
-    return _Listed(folder, list(names.values()), lambda: found)
-
-
-def _checked(found: Boxes, where: str) -> Boxes:
-    if not all(map(isfinite, found.reshape(-1))) or (found[:, 2:] < found[:, :2]).any():
-        raise DataError(f"{where}: a box that ends before it begins")
-    return found
+def _dataset(
+    location: str, listed: Mapping[str, _Listed], classes: tuple[str, ...], options: DatasetOptions
+) -> Dataset:
+    for split, found in listed.items():
+        if not found.paths:
+            raise DataError(f"boxes:{location}: no image in {split}")
+    lengths = {split: len(found.paths) for split, found in listed.items()}
+    outlined = all(one.outlines is not None for found in listed.values() for one in found.annotations)
+    target, scored = "objects" if outlined else "boxes", list(lengths)[-1]
+    card = DatasetCard(
+        f"boxes:{location}", target, classes, lengths=lengths, test_split=scored, source=location
+    )
+    return Dataset(card, lambda split: object_split(*listed[split], classes, full_hash=options.full_hash))

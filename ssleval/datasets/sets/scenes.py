@@ -8,6 +8,7 @@ after the colon selects the target; the pictures are the same.
     scenes:domains              category; splits colour, grey, sketch: a third of the test pictures each
     scenes:mask                 classes of `MASK_CLASSES` [H W], 255 where a pixel holds several
     scenes:instances            0 background, 1 the subject, 2... [H W]
+    scenes:objects              `Objects`: all things with their categories, boxes and masks
     scenes:depth                metres along the camera's axis [H W], 0 unknown
     scenes:normals              unit vectors, x right, y down, z forward [H W 3], 0 unknown
     scenes:retrieval            `Groups`: rows of the split `gallery` that answer a query
@@ -121,6 +122,7 @@ _KINDS: Mapping[str, _Kind] = {
     ),
     "mask": _Kind({"target": "mask", "class_names": MASK_CLASSES}, dense=partial(targets.stored, "mask")),
     "instances": _Kind({"target": "instances"}, dense=partial(targets.stored, "instances")),
+    "objects": _Kind({"target": "objects", "class_names": CATEGORIES}, dense=targets.objects),
     "depth": _Kind({"target": "depth", "max_depth": 10.0}, dense=targets.depth),
     "normals": _Kind({"target": "normals"}, dense=targets.normals),
     "retrieval": _Kind(

@@ -6,15 +6,23 @@ training images of `voc2012_aug` are those of trainaug.txt, names or pairs of pa
 SegmentationClassAug/; or, as mmsegmentation leaves them behind, those of train.txt with the challenge's
 masks, then those of aug.txt with masks in SegmentationClassAug/. There, masks of the challenge may be
 missing; its own are taken.
+`voc2012_detection` has the boxes of the challenge's 5,717 training and 5,823 validation images, difficult
+objects marked as such. `voc2012_instances` has the objects of `voc2012` with their masks,
+SegmentationObject/; an object is of the class that most of its pixels have in SegmentationClass/.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
-from ssleval.datasets.files.dense import mask_split, named_classes
+import numpy as np
+
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core.targets import Objects
+from ssleval.datasets.files.dense import MaskFiles, mask_split, named_classes
+from ssleval.datasets.files.objects import object_split, read_voc
 from ssleval.datasets.published import Copy, Published, first_folder, listed_in, read_lines
+from ssleval.errors import DataError
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -46,6 +54,24 @@ AUGMENTED = replace(
     train_split="trainaug",
     source=CARD.source.replace("in voc2012/", "in voc2012_aug/")
     + ", with SegmentationClassAug/ and ImageSets/Segmentation/trainaug.txt of SBD",
+)
+
+BOXES = replace(
+    CARD,
+    name="voc2012_detection",
+    target="boxes",
+    class_names=CLASSES[1:],
+    classes=20,
+    lengths={"train": 5_717, "val": 5_823},
+    source=CARD.source.replace("in voc2012/", "in voc2012_detection/"),
+)
+
+INSTANCES = replace(
+    BOXES,
+    name="voc2012_instances",
+    target="objects",
+    lengths=CARD.lengths,
+    source=CARD.source.replace("in voc2012/", "in voc2012_instances/"),
 )
 
 
@@ -85,6 +111,53 @@ def _augmented(base: Path) -> Files:
     return [f"JPEGImages/{name}.jpg" for name in names], masks
 
 
+def read_boxes(root: Path, options: DatasetOptions) -> Copy:
+    """Read the lists of ImageSets/Main and the annotations."""
+    base = first_folder(root, ("VOCdevkit/VOC2012", "VOC2012", "."), "ImageSets", "Annotations")
+
+    def open_split(split: str) -> Split:
+        names = read_lines(base / "ImageSets" / "Main" / f"{split}.txt")
+        annotations = [read_voc(base / "Annotations" / f"{name}.xml") for name in names]
+        images = [f"JPEGImages/{name}.jpg" for name in names]
+        return object_split(base, images, annotations, CLASSES[1:], full_hash=options.full_hash)
+
+    return Copy(CLASSES[1:], open_split)
+
+
+def read_instances(root: Path, options: DatasetOptions) -> Copy:
+    """Read the lists of ImageSets/Segmentation and both kinds of masks."""
+    base = first_folder(root, ("VOCdevkit/VOC2012", "VOC2012", "."), "ImageSets", "SegmentationObject")
+
+    def open_split(split: str) -> Split:
+        images, masks = _challenge(base, split)
+        marks = [mask.replace(OWN, "SegmentationObject") for mask in masks]
+        classes = mask_split(base, images, masks, named_classes(len(CLASSES)), full_hash=options.full_hash)
+        numbers = mask_split(base, images, marks, named_classes(IGNORED), full_hash=options.full_hash)
+        assert isinstance(classes.target, MaskFiles), "a split of masks reads files"
+        assert isinstance(numbers.target, MaskFiles), "a split of masks reads files"
+        mark = digest([classes.fingerprint, numbers.fingerprint])
+        return replace(classes, fingerprint=mark, target=_Instances(numbers.target, classes.target))
+
+    return Copy(CLASSES[1:], open_split)
+
+
+@dataclass(frozen=True, slots=True)
+class _Instances:
+    numbers: MaskFiles
+    classes: MaskFiles
+
+    def __call__(self, index: int) -> Objects:
+        """Return the objects of image ``index``; DataError where one has no class."""
+        numbers, classes = self.numbers(index), self.classes(index)
+        shown = [number for number in np.unique(numbers).tolist() if number not in {0, IGNORED}]
+        masks = numbers == np.array(shown, np.uint8).reshape(-1, 1, 1)
+        counts = [np.bincount(classes[mask], minlength=256)[1 : len(CLASSES)] for mask in masks]
+        if not all(count.any() for count in counts):
+            raise DataError(f"{self.numbers.targets[index]}: an object that is background in {OWN}/")
+        labels = np.array([count.argmax() for count in counts], np.int64)
+        return Objects.of_masks(masks, labels, np.zeros(len(shown), bool))
+
+
 _TREE = (
     "VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg",
     "VOCdevkit/VOC2012/SegmentationClass/2007_000032.png",
@@ -97,3 +170,12 @@ _MORE = (
 )
 datasets.register("voc2012")(Published(CARD, read, tree=_TREE))
 datasets.register("voc2012_aug")(Published(AUGMENTED, read, tree=(*_TREE, *_MORE)))
+_BOXES = (
+    "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg",
+    "VOCdevkit/VOC2012/Annotations/2008_000002.xml",
+    "VOCdevkit/VOC2012/ImageSets/Main/train.txt",
+    "VOCdevkit/VOC2012/ImageSets/Main/val.txt",
+)
+_INSTANCES = (*_TREE, "VOCdevkit/VOC2012/SegmentationObject/2007_000032.png")
+datasets.register("voc2012_detection")(Published(BOXES, read_boxes, tree=_BOXES))
+datasets.register("voc2012_instances")(Published(INSTANCES, read_instances, tree=_INSTANCES))

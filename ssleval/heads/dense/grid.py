@@ -40,7 +40,7 @@ class Fit:
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
-    pixels: Natural
+    pixels: Natural = 0
     """Pixels drawn with replacement from every image, anew every time it is seen; 0: the loss takes all."""
     clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""

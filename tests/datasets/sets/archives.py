@@ -491,6 +491,59 @@ def voc2012(to: Archive) -> Expected:
     return {"train": [(10, 1)], "val": [(20, 20)]}
 
 
+def voc2012_detection(to: Archive) -> Expected:
+    base = _voc2012(to)
+    box = "<bndbox><xmax>4</xmax><xmin>2</xmin><ymax>5</ymax><ymin>1</ymin></bndbox>"
+    for level, (split, name) in enumerate({"train": "2008_000002", "val": "2007_000033"}.items()):
+        # A part of the object has a box of its own.
+        head = f"<part><name>head</name>{box.replace('4', '3')}</part>"
+        name_of = ("tvmonitor", "aeroplane")[level]
+        thing = f"<object><name>{name_of}</name>{box}<difficult>{level}</difficult>{head}</object>"
+        to.text(f"{base}/Annotations/{name}.xml", f"<annotation>{thing}</annotation>")
+        to.text(f"{base}/ImageSets/Main/{split}.txt", name)
+        to.text(f"{base}/ImageSets/Main/aeroplane_{split}.txt", f"{name} -1")
+    box_of = [1.0, 0.0, 4.0, 5.0]
+    return {"train": [(30, [[box_of], [19], [False]])], "val": [(20, [[box_of], [0], [True]])]}
+
+
+def voc2012_instances(to: Archive) -> Expected:
+    _voc2012(to)
+    whole = [0.0, 0.0, 6.0, 5.0]
+    return {"train": [(10, [[whole], [0], [False]])], "val": [(20, [[whole], [19], [False]])]}
+
+
+def coco2017(to: Archive) -> Expected:
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}]
+    for split, number in {"train": 9, "val": 139}.items():
+        name = f"{number:012d}.jpg"
+        to.image(f"{split}2017/{name}", 10)
+        outline = [[1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]]
+        crowd = {"counts": [0, 30], "size": [5, 6]}
+        things = [
+            {
+                "id": 1,
+                "image_id": number,
+                "category_id": 90,
+                "bbox": [1, 1, 3, 2],
+                "segmentation": outline,
+                "iscrowd": 0,
+            },
+            {
+                "id": 2,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [0, 0, 6, 5],
+                "segmentation": crowd,
+                "iscrowd": 1,
+            },
+        ]
+        image = {"id": number, "file_name": name, "height": 5, "width": 6}
+        content = {"images": [image], "annotations": things, "categories": categories}
+        to.json(f"annotations/instances_{split}2017.json", content)
+    found = [[[1.0, 1.0, 4.0, 3.0], [0.0, 0.0, 6.0, 5.0]], [1, 0], [False, True]]
+    return {split: [(10, found)] for split in ("train", "val")}
+
+
 def voc2012_aug(to: Archive) -> Expected:
     """As mmsegmentation leaves it behind."""
     base = _voc2012(to)
@@ -510,6 +563,6 @@ _OWN_FORM: tuple[Callable[[Archive], Expected], ...] = (
     ade20k, aircraft, amstertime, caltech101, camvid, cars, cifar10, cifar100, cityscapes, copydays, cub200,
     dtd, ecssd, flowers102, food101, imagenet1k, imagenet_c, imagenet_real, imagenet_v2, inat2018, inat2021,
     kitti, nyuv2, pets, places205, roxford5k, rparis6k, spair71k, sun397, tiny_imagenet, voc2007, voc2012,
-    voc2012_aug,
+    voc2012_aug, voc2012_detection, voc2012_instances, coco2017,
 )  # fmt: skip
 ARCHIVES = {**{one.__name__: one for one in _OWN_FORM}, **_SAME_FORM}

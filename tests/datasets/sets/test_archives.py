@@ -9,7 +9,7 @@ import pytest
 import torchvision.datasets as library
 
 from ssleval.core import Dataset, DatasetCard
-from ssleval.core.targets import Groups, KeyPoints
+from ssleval.core.targets import Groups, KeyPoints, Objects
 from ssleval.datasets.catalog import list_datasets
 from tests.datasets.sets.archives import ARCHIVES, Archive, Expected
 
@@ -43,6 +43,8 @@ def target(stated: Any) -> Any:
     """Return a target as plain values: of a mask or depth its largest, of others what tells them apart."""
     if isinstance(stated, Groups):
         return stated.easy.tolist()
+    if isinstance(stated, Objects):
+        return [stated.boxes.tolist(), stated.labels.tolist(), (~stated.counted).tolist()]
     if isinstance(stated, KeyPoints):
         return stated.category
     if isinstance(stated, np.ndarray) and stated.ndim == 2:
@@ -72,7 +74,7 @@ def opened(
     labels = [label for rows in expected.values() for _, label in rows if isinstance(label, int)]
     fixed = {"camvid": 11, "cityscapes": 19, "spair71k": 18, "voc2007": 20, "voc2012": 21, "voc2012_aug": 21,
              "ade20k": 3, "ecssd": 2, "cifar10": 3, "cifar100": 3, "flowers102": 102,
-             "imagenet_real": 2}  # fmt: skip
+             "imagenet_real": 2, "voc2012_detection": 20, "voc2012_instances": 20, "coco2017": 2}  # fmt: skip
     classes = fixed.get(name, max(labels, default=-1) + 1 if card.num_classes else 0)
     return open_reduced(name, classes, {split: len(rows) for split, rows in expected.items()}), expected
 

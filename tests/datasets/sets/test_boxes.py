@@ -1,10 +1,12 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as runs
 from torchvision.datasets import VOCDetection
 
 from ssleval.core import DatasetOptions
@@ -45,7 +47,9 @@ def test_voc_is_read_as_torchvision_reads_it(tmp_path: Path) -> None:
         corners = [one["bndbox"] for one in theirs[row][1]["annotation"]["object"]]
         expected = [[int(box[side]) for side in ("xmin", "ymin", "xmax", "ymax")] for box in corners]
         found = pickle.loads(pickle.dumps(split.target))(row)
-        assert (found + np.array([1, 1, 0, 0])).tolist() == expected
+        assert (found.boxes + np.array([1, 1, 0, 0])).tolist() == expected
+        names = [one["name"] for one in theirs[row][1]["annotation"]["object"]]
+        assert [opened.card.class_names[label] for label in found.labels] == names
     assert split.image(0).size == (40, 30)
 
 
@@ -74,13 +78,134 @@ def coco(folder: Path, **changed: object) -> str:
     return f"boxes:{folder},{folder / 'boxes.json'}"
 
 
-def test_coco_is_read_without_crowds_and_rounded(tmp_path: Path) -> None:
-    split = open_dataset(coco(tmp_path), DatasetOptions()).split("all")
-    assert list(split.ids) == ["b.png", "a.png"]
+def test_coco_is_read_with_crowds_and_to_the_digit(tmp_path: Path) -> None:
+    opened = open_dataset(coco(tmp_path), DatasetOptions())
+    split = opened.split("all")
+    assert (list(split.ids), opened.card.target, opened.card.class_names) == (["b.png", "a.png"], "boxes", ())
     assert split.target is not None
-    assert split.target(0).tolist() == [[5, 5, 5, 7]]
-    assert split.target(1).tolist() == [[1, 2, 5, 7]]
-    assert split.target(1).dtype == np.float64
+    assert split.target(0).boxes.tolist() == [[5, 5, 5.2, 7]]
+    assert split.target(1).boxes.tolist() == [[1.4, 2, 1.4 + 3.2, 6.6], [0, 0, 9, 9]]
+    assert split.target(1).counted.tolist() == [True, False]
+    assert split.target(1).size == (20, 20)
+
+
+def outlined(root: Path, split: str, second: Any, **changed: Any) -> Path:
+    """A split of COCO's layout with one image and two objects, the first of which is a polygon."""
+    folder = root / split
+    (root / "annotations").mkdir(exist_ok=True)
+    folder.mkdir()
+    Image.new("RGB", (8, 6)).save(folder / "a.png")
+    polygon = [[1.0, 1, 5, 1, 5, 4, 1, 4]]
+    entries = [
+        {"image_id": 1, "bbox": [1, 1, 4, 3], "category_id": 30, "segmentation": polygon},
+        {"image_id": 1, "bbox": [0, 0, 2, 6], "category_id": 7, "segmentation": second, "iscrowd": 1},
+    ]
+    categories = [{"id": 30, "name": "ant"}, {"id": 7, "name": "bee"}]
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": categories, "annotations": entries}
+    table = root / "annotations" / f"instances_{split}.json"
+    table.write_text(json.dumps(content | changed))
+    return table
+
+
+LEFT = np.zeros((6, 8), np.uint8)
+LEFT[:, :2] = 1
+RUNS = {"size": [6, 8], "counts": [0, 12, 36]}
+PACKED = {"size": [6, 8], "counts": runs.encode(np.asfortranarray(LEFT))["counts"].decode()}
+
+
+@pytest.mark.parametrize("second", [RUNS, PACKED], ids=["listed", "packed"])
+def test_a_folder_of_coco_has_splits_classes_and_masks(tmp_path: Path, second: Any) -> None:
+    for split in ("train2017", "val2017"):
+        outlined(tmp_path, split, second)
+    opened = open_dataset(f"boxes:{tmp_path}", DatasetOptions())
+    card = opened.card
+    assert (card.target, card.class_names, card.lengths, card.test_split) == (
+        "objects", ("bee", "ant"), {"train": 1, "val": 1}, "val",
+    )  # fmt: skip
+    split = opened.split("train")
+    assert split.target is not None
+    found = pickle.loads(pickle.dumps(split.target))(0)
+    assert found.labels.tolist() == [1, 0]
+    assert found.crowd.tolist() == [False, True]
+    box = np.zeros((6, 8), bool)
+    box[1:4, 1:5] = True
+    np.testing.assert_array_equal(found.masks, np.stack([box, LEFT > 0]))
+
+
+def test_a_folder_of_roboflow_is_one_of_coco(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        outlined(tmp_path, split, RUNS).rename(tmp_path / split / "_annotations.coco.json")
+    assert open_dataset(f"boxes:{tmp_path}", DatasetOptions()).card.lengths == {"train": 1, "val": 1}
+
+
+def test_classes_and_outlines_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    table = outlined(tmp_path, "train", RUNS)
+
+    def mark() -> str:
+        return open_dataset(f"boxes:{tmp_path}", DatasetOptions()).split("train").fingerprint
+
+    before, good = mark(), table.read_text()
+    for old, new in (
+        ('"category_id": 7', '"category_id": 30'),
+        ("[0, 12, 36]", "[0, 13, 35]"),
+        ('d": 1}]', 'd": 0}]'),
+    ):
+        table.write_text(good.replace(old, new))
+        assert table.read_text() != good
+        assert mark() != before
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"size": [8, 6], "counts": [0, 12, 36]}, "rows and columns"),
+        ({"size": [6, 8], "counts": [0, 12, 30]}, "do not fill"),
+        ({"size": [6, 8], "counts": [0, 60, -12]}, "do not fill"),
+        ({"size": [6, 8], "counts": "03"}, "do not fill"),
+        ({"size": [6, 8], "counts": "zzzz"}, "Invalid RLE"),
+        ({"size": [6, 8], "counts": "\u00ff"}, "none of COCO's"),
+        ({"size": [6, 8]}, "counts"),
+        ([[1, 1, 5, 1]], "too few points"),
+        ([[1, 1, 5, 1, 5, 1e9]], "far outside"),
+        ([[1, 1, 5, 1, 5, "x"]], "none of COCO's"),
+        (7, "none of COCO's"),
+    ],
+    ids=str,
+)
+def test_outlines_that_do_not_fit_are_refused(tmp_path: Path, second: Any, message: str) -> None:
+    outlined(tmp_path, "train", second)
+    split = open_dataset(f"boxes:{tmp_path}", DatasetOptions()).split("train")
+    assert split.target is not None
+    with pytest.raises(DataError, match=message):
+        split.target(0)
+
+
+def test_folders_of_coco_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    outlined(tmp_path, "train", RUNS)
+    table = outlined(tmp_path, "val", RUNS, categories=[{"id": 30, "name": "ant"}, {"id": 7, "name": "cow"}])
+    where = f"boxes:{tmp_path}"
+    with pytest.raises(DataError, match="train and val have different categories"):
+        open_dataset(where, DatasetOptions())
+    table.write_text(table.read_text().replace("cow", "ant"))
+    with pytest.raises(DataError, match="two categories have one name"):
+        open_dataset(where, DatasetOptions())
+    table.rename(tmp_path / "annotations" / "instances_train2017.json")
+    (tmp_path / "train2017").mkdir()
+    with pytest.raises(DataError, match="are one split"):
+        open_dataset(where, DatasetOptions())
+    (tmp_path / "annotations" / "instances_train2017.json").rename(table)
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="no folder val or images/val"):
+        open_dataset(where, DatasetOptions())
+
+
+def test_a_box_beyond_its_image_is_refused(tmp_path: Path) -> None:
+    base = voc(tmp_path)
+    Image.new("RGB", (30, 40)).save(base / "JPEGImages" / "000002.jpg")  # turned since
+    split = open_dataset(f"boxes:{base}", DatasetOptions()).split("trainval")
+    assert split.target is not None
+    with pytest.raises(DataError, match="leaves the image of 30x40"):
+        split.target(0)
 
 
 def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:

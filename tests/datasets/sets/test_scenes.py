@@ -6,6 +6,7 @@ import pytest
 
 from ssleval.core import DatasetOptions, datasets
 from ssleval.core.targets import Groups, KeyPoints
+from ssleval.datasets.scenes.categories import CATEGORIES
 from ssleval.datasets.scenes.items import item
 from ssleval.datasets.scenes.render import MASK_CLASSES
 from ssleval.datasets.scenes.retrieval import exhibit_rows
@@ -63,6 +64,22 @@ def test_attributes_are_labels(location: str, column: int, options: DatasetOptio
     assert dataset.card.target == "label"
     assert targets is not None
     assert targets.tolist() == [int(item("test", index)["attributes"][column]) for index in range(4)]
+
+
+def test_things_have_categories_boxes_and_masks(options: DatasetOptions) -> None:
+    dataset = datasets.get("scenes")("objects", options)
+    assert (dataset.card.target, dataset.card.class_names) == ("objects", CATEGORIES)
+    for index in range(4):
+        found, made = dataset.split("test")[index].target, item("test", index)
+        # The subject, whose category is the label of the picture, comes first.
+        assert found.labels[0] == made["label"]
+        assert found.masks.shape == (len(found.labels), 96, 96)
+        for number, mask in enumerate(found.masks, 1):
+            np.testing.assert_array_equal(mask, made["instances"] == number)
+            rows, columns = np.nonzero(mask)
+            corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert found.boxes[number - 1].tolist() == corners
+        assert found.difficult.tolist() == [mask.sum() < 8 for mask in found.masks]
 
 
 def test_dense_targets_come_in_the_units_of_tasks(options: DatasetOptions) -> None:
