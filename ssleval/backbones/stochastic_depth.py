@@ -62,6 +62,15 @@ class StochasticDepth:
 
     def __init__(self, rates: Sequence[float], *, by: Literal["image", "batch"]) -> None:
         self.rates, self.by = rates, by
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """Rates of all blocks."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Sequence[float]) -> None:
+        self._rates = rates
         self._keep = 1 - torch.tensor(rates, device="cpu").repeat_interleave(2).unsqueeze(1)
 
     def draw(self, tokens: Float[Tensor, "b t d"], *, training: bool) -> list[Drops]:

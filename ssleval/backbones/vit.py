@@ -226,8 +226,9 @@ class Vit(nn.Module):
             raise ConfigError(f"vit: no block {unknown[0]}; it has {self.config.depth}")
         outputs: dict[int, Tensor] = {}
         tokens = self.embed(images)
+        drops = self.stochastic_depth.draw(tokens, training=self.training)
         for index, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
-            tokens = block(tokens)
+            tokens = self._block(block, tokens, None, drops[index])
             if index in blocks:
                 outputs[index] = self.norm(tokens) if norm else tokens
         return [outputs[index] for index in blocks]

@@ -272,6 +272,8 @@ def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | 
     inside = (alarm - alarm[~outside].mean()) / (others - 1)
     moves = np.where(outside, slope * (alarm[outside].mean() - alarm) / (count - 1), inside)
     return Influence(moves[:, None], np.array([float(min(count, others))]), None, 1.0)
+
+
 def _detection(samples: Samples, units: Units, *, thresholds: int, **columns: str) -> Influence:
     by_class = partial(class_precisions, samples, thresholds=thresholds, smooth=True, **columns)
     full = by_class(np.ones((1, len(samples))))[0]

@@ -218,6 +218,10 @@ def _drop_blocks(backbone: Backbone, rate: float) -> None:
 
     owners: list[tuple[nn.Module, list[str]]] = []
     for part in backbone.modules():
+        if (ours := getattr(part, "stochastic_depth", None)) is not None:
+            # Transformers of ours draw the branches of all blocks at once.
+            ours.rates = torch.linspace(0, rate, len(ours.rates)).tolist()
+            return
         names = [name for name in ("drop_path", "drop_path1", "drop_path2") if hasattr(part, name)]
         if names:
             owners.append((part, names))
@@ -227,4 +231,4 @@ def _drop_blocks(backbone: Backbone, rate: float) -> None:
         )
     for (owner, names), own in zip(owners, torch.linspace(0, rate, len(owners)).tolist(), strict=True):
         for name in names:
-            setattr(owner, name, own if isinstance(getattr(owner, name), float) else DropPath(own))
+            setattr(owner, name, DropPath(own))
