@@ -51,7 +51,7 @@ SHORTER: dict[str, dict[str, Any]] = {
 }
 """Settings in place of those of the suite."""
 
-DPT = {"size": 56, "head": "dpt", "inputs": "lin4", "hidden": 32, "iterations": 40}
+DPT = {"size": 64, "head": "dpt", "inputs": "lin4", "hidden": 32, "iterations": 40}
 MORE = [
     Measurement("normals", "scenes:normals", DPT),
     Measurement("linear", "scenes", {"preprocessing": "card", "recipe": "dino", "iterations": 40}),
