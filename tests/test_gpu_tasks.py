@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ssleval import evaluate
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, DatasetOptions
 from ssleval.core.backbone import Backbone
+from ssleval.heads.dense.dpt import DPT
+from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.normals import fit_normals
 from ssleval.run.suites import Measurement, read_suite
 from ssleval.train.logfile import read_log
 from ssleval.train.loop import train
@@ -55,9 +59,7 @@ SHORTER: dict[str, dict[str, Any]] = {
 }
 """Settings in place of those of the suite."""
 
-DPT = {"size": 56, "head": "dpt", "inputs": "lin4", "hidden": 32, "iterations": 40}
 MORE = [
-    Measurement("normals", "scenes:normals", DPT),
     Measurement("linear", "scenes", {"preprocessing": "card", "recipe": "dino", "iterations": 40}),
     Measurement("linear", "scenes", {"preprocessing": "card", "recipe": "mae", "iterations": 40}),
     Measurement("segmentation", "scenes:mask", {"protocol": "paper", "size": 56, "iterations": 4}),
@@ -112,6 +114,24 @@ def test_tasks_with_texts(task: str, options: DatasetOptions, tmp_path: Path) ->
 
     one, two = on_both(measured)
     assert one == pytest.approx(two, abs=0.08, rel=0.05)
+
+
+def test_the_convolutional_head() -> None:
+    """By itself: the model of the other tests has two blocks, and it reads four."""
+    grids = torch.randn(4, 3, 3, 8, generator=torch.Generator().manual_seed(0))
+    normals = np.zeros((9, 9, 3), np.float32)
+    normals[..., 2] = -1
+
+    def outputs(device: str) -> Any:
+        def read(rows: np.ndarray) -> torch.Tensor:
+            return grids[torch.from_numpy(rows)].to(device)
+
+        how, context = Fit(3, 2, 0.01, 0.0, 16), Context(device, progress=False)
+        head = fit_normals(DPT(8, 4, 6, seed=0), read, lambda _row: normals, 4, how, context)
+        return head(grids.to(device)).detach().cpu().numpy()
+
+    one, two = on_both(outputs)
+    np.testing.assert_allclose(one, two, rtol=0.02, atol=0.02)
 
 
 def test_robustness() -> None:
