@@ -141,7 +141,7 @@ class Objects(NamedTuple):
         difficult: Bool[np.ndarray, " m"],
     ) -> "Objects":
         """Return objects whose boxes are those of their masks, none of which is empty."""
-        (left, right), (top, bottom) = (_ends(masks.any(axis)) for axis in (1, 2))
+        (left, right), (top, bottom) = (_ends(np.asarray(masks.any(axis))) for axis in (1, 2))
         boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float64)
         height, width = masks.shape[1:]
         return cls((height, width), boxes, labels, difficult, np.zeros(len(masks), bool), masks)
