@@ -141,9 +141,12 @@ class Objects(NamedTuple):
         difficult: Bool[np.ndarray, " m"],
     ) -> "Objects":
         """Return objects whose boxes are those of their masks, none of which is empty."""
-        ends = [
-            (side.argmax(1), side.shape[1] - side[:, ::-1].argmax(1)) for side in (masks.any(1), masks.any(2))
-        ]
-        (left, right), (top, bottom) = ends
+        (left, right), (top, bottom) = (_ends(np.asarray(masks.any(axis))) for axis in (1, 2))
         boxes = np.stack([left, top, right, bottom], axis=1).astype(np.float64)
-        return cls(masks.shape[1:], boxes, labels, difficult, np.zeros(len(masks), bool), masks)
+        height, width = masks.shape[1:]
+        return cls((height, width), boxes, labels, difficult, np.zeros(len(masks), bool), masks)
+
+
+def _ends(shown: Bool[np.ndarray, "m s"]) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """Return the first place of each row that is set, and the one behind the last."""
+    return shown.argmax(1), shown.shape[1] - shown[:, ::-1].argmax(1)

@@ -7,6 +7,7 @@ computed from the matches, so that images can be left out and counted twice.
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
 from io import StringIO
 from itertools import repeat
 from typing import Any, Literal, NamedTuple
@@ -43,9 +44,8 @@ def matches(
     ``matched`` and ``ignored`` have a number for each detection, whose bit t is set where, at threshold t, it
     finds an object, and where it counts neither way. ``objects`` has the number of objects of each class.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+    coco: Any = import_module("pycocotools.coco")
+    cocoeval: Any = import_module("pycocotools.cocoeval")
     # Outside the range of areas, an object that need not be found is matched as any other, then left out.
     areas = np.where(objects.difficult, -1.0, 1.0)
     segm = kind == "segm"
@@ -56,13 +56,13 @@ def matches(
     columns = {name: np.zeros(len(found.scores), np.uint16) for name in ("matched", "ignored")}
     counts = np.zeros(num_classes, np.int64)
     with redirect_stdout(StringIO()):
-        sides = [COCO(), COCO()]
+        sides = [coco.COCO(), coco.COCO()]
         for side, annotations in zip(sides, (truth, guesses), strict=True):
             image = {"id": 1, "height": objects.size[0], "width": objects.size[1]}
             classes = [{"id": label} for label in range(num_classes)]
             side.dataset = {"images": [image], "categories": classes, "annotations": annotations}
             side.createIndex()
-        judge = COCOeval(*sides, kind)
+        judge = cocoeval.COCOeval(*sides, kind)
         judge.params.areaRng, judge.params.maxDets = [[0, 1e10]], [max(1, len(guesses))]
         judge.evaluate()
     bits = 1 << np.arange(THRESHOLDS)[:, None]
@@ -80,7 +80,7 @@ def _annotations(
     masks: Iterable[Bool[np.ndarray, "H W"]] | None,
     **fields: np.ndarray,
 ) -> list[dict[str, Any]]:
-    from pycocotools import mask as runs
+    runs: Any = import_module("pycocotools.mask")
 
     given = {"area": np.ones(len(labels)), "iscrowd": np.zeros(len(labels)), **fields}
     annotations: list[dict[str, Any]] = []
@@ -129,11 +129,11 @@ def coco_precision_at_half_of(
 
 
 def _over_thresholds(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, thresholds=THRESHOLDS, **columns))
+    return _mean_over_classes(class_precisions(samples, weights, THRESHOLDS, 101, **columns))
 
 
 def _at_half(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, thresholds=1, **columns))
+    return _mean_over_classes(class_precisions(samples, weights, 1, 101, **columns))
 
 
 def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
@@ -144,9 +144,9 @@ def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
 def class_precisions(
     samples: Samples,
     weights: Weights,
-    *,
     thresholds: int,
-    smooth: bool = False,
+    recalls: int,
+    *,
     scores: str,
     labels: str,
     matched: str,
@@ -156,7 +156,7 @@ def class_precisions(
     """Return the average precision of every class, averaged over the first ``thresholds``.
 
     NaN for a class without objects of any weight. The mean over 101 recalls jumps where one of them is no
-    longer reached; with ``smooth`` it is over all recalls: the area that VOC's kit takes since 2010.
+    longer reached; with ``recalls`` of 0 it is over all: the area that VOC's kit takes since 2010.
     """
     totals = weights @ samples[objects].astype(np.float64)
     precisions = np.zeros(totals.shape)
@@ -170,7 +170,8 @@ def class_precisions(
             part = slice(start, start + step)
             drawn, total = weights[part][:, rows], totals[part, label]
             areas = [
-                _areas(drawn, total, found, left_out, 1 << bit, smooth=smooth) for bit in range(thresholds)
+                _areas(drawn, total, found, left_out, 1 << bit, smooth=not recalls)
+                for bit in range(thresholds)
             ]
             precisions[part, label] = np.mean(areas, axis=0)
     return np.where(totals > 0, precisions, np.nan)

@@ -275,7 +275,9 @@ def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | 
 
 
 def _detection(samples: Samples, units: Units, *, thresholds: int, **columns: str) -> Influence:
-    by_class = partial(class_precisions, samples, thresholds=thresholds, smooth=True, **columns)
+    def by_class(weights: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r c"]:
+        return class_precisions(samples, weights, thresholds, 0, **columns)
+
     full = by_class(np.ones((1, len(samples))))[0]
     groups, weights = _without_each(samples, units)
     without = np.concatenate([by_class(rows) for rows in weights])

@@ -147,7 +147,8 @@ class Detection(Task):
 
     def _columns(self, side: str, objects: Objects, found: Detections, classes: int) -> dict[str, np.ndarray]:
         columns: dict[str, np.ndarray] = {f"{side}scores": found.scores, f"{side}labels": found.labels}
-        for kind, name in (("bbox", ""), ("segm", "mask_")):
+        kinds: tuple[tuple[Literal["bbox", "segm"], str], ...] = (("bbox", ""), ("segm", "mask_"))
+        for kind, name in kinds:
             if kind == "bbox" or self.score == "masks":
                 matched = matches(objects, found, classes, kind)
                 columns["objects"] = matched.pop("objects")

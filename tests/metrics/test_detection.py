@@ -1,14 +1,12 @@
 """Average precision of detections against pycocotools on the whole set; its intervals against a bootstrap."""
 
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from typing import Any, Literal
 
 import numpy as np
 import pytest
-from pycocotools import mask as runs
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ssleval.core import Metric, Samples
 from ssleval.core.targets import Objects
@@ -21,6 +19,10 @@ from ssleval.metrics.detection import (
 )
 from ssleval.metrics.influence import influence_of, spread
 from ssleval.metrics.intervals import estimates
+
+runs: Any = import_module("pycocotools.mask")
+coco: Any = import_module("pycocotools.coco")
+cocoeval: Any = import_module("pycocotools.cocoeval")
 
 COLUMNS = {name: name for name in ("scores", "labels", "matched", "ignored", "objects")}
 AP = Metric("ap", coco_average_precision_of(**COLUMNS))
@@ -82,7 +84,7 @@ def official(images: list[Image], classes: int, kind: str) -> tuple[float, float
     results: list[dict[str, Any]] = []
     for image, (objects, found) in enumerate(images):
         assert objects.masks is not None
-        assert found.masks is not None
+        assert isinstance(found.masks, np.ndarray)
         for row, label in enumerate(objects.labels):
             one = annotation(len(truth) + 1, image, label, objects.boxes[row], objects.masks[row])
             one |= {"iscrowd": int(objects.crowd[row]), "area": -1.0 if objects.difficult[row] else 50.0}
@@ -92,14 +94,14 @@ def official(images: list[Image], classes: int, kind: str) -> tuple[float, float
             results.append({**one, "score": float(found.scores[row])})
             del results[-1]["bbox" if kind == "segm" else "segmentation"]
     with redirect_stdout(StringIO()):
-        known = COCO()
+        known = coco.COCO()
         known.dataset = {
             "images": [{"id": image, "height": SIZE[0], "width": SIZE[1]} for image in range(len(images))],
             "categories": [{"id": label + 1} for label in range(classes)],
             "annotations": truth,
         }
         known.createIndex()
-        judge = COCOeval(known, known.loadRes(results), kind)
+        judge = cocoeval.COCOeval(known, known.loadRes(results), kind)
         judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
         judge.evaluate()
         judge.accumulate()
@@ -110,7 +112,8 @@ def official(images: list[Image], classes: int, kind: str) -> tuple[float, float
 @pytest.mark.parametrize("case", range(100))
 def test_average_precision_is_that_of_pycocotools(case: int) -> None:
     random = np.random.default_rng(case)
-    classes, kind = int(random.integers(1, 4)), ("bbox", "segm")[case % 2]
+    classes = int(random.integers(1, 4))
+    kind: Literal["bbox", "segm"] = "segm" if case % 2 else "bbox"
     images = [drawn(random, classes) for _ in range(int(random.integers(3, 12)))]
     while not any(truth.counted.any() and len(found.scores) for truth, found in images):
         images.append(drawn(random, classes))

@@ -58,7 +58,7 @@ def data(change: Callable[[Objects], Any] = lambda one: one, **card: Any) -> Dat
         ids = [f"{split}/{row}" for row in range(COUNTS[split])]
         return Split(ids, _closed, None, split, lambda row: change(OBJECTS[split][row]))
 
-    described = {"target": "objects", "class_names": ("a", "b"), "lengths": COUNTS, **card}
+    described: dict[str, Any] = {"target": "objects", "class_names": ("a", "b"), "lengths": COUNTS, **card}
     return Dataset(DatasetCard("things", **described), opened)
 
 
@@ -110,8 +110,8 @@ def test_perfect_patches_miss_what_no_patch_answers_for() -> None:
         masks = np.zeros((1, *SIZE), bool)
         masks[0, 3:5, 3:5] = True  # around the corner of four patches
         small = Objects.of_masks(masks, np.ones(1, int), np.zeros(1, bool))
-        parts = zip(one[1:], small[1:], strict=True)
-        return Objects(SIZE, *(np.concatenate(pair) for pair in parts))  # pyright: ignore[reportArgumentType]
+        parts: Any = zip(one[1:], small[1:], strict=True)
+        return Objects(SIZE, *(np.concatenate(pair) for pair in parts))
 
     found, _ = scores(QUICK, data(with_a_small_one))
     large, every = (sum((one.labels == 1).sum() for one in OBJECTS["test"]) + more for more in (0, 12))

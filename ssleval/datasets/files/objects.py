@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -53,10 +54,10 @@ class ObjectFiles:
         if ((found.boxes < -_OUTSIDE) | (found.boxes > ends)).any():
             raise DataError(f"{path}: a box leaves the image of {width}x{height}; was it resized or turned?")
         labels = np.array([self.classes[name] if name else 0 for name in found.names], np.int64)
-        marks = (np.array(part, bool) for part in (found.difficult, found.crowd))
+        difficult, crowd = (np.array(part, bool) for part in (found.difficult, found.crowd))
         size = height, width
         masks = None if found.outlines is None else _masks(found.outlines, size, str(path))
-        return Objects(size, found.boxes, labels, *marks, masks)
+        return Objects(size, found.boxes, labels, difficult, crowd, masks)
 
 
 def object_split(
@@ -155,7 +156,7 @@ def _masks(outlines: Sequence[Any], size: tuple[int, int], where: str) -> Bool[n
 
 
 def _decoded(encoded: Any) -> UInt8[np.ndarray, "H W"]:
-    from pycocotools import mask as runs
+    runs: Any = import_module("pycocotools.mask")
 
     # NumPy 2 says of its arrays what a later one will refuse.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
@@ -168,7 +169,7 @@ def _decoded(encoded: Any) -> UInt8[np.ndarray, "H W"]:
 
 def _runs(outline: Any, size: tuple[int, int]) -> Any:
     """Return an outline as compressed runs of pixels."""
-    from pycocotools import mask as runs
+    runs: Any = import_module("pycocotools.mask")
 
     if not isinstance(outline, dict):
         far = 2 * sum(size)
