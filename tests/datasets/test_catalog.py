@@ -18,8 +18,8 @@ from ssleval.errors import ConfigError, DataError, UnknownNameError
         ("./photos/x", r"a folder of images is folder:\./photos/x"),
         (
             "zzz:x",
-            "known: boxes, captions, davis, domains, folder, groups, hf, images, manifest, masks, rgbd, "
-            "rgbd_normals and 4 more",
+            "known: boxes, captions, clips, davis, domains, folder, groups, hf, images, list, manifest, "
+            "masks and 7 more",
         ),
     ],
 )
