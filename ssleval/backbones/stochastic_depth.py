@@ -27,7 +27,11 @@ class Scaled:
 
     def add(self, tokens: Float[Tensor, "*t d"], branch: Branch, first: int | None) -> Float[Tensor, "*f d"]:
         """Return the ``first`` tokens plus the branch of ``tokens``."""
-        return torch.addcmul(_kept(tokens, first), branch(tokens), self.factors)
+        kept = _kept(tokens, first)
+        if tokens.dtype == self.factors.dtype:
+            return torch.addcmul(kept, branch(tokens), self.factors)
+        # In 16 bits a factor would be rounded, and all branches with it.
+        return kept + (branch(tokens) * self.factors).to(tokens.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class StochasticDepth:
     @rates.setter
     def rates(self, rates: Sequence[float]) -> None:
         self._rates = rates
+        self._counted: dict[tuple[int, torch.device], Tensor] = {}
         self._keep = 1 - torch.tensor(rates, device="cpu").repeat_interleave(2).unsqueeze(1)
 
     def draw(self, tokens: Float[Tensor, "b t d"], *, training: bool) -> list[Drops]:
@@ -103,10 +108,13 @@ class StochasticDepth:
         if self.by == "image":
             self._keep = self._keep.to(like.device)
             kept = torch.rand(len(self._keep), images, device=like.device) < self._keep
-            return (kept / self._keep).to(like.dtype)
-        counts = torch.tensor(self._counts(images), device=like.device).unsqueeze(1)
-        kept = self._orders(images, like).argsort(dim=1) < counts
-        return (kept * (images / counts)).to(like.dtype)
+            return kept / self._keep
+        counts = self._counted.get((images, like.device))
+        if counts is None:
+            # Kept, because a copy to a device waits for it.
+            counts = torch.tensor(self._counts(images), device=like.device).unsqueeze(1)
+            self._counted[images, like.device] = counts
+        return (self._orders(images, like).argsort(dim=1) < counts) * (images / counts)
 
     def _orders(self, images: int, like: Tensor) -> Int[Tensor, "r b"]:
         return torch.rand(len(self._keep), images, device=like.device).argsort(dim=1)

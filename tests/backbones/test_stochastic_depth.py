@@ -30,6 +30,19 @@ def test_images_are_dropped_at_the_rate_and_the_mean_is_kept() -> None:
     assert one != two
 
 
+def test_factors_are_exact_where_tokens_have_16_bits() -> None:
+    torch.manual_seed(0)
+    (drops,) = StochasticDepth([0.1], by="image").draw(torch.zeros(500, 1, 1).bfloat16(), training=True)
+    assert drops is not None
+
+    def branch(tokens: Tensor) -> Tensor:
+        return torch.full_like(tokens, 1.0234375)
+
+    added = drops[0].add(torch.zeros(500, 1, 1).bfloat16(), branch, None)
+    # 1.0234375 / 0.9 rounds to this; times the rounded factor, it would be 1.1328125.
+    assert {float(value) for value in added.flatten()} == {0.0, 1.140625}
+
+
 def test_an_exact_share_of_every_batch_is_dropped() -> None:
     torch.manual_seed(0)
     depth = StochasticDepth([0.3], by="batch")
