@@ -122,7 +122,7 @@ def test_a_printed_line_is_understood(monkeypatch: pytest.MonkeyPatch, line: str
             assert match_models(name)
     if command in {"run", "verify"}:
         assert set(filter(None, values["task"].split(","))) <= set(summaries("ssleval.tasks"))
-        assert values["dataset"].partition(":")[0] in {"", *list_datasets()}
+        assert {name.partition(":")[0] for name in values["dataset"].split(",")} <= {"", *list_datasets()}
     for name, fields in parse_settings(values.get("set_") or () if command == "run" else ()).items():
         build_task(name, fields)
     if command == "train":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEADING = {
     "open_set": "gap", "mask": "mean_iou", "instances": "jaccard", "video": "j_and_f", "depth": "rmse",
     "normals": "within", "pairs": "pck", "views": "recall_px", "groups": "map", "captions": "image_recall",
-    "boxes": "corloc", "objects": "ap50", "none": "",
+    "boxes": "corloc", "objects": "ap50", "clips": "top1", "none": "",
 }  # fmt: skip
 """The leading metric of the task that a target is made for; '' where there is none. A set of labels names
 its own metric."""

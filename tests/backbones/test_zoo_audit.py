@@ -14,7 +14,7 @@ from ssleval.errors import ContractError
 ZOO = read_zoo()
 SMALL = 30
 """Millions of parameters up to which architectures are built in the fast tests."""
-NO_SETS_HERE = {"coco", "gldv2", "mapillary_sls", "sunrgbd"}
+NO_SETS_HERE = {"coco", "gldv2", "mapillary_sls"}
 
 
 FAMILIES = sorted({card.family for card in ZOO.values()})

@@ -40,6 +40,8 @@ NEEDED = {
     "export results": ["out", "--to", "csv"],
     "cache prune": ["--max-size", "0"],
     "datasets check": ["digits"],
+    "leaks": ["digits"],
+    "similarity": ["pixels", "dino_scenes"],
 }
 """What a command cannot do without."""
 

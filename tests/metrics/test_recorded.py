@@ -43,7 +43,7 @@ def test_a_statistic_comes_back_from_its_description(name: str) -> None:
 def test_a_statistic_of_unknown_making_is_refused() -> None:
     with pytest.raises(
         ContractError,
-        match=r"none of adaptive_calibration_error_of, auroc_of, calibration_error_of, eleven_point",
+        match=r"none of adaptive_calibration_error_of, auroc_of, calibration_error_of, coco_average",
     ):
         describe(lambda _, weights: weights.sum(1))
 

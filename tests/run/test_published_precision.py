@@ -19,6 +19,7 @@ EXPECTED = {
     "knn": "fp32", "attention": "fp32", "video_segmentation": "fp32", "copy_detection": "fp32",
     "segmentation": "fp32", "depth": "fp32", "logreg": "fp16", "fewshot": "fp16", "zeroshot": "fp16",
     "linear": "fp16", "robustness": "fp16", "segmentation_knn": "fp16", "attentive": "fp16",
+    "video_classification": "fp16",
 }  # fmt: skip
 """By the authors' code: DINO's fp32, DINOv2's classifiers and Hummingbird under autocast to fp16."""
 

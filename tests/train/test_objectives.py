@@ -268,7 +268,7 @@ def test_two_processes_compare_the_images_of_both(data: str, tmp_path: Path) -> 
     runs: list[tuple[TrainConfig, Path]] = []
     for number, (objective, kind, shard) in enumerate(settings):
         # On CPUs, batch norm is over the images of one process.
-        stated = (f"{objective}.batch_norm=false", "optim.lr=0.05", kind)
+        stated = (f"{objective}.batch_norm=false", "optim.lr=0.02", kind)
         train(without_teacher(objective, *stated), data, tmp_path / f"one{number}")
         runs.append((without_teacher(objective, *stated, shard), tmp_path / f"two{number}"))
     processes = [start(as_pair, rank, tmp_path / "meeting", runs, data) for rank in range(2)]
