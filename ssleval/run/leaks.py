@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from jaxtyping import Float
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
 from ssleval.core.text import counted
 from ssleval.datasets.files.identical import identical_files
 from ssleval.errors import ConfigError, DataError
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, current_shard
 from ssleval.results.stored import read_bytes
 from ssleval.run.duplicates import (
     Threshold,
@@ -25,6 +25,7 @@ from ssleval.run.duplicates import (
     matches_above,
     threshold_at,
 )
+from ssleval.run.jobs import Job
 from ssleval.tasks.copy_detection import CopyDetection
 
 OWN = "own"
@@ -35,6 +36,8 @@ _MOST_BYTES = 1 << 28
 _THEMSELVES = "searched images among each other, whose own near-duplicates count as well: an upper bound"
 _SEARCHED = 10_000
 """Searched images that a threshold is chosen on, at most."""
+_ANSWERS = {"groups", "open_set"}
+"""Targets of sets whose queries are looked for in the other split."""
 _MATCHES = 10
 """Images that one is said to be a copy of, at most."""
 
@@ -124,12 +127,14 @@ def find_leaks(
     Raises:
         ConfigError: one split twice, or too few known non-copies for the rate.
     """
-    if train.split.fingerprint == test.split.fingerprint:
+    if _one(train, test):
         raise ConfigError(f"{train} and {test} are one split: every image is a copy of itself")
     asked = [
         leak_request(source, side, size) for side in (train, test, *([non_copies] if non_copies else []))
     ]
-    source.prepare(asked)
+    if current_shard().world == 1:
+        # Else all processes have prepared it, and only the first is here.
+        source.prepare(asked)
     tables = [source.load(one) for one in asked]
     held = held_out(len(tables[0].ids), _SEARCHED)
     (searched, queries, *known), whitened = descriptors(held, *map(_vectors, tables))
@@ -198,12 +203,47 @@ def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
     return Side(name, fitted, fitted.card.train_split), Side(name, dataset, dataset.card.test_split)
 
 
-def refuse_answers(dataset: Dataset) -> None:
-    """Refuse a set whose queries are looked for in the other split: near-duplicates are right answers."""
-    if dataset.card.target in {"groups", "open_set"}:
+def leak_requests(source: FeatureSource, job: Job) -> tuple[FeatureRequest, ...]:
+    """Return what is read to find near-duplicates by the model's own descriptors; nothing otherwise.
+
+    Raises:
+        ConfigError: the set has no split that heads are fitted on.
+    """
+    if job.drop_leaks != OWN:
+        return ()
+    train, test = sides_of(job.dataset_name, job.dataset)
+    if train.split_name not in train.dataset.card.lengths or _one(train, test):
         raise ConfigError(
-            f"--drop-leaks: near-duplicates of queries of {dataset.card.name} are what is looked for; run it "
+            f"--drop-leaks: {job.dataset_name} has no split that heads are fitted on, to search for "
+            "near-duplicates; run it without the option"
+        )
+    return leak_request(source, train), leak_request(source, test)
+
+
+def _one(first: Side, second: Side) -> bool:
+    return first.split.fingerprint == second.split.fingerprint
+
+
+def can_drop(card: DatasetCard) -> bool:
+    """Return whether scored images can be left out for copies in what is fitted on."""
+    return card.target not in _ANSWERS and not card.domains
+
+
+def refuse_answers(dataset: Dataset, requests: Sequence[FeatureRequest]) -> None:
+    """Refuse a set whose near-duplicates are right answers, and scores of more than its test split."""
+    card = dataset.card
+    if card.target in _ANSWERS:
+        raise ConfigError(
+            f"--drop-leaks: near-duplicates of queries of {card.name} are what is looked for; run it "
             "without the option"
+        )
+    fitted = card if dataset.fitted_on is None else dataset.fitted_on().card
+    others = {one.dataset.card.name for one in requests} - {card.name, fitted.name}
+    if card.domains or others:
+        why = f"images of {', '.join(sorted(others))} are" if others else "every domain is"
+        raise ConfigError(
+            f"--drop-leaks: {why} scored beside {card.name}/{card.test_split}, which alone is compared; "
+            "run it without the option"
         )
 
 

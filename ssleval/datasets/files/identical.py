@@ -55,7 +55,7 @@ def identical_note(name: str, train: tuple[str, Split], test: tuple[str, Split],
     shown = [f"{test[1].ids[row]} = {train[1].ids[other]}" for row, other in rows.items()]
     return (
         f"{IDENTICAL}{counted(len(rows), 'image')} of {name}/{test[0]} lie in {train[0]} as well, byte for "
-        f"byte: {some(shown, 3)}; --drop-leaks scores without them"
+        f"byte: {some(shown, 3)}"
     )
 
 

@@ -6,7 +6,7 @@ Something-Something v2 need a folder of links by class.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -67,6 +67,14 @@ class ClipFiles:
     root: Path
     files: Sequence[Sequence[str]]
     """Of every clip: its frames, or one video."""
+
+    @property
+    def file(self) -> Callable[[int], str] | None:
+        """Return the path of the file of clip i, where each clip is one file."""
+        return self._file if all(len(files) == 1 for files in self.files) else None
+
+    def _file(self, index: int) -> str:
+        return str(self.root / self.files[index][0])
 
     def __call__(self, index: int) -> Image.Image:
         """Decode the middle frame of clip ``index`` to RGB."""

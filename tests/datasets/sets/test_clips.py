@@ -54,6 +54,16 @@ def test_the_fingerprint_moves_with_frames_and_labels(root: Path) -> None:
     assert open_dataset(f"clips:{root}", DatasetOptions()).split("train").fingerprint != mark
 
 
+def test_clips_of_one_file_each_say_which(root: Path) -> None:
+    assert open_dataset(f"clips:{root}", DatasetOptions()).split("train").file is None
+    for clip in ("train/a/z", "train/b/1", "val/a/k"):
+        for frame in sorted((root / clip).iterdir())[1:]:
+            frame.unlink()
+    split = open_dataset(f"clips:{root}", DatasetOptions()).split("train")
+    assert split.file is not None
+    assert split.file(1) == str(root / "train/a/z/000.png")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
