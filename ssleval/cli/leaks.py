@@ -27,7 +27,7 @@ def leaks_(
         float, Option(min=0, max=0.5, help="False alarms: share of images without a copy taken for one.")
     ] = 0.01,
     non_copies: Annotated[
-        str, Option(help="A set known to have no copy in the first; default: the first itself.")
+        str, Option(help="A set without a copy in the first; default: images of the first among each other.")
     ] = "",
     size: Annotated[int, Option(min=1, help="Pixels of a side.")] = 320,
     out: Annotated[Path | None, Option(help="JSON file to write, for run --drop-leaks.")] = None,

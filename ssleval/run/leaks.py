@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -38,6 +38,8 @@ _SEARCHED = 10_000
 """Searched images that a threshold is chosen on, at most."""
 _ANSWERS = {"groups", "open_set"}
 """Targets of sets whose queries are looked for in the other split."""
+_SAID = "model", "train", "threshold", "false_alarms"
+"""What results record."""
 _MATCHES = 10
 """Images that one is said to be a copy of, at most."""
 
@@ -127,6 +129,11 @@ def find_leaks(
     Raises:
         ConfigError: one split twice, or too few known non-copies for the rate.
     """
+    for side in (train, test) if non_copies else ():
+        if non_copies and _one(side, non_copies):
+            raise ConfigError(
+                f"--non-copies {non_copies} is {side}, whose images may be copies; name another set"
+            )
     if _one(train, test):
         raise ConfigError(f"{train} and {test} are one split: every image is a copy of itself")
     asked = [
@@ -168,6 +175,15 @@ def _vectors(table: FeatureTable) -> Float[np.ndarray, "n d"]:
 # Scores without them --------------------------------------------------------------------------------
 
 
+class FalseAlarms(msgspec.Struct, frozen=True):
+    """The rate of a threshold."""
+
+    value: float
+    ci95: Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+    n: int
+    non_copies: str
+
+
 class Known(msgspec.Struct, frozen=True):
     """What a line of a file of `ssleval leaks --out` says that scores depend on."""
 
@@ -176,7 +192,7 @@ class Known(msgspec.Struct, frozen=True):
     test: str
     test_fingerprint: str
     threshold: float
-    false_alarms: dict[str, Any]
+    false_alarms: FalseAlarms
     leaked: list[str]
 
 
@@ -184,7 +200,7 @@ def read_known(path: Path) -> dict[str, tuple[Known, str]]:
     """Return what a file says, and its sha256, by fingerprint of the scored split.
 
     Raises:
-        ConfigError: there is no such file, or it is none of `ssleval leaks --out`.
+        ConfigError: there is no such file, it is none of `ssleval leaks --out`, or two lines differ.
     """
     try:
         content = read_bytes(path, _MOST_BYTES)
@@ -194,7 +210,11 @@ def read_known(path: Path) -> dict[str, tuple[Known, str]]:
             f"--drop-leaks {path}: not a file of `ssleval leaks --out`, nor {OWN!r} ({error})"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
-    return {line.test_fingerprint: (line, sha256) for line in lines}
+    known = {line.test_fingerprint: (line, sha256) for line in lines}
+    for line in lines:
+        if known[line.test_fingerprint][0] != line:
+            raise ConfigError(f"--drop-leaks {path}: two lines on {line.test} that differ; keep one of them")
+    return known
 
 
 def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
@@ -253,7 +273,7 @@ def known_of(kept: Mapping[str, tuple[Known, str]], test: Side) -> tuple[list[st
         known = ", ".join(sorted(line.test for line, _ in kept.values()))
         raise ConfigError(f"--drop-leaks: the file is of {known}, and not of {test} as it is here")
     line, sha256 = kept[test.split.fingerprint]
-    said = {name: getattr(line, name) for name in ("model", "train", "threshold", "false_alarms")}
+    said = {name: msgspec.to_builtins(getattr(line, name)) for name in _SAID}
     return line.leaked, {**said, "file_sha256": sha256}
 
 
@@ -261,7 +281,7 @@ def own_of(source: FeatureSource, name: str, dataset: Dataset) -> tuple[list[str
     """Return the same by the descriptors of the model that is measured."""
     found = find_leaks(source, *sides_of(name, dataset))
     fields = found.to_dict()
-    return found.leaked, {part: fields[part] for part in ("model", "train", "threshold", "false_alarms")}
+    return found.leaked, {part: fields[part] for part in _SAID}
 
 
 def without(samples: Samples, leaked: Sequence[str], images: Sequence[str], label: str) -> Samples:

@@ -147,11 +147,16 @@ def test_a_set_known_to_have_no_copy_gives_the_threshold(found: Leaks, planted: 
     source = FeatureSource(
         load("pixels"), Context(device="cpu", num_workers=0, progress=False, cache=tmp_path)
     )
-    known = Side("test", found.test.dataset, "test")
+    known = Side("part", found.test.dataset.limited(110), "test")
     again = find_leaks(source, found.train, found.test, non_copies=known, size=32, rate=0.1)
-    assert again.non_copies == "test/test"
-    assert again.threshold.n == 120
-    assert len({row for row, *_ in again.pairs}) == 11
+    assert again.non_copies == "part/test"
+    assert again.threshold.n == 110
+    ids = {found.test.split.ids[row] for row, *_ in again.pairs}
+    assert len(ids & set(known.split.ids)) == 10
+    for side in (found.train, found.test):
+        again = Side("again", side.dataset, side.split_name)
+        with pytest.raises(ConfigError, match="whose images may be copies; name another set"):
+            find_leaks(source, found.train, found.test, non_copies=again, size=32, rate=0.1)
 
 
 def test_the_picture_is_of_the_pairs(found: Leaks) -> None:
@@ -179,6 +184,27 @@ def test_other_files_are_refused(tmp_path: Path, found: Leaks, content: str) -> 
     path.write_text(content)
     with pytest.raises(ConfigError, match="leaks"):
         known_of(read_known(path), found.test)
+
+
+def test_lines_of_several_files_may_not_contradict_each_other(tmp_path: Path, found: Leaks) -> None:
+    path, line = tmp_path / "leaks.json", found.to_dict()
+    other = {**line, "test_fingerprint": "0" * 64, "leaked": []}
+    path.write_text("\n".join(json.dumps(one) for one in (line, other, line)))
+    leaked, said = known_of(read_known(path), found.test)
+    assert leaked == found.leaked
+    assert said["false_alarms"] == line["false_alarms"]
+    path.write_text("\n".join(json.dumps(one) for one in (line, {**line, "leaked": []})))
+    with pytest.raises(ConfigError, match=r"two lines on planted/test that differ; keep one"):
+        read_known(path)
+
+
+@pytest.mark.parametrize("change", [{"value": "much"}, {"ci95": [0.1]}, {"non_copies": {}}, {"n": 1.5}])
+def test_a_rate_of_a_file_is_of_numbers(tmp_path: Path, found: Leaks, change: dict[str, Any]) -> None:
+    line = found.to_dict()
+    path = tmp_path / "leaks.json"
+    path.write_text(json.dumps({**line, "false_alarms": {**line["false_alarms"], **change}}))
+    with pytest.raises(ConfigError, match="not a file of"):
+        read_known(path)
 
 
 @pytest.mark.parametrize("how", ["file", "own"])
