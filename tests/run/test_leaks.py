@@ -159,6 +159,15 @@ def test_a_set_known_to_have_no_copy_gives_the_threshold(found: Leaks, planted: 
             find_leaks(source, found.train, found.test, non_copies=again, size=32, rate=0.1)
 
 
+def test_a_file_is_of_data_as_run_opens_them(planted: Path, tmp_path: Path) -> None:
+    path, data = tmp_path / "leaks.json", f"folder:{planted}"
+    command = ["leaks", data, "--model=pixels", "--size=32", f"--out={path}", "--full-hash", "--exif"]
+    asked = [*command, "--device=cpu", "--num-workers=0", f"--cache={tmp_path}", "--quiet"]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    opened = open_dataset(data, DatasetOptions(full_hash=True, exif=True, cache=tmp_path))
+    assert list(read_known(path)) == [opened.split("test").fingerprint]
+
+
 def test_the_picture_is_of_the_pairs(found: Leaks) -> None:
     from ssleval.display.pictures.leaks import draw_leaks
 
