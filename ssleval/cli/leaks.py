@@ -27,7 +27,7 @@ def leaks_(
         float, Option(min=0, max=0.5, help="False alarms: share of images without a copy taken for one.")
     ] = 0.01,
     non_copies: Annotated[
-        str, Option(help="A set known to have no copy in the first; default: the first itself.")
+        str, Option(help="A set without a copy in the first; default: images of the first among each other.")
     ] = "",
     size: Annotated[int, Option(min=1, help="Pixels of a side.")] = 320,
     out: Annotated[Path | None, Option(help="JSON file to write, for run --drop-leaks.")] = None,
@@ -40,6 +40,8 @@ def leaks_(
     precision: options.Precision = "fp32",
     num_workers: options.Workers = "auto",
     pixels: options.Pixels = "exact",
+    exif: options.Exif = False,
+    full_hash: options.FullHash = False,
     limit: options.Limit = None,
     cache: options.CacheDir = None,
     as_json: options.Json = False,
@@ -62,7 +64,7 @@ def leaks_(
         device=device, precision=precision, num_workers=options.workers(num_workers), cache=folder,
         progress=not quiet, pixels=pixels,
     )  # fmt: skip
-    data = DatasetOptions(data_root, cache=folder)
+    data = DatasetOptions(data_root, full_hash, cache=folder, exif=exif)
     first = _side(train, train_split, data, limit, fitted=True)
     second = _side(test or train, test_split, data, limit, fitted=False)
     known = _side(non_copies, "", data, limit, fitted=False) if non_copies else None

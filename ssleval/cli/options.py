@@ -55,6 +55,7 @@ Pixels = Annotated[
 Exif = Annotated[
     bool, Option("--exif", help="Turn images as their EXIF orientation says; published protocols ignore it.")
 ]
+FullHash = Annotated[bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")]
 Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")]

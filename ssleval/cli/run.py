@@ -65,9 +65,7 @@ def run_(
     drop_leaks: Annotated[
         str, Option(help="Also score without leaked images: a file of ssleval leaks --out, or own.")
     ] = "",
-    full_hash: Annotated[
-        bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")
-    ] = False,
+    full_hash: options.FullHash = False,
     download: Annotated[bool, Option("--download", help="Let libraries download datasets.")] = False,
     results: options.Results = Path("results"),
     cache: options.CacheDir = None,

@@ -8,14 +8,30 @@ from ssleval.results.record import Result
 
 SEEDED = "†"
 """Marks a score on data that the model's pre-training data holds, or was chosen by."""
+_OTHER_NAMES = {
+    "coco2017": "coco", "fgvcaircraft": "aircraft", "nyuv2_normals": "nyuv2",
+    "oxford_flowers102": "flowers102", "oxford_iiit_pet": "pets", "oxfordiiitpet": "pets",
+    "stanfordcars": "cars", "voc2012_detection": "voc2012", "voc2012_instances": "voc2012",
+}  # fmt: skip
+"""How cards of models name the images of sets: of other targets, and of other sources."""
 
 
 def mark(result: Result) -> str:
     """Return `SEEDED` where the model's card names the dataset among those that its training data knew."""
-    dataset = str(result.data.get("name") or result.dataset)
-    source, _, location = dataset.partition(":")
-    names = {dataset, source, *([location.lower()] if source == "torchvision" else [])}
+    names = _names(str(result.data.get("name") or result.dataset))
     return SEEDED if names & set(result.backbone.get("seeded_by") or ()) else ""
+
+
+def _names(dataset: str) -> set[str]:
+    """Return the names under which cards know the images of a dataset."""
+    source, _, location = dataset.partition(":")
+    if source == "list":
+        return _names(location.rpartition("@")[2])
+    if source == "torchvision":
+        source = location.lower()
+    elif source == "vtab":
+        source = location.rstrip("/").rpartition("/")[2]
+    return {dataset, source, _OTHER_NAMES.get(source, source)}
 
 
 def seeded(result: Result) -> str:

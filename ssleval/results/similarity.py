@@ -1,10 +1,13 @@
 """How alike models see images, as it is stored in a results folder. Imports no torch."""
 
+import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ssleval.core import digest
 from ssleval.errors import DataError
 from ssleval.results.stored import read_bytes
 
@@ -34,12 +37,16 @@ class Similarities(msgspec.Struct, frozen=True):
     models: list[str]
     weights_sha256: list[str]
     pairs: list[Pair]
+    precision: str = ""
+    """Of forward passes; '' where a file does not say."""
 
 
 def file_of(found: Similarities, folder: Path) -> Path:
-    """Return the file of similarities on one set in a results folder."""
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in found.dataset)
-    return folder / f"{KIND}-{safe[-80:]}-{found.fingerprint[:8]}-{found.readout.partition('[')[0]}.json"
+    """Return the file of similarities in a results folder, one for all that decides them."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", found.dataset)[-80:]
+    decisive = [found.readout, found.split, found.models, found.weights_sha256, found.k, found.precision]
+    kind = found.readout.partition("[")[0]
+    return folder / f"{KIND}-{safe}-{found.fingerprint[:8]}-{kind}-{digest(decisive)[:8]}.json"
 
 
 def read_similarities(folder: Path) -> list[Similarities]:
@@ -50,8 +57,11 @@ def read_similarities(folder: Path) -> list[Similarities]:
             one = msgspec.json.decode(read_bytes(path, _MOST_BYTES), type=Similarities)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: no file of `ssleval similarity` ({error}); remove it") from error
-        places = {place for pair in one.pairs for place in (pair.first, pair.second)}
-        if not places <= set(range(len(one.models))) or len(one.models) != len(one.weights_sha256):
+        count = len(one.models)
+        # Compared before a table of all pairs is made: names alone are cheap.
+        if len(one.pairs) != count * (count - 1) // 2 or count != len(one.weights_sha256):
+            raise DataError(f"{path}: {len(one.pairs):,} pairs of {count:,} models, not all; remove it")
+        if {(pair.first, pair.second) for pair in one.pairs} != set(combinations(range(count), 2)):
             raise DataError(f"{path}: it pairs models that it does not name; remove it")
         found.append(one)
     return found

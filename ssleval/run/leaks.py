@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from jaxtyping import Float
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
 from ssleval.core.text import counted
 from ssleval.datasets.files.identical import identical_files
 from ssleval.errors import ConfigError, DataError
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, current_shard
 from ssleval.results.stored import read_bytes
 from ssleval.run.duplicates import (
     Threshold,
@@ -25,6 +25,7 @@ from ssleval.run.duplicates import (
     matches_above,
     threshold_at,
 )
+from ssleval.run.jobs import Job
 from ssleval.tasks.copy_detection import CopyDetection
 
 OWN = "own"
@@ -35,6 +36,10 @@ _MOST_BYTES = 1 << 28
 _THEMSELVES = "searched images among each other, whose own near-duplicates count as well: an upper bound"
 _SEARCHED = 10_000
 """Searched images that a threshold is chosen on, at most."""
+_ANSWERS = {"groups", "open_set"}
+"""Targets of sets whose queries are looked for in the other split."""
+_SAID = "model", "train", "threshold", "false_alarms"
+"""What results record."""
 _MATCHES = 10
 """Images that one is said to be a copy of, at most."""
 
@@ -124,12 +129,19 @@ def find_leaks(
     Raises:
         ConfigError: one split twice, or too few known non-copies for the rate.
     """
-    if train.split.fingerprint == test.split.fingerprint:
+    for side in (train, test) if non_copies else ():
+        if non_copies and _one(side, non_copies):
+            raise ConfigError(
+                f"--non-copies {non_copies} is {side}, whose images may be copies; name another set"
+            )
+    if _one(train, test):
         raise ConfigError(f"{train} and {test} are one split: every image is a copy of itself")
     asked = [
         leak_request(source, side, size) for side in (train, test, *([non_copies] if non_copies else []))
     ]
-    source.prepare(asked)
+    if current_shard().world == 1:
+        # Else all processes have prepared it, and only the first is here.
+        source.prepare(asked)
     tables = [source.load(one) for one in asked]
     held = held_out(len(tables[0].ids), _SEARCHED)
     (searched, queries, *known), whitened = descriptors(held, *map(_vectors, tables))
@@ -163,6 +175,15 @@ def _vectors(table: FeatureTable) -> Float[np.ndarray, "n d"]:
 # Scores without them --------------------------------------------------------------------------------
 
 
+class FalseAlarms(msgspec.Struct, frozen=True):
+    """The rate of a threshold."""
+
+    value: float
+    ci95: Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+    n: int
+    non_copies: str
+
+
 class Known(msgspec.Struct, frozen=True):
     """What a line of a file of `ssleval leaks --out` says that scores depend on."""
 
@@ -171,7 +192,7 @@ class Known(msgspec.Struct, frozen=True):
     test: str
     test_fingerprint: str
     threshold: float
-    false_alarms: dict[str, Any]
+    false_alarms: FalseAlarms
     leaked: list[str]
 
 
@@ -179,7 +200,7 @@ def read_known(path: Path) -> dict[str, tuple[Known, str]]:
     """Return what a file says, and its sha256, by fingerprint of the scored split.
 
     Raises:
-        ConfigError: there is no such file, or it is none of `ssleval leaks --out`.
+        ConfigError: there is no such file, it is none of `ssleval leaks --out`, or two lines differ.
     """
     try:
         content = read_bytes(path, _MOST_BYTES)
@@ -189,7 +210,11 @@ def read_known(path: Path) -> dict[str, tuple[Known, str]]:
             f"--drop-leaks {path}: not a file of `ssleval leaks --out`, nor {OWN!r} ({error})"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
-    return {line.test_fingerprint: (line, sha256) for line in lines}
+    known = {line.test_fingerprint: (line, sha256) for line in lines}
+    for line in lines:
+        if known[line.test_fingerprint][0] != line:
+            raise ConfigError(f"--drop-leaks {path}: two lines on {line.test} that differ; keep one of them")
+    return known
 
 
 def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
@@ -198,12 +223,47 @@ def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
     return Side(name, fitted, fitted.card.train_split), Side(name, dataset, dataset.card.test_split)
 
 
-def refuse_answers(dataset: Dataset) -> None:
-    """Refuse a set whose queries are looked for in the other split: near-duplicates are right answers."""
-    if dataset.card.target in {"groups", "open_set"}:
+def leak_requests(source: FeatureSource, job: Job) -> tuple[FeatureRequest, ...]:
+    """Return what is read to find near-duplicates by the model's own descriptors; nothing otherwise.
+
+    Raises:
+        ConfigError: the set has no split that heads are fitted on.
+    """
+    if job.drop_leaks != OWN:
+        return ()
+    train, test = sides_of(job.dataset_name, job.dataset)
+    if train.split_name not in train.dataset.card.lengths or _one(train, test):
         raise ConfigError(
-            f"--drop-leaks: near-duplicates of queries of {dataset.card.name} are what is looked for; run it "
+            f"--drop-leaks: {job.dataset_name} has no split that heads are fitted on, to search for "
+            "near-duplicates; run it without the option"
+        )
+    return leak_request(source, train), leak_request(source, test)
+
+
+def _one(first: Side, second: Side) -> bool:
+    return first.split.fingerprint == second.split.fingerprint
+
+
+def can_drop(card: DatasetCard) -> bool:
+    """Return whether scored images can be left out for copies in what is fitted on."""
+    return card.target not in _ANSWERS and not card.domains
+
+
+def refuse_answers(dataset: Dataset, requests: Sequence[FeatureRequest]) -> None:
+    """Refuse a set whose near-duplicates are right answers, and scores of more than its test split."""
+    card = dataset.card
+    if card.target in _ANSWERS:
+        raise ConfigError(
+            f"--drop-leaks: near-duplicates of queries of {card.name} are what is looked for; run it "
             "without the option"
+        )
+    fitted = card if dataset.fitted_on is None else dataset.fitted_on().card
+    others = {one.dataset.card.name for one in requests} - {card.name, fitted.name}
+    if card.domains or others:
+        why = f"images of {', '.join(sorted(others))} are" if others else "every domain is"
+        raise ConfigError(
+            f"--drop-leaks: {why} scored beside {card.name}/{card.test_split}, which alone is compared; "
+            "run it without the option"
         )
 
 
@@ -213,7 +273,7 @@ def known_of(kept: Mapping[str, tuple[Known, str]], test: Side) -> tuple[list[st
         known = ", ".join(sorted(line.test for line, _ in kept.values()))
         raise ConfigError(f"--drop-leaks: the file is of {known}, and not of {test} as it is here")
     line, sha256 = kept[test.split.fingerprint]
-    said = {name: getattr(line, name) for name in ("model", "train", "threshold", "false_alarms")}
+    said = {name: msgspec.to_builtins(getattr(line, name)) for name in _SAID}
     return line.leaked, {**said, "file_sha256": sha256}
 
 
@@ -221,7 +281,7 @@ def own_of(source: FeatureSource, name: str, dataset: Dataset) -> tuple[list[str
     """Return the same by the descriptors of the model that is measured."""
     found = find_leaks(source, *sides_of(name, dataset))
     fields = found.to_dict()
-    return found.leaked, {part: fields[part] for part in ("model", "train", "threshold", "false_alarms")}
+    return found.leaked, {part: fields[part] for part in _SAID}
 
 
 def without(samples: Samples, leaked: Sequence[str], images: Sequence[str], label: str) -> Samples:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,7 +40,7 @@ from ssleval.metrics.intervals import estimates
 from ssleval.metrics.recorded import describe
 from ssleval.results import Result, Score, record
 from ssleval.run.jobs import Job, by_precision, make_jobs, with_tasks
-from ssleval.run.leaks import OWN, known_of, leak_request, own_of, refuse_answers, sides_of, without
+from ssleval.run.leaks import can_drop, known_of, leak_requests, own_of, refuse_answers, sides_of, without
 from ssleval.run.provenance import hardware, versions
 from ssleval.run.suites import Measurement
 
@@ -84,11 +85,12 @@ class Ahead:
         return [plan for plan in self.plans if plan.key not in self.done]
 
     def requests(self) -> list[FeatureRequest]:
-        """Return what those read."""
-        own = (plan.job for plan in self.plans if plan.job.drop_leaks == OWN)
-        sides = (side for job in own for side in sides_of(job.dataset_name, job.dataset))
-        asked = [request for plan in self.left for request in plan.requests]
-        return [*asked, *(leak_request(self.source, side) for side in sides)]
+        """Return what those read, and what near-duplicates are looked for in."""
+        return [request for plan in self.plans for request in self.requests_of(plan)]
+
+    def requests_of(self, plan: Plan) -> tuple[FeatureRequest, ...]:
+        """Return the part of one plan."""
+        return (() if plan.key in self.done else plan.requests) + leak_requests(self.source, plan.job)
 
 
 def silent(_: str) -> None:
@@ -278,8 +280,8 @@ def outcomes_of(
             note(limits)
     for plan in ahead.plans:
         try:
-            if not (prepared or plan.key in done):
-                source.prepare(plan.requests)
+            if not prepared:
+                source.prepare(ahead.requests_of(plan))
             outcome = _outcome(source, plan, folder, done.get(plan.key), shard)
         except SslevalError as error:
             outcome = error
@@ -308,7 +310,7 @@ def _outcome(
                 result = _measured(source, plan, folder)
             elif stored is None and plan.runs_model:
                 _evaluated(source, plan)
-            if result is not None and plan.job.drop_leaks:
+            if shard.leads and result is not None and plan.job.drop_leaks:
                 result = _without_leaks(source, plan.job, result)
     return shard.exchange(point, result)[0]  # pyright: ignore[reportReturnType]
 
@@ -321,7 +323,8 @@ def _without_leaks(source: FeatureSource, job: Job, result: Result) -> Result:
     leaked, said = own_of(source, name, dataset) if isinstance(kept, str) else known_of(kept, test)
     samples = record.read_samples(result)
     left = without(samples, leaked, test.split.ids, f"{job.name} on {name}")
-    scores = {metric: asdict(score) for metric, score in _scores(job, job.task.metrics, left).items()}
+    known = [metric for metric in job.task.metrics if metric.name in result.metrics]
+    scores = {metric: asdict(score) for metric, score in _scores(job, known, left).items()}
     return record.with_leaks(result, {**said, "dropped": len(samples) - len(left), "metrics": scores})
 
 
@@ -348,8 +351,9 @@ def plan_all(
         try:
             with current_shard().agreed(f"plan of {job.name} on {job.dataset_name}"):
                 plan = _plan(source, job)
+                same = list(_identical(plan, source.context.cache))
             plans.append(plan)
-            identical.append(_identical(plan, source.context.cache))
+            identical += same
             if changed := _changed(job.task, job.task.suited(source.gives)):
                 model = source.backbone.card.name
                 note(f"{job.name} on {job.dataset_name}: {changed}, which is what {model} has")
@@ -357,7 +361,7 @@ def plan_all(
             left_out.append(f"{job.name} on {job.dataset_name}: {error}")
         except SslevalError as error:
             errors.append(error)
-    for line in filter(None, dict.fromkeys(identical)):
+    for line in dict.fromkeys(identical):
         note(line)
     if named:
         return plans, [*errors, *map(NotApplicableError, left_out)]
@@ -368,15 +372,26 @@ def plan_all(
     return plans, errors
 
 
-def _identical(plan: Plan, cache: Path) -> str:
-    """Return a line on files that the scored split shares with the one that is fitted on or looked up in."""
-    card = plan.job.dataset.card
+def _identical(plan: Plan, cache: Path) -> Iterator[str]:
+    """Yield lines on files that the scored split shares with the one that is fitted on or looked up in.
+
+    Of domains, of which each is both, on those of any two.
+    """
+    own, name = plan.job.dataset, plan.job.dataset_name
+    card, test = own.card, own.card.test_split
     read = {(one.dataset.card.name, one.split): one.dataset for one in plan.requests}
-    if read.pop((card.name, card.test_split), None) is None or not read:
-        return ""
-    (_, split), dataset = next(iter(read.items()))
-    train, test = dataset.split(split), plan.job.dataset.split(card.test_split)
-    return identical_note(plan.job.dataset_name, (split, train), (card.test_split, test), cache)
+    # The request of a clip is for its frames, which are no files.
+    others = [
+        (split, (own if title == card.name else dataset).split(split))
+        for (title, split), dataset in read.items()
+        if card.domains or (title, split) != (card.name, test)
+    ]
+    if card.domains or (card.name, test) in read:
+        scored = test, own.split(test)
+        pairs = combinations(others, 2) if card.domains else ((one, scored) for one in others[:1])
+        end = "; --drop-leaks scores without them" if can_drop(card) else ""
+        lines = (identical_note(name, first, second, cache) for first, second in pairs)
+        yield from (line + end for line in lines if line)
 
 
 def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | None:
@@ -391,9 +406,9 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
         task = job.task.suited(source.gives).for_model(job.dataset, source.backbone.card)
         job = replace(job, task=task)
         requests = job.task.requests(job.dataset)
-    source.check(requests)
     if job.drop_leaks:
-        refuse_answers(job.dataset)
+        refuse_answers(job.dataset, requests)
+    source.check((*requests, *leak_requests(source, job)))
     if not isinstance(job.drop_leaks, str):
         known_of(job.drop_leaks, sides_of(job.dataset_name, job.dataset)[1])
     splits = {f"{one.dataset.card.name}/{one.split}": one.dataset.split(one.split) for one in requests}

@@ -41,8 +41,10 @@ def similarities(
         raise ConfigError(f"{k} nearest neighbours of {len(split)} images; ask for 1 to {len(split) - 2}")
     (readout,) = request.readouts
     seen: list[_Seen] = []
+    precision = ""
     for load in sources:
         source = load()
+        precision = source.context.precision
         source.prepare([request])
         table = source.load(request)
         if len(table.ids) != len(split):
@@ -55,7 +57,7 @@ def similarities(
     ]
     return Similarities(
         name, request.split, split.fingerprint, str(readout), len(split), k, [one.name for one in seen],
-        [one.weights_sha256 for one in seen], pairs,
+        [one.weights_sha256 for one in seen], pairs, precision,
     )  # fmt: skip
 
 

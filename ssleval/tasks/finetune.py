@@ -32,6 +32,7 @@ from ssleval.core.settings import (
     Positive,
     ProperFraction,
 )
+from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, classified_by, trained_on
@@ -40,6 +41,7 @@ from ssleval.heads.finetune.learner import Learner, refuse_odd
 from ssleval.heads.finetune.network import Network
 from ssleval.heads.finetune.recipes import RECIPES, Recipe, iterations
 from ssleval.heads.selection import hold_out
+from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies, classified
 
 _Own: TypeAlias = Literal["recipe"]
@@ -102,8 +104,8 @@ class Finetune(ImageGeometry, Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Accuracy over images and over classes, the dataset's own first."""
-        return both_accuracies(self.metric, "correct")
+        """Accuracy over images and over classes, the dataset's own first, and `calibration`."""
+        return *both_accuracies(self.metric, "correct"), *calibration()
 
     def resolved(self, dataset: Dataset) -> "Finetune":
         """Return the task with what it left to recipe and dataset filled in."""
@@ -139,7 +141,7 @@ class Finetune(ImageGeometry, Task):
             place = int(np.argmax([np.mean(one.argmax(1) == labels[held]) for one in tried]))
         every = np.ones(len(train), bool), np.ones(len(test), bool)
         scores = self._scores(inputs, train, every[0], rates[place], test, every[1])
-        columns = classified(scores, inputs.labels(test))
+        columns = classified(scores, truth := inputs.labels(test)) | stated_columns(scores, truth)
         return Samples(test.ids, {**columns, "rate": np.full(len(test), rates[place])})
 
     def _scores(

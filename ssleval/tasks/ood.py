@@ -14,26 +14,24 @@ arXiv:1807.03888 (last layer, no perturbation of inputs); Hendrycks et al. 2022,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Samples, Split
+from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Samples
 from ssleval.core.image_level import VectorPerImage, train_and_test
 from ssleval.core.settings import Count, Distinct, OpenFraction, Positives
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.core.text import some
+from ssleval.datasets.files.identical import identical_files
 from ssleval.errors import ConfigError, ContractError, DataError
 from ssleval.heads.knn import nearest_neighbours
 from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.separation import auroc_of, fpr95_of
-
-_MOST_FILES = 100_000
-"""Training splits with more files than this are not compared with the set from outside, file by file."""
 
 
 @tasks.register("ood")
@@ -99,7 +97,7 @@ class Ood(VectorPerImage, Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Score the test images and those from outside; one row per image."""
         for request in inputs.requests[:2]:
-            _refuse_shared(request, inputs.requests[2])
+            _refuse_shared(request, inputs.requests[2], inputs.context.cache)
         train, test, outside = inputs.tables()
         queries = np.concatenate([test[self.vector], outside[self.vector]])
         ids = [f"in/{name}" for name in test.ids] + [f"out/{name}" for name in outside.ids]
@@ -164,20 +162,11 @@ _METHODS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _refuse_shared(known: FeatureRequest, outside: FeatureRequest) -> None:
+def _refuse_shared(known: FeatureRequest, outside: FeatureRequest, cache: Path) -> None:
     """Refuse a file that both splits have, byte for byte; where they have no files, nothing can be told."""
     mine, other = (request.dataset.split(request.split) for request in (known, outside))
-    if mine.encoded is None or other.encoded is None or len(mine) > _MOST_FILES:
-        return
-    hashes = _hashes(other)
-    shared = sorted(name for digest, name in _hashes(mine).items() if digest in hashes)
-    if shared:
+    if shared := [mine.ids[row] for row, _ in identical_files(mine, other, cache)]:
         raise DataError(
             f"ood: {outside.dataset.card.name} holds files of {known.dataset.card.name}/{known.split}, byte "
             f"for byte: {some(shared)}; remove them from one of the sets"
         )
-
-
-def _hashes(split: Split) -> dict[bytes, str]:
-    assert split.encoded is not None
-    return {sha256(split.encoded(row)).digest(): split.ids[row] for row in range(len(split))}

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,31 @@ from typer.testing import CliRunner
 
 from ssleval.backbones.zoo import load
 from ssleval.cli.app import app
-from ssleval.core import Context, DatasetOptions, Samples
+from ssleval.core import Context, DatasetOptions, FeatureRequest, Metric, Samples
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, DataError
-from ssleval.features import FeatureSource
+from ssleval.features import FeatureSource, current_shard
+from ssleval.features.shard import Shard
+from ssleval.metrics.stats import mean_of
 from ssleval.results import record
 from ssleval.results.record import read_all
+from ssleval.run import measure as measuring
 from ssleval.run.duplicates import best_among, best_in, descriptors, held_out, matches_above, threshold_at
-from ssleval.run.leaks import Leaks, Side, find_leaks, known_of, read_known, refuse_answers, sides_of, without
+from ssleval.run.jobs import make_job
+from ssleval.run.leaks import (
+    Leaks,
+    Side,
+    find_leaks,
+    known_of,
+    leak_requests,
+    read_known,
+    refuse_answers,
+    sides_of,
+    without,
+)
+from ssleval.run.sweep import Sweep, sweep
+from ssleval.tasks.knn import Knn
+from tests.features.rank_threads import in_ranks
 
 
 def test_the_threshold_holds_its_rate_as_often_as_its_interval_says() -> None:
@@ -129,11 +147,25 @@ def test_a_set_known_to_have_no_copy_gives_the_threshold(found: Leaks, planted: 
     source = FeatureSource(
         load("pixels"), Context(device="cpu", num_workers=0, progress=False, cache=tmp_path)
     )
-    known = Side("test", found.test.dataset, "test")
+    known = Side("part", found.test.dataset.limited(110), "test")
     again = find_leaks(source, found.train, found.test, non_copies=known, size=32, rate=0.1)
-    assert again.non_copies == "test/test"
-    assert again.threshold.n == 120
-    assert len({row for row, *_ in again.pairs}) == 11
+    assert again.non_copies == "part/test"
+    assert again.threshold.n == 110
+    ids = {found.test.split.ids[row] for row, *_ in again.pairs}
+    assert len(ids & set(known.split.ids)) == 10
+    for side in (found.train, found.test):
+        again = Side("again", side.dataset, side.split_name)
+        with pytest.raises(ConfigError, match="whose images may be copies; name another set"):
+            find_leaks(source, found.train, found.test, non_copies=again, size=32, rate=0.1)
+
+
+def test_a_file_is_of_data_as_run_opens_them(planted: Path, tmp_path: Path) -> None:
+    path, data = tmp_path / "leaks.json", f"folder:{planted}"
+    command = ["leaks", data, "--model=pixels", "--size=32", f"--out={path}", "--full-hash", "--exif"]
+    asked = [*command, "--device=cpu", "--num-workers=0", f"--cache={tmp_path}", "--quiet"]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    opened = open_dataset(data, DatasetOptions(full_hash=True, exif=True, cache=tmp_path))
+    assert list(read_known(path)) == [opened.split("test").fingerprint]
 
 
 def test_the_picture_is_of_the_pairs(found: Leaks) -> None:
@@ -161,6 +193,27 @@ def test_other_files_are_refused(tmp_path: Path, found: Leaks, content: str) -> 
     path.write_text(content)
     with pytest.raises(ConfigError, match="leaks"):
         known_of(read_known(path), found.test)
+
+
+def test_lines_of_several_files_may_not_contradict_each_other(tmp_path: Path, found: Leaks) -> None:
+    path, line = tmp_path / "leaks.json", found.to_dict()
+    other = {**line, "test_fingerprint": "0" * 64, "leaked": []}
+    path.write_text("\n".join(json.dumps(one) for one in (line, other, line)))
+    leaked, said = known_of(read_known(path), found.test)
+    assert leaked == found.leaked
+    assert said["false_alarms"] == line["false_alarms"]
+    path.write_text("\n".join(json.dumps(one) for one in (line, {**line, "leaked": []})))
+    with pytest.raises(ConfigError, match=r"two lines on planted/test that differ; keep one"):
+        read_known(path)
+
+
+@pytest.mark.parametrize("change", [{"value": "much"}, {"ci95": [0.1]}, {"non_copies": {}}, {"n": 1.5}])
+def test_a_rate_of_a_file_is_of_numbers(tmp_path: Path, found: Leaks, change: dict[str, Any]) -> None:
+    line = found.to_dict()
+    path = tmp_path / "leaks.json"
+    path.write_text(json.dumps({**line, "false_alarms": {**line["false_alarms"], **change}}))
+    with pytest.raises(ConfigError, match="not a file of"):
+        read_known(path)
 
 
 @pytest.mark.parametrize("how", ["file", "own"])
@@ -194,7 +247,7 @@ def test_both_scores_are_in_the_result_and_the_first_is_as_without_the_option(
 
 def test_answers_are_no_leaks_and_a_rate_must_be_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="what is looked for"):
-        refuse_answers(open_dataset("scenes:retrieval", DatasetOptions(cache=tmp_path)))
+        refuse_answers(open_dataset("scenes:retrieval", DatasetOptions(cache=tmp_path)), ())
     with pytest.raises(ConfigError, match="between 0 and 1"):
         threshold_at(np.zeros(9), 0.0)
 
@@ -206,3 +259,126 @@ def test_a_file_of_other_data_is_refused_before_anything_is_measured(tmp_path: P
     outcome = CliRunner().invoke(app, [*command, "--results", str(tmp_path / "results")])
     assert outcome.exit_code == 2
     assert "and not of digits/test" in outcome.stderr
+
+
+def swept(planted: Path, tmp_path: Path, world: int = 1, **more: Any) -> list[Any]:
+    """Return what every rank has of a sweep with near-duplicates by the model's own descriptors."""
+
+    def work(shard: Shard) -> list[Any]:
+        context = Context(device="cpu", num_workers=0, cache=tmp_path / f"cache{world}", progress=False)
+        asked: dict[str, Any] = {"tasks": "knn", "datasets": f"folder:{planted}", "settings": ("knn.ks=1",)}
+        sweeping = Sweep(**{"models": "pixels", "drop_leaks": "own", **asked, **more})
+        return list(sweep(sweeping, context, tmp_path / f"results{world}-{shard.rank}", note=lambda _: None))
+
+    return in_ranks(world, work)
+
+
+def of_domains(root: Path) -> Path:
+    """Three domains of noise; one image of the first is in the third as well, another of the second too."""
+    for place, domain in enumerate(("art", "clip", "photo")):
+        for number in range(6):
+            path = root / domain / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([place, number]).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(path)
+    (root / "photo" / "a" / "0.png").write_bytes((root / "art" / "b" / "1.png").read_bytes())
+    (root / "photo" / "a" / "2.png").write_bytes((root / "clip" / "a" / "4.png").read_bytes())
+    return root
+
+
+REFUSED = {
+    "spectrum/images:{}/photo": "no split that heads are fitted on",
+    "shift/domains:{}": "every domain is scored",
+}
+
+
+def test_what_leaks_cannot_be_dropped_from_is_refused_at_once_and_the_rest_measured(
+    planted: Path, tmp_path: Path
+) -> None:
+    where, suite = of_domains(tmp_path / "domains"), tmp_path / "suite.yaml"
+    lines = [*(name.format(where) for name in REFUSED), f"knn/folder:{planted}"]
+    pairs = [line.split("/", 1) for line in lines]
+    suite.write_text(json.dumps({"measurements": [{"task": task, "dataset": data} for task, data in pairs]}))
+    ((*errors, measured),) = swept(planted, tmp_path, suite=str(suite))
+    assert measured.leaks["dropped"] >= len(COPIES)
+    for error, why in zip(errors, REFUSED.values(), strict=True):
+        assert isinstance(error, ConfigError)
+        assert why in str(error)
+
+
+def test_a_set_without_leaks_takes_down_no_other_model(tmp_path: Path) -> None:
+    """Several models are prepared together."""
+    more: dict[str, Any] = {"tasks": "spectrum", "settings": (), "models": "pixels,random:vit_tiny"}
+    data = f"images:{of_domains(tmp_path / 'domains')}"
+    (outcomes,) = swept(tmp_path, tmp_path, datasets=data, **more)
+    assert len(outcomes) == 2
+    assert all("no split that heads are fitted on" in str(outcome) for outcome in outcomes)
+
+
+def test_scores_of_another_set_s_images_are_refused(found: Leaks, planted: Path, tmp_path: Path) -> None:
+    outside = open_dataset(f"images:{planted}/test/00", DatasetOptions(cache=tmp_path))
+    inside = found.test.dataset
+    asked = [FeatureRequest(inside, "test", None, ()), FeatureRequest(outside, "train", None, ())]
+    refuse_answers(inside, asked[:1])
+    with pytest.raises(ConfigError, match="test/00 are scored beside"):
+        refuse_answers(inside, asked)
+
+
+def test_pairs_have_no_split_to_search(tmp_path: Path) -> None:
+    source = FeatureSource(load("pixels"), Context(device="cpu", num_workers=0, cache=tmp_path))
+    pairs = open_dataset("scenes:pairs", DatasetOptions(cache=tmp_path))
+    job = make_job("correspondence", "scenes:pairs", pairs, None, None)
+    assert not leak_requests(source, job)
+    with pytest.raises(ConfigError, match="no split that heads are fitted on"):
+        leak_requests(source, replace(job, drop_leaks="own"))
+
+
+def test_several_processes_drop_the_same_leaks_as_one(planted: Path, tmp_path: Path) -> None:
+    ((alone,),) = swept(planted, tmp_path)
+    for _ in ("measured", "read back"):
+        for (outcome,) in swept(planted, tmp_path, 2):
+            assert outcome.leaks == alone.leaks
+    assert alone.leaks["dropped"] >= len(COPIES)
+
+
+def test_a_result_of_before_some_statistics_has_no_scores_of_those(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((plain,),) = swept(planted, tmp_path, drop_leaks="")
+    of_now = Knn.metrics.fget
+    assert of_now is not None
+    later = Metric("nll", mean_of("nll"))
+    monkeypatch.setattr(Knn, "metrics", property(lambda task: (*of_now(task), later)))
+    ((outcome,),) = swept(planted, tmp_path)
+    assert outcome.leaks["metrics"].keys() == plain.metrics.keys()
+
+
+def test_files_that_any_two_domains_share_are_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    context = Context(device="cpu", num_workers=0, cache=tmp_path, progress=False)
+    asked = Sweep("pixels", tasks="shift", datasets=f"domains:{of_domains(tmp_path / 'domains')}")
+    list(sweep(asked, context, None, note=said.append))
+    lines = [line for line in said if "identical files" in line]
+    assert len(lines) == 2
+    assert "1 image of" in lines[0]
+    assert all("--drop-leaks" not in line for line in lines)
+    assert [("/photo lie in art" in line, "/photo lie in clip" in line) for line in lines] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_file_that_cannot_be_compared_makes_a_job_an_error_and_no_result(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all processes, where one meets it."""
+
+    def compared(*_: object) -> str:
+        if current_shard().rank == current_shard().world - 1:
+            raise DataError("1.png: Input/output error")
+        return ""
+
+    monkeypatch.setattr(measuring, "identical_note", compared)
+    for world in (1, 2):
+        for outcomes in swept(planted, tmp_path, world):
+            assert [type(outcome) for outcome in outcomes] == [DataError]

@@ -227,6 +227,17 @@ def test_of_several_rates_that_of_the_held_out_images_is_taken(run: Measure) -> 
     assert np.array_equal(logits(samples), logits(alone))
 
 
+def test_it_says_how_sure_it_is(run: Measure) -> None:
+    samples = run()
+    chances = torch.from_numpy(logits(samples)).double().softmax(dim=1).numpy()
+    rows = np.arange(len(chances))
+    assert samples["confidence"] == pytest.approx(chances.max(axis=1), rel=1e-5)
+    assert samples["nll"] == pytest.approx(-np.log(chances[rows, samples["label"]]), rel=1e-4)
+    scores = {metric.name: metric.score(samples) for metric in replace(QUICK, metric="top1").metrics}
+    assert list(scores) == ["top1", "mean_per_class", "ece", "adaptive_ece", "nll"]
+    assert scores["nll"] == pytest.approx(samples["nll"].mean())
+
+
 def test_the_model_is_left_as_it_was(run: Measure) -> None:
     model = backbone()
     before = model.weights_sha256

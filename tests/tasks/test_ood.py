@@ -15,7 +15,7 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Readout, Samples
 from ssleval.core.task import Inputs
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import ConfigError, ContractError, DataError
-from ssleval.tasks.ood import Ood
+from ssleval.tasks.ood import Ood, _refuse_shared
 from tests.tasks.feature_tables import CONTEXT, Tables, blobs, dataset
 
 QUICK = Ood(out="other", k=5, strengths=(0.1, 1.0))
@@ -149,7 +149,8 @@ def test_sets_that_share_images_or_classes_are_refused() -> None:
         Ood(out="scenes:material").resolved(scenes)
 
 
-def test_a_file_of_both_sets_is_refused_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exif", [False, True])
+def test_a_file_of_both_sets_is_refused_and_named(tmp_path: Path, exif: bool) -> None:
     random = np.random.default_rng(0)
     for place in ("a/train/x", "a/test/x", "b"):
         (tmp_path / place).mkdir(parents=True)
@@ -157,18 +158,22 @@ def test_a_file_of_both_sets_is_refused_and_named(tmp_path: Path) -> None:
             pixels = random.integers(0, 255, (4, 4, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
     task = Ood(out=f"images:{tmp_path / 'b'}", k=1)
+    context = replace(CONTEXT, cache=tmp_path / "cache")
 
-    def attempt() -> None:
-        data = open_dataset(f"folder:{tmp_path / 'a'}", DatasetOptions(cache=tmp_path / "cache"))
-        source = blobs()
-        task.evaluate(Inputs(source, data, task.resolved(data).requests(data), CONTEXT))
+    def attempt(*, exif: bool) -> None:
+        options = DatasetOptions(cache=tmp_path / "cache", exif=exif)
+        data = open_dataset(f"folder:{tmp_path / 'a'}", options)
+        task.evaluate(Inputs(blobs(), data, task.resolved(data).requests(data), context))
 
     for split in ("train", "test"):
         shared = tmp_path / "b" / f"{split}.png"
         shared.write_bytes((tmp_path / f"a/{split}/x/1.png").read_bytes())
         with pytest.raises(DataError, match=rf"holds files of .*{split}, byte for byte: x/1.png"):
-            attempt()
+            attempt(exif=exif)
         shared.unlink()
+    data = open_dataset(f"folder:{tmp_path / 'a'}", DatasetOptions(cache=tmp_path / "cache", exif=exif))
+    for request in (requests := task.resolved(data).requests(data))[:2]:
+        _refuse_shared(request, requests[2], context.cache)
 
 
 def test_scores_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ _END = 4096
 
 
 def identical_files(first: Split, second: Split, cache: Path) -> list[tuple[int, int]]:
-    """Return the rows of ``first`` and ``second`` whose files hold the same bytes, sorted.
+    """Return the rows of ``first`` whose file is in ``second`` as well, sorted, and its first row there.
 
     Splits whose images are no files, one each, have none.
 
@@ -51,11 +51,10 @@ def identical_note(name: str, train: tuple[str, Split], test: tuple[str, Split],
     pairs = identical_files(test[1], train[1], cache)
     if not pairs:
         return ""
-    rows = dict(pairs)
-    shown = [f"{test[1].ids[row]} = {train[1].ids[other]}" for row, other in rows.items()]
+    shown = [f"{test[1].ids[row]} = {train[1].ids[other]}" for row, other in pairs]
     return (
-        f"{IDENTICAL}{counted(len(rows), 'image')} of {name}/{test[0]} lie in {train[0]} as well, byte for "
-        f"byte: {some(shown, 3)}; --drop-leaks scores without them"
+        f"{IDENTICAL}{counted(len(pairs), 'image')} of {name}/{test[0]} lie in {train[0]} as well, byte for "
+        f"byte: {some(shown, 3)}"
     )
 
 
@@ -75,10 +74,9 @@ def _compared(
         one, two = _marks(mark, first, rows), _marks(mark, second, others)
         both = set(one.values()) & set(two.values())
         rows, others = ([row for row, value in marks.items() if value in both] for marks in (one, two))
-    places: dict[str, list[int]] = {}
-    for other in others:
-        places.setdefault(two[other], []).append(other)
-    return sorted((row, other) for row in rows for other in places[one[row]])
+    # The first of equal ones: of equal placeholders, all pairs would be their number squared.
+    places = {two[other]: other for other in reversed(others)}
+    return [(row, places[one[row]]) for row in sorted(rows)]
 
 
 def _marks(mark: Callable[[str], Any], name: _Name, rows: Sequence[int]) -> dict[int, Any]:

@@ -6,11 +6,11 @@ Something-Something v2 need a folder of links by class.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from ssleval.errors import ConfigError, DataError
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg")
 """File name extensions of videos."""
+_MOST_FRAMES = 200_000
+"""Of a video: an hour at 50 a second."""
 
 
 @datasets.register("clips")
@@ -67,6 +69,14 @@ class ClipFiles:
     root: Path
     files: Sequence[Sequence[str]]
     """Of every clip: its frames, or one video."""
+
+    @property
+    def file(self) -> Callable[[int], str] | None:
+        """Return the path of the file of clip i, where each clip is one file."""
+        return self._file if all(len(files) == 1 for files in self.files) else None
+
+    def _file(self, index: int) -> str:
+        return str(self.root / self.files[index][0])
 
     def __call__(self, index: int) -> Image.Image:
         """Decode the middle frame of clip ``index`` to RGB."""
@@ -122,7 +132,7 @@ def _files(entry: os.DirEntry[str], name: str) -> list[str]:
 def _decoded(path: str, count: int) -> list[Image.Image]:
     """Return ``count`` frames of a video, from the middles of as many equal parts; they are not turned.
 
-    It is read twice: containers state wrong numbers of frames.
+    It is decoded twice: containers state wrong numbers of frames, and packets may hold none that is shown.
 
     Raises:
         ConfigError: PyAV is not installed.
@@ -134,22 +144,29 @@ def _decoded(path: str, count: int) -> list[Image.Image]:
     except ImportError as error:
         raise ConfigError(f"{path}: a video needs PyAV; `pip install ssleval[video]`") from error
     try:
-        with av.open(path) as container:
-            length = sum(packet.size > 0 for packet in container.demux(video=0))
+        length = sum(1 for _ in _frames(av, path))
         wanted = [frame_at(place, count, length) for place in range(count)]
         kept: dict[int, Image.Image] = {}
-        with av.open(path) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    _refuse_large(path, frame.width, frame.height)
-                    kept[number] = frame.to_image().convert("RGB")
-                if number >= wanted[-1]:
-                    break
+        for number, frame in enumerate(islice(_frames(av, path), wanted[-1] + 1)):
+            if number in wanted:
+                kept[number] = frame.to_image().convert("RGB")
     except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
     if not length or not set(wanted) <= kept.keys():
         raise DataError(f"{path}: {len(kept)} of {count} frames can be decoded; replace or remove it")
     return [kept[number] for number in wanted]
+
+
+def _frames(av: Any, path: str) -> Iterator[Any]:
+    """Yield the frames that are shown; DataError: more or larger ones than are decoded."""
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        _refuse_large(path, stream.codec_context.width, stream.codec_context.height)
+        for number, frame in enumerate(container.decode(stream)):
+            if number == _MOST_FRAMES:
+                raise DataError(f"{path}: more than {_MOST_FRAMES:,} frames; cut it into clips")
+            _refuse_large(path, frame.width, frame.height)
+            yield frame
 
 
 def _refuse_large(path: str, width: int, height: int) -> None:

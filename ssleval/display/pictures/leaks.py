@@ -17,8 +17,8 @@ def draw_leaks(leaks: Leaks, most: int) -> Image.Image:
     Raises:
         DataError: there is no pair.
     """
-    same = [(*pair, 1.0) for pair in leaks.identical]
-    pairs = [*same, *(pair for pair in leaks.pairs if pair[:2] not in set(leaks.identical))]
+    same = {pair: (*pair, 1.0) for pair in leaks.identical}
+    pairs = [*same.values(), *(pair for pair in leaks.pairs if pair[:2] not in same)]
     if not pairs:
         raise DataError(f"{leaks.test}: no image has a copy in {leaks.train}; there is no pair to draw")
     tiles = [tile for pair in pairs[:most] for tile in _pair(leaks, pair)]

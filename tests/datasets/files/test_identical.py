@@ -28,10 +28,11 @@ def test_equal_bytes_are_found_and_equal_sizes_or_ends_alone_are_not(tmp_path: P
     assert identical_files(first, second, tmp_path / "cache") == [(0, 3), (3, 2)]
 
 
-def test_every_file_of_the_same_bytes_is_named(tmp_path: Path) -> None:
-    first = split(tmp_path / "a", {"1.png": b"same"})
-    second = split(tmp_path / "b", {"p.png": b"same", "q.png": b"same"})
-    assert identical_files(first, second, tmp_path / "cache") == [(0, 0), (0, 1)]
+def test_of_equal_files_one_partner_is_named(tmp_path: Path) -> None:
+    """All pairs of placeholders would be their number squared."""
+    first = split(tmp_path / "a", {"1.png": b"same", "2.png": b"else", "3.png": b"same"})
+    second = split(tmp_path / "b", {"o.png": b"other", "p.png": b"same", "q.png": b"same"})
+    assert identical_files(first, second, tmp_path / "cache") == [(0, 1), (2, 1)]
 
 
 def test_what_was_compared_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

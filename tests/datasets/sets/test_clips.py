@@ -1,7 +1,9 @@
 """clips: folders of frames and videos, by class."""
 
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,16 @@ def test_the_fingerprint_moves_with_frames_and_labels(root: Path) -> None:
     assert open_dataset(f"clips:{root}", DatasetOptions()).split("train").fingerprint != mark
 
 
+def test_clips_of_one_file_each_say_which(root: Path) -> None:
+    assert open_dataset(f"clips:{root}", DatasetOptions()).split("train").file is None
+    for clip in ("train/a/z", "train/b/1", "val/a/k"):
+        for frame in sorted((root / clip).iterdir())[1:]:
+            frame.unlink()
+    split = open_dataset(f"clips:{root}", DatasetOptions()).split("train")
+    assert split.file is not None
+    assert split.file(1) == str(root / "train/a/z/000.png")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -83,6 +95,69 @@ def test_a_video_without_its_decoder_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(ConfigError, match=r"ssleval\[video\]"):
         split.image(0)
+
+
+class Container:
+    """Stands for a video of grey frames, whose packets are twice as many."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        size = SimpleNamespace(width=sizes[0], height=sizes[0])
+        self.streams = SimpleNamespace(video=[SimpleNamespace(codec_context=size)])
+        self.decoded = 0
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def demux(self, **_: object) -> list[Any]:
+        return [SimpleNamespace(size=9) for _ in range(2 * len(self.sizes))]
+
+    def decode(self, *_: object, **__: object) -> Iterator[Any]:
+        for number, side in enumerate(self.sizes):
+            self.decoded += 1
+            image = Image.new("RGB", (4, 4), (number,) * 3)
+            yield SimpleNamespace(width=side, height=side, to_image=lambda image=image: image)
+
+
+@pytest.fixture
+def video(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Container], Any]:
+    (root / "train/a/clip.mp4").write_bytes(b"x")
+
+    def frame_of(container: Container) -> Any:
+        library = SimpleNamespace(open=lambda _: container, FFmpegError=OSError)
+        monkeypatch.setitem(__import__("sys").modules, "av", library)
+        module._decoded.cache_clear()
+        split = open_dataset(f"clips:{root}", DatasetOptions()).split("train")
+        return getattr(split.image, "frame")  # noqa: B009
+
+    return frame_of
+
+
+def test_frames_that_are_shown_count_and_not_packets(video: Callable[[Container], Any]) -> None:
+    frame = video(Container([4] * 8))
+    assert [frame(0, place, 4).getpixel((0, 0))[0] for place in range(4)] == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message", "decoded"),
+    [([9, 4], "9x9 pixels", 0), ([4, 9, 4, 4], "9x9 pixels", 2), ([4] * 7, "more than 6 frames", 7)],
+)
+def test_large_and_long_videos_are_refused_as_soon_as_that_is_known(
+    video: Callable[[Container], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: list[int],
+    message: str,
+    decoded: int,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    monkeypatch.setattr(module, "_MOST_FRAMES", 6)
+    container = Container(sizes)
+    with pytest.raises(DataError, match=message):
+        video(container)(0, 0, 1)
+    assert container.decoded == decoded
 
 
 def test_frames_of_a_video_are_those_of_the_file(root: Path) -> None:
