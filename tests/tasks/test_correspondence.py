@@ -14,6 +14,7 @@ from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.core.targets import KeyPoints, Views
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
+from ssleval.metrics.intervals import estimates
 from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.tasks import correspondence
@@ -283,6 +284,8 @@ def test_probe3d_averages_categories_in_which_all_points_count_alike(run: Measur
     shares = [right[category == own].sum() / points[category == own].sum() for own in (0, 1)]
     assert scores["recall@0.1"] == pytest.approx(np.mean(shares))
     assert samples.cluster == "category"
+    (interval,) = estimates([task.metrics[0]], samples).values()
+    assert interval.low < scores["recall@0.1"] < interval.high
 
 
 def test_probe3d_pads_images_with_white_to_squares() -> None:
