@@ -388,7 +388,7 @@ def test_published_figures_stand_on_the_board_of_their_protocol_unranked_and_wit
     assert [entry.result for entry in second.entries] == [published]
     assert (second.entries[0].rank, second.entries[0].tied) == (1, False)
     text = leaderboard.markdown([second])
-    assert "| 1 | dino_vits16 | 74.6 [74.2, 75.0] |" in text
+    assert "| 1 | dino_vits16 | 74.6 [74.2, 75.0]† |" in text
     assert "| published | *dinov2_vitb14, 2304.07193 Table 4* | 82.1 |  |" in text
     assert text.index("| 1 |") < text.index("| published |")
 
