@@ -116,6 +116,10 @@ class Finetune(ImageGeometry, Task):
         part, metric = min(self.part or 64, batch), accuracy_kind(self.metric, dataset.card)
         full = replace(self, **own, batch_size=batch, iterations=steps, part=part, metric=metric)
         refuse_odd(full.settings, part)
+        if len(full.learning_rates) == 1 and self.held_out != Finetune.held_out:
+            raise ConfigError(
+                f"finetune: held_out={self.held_out:g} has no effect with one of learning_rates; leave it out"
+            )
         return full
 
     @property

@@ -249,7 +249,9 @@ def test_of_several_rates_that_of_the_held_out_images_is_taken(run: Measure) -> 
     task = replace(QUICK, iterations=40, layer_decay=1.0, learning_rates=(1e-9, 0.05), held_out=0.3)
     samples = run(task)
     assert set(samples["rate"]) == {0.05}
-    alone = run(replace(task, learning_rates=(0.05,)))
+    with pytest.raises(ConfigError, match=r"held_out=0.3 has no effect with one of learning_rates; leave it"):
+        replace(task, learning_rates=(0.05,)).resolved(DATA)
+    alone = run(replace(task, learning_rates=(0.05,), held_out=0.1))
     assert np.array_equal(logits(samples), logits(alone))
 
 
