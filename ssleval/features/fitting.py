@@ -179,7 +179,7 @@ def trained_on(
     """Train on all batches of ``images``, whose rows have ``labels``, from the step that a file has ``kept``.
 
     Several processes (`torchrun`) share the parts of every batch and add up their gradients. The file is
-    written once a minute, and removed at the end.
+    written once a minute and at the end; whoever calls removes it once the scores are there.
 
     Raises:
         DataError: an image cannot be decoded, or the disk is full.
@@ -194,7 +194,11 @@ def trained_on(
     mine = range(shard.rank, per_batch, shard.world)
     order = [step * per_batch + part for step in range(first, steps) for part in mine]
     chunks, saved = iter(decoded_batches(images, order, live.context)), time.monotonic()
-    with live.progress(name, steps * images.batch_size) as advance:
+    idle = max(0, shard.world - per_batch)
+    shown = (
+        f"{name} ({idle} of {shard.world} processes idle: a batch has {per_batch} parts)" if idle else name
+    )
+    with live.progress(shown, steps * images.batch_size) as advance:
         advance(first * images.batch_size)
         for step in range(first, steps):
             loss, statistics = torch.zeros((), device=device), _Averaged(learner.statistics, per_batch)
@@ -206,12 +210,11 @@ def trained_on(
                     statistics.add()
             statistics.replace(shard, f"{name}, statistics")
             learner.update(shard.total(f"{name}, gradients", learner.gathered(loss)), step)
-            if shard.leads and time.monotonic() - saved > SECONDS_BETWEEN_FILES:
+            due = step + 1 == steps or time.monotonic() - saved > SECONDS_BETWEEN_FILES
+            if shard.leads and due:
                 _keep(kept, step + 1, learner)
                 saved = time.monotonic()
             advance(images.batch_size)
-    if shard.leads:
-        kept.unlink(missing_ok=True)
 
 
 class _Averaged:

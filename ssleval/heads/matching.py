@@ -25,6 +25,19 @@ def tokens_at(grid: Float[Tensor, "h w d"], points: Float[Tensor, "k 2"]) -> Flo
     return sampled[0, :, 0].T
 
 
+def upsampled_at(
+    grid: Float[Tensor, "h w d"], size: tuple[int, int], cells: Int[np.ndarray, "k 2"]
+) -> Float[Tensor, "k d"]:
+    """Return the tokens of cells, column and row, once the grid is upsampled bicubically to ``size``.
+
+    Source:
+        ``estimate_correspondence_xyz`` of probe3d.
+    """
+    fine = functional.interpolate(grid.permute(2, 0, 1)[None], size, mode="bicubic")[0]
+    columns, rows = torch.from_numpy(cells.T).to(grid.device)
+    return fine[:, rows, columns].T
+
+
 def match(
     first: Float[Tensor, "h w d"],
     second: Float[Tensor, "h2 w2 d"],

@@ -129,11 +129,11 @@ def coco_precision_at_half_of(
 
 
 def _over_thresholds(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, THRESHOLDS, 101, **columns))
+    return _mean_over_classes(class_precisions(samples, weights, THRESHOLDS, smooth=False, **columns))
 
 
 def _at_half(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, 1, 101, **columns))
+    return _mean_over_classes(class_precisions(samples, weights, 1, smooth=False, **columns))
 
 
 def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
@@ -145,8 +145,8 @@ def class_precisions(
     samples: Samples,
     weights: Weights,
     thresholds: int,
-    recalls: int,
     *,
+    smooth: bool,
     scores: str,
     labels: str,
     matched: str,
@@ -156,7 +156,7 @@ def class_precisions(
     """Return the average precision of every class, averaged over the first ``thresholds``.
 
     NaN for a class without objects of any weight. The mean over 101 recalls jumps where one of them is no
-    longer reached; with ``recalls`` of 0 it is over all: the area that VOC's kit takes since 2010.
+    longer reached; ``smooth``, it is over all: the area that VOC's kit takes since 2010.
     """
     totals = weights @ samples[objects].astype(np.float64)
     precisions = np.zeros(totals.shape)
@@ -170,8 +170,7 @@ def class_precisions(
             part = slice(start, start + step)
             drawn, total = weights[part][:, rows], totals[part, label]
             areas = [
-                _areas(drawn, total, found, left_out, 1 << bit, smooth=not recalls)
-                for bit in range(thresholds)
+                _areas(drawn, total, found, left_out, 1 << bit, smooth=smooth) for bit in range(thresholds)
             ]
             precisions[part, label] = np.mean(areas, axis=0)
     return np.where(totals > 0, precisions, np.nan)

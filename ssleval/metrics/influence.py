@@ -191,14 +191,16 @@ def _ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> 
     return _of_ratios(above, below, units)
 
 
-def _mean_over_parts(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
+def _mean_over_parts(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence | None:
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
-    return _of_ratios(above, below, units)
+    found = _of_ratios(above, below, units)
+    # Where a cluster is all there is of every part, to leave it out is to average the others.
+    return None if units is not None and (found.carriers <= 1).all() else found
 
 
-def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence:
+def _mean_ratio(samples: Samples, units: Units, numerator: str, denominator: str) -> Influence | None:
     found = _mean_over_parts(samples, units, numerator, denominator)
-    return replace(found, labels=np.arange(len(found.carriers)))
+    return found and replace(found, labels=np.arange(len(found.carriers)))
 
 
 def _matched_mean_iou(samples: Samples, units: Units, confusion: str) -> Influence:
@@ -276,7 +278,7 @@ def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | 
 
 def _detection(samples: Samples, units: Units, *, thresholds: int, **columns: str) -> Influence:
     def by_class(weights: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r c"]:
-        return class_precisions(samples, weights, thresholds, 0, **columns)
+        return class_precisions(samples, weights, thresholds, smooth=True, **columns)
 
     full = by_class(np.ones((1, len(samples))))[0]
     groups, weights = _without_each(samples, units)

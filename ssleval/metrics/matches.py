@@ -103,7 +103,7 @@ def distinct_scores(
     Source:
         evaluate_navi_correspondence.py of probe3d (El Banani et al. 2024, arXiv:2404.08636, sec. 4.1).
     """
-    points = [known_points(depth, step)[0] for depth in views.depths]
+    points = [known_points(depth, step, corner=True)[0] for depth in views.depths]
     if min(map(len, points)) < 2:
         return {}
     rows = distinct(points[0], points[1])

@@ -37,11 +37,16 @@ def seen_by_both(views: Views, step: int, tolerance: float) -> Seen:
 
 
 def known_points(
-    depth: Float[np.ndarray, "H W"], step: int
+    depth: Float[np.ndarray, "H W"], step: int, *, corner: bool = False
 ) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, " k"]]:
-    """Return the pixel centres of known depth on a grid ``step`` pixels apart, and their depth."""
-    height, width = depth.shape
-    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
+    """Return the pixel centres of known depth on a grid ``step`` pixels apart, and their depth.
+
+    The grid begins half a step inside; at the first pixel, and of whole steps, if ``corner``.
+    """
+    (height, width), start = depth.shape, 0 if corner else step // 2
+    if corner:
+        height, width = height // step * step, width // step * step
+    rows, columns = np.mgrid[start:height:step, start:width:step].reshape(2, -1)
     points = np.stack([columns, rows], axis=1) + 0.5
     depths = depth_at(depth, points)
     return points[depths > 0], depths[depths > 0]

@@ -24,7 +24,6 @@ from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -36,7 +35,7 @@ from ssleval.core.targets import KeyPoints, Views
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, DataError
 from ssleval.features import Live
-from ssleval.heads.matching import Positions, match_corners, match_pixels, most_distinct, tokens_at
+from ssleval.heads.matching import Positions, match_corners, match_pixels, most_distinct, upsampled_at
 from ssleval.metrics import matches
 
 _OF_VIEWS, _OF_PROBE3D = ("pixels", "centimetres", "step", "tolerance"), ("matches", "degrees")
@@ -178,8 +177,9 @@ class Correspondence(Task):
         """Return the row of one pair by probe3d's protocol."""
         if isinstance(pair, KeyPoints):
             matched = partial(_matched_squares, grids=grids, sizes=sizes, size=self.size)
-            return matches.key_point_scores(pair, matched, self.alphas, "box", below=True)
-        distinct = partial(_distinct, grids=grids, sizes=sizes, count=self.matches)
+            whole = pair._replace(partner_points=_whole_pixels(pair.partner_points, sizes[1], self.size))
+            return matches.key_point_scores(whole, matched, self.alphas, "box", below=True)
+        distinct = partial(_distinct, grids=grids, sizes=sizes, step=self.step, count=self.matches)
         limits = self.pixels, self.centimetres, self.degrees
         return matches.distinct_scores(pair, distinct, self.step, *limits)
 
@@ -202,16 +202,25 @@ def squared(image: Image.Image) -> Image.Image:
 def _matched_squares(
     points: Float[np.ndarray, "k 2"], grids: Grids, sizes: Sizes, size: int
 ) -> Float[np.ndarray, "k 2"]:
-    # Key points lie in corners of pixels there, and in whole pixels of the resized square.
     side, other = (max(size) for size in sizes)
-    return match_corners(np.trunc((points - 0.5) * size / side) / size, grids) * other + 0.5
+    whole = _whole_pixels(points, sizes[0], size)
+    return match_corners((whole - 0.5) / side, grids) * other + 0.5
+
+
+def _whole_pixels(
+    points: Float[np.ndarray, "k 2"], image: tuple[int, int], size: int
+) -> Float[np.ndarray, "k 2"]:
+    # Key points lie in corners of pixels there, and in whole pixels of the resized square, in both images.
+    side = max(image)
+    return np.trunc((points - 0.5) * size / side) * side / size + 0.5
 
 
 def _distinct(
-    first: Float[np.ndarray, "n 2"], second: Float[np.ndarray, "m 2"], grids: Grids, sizes: Sizes, count: int
-) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    first: Float[np.ndarray, "n 2"], second: Float[np.ndarray, "m 2"], grids: Grids, sizes: Sizes, step: int,
+    count: int,
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:  # fmt: skip
     here, there = (
-        tokens_at(grid, torch.from_numpy(points / np.array(size)).to(grid))
+        upsampled_at(grid, (size[1] // step, size[0] // step), (points // step).astype(int))
         for grid, points, size in zip(grids, (first, second), sizes, strict=True)
     )
     return most_distinct(here, there, count)

@@ -27,7 +27,7 @@ from ssleval.core.image_level import train_and_test
 from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction, Positive, ProperFraction
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.errors import ContractError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.dense.detection import (
     Decoding,
     Losses,
@@ -75,13 +75,19 @@ class Detection(Task):
     box_weight: NonNegative = 2.0
     """Of the loss of boxes, beside that of classes and of masks."""
     points: Count = 14
-    """Along each side of a true box, at which masks are fitted."""
+    """Along each side of a true box, at which masks are fitted; stated for masks alone."""
     threshold: Fraction = 0.05
     """Lowest score of a detection."""
     nms: Fraction = 0.5
     """Intersection over union from which on only the surest box of a class is kept."""
     most: Count = 100
     """Detections in an image."""
+
+    def __post_init__(self) -> None:
+        """Refuse points where no mask is fitted."""
+        super().__post_init__()
+        if self.score == "boxes" and self.points != Detection.points:
+            raise ConfigError(f"detection: points={self.points} has no effect with score=boxes; leave it out")
 
     @property
     def needs(self) -> Needs:  # pyright: ignore[reportIncompatibleVariableOverride]

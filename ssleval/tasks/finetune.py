@@ -6,13 +6,15 @@ timm's own code. ``recipe=mae`` is that of MAE's ViT-B, ``deit`` that of DINO, w
 ``short`` is for small sets. The network after the last step is scored, on images as all tasks see them.
 
 Of several ``learning_rates`` that is taken which does best on a stratified 10 % of the training split, fitted
-without it, and then fitted on all. An interrupted run goes on from a file in the cache, a minute old at most.
-Under ``torchrun`` processes share every batch. DeiT's repeated augmentation is left out.
+without it, and then fitted on all; one at which the fit diverges is passed over. An interrupted run goes on
+from a file in the cache, a minute old at most. Under ``torchrun`` processes share every batch. DeiT's
+repeated augmentation is left out.
 
 Source: He et al. 2021, arXiv:2111.06377 (FINETUNE.md of its code); Touvron et al. 2021, arXiv:2012.12877;
 Caron et al. 2021, arXiv:2104.14294, app. A.
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -34,8 +36,8 @@ from ssleval.core.settings import (
 )
 from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.errors import ConfigError
-from ssleval.features import FitImages, Live, classified_by, trained_on
+from ssleval.errors import ConfigError, DivergedError
+from ssleval.features import FitImages, Live, classified_by, current_shard, trained_on
 from ssleval.heads.finetune.augment import RandAugment
 from ssleval.heads.finetune.learner import Learner, refuse_odd
 from ssleval.heads.finetune.network import Network
@@ -116,6 +118,10 @@ class Finetune(ImageGeometry, Task):
         part, metric = min(self.part or 64, batch), accuracy_kind(self.metric, dataset.card)
         full = replace(self, **own, batch_size=batch, iterations=steps, part=part, metric=metric)
         refuse_odd(full.settings, part)
+        if len(full.learning_rates) == 1 and self.held_out != Finetune.held_out:
+            raise ConfigError(
+                f"finetune: held_out={self.held_out:g} has no effect with one of learning_rates; leave it out"
+            )
         return full
 
     @property
@@ -134,21 +140,41 @@ class Finetune(ImageGeometry, Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Choose a rate where there are several, fine-tune on the whole split, and classify."""
         train, test = (inputs.dataset.split(request.split) for request in inputs.requests)
-        labels, rates, place = inputs.labels(train), self.learning_rates, 0
-        if len(rates) > 1:
-            held = hold_out(labels, self.held_out, inputs.context.seed)
-            tried = [self._scores(inputs, train, ~held, rate, train, held) for rate in rates]
-            place = int(np.argmax([np.mean(one.argmax(1) == labels[held]) for one in tried]))
-        every = np.ones(len(train), bool), np.ones(len(test), bool)
-        scores = self._scores(inputs, train, every[0], rates[place], test, every[1])
-        columns = classified(scores, truth := inputs.labels(test)) | stated_columns(scores, truth)
-        return Samples(test.ids, {**columns, "rate": np.full(len(test), rates[place])})
+        every, kept = (np.ones(len(train), bool), np.ones(len(test), bool)), list[Path]()
+        rate = self._best_rate(inputs, train, kept)
+        scores = self._scores(inputs, train, every[0], rate, test, every[1], kept)
+        truth = inputs.labels(test)
+        columns = classified(scores, truth) | stated_columns(scores, truth)
+        if current_shard().leads:
+            for path in kept:
+                path.unlink(missing_ok=True)
+        return Samples(test.ids, {**columns, "rate": np.full(len(test), rate)})
+
+    def _best_rate(self, inputs: Inputs, train: Split, kept: list[Path]) -> float:
+        """Return the rate that does best on images held out; one at which the fit diverges is lost."""
+        rates, labels = self.learning_rates, inputs.labels(train)
+        if len(rates) == 1:
+            return rates[0]
+        held, right = hold_out(labels, self.held_out, inputs.context.seed), dict[float, float]()
+        for rate in rates:
+            with suppress(DivergedError):
+                scores = self._scores(inputs, train, ~held, rate, train, held, kept)
+                right[rate] = float(np.mean(scores.argmax(1) == labels[held]))
+        if not right:
+            raise DivergedError(
+                f"finetune: every rate diverges, from {min(rates):g} to {max(rates):g}; --set "
+                "finetune.learning_rates= lower ones"
+            )
+        return max(right, key=right.__getitem__)
 
     def _scores(
         self, inputs: Inputs, train: Split, rows: Bool[np.ndarray, " n"], rate: float, judged: Split,
-        shown: Bool[np.ndarray, "_"],
+        shown: Bool[np.ndarray, "_"], kept: list[Path],
     ) -> Float[np.ndarray, "_ c"]:  # fmt: skip
-        """Fine-tune on some rows at one rate; return the logits of what is shown of another split."""
+        """Fine-tune on some rows at one rate; return the logits of what is shown of another split.
+
+        The file that holds the fit is added to ``kept``: an interrupted run reads it again.
+        """
         recipe, context, card = self.settings, inputs.context, inputs.backbone.card
         geometry = self.geometry or card.native_geometry()
         size = geometry.fixed_size
@@ -168,11 +194,17 @@ class Finetune(ImageGeometry, Task):
         )  # fmt: skip
         learner, live = Learner(network, recipe, rate, context), Live(inputs.backbone, context)
         label = f"{inputs.card.name}, fine-tuning"
-        trained_on(live, label, images, inputs.labels(train)[rows], learner, self._kept(inputs, images, rate))
+        kept.append(self._kept(inputs, images, rate))
+        trained_on(live, label, images, inputs.labels(train)[rows], learner, kept[-1])
         tuned = learner.tuned
         (scores,) = classified_by(
             live, inputs.card.name, images, lambda pixels: tuned(tuned.normalised(pixels.float().div_(255)))
         )
+        if not np.isfinite(scores).all():
+            raise DivergedError(
+                f"finetune: logits are not finite at rate {rate:g}; lower finetune.learning_rates, or choose "
+                "another --precision"
+            )
         return scores
 
     def _kept(self, inputs: Inputs, images: FitImages, rate: float) -> Path:

@@ -331,7 +331,11 @@ def read_config(recipe: str = "dino", settings: Iterable[str] = ()) -> TrainConf
     content = read_yaml(path) or {}
     if not isinstance(content, dict) or not all(isinstance(part, dict) for part in content.values()):
         raise ConfigError(f"{path}: a recipe is a mapping of sections ({_known_sections()}) to fields")
-    return from_dict(parse_settings(settings), from_dict(content))
+    config = from_dict(parse_settings(settings), from_dict(content))
+    # Not in the class: checkpoints that say so can be read.
+    if config.run.pack and not config.views.local_crops:
+        raise ConfigError("train: run.pack joins crops of two sizes, here are no local ones; leave it out")
+    return config
 
 
 def from_dict(content: Mapping[str, Mapping[str, Any]], base: TrainConfig | None = None) -> TrainConfig:

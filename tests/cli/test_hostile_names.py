@@ -265,7 +265,10 @@ def _calls(name: str) -> set[str]:
 def test_whoever_prints_or_writes_a_table_is_tested_here() -> None:
     tables_of_text = {f"results/{name}.py" for name in ("leaderboard", "compare", "matrix")}
     tables_of_text |= {"checks/gate/reports.py", "display/classes.py", "display/publishing/hub.py"}
-    commands = {f"cli/{name}.py" for name in ("options", "app", "leaderboard", "compare", "gate", "show", "similarity")}
+    commands = {
+        f"cli/{name}.py"
+        for name in ("options", "app", "leaderboard", "compare", "gate", "show", "similarity")
+    }
     assert _calls("echo") == commands
     assert _calls("writerows") == {"results/leaderboard.py"}
     assert _calls("SubElement") == {"checks/gate/reports.py"}

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import kurtosis
@@ -142,6 +144,19 @@ def test_how_much_is_computed_at_a_time_changes_nothing(monkeypatch: pytest.Monk
     whole = influence_of(metric, samples, units_of([samples])).moves
     monkeypatch.setattr(module, "_WEIGHTS_AT_ONCE", 100)
     assert influence_of(metric, samples, units_of([samples])).moves == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("statistic", [mean_ratio_of, mean_over_parts_of])
+def test_clusters_that_are_all_of_a_part_vary_as_the_parts_do(statistic: Callable[..., Statistic]) -> None:
+    random, part = np.random.default_rng(3), np.arange(60) % 6
+    below = (part[:, None] == np.arange(6)).astype(int)
+    above = below * (random.random((60, 1)) < np.linspace(0.1, 0.9, 6))
+    samples = Samples([str(i) for i in range(60)], {"a": above, "b": below, "part": part}, "part")
+    metric = Metric("m", statistic("a", "b"))
+    found = influence_of(metric, samples, units_of([samples]))
+    ratios = above.sum(0) / below.sum(0)
+    assert found.by_unit == pytest.approx((ratios - ratios.mean()) / 5)
+    assert spread(found)[0] == pytest.approx(ratios.var(ddof=1) / 6, rel=0.02)
 
 
 def test_a_single_unit_says_nothing() -> None:

@@ -229,6 +229,30 @@ def test_segmentation_is_comparable_by_the_protocol_of_the_paper_alone(tmp_path:
     assert {one.partition(":")[0] for one in line.differs} >= {"size", "crop", "stride", "iterations"}
 
 
+@pytest.mark.parametrize(
+    ("model", "task", "name", "value"),
+    [
+        ("mae_vitl16", "segmentation_logreg", "every", 2),
+        ("mae_vitb16", "finetune", "deviation", 0.02),
+        ("mae_vitb16", "finetune", "readout", "pooled"),
+    ],
+)
+def test_another_recipe_is_not_that_of_the_figure(
+    tmp_path: Path, model: str, task: str, name: str, value: Any
+) -> None:
+    published = next(
+        one
+        for one in FIGURES.mapped
+        if (one.measured.model, one.measured.protocol.task) == (model, task)
+        and not one.measured.protocol.unlike
+    )
+    result = measured_as_published(published, tmp_path, precision=published.measured.protocol.precision)
+    assert only(result, of=published).status == "match"
+    line = only(replace(result, protocol={**result.protocol, name: value}), of=published)
+    assert line.status == "not comparable"
+    assert [one.partition(":")[0] for one in line.differs] == [name]
+
+
 def test_errors_are_compared_in_their_own_unit(tmp_path: Path) -> None:
     depth = figure("dinov2_vits14", "2304.07193 Table 11", "depth_lin4")
     line = only(measured_as_published(depth, tmp_path, 0.43), of=depth)

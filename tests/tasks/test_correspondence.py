@@ -8,12 +8,16 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, Samples, Split
 from ssleval.core.backbone import Backbone, Features, Tokens
 from ssleval.core.targets import KeyPoints, Views
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
+from ssleval.heads.matching import most_distinct, upsampled_at
+from ssleval.metrics.intervals import estimates
+from ssleval.metrics.reprojection import known_points
 from ssleval.run.jobs import Job
 from ssleval.run.measure import evaluate, measure
 from ssleval.tasks import correspondence
@@ -283,6 +287,8 @@ def test_probe3d_averages_categories_in_which_all_points_count_alike(run: Measur
     shares = [right[category == own].sum() / points[category == own].sum() for own in (0, 1)]
     assert scores["recall@0.1"] == pytest.approx(np.mean(shares))
     assert samples.cluster == "category"
+    (interval,) = estimates([task.metrics[0]], samples).values()
+    assert interval.low < scores["recall@0.1"] < interval.high
 
 
 def test_probe3d_pads_images_with_white_to_squares() -> None:
@@ -296,6 +302,39 @@ def test_probe3d_pads_images_with_white_to_squares() -> None:
 def test_probe3d_finds_points_up_to_the_corner_of_a_patch(run: Measure) -> None:
     # A patch of 4 in 64 pixels of a square of 80 is 5 pixels; its corner is at most 5 * 2**0.5 away.
     assert run(drawn(), alphas=(0.2,), **PROBE3D)["right@0.2"].sum() > 20
+
+
+def test_probe3d_has_key_points_of_both_images_in_whole_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A square of 80 pixels is seen at 64: pixel 7 is 5.6, and 5 there, which is 6.25 here.
+    asked: list[np.ndarray] = []
+
+    def corners(points: np.ndarray, _: Any) -> np.ndarray:
+        asked.append(points)
+        return np.full((1, 2), 5 / 64)
+
+    monkeypatch.setattr(correspondence, "match_corners", corners)
+    seven = np.full((1, 2), 7.5, np.float32)
+    pair = KeyPoints(("a", "b"), Image.new("RGB", (80, 80)), seven, seven, (0, 0, 10, 10))
+    found = replace(SMALL, **PROBE3D)._probe3d(pair, [], [(80, 80), (80, 80)])
+    np.testing.assert_allclose(asked[0], 5 / 64)
+    assert found["pck@0.05"] == 1
+
+
+def test_probe3d_upsamples_tokens_of_views_to_every_fourth_pixel() -> None:
+    """The same lines as estimate_correspondence_xyz of probe3d."""
+    random = torch.Generator().manual_seed(0)
+    grid, depth = torch.randn(5, 6, 3, generator=random), torch.rand(30, 41, generator=random)
+    depth[depth < 0.3] = 0
+    small = functional.interpolate(depth[None, None], scale_factor=0.25, mode="nearest")[0, 0]
+    fine = functional.interpolate(grid.permute(2, 0, 1)[None], size=small.shape, mode="bicubic")[0]
+    expected = fine.permute(1, 2, 0)[small > 0]
+    points, _ = known_points(depth.numpy(), 4, corner=True)
+    cells = (points // 4).astype(int)
+    assert torch.allclose(upsampled_at(grid, (7, 10), cells), expected)
+    grids, sizes = [grid, torch.randn(5, 6, 3, generator=random)], [(41, 30)] * 2
+    few = correspondence._distinct(points, points, grids, sizes, 4, 6)
+    theirs = most_distinct(expected, upsampled_at(grids[1], (7, 10), cells), 6)
+    assert [rows.tolist() for rows in few] == [rows.tolist() for rows in theirs]
 
 
 def test_probe3d_counts_the_matches_it_trusts_most(run: Measure) -> None:

@@ -88,10 +88,15 @@ def test_things_that_tokens_name_are_found() -> None:
 
 
 def test_without_masks_boxes_alone_are_scored() -> None:
-    found, _ = scores(QUICK, data(lambda one: one._replace(masks=None), target="boxes"))
+    task = replace(QUICK, points=Detection.points)
+    bare = data(lambda one: one._replace(masks=None), target="boxes")
+    found, _ = scores(task, bare)
     assert list(found) == ["ap50", "ap", "bound_ap50", "bound_ap"]
     assert found["ap50"] > 0.95
-    assert list(scores(replace(QUICK, score="boxes"))[0]) == list(found)
+    assert list(scores(replace(task, score="boxes"))[0]) == list(found)
+    for refused in (lambda: QUICK.resolved(bare), lambda: replace(QUICK, score="boxes")):
+        with pytest.raises(ConfigError, match="points=4 has no effect with score=boxes; leave it out"):
+            refused()
 
 
 def test_tokens_of_noise_find_nothing_much() -> None:
@@ -135,7 +140,7 @@ def test_perfect_patches_miss_what_no_patch_answers_for() -> None:
         ({"threshold": 0.3}, "scores"),
         ({"nms": 0.05}, "scores"),
         ({"most": 2}, "scores"),
-        ({"score": "boxes"}, "scores"),
+        ({"score": "boxes", "points": Detection.points}, "scores"),
     ],
     ids=str,
 )

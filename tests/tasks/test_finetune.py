@@ -1,6 +1,7 @@
 """Fine-tuning as a task: what each setting does, resumed and shared runs, and the model left as it was."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ssleval.core import BackboneCard, Context, Dataset, DatasetCard, RandomView
 from ssleval.core.backbone import Backbone
 from ssleval.core.geometry import apply
 from ssleval.errors import ConfigError, DataError, DivergedError, NotApplicableError
-from ssleval.features import FeatureSource, Shard, fitting
+from ssleval.features import FeatureSource, Live, Shard, fitting
 from ssleval.features.geometry import random_view
 from ssleval.heads.finetune.augment import RandAugment, drawn
 from ssleval.heads.finetune.recipes import Recipe, iterations
@@ -183,10 +184,35 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("rates", [(0.05,), (0.01, 0.05)])
+def test_a_run_stopped_while_it_scores_trains_nothing_again(
+    run: Measure, rates: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, scored, steps = replace(QUICK, learning_rates=rates), finetune.classified_by, list[int]()
+    whole, update = logits(run(task, cache=tmp_path / "other")), finetune.Learner.update
+
+    def stopped(live: Any, name: str, images: Any, network: Any) -> Any:
+        if images.judged[0][0].fingerprint == "test":
+            raise KeyboardInterrupt
+        return scored(live, name, images, network)
+
+    def counted(self: Any, total: torch.Tensor, step: int) -> None:
+        steps.append(step)
+        update(self, total, step)
+
+    monkeypatch.setattr(finetune, "classified_by", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(task)
+    monkeypatch.setattr(finetune, "classified_by", scored)
+    monkeypatch.setattr(finetune.Learner, "update", counted)
+    assert np.array_equal(logits(run(task)), whole)
+    assert steps == []
+    assert not [*(tmp_path / "finetune").iterdir()]
+
+
 def test_a_file_cut_short_begins_anew(
     run: Measure, plain: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "SECONDS_BETWEEN_FILES", -1.0)
 
     def keep(path: Path, missing_ok: bool = False) -> None:
         """Remove nothing."""
@@ -223,7 +249,9 @@ def test_of_several_rates_that_of_the_held_out_images_is_taken(run: Measure) -> 
     task = replace(QUICK, iterations=40, layer_decay=1.0, learning_rates=(1e-9, 0.05), held_out=0.3)
     samples = run(task)
     assert set(samples["rate"]) == {0.05}
-    alone = run(replace(task, learning_rates=(0.05,)))
+    with pytest.raises(ConfigError, match=r"held_out=0.3 has no effect with one of learning_rates; leave it"):
+        replace(task, learning_rates=(0.05,)).resolved(DATA)
+    alone = run(replace(task, learning_rates=(0.05,), held_out=0.1))
     assert np.array_equal(logits(samples), logits(alone))
 
 
@@ -310,6 +338,39 @@ def test_what_cannot_be_fine_tuned_is_refused_before_any_image(run: Measure) -> 
 def test_a_loss_that_is_no_number_ends_it(run: Measure) -> None:
     with pytest.raises(DivergedError, match=r"step \d+ is not finite; --set finetune.learning_rates"):
         run(replace(QUICK, learning_rates=(1e30,), clip=0.0))
+
+
+def test_logits_that_are_no_numbers_end_it(run: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The loss of the last step is of the weights before it, and finite.
+    with pytest.raises(DivergedError, match="logits are not finite at rate 1e"):
+        run(replace(QUICK, iterations=1, warmup=0.0, learning_rates=(1e38,), layer_decay=1.0))
+
+
+def test_a_rate_that_diverges_is_lost_and_the_others_go_on(run: Measure) -> None:
+    task = replace(QUICK, learning_rates=(1e30, 0.05), held_out=0.3, clip=0.0)
+    assert set(run(task)["rate"]) == {0.05}
+    with pytest.raises(DivergedError, match=r"every rate diverges, from 1e\+29 to 1e\+30"):
+        run(replace(task, learning_rates=(1e30, 1e29)))
+
+
+def test_processes_without_a_part_of_the_batch_step_with_the_others(
+    run: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, alone, said = [backbone() for _ in range(3)], logits(run(precision="fp16")), set[str]()
+
+    def progress(self: Live, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        said.add(label)
+        return nullcontext(lambda _: None)
+
+    monkeypatch.setattr(Live, "progress", progress)
+
+    def measured(shard: Shard) -> Samples:
+        return run(model=models[shard.rank], precision="fp16")
+
+    for found in in_ranks(3, measured):
+        assert isinstance(found, Samples), found
+        assert np.allclose(logits(found), alone, atol=0.02)
+    assert "drawn, fine-tuning (1 of 3 processes idle: a batch has 2 parts)" in said
 
 
 def test_an_image_that_cannot_be_decoded_is_named(run: Measure) -> None:

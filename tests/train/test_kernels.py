@@ -122,6 +122,7 @@ def test_how_a_transformer_is_passed_changes_no_loss(recipe: str, setting: str) 
     ("settings", "words"),
     [
         (["run.pack=true", "run.compile=true"], "leave run.pack out"),
+        (["run.pack=true", "views.local_crops=0"], "no local ones; leave it out"),
         (["model.arch=timm:resnet18", "model.drop_path=0", "run.pack=true"], "--set run.pack=False"),
         (
             ["model.arch=timm:resnet18", "model.drop_path=0", "run.gradient_checkpointing=true"],
@@ -132,6 +133,11 @@ def test_how_a_transformer_is_passed_changes_no_loss(recipe: str, setting: str) 
 def test_settings_that_a_network_cannot_follow_are_refused(settings: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config("dino", settings)
+
+
+def test_one_crop_cannot_be_packed() -> None:
+    with pytest.raises(ConfigError, match="joins crops of two sizes"):
+        read_config("mae", ["run.pack=true"])
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(True, "high"), (False, "highest")])

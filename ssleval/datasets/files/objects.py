@@ -1,10 +1,11 @@
 """Objects in images as Pascal VOC and COCO annotate them: boxes of classes, and outlines if there are any."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -20,6 +21,8 @@ from ssleval.errors import DataError
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LONGEST = 1 << 20
 """Bytes of an annotation of VOC; the largest has 20,000."""
+_LARGEST = 1 << 32
+"""Bytes of the masks of one image."""
 _OUTSIDE = 2.0
 """Pixels by which boxes may leave the image: sets round."""
 
@@ -53,7 +56,7 @@ class ObjectFiles:
         ends = np.array([width, height, width, height]) + _OUTSIDE
         if ((found.boxes < -_OUTSIDE) | (found.boxes > ends)).any():
             raise DataError(f"{path}: a box leaves the image of {width}x{height}; was it resized or turned?")
-        labels = np.array([self.classes[name] if name else 0 for name in found.names], np.int64)
+        labels = np.array([self.classes[name] if self.classes else 0 for name in found.names], np.int64)
         difficult, crowd = (np.array(part, bool) for part in (found.difficult, found.crowd))
         size = height, width
         masks = None if found.outlines is None else _masks(found.outlines, size, str(path))
@@ -70,6 +73,9 @@ def object_split(
 ) -> Split:
     """Return the split of images below ``root`` with their objects; classes are ``names`` in label order."""
     images, classes = ImageFiles(root, paths), {name: label for label, name in enumerate(names)}
+    for path, one in zip(paths, annotations, strict=True):
+        if classes and (odd := set(one.names) - classes.keys()):
+            raise DataError(f"{root / path}: an object of class {min(odd)!r}; the set has no such class")
     files = file_rows(root, paths, full_hash=full_hash)
     content = ([one.boxes.tolist(), *one[1:4], digest(one.outlines)] for one in annotations)
     marks = ([*row, *part] for row, part in zip(files, content, strict=True))
@@ -79,9 +85,11 @@ def object_split(
 def read_voc(path: Path) -> Annotation:
     """Return an annotation of VOC, whose corners count pixels from 1, the last one inside."""
     try:
-        content = path.read_bytes()
-        if len(content) > _LONGEST or b"<!" in content:
-            raise DataError(f"{path}: no annotation of VOC: too long, or with declarations")
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+        # In UTF-16, every second byte of a declaration is 0.
+        if len(content) > _LONGEST or b"<!" in content or b"\0" in content:
+            raise DataError(f"{path}: no annotation of VOC: too long, with declarations, or not in UTF-8")
         objects = ElementTree.fromstring(content).findall("object")
         rows = [[float(one.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS] for one in objects]
     except OSError as error:
@@ -90,6 +98,8 @@ def read_voc(path: Path) -> Annotation:
         raise DataError(f"{path}: no annotation of VOC ({error})") from error
     boxes = checked(np.array(rows).reshape(-1, 4) - (1, 1, 0, 0), str(path))
     names = [one.findtext("name", "").strip() for one in objects]
+    if not all(names):
+        raise DataError(f"{path}: no annotation of VOC: an object without a name")
     difficult = [one.findtext("difficult", "0").strip() == "1" for one in objects]
     return Annotation(boxes, names, difficult, [False] * len(names))
 
@@ -108,6 +118,7 @@ def read_coco(table: Path) -> CocoTable:
     content = read_json(table)
     try:
         names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
+        _refuse_odd_files(table, [*names.values()], len(content["images"]))
         categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
         rows: dict[Any, list[dict[str, Any]]] = {number: [] for number in names}
         for entry in content["annotations"]:
@@ -125,6 +136,14 @@ def read_coco(table: Path) -> CocoTable:
     if any(one.outlines is None for one in found):
         found = [one._replace(outlines=None) for one in found]
     return CocoTable(list(names.values()), found, classes)
+
+
+def _refuse_odd_files(table: Path, names: Sequence[str], listed: int) -> None:
+    if len(names) < listed or len(set(map(PurePosixPath, names))) < listed:
+        raise DataError(f"{table}: two images have one id or one file_name")
+    for name in names:
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise DataError(f"{table}: file_name {name} leads out of the folder of the images")
 
 
 def _of_coco(rows: Sequence[Mapping[str, Any]], categories: Mapping[Any, str], where: str) -> Annotation:
@@ -145,6 +164,8 @@ def checked(boxes: Float[np.ndarray, "_ 4"], where: str) -> Float[np.ndarray, "_
 
 def _masks(outlines: Sequence[Any], size: tuple[int, int], where: str) -> Bool[np.ndarray, "m H W"]:
     """Return the masks of COCO's outlines."""
+    if len(outlines) * math.prod(size) > _LARGEST:
+        raise DataError(f"{where}: masks of {len(outlines):,} objects in {size[1]}x{size[0]} exceed 4 GiB")
     masks = np.zeros((len(outlines), *size), bool)
     for mask, outline in zip(masks, outlines, strict=True):
         try:

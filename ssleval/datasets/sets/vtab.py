@@ -84,7 +84,7 @@ def _rows(listed: Path) -> dict[str, int]:
     rows: dict[str, int] = {}
     place_of, seen = places(listed.parent), set[str]()
     for number, line in enumerate(read_lines(listed), 1):
-        path, _, label = line.rpartition(" ")
+        path, label = (part.strip() for part in line.rpartition(" ")[::2])
         where = f"{listed}: line {number}"
         if not (path and label.isascii() and label.isdecimal() and len(label) < 5):
             raise DataError(f"{where}: {line[:80]!r}; expected PATH LABEL, a label from 0 to 9999")
@@ -93,7 +93,7 @@ def _rows(listed: Path) -> dict[str, int]:
         if (place := place_of(path)) in seen:
             raise DataError(f"{where}: {path} is listed twice")
         seen.add(place)
-        rows[path.strip()] = int(label)
+        rows[path] = int(label)
     if not rows:
         raise DataError(f"{listed}: no image is listed")
     return rows
@@ -109,5 +109,7 @@ def _refuse_other_parts(root: Path, whole: dict[str, int]) -> None:
 
 
 def _refuse_shared(root: Path, rows: dict[str, dict[str, int]]) -> None:
-    if shared := rows["train"].keys() & rows["test"].keys():
-        raise DataError(f"vtab:{root}: {min(shared)} is in train800val200.txt and in test.txt")
+    place_of = places(root)
+    trained = set(map(place_of, rows["train"]))
+    if shared := [path for path in rows["test"] if place_of(path) in trained]:
+        raise DataError(f"vtab:{root}: {shared[0]} is in train800val200.txt and in test.txt")

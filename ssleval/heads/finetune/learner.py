@@ -61,6 +61,8 @@ class Learner:
         for weight, part in zip(self._weights, parts, strict=True):
             weight.grad = part.view_as(weight)
         self._scheduler.step_update(step)
+        # A process without a part of the batch has scaled no loss, and the scaler begins with one.
+        self.scaler.scale(total[:1])
         self.scaler.unscale_(self.optimizer)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self._weights, self.recipe.clip)

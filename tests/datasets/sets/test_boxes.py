@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torchvision.datasets import VOCDetection
 
 from ssleval.core import DatasetOptions
 from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files import objects
 from ssleval.errors import ConfigError, DataError
 
 OBJECT = (
@@ -220,6 +222,8 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:
         (good.replace("<xmax>30", "<xmax>nan"), "ends before it begins"),
         (good.replace("<xmin>1<", "<xmin>39<"), "ends before it begins"),
         (" " * (1 << 20) + good, "too long"),
+        (good.replace("<name>dog</name>", ""), "an object without a name"),
+        (good.replace("<name>dog<", "<name> <"), "an object without a name"),
     ):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
@@ -236,3 +240,46 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:
         open_dataset(coco(tmp_path, annotations=[{"image_id": 7, "bbox": [1, 2]}]), DatasetOptions())
     with pytest.raises(DataError, match="image 3, which is not listed"):
         open_dataset(coco(tmp_path, annotations=[{"image_id": 3, "bbox": [1, 2, 3, 4]}]), DatasetOptions())
+    twice = [{"id": 7, "file_name": "b.png"}, {"id": 7, "file_name": "a.png"}]
+    for images, message in (
+        (twice, "two images have one id or one file_name"),
+        ([{"id": 9, "file_name": "a.png"}, {"id": 7, "file_name": "./a.png"}], "one id or one file_name"),
+        ([{"id": 7, "file_name": "../a.png"}], r"\.\./a.png leads out of the folder"),
+        ([{"id": 7, "file_name": str(tmp_path / "a.png")}], "leads out of the folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_dataset(coco(tmp_path, images=images, annotations=[]), DatasetOptions())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_entities_are_refused_in_every_encoding(tmp_path: Path, encoding: str) -> None:
+    name = OBJECT.format("&b;", 1, 1, 3, 3, 0)
+    entities = '<!DOCTYPE a [<!ENTITY a "dog"><!ENTITY b "&a;&a;">]>'
+    text = f'<?xml version="1.0" encoding="utf-16"?>{entities}<annotation>{name}</annotation>'
+    path = tmp_path / "a.xml"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match="declarations, or not in UTF-8"):
+        objects.read_voc(path)
+
+
+def test_of_a_long_annotation_little_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.xml").open("wb") as file:
+        file.truncate(1 << 24)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="too long"):
+        objects.read_voc(tmp_path / "a.xml")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+def test_an_object_of_no_class_of_the_set_is_refused(tmp_path: Path) -> None:
+    base = voc(tmp_path)
+    read = [objects.read_voc(base / "Annotations" / "000002.xml")]
+    with pytest.raises(DataError, match=r"000002.jpg: an object of class 'cat'; the set has no such"):
+        objects.object_split(base / "JPEGImages", ["000002.jpg"], read, ["dog"], full_hash=False)
+
+
+def test_masks_are_bounded_before_they_are_there() -> None:
+    with pytest.raises(DataError, match=r"masks of 9,000,000 objects in 2000x1000 exceed"):
+        objects._masks([None] * 9_000_000, (1000, 2000), "x.jpg")

@@ -65,6 +65,9 @@ def test_a_published_name_is_below_the_data_root_and_of_its_size(
     ("changes", "match"),
     [
         ({"test": "images/train/0.png 1\n"}, "is in train800val200.txt and in test.txt"),
+        ({"test": "images/./train/0.png 1\n"}, "is in train800val200.txt and in test.txt"),
+        ({"test": "images/test/4.png 1\nimages/test/4.png  0\n"}, "line 2.*listed twice"),
+        ({"test": " /etc/4.png 1\n"}, "leads out of the folder"),
         ({"test": "images/test/4.png 4\n"}, "labels up to 4, and none is 3"),
         ({"test": "images/test/4.png -1\n"}, "line 1.*expected PATH LABEL"),
         ({"test": "images/test/4.png 99999\n"}, "expected PATH LABEL"),
