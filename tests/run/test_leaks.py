@@ -267,7 +267,8 @@ def swept(planted: Path, tmp_path: Path, world: int = 1, **more: Any) -> list[An
     def work(shard: Shard) -> list[Any]:
         context = Context(device="cpu", num_workers=0, cache=tmp_path / f"cache{world}", progress=False)
         asked: dict[str, Any] = {"tasks": "knn", "datasets": f"folder:{planted}", "settings": ("knn.ks=1",)}
-        sweeping = Sweep(**{"models": "pixels", "drop_leaks": "own", **asked, **more})
+        asked |= {"models": "pixels", "drop_leaks": "own", **more}
+        sweeping = Sweep(**asked)
         return list(sweep(sweeping, context, tmp_path / f"results{world}-{shard.rank}", note=lambda _: None))
 
     return in_ranks(world, work)

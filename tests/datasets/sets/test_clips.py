@@ -127,7 +127,10 @@ def video(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Container], 
     (root / "train/a/clip.mp4").write_bytes(b"x")
 
     def frame_of(container: Container) -> Any:
-        library = SimpleNamespace(open=lambda _: container, FFmpegError=OSError)
+        def opened(_: str) -> Container:
+            return container
+
+        library = SimpleNamespace(open=opened, FFmpegError=OSError)
         monkeypatch.setitem(__import__("sys").modules, "av", library)
         module._decoded.cache_clear()
         split = open_dataset(f"clips:{root}", DatasetOptions()).split("train")
