@@ -380,18 +380,22 @@ def _identical(plan: Plan, cache: Path) -> Iterator[str]:
     own, name = plan.job.dataset, plan.job.dataset_name
     card, test = own.card, own.card.test_split
     read = {(one.dataset.card.name, one.split): one.dataset for one in plan.requests}
-    # The request of a clip is for its frames, which are no files.
-    others = [
-        (split, (own if title == card.name else dataset).split(split))
-        for (title, split), dataset in read.items()
-        if card.domains or (title, split) != (card.name, test)
-    ]
-    if card.domains or (card.name, test) in read:
-        scored = test, own.split(test)
-        pairs = combinations(others, 2) if card.domains else ((one, scored) for one in others[:1])
-        end = "; --drop-leaks scores without them" if can_drop(card) else ""
-        lines = (identical_note(name, first, second, cache) for first, second in pairs)
-        yield from (line + end for line in lines if line)
+    scored = card.name, test
+    if not card.domains and scored not in read:
+        return
+    others = [place for place in read if card.domains or place != scored]
+    end = "; --drop-leaks scores without them" if can_drop(card) else ""
+    for pair in combinations(others, 2) if card.domains else ((one, scored) for one in others[:1]):
+        # The request of a clip is for its frames, which are no files.
+        first, second = (
+            (
+                split,
+                (own if title == card.name and split in card.lengths else read[title, split]).split(split),
+            )
+            for title, split in pair
+        )
+        if line := identical_note(name, first, second, cache):
+            yield line + end
 
 
 def find_stored(folder: Path, source: FeatureSource, plan: Plan) -> Result | None:
