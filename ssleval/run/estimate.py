@@ -99,7 +99,7 @@ def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimat
     pixel_bytes = 3 * (1 + 4 + 4)
     squares = [price.batch_size * (price.priced.geometry.fixed_size or 0) ** 2 for price in prices]
     rehearsed = [rehearse(plan, source) for plan in plans]
-    evaluation = sum(cost.seconds for cost in rehearsed)
+    evaluation = sum((cost.seconds for cost in rehearsed), 0.0)
     rows = [price.bytes_total * price.batch_size // max(1, len(price.priced.split)) for price in prices]
     return Estimate(
         model=source.backbone.card.name,
