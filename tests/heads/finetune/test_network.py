@@ -196,14 +196,14 @@ def backbone_weight(network: Network, end: str) -> nn.Parameter:
 @pytest.mark.parametrize("kind", ["ours", "vit", "convnext", "resnet"])
 def test_stochastic_depth_grows_from_the_first_block_to_the_last(kind: str) -> None:
     network = network_of(backbone_of(kind), drop_path=0.4)
-    ours = [part.stochastic_depth.rates for part in network.modules() if hasattr(part, "stochastic_depth")]
-    rates = [
+    ours: list[Any] = [getattr(part, "stochastic_depth", None) for part in network.modules()]
+    rates: list[float] = [
         value.drop_prob
         for part in network.modules()
         for name in ("drop_path", "drop_path1")
         if (value := getattr(part, name, None)) is not None
     ]
-    rates = rates or ours[0]
+    rates = rates or [*next(depth for depth in ours if depth is not None).rates]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0.4)
     assert rates == sorted(rates)
