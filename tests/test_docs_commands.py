@@ -122,7 +122,9 @@ def test_a_printed_line_is_understood(monkeypatch: pytest.MonkeyPatch, line: str
             assert match_models(name)
     if command in {"run", "verify"}:
         assert set(filter(None, values["task"].split(","))) <= set(summaries("ssleval.tasks"))
-        assert {name.partition(":")[0] for name in values["dataset"].split(",")} <= {"", *list_datasets()}
+        # A comma separates sets, but also the two folders of masks, or the two files of a set of images.
+        names = [name.partition(":")[0] for name in re.split(r",(?=[a-z0-9_]+(?:[:,]|$))", values["dataset"])]
+        assert set(names) <= {"", *list_datasets()}
     for name, fields in parse_settings(values.get("set_") or () if command == "run" else ()).items():
         build_task(name, fields)
     if command == "train":
