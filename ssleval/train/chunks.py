@@ -1,7 +1,6 @@
-"""Chunk sizes for code that makes several passes over the same numbers, and copies to a device."""
+"""Chunk sizes for code that makes several passes over the same numbers."""
 
 import torch
-from torch import Tensor
 
 _ON_CPU = 1 << 18
 """Float32 numbers in 1 MB, which stays in the cache between passes."""
@@ -12,8 +11,3 @@ _ON_DEVICE = 1 << 26
 def rows_per_chunk(row_size: int, device: torch.device) -> int:
     """Return how many rows of ``row_size`` numbers to process at a time; at least one."""
     return max(1, (_ON_CPU if device.type == "cpu" else _ON_DEVICE) // row_size)
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``; to a GPU from pinned memory, so that the processor need not wait."""
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ssleval.train.chunks import rows_per_chunk, to_device
+from ssleval.train.chunks import rows_per_chunk
+from ssleval.train.copies import copied
 from ssleval.train.sections import ViewsConfig
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -87,25 +88,6 @@ def _distort(crops: Tensor, colors: Colors) -> None:
     bright = crops[inverted]
     # 127.5 separates the 8-bit levels that solarisation at 128 inverts from those it keeps.
     crops[inverted] = torch.where(bright > 127.5 / 255, 1 - bright, bright)
-
-
-def copied(
-    integers: Sequence[np.ndarray], floats: Sequence[np.ndarray], device: torch.device
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Return arrays on a device, as int64 and as float32.
-
-    All are copied together, and to an accelerator from pinned memory, so that the processor need not wait.
-    """
-    lengths = [len(array) for array in (*integers, *floats)]
-    # float32 holds the integers up to 2^24 exactly.
-    joined = torch.from_numpy(np.concatenate([*integers, *floats], dtype=np.float32, casting="same_kind"))
-    there = to_device(joined, device)
-    count = sum(lengths[: len(integers)])
-    split = (
-        *there[:count].long().split(lengths[: len(integers)]),
-        *there[count:].split(lengths[len(integers) :]),
-    )
-    return split[: len(integers)], split[len(integers) :]
 
 
 def _brightness(crops: Tensor, factors: Tensor) -> Tensor:

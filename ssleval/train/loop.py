@@ -34,7 +34,7 @@ from ssleval.train.log import Log
 from ssleval.train.masking import draw_masks, random_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
-from ssleval.train.schedules import rates
+from ssleval.train.schedules import gram_weight, rates
 from ssleval.train.state import (
     Checkpoints,
     changes,
@@ -333,7 +333,7 @@ class _Run:
 
     def _views(self, images: Sequence[np.ndarray], step: int) -> Views:
         epoch = step // self.per_epoch
-        gram = rates(self.config, step, self.per_epoch).gram_weight > 0
+        gram = gram_weight(self.config.gram, step, self.per_epoch) > 0
         return make_views(
             images,
             self.config.views_at(epoch),

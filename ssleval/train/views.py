@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from ssleval.train.chunks import to_device
-from ssleval.train.colors import Colors, concatenated, copied, distort, draw_colors
+from ssleval.train.colors import Colors, concatenated, distort, draw_colors
+from ssleval.train.copies import copied, to_device
 from ssleval.train.crops import Boxes, draw_boxes, packed, resized_crops
 from ssleval.train.sections import ViewsConfig
 
