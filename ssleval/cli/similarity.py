@@ -45,7 +45,7 @@ def similarity_(
     """
     from ssleval.backbones.zoo import match_models
     from ssleval.core import Context, DatasetOptions, FeatureRequest
-    from ssleval.core.escape import markdown_cell
+    from ssleval.core.escape import markdown_cell, markdown_table
     from ssleval.core.files import write_text_atomically
     from ssleval.core.image_level import VectorPerImage
     from ssleval.datasets.catalog import open_dataset
@@ -69,9 +69,11 @@ def similarity_(
     if as_json:
         print_rows([to_dict(found)])
         return
-    rows = [["CKA above, shared neighbours below", *found.models], *matrix(found)]
-    lines = [f"| {' | '.join(map(markdown_cell, row))} |" for row in rows]
-    typer.echo("\n".join([lines[0], f"|:---|{'---:|' * len(found.models)}", *lines[1:]]))
+    heads, *rows = (
+        [*map(markdown_cell, row)]
+        for row in (["CKA above, shared neighbours below", *found.models], *matrix(found))
+    )
+    typer.echo(markdown_table(heads, rows))
     say(
         f"{found.images:,} images, {k} neighbours, by chance {100 * k / (found.images - 1):.1f} %; "
         f"wrote {path}"

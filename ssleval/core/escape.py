@@ -8,6 +8,7 @@ first. HTML is escaped by the report's templates and scripts, and JSON by its ow
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST_NAME = 300
 """Characters of a word in messages and tables for people; of a longer one, the middle is left out."""
@@ -66,6 +67,12 @@ def markdown_cell(text: str) -> str:
     """
     shown = _MARKUP.sub(r"\\\g<0>", visible(shortened(text)))
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table of cells that are escaped already; all columns but the first are numbers."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], f"|:---|{'---:|' * (len(heads) - 1)}", *lines[1:]])
 
 
 def csv_cell(text: str) -> str:

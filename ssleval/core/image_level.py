@@ -88,6 +88,14 @@ def train_and_test(
     return train, replace(train, split=dataset.card.test_split)
 
 
+def fitting_amounts(
+    dataset: Dataset, iterations: int, batch_size: int, least: int = 1
+) -> dict[str, tuple[int, int]]:
+    """Return what `Task.amounts` says of a head that is fitted by iterations, ``least`` of them."""
+    card = fitting_set(dataset).card
+    return {"iterations": (least, iterations), "train": (batch_size, card.lengths[card.train_split])}
+
+
 def queries_and_gallery(
     dataset: Dataset, geometries: Sequence[Geometry], readouts: tuple[Readout, ...]
 ) -> tuple[FeatureRequest, ...]:

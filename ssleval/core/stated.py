@@ -27,9 +27,16 @@ def stated(logits: Float[Tensor, "b *s c"], truth: Int[Tensor, " b"]) -> Shaped[
     return found
 
 
+def stated_of(
+    logits: Float[np.ndarray, "n *s c"], truth: Int[np.ndarray, " n"]
+) -> Shaped[np.ndarray, "n *s"]:
+    """Return what `stated` does, of arrays."""
+    return stated(torch.from_numpy(logits), torch.from_numpy(np.array(truth, np.int64)))
+
+
 def stated_columns(
     logits: Float[np.ndarray, "n c"], truth: Int[np.ndarray, " n"], suffix: str = ""
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Return the columns ``confidence`` and ``nll`` of samples, with ``suffix`` behind their names."""
-    found = stated(torch.from_numpy(logits), torch.from_numpy(np.array(truth, np.int64)))
+    found = stated_of(logits, truth)
     return {f"{name}{suffix}": found[name].copy() for name in ("confidence", "nll")}

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_array, diags_array
 
 from ssleval.core import DatasetOptions, Metric
-from ssleval.core.escape import markdown_cell
+from ssleval.core.escape import markdown_cell, markdown_table
 from ssleval.core.registry import suggestion
 from ssleval.datasets.catalog import open_dataset
 from ssleval.display.report.items import Classes, ItemView, item_view
@@ -111,18 +111,19 @@ def markdown(found: ByClass) -> str:
     heads = ["class", found.metric, "n"]
     if found.confusion is not None:
         heads += ["precision", "F1", "mostly taken for"]
-    lines = [f"| {' | '.join(map(markdown_cell, heads))} |", "|:---|" + "---:|" * (len(heads) - 1)]
+    rows: list[list[str]] = []
     for row in sorted(found.classes, key=lambda row: (row.value is None, row.value or 0.0)):
         cells = [markdown_cell(row.name), _shown(row.value, found.unit), f"{row.n}"]
         if found.confusion is not None:
             cells += [_shown(row.precision, "fraction"), _shown(row.f1, "fraction")]
             cells += [f"{markdown_cell(row.taken_for)} ({row.taken})" if row.taken else ""]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
+    text = markdown_table([*map(markdown_cell, heads)], rows) + "\n"
     if (mean := found.balanced) is not None:
         interval = with_interval(mean.value, (mean.low, mean.high), "fraction")
         note = f" ({mean.note})" if mean.note else ""
-        lines = [f"Balanced accuracy (mean recall per class): {interval}{note}", "", *lines]
-    return "\n".join(lines) + "\n"
+        return f"Balanced accuracy (mean recall per class): {interval}{note}\n\n{text}"
+    return text
 
 
 def records(found: ByClass) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ssleval.core.escape import latex_cell, markdown_cell
+from ssleval.core.escape import latex_cell, markdown_cell, markdown_table
 from ssleval.core.text import some
 from ssleval.results.cost import overall_costs
 from ssleval.results.leaderboard import csv_text
@@ -28,7 +28,7 @@ def columns(boards: Sequence[Board]) -> list[str]:
 def markdown(found: Overall) -> str:
     """Return the matrix, the standings, costs, the groups and what is left out."""
     parts = [
-        _markdown_table(
+        markdown_table(
             ["model", *map(markdown_cell, columns(found.boards))],
             [[markdown_cell(model), *cells] for model, cells in _cells(found, _markdown_score)],
         ),
@@ -147,11 +147,6 @@ def _latex_score(value: str, half: str, best: bool, tied: bool) -> str:
     return f"{marked}$_{{\\pm {half}}}$"
 
 
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], f"|:---|{'---:|' * (len(heads) - 1)}", *lines[1:]])
-
-
 def _standings(found: Overall) -> Iterator[str]:
     first = found.standings[0]
     heads = ["model", "mean rank", "Borda", "Bradley-Terry", "rank: images", "rank: boards"]
@@ -160,9 +155,9 @@ def _standings(found: Overall) -> Iterator[str]:
         ranks, count, strength = (first.places[name][row] for name in ("mean_rank", "borda", "bradley_terry"))
         values = [f"{ranks.value:.2f}", f"{count.value:g}", f"{strength.value:+.2f}"]
         rows.append([markdown_cell(model), *values, _set(ranks.images), _set(ranks.boards)])
-    yield _markdown_table(heads, rows)
+    yield markdown_table(heads, rows)
     if len(found.standings) > 1:
-        yield _markdown_table(
+        yield markdown_table(
             ["mean rank, set for other images", *(f"{one.family} ({one.boards})" for one in found.standings)],
             [
                 [markdown_cell(model), *(_placed(one.places["mean_rank"][row]) for one in found.standings)]
@@ -192,7 +187,7 @@ def _costs(found: Overall) -> Iterator[str]:
     for row, model in enumerate(found.models):
         cells = [_spent(cost.values[row], marked=row in cost.front) for cost in costs]
         rows.append([markdown_cell(model), f"{ranks[row].value:.2f}", *cells])
-    yield _markdown_table(["model", "mean rank", *(markdown_cell(cost.name) for cost in costs)], rows)
+    yield markdown_table(["model", "mean rank", *(markdown_cell(cost.name) for cost in costs)], rows)
     yield "Bold: no other model has both a better mean rank and a lower cost."
 
 
@@ -204,7 +199,7 @@ def _spent(value: float | None, *, marked: bool) -> str:
 def _groups(found: Overall) -> Iterator[str]:
     if len(found.groups) < 2:
         return
-    yield _markdown_table(
+    yield markdown_table(
         ["supervision", "models", "mean rank"],
         [[markdown_cell(one.supervision), str(one.models), f"{one.mean_rank:.2f}"] for one in found.groups],
     )

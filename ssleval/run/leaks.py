@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ssleval.core import Dataset, DatasetCard, FeatureRequest, FeatureTable, Geometry, Readout, Samples, Split
+from ssleval.core.image_level import fitting_set
 from ssleval.core.text import counted
 from ssleval.datasets.files.identical import identical_files
 from ssleval.errors import ConfigError, DataError
@@ -219,7 +220,7 @@ def read_known(path: Path) -> dict[str, tuple[Known, str]]:
 
 def sides_of(name: str, dataset: Dataset) -> tuple[Side, Side]:
     """Return the split that heads are fitted on and the one that is scored."""
-    fitted = dataset if dataset.fitted_on is None else dataset.fitted_on()
+    fitted = fitting_set(dataset)
     return Side(name, fitted, fitted.card.train_split), Side(name, dataset, dataset.card.test_split)
 
 
@@ -257,8 +258,7 @@ def refuse_answers(dataset: Dataset, requests: Sequence[FeatureRequest]) -> None
             f"--drop-leaks: near-duplicates of queries of {card.name} are what is looked for; run it "
             "without the option"
         )
-    fitted = card if dataset.fitted_on is None else dataset.fitted_on().card
-    others = {one.dataset.card.name for one in requests} - {card.name, fitted.name}
+    others = {one.dataset.card.name for one in requests} - {card.name, fitting_set(dataset).card.name}
     if card.domains or others:
         why = f"images of {', '.join(sorted(others))} are" if others else "every domain is"
         raise ConfigError(

@@ -17,14 +17,13 @@ from itertools import chain
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 from msgspec import Meta
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Count, Distinct, Natural, OpenFraction, Positive
-from ssleval.core.stated import stated
+from ssleval.core.stated import stated_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.features.corruptions import CORRUPTIONS
@@ -125,7 +124,7 @@ class Corruptions(Task):
         answers: Shaped[np.ndarray, " m"] | None = None
         if self.head == "linear":
             head = fit_linear(train, card.num_classes, self.iterations, self.held_out, context)
-            answers = stated(torch.from_numpy(head(test)), torch.from_numpy(labels.astype(np.int64)))
+            answers = stated_of(head(test), labels)
             predicted = answers["class"]
         else:
             vote = partial(knn_predict, ks=(self.k,), temperature=self.temperature, device=context.device)

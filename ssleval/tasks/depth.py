@@ -20,13 +20,13 @@ import numpy as np
 from msgspec import Meta
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
-from ssleval.core.image_level import fitting_set
+from ssleval.core.image_level import fitting_amounts, fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_bins
 from ssleval.heads.dense.dpt import FINER
-from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.grid import Fit, channels_of
 from ssleval.heads.dense.labelled import depth_maps, labelled
 from ssleval.heads.dense.quarters import QuarterFields
 from ssleval.metrics.depth import ERRORS, depth_errors
@@ -99,17 +99,15 @@ class Depth(QuarterFields, Task):
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
-        card = fitting_set(dataset).card
-        train = card.lengths[card.train_split]
-        iterations = UNCENTRED + 1, self.iterations
-        return {**super().amounts(dataset), "iterations": iterations, "train": (self.batch_size, train)}
+        fitting = fitting_amounts(dataset, self.iterations, self.batch_size, UNCENTRED + 1)
+        return {**super().amounts(dataset), **fitting}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of errors per scored image."""
         train, test, *mirrored = labelled(inputs)
         finer = self.upsample if self.head == "linear" else 16 // FINER
         bins = Bins(self.min_depth, self.max_depth, self.bins, finer)
-        channels, seed = train.grids(np.zeros(1, dtype=np.int64)).shape[-1], inputs.context.seed
+        channels, seed = channels_of(train.grids), inputs.context.seed
         unfitted = self.unfitted(channels, self.bins, normalise=False, seed=seed)
         head = fit_bins(unfitted, *train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)

@@ -15,13 +15,12 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Precision, Samples
 from ssleval.core.image_level import VectorPerImage, accuracy_kind, train_and_test
 from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positive, Positives, Several
-from ssleval.core.stated import stated
+from ssleval.core.stated import stated_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.knn import knn_predict
@@ -122,8 +121,7 @@ class Fewshot(VectorPerImage, Task):
             strengths = np.geomspace(self.smallest, self.largest, self.count).tolist()
             context = replace(inputs.context, seed=seed)
             model = fit_few(*few, strengths, self.c_one_shot, self.held_out, classes, context)
-            truth = torch.from_numpy(inputs.labels(test).astype(np.int64))
-            predicted["logreg"] = stated(torch.from_numpy(model.scores(queries)), truth)
+            predicted["logreg"] = stated_of(model.scores(queries), inputs.labels(test))
         if "knn" in self.classifiers:
             vote = partial(knn_predict, ks=self._ks(shots), temperature=self.temperature, top=1)
             votes = vote(*few, queries, num_classes=classes, device=inputs.context.device)

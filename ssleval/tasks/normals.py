@@ -18,10 +18,10 @@ from typing import ClassVar
 import numpy as np
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
-from ssleval.core.image_level import train_and_test
+from ssleval.core.image_level import fitting_amounts, train_and_test
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.heads.dense.grid import Fit, outputs_of
+from ssleval.heads.dense.grid import Fit, channels_of, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.normals import OUTPUTS, fit_normals, normal_map
 from ssleval.heads.dense.quarters import QuarterFields
@@ -67,17 +67,12 @@ class Normals(QuarterFields, Task):
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
-        train = dataset.card.lengths[dataset.card.train_split]
-        return {
-            **super().amounts(dataset),
-            "iterations": (1, self.iterations),
-            "train": (self.batch_size, train),
-        }
+        return {**super().amounts(dataset), **fitting_amounts(dataset, self.iterations, self.batch_size)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of shares and RMSE per scored image."""
         train, test = labelled(inputs)
-        channels, seed = train.grids(np.zeros(1, dtype=np.int64)).shape[-1], inputs.context.seed
+        channels, seed = channels_of(train.grids), inputs.context.seed
         head = self.unfitted(channels, OUTPUTS, normalise=True, seed=seed)
         fitted = fit_normals(head, *train.examples, Fit.of(self), inputs.context)
         errors: list[tuple[float, ...]] = []

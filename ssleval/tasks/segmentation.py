@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import train_and_test
+from ssleval.core.image_level import fitting_amounts, train_and_test
 from ssleval.core.settings import Count, Natural, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.features import Live
@@ -83,12 +83,7 @@ class Segmentation(PaperFields, Task):
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
-        train = dataset.card.lengths[dataset.card.train_split]
-        return {
-            **super().amounts(dataset),
-            "iterations": (1, self.iterations),
-            "train": (self.batch_size, train),
-        }
+        return {**super().amounts(dataset), **fitting_amounts(dataset, self.iterations, self.batch_size)}
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit the head on the training split; one row of pixel counts per scored image."""

@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.image_level import VectorPerImage
 from ssleval.core.registry import suggestion
 from ssleval.core.settings import Different, OpenFraction, Positives
-from ssleval.core.stated import stated
+from ssleval.core.stated import stated_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, DataError, NotApplicableError
 from ssleval.heads.logistic import fit_best
@@ -131,7 +130,7 @@ class Shift(VectorPerImage, Task):
             num_classes=classes,
             device=context.device,
         )
-        return stated(torch.from_numpy(head.scores(vectors)), torch.from_numpy(label.astype(np.int64)))
+        return stated_of(head.scores(vectors), label)
 
     def _columns(
         self,

@@ -18,6 +18,7 @@ from ssleval.heads.dense.grid import (
     LinearHead,
     Targets,
     at_points,
+    channels_of,
     fit,
     resized,
     surrounding,
@@ -100,7 +101,7 @@ def fit_depth(
     grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
     """Train a 1x1 convolution on metres, by `fit_bins`."""
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    channels = channels_of(grids)
     head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
     return fit_bins(head, grids, depths, count, settings, bins, context)
 

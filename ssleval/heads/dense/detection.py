@@ -20,7 +20,7 @@ from ssleval.core import Context
 from ssleval.core.batches import batches
 from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction
 from ssleval.core.targets import Objects
-from ssleval.heads.dense.grid import Fit, Grids, LinearHead, descend, resized, warmed
+from ssleval.heads.dense.grid import Fit, Grids, LinearHead, channels_of, descend, resized, warmed
 
 _LARGEST = 8.0
 """Of the logarithm of a distance in patches, so that no exponential overflows."""
@@ -192,7 +192,7 @@ def fit_detector(
     def example(row: int) -> Example:
         return Example(*(part.to(context.device) for part in example_of(objects(row), losses.points)))
 
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    channels = channels_of(grids)
     head = detector(channels, num_classes, prior, masks=losses.points > 0, seed=context.seed)
 
     def computed() -> Iterator[Tensor]:

@@ -119,6 +119,11 @@ def resized(grid: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tens
     return nn.functional.interpolate(grid, size, mode="bilinear", align_corners=False)
 
 
+def channels_of(grids: Grids) -> int:
+    """Return the channels of a patch, as the first image has them."""
+    return grids(np.zeros(1, dtype=np.int64)).shape[-1]
+
+
 def drawn(
     targets: Sequence[Shaped[np.ndarray, "H W *c"]], pixels: int, generator: np.random.Generator
 ) -> tuple[Float[Tensor, "b k 2"], Shaped[Tensor, "b k *c"]]:

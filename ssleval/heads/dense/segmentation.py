@@ -8,7 +8,17 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from ssleval.core import IGNORED, Context
-from ssleval.heads.dense.grid import Fit, Grids, LinearHead, Targets, at_points, fit, resized, warmed
+from ssleval.heads.dense.grid import (
+    Fit,
+    Grids,
+    LinearHead,
+    Targets,
+    at_points,
+    channels_of,
+    fit,
+    resized,
+    warmed,
+)
 
 WARMUP_RATIO = 1e-6
 """Of the full learning rate, at the first iteration."""
@@ -22,7 +32,7 @@ def fit_classes(
     def loss(logits: Tensor, points: Tensor, labels: Tensor, _iteration: int) -> Tensor:
         return pixel_loss(at_points(logits, points), labels)
 
-    channels = grids(np.zeros(1, dtype=np.int64)).shape[-1]
+    channels = channels_of(grids)
     head = LinearHead(channels, num_classes, normalise=True, seed=context.seed)
     rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
     return fit(head, grids, masks, count, settings, context, rate=rate, loss=loss)
