@@ -8,29 +8,39 @@ from ssleval.train.config import TrainConfig
 from ssleval.train.sections import GramConfig
 
 
-def cosine(step: int, *, steps: int, base: float, final: float, warmup: int = 0) -> float:
+def cosine(
+    step: int, *, steps: int, base: float, final: float, warmup: int = 0, full_after: bool = False
+) -> float:
     """Return the value at ``step`` of a linear warm-up from 0, then half a cosine from base to final.
 
-    The warm-up goes from 0 at its first step to ``base`` at its last. The cosine starts at ``base`` and would
-    reach ``final`` one step after the end.
+    The warm-up goes from 0 at its first step to ``base`` at its last, or with ``full_after`` at the next. The
+    cosine starts at ``base`` and would reach ``final`` one step after the end.
 
     Source:
-        facebookresearch/dino utils.py, ``cosine_scheduler``.
+        facebookresearch/dino utils.py, ``cosine_scheduler``; ``full_after``: facebookresearch/dinov3
+        train/cosine_lr_scheduler.py, ``linear_warmup_cosine_decay``.
     """
     if step < warmup:
-        return base * step / max(1, warmup - 1)
+        return base * risen(step, warmup, full_after=full_after)
     progress = (step - warmup) / max(1, steps - warmup)
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
 
 
-def teacher_temperature(step: int, *, warmup_value: float, value: float, warmup: int) -> float:
-    """Return the temperature at ``step``: a linear warm-up over ``warmup`` steps, then constant.
+def risen(step: int, warmup: int, *, full_after: bool) -> float:
+    """Return the part of its height that a linear warm-up has reached at ``step``."""
+    return step / max(1, warmup if full_after else warmup - 1)
+
+
+def teacher_temperature(
+    step: int, *, warmup_value: float, value: float, warmup: int, full_after: bool = False
+) -> float:
+    """Return the temperature at ``step``: a linear warm-up as in `cosine`, then constant.
 
     Steps are those of the optimiser, as in DINOv2, or whole epochs, as in DINO and iBOT.
     """
     if step >= warmup:
         return value
-    return warmup_value + (value - warmup_value) * step / max(1, warmup - 1)
+    return warmup_value + (value - warmup_value) * risen(step, warmup, full_after=full_after)
 
 
 def scaled_lr(lr: float, batch: int, reference: int, rule: str) -> float:
@@ -61,14 +71,17 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
     optim, loss, run = config.optim, config.loss, config.run
     steps = run.epochs * per_epoch
     base = scaled_lr(optim.lr, run.batch_size, optim.lr_batch, optim.lr_rule)
-    final = base if optim.lr_schedule == "constant" else optim.min_lr
+    # DINOv3's schedules, whose warm-ups are complete one step later than DINO's.
+    constant = optim.lr_schedule == "constant"
+    final = base if constant else optim.min_lr
     warmup = min(steps, round(optim.warmup_epochs * per_epoch))
     # Steps or epochs: what the temperature moves by.
     of, length = (step, per_epoch) if loss.teacher_temp_by == "step" else (step // per_epoch, 1)
-    temperature = partial(teacher_temperature, of, warmup=round(loss.warmup_teacher_temp_epochs * length))
+    warm_for = round(loss.warmup_teacher_temp_epochs * length)
+    temperature = partial(teacher_temperature, of, warmup=warm_for, full_after=constant)
     warm, patch_warm = loss.warmup_teacher_temp, loss.warmup_teacher_patch_temp
     return Rates(
-        lr=cosine(step, steps=steps, base=base, final=final, warmup=warmup),
+        lr=cosine(step, steps=steps, base=base, final=final, warmup=warmup, full_after=constant),
         weight_decay=cosine(step, steps=steps, base=optim.weight_decay, final=optim.weight_decay_end),
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
         teacher_temp=temperature(warmup_value=warm, value=loss.teacher_temp),
@@ -86,7 +99,7 @@ def gram_weight(config: GramConfig, step: int, per_epoch: int) -> float:
     since, warmup = step - round(config.start_epochs * per_epoch), round(config.warmup_epochs * per_epoch)
     if since < 0 or since >= warmup:
         return config.weight if since >= 0 else 0.0
-    return 0.5 * config.weight * (1 - math.cos(math.pi * since / warmup))
+    return 0.5 * config.weight * (1 - math.cos(math.pi * since / max(1, warmup - 1)))
 
 
 def renews_gram(config: GramConfig, step: int, per_epoch: int) -> bool:

@@ -136,8 +136,14 @@ def test_the_teacher_is_a_copy_that_stays_until_it_is_renewed() -> None:
 
 def test_the_schedule_of_the_recipe_is_that_of_the_paper() -> None:
     config = read_config("dinov3_gram")
-    found = [rates(config, step, 1000) for step in (999_999, 1_000_000, 1_000_500, 1_001_000, 1_199_999)]
-    assert [rate.gram_weight for rate in found] == pytest.approx([0, 0, 1, 2, 2])
+    steps = (999_999, 1_000_000, 1_000_500, 1_000_999, 1_199_999)
+    found = [rates(config, step, 1000) for step in steps]
+    # `linear_warmup_cosine_decay`: np.cos(np.linspace(0, np.pi, 1000)), whose ends are both among the values.
+    wave = 1 - np.cos(np.linspace(0, np.pi, 1000))
+    assert [rate.gram_weight for rate in found] == pytest.approx([0, 0, wave[500], 2, 2])
+    # Warm-ups of these schedules leave out their end: np.linspace(start, peak, 100_000, endpoint=False).
+    assert rates(config, 50_000, 1000).lr == pytest.approx(found[-1].lr / 2)
+    assert rates(config, 50_000, 1000).teacher_temp == pytest.approx(0.055)
     # it_first_update 1,010,000, update_frequency 10,000 and max_updates 3 of the published file.
     renewed = [step for step in range(0, 1_200_000, 1000) if rates(config, step, 1000).renew_gram]
     assert renewed == [200_000, 1_010_000, 1_020_000, 1_030_000]
@@ -267,4 +273,4 @@ def test_the_teachers_crops_grow_with_the_students() -> None:
     phase = ("views.high_resolution_size=24", "run.high_resolution_epochs=1")
     assert [tiny(*GRAM, *phase).gram_size_at(epoch) for epoch in (0, 1)] == [32, 48]
     assert tiny(*GRAM, "gram.crop_size=0").gram_size_at(1) == 16
-    assert math.isclose(rates(tiny(*GRAM, "gram.warmup_epochs=1"), 4, 3).gram_weight, 2 * 0.25)
+    assert math.isclose(rates(tiny(*GRAM, "gram.warmup_epochs=1"), 4, 3).gram_weight, 2 * 0.5)

@@ -39,7 +39,8 @@ def batches(large: int = 16, small: int = 8) -> Iterator[tuple[Views, Tensor]]:
         shapes = ((2, BATCH, 3, large, large), (2, BATCH, 3, small, small))
         masks = torch.rand(2 * BATCH, 16, generator=random) < 0.3
         masks[::2] = False
-        yield Views(*(torch.randn(shape, generator=random) for shape in shapes)), masks
+        crops = [torch.randn(shape, generator=random) for shape in shapes]
+        yield Views(*crops, torch.randn(2, BATCH, 3, 2 * large, 2 * large, generator=random)), masks
 
 
 class Published:
@@ -55,7 +56,8 @@ class Published:
         if config.optim.kind == "sgd":
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, foreach=False)
         else:
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), foreach=False, fused=False)
+            betas = (config.optim.beta1, config.optim.beta2)
+            self.optimizer = torch.optim.AdamW(groups, betas=betas, foreach=False, fused=False)
         self.centers = [torch.zeros(config.head.prototypes) for _ in range(2)]
         optim, loss = config.optim, config.loss
         reference, power = (1024, 0.5) if self.v2 else (256, 1.0)
@@ -132,6 +134,7 @@ class Published:
                 if len(hidden):
                     said = functional.log_softmax(heads[0](hidden) / 0.1, dim=-1)
                     total = total - loss.ibot * (goal * said).sum() / len(hidden) / len(masks)
+        total = total + self.anchored(tokens, views, step)
         for part in tokens[:, 0].chunk(2) if loss.koleo else ():
             unit = functional.normalize(part, dim=-1)
             near = (unit @ unit.T - 2 * torch.eye(len(unit))).argmax(dim=1)
@@ -140,6 +143,10 @@ class Published:
                 - loss.koleo * (functional.pairwise_distance(unit, unit[near], 2, 1e-8) + 1e-8).log().mean()
             )
         return total
+
+    def anchored(self, tokens: Tensor, views: Views, step: int) -> Tensor:
+        """Return a further loss of the global crops: none here."""
+        return tokens.new_zeros(())
 
     def step(self, views: Views, masks: Tensor, step: int) -> tuple[float, float]:
         """Take a step; return the loss and the norm of the gradients before they are clipped."""
@@ -156,7 +163,7 @@ class Published:
             for weight in weights:
                 if (factor := limit / (float(weight.grad.norm(2)) + 1e-6)) < 1:
                     weight.grad.mul_(factor)
-        frozen = step < PER_EPOCH
+        frozen = step < self.config.optim.freeze_last_layer_epochs * PER_EPOCH
         for group in self.optimizer.param_groups:
             (weight,), name = group["params"], group["name"]
             last = "last_layer" in name
@@ -171,6 +178,64 @@ class Published:
         return float(total.detach()), norm
 
 
+class PublishedV3(Published):
+    """The loop of DINOv3's `train.py` and `ssl_meta_arch.py`: other schedules, and Gram anchoring."""
+
+    def __init__(self, config: TrainConfig, student: Any, teacher: Any) -> None:
+        super().__init__(config, student, teacher)
+        optim, loss, steps = config.optim, config.loss, EPOCHS * PER_EPOCH
+
+        def risen(start: float, peak: float, epochs: float) -> np.ndarray:
+            warm = int(epochs * PER_EPOCH)
+            rise = np.linspace(start, peak, warm, endpoint=False)
+            return np.concatenate((rise, np.full(steps - warm, peak)))
+
+        self.lr = risen(0, optim.lr * (BATCH / 1024) ** 0.5, optim.warmup_epochs)
+        self.decay = np.full(steps, optim.weight_decay)
+        self.momentum = np.full(steps, optim.momentum)
+        warm = loss.warmup_teacher_temp_epochs
+        self.temperatures = [risen(loss.warmup_teacher_temp, loss.teacher_temp, warm)] * 2
+        before = int(config.gram.start_epochs * PER_EPOCH)
+        wave = 1 - (np.cos(np.linspace(0, np.pi, int(config.gram.warmup_epochs * PER_EPOCH))) + 1) / 2
+        after = np.ones(steps - before - len(wave))
+        self.weights = config.gram.weight * np.concatenate((np.zeros(before), wave, after))
+        self.gram: Any = None
+        self.updates = 0
+
+    def anchored(self, tokens: Tensor, views: Views, step: int) -> Tensor:
+        if self.weights[step] == 0:
+            return tokens.new_zeros(())
+        assert views.undistorted is not None
+        prefix = self.student.backbone.config.num_prefix
+        with torch.no_grad():
+            patches = self.gram(views.undistorted.flatten(0, 1))[:, prefix:]
+            grid = patches.transpose(1, 2).unflatten(2, (8, 8))
+            small = functional.interpolate(grid, (4, 4), mode="bicubic", align_corners=False, antialias=False)
+            goal = functional.normalize(small.flatten(2).transpose(1, 2), dim=-1)
+        ours = functional.normalize(tokens[:, prefix:], dim=-1)
+        pairs = torch.stack([a @ a.T - b @ b.T for a, b in zip(ours, goal, strict=True)])
+        return float(self.weights[step]) * pairs.pow(2).mean()
+
+    def step(self, views: Views, masks: Tensor, step: int) -> tuple[float, float]:
+        gram = self.config.gram
+        if step == int(gram.copy_epochs * PER_EPOCH):  # it_load_ema_teacher
+            self.gram = copy.deepcopy(self.teacher.backbone)
+        found = super().step(views, masks, step)
+        every = int(gram.renew_epochs * PER_EPOCH)
+        first = int(gram.start_epochs * PER_EPOCH) + every  # it_first_update
+        if step + 1 >= first and (step + 1) % every == 0 and self.updates < gram.renewals:
+            self.gram = copy.deepcopy(self.teacher.backbone)
+            self.updates += 1
+        return found
+
+
+GRAM = (
+    "model.layerscale=0.1", "head.patch_bottleneck=8", "gram.crop_size=32", "gram.copy_epochs=0.4",
+    "gram.start_epochs=1", "gram.warmup_epochs=1", "gram.renew_epochs=1", "gram.renewals=2",
+    "optim.freeze_last_layer_epochs=1",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings"),
     [
@@ -182,6 +247,7 @@ class Published:
         ("dinov2_short", ("model.layerscale=0.1",)),
         ("dinov2_short", ("model.layerscale=0.1", "loss.centering=sinkhorn", "model.registers=2")),
         ("dinov2", ("model.layerscale=0.1",)),
+        ("dinov3_gram", GRAM),
     ],
 )
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
@@ -203,13 +269,14 @@ def test_twenty_steps_of_a_convolutional_network_are_those_of_the_published_loop
 
 def compare(config: TrainConfig, *, sides: tuple[int, int] = (16, 8), double: bool) -> None:
     learner = Learner(config, torch.device("cpu"))
-    published = Published(config, copy.deepcopy(learner.student), copy.deepcopy(learner.teacher))
+    loop = PublishedV3 if config.gram.weight else Published
+    published = loop(config, copy.deepcopy(learner.student), copy.deepcopy(learner.teacher))
     moved = copy.deepcopy(learner.student.state_dict())
     loss_error, norm_error = (1e-9, 1e-6) if double else (1e-5, 1e-4)
     for step, (views, masks) in enumerate(batches(*sides)):
         now = rates(config, step, PER_EPOCH)
         terms = learner.step(views, masks if config.loss.ibot else None, now, watched=True)
-        loss = sum(float(terms[name]) for name in ("dino", "ibot", "koleo") if name in terms)
+        loss = sum(float(terms[name]) for name in ("dino", "ibot", "koleo", "gram") if name in terms)
         wanted, norm = published.step(views, masks, step)
         assert loss == pytest.approx(wanted, rel=loss_error), step
         assert float(terms["gradient_norm"]) == pytest.approx(norm, rel=norm_error), step
