@@ -61,6 +61,7 @@ NOT_RUN = {
     r"run .*captions:": "no model with a text tower is here; its dataset is opened below",
     r"run .*--dataset (?!folder|masks|groups|rgbd|davis|digits)": "needs published data, or renders",
     r"run (?!.*--dataset)": "`scenes` renders for a minute; make demo",
+    r"features .*--out features.npz": "`scenes` renders for a minute; tests/run",
     r"datasets check": "needs published data; tests/checks/test_copies.py",
     r"run .*(stripes|teacher)": "tests/backbones/test_docs_model.py, tests/train",
 }
