@@ -331,18 +331,18 @@ def imagenet9(to: Archive) -> Expected:
     """Numbers of its mapping come in no order, and the others of ImageNet's are of none."""
     of = dict(zip(range(999, -1, -1), [*MEMBERS, *[-1] * 630], strict=True))
     to.json("in_to_in9.json", {str(number): of[number] for number in (*range(500, 1000), *range(500))})
-    names = (
+    names = [
         "dog",
         "bird",
-        "wheeled vehicle",
+        "wheeled+vehicle",
         "reptile",
         "carnivore",
         "insect",
-        "musical instrument",
+        "musical+instrument",
         "primate",
         "fish",
-    )
-    splits = (
+    ]
+    splits = [
         "original",
         "mixed_same",
         "mixed_rand",
@@ -351,17 +351,15 @@ def imagenet9(to: Archive) -> Expected:
         "no_fg",
         "only_bg_b",
         "only_bg_t",
-    )
+    ]
+    found = Expected()
     for level, split in enumerate(splits):
+        found[split] = [(level * 10 + number * 20, number) for number in range(9)]
         for number, name in enumerate(names):
-            to.image(
-                f"bg_challenge/{split}/val/{number:02d}_{name}/fg_{number}.JPEG", level * 10 + number * 20
-            )
+            folder = f"bg_challenge/{split}/val/{number:02d}_{name.replace('+', ' ')}"
+            to.image(f"{folder}/fg_{number}.JPEG", found[split][number][0])
     to.place("bg_challenge/fg_mask/val/00_dog/fg_0.npy").write_bytes(b"")
-    return {
-        split: [(level * 10 + number * 20, number) for number in range(9)]
-        for level, split in enumerate(splits)
-    }
+    return found
 
 
 DOLLAR_COLUMNS = (
