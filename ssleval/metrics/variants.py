@@ -67,7 +67,7 @@ def judged_in_groups(
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     hits = np.take_along_axis(truth, ranked, axis=1)
     columns: dict[str, Shaped[np.ndarray, " n"]] = {"row": table.rows, "predicted": ranked[:, 0]}
-    columns |= {"top1": hits[:, 0], "top5": hits.any(axis=1)}
+    columns |= {"top1": hits[:, 0], "top5": hits.max(axis=1)}
     groups = [one.split("/", 2)[:2] for one in table.ids]
     for group in HOUSEHOLDS:
         own = np.array([group in of for of in groups])
@@ -84,7 +84,7 @@ def by_variation(judged: Sequence[Samples]) -> Samples:
     ``of_parts`` is the accuracy on ``mixed_same`` less that on ``mixed_rand``.
     """
     variation = np.repeat(np.arange(len(judged)), list(map(len, judged)))
-    columns = {
+    columns: dict[str, Shaped[np.ndarray, "n ..."]] = {
         name: np.concatenate([samples[name] for samples in judged]) for name in ("row", "predicted", "label")
     }
     right = np.concatenate([samples["top1"] for samples in judged])

@@ -16,11 +16,9 @@ Barbu et al. 2019 (ObjectNet), Taori et al. 2020, arXiv:2007.00644 (whose classe
 arXiv:2006.09994 (ImageNet-9); Goyal et al. 2022, arXiv:2202.07603 (groups of Dollar Street).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
-
-import numpy as np
-from jaxtyping import Float
 
 from ssleval.core import (
     Dataset,
@@ -39,7 +37,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear_recipes import RECIPES
-from ssleval.heads.probes import BLOCKS, fit_linear, of_classes, text_classifier
+from ssleval.heads.probes import BLOCKS, Scores, fit_linear, of_classes, text_classifier
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.corruption import mean_corruption_error_of
@@ -151,17 +149,7 @@ class Robustness(Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit once, apply to everything scored; one row per image."""
         tables, card = inputs.tables(), inputs.card
-        if self.head == "zeroshot":
-            # Texts of classes that the set lacks would be masked: they are not asked for.
-            scores = text_classifier(inputs.backbone, class_prompts(card, self.templates))
-        else:
-            train, fitted = next(tables), inputs.requests[0].dataset.card
-            head = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
-            others = self.metric in {"all", "backgrounds"}
-
-            def scores(table: FeatureTable) -> Float[np.ndarray, "n c"]:
-                return of_classes(head(table), card, fitted, others=others)
-
+        scores = self._classifier(inputs, tables)
         # One split at a time: with damaged images features are copies in memory.
         logits = ((table, scores(table), inputs.labels(table)) for table in tables)
         if self.metric in _TOGETHER:
@@ -174,8 +162,20 @@ class Robustness(Task):
         errors = stated_columns(own, truth) if truth.ndim == 1 else {}
         return replace(samples, columns={**samples.columns, **errors})
 
+    def _classifier(self, inputs: Inputs, tables: Iterator[FeatureTable]) -> Scores:
+        """Return what gives the logits of the set's classes; a linear head is fitted on the first table."""
+        card = inputs.card
+        if self.head == "zeroshot":
+            # Texts of classes that the set lacks would be masked: they are not asked for.
+            return text_classifier(inputs.backbone, class_prompts(card, self.templates))
+        train, fitted, others = next(tables), inputs.requests[0].dataset.card, self.metric in _AGAINST_ALL
+        head = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
+        return lambda table: of_classes(head(table), card, fitted, others=others)
+
 
 _TOGETHER = {"mce": IMAGENET_C, "backgrounds": IMAGENET_9}
 """Splits that one metric takes."""
+_AGAINST_ALL = {"all", "backgrounds"}
+"""Metrics of classes that compete with all other outputs of a head."""
 _ALONE = {"mce": ("top1",), "backgrounds": ("all", "top1"), "top1": ("all",)}
 """By the metric of a set, others that one of its splits can be scored by."""

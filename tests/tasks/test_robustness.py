@@ -513,7 +513,7 @@ def test_published_sets_open_imagenet_when_a_head_is_fitted(tmp_path: Path) -> N
     loader = datasets.get("imagenet_a")
     assert isinstance(loader, Published)
     whole = loader.fitted_on
-    assert whole is not None
+    assert isinstance(whole, Published)
     assert whole is datasets.get("imagenet1k")
     trained = replace(whole, card=replace(whole.card, classes=3, lengths={"train": 3, "val": 3}))
     reduced = replace(loader, card=replace(loader.card, classes=3, lengths={"test": 3}), fitted_on=trained)

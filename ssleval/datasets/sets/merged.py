@@ -155,7 +155,8 @@ def _imagenet9(root: Path, options: DatasetOptions) -> Copy:
         if class_folders(folder) != names:
             raise DataError(f"{folder}: other class folders than those of original")
         whole = list_classes(folder, names, options).split()
-        return replace(whole, fingerprint=digest([whole.fingerprint, members]))
+        # Files of one name are other images in each variation, if by chance of one size.
+        return replace(whole, fingerprint=digest([whole.fingerprint, members, split]))
 
     return Copy(tuple(name[3:] for name in names), open_split, outputs=_apart(root, members))
 
