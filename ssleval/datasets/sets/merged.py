@@ -44,7 +44,7 @@ CARDS: Mapping[str, DatasetCard] = {
             classes=113,
             lengths={"test": 18_574},
             license="CC BY 4.0, with two clauses: nothing is tuned on it, the web shows it with its border",
-            source="Barbu et al. 2019, https://objectnet.dev: objectnet-1.0/ in objectnet/",
+            source="Barbu et al. 2019, https://objectnet.dev (size not stated): objectnet-1.0/ in objectnet/",
         ),
         # Sizes: 450 images of each of nine classes in each variation, in the release of its authors.
         DatasetCard(
@@ -64,7 +64,7 @@ CARDS: Mapping[str, DatasetCard] = {
             lengths={"test": 4_308},
             license="Creative Commons, as its page says",
             source="Gaviria Rojas et al. 2022, https://www.kaggle.com/datasets/mlcommons/"
-            "the-dollar-street-dataset: dataset_dollarstreet/ in dollar_street/",
+            "the-dollar-street-dataset (size not stated): dataset_dollarstreet/ in dollar_street/",
         ),
     )
 }
