@@ -367,6 +367,10 @@ def test_imagenet9_is_scored_on_every_variation_with_all_outputs_competing() -> 
     assert estimated.high - estimated.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
     alone = replace(SMALL, metric="all"), dataset.evaluated_on("only_fg")
     assert scores(alone[1], alone[0])["top1"] == right["only_fg"]
+    nine = scores(alone[1], replace(SMALL, metric="top1"))["top1"]
+    own = [9, 2, 5, 0, 7, 11]
+    best = [group_of(own[place]) for place in every_logit(dataset, "only_fg")[:, own].argmax(1)]
+    assert nine == np.mean([label == row % 3 for row, label in enumerate(best)]) >= right["only_fg"]
 
 
 def test_one_variation_is_not_taken_for_all_of_them() -> None:
