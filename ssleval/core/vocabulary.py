@@ -372,6 +372,8 @@ class DatasetCard:
     """Whether groups tell easy answers from hard ones, as the revisited Oxford set does."""
     exif: bool = False
     """Whether images were turned as their EXIF orientation says; recorded where they were."""
+    outputs: tuple[tuple[str, ...], ...] = ()
+    """By class, the classes of the set that heads are fitted on which stand for it; () where names say so."""
     domains: tuple[str, ...] = ()
     """Splits that show the same classes in other ways, as photos and sketches; recorded where there are."""
     license: str = ""

@@ -23,6 +23,8 @@ class Copy(NamedTuple):
     """Opens one of the splits of the card."""
     more: Mapping[str, int] = {}
     """Number of images that the copy adds to a split, such as distractors; the split may be new."""
+    outputs: tuple[tuple[str, ...], ...] = ()
+    """As in a card."""
 
 
 Reader: TypeAlias = Callable[[Path, DatasetOptions], Copy]
@@ -40,8 +42,8 @@ class Published:
     """Whether the reader can fetch the files."""
     embedded: bool = False
     """Whether the files are part of an installed package, so that no folder is needed."""
-    fitted_on: "Published | None" = None
-    """The set whose training images heads are fitted on, if this set has none."""
+    fitted_on: "Published | str" = ""
+    """The set whose training images heads are fitted on, or its name, if this set has none."""
     tree: tuple[str, ...] = ()
     """Files that a copy has, below the folder of its name, as the publisher's archives leave them behind."""
 
@@ -69,13 +71,19 @@ class Published:
             with self._reading(root):
                 return copy.open(split)
 
-        trained = self.fitted_on
+        name = self.fitted_on
+        trained = datasets.get(name) if name and isinstance(name, str) else name
         added = {split: card.lengths.get(split, 0) + count for split, count in copy.more.items()}
         return Dataset(
-            replace(card, class_names=copy.class_names, lengths={**card.lengths, **added}),
+            replace(
+                card,
+                class_names=copy.class_names,
+                lengths={**card.lengths, **added},
+                outputs=copy.outputs,
+            ),
             open_split,
             # Opened only when asked for: zero-shot classification needs none of its images.
-            None if trained is None else cache(lambda: trained("", options)),
+            cache(lambda: trained("", options)) if callable(trained) else None,
         )
 
     @property

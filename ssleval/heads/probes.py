@@ -6,6 +6,7 @@ tasks that judge one head on several test sets. `GridFit` keeps the predictions 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -80,21 +81,40 @@ def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Sco
     return scores
 
 
-def class_places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " c"]:
+def of_classes(
+    logits: Float[np.ndarray, "n o"], card: DatasetCard, fitted: DatasetCard, *, others: bool = False
+) -> Float[np.ndarray, "n c"]:
+    """Return the logits of the classes of ``card``, from those of a head of ``fitted``.
+
+    A class that several outputs stand for has the largest of theirs. With ``others`` one column more, the
+    last, has the largest of the outputs that stand for none of the classes, where there are any.
+    """
+    places = class_places(card, fitted)
+    sizes = [*map(len, card.outputs)] or [1] * len(places)
+    rest = np.setdiff1d(np.arange(fitted.num_classes), places)
+    if others and len(rest):
+        places, sizes = np.concatenate([places, rest]), [*sizes, len(rest)]
+    if not all(sizes):
+        raise ContractError(f"{card.name}: no output of a head stands for some of its classes")
+    return np.maximum.reduceat(logits[:, places], np.cumsum([0, *sizes[:-1]]), axis=1)
+
+
+def class_places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " o"]:
     """Return which outputs of a head of ``fitted`` stand for the classes of ``card``, in their order.
 
-    Classes go by name, or by the number of an output.
+    Classes go by name, by the number of an output, or by the names of several, one class after the other.
     """
+    names = [*chain(*card.outputs)] or card.class_names
     known = {name: place for place, name in enumerate(fitted.class_names)}
     # V2 numbers its folders by ImageNet's label; all others call them by WordNet id.
     known |= {str(place): place for place in range(fitted.num_classes)}
-    strange = [name for name in card.class_names if name not in known]
+    strange = [name for name in names if name not in known]
     if strange:
         raise DataError(
             f"{card.name}: {strange[0]!r} is none of the {fitted.num_classes} classes of {fitted.name}, "
             "which the head was fitted on"
         )
-    return np.array([known[name] for name in card.class_names], dtype=np.int64)
+    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 def table_rows(

@@ -1,15 +1,15 @@
-"""Whether classifiers are right on images, and one row per image that is judged in many variants.
+"""Whether classifiers are right on images, one row per image: of one split, of many variants, or of groups.
 
-An image that could not be decoded in one variant is left out of all.
+Of ImageNet-C, an image that could not be decoded in one variant is left out of all.
 """
 
 from collections.abc import Sequence
 from functools import reduce
 from itertools import product
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssleval.core import DatasetCard, FeatureTable, Samples
 from ssleval.core.corruptions import CORRUPTIONS, SEVERITIES
@@ -19,11 +19,26 @@ IMAGENET_C = tuple(f"{name}-{severity}" for name, severity in product(CORRUPTION
 """Splits of ImageNet-C, one for every variant."""
 
 
-def published_metric(card: DatasetCard) -> Literal["top1", "real", "mce"]:
+IMAGENET_9 = (
+    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t"
+)  # fmt: skip
+"""Splits of ImageNet-9, one for every variation of foreground and background."""
+
+HOUSEHOLDS = ("low_income", "medium_income", "high_income", "africa", "americas", "asia", "europe")
+"""Groups of the images of Dollar Street."""
+
+Relative: TypeAlias = Literal["top1", "real", "mce", "backgrounds", "households"]
+
+
+def published_metric(card: DatasetCard) -> Relative:
     """Return the score that a relative of ImageNet-1k is published with."""
     if card.target == "multilabel":
-        return "real"
-    return "mce" if set(card.lengths) == set(IMAGENET_C) else "top1"
+        return "households" if card.name == "dollar_street" else "real"
+    splits: dict[frozenset[str], Relative] = {
+        frozenset(IMAGENET_C): "mce",
+        frozenset(IMAGENET_9): "backgrounds",
+    }
+    return splits.get(frozenset(card.lengths), "top1")
 
 
 def judged_images(
@@ -37,6 +52,49 @@ def judged_images(
     if truth.ndim > 1:
         return Samples(table.ids, {**columns, "real": truth[np.arange(len(truth)), predicted]})
     return Samples(table.ids, {**columns, "label": truth, "top1": predicted == truth})
+
+
+def judged_in_groups(
+    table: FeatureTable, logits: Float[np.ndarray, "n c"], truth: Bool[np.ndarray, "n c"], dataset: str
+) -> Samples:
+    """Return whether any label of each image is predicted, or is among the five best, also for `HOUSEHOLDS`.
+
+    Ids begin with the groups of the image. In columns ``topK@GROUP`` images of other groups are NaN.
+
+    Raises:
+        DataError: no image is of one of the groups.
+    """
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    hits = np.take_along_axis(truth, ranked, axis=1)
+    columns: dict[str, Shaped[np.ndarray, " n"]] = {"row": table.rows, "predicted": ranked[:, 0]}
+    columns |= {"top1": hits[:, 0], "top5": hits.max(axis=1)}
+    groups = [one.split("/", 2)[:2] for one in table.ids]
+    for group in HOUSEHOLDS:
+        own = np.array([group in of for of in groups])
+        if not own.any():
+            raise DataError(f"{dataset}: no image of {group} is scored; raise --limit, or leave it out")
+        columns |= {f"{name}@{group}": np.where(own, columns[name], np.nan) for name in ("top1", "top5")}
+    return Samples(table.ids, columns)
+
+
+def by_variation(judged: Sequence[Samples]) -> Samples:
+    """Return one row for every image of every variation of `IMAGENET_9`, from the `judged_images` of each.
+
+    ``top1@VARIATION`` is NaN for images of the others. The mean over parts of ``parted [n 2]`` over
+    ``of_parts`` is the accuracy on ``mixed_same`` less that on ``mixed_rand``.
+    """
+    variation = np.repeat(np.arange(len(judged)), list(map(len, judged)))
+    columns: dict[str, Shaped[np.ndarray, "n ..."]] = {
+        name: np.concatenate([samples[name] for samples in judged]) for name in ("row", "predicted", "label")
+    }
+    right = np.concatenate([samples["top1"] for samples in judged])
+    for place, name in enumerate(IMAGENET_9):
+        columns[f"top1@{name}"] = np.where(variation == place, right, np.nan)
+    parts = np.stack([variation == IMAGENET_9.index(name) for name in ("mixed_same", "mixed_rand")], axis=1)
+    # The mean of twice the one and minus twice the other is their difference.
+    columns |= {"variation": variation, "parted": parts * right[:, None] * np.array([2.0, -2.0])}
+    ids = [f"{name}/{one}" for name, samples in zip(IMAGENET_9, judged, strict=True) for one in samples.ids]
+    return Samples(ids, {**columns, "of_parts": parts})
 
 
 def errors_by_image(judged: Sequence[Samples], dataset: str) -> Samples:

@@ -40,6 +40,8 @@ class Test:
     split: str
     items: int
     """Rows of the samples of a complete run."""
+    train: int = 0
+    """Images that heads of the published run were fitted on, where ``location`` leaves it open; else 0."""
     location: str = ""
     """``any``: ``name`` is a source, and what follows its colon is the user's folder."""
 

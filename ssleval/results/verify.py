@@ -112,6 +112,9 @@ def measured_otherwise(result: Result, measured: Measured) -> list[str]:
     lines = _unlike(measured)
     if result.data.get("test_split") != test.split:
         lines.append(f"split: {result.data.get('test_split')}, published {test.split}")
+    fitted = result.data.get("lengths", {}).get(result.data.get("train_split"), 0)
+    if test.train and fitted != test.train:
+        lines.append(f"train: {counted(fitted, 'image')}, published {test.train:,}")
     limit = result.settings.get("limit")
     if limit is not None:
         lines.append(f"limit: {counted(limit, 'image')} of every split, published all of them")

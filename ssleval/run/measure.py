@@ -520,8 +520,8 @@ def _protocol(job: Job) -> dict[str, Any]:
 
 
 def _data(plan: Plan) -> dict[str, Any]:
-    card = asdict(replace(plan.job.dataset.card, class_names=()))
-    del card["class_names"]
+    card = asdict(replace(plan.job.dataset.card, class_names=(), outputs=()))
+    del card["class_names"], card["outputs"]
     for later in ("exif", "domains"):
         if not card[later]:
             del card[later]

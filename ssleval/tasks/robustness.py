@@ -2,31 +2,56 @@
 
 The head is the one of `linear` by its held-out rule (DINOv2's 52 heads on imagenet1k/train, chosen on a
 tenth of it), or compares the image with texts (``head=zeroshot``). On sets of 200 classes (A, R) the
-logits of those classes alone compete, found by WordNet id in the set's card. ReaL: right if the
-predicted class is one of the image's labels. ImageNet-C: images are 224 pixels wide already, so nothing
-but the central crop is applied; mCE over 15 corruptions at 5 severities by AlexNet's errors, and the mean
-error. Linear heads see a bicubic resize to 256 and a crop of 224; texts the model's own geometry.
+logits of those classes alone compete, found by WordNet id in the set's card; of ObjectNet the largest logit
+of those that stand for a class. ReaL: right if the predicted class is one of the image's labels; so is Dollar
+Street, also by region and income, and among the best five. ImageNet-C: images are 224 pixels wide already, so
+nothing but the central crop is applied; mCE over 15 corruptions at 5 severities by AlexNet's errors, and the
+mean error. ImageNet-9: cropped alone, too; all outputs compete, and are right where they stand for the label;
+accuracy on each of eight variations, and what is lost from backgrounds of the same class to those of any.
+Linear heads see a bicubic resize to 256 and a crop of 224; texts the model's own geometry.
 
 Source: Hendrycks et al. 2021 (arXiv:1907.07174, 2006.16241); Hendrycks and Dietterich 2019, arXiv:1903.12261;
-Recht et al. 2019, arXiv:1902.10811; Beyer et al. 2020, arXiv:2006.07159; as in Oquab et al. 2023, table 6.
+Recht et al. 2019, arXiv:1902.10811; Beyer et al. 2020, arXiv:2006.07159; as in Oquab et al. 2023, table 6;
+Barbu et al. 2019 (ObjectNet), Taori et al. 2020, arXiv:2007.00644 (whose classes compete); Xiao et al. 2021,
+arXiv:2006.09994 (ImageNet-9); Goyal et al. 2022, arXiv:2202.07603 (groups of Dollar Street).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Precision, Readout, Samples
+from ssleval.core import (
+    Dataset,
+    FeatureRequest,
+    FeatureTable,
+    Geometry,
+    Interpolation,
+    Metric,
+    Precision,
+    Readout,
+    Samples,
+)
 from ssleval.core.settings import Count, Natural, OpenFraction
 from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.datasets.prompts import class_prompts, pinned
 from ssleval.errors import ConfigError, NotApplicableError
 from ssleval.heads.linear_recipes import RECIPES
-from ssleval.heads.probes import BLOCKS, class_places, fit_linear, text_classifier
+from ssleval.heads.probes import BLOCKS, Scores, fit_linear, of_classes, text_classifier
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
 from ssleval.metrics.corruption import mean_corruption_error_of
-from ssleval.metrics.stats import mean_of
-from ssleval.metrics.variants import IMAGENET_C, errors_by_image, judged_images, published_metric
+from ssleval.metrics.stats import mean_of, mean_over_parts_of
+from ssleval.metrics.variants import (
+    HOUSEHOLDS,
+    IMAGENET_9,
+    IMAGENET_C,
+    by_variation,
+    errors_by_image,
+    judged_images,
+    judged_in_groups,
+    published_metric,
+)
 
 
 @tasks.register("robustness")
@@ -47,17 +72,27 @@ class Robustness(Task):
     """Of the texts: a set of templates, or a file with one a line; ``dataset``: ImageNet's 80."""
     prompts_sha256: str = ""
     """Hash of all texts, filled in and recorded; texts of another hash than given are refused."""
-    metric: Literal["card", "top1", "real", "mce"] = "card"
-    """What is scored; card: the set's own. ``top1`` on ImageNet-C scores one split, see ``--split``."""
+    metric: Literal["card", "top1", "all", "real", "mce", "backgrounds", "households"] = "card"
+    """What is scored; card: the set's own. ``all``: ``top1`` where all outputs of a linear head compete. Both
+    score one split of ImageNet-9, ``top1`` one of ImageNet-C, see ``--split``."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Accuracy and calibration, ReaL accuracy, or mCE and the mean error."""
+        """Accuracy and calibration, ReaL accuracy, mCE and the mean error, or accuracy on parts of a set."""
         if self.metric == "mce":
             mce = Metric("mce", mean_corruption_error_of("wrong"), higher_is_better=False)
             return mce, Metric("mean_error", mean_of("error"), higher_is_better=False)
         if self.metric == "real":
             return (Metric("real", mean_of("real")),)
+        if self.metric == "households":
+            groups = ("", *(f"@{group}" for group in HOUSEHOLDS))
+            names = [f"{name}{group}" for group in groups for name in ("top1", "top5")]
+            return tuple(Metric(name, mean_of(name)) for name in names)
+        if self.metric == "backgrounds":
+            lead, others = "mixed_rand", [name for name in IMAGENET_9 if name != "mixed_rand"]
+            parts = (Metric(f"top1@{name}", mean_of(f"top1@{name}")) for name in (lead, *others))
+            lost = mean_over_parts_of("parted", "of_parts")
+            return *parts, Metric("bg_gap", lost, higher_is_better=False)
         return *both_accuracies("top1", "top1"), *calibration(correct="top1")
 
     published_precision: ClassVar[Precision] = "fp16"
@@ -73,13 +108,16 @@ class Robustness(Task):
         card, own = dataset.card, published_metric(dataset.card)
         if dataset.fitted_on is None:
             raise NotApplicableError(f"heads of {card.name} are fitted on its own images; see corruptions")
-        metric = self.metric if (self.metric, own) == ("top1", "mce") else own
+        metric = self.metric if self.metric in _ALONE.get(own, ()) else own
         if self.metric not in {"card", metric}:
             raise NotApplicableError(f"{card.name} is scored by {own}, not by {self.metric}")
-        if metric == "mce" and card.test_split != IMAGENET_C[0]:
+        if metric == "all" and self.head == "zeroshot":
+            raise NotApplicableError("texts are of the set's own classes; metric=all is for head=linear")
+        splits = _TOGETHER.get(metric, (card.test_split,))
+        if card.test_split != splits[0]:
             raise ConfigError(
-                f"robustness: mCE takes all {len(IMAGENET_C)} splits of {card.name}, not "
-                f"{card.test_split!r} alone; for its accuracy --set robustness.metric=top1"
+                f"robustness: {metric} takes all {len(splits)} splits of {card.name}, not "
+                f"{card.test_split!r} alone; for its accuracy --set robustness.metric={_ALONE[metric][0]}"
             )
         if self.head == "linear":
             return replace(self, metric=metric)
@@ -88,13 +126,14 @@ class Robustness(Task):
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training split of the set the head is fitted on, and what is scored."""
-        splits = IMAGENET_C if self.metric == "mce" else (dataset.card.test_split,)
+        splits = _TOGETHER.get(self.metric, (dataset.card.test_split,))
         if self.head == "zeroshot":
             return tuple(FeatureRequest(dataset, split, None, (Readout("pooled"),)) for split in splits)
         assert dataset.fitted_on is not None
         clean, fitted = Geometry(self.resize, "short", self.crop, self.interpolation), dataset.fitted_on()
-        # Files of ImageNet-C are 224 pixels wide: published code crops them and resizes nothing.
-        tested = Geometry(None, "short", self.crop) if published_metric(dataset.card) == "mce" else clean
+        # Files of ImageNet-C and ImageNet-9 are 224 pixels wide: published code resizes nothing.
+        small = published_metric(dataset.card) in _TOGETHER
+        tested = Geometry(None, "short", self.crop) if small else clean
         train = FeatureRequest(fitted, fitted.card.train_split, clean, BLOCKS)
         return (train, *(FeatureRequest(dataset, split, tested, BLOCKS) for split in splits))
 
@@ -109,21 +148,34 @@ class Robustness(Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit once, apply to everything scored; one row per image."""
-        tables = inputs.tables()
-        if self.head == "zeroshot":
-            # Texts of classes that the set lacks would be masked: they are not asked for.
-            prompts, places = class_prompts(inputs.card, self.templates), slice(None)
-            scores = text_classifier(inputs.backbone, prompts)
-        else:
-            train, fitted = next(tables), inputs.requests[0].dataset.card
-            scores = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
-            places = class_places(inputs.card, fitted)
+        tables, card = inputs.tables(), inputs.card
+        scores = self._classifier(inputs, tables)
         # One split at a time: with damaged images features are copies in memory.
-        logits = ((table, scores(table)[:, places], inputs.labels(table)) for table in tables)
-        if self.metric == "mce":
-            judged = (judged_images(table, own.argmax(axis=1), truth) for table, own, truth in logits)
-            return errors_by_image(list(judged), inputs.card.name)
+        logits = ((table, scores(table), inputs.labels(table)) for table in tables)
+        if self.metric in _TOGETHER:
+            judged = [judged_images(table, own.argmax(axis=1), truth) for table, own, truth in logits]
+            return errors_by_image(judged, card.name) if self.metric == "mce" else by_variation(judged)
         ((table, own, truth),) = logits
+        if self.metric == "households":
+            return judged_in_groups(table, own, truth, card.name)
         samples = judged_images(table, own.argmax(axis=1), truth)
         errors = stated_columns(own, truth) if truth.ndim == 1 else {}
         return replace(samples, columns={**samples.columns, **errors})
+
+    def _classifier(self, inputs: Inputs, tables: Iterator[FeatureTable]) -> Scores:
+        """Return what gives the logits of the set's classes; a linear head is fitted on the first table."""
+        card = inputs.card
+        if self.head == "zeroshot":
+            # Texts of classes that the set lacks would be masked: they are not asked for.
+            return text_classifier(inputs.backbone, class_prompts(card, self.templates))
+        train, fitted, others = next(tables), inputs.requests[0].dataset.card, self.metric in _AGAINST_ALL
+        head = fit_linear(train, fitted.num_classes, self.iterations, self.held_out, inputs.context)
+        return lambda table: of_classes(head(table), card, fitted, others=others)
+
+
+_TOGETHER = {"mce": IMAGENET_C, "backgrounds": IMAGENET_9}
+"""Splits that one metric takes."""
+_AGAINST_ALL = {"all", "backgrounds"}
+"""Metrics of classes that compete with all other outputs of a head."""
+_ALONE = {"mce": ("top1",), "backgrounds": ("all", "top1"), "top1": ("all",)}
+"""By the metric of a set, others that one of its splits can be scored by."""

@@ -14,7 +14,7 @@ from ssleval.core import BackboneCard, Dataset, DatasetCard, Samples, Split, dig
 from ssleval.datasets.catalog import list_datasets
 from ssleval.results import Result, Score, leaderboard, ranking, record
 from ssleval.results.papers import Figure, read_figures
-from ssleval.results.verify import Line, verify
+from ssleval.results.verify import Line, differences, verify
 from ssleval.run.settings import build_task
 from tests.cli.test_cli import Cli, cli  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
@@ -74,6 +74,12 @@ def measured_as_published(
         "clips": DatasetCard(
             "clips:d", "clips", ("a", "b"), lengths={"train": 99, measured.test.split: measured.test.items}
         ),
+        "list": DatasetCard(
+            "list:d@imagenet1k",
+            class_names=("a", "b"),
+            lengths={"train": measured.test.train, measured.test.split: measured.test.items},
+            test_split=measured.test.split,
+        ),
         "davis": DatasetCard("davis:d", "video", lengths={"val": 1999}),
         "boxes": DatasetCard("boxes:d", "boxes", lengths={measured.test.split: measured.test.items}),
     }
@@ -102,7 +108,13 @@ def measured_as_published(
         metrics={name: scored(name) for name in names},
         protocol=protocol,
         backbone=asdict(card),
-        data={"test_split": measured.test.split, "fingerprints": {"x/val": "f"}, **(data or {})},
+        data={
+            "test_split": measured.test.split,
+            "train_split": known.train_split,
+            "lengths": dict(known.lengths),
+            "fingerprints": {"x/val": "f"},
+            **(data or {}),
+        },
         weights_sha256="a" * 64,
         settings={"precision": precision, "seed": 0, "limit": limit, "skip_corrupt": False},
         skipped=skipped or {},
@@ -412,3 +424,20 @@ def test_tables_and_json_mark_published_rows(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "leaderboard_long.csv").read_text()
     assert ",50000," in text
     assert leaderboard.long_rows(ranking.boards([])) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        ({"train": 12811, "val": 50000}, []),
+        ({"train": 128116, "val": 50000}, ["train: 128,116 images, published 12,811"]),
+        ({"val": 50000}, ["train: 0 images, published 12,811"]),
+    ],
+)
+def test_a_list_of_another_length_is_not_the_published_one(
+    tmp_path: Path, lengths: dict[str, int], said: list[str]
+) -> None:
+    few = next(one for one in FIGURES.mapped if one.row.dataset == "ImageNet-1k-1pct")
+    result = measured_as_published(few, tmp_path, data={"lengths": lengths})
+    found = differences(result, few.measured, ZOO[few.measured.model])
+    assert [line for line in found if line.startswith("train")] == said

@@ -92,7 +92,8 @@ def test_what_a_paper_suite_measures_is_what_its_figures_are_held_to(name: str) 
     sources = ("2104.14294", "2304.07193", "2304.07193 Table 8", "2504.10471")
     source = sources[PAPERS.index(name)]
     figures = [one for one in FIGURES.mapped if one.row.source.startswith(source)]
-    # Clips lie where the user says, which no suite knows.
+    # Clips and lists of few labels lie where the user says, which no suite knows.
+    figures = [one for one in figures if one.measured.test.name != "list"]
     tasks = {one.task for one in SUITES[name]} | {"video_classification"}
     held = [one.measured for one in figures if one.measured.model == model]
     assert {one.protocol.task for one in held} <= tasks
@@ -122,7 +123,7 @@ def board_of(line: Measurement, **changed: object) -> Board:
     card = CARDS[line.dataset.partition(":")[0]]
     assert isinstance(card, DatasetCard)
     data = {**asdict(card), "test_split": changed.pop("test_split", card.test_split)}
-    del data["class_names"]
+    del data["class_names"], data["outputs"]
     protocol = {**settings_as_run(line), "version": build_task(line.task).version, **changed}
     stored = msgspec.json.decode(msgspec.json.encode([data, protocol]))
     result, _ = test_overall.measured("dinov2_vits14", line.task, 0.9, line.dataset)
@@ -170,7 +171,7 @@ def test_where_tokens_come_from_is_chosen_by_model_and_data_as_when_they_were_me
     for features in ("stored", "onthefly"):
         task = build_task("attentive", {"features": features}).resolved(data).for_model(data, model)
         described = {**asdict(data.card), "fingerprints": {}}
-        del described["class_names"]
+        del described["class_names"], described["outputs"]
         stored = [asdict(model), described, {**task.recorded(), "version": 1}]
         backbone, described, protocol = msgspec.json.decode(msgspec.json.encode(stored))
         (again,) = boards([replace(result, backbone=backbone, data=described, protocol=protocol)])

@@ -29,9 +29,10 @@ from ssleval.core.corruptions import CORRUPTIONS
 from ssleval.core.geometry import apply
 from ssleval.datasets.prompts import class_prompts, imagenet_names
 from ssleval.datasets.published import Published
-from ssleval.errors import ConfigError, DataError, NotApplicableError
+from ssleval.errors import ConfigError, ContractError, DataError, NotApplicableError
 from ssleval.features import FeatureSource
 from ssleval.heads.probes import BLOCKS, fit_linear, text_classifier
+from ssleval.metrics.intervals import estimates
 from ssleval.tasks.robustness import Robustness
 from ssleval.tasks.zeroshot import Zeroshot
 from tests.tasks.clip_models import tiny_clip
@@ -282,6 +283,170 @@ def test_what_it_has_no_meaning_for_is_refused() -> None:
         replace(SMALL, held_out=1.0)
 
 
+# Classes that several outputs stand for -----------------------------------------------------------
+
+OUTPUTS = ((WNIDS[9], WNIDS[2]), (WNIDS[5],), (WNIDS[0], WNIDS[7], WNIDS[11]))
+GROUPS = ([9, 2], [5], [0, 7, 11])
+SHOWN = (WNIDS[2], WNIDS[5], WNIDS[11])
+VARIATIONS = (
+    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t"
+)  # fmt: skip
+
+
+def merged(name: str, **card: Any) -> Dataset:
+    return relative(name, SHOWN, class_names=("knife", "bird", "chair"), outputs=OUTPUTS, **card)
+
+
+@cache
+def head_of_twelve() -> Any:
+    train, _ = SMALL.requests(relative("imagenet_sketch"))
+    return fit_linear(Eyes().load(train), 12, iterations=40, held_out=0.1, context=CONTEXT)
+
+
+def every_logit(dataset: Dataset, split: str) -> np.ndarray:
+    """Return the 12 logits of the head on a split, found without the task."""
+    _, *tested = SMALL.resolved(dataset).requests(dataset)
+    return head_of_twelve()(Eyes().load(next(request for request in tested if request.split == split)))
+
+
+def group_of(output: int) -> int:
+    return next((label for label, group in enumerate(GROUPS) if output in group), 3)
+
+
+@pytest.mark.parametrize("metric", ["card", "all"])
+def test_the_best_of_its_outputs_stands_for_a_class(metric: Any) -> None:
+    dataset, task = merged("objectnet"), replace(SMALL, metric=metric)
+    samples = evaluated(task, Eyes(), dataset, CONTEXT)
+    competing = (9, 2, 5, 0, 7, 11) if metric == "card" else range(12)
+    logits = every_logit(dataset, "test")
+    best = [group_of(max(competing, key=lambda output, row=row: row[output])) for row in logits]
+    assert samples["predicted"].tolist() == best
+    assert scores(dataset, task)["top1"] == np.mean([label == row % 3 for row, label in enumerate(best)])
+    assert (3 in best) == (metric == "all")
+    shown = np.array([[row[group].max() for group in GROUPS] for row in logits])
+    if metric == "all":
+        shown = np.hstack([shown, logits[:, [1, 3, 4, 6, 8, 10]].max(1, keepdims=True)])
+    sure = np.exp(shown - shown.max(1, keepdims=True))
+    np.testing.assert_allclose(samples["confidence"], 1 / sure.sum(1), rtol=1e-5)
+
+
+def test_all_outputs_compete_on_sets_of_fewer_classes_where_asked() -> None:
+    dataset = relative("imagenet_a", SHOWN)
+    found = evaluated(replace(SMALL, metric="all"), Eyes(), dataset, CONTEXT)
+    best = every_logit(dataset, "test").argmax(1).tolist()
+    assert found["top1"].tolist() == [output == (2, 5, 11)[row % 3] for row, output in enumerate(best)]
+
+
+def test_imagenet9_is_scored_on_every_variation_with_all_outputs_competing() -> None:
+    dataset, eyes = merged("imagenet9", splits=VARIATIONS, count=18, spread=90.0), Eyes()
+    samples = evaluated(SMALL, eyes, dataset, CONTEXT)
+    train, *tested = eyes.asked
+    assert train.geometry == Geometry(20, "short", 16, "bicubic")
+    assert {request.geometry for request in tested} == {Geometry(None, "short", 16)}
+    assert [request.split for request in tested] == list(VARIATIONS)
+    assert len(samples) == 8 * 18
+    assert len(set(samples.ids)) == 8 * 18
+    right = {
+        name: np.mean(
+            [group_of(output) == row % 3 for row, output in enumerate(every_logit(dataset, name).argmax(1))]
+        )
+        for name in VARIATIONS
+    }
+    metrics = SMALL.resolved(dataset).metrics
+    found = {metric.name: metric.score(samples) for metric in metrics}
+    assert next(iter(found)) == "top1@mixed_rand"
+    gap = found.pop("bg_gap")
+    assert found == pytest.approx({f"top1@{name}": share for name, share in right.items()})
+    assert gap == pytest.approx(right["mixed_same"] - right["mixed_rand"])
+    assert gap != 0
+    assert not metrics[-1].higher_is_better
+    estimated = estimates(metrics, samples)["bg_gap"]
+    # Of two means of 18 images each, as for independent ones.
+    spread = np.sqrt(sum(right[name] * (1 - right[name]) / 18 for name in ("mixed_same", "mixed_rand")))
+    assert estimated.low < gap - spread < gap + spread < estimated.high
+    assert estimated.high - estimated.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    alone = replace(SMALL, metric="all"), dataset.evaluated_on("only_fg")
+    assert scores(alone[1], alone[0])["top1"] == right["only_fg"]
+    nine = scores(alone[1], replace(SMALL, metric="top1"))["top1"]
+    own = [9, 2, 5, 0, 7, 11]
+    best = [group_of(own[place]) for place in every_logit(dataset, "only_fg")[:, own].argmax(1)]
+    assert nine == np.mean([label == row % 3 for row, label in enumerate(best)]) >= right["only_fg"]
+
+
+def test_one_variation_is_not_taken_for_all_of_them() -> None:
+    dataset = merged("imagenet9", splits=VARIATIONS).evaluated_on("only_fg")
+    with pytest.raises(ConfigError, match=r"all 8 splits of imagenet9, not 'only_fg' alone; .*metric=all"):
+        SMALL.resolved(dataset)
+    with pytest.raises(NotApplicableError, match="texts are of the set's own classes"):
+        replace(SMALL, head="zeroshot", metric="all").resolved(dataset)
+    with pytest.raises(NotApplicableError, match="imagenet_real is scored by real, not by all"):
+        replace(SMALL, metric="all").resolved(relative("imagenet_real", target="multilabel"))
+
+
+def households(count: int = 36, regions: Sequence[str] = ("africa", "americas", "asia", "europe")) -> Dataset:
+    """Return images of two labels each, the other one of the next class, by region and income."""
+    single = relative("dollar_street", count=count, target="multilabel")
+    incomes = ("low_income", "medium_income", "high_income")
+
+    def opened(split: str) -> Split:
+        whole = single.split(split)
+        assert whole.targets is not None
+        ids = [
+            f"{regions[i % len(regions)]}/{incomes[i % 3]}/assets/{i}/{i}.jpg" for i in range(len(whole.ids))
+        ]
+        return replace(whole, ids=ids, targets=whole.targets | np.roll(whole.targets, 1, axis=1))
+
+    return replace(single, open=opened)
+
+
+def test_dollar_street_is_right_on_any_label_also_by_region_and_income() -> None:
+    dataset = households()
+    samples = evaluated(SMALL, Eyes(), dataset, CONTEXT)
+    order = [
+        sorted(range(12), key=lambda output, row=row: -row[output]) for row in every_logit(dataset, "test")
+    ]
+    labels = [{row % 12, (row + 1) % 12} for row in range(36)]
+    first = [ranked[0] in of for ranked, of in zip(order, labels, strict=True)]
+    five = [bool({*ranked[:5]} & of) for ranked, of in zip(order, labels, strict=True)]
+    found = {metric.name: metric.score(samples) for metric in SMALL.resolved(dataset).metrics}
+    assert list(found)[:2] == ["top1", "top5"]
+    assert (found["top1"], found["top5"]) == (np.mean(first), np.mean(five))
+    assert found["top1@asia"] == np.mean(first[2::4])
+    assert found["top5@low_income"] == np.mean(five[0::3])
+    assert len(found) == 16
+    assert 0 < found["top1"] < found["top5"] < 1
+
+
+def test_a_group_without_an_image_is_refused() -> None:
+    with pytest.raises(DataError, match="dollar_street: no image of europe is scored; raise --limit"):
+        evaluated(SMALL, Eyes(), households(regions=("africa", "americas", "asia")), CONTEXT)
+
+
+def test_a_class_that_no_output_stands_for_is_refused() -> None:
+    dataset = merged("objectnet")
+    emptied = replace(dataset, card=replace(dataset.card, outputs=(OUTPUTS[0], (), OUTPUTS[2])))
+    with pytest.raises(ContractError, match="objectnet: no output of a head stands for some of its classes"):
+        evaluated(SMALL, Eyes(), emptied, CONTEXT)
+
+
+def test_texts_are_of_the_classes_of_the_set(tmp_path: Path) -> None:
+    backbone = tiny_clip(tmp_path / "clip")
+    task = replace(SMALL, head="zeroshot", templates="imagenet_seven")
+    whole = merged("imagenet9", splits=VARIATIONS, count=3)
+    found = measured(backbone, whole, task, tmp_path)
+    one = whole.evaluated_on("mixed_next")
+    same = measured(backbone, one, Zeroshot(templates="imagenet_seven"), tmp_path)
+    assert found["predicted"][9:12].tolist() == same["predicted"].tolist()
+    assert set(found["predicted"].tolist()) <= {0, 1, 2}
+    shared = households(12)
+    texts = measured(backbone, shared, task, tmp_path)
+    # The texts of ImageNet's own classes.
+    request, *_ = task.resolved(shared).requests(shared)
+    table = FeatureSource(backbone, Context(cache=tmp_path, progress=False)).load(request)
+    every = text_classifier(backbone, class_prompts(TRAINED.card, "imagenet_seven"))(table)
+    assert texts["predicted"].tolist() == every.argmax(1).tolist()
+
+
 # Texts --------------------------------------------------------------------------------------------
 
 
@@ -352,7 +517,7 @@ def test_published_sets_open_imagenet_when_a_head_is_fitted(tmp_path: Path) -> N
     loader = datasets.get("imagenet_a")
     assert isinstance(loader, Published)
     whole = loader.fitted_on
-    assert whole is not None
+    assert isinstance(whole, Published)
     assert whole is datasets.get("imagenet1k")
     trained = replace(whole, card=replace(whole.card, classes=3, lengths={"train": 3, "val": 3}))
     reduced = replace(loader, card=replace(loader.card, classes=3, lengths={"test": 3}), fitted_on=trained)

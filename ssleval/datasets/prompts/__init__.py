@@ -20,8 +20,8 @@ from ssleval.errors import ConfigError, UnknownNameError
 
 __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
 
-_NUMBERED = {"aircraft", "torchvision:FGVCAircraft"}
-"""Sets whose class names may be numbers."""
+_AS_THEY_ARE = {"aircraft", "torchvision:FGVCAircraft", "objectnet"}
+"""Sets whose class names may be numbers, or have a stroke."""
 
 Prompts = tuple[tuple[str, ...], ...]
 """The texts of each class, in label order."""
@@ -50,7 +50,7 @@ def class_prompts(card: DatasetCard, templates: str, class_names: str = "dataset
 
 def templates_for(card: DatasetCard) -> str:
     """Return the name of the set of templates that published results of a dataset use."""
-    if card.name.startswith("imagenet"):
+    if card.name.startswith("imagenet") or card.name in {"objectnet", "dollar_street"}:
         return "imagenet"
     name = "cifar" if card.name in {"cifar10", "cifar100"} else card.name
     return name if name == "scenes" or name in template_sets() else "simple"
@@ -106,7 +106,7 @@ def _templates(name: str) -> tuple[str, ...]:
 def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
     """Return the class names of a dataset as words, underscores as spaces."""
     names = card.class_names
-    if card.name.startswith("imagenet"):
+    if card.name == "dollar_street" or (card.name.startswith("imagenet") and card.name != "imagenet9"):
         known = imagenet_names()
         # The folders of V2 are named by ImageNet label, all others by WordNet id.
         ids = [list(known)[int(name)] if name.isdigit() else name for name in names]
@@ -116,7 +116,7 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
         return tuple(known[wnid] for wnid in ids)
     if card.name == "caltech101":
         return tuple(_caltech101_names().get(name, name.replace("_", " ")) for name in names)
-    if card.name in _NUMBERED:
+    if card.name in _AS_THEY_ARE:
         return names
     wrong = [name for name in names if not _is_word(name) and templates != "digits"]
     if wrong or not names:

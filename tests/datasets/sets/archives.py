@@ -16,6 +16,8 @@ import torchvision.datasets as library
 from PIL import Image
 from scipy.io import savemat
 
+from ssleval.datasets.prompts import imagenet_names
+
 Expected = dict[str, list[tuple[int, Any]]]
 A, B, C = "n01440764", "n01443537", "n15075141"
 SIDE = (6, 5)
@@ -294,6 +296,98 @@ def imagenet_c(to: Archive) -> Expected:
     return {"defocus_blur-1": [(0, 0), (10, 1)], "zoom_blur-5": [(100, 0), (110, 1)]}
 
 
+IDS = tuple(imagenet_names())
+OUTPUTS = {number: (7 * number + 3) % 1000 for number in range(1000)}
+"""Of a head in the order of WordNet ids, by the number that ObjectNet's files give a class."""
+
+
+def label(place: int) -> str:
+    """Return a label of a class of ImageNet as ObjectNet's files have them: synonyms, none of them twice."""
+    return f"{imagenet_names()[IDS[place]]}, {IDS[place]}"
+
+
+def objectnet(to: Archive, base: str = "objectnet-1.0") -> Expected:
+    """Three of its folders, one without a counterpart, and one with two."""
+    labels = {"alarm_clock": "Alarm clock", "air_freshener": "Air freshener", "mug": "Mug / cup"}
+    to.json(f"{base}/mappings/folder_to_objectnet_label.json", labels)
+    mapped = {"Mug / cup": f"{label(504)}; {label(968)}", "Alarm clock": label(409)}
+    to.json(f"{base}/mappings/objectnet_to_imagenet_1k.json", mapped)
+    places = {str(output): number for number, output in OUTPUTS.items()}
+    to.json(f"{base}/mappings/pytorch_to_imagenet_2012_id.json", places)
+    to.text(f"{base}/mappings/imagenet_to_label_2012_v2", *(label(OUTPUTS[number]) for number in range(1000)))
+    for level, folder in enumerate(labels):
+        inside = Image.new("RGB", SIDE, (level * 10,) * 3)
+        image = Image.new("RGB", (SIDE[0] + 4, SIDE[1] + 4), (255, 0, 0))
+        image.paste(inside, (2, 2))
+        image.save(to.place(f"{base}/images/{folder}/{level:02d}a.png"))
+    return {"test": [(0, 0), (20, 1)]}
+
+
+MEMBERS = [*[0] * 116, *[1] * 52, *[2] * 42, *[3] * 36, *[4] * 35, *[5] * 27, *[6] * 26, *[7] * 20, *[8] * 16]
+"""How many classes of ImageNet are of which of ImageNet-9."""
+
+
+def imagenet9(to: Archive) -> Expected:
+    """Numbers of its mapping come in no order, and the others of ImageNet's are of none."""
+    of = dict(zip(range(999, -1, -1), [*MEMBERS, *[-1] * 630], strict=True))
+    to.json("in_to_in9.json", {str(number): of[number] for number in (*range(500, 1000), *range(500))})
+    names = [
+        "dog",
+        "bird",
+        "wheeled+vehicle",
+        "reptile",
+        "carnivore",
+        "insect",
+        "musical+instrument",
+        "primate",
+        "fish",
+    ]
+    splits = [
+        "original",
+        "mixed_same",
+        "mixed_rand",
+        "mixed_next",
+        "only_fg",
+        "no_fg",
+        "only_bg_b",
+        "only_bg_t",
+    ]
+    found = Expected()
+    for level, split in enumerate(splits):
+        found[split] = [(level * 10 + number * 20, number) for number in range(9)]
+        for number, name in enumerate(names):
+            folder = f"bg_challenge/{split}/val/{number:02d}_{name.replace('+', ' ')}"
+            to.image(f"{folder}/fg_{number}.JPEG", found[split][number][0])
+    to.place("bg_challenge/fg_mask/val/00_dog/fg_0.npy").write_bytes(b"")
+    return found
+
+
+DOLLAR_COLUMNS = (
+    "", "id", "country.name", "country.id", "region.id", "imageRelPath", "topics", "place", "income",
+    "imagenet_synonyms", "imagenet_sysnet_id",
+)  # fmt: skip
+
+
+def dollar_street(to: Archive, base: str = "dataset_dollarstreet") -> Expected:
+    """Four households; lists are written as Python writes them."""
+    rows = [
+        ("5d4be1", "Burundi", "bi", "af", "['beds']", 26.99, "[520, 831]"),
+        ("5d4be2", "Brazil", "br", "am", "['toilets']", 685.0, "[861]"),
+        ("5d4be3", "China", "cn", "as", "['soap']", 1808, "[804]"),
+        ("5d4be4", "Italy", "it", "eu", "['sofas']", 1809.0, "[831]"),
+    ]
+    lines, expected = [",".join(DOLLAR_COLUMNS)], list[tuple[int, Any]]()
+    for level, (one, country, code, region, topics, income, numbers) in enumerate(rows):
+        path = f"assets/{one}/{one}.jpg"
+        to.image(f"{base}/{path}", level * 10)
+        lines.append(
+            f'{level},{one},{country},{code},{region},{path},{topics},a,{income},"[\'x\']","{numbers}"'
+        )
+        expected.append((level * 10, [place in json.loads(numbers) for place in range(1000)]))
+    to.text(f"{base}/images_v2_imagenet_test.csv", *lines)
+    return {"test": expected}
+
+
 def _inaturalist(to: Archive, folder: str, suffix: str) -> Expected:
     categories = [{"id": 1, "name": "Apis mellifera"}, {"id": 0, "name": "Quercus robur"}]
     rows = {"train": [(7, f"{folder}x.jpg", 1), (3, f"{folder}a.jpg", 0)], "val": [(4, f"{folder}b.jpg", 1)]}
@@ -563,6 +657,6 @@ _OWN_FORM: tuple[Callable[[Archive], Expected], ...] = (
     ade20k, aircraft, amstertime, caltech101, camvid, cars, cifar10, cifar100, cityscapes, copydays, cub200,
     dtd, ecssd, flowers102, food101, imagenet1k, imagenet_c, imagenet_real, imagenet_v2, inat2018, inat2021,
     kitti, nyuv2, pets, places205, roxford5k, rparis6k, spair71k, sun397, tiny_imagenet, voc2007, voc2012,
-    voc2012_aug, voc2012_detection, voc2012_instances, coco2017,
+    voc2012_aug, voc2012_detection, voc2012_instances, coco2017, objectnet, imagenet9, dollar_street,
 )  # fmt: skip
 ARCHIVES = {**{one.__name__: one for one in _OWN_FORM}, **_SAME_FORM}
