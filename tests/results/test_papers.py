@@ -86,7 +86,7 @@ def test_datasets_are_ours_with_the_split_and_the_size_that_is_scored() -> None:
         if isinstance(card, DatasetCard):
             assert (card.test_split, card.lengths[test["split"]]) == (test["split"], test["items"])
         else:
-            assert test["name"] in {"davis", "boxes", "clips"}
+            assert test["name"] in {"davis", "boxes", "clips", "navi_pairs"}
             assert test["location"] == "any"
 
 
@@ -100,6 +100,7 @@ def test_no_dataset_that_is_ours_is_said_to_be_none() -> None:
         "rparis-m",
         "rparis-h",
         "spair",
+        "navi",
         "copydays-strong",
         "cub",
     }

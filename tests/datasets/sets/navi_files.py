@@ -88,8 +88,8 @@ def write_scene(folder: Path, cameras: Sequence[Camera]) -> None:
 
 
 WILD = {
-    "ball": tuple(Camera(angle, (8.0, -5.0, 400.0)) for angle in (0, 25, 50, 70, 95, 112, 130, 10, 40)),
-    "globe": tuple(Camera(angle, (-20.0, 9.0, 380.0 + angle / 4)) for angle in (0, 20, 45, 75, 100, 60, 30)),
+    "ball": tuple(Camera(angle, (8.0, -5.0, 400.0)) for angle in (0, 25, 50, 65, 95, 112, 130, 10, 20)),
+    "globe": tuple(Camera(angle, (-20.0, 9.0, 380.0 + angle / 4)) for angle in (20, 45, 75, 0, 100, 60, 30)),
 }
 """Cameras of the wild sets. The second object is called a ball in its annotations, which decides nothing."""
 

@@ -180,7 +180,7 @@ def test_points_and_their_colours_are_found_again_in_the_partner(root: Path) -> 
         facing = (radial * moved).sum(0) / lengths / np.linalg.norm(moved, axis=0) < -0.5
         u, v, w = views.intrinsics[1] @ moved[:, facing]
         found = partner[(v / w).astype(int), (u / w).astype(int)]
-        assert facing.mean() > 0.1
+        assert facing.mean() > 0.05
         assert np.abs(found - image[rows, columns][facing]).mean() < 4
 
 
@@ -216,7 +216,7 @@ def test_the_draw_is_of_names_alone(ball: Path) -> None:
     entries = json.loads(table.read_text())
     random.Random(1).shuffle(entries)
     table.write_text(json.dumps(entries))
-    write_scene(ball / "zebra/wild_set", [Camera(0), Camera(40)])
+    write_scene(ball / "zebra/wild_set", [Camera(20 * number) for number in range(4)])
     write_scene(ball / "zebra/multiview_00_pixel_5", [Camera(0)])
     after = opened("navi_pairs", ball).split("test")
     assert list(after.ids)[:3] == list(before.ids)
