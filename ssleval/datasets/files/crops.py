@@ -19,7 +19,7 @@ from ssleval.datasets.files.images import DAMAGED, decode
 from ssleval.datasets.files.normals import normals_of
 from ssleval.errors import DataError
 
-_STORED, SIDE = 1024, 512
+_STORED, _SIDE = 1024, 512
 """Pixels of the shorter side that probe3d stores, and of the square that it takes out of that."""
 _UNITS = 655.35
 """What a stored value divides: 16 bits hold inverse millimetres times 10."""
@@ -55,7 +55,7 @@ class Crop(NamedTuple):
 
     def enlarged(self) -> "Crop":
         """Return the crop with as many pixels as the central square, each the nearest one."""
-        factor = SIDE / len(self.depth)
+        factor = _SIDE / len(self.depth)
         intrinsics = self.intrinsics * [[factor], [factor], [1]]
         return self._replace(depth=_enlarged(self.depth), intrinsics=intrinsics)
 
@@ -99,7 +99,7 @@ class Crops(TargetFiles):
         top, left, side = _around(known, path)
         place = slice(top, top + side), slice(left, left + side)
         depth = np.divide(_UNITS, inverse, out=np.zeros(known.shape), where=known)[place]
-        focal, centre = shot.focal * SIDE / min(shot.size), SIDE / 2
+        focal, centre = shot.focal * _SIDE / min(shot.size), _SIDE / 2
         camera = np.array([[focal, 0, centre - left], [0, focal, centre - top], [0, 0, 1]])
         return Crop(place, depth.astype(np.float32), camera)
 
@@ -139,9 +139,9 @@ def _square(image: Image.Image, resampling: Image.Resampling) -> Shaped[np.ndarr
 
 
 def _central(length: int) -> Int[np.ndarray, " p"]:
-    fewer = length * SIDE // _STORED
-    start = margin(fewer - SIDE, "even")
-    return (np.arange(fewer) * length // fewer)[start : start + SIDE]
+    fewer = length * _SIDE // _STORED
+    start = margin(fewer - _SIDE, "even")
+    return (np.arange(fewer) * length // fewer)[start : start + _SIDE]
 
 
 def _around(known: Bool[np.ndarray, "p p"], path: Path) -> tuple[int, int, int]:
@@ -164,5 +164,5 @@ def _around(known: Bool[np.ndarray, "p p"], path: Path) -> tuple[int, int, int]:
 
 
 def _enlarged(pixels: Shaped[np.ndarray, "s s *c"]) -> Shaped[np.ndarray, "p p *c"]:
-    nearest = np.arange(SIDE) * len(pixels) // SIDE
+    nearest = np.arange(_SIDE) * len(pixels) // _SIDE
     return pixels[nearest][:, nearest]
