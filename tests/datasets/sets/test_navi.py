@@ -94,7 +94,11 @@ def test_images_and_depth_are_the_pixels_of_probe3d(tmp_path: Path) -> None:
     np.testing.assert_allclose(depth, torch.where(there > 0, 655.35 / there, 0.0), rtol=1e-6)
     large = enlarged(square[:, rows, columns]).permute(1, 2, 0)
     np.testing.assert_array_equal(np.asarray(pairs.image(0)), large)
-    np.testing.assert_array_equal(pairs[0].target.depths[0], enlarged(torch.from_numpy(depth)[None])[0])
+    views = pairs[0].target
+    np.testing.assert_array_equal(views.depths[0], enlarged(torch.from_numpy(depth)[None])[0])
+    larger = 512 / side
+    focal, right, down = 300 * 512 / 205 * larger, (256 - left) * larger, (256 - top) * larger
+    np.testing.assert_allclose(views.intrinsics[0], [[focal, 0, right], [0, focal, down], [0, 0, 1]])
 
 
 def test_normals_are_those_of_the_sphere(tmp_path: Path) -> None:
@@ -139,6 +143,9 @@ def test_a_pair_shows_one_object_from_two_sides(root: Path) -> None:
         angle = np.degrees(np.arccos((np.trace(views.motion[:3, :3]) - 1) / 2))
         assert angle == pytest.approx(abs(here.degrees - there.degrees), abs=1e-4)
         assert 0 < angle <= 120
+        turn = there.turn @ here.turn.T
+        shift = np.array(there.shift) - turn @ here.shift
+        np.testing.assert_allclose(views.motion, [*np.c_[turn, shift / 1000], [0, 0, 0, 1]], atol=1e-12)
 
 
 def test_points_and_their_colours_are_found_again_in_the_partner(root: Path) -> None:
