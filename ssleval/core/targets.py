@@ -97,6 +97,8 @@ class Views(NamedTuple):
     """Of each camera, in pixels from the corner of its image."""
     motion: Float64[np.ndarray, "4 4"]
     """Takes points from the frame of the first camera into that of the second, in metres."""
+    group: int | None = None
+    """Of the thing that is seen, where a set has several and draws pairs of each."""
 
 
 def clips_of(split: Split) -> dict[str, list[int]]:

@@ -145,8 +145,8 @@ class Correspondence(Task):
             rows |= scores
         if not rows:
             raise DataError(f"{card.name}/{card.test_split}: no pair has a point that both images show")
-        several = len({row.get("category") for row in rows.values()}) > 1
-        samples = samples_of(rows, cluster="category" if several else "")
+        drawn = (name for name in ("category", "group") if len({row.get(name) for row in rows.values()}) > 1)
+        samples = samples_of(rows, cluster=next(drawn, ""))
         self._refuse_empty_ranges(samples, card.name)
         grouped = self.protocol == "probe3d" and "category" in samples.columns
         return matches.by_category(samples, self.alphas) if grouped else samples
@@ -170,7 +170,8 @@ class Correspondence(Task):
             sizes = [image.size for image in images]
             count = self._probe3d if self.protocol == "probe3d" else self._scores
             if scores := count(pair, grids, sizes):
-                rows[split.ids[row]] = scores
+                thing = pair.group if isinstance(pair, Views) else None
+                rows[split.ids[row]] = scores if thing is None else {**scores, "group": thing}
         return rows
 
     def _probe3d(self, pair: KeyPoints | Views, grids: Grids, sizes: Sizes) -> dict[str, float]:

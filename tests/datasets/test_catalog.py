@@ -19,7 +19,7 @@ from ssleval.errors import ConfigError, DataError, UnknownNameError
         (
             "zzz:x",
             "known: boxes, captions, clips, davis, domains, folder, groups, hf, images, list, manifest, "
-            "masks and 7 more",
+            "masks and 10 more",
         ),
     ],
 )

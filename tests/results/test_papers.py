@@ -89,7 +89,7 @@ def test_datasets_are_ours_with_the_split_and_the_size_that_is_scored() -> None:
             assert card.test_split == test["split"]
             assert sum(card.lengths[name] for name in scored) == test["items"]
         else:
-            assert test["name"] in {"davis", "boxes", "clips", "list"}
+            assert test["name"] in {"davis", "boxes", "clips", "list", "navi_pairs"}
             assert test["location"] == "any"
 
 
@@ -103,6 +103,7 @@ def test_no_dataset_that_is_ours_is_said_to_be_none() -> None:
         "rparis-m",
         "rparis-h",
         "spair",
+        "navi",
         "copydays-strong",
         "cub",
     }

@@ -82,6 +82,7 @@ def measured_as_published(
         ),
         "davis": DatasetCard("davis:d", "video", lengths={"val": 1999}),
         "boxes": DatasetCard("boxes:d", "boxes", lengths={measured.test.split: measured.test.items}),
+        "navi_pairs": DatasetCard("navi_pairs:d", "views", lengths={"test": measured.test.items}),
     }
     known = found if isinstance(found, DatasetCard) else folders[measured.test.name]
     if measured.protocol.task == "zeroshot":

@@ -14,7 +14,7 @@ _ROOTED = re.compile(r"""(^|[\s'"(=,\[:@])(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:[^\s/\\
 _LEADING = re.compile(r"^((?:[\w+-]+:)*)(?:/(?!/)|~/|[A-Za-z]:[\\/])(?:.*[/\\])?(?=[^/\\]+$)")
 """The same of a text that is nothing but a path, whose folders may have spaces in their names."""
 _LOCAL = re.compile(
-    r"^((?:folder|manifest|masks|rgbd_normals|rgbd_pairs|rgbd|groups|captions|wds|file|native|onnx|exported):)(.*[/\\].*)$"
+    r"^((?:folder|manifest|masks|rgbd_normals|rgbd_pairs|rgbd|navi_normals|navi_pairs|navi|groups|captions|wds|file|native|onnx|exported):)(.*[/\\].*)$"
 )
 _SEPARATOR = re.compile(r"[/\\]+")
 

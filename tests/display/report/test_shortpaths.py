@@ -10,6 +10,7 @@ from ssleval.display.report.shortpaths import ShortPaths, ShownIds, short_names
         ("folder:data/pets", "folder:pets"),
         ("folder:~/pets/", "folder:pets"),
         ("manifest:/srv/sets/list.csv", "manifest:list.csv"),
+        ("navi_pairs:data/navi_v1", "navi_pairs:navi_v1"),
         ("/srv/someone/net.py:make", "net.py:make"),
         ("native:C:\\models\\vit.pt", "native:vit.pt"),
     ],
