@@ -35,7 +35,9 @@ Out = Annotated[Path, Option("--out", help="PNG file to write.")]
 
 
 @show_app.command(name="model", cls=Command)
+@options.grouped
 def show_model(
+    *,
     model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     images: Annotated[list[Path] | None, Argument(help="Image files; none: rows of --dataset.")] = None,
     what: Annotated[
@@ -53,13 +55,7 @@ def show_model(
     data_root: DataRoot = Path("data"),
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
+    card: options.Card,
     device: Device = "auto",
     cache: CacheDir = None,
 ) -> None:
@@ -74,13 +70,11 @@ def show_model(
     from ssleval.core.files import write_atomically
     from ssleval.display.pictures import Look, draw, gather
 
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
     folder = cache or default_cache()
     context = Context(device=device, cache=folder)
-    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=context.device, note=say)
+    backbone = load(
+        model, checkpoint=checkpoint, key=key, card=card.stated(), device=context.device, note=say
+    )
     opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
     look = Look(block, size, opened, limit, context)
     path = out or Path(f"{what}.png")

@@ -157,8 +157,7 @@ def jobs_on(
     """Return the jobs of some tasks on one dataset, all arguments as in `evaluate`."""
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings)
-    opened = open_dataset(dataset, options)
-    opened = opened if limit is None else opened.limited(limit)
+    opened = open_dataset(dataset, options).limited(limit)
     jobs, errors = make_jobs(lines, lambda _: opened, limit)
     for error in errors:
         if not jobs or not isinstance(error, NotApplicableError):

@@ -252,7 +252,7 @@ def jobs_of(asked: Sweep) -> Jobs:
     def opened(name: str) -> Dataset:
         dataset = open_dataset(name, asked.options)
         dataset = dataset if asked.split is None else dataset.evaluated_on(asked.split)
-        return dataset if asked.limit is None else dataset.limited(asked.limit)
+        return dataset.limited(asked.limit)
 
     jobs, errors = make_jobs(measurements(asked), opened, asked.limit)
     leaks = asked.drop_leaks if asked.drop_leaks in {"", OWN} else read_known(Path(asked.drop_leaks))
