@@ -172,8 +172,7 @@ def _tell(result: "Result") -> None:
     from ssleval.results.remarks import mark, own_remarks, seeded
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
-    n = result.metrics[result.headline].n
-    tell(f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}")
+    tell(f"{result.model}  {result.task}/{result.dataset}  n={result.leading.n}{kept}")
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
         said = own_remarks(result, name)

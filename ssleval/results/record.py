@@ -100,6 +100,11 @@ class Result:
         """Name of the metric that ranks."""
         return next(iter(self.metrics))
 
+    @property
+    def leading(self) -> Score:
+        """The score that ranks."""
+        return self.metrics[self.headline]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file, plus ``path`` and ``cached``."""
         return {**asdict(self), "path": None if self.path is None else str(self.path)}
@@ -209,18 +214,19 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
 
 def with_scores(result: Result, scores: Mapping[str, Score]) -> Result:
     """Return a result with scores of the same samples behind its own; store it, where that can be written."""
-    completed = replace(result, metrics={**result.metrics, **scores})
-    if scores and result.path is not None and os.access(result.path.parent, os.W_OK):
-        write_text_atomically(result.path, _text(completed))
-    return completed
+    return _rewritten(result, metrics={**result.metrics, **scores}) if scores else result
 
 
 def with_leaks(result: Result, leaks: Mapping[str, Any]) -> Result:
     """Return a result with scores without leaked images; store it, where that can be written."""
-    both = replace(result, leaks=leaks)
+    return _rewritten(result, leaks=leaks)
+
+
+def _rewritten(result: Result, **fields: Any) -> Result:
+    changed = replace(result, **fields)
     if result.path is not None and os.access(result.path.parent, os.W_OK):
-        write_text_atomically(result.path, _text(both))
-    return both
+        write_text_atomically(result.path, _text(changed))
+    return changed
 
 
 def _text(result: Result) -> str:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ssleval.core.escape import markdown_cell, visible
+from ssleval.core.escape import markdown_cell, markdown_table, visible
 from ssleval.core.registry import suggestion
 from ssleval.core.text import some
 from ssleval.display.publishing.public import file_names
 from ssleval.errors import ConfigError, DataError, UnknownNameError
-from ssleval.results.matrix import columns
+from ssleval.results.leaderboard import columns
 from ssleval.results.numbers import with_interval
 from ssleval.results.overall import family_of
 from ssleval.results.ranking import Board, Entry
-from ssleval.results.record import Score
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -139,7 +138,7 @@ def _files(
 
 def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source | None) -> dict[str, Any]:
     """Return one entry of a file of `.eval_results`."""
-    result, score = entry.result, _headline(entry)
+    result, score = entry.result, entry.result.leading
     percent = benchmark.percent and score.unit == "fraction"
     dataset = {"id": benchmark.dataset, "task_id": benchmark.task}
     place = _on_hub(result.data)
@@ -164,33 +163,28 @@ def _value(value: float, *, percent: bool) -> float:
     return round(100 * value if percent else value, 6)
 
 
-def _headline(entry: Entry) -> Score:
-    return entry.result.metrics[entry.result.headline]
-
-
 def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: Source | None) -> str:
     """Return a model card: the metadata, and a table for people."""
     from huggingface_hub import ModelCardData
 
     found = [_eval_result(board, entry, source) for _, board, entry in rows]
     data = ModelCardData(model_name=visible(title), eval_results=found)
-    lines = [
-        "| board | split | metric | score [95 %] | n | protocol |",
-        "|:---|:---|:---|---:|---:|:---|",
-    ]
+    lines: list[list[str]] = []
     for name, board, entry in rows:
-        score = _headline(entry)
+        score = entry.result.leading
         shown = with_interval(score.value, score.ci95, score.unit)
         texts = [name, board.split, f"{entry.result.headline}{_told_apart(entry)}", shown, str(score.n)]
-        lines.append(f"| {' | '.join(map(markdown_cell, [*texts, board.protocol]))} |")
+        lines.append([*map(markdown_cell, [*texts, board.protocol])])
+    heads = ("board", "split", "metric", "score [95 %]", "n", "protocol")
+    table = markdown_table(heads, lines, texts={0, 1, 2, 5})
     head = f"# {markdown_cell(title)}\n\nMeasured on frozen features by ssleval; fractions in percent.\n"
-    return f"---\n{data.to_yaml()}\n---\n\n{head}\n" + "\n".join(lines) + "\n"
+    return f"---\n{data.to_yaml()}\n---\n\n{head}\n{table}\n"
 
 
 def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResult":
     from huggingface_hub import EvalResult
 
-    result, score = entry.result, _headline(entry)
+    result, score = entry.result, entry.result.leading
     classified = family_of(board.task) in {"classification", "robustness"}
     kind = _KINDS.get(board.task, "image-classification" if classified else "image-feature-extraction")
     dataset, metric = visible(board.dataset), visible(result.headline)

@@ -17,12 +17,12 @@ from ssleval.core.escape import shortened, visible
 from ssleval.core.text import without_folders
 from ssleval.display.publishing.public import file_names, tables, write_files
 from ssleval.errors import DataError
-from ssleval.results.leaderboard import titles
-from ssleval.results.matrix import columns
-from ssleval.results.numbers import shown, with_interval
-from ssleval.results.overall import FAMILIES, Overall, Standing, cells_of, family_of, overall
+from ssleval.results.leaderboard import columns, marked_score, titles
+from ssleval.results.matrix import cell, span
+from ssleval.results.numbers import with_interval
+from ssleval.results.overall import Overall, Standing, cells_of, family_of, family_order, overall
 from ssleval.results.ranking import Board, Entry
-from ssleval.results.remarks import mark, remarks
+from ssleval.results.remarks import remarks
 
 FOLDER = Path(__file__).parent / "pages"
 _MARK = '<meta name="generator" content="ssleval">'
@@ -93,7 +93,9 @@ class _Site:
         )
 
     def _index(self) -> dict[str, Any]:
-        order = sorted(range(len(self.ranked)), key=lambda place: _order(family_of(self.ranked[place].task)))
+        order = sorted(
+            range(len(self.ranked)), key=lambda place: family_order(family_of(self.ranked[place].task))
+        )
         return {
             "boards": [self._board_link(place) for place in order],
             "rows": [
@@ -122,10 +124,10 @@ class _Site:
                 **self._model_link(model),
                 "rank": f"{first[row].rank:g}",
                 "value": f"{first[row].value:.2f}",
-                "images": _set(first[row].images),
-                "boards": _set(first[row].boards),
+                "images": span(first[row].images),
+                "boards": span(first[row].boards),
                 "families": [
-                    {"value": f"{own.value:.2f}", "images": _set(own.images), "best": own.rank == 1}
+                    {"value": f"{own.value:.2f}", "images": span(own.images), "best": own.rank == 1}
                     for own in (one.places["mean_rank"][row] for one in self._standings())
                 ],
             }
@@ -134,7 +136,7 @@ class _Site:
 
     def _standings(self) -> list[Standing]:
         """Return the standing over all boards first, then those of families in the usual order."""
-        return sorted(self.found.standings, key=lambda one: _order(one.family)) if self.found else []
+        return sorted(self.found.standings, key=lambda one: family_order(one.family)) if self.found else []
 
     def _model_link(self, model: str) -> dict[str, str]:
         return {"model": model, "page": f"models/{self.model_files[model]}.html"}
@@ -145,7 +147,7 @@ class _Site:
             "name": name,
             "page": f"boards/{self.board_files[name]}.html",
             "family": family_of(board.task),
-            "order": _order(family_of(board.task)),
+            "order": family_order(family_of(board.task)),
             "task": board.task,
             "data": name.removeprefix(f"{board.task}/"),
             "metric": board.headline,
@@ -157,17 +159,7 @@ class _Site:
     def _score(self, model: str, place: int) -> dict[str, Any] | None:
         """Return the cell of a model and a board; None where there is no result."""
         entry = self.cells.get((model, place))
-        if entry is None:
-            return None
-        score = entry.result.metrics[entry.result.headline]
-        half = (score.ci95[1] - score.ci95[0]) / 2
-        best = entry is self.ranked[place].entries[0]
-        return {
-            "value": shown(score.value, score.unit) + mark(entry.result),
-            "half": shown(half, score.unit),
-            "best": best,
-            "tied": entry.rank == 1 and not best,
-        }
+        return None if entry is None else cell(entry, self.ranked[place].entries[0])._asdict()
 
     def _model(self, model: str) -> dict[str, Any]:
         places = [place for place in range(len(self.ranked)) if (model, place) in self.cells]
@@ -178,17 +170,14 @@ class _Site:
             "model": model,
             "place": place,
             "of": len(self.found.models) if self.found else 0,
-            "stated": {
-                **_told(result.backbone, _FACTS),
-                "weights (sha256)": result.weights_sha256,
-            },
+            "stated": {**_told(result.backbone, _FACTS), "weights (sha256)": result.weights_sha256},
             "rows": [
                 {**self._board_link(place), **self._line(self.ranked[place], entry)} for place, entry in own
             ],
         }
 
     def _line(self, board: Board, entry: Entry) -> dict[str, Any]:
-        score = entry.result.metrics[entry.result.headline]
+        score = entry.result.leading
         settings = {name: entry.result.settings.get(name) for name in ("precision", "seed", "limit")}
         return {
             "rank": f"{'=' if entry.tied else ''}{entry.rank}",
@@ -208,7 +197,7 @@ class _Site:
                 {
                     **self._model_link(self.title_of[entry.label, entry.result.weights_sha256]),
                     **self._line(board, entry),
-                    "others": [_shown(entry, name) for name in list(metrics)[1:]],
+                    "others": [marked_score(entry.result, name) for name in list(metrics)[1:]],
                 }
                 for entry in board.entries
             ],
@@ -219,13 +208,7 @@ class _Site:
             },
             "settings": {name: without_folders(str(value)) for name, value in result.protocol.items()},
             "notes": list(dict.fromkeys(filter(None, _remarks(board)))),
-        }  # fmt: skip
-
-
-def _order(family: str) -> tuple[int, str]:
-    """Return what families are sorted by: the order in which they are listed, unknown ones last."""
-    known = ["overall", *dict.fromkeys(FAMILIES.values())]
-    return known.index(family) if family in known else len(known), family
+        }
 
 
 _OF_DATA = {"license": "licence of the data", "source": "source of the data"}
@@ -240,11 +223,6 @@ def _remarks(board: Board) -> Iterator[str]:
         yield from (remarks(entry.result, name) for name in entry.result.metrics)
 
 
-def _shown(entry: Entry, name: str) -> str:
-    score = entry.result.metrics.get(name)
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(entry.result)
-
-
 def _name(text: object) -> str:
     return shortened(visible(str(text)))
 
@@ -252,12 +230,6 @@ def _name(text: object) -> str:
 def _wrapped(text: object) -> Markup:
     """Return a name as markup that may be broken after its separators."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_:])(?=\w)", _name(text)))
-
-
-def _set(ranks: tuple[int, int] | None) -> str:
-    if ranks is None:
-        return ""
-    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
 
 
 def _bar(board: Board, entry: Entry) -> Mapping[str, str]:
