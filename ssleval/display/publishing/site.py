@@ -18,9 +18,9 @@ from ssleval.core.text import without_folders
 from ssleval.display.publishing.public import file_names, tables, write_files
 from ssleval.errors import DataError
 from ssleval.results.leaderboard import columns, marked_score, titles
-from ssleval.results.matrix import cell, span
+from ssleval.results.matrix import Cell, cell, span
 from ssleval.results.numbers import with_interval
-from ssleval.results.overall import Overall, Standing, cells_of, family_of, family_order, overall
+from ssleval.results.overall import Overall, cells_of, family_of, family_order, overall
 from ssleval.results.ranking import Board, Entry
 from ssleval.results.remarks import remarks
 
@@ -75,7 +75,8 @@ class _Site:
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self.environment.filters |= {"name": _name, "wrapped": _wrapped}
+        self.environment.filters |= {"name": _name, "wrapped": _wrapped, "span": span}
+        self.environment.filters["page"] = lambda model: f"models/{self.model_files[model]}.html"
 
     def pages(self) -> dict[str, str]:
         """Return every page by its path."""
@@ -89,90 +90,46 @@ class _Site:
     def _page(self, template: str, root: str, **content: Any) -> str:
         latest = max(entry.result.created for board in self.ranked for entry in board.entries)[:10]
         return self.environment.get_template(f"{template}.html.jinja").render(
-            root=root, site=self.title, latest=latest, version=__version__, **content
+            root=root, site=self.title, found=self.found, latest=latest, version=__version__, **content
         )
 
     def _index(self) -> dict[str, Any]:
         order = sorted(
             range(len(self.ranked)), key=lambda place: family_order(family_of(self.ranked[place].task))
         )
+        standings = (
+            sorted(self.found.standings, key=lambda one: family_order(one.family)) if self.found else ()
+        )
         return {
-            "boards": [self._board_link(place) for place in order],
-            "rows": [
-                {**self._model_link(model), "cells": [self._score(model, place) for place in order]}
-                for model in self.models
-            ],
-            "places": self._places(),
-            "families": [one.family for one in self._standings()],
-            "groups": self.found.groups if self.found else (),
-            "group_pvalue": self.found.group_pvalue if self.found else None,
-            "left_out": [
-                {**self._model_link(name), "missing": missing}
-                for name, missing in (self.found.left_out if self.found else {}).items()
-            ],
+            "boards": [self._of_board(place) for place in order],
+            "cells": {model: [self._cell(model, place) for place in order] for model in self.models},
+            "standings": standings,
             "unranked": self.unranked,
             "files": list(self.tables),
         }
 
-    def _places(self) -> list[dict[str, Any]]:
-        """Return the ranked models with their places, over all boards and by family."""
-        if self.found is None:
-            return []
-        first = self.found.standings[0].places["mean_rank"]
-        return [
-            {
-                **self._model_link(model),
-                "rank": f"{first[row].rank:g}",
-                "value": f"{first[row].value:.2f}",
-                "images": span(first[row].images),
-                "boards": span(first[row].boards),
-                "families": [
-                    {"value": f"{own.value:.2f}", "images": span(own.images), "best": own.rank == 1}
-                    for own in (one.places["mean_rank"][row] for one in self._standings())
-                ],
-            }
-            for row, model in enumerate(self.found.models)
-        ]
-
-    def _standings(self) -> list[Standing]:
-        """Return the standing over all boards first, then those of families in the usual order."""
-        return sorted(self.found.standings, key=lambda one: family_order(one.family)) if self.found else []
-
-    def _model_link(self, model: str) -> dict[str, str]:
-        return {"model": model, "page": f"models/{self.model_files[model]}.html"}
-
-    def _board_link(self, place: int) -> dict[str, Any]:
+    def _of_board(self, place: int) -> dict[str, Any]:
         board, name = self.ranked[place], self.names[place]
-        return {
-            "name": name,
-            "page": f"boards/{self.board_files[name]}.html",
-            "family": family_of(board.task),
-            "order": family_order(family_of(board.task)),
-            "task": board.task,
-            "data": name.removeprefix(f"{board.task}/"),
-            "metric": board.headline,
-            "n": board.entries[0].result.metrics[board.headline].n,
-            "models": len(board.entries),
-            "lower": not board.entries[0].result.metrics[board.headline].higher_is_better,
-        }
+        family, page = family_of(board.task), f"boards/{self.board_files[name]}.html"
+        first = board.entries[0].result.leading
+        fields = {"board": board, "name": name, "page": page, "family": family, "first": first}
+        return {**fields, "order": family_order(family)}
 
-    def _score(self, model: str, place: int) -> dict[str, Any] | None:
-        """Return the cell of a model and a board; None where there is no result."""
+    def _cell(self, model: str, place: int) -> Cell | None:
         entry = self.cells.get((model, place))
-        return None if entry is None else cell(entry, self.ranked[place].entries[0])._asdict()
+        return None if entry is None else cell(entry, self.ranked[place].entries[0])
 
     def _model(self, model: str) -> dict[str, Any]:
-        places = [place for place in range(len(self.ranked)) if (model, place) in self.cells]
-        own = [(place, self.cells[model, place]) for place in places]
-        result = own[0][1].result
-        place = next((one for one in self._places() if one["model"] == model), None)
+        own = {place: entry for (name, place), entry in self.cells.items() if name == model}
+        result, ranked = next(iter(own.values())).result, self.found.models if self.found else ()
+        places = self.found.standings[0].places["mean_rank"] if self.found else ()
         return {
             "model": model,
-            "place": place,
-            "of": len(self.found.models) if self.found else 0,
+            "place": places[ranked.index(model)] if model in ranked else None,
             "stated": {**_told(result.backbone, _FACTS), "weights (sha256)": result.weights_sha256},
             "rows": [
-                {**self._board_link(place), **self._line(self.ranked[place], entry)} for place, entry in own
+                {**self._of_board(place), **self._line(self.ranked[place], entry)}
+                for place, entry in own.items()
             ],
         }
 
@@ -185,17 +142,16 @@ class _Site:
             "bar": _bar(board, entry),
             "settings": {name: value for name, value in settings.items() if value is not None},
             "created": entry.result.created[:10],
-            "versions": entry.result.versions,
         }
 
     def _board(self, place: int) -> dict[str, Any]:
         board = self.ranked[place]
         result, metrics = board.entries[0].result, board.entries[0].result.metrics
         return {
-            "board": self._board_link(place),
+            **self._of_board(place),
             "rows": [
                 {
-                    **self._model_link(self.title_of[entry.label, entry.result.weights_sha256]),
+                    "model": self.title_of[entry.label, entry.result.weights_sha256],
                     **self._line(board, entry),
                     "others": [marked_score(entry.result, name) for name in list(metrics)[1:]],
                 }
