@@ -115,7 +115,7 @@ def export_results(
 def _to_hub(
     ranked: "list[Board]", folder: Path, named: list[str], *, percent: bool, source: str, upload: str
 ) -> None:
-    from ssleval.display.publishing.hub import Source, hub_files, parse_benchmark
+    from ssleval.display.publishing.hub import hub_files, parse_benchmark
     from ssleval.display.publishing.public import file_names, write_files
     from ssleval.display.publishing.upload import propose
 
@@ -128,7 +128,7 @@ def _to_hub(
         raise ConfigError("--benchmark: a board is named twice")
     if source and not source.startswith(("https://", "http://")):
         raise ConfigError(f"--source {source}: expected an address, such as https://OWNER.github.io/board")
-    files = hub_files(ranked, benchmarks, Source(source) if source else None, note=say)
+    files = hub_files(ranked, benchmarks, source, note=say)
     if upload and len(files) != 1:
         raise ConfigError(
             f"--upload {upload}: takes one model, and there are {some(list(files))}; name it by --model"

@@ -15,7 +15,7 @@ from typing import Any
 
 from ssleval.core import Context
 from ssleval.core.files import write_text_atomically
-from ssleval.core.text import NOT_MEASURED, counted, some
+from ssleval.core.text import counted, some
 from ssleval.errors import NotApplicableError, SslevalError
 from ssleval.features import FeatureSource, cache
 from ssleval.results import Result, record
@@ -47,12 +47,7 @@ def launch(
     Raises:
         SslevalError: the request is faulty; nothing is submitted.
     """
-    names, jobs = models(asked), jobs_of(asked)
-    for error in jobs.errors:
-        if asked.suite is None or not isinstance(error, NotApplicableError):
-            raise error
-        note(f"{NOT_MEASURED}{error}")
-    units = units_of(names, jobs.groups)
+    units = units_of(models(asked), jobs_of(asked).applicable(note, named=asked.suite is None))
     stored = _stored(asked, context, folder, units)
     divided = shares(units, min(launcher.jobs or len(units), len(units)))
     left: dict[Part, list[Unit]] = {}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -175,41 +176,21 @@ def measure(
     note: Note = silent,
     source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result]:
-    """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
-    for outcome in outcomes(
-        backbone, jobs, context, folder, force=force, note=note, spare=False, source_of=source_of
-    ):
-        if isinstance(outcome, SslevalError):
-            raise outcome
-        yield outcome
-
-
-def outcomes(
-    backbone: Backbone,
-    jobs: Sequence[Job],
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    spare: bool = True,
-    named: bool = False,
-    source_of: SourceOf = FeatureSource,
-) -> Iterator[Result | SslevalError]:
-    """Yield the result of every job, in order, or its error; what is stored already is read back.
+    """Yield the result of every job, in order; what is stored already is read back. An error ends it.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records; in a task
     that runs the model itself all take part. All yield the same. A job that has no meaning for the model is
-    skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
-    with the other jobs where images of one cannot be read. ``source_of`` makes what features come from.
+    skipped and said to ``note``. ``source_of`` makes what features come from.
     """
     for ahead in plan_ahead(
-        backbone, jobs, context, folder, force=force, note=note, named=named, source_of=source_of
+        backbone, jobs, context, folder, force=force, note=note, named=False, source_of=source_of
     ):
         if isinstance(ahead, SslevalError):
-            yield ahead
-        else:
-            yield from outcomes_of(ahead, folder, note=note, spare=spare)
+            raise ahead
+        for outcome in outcomes_of(ahead, folder, note=note, spare=False):
+            if isinstance(outcome, SslevalError):
+                raise outcome
+            yield outcome
 
 
 def plan_ahead(
@@ -223,42 +204,33 @@ def plan_ahead(
     named: bool,
     source_of: SourceOf = FeatureSource,
 ) -> Iterator[Ahead | SslevalError]:
-    """Yield what lies ahead of `outcomes`, for each precision, or the error that stood in its way."""
+    """Yield what lies ahead of `outcomes_of`, for each precision, or the error that stood in its way.
+
+    A job that has no meaning for the model is an error where the jobs were ``named`` one by one.
+    """
+    shard, model = current_shard(), backbone.card.name
     if force and not context.since:
         # One time for all: clocks of machines differ.
-        since = current_shard().from_leader(f"beginning {backbone.card.name}", time.time)
-        context = replace(context, since=since)
+        context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
     for own, group in by_precision(jobs, context):
         try:
-            with current_shard().agreed(f"identity of {backbone.card.name}"):
+            with shard.agreed(f"identity of {model}"):
                 source = source_of(backbone, own)
-            ahead = _ahead(source, group, folder, force=force, note=note, named=named)
+            plans, errors = plan_all(source, group, note, named=named)
+            stored = partial(_done, None if force else folder, source, plans)
+            ahead = Ahead(source, plans, errors, shard.from_leader(f"results of {model}", stored))
         except SslevalError as error:
             ahead = error
         yield ahead
 
 
-def _ahead(
-    source: FeatureSource,
-    jobs: Sequence[Job],
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    named: bool,
-) -> Ahead:
-    shard, model = current_shard(), source.backbone.card.name
-    plans, errors = plan_all(source, jobs, note, named=named)
-    done = shard.from_leader(
-        f"results of {model}", lambda: {} if folder is None or force else _done(folder, source, plans)
-    )
-    return Ahead(source, plans, errors, done)
-
-
 def outcomes_of(
     ahead: Ahead, folder: Path | None, *, note: Note, spare: bool = True
 ) -> Iterator[Result | SslevalError]:
-    """Yield what `outcomes` does of what was planned."""
+    """Yield the result of every job that was planned, in order, or its error.
+
+    ``spare`` goes on with the other jobs where images of one cannot be read.
+    """
     source, left, done, shard = ahead.source, ahead.left, ahead.done, current_shard()
     yield from ahead.errors
     prepared = True
@@ -287,8 +259,8 @@ def outcomes_of(
         yield outcome
 
 
-def _done(folder: Path, source: FeatureSource, plans: Iterable[Plan]) -> dict[str, Result]:
-    stored = (find_stored(folder, source, plan) for plan in plans)
+def _done(folder: Path | None, source: FeatureSource, plans: Iterable[Plan]) -> dict[str, Result]:
+    stored = (None if folder is None else find_stored(folder, source, plan) for plan in plans)
     return {result.key: result for result in stored if result is not None}
 
 

@@ -73,10 +73,13 @@ class Jobs:
     errors: tuple[SslevalError, ...]
     """Why other measurements are no jobs."""
 
-    def applicable(self, note: Note = silent) -> tuple[tuple[Job, ...], ...]:
-        """Return the groups; measurements without a meaning are said to ``note``, other errors raised."""
+    def applicable(self, note: Note, *, named: bool = False) -> tuple[tuple[Job, ...], ...]:
+        """Return the groups; errors are raised, but measurements without a meaning are said to ``note``.
+
+        Those that were ``named`` one by one are errors, too.
+        """
         for error in self.errors:
-            if not isinstance(error, NotApplicableError):
+            if named or not isinstance(error, NotApplicableError):
                 raise error
             note(f"{NOT_MEASURED}{error}")
         return self.groups

@@ -53,14 +53,6 @@ class Benchmark:
     """Whether it counts fractions in percent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where readers find more."""
-
-    url: str
-    name: str = "ssleval"
-
-
 def parse_benchmark(text: str, *, percent: bool = False) -> tuple[str, Benchmark]:
     """Return the board and the benchmark that ``TASK/DATASET=OWNER/NAME:TASK_ID`` names."""
     found = _BENCHMARK.fullmatch(text)
@@ -75,13 +67,13 @@ def parse_benchmark(text: str, *, percent: bool = False) -> tuple[str, Benchmark
 def hub_files(
     ranked: Sequence[Board],
     benchmarks: Mapping[str, Benchmark],
-    source: Source | None = None,
+    source: str = "",
     *,
     note: Callable[[str], None],
 ) -> dict[str, dict[str, str]]:
     """Return the files of a repository for every model: by the model's title, then by path.
 
-    Results of a limited number of images are said to ``note`` and left out.
+    ``source`` is the address where readers find more. Results of a limited number of images are said to ``note`` and left out.
 
     Raises:
         UnknownNameError: a benchmark's board is not there.
@@ -116,7 +108,7 @@ def _files(
     title: str,
     rows: Sequence[tuple[str, Board, Entry]],
     benchmarks: Mapping[str, Benchmark],
-    source: Source | None,
+    source: str,
 ) -> dict[str, str]:
     files = {"README.md": _card(title, rows, source)}
     stems = file_names(benchmarks)
@@ -136,7 +128,7 @@ def _files(
     return files
 
 
-def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source | None) -> dict[str, Any]:
+def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: str) -> dict[str, Any]:
     """Return one entry of a file of `.eval_results`."""
     result, score = entry.result, entry.result.leading
     percent = benchmark.percent and score.unit == "fraction"
@@ -154,7 +146,7 @@ def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source
         "dataset": dataset,
         "value": _value(score.value, percent=percent),
         **({"date": result.created[:10]} if result.created else {}),
-        **({"source": {"url": source.url, "name": source.name}} if source else {}),
+        **({"source": {"url": source, "name": "ssleval"}} if source else {}),
         "notes": visible(notes),
     }
 
@@ -163,7 +155,7 @@ def _value(value: float, *, percent: bool) -> float:
     return round(100 * value if percent else value, 6)
 
 
-def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: Source | None) -> str:
+def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: str) -> str:
     """Return a model card: the metadata, and a table for people."""
     from huggingface_hub import ModelCardData
 
@@ -181,7 +173,7 @@ def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: Source |
     return f"---\n{data.to_yaml()}\n---\n\n{head}\n{table}\n"
 
 
-def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResult":
+def _eval_result(board: Board, entry: Entry, source: str) -> "EvalResult":
     from huggingface_hub import EvalResult
 
     result, score = entry.result, entry.result.leading
@@ -198,8 +190,8 @@ def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResu
         metric_name=visible(f"{board.task} {metric}, protocol {board.protocol}{_told_apart(entry)}"),
         metric_value=round(score.value, 6),
         metric_args={"ci95": [round(end, 6) for end in score.ci95], "n": score.n, "unit": score.unit},
-        source_url=source.url if source else None,
-        source_name=source.name if source else None,
+        source_url=source or None,
+        source_name="ssleval" if source else None,
         **place,
     )
 
