@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ssleval.results.ranking import Board
 
 export_app = typer.Typer(
-    cls=Group,
-    no_args_is_help=True,
-    help="Write results, checkpoints and data for other tools.",
+    cls=Group, no_args_is_help=True, help="Write results, checkpoints and data for other tools."
 )
 
 

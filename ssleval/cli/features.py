@@ -44,7 +44,7 @@ def features_(
         key=key,
         card=card.stated(),
         limit=running.limit,
-        options=running.data(exif=exif),
+        options=running.options(exif=exif),
         context=running.context(),
     )
     if not current_shard().leads:

@@ -55,7 +55,7 @@ def gate_(
     from ssleval.run.sweep import Sweep
 
     context, limit = running.context(), running.limit
-    sweep = Sweep("", suite=suite, key=key, limit=limit, options=running.data(), card=card.stated())
+    sweep = Sweep("", suite=suite, key=key, limit=limit, options=running.options(), card=card.stated())
     with _errors_reported(suite, out):
         margins = dict(map(_margin, margin or ()))
         request = Gate(sweep, baseline, candidate, model, margins, seeds, first_run)

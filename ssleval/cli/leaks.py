@@ -53,7 +53,7 @@ def leaks_(
     from ssleval.run.leaks import find_leaks
 
     context, note, limit = running.context(), notes(quiet=running.quiet), running.limit
-    data = running.data(full_hash=full_hash, exif=exif)
+    data = running.options(full_hash=full_hash, exif=exif)
     first = _side(train, train_split, data, limit, fitted=True)
     second = _side(test or train, test_split, data, limit, fitted=False)
     known = _side(non_copies, "", data, limit, fitted=False) if non_copies else None
@@ -91,9 +91,8 @@ def _tell(found: "Leaks") -> None:
         f"{found.train}, {len(same):,} of them byte for byte"
     )
     tell(
-        f"  similarity above {limit.value:.4f}; false alarms {100 * limit.rate:.2g} % "
-        f"[{100 * limit.low:.2g}, {100 * limit.high:.2g}], or {limit.rate * images:.1f} images, by "
-        f"{limit.n:,} {found.non_copies}"
+        f"  similarity above {limit.value:.4f}; false alarms {limit.alarms}, or {limit.rate * images:.1f} "
+        f"images, by {limit.n:,} {found.non_copies}"
     )
     for one, other, similarity in fields["pairs"][:_SHOWN]:
         tell(f"  {similarity:.4f}  {one} = {other}")

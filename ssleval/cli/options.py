@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 Results = Annotated[Path, Option("--results", help="Folder of result files.")]
 CacheDir = Annotated[
-    Path | None,
-    Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder."),
+    Path | None, Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder.")
 ]
 DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
 Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
@@ -54,9 +53,9 @@ class Card:
     resize: Annotated[
         int | None, Option(help="Pixels of the short side before the crop to the image size.")
     ] = None
-    resize_mode: Annotated[str | None, Option(help="short keeps the aspect, square resizes both sides.")] = (
-        None
-    )
+    resize_mode: Annotated[
+        str | None, Option("--resize-mode", help="short keeps the aspect, square resizes both sides.")
+    ] = None
     interpolation: Annotated[str | None, Option(help="nearest, bilinear, bicubic or lanczos.")] = None
 
     def stated(self) -> dict[str, Any]:
@@ -67,10 +66,28 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """Options on where data lies and how models run on it."""
+class Data:
+    """Options on where data and features lie."""
 
     data_root: DataRoot = Path("data")
+    cache: CacheDir = None
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder."""
+        return self.cache or default_cache()
+
+    def options(self, **more: Any) -> "DatasetOptions":
+        """Return where data lies; ``more`` are further fields of it."""
+        from ssleval.core import DatasetOptions
+
+        return DatasetOptions(self.data_root, cache=self.folder, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Running(Data):
+    """Options on where data lies and how models run on it."""
+
     device: Device = "auto"
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "published"],
@@ -84,7 +101,6 @@ class Running:
         Option(help="exact: decoded and resized by PIL; fast: by torchvision, 2 grey levels off."),
     ] = "exact"
     limit: Limit = None
-    cache: CacheDir = None
     quiet: Annotated[
         bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")
     ] = False
@@ -97,17 +113,11 @@ class Running:
             self.device,
             self.precision,
             num_workers=number("--num-workers", self.num_workers, 0, "auto"),
-            cache=self.cache or default_cache(),
+            cache=self.folder,
             progress=not self.quiet,
             pixels=self.pixels,
             **more,
         )
-
-    def data(self, **more: Any) -> "DatasetOptions":
-        """Return where data lies; ``more`` are further fields of it."""
-        from ssleval.core import DatasetOptions
-
-        return DatasetOptions(self.data_root, cache=self.cache or default_cache(), **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Any, list[str]]] = {}
     for parameter in signature(command).parameters.values():
         own = [parameter]
-        if is_dataclass(kind := parameter.annotation):
+        kind: Any = parameter.annotation
+        if is_dataclass(kind):
             own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(kind).parameters.values()]
             groups[parameter.name] = kind, [one.name for one in own]
         parameters += own

@@ -83,7 +83,7 @@ def run_(
 
     images = options.number("--batch-size", batch_size, 1, 0)
     context = running.context(batch_size=images, seed=seed, skip_corrupt=skip_corrupt)
-    data = running.data(full_hash=full_hash, download=download, exif=exif)
+    data = running.options(full_hash=full_hash, download=download, exif=exif)
     request = Sweep(
         model, task, dataset, suite, split, tuple(set_ or ()), checkpoint, key, running.limit, data,
         card.stated(), None if part is None else read_part(part),
@@ -168,7 +168,6 @@ def _in_jobs(
 
 
 def _tell(result: "Result") -> None:
-    from ssleval.results.numbers import with_interval
     from ssleval.results.remarks import mark, own_remarks, seeded
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
@@ -177,7 +176,7 @@ def _tell(result: "Result") -> None:
         unit = "" if score.unit == "fraction" else f" {score.unit}"
         said = own_remarks(result, name)
         note = f"  ({said})" if said else ""
-        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{mark(result)}{unit}{note}")
+        tell(f"  {name} {score.shown}{mark(result)}{unit}{note}")
     if mark(result):
         tell(f"  {seeded(result)}")
 

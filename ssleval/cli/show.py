@@ -8,8 +8,7 @@ from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say, tell
-from ssleval.core.cachefolder import default_cache
+from ssleval.cli.options import Checkpoint, Device, Key, say, tell
 
 
 class ModelGroup(Group):
@@ -52,12 +51,11 @@ def show_model(
     block: Annotated[int, Option(help="Block whose patch tokens are shown, negative from the end.")] = -1,
     size: Annotated[int, Option(min=0, help="Pixels of the long side; 0: the kind's own.")] = 0,
     limit: Annotated[int, Option(min=1, help="Images that a head is fitted on.")] = 500,
-    data_root: DataRoot = Path("data"),
+    data: options.Data,
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
     card: options.Card,
     device: Device = "auto",
-    cache: CacheDir = None,
 ) -> None:
     """Draw what a model makes of images: tokens in colours, attention, norms, matches, neighbours, heads.
 
@@ -66,16 +64,15 @@ def show_model(
       ssleval show dinov2_vits14 a.jpg b.jpg --what matches --out matches.png
     """
     from ssleval.backbones.zoo import load
-    from ssleval.core import Context, DatasetOptions
+    from ssleval.core import Context
     from ssleval.core.files import write_atomically
     from ssleval.display.pictures import Look, draw, gather
 
-    folder = cache or default_cache()
-    context = Context(device=device, cache=folder)
+    context = Context(device=device, cache=data.folder)
     backbone = load(
         model, checkpoint=checkpoint, key=key, card=card.stated(), device=context.device, note=say
     )
-    opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
+    opened, pictures = gather(what, images or (), dataset, rows, data.options())
     look = Look(block, size, opened, limit, context)
     path = out or Path(f"{what}.png")
     picture = draw(backbone, pictures, what, look)
@@ -84,7 +81,9 @@ def show_model(
 
 
 @show_app.command(name="classes", cls=Command)
+@options.grouped
 def show_classes(
+    *,
     name: Annotated[str, Argument(help="A result file, a folder of one model, or a model's name.")],
     task: Annotated[str | None, Option(help="Of several results, those of this task.")] = None,
     dataset: Annotated[str | None, Option(help="Of several results, those on this dataset.")] = None,
@@ -92,8 +91,7 @@ def show_classes(
     names: Annotated[bool, Option("--names", help="Open the dataset for the names of classes.")] = False,
     confusion: Annotated[Path | None, Option(help="CSV file to write the confusion matrix into.")] = None,
     results: options.Results = Path("results"),
-    data_root: DataRoot = Path("data"),
-    cache: CacheDir = None,
+    data: options.Data,
     as_json: options.Json = False,
 ) -> None:
     """Print a stored score class by class, balanced accuracy, and what classes are taken for.
@@ -102,12 +100,11 @@ def show_classes(
       ssleval show classes dino_scenes --task knn --dataset digits
       ssleval show classes results/pixels --task knn --dataset digits --names --confusion confusion.csv
     """
-    from ssleval.core import DatasetOptions
     from ssleval.core.files import write_text_atomically
     from ssleval.display import classes
     from ssleval.results.lookup import one_result
 
-    opened = DatasetOptions(data_root, cache=cache or default_cache()) if names else None
+    opened = data.options() if names else None
     found = classes.by_class(one_result(name, results, task=task, dataset=dataset), metric, opened)
     if confusion is not None:
         write_text_atomically(confusion, classes.confusion_csv(found))

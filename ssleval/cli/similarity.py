@@ -47,7 +47,7 @@ def similarity_(
     from ssleval.run.similarity import similarities
 
     context = running.context()
-    opened = open_dataset(dataset, running.data()).limited(running.limit)
+    opened = open_dataset(dataset, running.options()).limited(running.limit)
     shape = VectorPerImage(readout=readout)
     request = FeatureRequest(opened, split or opened.card.test_split, shape.geometry, (shape.vector,))
     asked = [pair for model in models for pair in _named(model, match_models)]

@@ -181,7 +181,6 @@ def _line(step: int, results: Sequence[Result], seconds: float) -> dict[str, Any
 
 
 def _leads() -> bool:
-    """Return whether this process is the first, or the only one."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"

@@ -98,7 +98,7 @@ _TOOLS: Mapping[str, Callable[[Path, str], Tool]] = {
 _BEGUN: Mapping[str, Callable[[], Any]] = {
     "wandb": lambda: import_module("wandb").run,
     "mlflow": lambda: import_module("mlflow").active_run(),
-    "trackio": lambda: import_module("trackio.context_vars").current_run.get(),
+    "trackio": lambda: import_module("trackio.context_vars").current_run.get(),  # noqa: PLW0108
 }
 """Return the run that the program has begun."""
 

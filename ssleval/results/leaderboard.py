@@ -15,7 +15,7 @@ from typing import Any
 from ssleval.core.escape import csv_cell, markdown_cell, markdown_table
 from ssleval.core.files import write_text_atomically
 from ssleval.core.text import some
-from ssleval.results.numbers import scale, with_interval
+from ssleval.results.numbers import scale
 from ssleval.results.papers import Figure
 from ssleval.results.ranking import Board, Entry
 from ssleval.results.record import Result
@@ -131,7 +131,6 @@ def _is_nan(value: object) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return every column that some row has, in the order in which they appear."""
     return list(dict.fromkeys(name for names in dict.fromkeys(map(tuple, rows)) for name in names))
 
 
@@ -215,7 +214,7 @@ def _notes(board: Board) -> list[str]:
 def marked_score(result: Result, name: str) -> str:
     """Return one score with interval and mark; '' where the result has none of that name."""
     score = result.metrics.get(name)
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(result)
+    return "" if score is None else score.shown + mark(result)
 
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:

@@ -228,9 +228,7 @@ def _standings(
 
 
 def _places(
-    scores: Float[np.ndarray, "b m"],
-    drawn: Float[np.ndarray, "r b m"] | None,
-    aggregates: Collection[str],
+    scores: Float[np.ndarray, "b m"], drawn: Float[np.ndarray, "r b m"] | None, aggregates: Collection[str]
 ) -> dict[str, tuple[Place, ...]]:
     ranks, count = board_ranks(scores), len(scores)
     places: dict[str, tuple[Place, ...]] = {}

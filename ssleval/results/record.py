@@ -24,6 +24,7 @@ from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
+from ssleval.results.numbers import with_interval
 from ssleval.results.stored import MOST_BYTES, SCHEMA, fault_of, fields_in, read_bytes
 
 K = TypeVar("K")
@@ -54,6 +55,11 @@ class Score:
     def metric(self, name: str) -> Metric:
         """Return the metric called ``name`` that this is a score of; DataError: an unknown statistic."""
         return Metric(name, statistic_from(self.statistic), self.higher_is_better, self.unit)
+
+    @property
+    def shown(self) -> str:
+        """The score with the ends of its interval, for people."""
+        return with_interval(self.value, self.ci95, self.unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,6 @@ class Plan:
     key: str
     """Digest of all that decides a score: equal keys promise equal scores."""
 
-    @property
-    def runs_model(self) -> bool:
-        """Whether the task runs the model itself, on images that it requests without a readout."""
-        return not all(request.readouts for request in self.requests)
-
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -79,11 +74,6 @@ class Ahead:
     """Why other jobs cannot be measured."""
     done: Mapping[str, Result]
     """By key."""
-
-    @property
-    def left(self) -> list[Plan]:
-        """Return the plans without a stored result."""
-        return [plan for plan in self.plans if plan.key not in self.done]
 
     def requests(self) -> list[FeatureRequest]:
         """Return what those read, and what near-duplicates are looked for in."""
@@ -231,7 +221,7 @@ def outcomes_of(
 
     ``spare`` goes on with the other jobs where images of one cannot be read.
     """
-    source, left, done, shard = ahead.source, ahead.left, ahead.done, current_shard()
+    source, done, shard = ahead.source, ahead.done, current_shard()
     yield from ahead.errors
     prepared = True
     try:
@@ -242,10 +232,10 @@ def outcomes_of(
         # The job whose images they are meets the error again by itself.
         prepared = False
     if source.counts:
-        total = sum(source.counts.values(), Extracted())
+        total, left = sum(source.counts.values(), Extracted()), [plan.key not in done for plan in ahead.plans]
         note(
             f"{source.backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
-            f"for {counted(len(left), 'task')}"
+            f"for {counted(sum(left), 'task')}"
         )
         if limits := total.decoding_limits(source.context):
             note(limits)
@@ -279,7 +269,8 @@ def _outcome(
                 result = _completed(stored, plan.job)
             elif stored is None and shard.leads:
                 result = _measured(source, plan, folder)
-            elif stored is None and plan.runs_model:
+            elif stored is None and not all(request.readouts for request in plan.requests):
+                # The task runs the model itself, in all processes.
                 _evaluated(source, plan)
             if shard.leads and result is not None and plan.job.drop_leaks:
                 result = _without_leaks(source, plan.job, result)
@@ -405,7 +396,6 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
 
 
 def _changed(before: Task, after: Task) -> str:
-    """Return ``FIELD=VALUE`` of the fields that differ."""
     fields: dict[str, Any] = asdict(after)  # pyright: ignore[reportArgumentType]
     return ", ".join(f"{name}={value}" for name, value in fields.items() if value != getattr(before, name))
 
@@ -491,9 +481,11 @@ def _protocol(job: Job) -> dict[str, Any]:
 
 
 def _data(plan: Plan) -> dict[str, Any]:
-    card = asdict(replace(plan.job.dataset.card, class_names=()))
-    del card["class_names"]
-    for later in ("exif", "domains"):
-        if not card[later]:
-            del card[later]
-    return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}
+    card = plan.job.dataset.card
+    fields = asdict(replace(card, class_names=()))
+    kept = {name: value for name, value in fields.items() if value or name not in _LEFT_OUT}
+    return {**kept, "num_classes": card.num_classes, "fingerprints": dict(plan.fingerprints)}
+
+
+_LEFT_OUT = ("class_names", "exif", "domains")
+"""Fields of a card that results do not record: names of classes, and what came later where it is empty."""

@@ -17,8 +17,6 @@ from ssleval.results.similarity import Pair, Similarities
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One model's view of the images."""
-
     name: str
     weights_sha256: str
     gram: Gram

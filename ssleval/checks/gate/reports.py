@@ -112,7 +112,6 @@ _NAMES = ("gate.md", "gate.json", "gate.xml")
 def _suite(
     name: str, *, tests: int, failures: int = 0, errors: int = 0, skipped: int = 0, time: float
 ) -> tuple[ElementTree.Element, ElementTree.Element]:
-    """Return the root of a JUnit report and its one suite."""
     numbers = {"tests": tests, "failures": failures, "errors": errors, "skipped": skipped}
     counts = {**{count: str(number) for count, number in numbers.items()}, "time": f"{time:.3f}"}
     root = ElementTree.Element("testsuites", {"name": "ssleval gate", **counts})

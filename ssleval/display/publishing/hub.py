@@ -22,7 +22,6 @@ from ssleval.core.text import some
 from ssleval.display.publishing.public import file_names
 from ssleval.errors import ConfigError, DataError, UnknownNameError
 from ssleval.results.leaderboard import columns
-from ssleval.results.numbers import with_interval
 from ssleval.results.overall import family_of
 from ssleval.results.ranking import Board, Entry
 
@@ -73,7 +72,8 @@ def hub_files(
 ) -> dict[str, dict[str, str]]:
     """Return the files of a repository for every model: by the model's title, then by path.
 
-    ``source`` is the address where readers find more. Results of a limited number of images are said to ``note`` and left out.
+    ``source`` is the address where readers find more. Results of a limited number of images are said to
+    ``note`` and left out.
 
     Raises:
         UnknownNameError: a benchmark's board is not there.
@@ -105,10 +105,7 @@ def hub_files(
 
 
 def _files(
-    title: str,
-    rows: Sequence[tuple[str, Board, Entry]],
-    benchmarks: Mapping[str, Benchmark],
-    source: str,
+    title: str, rows: Sequence[tuple[str, Board, Entry]], benchmarks: Mapping[str, Benchmark], source: str
 ) -> dict[str, str]:
     files = {"README.md": _card(title, rows, source)}
     stems = file_names(benchmarks)
@@ -129,7 +126,6 @@ def _files(
 
 
 def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: str) -> dict[str, Any]:
-    """Return one entry of a file of `.eval_results`."""
     result, score = entry.result, entry.result.leading
     percent = benchmark.percent and score.unit == "fraction"
     dataset = {"id": benchmark.dataset, "task_id": benchmark.task}
@@ -164,8 +160,7 @@ def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: str) -> 
     lines: list[list[str]] = []
     for name, board, entry in rows:
         score = entry.result.leading
-        shown = with_interval(score.value, score.ci95, score.unit)
-        texts = [name, board.split, f"{entry.result.headline}{_told_apart(entry)}", shown, str(score.n)]
+        texts = [name, board.split, f"{entry.result.headline}{_told_apart(entry)}", score.shown, str(score.n)]
         lines.append([*map(markdown_cell, [*texts, board.protocol])])
     heads = ("board", "split", "metric", "score [95 %]", "n", "protocol")
     table = markdown_table(heads, lines, texts={0, 1, 2, 5})

@@ -19,7 +19,6 @@ from ssleval.display.publishing.public import file_names, tables, write_files
 from ssleval.errors import DataError
 from ssleval.results.leaderboard import columns, marked_score, titles
 from ssleval.results.matrix import Cell, cell, span
-from ssleval.results.numbers import with_interval
 from ssleval.results.overall import Overall, cells_of, family_of, family_order, overall
 from ssleval.results.ranking import Board, Entry
 from ssleval.results.remarks import remarks
@@ -54,8 +53,6 @@ def _text(name: str) -> str:
 
 
 class _Site:
-    """The content of all pages."""
-
     def __init__(self, ranked: Sequence[Board], title: str, *, incomplete: bool) -> None:
         self.ranked, self.title = ranked, visible(title)
         self.cells, self.title_of = cells_of(ranked), titles(ranked)
@@ -76,13 +73,13 @@ class _Site:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self.environment.filters |= {"name": _name, "wrapped": _wrapped, "span": span}
-        self.environment.filters["page"] = lambda model: f"models/{self.model_files[model]}.html"
+        self.environment.filters["page"] = self._model_page
 
     def pages(self) -> dict[str, str]:
         """Return every page by its path."""
         pages = {"index.html": self._page("index", "", **self._index())}
-        for model, stem in self.model_files.items():
-            pages[f"models/{stem}.html"] = self._page("model", "../", **self._model(model))
+        for model in self.models:
+            pages[self._model_page(model)] = self._page("model", "../", **self._model(model))
         for place, name in enumerate(self.names):
             pages[f"boards/{self.board_files[name]}.html"] = self._page("board", "../", **self._board(place))
         return pages
@@ -115,6 +112,9 @@ class _Site:
         fields = {"board": board, "name": name, "page": page, "family": family, "first": first}
         return {**fields, "order": family_order(family)}
 
+    def _model_page(self, model: str) -> str:
+        return f"models/{self.model_files[model]}.html"
+
     def _cell(self, model: str, place: int) -> Cell | None:
         entry = self.cells.get((model, place))
         return None if entry is None else cell(entry, self.ranked[place].entries[0])
@@ -134,11 +134,10 @@ class _Site:
         }
 
     def _line(self, board: Board, entry: Entry) -> dict[str, Any]:
-        score = entry.result.leading
         settings = {name: entry.result.settings.get(name) for name in ("precision", "seed", "limit")}
         return {
             "rank": f"{'=' if entry.tied else ''}{entry.rank}",
-            "score": with_interval(score.value, score.ci95, score.unit),
+            "score": entry.result.leading.shown,
             "bar": _bar(board, entry),
             "settings": {name: value for name, value in settings.items() if value is not None},
             "created": entry.result.created[:10],
