@@ -62,12 +62,12 @@ def export_results(
     folder: Annotated[Path, Argument(help="Folder to write into.")],
     to: Annotated[
         Literal["hf", "csv", "site"],
-        Option("--to", help="Files for the Hugging Face Hub, tables, or a static site."),
+        Option(help="Files for the Hugging Face Hub, tables, or a static site."),
     ],
     results: Results = Path("results"),
     title: Annotated[str, Option(help="site: headline.")] = "Leaderboard",
     incomplete: Annotated[
-        bool, Option("--incomplete", help="csv, site: rank models that lack boards over those they have.")
+        bool, Option(help="csv, site: rank models that lack boards over those they have.")
     ] = False,
     model: Annotated[str, Option(help="hf: only this model's results, or a folder of them.")] = "",
     benchmark: Annotated[
@@ -76,9 +76,7 @@ def export_results(
             help="hf: TASK/DATASET=OWNER/NAME:TASK_ID, the Hub's benchmark that a board is; may be repeated."
         ),
     ] = None,
-    percent: Annotated[
-        bool, Option("--percent", help="hf: these benchmarks count fractions in percent.")
-    ] = False,
+    percent: Annotated[bool, Option(help="hf: these benchmarks count fractions in percent.")] = False,
     source: Annotated[str, Option(help="hf: address where readers find more, such as your site.")] = "",
     upload: Annotated[
         str, Option(help="hf: OWNER/NAME to open a pull request in; nothing is sent otherwise.")

@@ -34,7 +34,7 @@ def gate_(
     ] = None,
     first_run: Annotated[
         Literal["pass", "fail"],
-        Option("--first-run", help="No baseline yet: pass, and keep the candidate as the baseline, or fail."),
+        Option(help="No baseline yet: pass, and keep the candidate as the baseline, or fail."),
     ] = "fail",
     seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
     running: options.Running,

@@ -21,22 +21,20 @@ if TYPE_CHECKING:
     from ssleval.core import Context, DatasetOptions
 
 A = TypeVar("A")
-Results = Annotated[Path, Option("--results", help="Folder of result files.")]
+Results = Annotated[Path, Option(help="Folder of result files.")]
 CacheDir = Annotated[
-    Path | None, Option("--cache", help=f"Cache folder; default: {VARIABLE}, else the user's cache folder.")
+    Path | None, Option(help=f"Cache folder; default: {VARIABLE}, else the user's cache folder.")
 ]
-DataRoot = Annotated[Path, Option("--data-root", help="Folder that holds named datasets.")]
-Checkpoint = Annotated[Path | None, Option("--checkpoint", help="Local weights for the named architecture.")]
-Key = Annotated[str, Option("--key", help="Network of a checkpoint: teacher, student, any prefix.")]
-Device = Annotated[str, Option("--device", help="cpu, cuda, cuda:1, mps; auto: an accelerator, else cpu.")]
-Precision = Annotated[
-    Literal["fp32", "bf16", "fp16"], Option("--precision", help="fp32, bf16 or fp16 forward passes.")
-]
+DataRoot = Annotated[Path, Option(help="Folder that holds named datasets.")]
+Checkpoint = Annotated[Path | None, Option(help="Local weights for the named architecture.")]
+Key = Annotated[str, Option(help="Network of a checkpoint: teacher, student, any prefix.")]
+Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto: an accelerator, else cpu.")]
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], Option(help="fp32, bf16 or fp16 forward passes.")]
 Exif = Annotated[
-    bool, Option("--exif", help="Turn images as their EXIF orientation says; published protocols ignore it.")
+    bool, Option(help="Turn images as their EXIF orientation says; published protocols ignore it.")
 ]
-FullHash = Annotated[bool, Option("--full-hash", help="Fingerprint file contents, not only sizes.")]
-Limit = Annotated[int | None, Option("--limit", help="Keep this many images of every split.")]
+FullHash = Annotated[bool, Option(help="Fingerprint file contents, not only sizes.")]
+Limit = Annotated[int | None, Option(help="Keep this many images of every split.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object a line.")]
 
 
@@ -101,9 +99,7 @@ class Running(Data):
         Option(help="exact: decoded and resized by PIL; fast: by torchvision, 2 grey levels off."),
     ] = "exact"
     limit: Limit = None
-    quiet: Annotated[
-        bool, Option("--quiet", help="No progress, no notes; what was not measured is still said.")
-    ] = False
+    quiet: Annotated[bool, Option(help="No progress, no notes; what was not measured is still said.")] = False
 
     def context(self, **more: Any) -> "Context":
         """Return how to compute; ``more`` are further fields of it."""

@@ -52,21 +52,19 @@ def run_(
         str, Option(help="Models in memory that share decoded images; auto: as many as fit, up to 8.")
     ] = "auto",
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
-    skip_corrupt: Annotated[
-        bool, Option("--skip-corrupt", help="Leave out and count broken images.")
-    ] = False,
+    skip_corrupt: Annotated[bool, Option(help="Leave out and count broken images.")] = False,
     drop_leaks: Annotated[
         str, Option(help="Also score without leaked images: a file of ssleval leaks --out, or own.")
     ] = "",
     full_hash: options.FullHash = False,
-    download: Annotated[bool, Option("--download", help="Let libraries download datasets.")] = False,
+    download: Annotated[bool, Option(help="Let libraries download datasets.")] = False,
     results: options.Results = Path("results"),
-    force: Annotated[bool, Option("--force", help="Measure again what is already stored.")] = False,
+    force: Annotated[bool, Option(help="Measure again what is already stored.")] = False,
     log: Annotated[
         list[str] | None,
         Option(help="Also log scores to tensorboard, wandb, mlflow or trackio; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    dry_run: Annotated[bool, Option(help="Say what it would cost, and stop.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure models with tasks on datasets; print a score with its interval for each.

@@ -30,7 +30,7 @@ show_app = typer.Typer(
     help="Draw pictures: `ssleval show MODEL IMAGES --what pca`, `ssleval show scenes`.",
 )
 
-Out = Annotated[Path, Option("--out", help="PNG file to write.")]
+Out = Annotated[Path, Option(help="PNG file to write.")]
 
 
 @show_app.command(name="model", cls=Command)
@@ -88,7 +88,7 @@ def show_classes(
     task: Annotated[str | None, Option(help="Of several results, those of this task.")] = None,
     dataset: Annotated[str | None, Option(help="Of several results, those on this dataset.")] = None,
     metric: Annotated[str, Option(help="The score; default: the one that ranks.")] = "",
-    names: Annotated[bool, Option("--names", help="Open the dataset for the names of classes.")] = False,
+    names: Annotated[bool, Option(help="Open the dataset for the names of classes.")] = False,
     confusion: Annotated[Path | None, Option(help="CSV file to write the confusion matrix into.")] = None,
     results: options.Results = Path("results"),
     data: options.Data,

@@ -26,7 +26,7 @@ def similarity_(
     readout: Annotated[
         Literal["pooled", "cls", "mean", "gem"], Option(help="The model's descriptor, or of the last block.")
     ] = "pooled",
-    k: Annotated[int, Option("--k", min=1, help="Nearest neighbours that are compared.")] = 10,
+    k: Annotated[int, Option(min=1, help="Nearest neighbours that are compared.")] = 10,
     running: options.Extracting,
     results: options.Results = Path("results"),
     as_json: options.Json = False,

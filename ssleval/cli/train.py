@@ -29,14 +29,14 @@ def train_command(
     set_: Annotated[
         list[str] | None, Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
     ] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, Option(help="Go on from the last checkpoint in --out.")] = False,
     device: Device = "auto",
     data: options.Data,
     limit: Limit = None,
     skip_corrupt: Annotated[
-        bool, Option("--skip-corrupt", help="Train on the next image in place of a broken one; count these.")
+        bool, Option(help="Train on the next image in place of a broken one; count these.")
     ] = False,
-    quiet: Annotated[bool, Option("--quiet", help="No progress, no notes.")] = False,
+    quiet: Annotated[bool, Option(help="No progress, no notes.")] = False,
 ) -> None:
     """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other.
 
