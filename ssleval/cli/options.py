@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -130,7 +130,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in signature(command).parameters.values():
         own = [parameter]
         kind: Any = parameter.annotation
-        if is_dataclass(kind):
+        if hasattr(kind, "__dataclass_fields__"):
             own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(kind).parameters.values()]
             groups[parameter.name] = kind, [one.name for one in own]
         parameters += own
