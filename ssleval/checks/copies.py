@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ class SplitFinding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return {"split": self.split, "items": self.items, "read": self.read, "faults": list(self.faults)}
+        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """Yield lines for people; of many faults the first."""

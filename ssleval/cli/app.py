@@ -71,10 +71,8 @@ def _version(wanted: bool) -> bool:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-    traceback: Annotated[bool, Option("--traceback", help="Show where an error arose.")] = False,
+    version: Annotated[bool, Option(callback=_version, is_eager=True, help="Print the version.")] = False,
+    traceback: Annotated[bool, Option(help="Show where an error arose.")] = False,
 ) -> None:
     # `_version` acts on the one, `main` on the other, which it sees wherever it stands.
     del version, traceback

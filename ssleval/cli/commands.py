@@ -1,4 +1,4 @@
-"""Classes of commands whose help names flags without a type: `--json`, not `--json <bool>`."""
+"""Classes of commands whose flags have neither a type in the help nor an opposite: `--json` alone."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ class _PlainFlags:
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+                parameter.secondary_opts = []
         return parameters
 
 

@@ -13,9 +13,7 @@ def compare_(
     first: Annotated[str, Argument(help="A result file, a folder of one model, or a model's name.")],
     second: Annotated[str, Argument(help="The same, of the model it is compared with.")],
     results: Results = Path("results"),
-    every_metric: Annotated[
-        bool, Option("--every-metric", help="All metrics, not only the one that ranks.")
-    ] = False,
+    every_metric: Annotated[bool, Option(help="All metrics, not only the one that ranks.")] = False,
     as_json: Json = False,
 ) -> None:
     """Test the second model against the first on shared items; say how small a difference would show.

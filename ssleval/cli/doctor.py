@@ -11,17 +11,13 @@ from ssleval.cli.options import Checkpoint, Device, Json, Key, Precision, print_
 from ssleval.errors import WeightsError
 
 
+@options.grouped
 def doctor(
+    *,
     model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
+    card: options.Card,
     device: Device = "auto",
     precision: Precision = "fp32",
     limit: Annotated[int, Option(min=50, help="Digits of each split that models are scored on.")] = 100,
@@ -37,16 +33,14 @@ def doctor(
     from ssleval.checks.doctor import examine
     from ssleval.core import Context
 
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
     file = checkpoint or (Path(model) if model.endswith(SUFFIX) else None)
     if file is not None and not file.exists():
         raise WeightsError(f"no such file or folder: {file}")
     context = Context(device=device, precision=precision, progress=False)
     counts: Counter[str] = Counter()
-    for finding in examine(model, context, checkpoint=checkpoint, key=key, card=card, limit=limit, note=say):
+    for finding in examine(
+        model, context, checkpoint=checkpoint, key=key, card=card.stated(), limit=limit, note=say
+    ):
         counts[finding.status] += 1
         if as_json:
             print_rows([{"model": model, **finding.to_dict()}])

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ssleval.results.ranking import Board
 
 export_app = typer.Typer(
-    cls=Group,
-    no_args_is_help=True,
-    help="Write results, checkpoints and data for other tools.",
+    cls=Group, no_args_is_help=True, help="Write results, checkpoints and data for other tools."
 )
 
 
@@ -64,12 +62,12 @@ def export_results(
     folder: Annotated[Path, Argument(help="Folder to write into.")],
     to: Annotated[
         Literal["hf", "csv", "site"],
-        Option("--to", help="Files for the Hugging Face Hub, tables, or a static site."),
+        Option(help="Files for the Hugging Face Hub, tables, or a static site."),
     ],
     results: Results = Path("results"),
     title: Annotated[str, Option(help="site: headline.")] = "Leaderboard",
     incomplete: Annotated[
-        bool, Option("--incomplete", help="csv, site: rank models that lack boards over those they have.")
+        bool, Option(help="csv, site: rank models that lack boards over those they have.")
     ] = False,
     model: Annotated[str, Option(help="hf: only this model's results, or a folder of them.")] = "",
     benchmark: Annotated[
@@ -78,9 +76,7 @@ def export_results(
             help="hf: TASK/DATASET=OWNER/NAME:TASK_ID, the Hub's benchmark that a board is; may be repeated."
         ),
     ] = None,
-    percent: Annotated[
-        bool, Option("--percent", help="hf: these benchmarks count fractions in percent.")
-    ] = False,
+    percent: Annotated[bool, Option(help="hf: these benchmarks count fractions in percent.")] = False,
     source: Annotated[str, Option(help="hf: address where readers find more, such as your site.")] = "",
     upload: Annotated[
         str, Option(help="hf: OWNER/NAME to open a pull request in; nothing is sent otherwise.")
@@ -115,7 +111,7 @@ def export_results(
 def _to_hub(
     ranked: "list[Board]", folder: Path, named: list[str], *, percent: bool, source: str, upload: str
 ) -> None:
-    from ssleval.display.publishing.hub import Source, hub_files, parse_benchmark
+    from ssleval.display.publishing.hub import hub_files, parse_benchmark
     from ssleval.display.publishing.public import file_names, write_files
     from ssleval.display.publishing.upload import propose
 
@@ -128,7 +124,7 @@ def _to_hub(
         raise ConfigError("--benchmark: a board is named twice")
     if source and not source.startswith(("https://", "http://")):
         raise ConfigError(f"--source {source}: expected an address, such as https://OWNER.github.io/board")
-    files = hub_files(ranked, benchmarks, Source(source) if source else None, note=say)
+    files = hub_files(ranked, benchmarks, source, note=say)
     if upload and len(files) != 1:
         raise ConfigError(
             f"--upload {upload}: takes one model, and there are {some(list(files))}; name it by --model"

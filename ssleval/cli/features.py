@@ -7,10 +7,11 @@ from typer import Option
 
 from ssleval.cli import options
 from ssleval.cli.options import tell
-from ssleval.core.cachefolder import default_cache
 
 
+@options.grouped
 def features_(
+    *,
     model: Annotated[str, Option(help="A name of `ssleval ls models`, or source:identifier.")],
     out: Annotated[Path, Option(help="File to write: .npz or .parquet.")],
     dataset: Annotated[str, Option(help="A name or source:location.")] = "scenes",
@@ -18,24 +19,11 @@ def features_(
     readout: Annotated[
         str, Option(help="Comma list: pooled, cls[-1], mean[-1], gem[-1], patches[-1], any block.")
     ] = "pooled",
-    data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
     key: options.Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "fp32",
-    pixels: options.Pixels = "exact",
+    card: options.Card,
+    running: options.Extracting,
     exif: options.Exif = False,
-    num_workers: options.Workers = "auto",
-    limit: options.Limit = None,
-    cache: options.CacheDir = None,
-    quiet: options.Quiet = False,
 ) -> None:
     """Write the features of one split with ids, labels and class names.
 
@@ -43,19 +31,10 @@ def features_(
       ssleval features --model dino_scenes --out features.npz
       ssleval features --model dino_scenes --dataset digits --limit 50 --readout cls[-1] --out f.parquet
     """
-    from ssleval.core import Context, DatasetOptions
     from ssleval.features import current_shard
     from ssleval.run.extracting import extract_features, refuse_suffix
 
     refuse_suffix(out)
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
-    folder = cache or default_cache()
-    context = Context(
-        device, precision, 0, options.workers(num_workers), cache=folder, progress=not quiet, pixels=pixels
-    )
     found = extract_features(
         model,
         dataset,
@@ -63,10 +42,10 @@ def features_(
         readout.split(","),
         checkpoint=checkpoint,
         key=key,
-        card=card,
-        limit=limit,
-        options=DatasetOptions(data_root, cache=folder, exif=exif),
-        context=context,
+        card=card.stated(),
+        limit=running.limit,
+        options=running.options(exif=exif),
+        context=running.context(),
     )
     if not current_shard().leads:
         return

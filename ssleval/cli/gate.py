@@ -11,14 +11,15 @@ from typer import Option
 
 from ssleval.cli import options
 from ssleval.cli.options import notes, say
-from ssleval.core.cachefolder import default_cache
 from ssleval.core.settings import Positive, convert
 from ssleval.errors import ConfigError
 
 _EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
+@options.grouped
 def gate_(
+    *,
     suite: Annotated[str, Option(help="A suite (ls suites) or YAML file.")],
     baseline: Annotated[str, Option(help="A result file, a folder of one model's results, or a model.")],
     candidate: Annotated[str, Option(help="A checkpoint file, or a model.")],
@@ -26,33 +27,20 @@ def gate_(
         str, Option(help="Architecture of a candidate that is a file; default: the baseline's model.")
     ] = "",
     key: options.Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
+    card: options.Card,
     margin: Annotated[
         list[str] | None,
         Option(help="TASK=NUMBER or TASK/DATASET=NUMBER: how much worse is tolerable; 0.01 is a point."),
     ] = None,
     first_run: Annotated[
         Literal["pass", "fail"],
-        Option("--first-run", help="No baseline yet: pass, and keep the candidate as the baseline, or fail."),
+        Option(help="No baseline yet: pass, and keep the candidate as the baseline, or fail."),
     ] = "fail",
     seeds: Annotated[int, Option(min=1, help="Probe seeds of tasks that train a probe.")] = 3,
-    data_root: options.DataRoot = Path("data"),
-    device: options.Device = "auto",
-    precision: options.AnyPrecision = "fp32",
-    num_workers: options.Workers = "auto",
-    pixels: options.Pixels = "exact",
-    limit: options.Limit = None,
+    running: options.Running,
     results: options.Results = Path("results"),
-    cache: options.CacheDir = None,
     out: Annotated[Path | None, Option(help="Write gate.md, gate.json and gate.xml (JUnit) here.")] = None,
     as_json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Exit with 1 if the candidate is worse by more than a margin, 0 if it is not, 3 if neither is shown.
 
@@ -63,25 +51,15 @@ def gate_(
     from ssleval.checks.gate.measuring import Gate, run_gate
     from ssleval.checks.gate.reports import markdown, to_json, write_reports
     from ssleval.checks.gate.verdicts import overall
-    from ssleval.core import Context, DatasetOptions
     from ssleval.features import current_shard
     from ssleval.run.sweep import Sweep
 
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
-    folder = cache or default_cache()
-    context = Context(
-        device=device, precision=precision, num_workers=options.workers(num_workers), cache=folder,
-        progress=not quiet, pixels=pixels,
-    )  # fmt: skip
-    data = DatasetOptions(data_root, cache=folder)
-    sweep = Sweep("", suite=suite, key=key, limit=limit, options=data, card=card)
+    context, limit = running.context(), running.limit
+    sweep = Sweep("", suite=suite, key=key, limit=limit, options=running.options(), card=card.stated())
     with _errors_reported(suite, out):
         margins = dict(map(_margin, margin or ()))
         request = Gate(sweep, baseline, candidate, model, margins, seeds, first_run)
-        verdicts = run_gate(request, context, results, note=notes(quiet=quiet))
+        verdicts = run_gate(request, context, results, note=notes(quiet=running.quiet))
     if current_shard().leads:
         typer.echo(to_json(verdicts) if as_json else markdown(verdicts), nl=False)
         for path in write_reports(verdicts, suite, out) if out else ():

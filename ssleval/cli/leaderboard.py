@@ -18,19 +18,15 @@ def leaderboard_(
     out: Annotated[
         Path | None, Option(help="Write leaderboard.csv, _long.csv and .md into this folder.")
     ] = None,
-    published: Annotated[
-        bool, Option("--published", help="Add what papers print for the same protocol, unranked.")
-    ] = False,
-    overall: Annotated[
-        bool, Option("--overall", help="Models x boards, ranked by family of tasks and over all.")
-    ] = False,
+    published: Annotated[bool, Option(help="Add what papers print for the same protocol, unranked.")] = False,
+    overall: Annotated[bool, Option(help="Models x boards, ranked by family of tasks and over all.")] = False,
     suite: Annotated[
         str | None,
         Option(help="Only the boards of this suite, after its average where it has one: dinov2_table8."),
     ] = None,
     incomplete: Annotated[
         bool,
-        Option("--incomplete", help="With --overall: rank models that lack boards over those they have."),
+        Option(help="With --overall: rank models that lack boards over those they have."),
     ] = False,
     format_: Annotated[
         Literal["markdown", "csv", "latex", "json"],

@@ -8,7 +8,6 @@ from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.options import notes, print_rows, say, tell
-from ssleval.core.cachefolder import default_cache
 
 if TYPE_CHECKING:
     from ssleval.core import DatasetOptions
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
+@options.grouped
 def leaks_(
+    *,
     train: Annotated[str, Argument(help="The set that is searched: a name or source:location.")],
     test: Annotated[str, Argument(help="The set whose images are looked up; default: the same.")] = "",
     model: Annotated[str, Option(help="Whose descriptors are compared.")] = "dino_scenes",
@@ -33,19 +34,12 @@ def leaks_(
     out: Annotated[Path | None, Option(help="JSON file to write, for run --drop-leaks.")] = None,
     picture: Annotated[Path | None, Option(help="PNG file of the pairs to write.")] = None,
     most: Annotated[int, Option(min=1, help="Pairs in the picture.")] = 40,
-    data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
     key: options.Key = "teacher",
-    device: options.Device = "auto",
-    precision: options.Precision = "fp32",
-    num_workers: options.Workers = "auto",
-    pixels: options.Pixels = "exact",
+    running: options.Extracting,
     exif: options.Exif = False,
     full_hash: options.FullHash = False,
-    limit: options.Limit = None,
-    cache: options.CacheDir = None,
     as_json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Find near-duplicates between two splits, at a stated rate of false alarms.
 
@@ -54,17 +48,12 @@ def leaks_(
       ssleval leaks images:pretraining caltech101 --model dinov2_vits14 --non-copies images:holidays
     """
     from ssleval.backbones.zoo import load
-    from ssleval.core import Context, DatasetOptions
     from ssleval.core.files import write_atomically, write_text_atomically
     from ssleval.features import FeatureSource
     from ssleval.run.leaks import find_leaks
 
-    folder, note = cache or default_cache(), notes(quiet=quiet)
-    context = Context(
-        device=device, precision=precision, num_workers=options.workers(num_workers), cache=folder,
-        progress=not quiet, pixels=pixels,
-    )  # fmt: skip
-    data = DatasetOptions(data_root, full_hash, cache=folder, exif=exif)
+    context, note, limit = running.context(), notes(quiet=running.quiet), running.limit
+    data = running.options(full_hash=full_hash, exif=exif)
     first = _side(train, train_split, data, limit, fitted=True)
     second = _side(test or train, test_split, data, limit, fitted=False)
     known = _side(non_copies, "", data, limit, fitted=False) if non_copies else None
@@ -90,8 +79,7 @@ def _side(name: str, split: str, data: "DatasetOptions", limit: int | None, *, f
     from ssleval.datasets.catalog import open_dataset
     from ssleval.run.leaks import Side, sides_of
 
-    dataset = open_dataset(name, data)
-    dataset = dataset if limit is None else dataset.limited(limit)
+    dataset = open_dataset(name, data).limited(limit)
     return Side(name, dataset, split) if split else sides_of(name, dataset)[0 if fitted else 1]
 
 
@@ -103,9 +91,8 @@ def _tell(found: "Leaks") -> None:
         f"{found.train}, {len(same):,} of them byte for byte"
     )
     tell(
-        f"  similarity above {limit.value:.4f}; false alarms {100 * limit.rate:.2g} % "
-        f"[{100 * limit.low:.2g}, {100 * limit.high:.2g}], or {limit.rate * images:.1f} images, by "
-        f"{limit.n:,} {found.non_copies}"
+        f"  similarity above {limit.value:.4f}; false alarms {limit.alarms}, or {limit.rate * images:.1f} "
+        f"images, by {limit.n:,} {found.non_copies}"
     )
     for one, other, similarity in fields["pairs"][:_SHOWN]:
         tell(f"  {similarity:.4f}  {one} = {other}")

@@ -5,12 +5,14 @@ from typing import Annotated
 
 from typer import Option
 
-from ssleval.cli.options import CacheDir, DataRoot, Results, tell
-from ssleval.core.cachefolder import default_cache
+from ssleval.cli import options
+from ssleval.cli.options import Results, tell
 from ssleval.core.text import counted
 
 
+@options.grouped
 def report_(
+    *,
     results: Results = Path("results"),
     out: Annotated[Path, Option(help="The page, one HTML file.")] = Path("report.html"),
     training: Annotated[
@@ -23,12 +25,11 @@ def report_(
         list[str] | None, Option(help="Open this dataset for thumbnails and class names; may be repeated.")
     ] = None,
     thumbnails: Annotated[int, Option(min=0, help="Thumbnails a board, of disputed items.")] = 48,
-    data_root: DataRoot = Path("data"),
+    data: options.Data,
     detail_mb: Annotated[
         float, Option(min=0, help="Megabytes of single items; scores are always kept.")
     ] = 2.0,
     title: Annotated[str, Option(help="Headline of the page.")] = "ssleval report",
-    cache: CacheDir = None,
 ) -> None:
     """Write one page that works offline: tables, cost, self- against weakly supervised, single items.
 
@@ -36,9 +37,8 @@ def report_(
       ssleval report --out report.html
       ssleval report --results results --training run --images scenes --title 'Ours against DINOv2'
     """
-    from ssleval.core import DatasetOptions
     from ssleval.display.report import Options, write_report
 
-    data, runs = DatasetOptions(data_root, cache=cache or default_cache()), tuple(training or ())
-    options = Options(title, runs, pictures, tuple(images or ()), thumbnails, detail_mb, data)
-    tell(f"{out}: {counted(write_report(results, out, options), 'result')}")
+    opened, runs = tuple(images or ()), tuple(training or ())
+    shown = Options(title, runs, pictures, opened, thumbnails, detail_mb, data.options())
+    tell(f"{out}: {counted(write_report(results, out, shown), 'result')}")

@@ -11,16 +11,20 @@ from typer import Option
 
 from ssleval.cli import options
 from ssleval.cli.options import complain, notes, print_rows, say, tell
-from ssleval.core.cachefolder import default_cache
 from ssleval.errors import ConfigError, SslevalError
 
 if TYPE_CHECKING:
     from ssleval.core import Context
     from ssleval.results import Result
+    from ssleval.run.estimate import Estimate
     from ssleval.run.sweep import Sweep
 
+    Outcome = Estimate | Result | SslevalError
 
+
+@options.grouped
 def run_(
+    *,
     model: Annotated[str, Option(help="Names, comma list or globs: dinov2_vitb14, 'dino_*', timm:NAME.")],
     task: Annotated[str, Option(help="Task names, comma list.")] = "knn",
     dataset: Annotated[str, Option(help="Names or source:location, comma list.")] = "scenes",
@@ -37,46 +41,31 @@ def run_(
     launch: Annotated[
         list[str] | None, Option(help="Options of the jobs: partition=gpu,gpus_per_node=1,timeout_min=240.")
     ] = None,
-    data_root: options.DataRoot = Path("data"),
     checkpoint: options.Checkpoint = None,
     key: options.Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
+    card: options.Card,
     set_: Annotated[list[str] | None, Option("--set", help="TASK.FIELD=VALUE; may be repeated.")] = None,
-    device: options.Device = "auto",
-    precision: options.AnyPrecision = "fp32",
+    running: options.Running,
     batch_size: Annotated[str, Option(help="Images per forward pass, or auto.")] = "auto",
-    num_workers: options.Workers = "auto",
-    pixels: options.Pixels = "exact",
     exif: options.Exif = False,
     models_at_once: Annotated[
         str, Option(help="Models in memory that share decoded images; auto: as many as fit, up to 8.")
     ] = "auto",
-    limit: options.Limit = None,
     seed: Annotated[int, Option(help="Seed of everything random.")] = 0,
-    skip_corrupt: Annotated[
-        bool, Option("--skip-corrupt", help="Leave out and count broken images.")
-    ] = False,
+    skip_corrupt: Annotated[bool, Option(help="Leave out and count broken images.")] = False,
     drop_leaks: Annotated[
         str, Option(help="Also score without leaked images: a file of ssleval leaks --out, or own.")
     ] = "",
     full_hash: options.FullHash = False,
-    download: Annotated[bool, Option("--download", help="Let libraries download datasets.")] = False,
+    download: Annotated[bool, Option(help="Let libraries download datasets.")] = False,
     results: options.Results = Path("results"),
-    cache: options.CacheDir = None,
-    force: Annotated[bool, Option("--force", help="Measure again what is already stored.")] = False,
+    force: Annotated[bool, Option(help="Measure again what is already stored.")] = False,
     log: Annotated[
         list[str] | None,
         Option(help="Also log scores to tensorboard, wandb, mlflow or trackio; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and stop.")] = False,
+    dry_run: Annotated[bool, Option(help="Say what it would cost, and stop.")] = False,
     as_json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Measure models with tasks on datasets; print a score with its interval for each.
 
@@ -84,65 +73,67 @@ def run_(
       ssleval run --model pixels,dino_scenes --task knn,linear
       ssleval run --model dinov2_vits14 --suite dinov2_paper --data-root /data --device cuda
     """
-    from ssleval.core import Context, DatasetOptions
     from ssleval.features import alone, current_shard
     from ssleval.live.finished import tracked
+    from ssleval.run.estimate import estimate
     from ssleval.run.parts import read_part
     from ssleval.run.sweep import Sweep, sweep
 
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
-    folder = cache or default_cache()
-    context = Context(
-        device, precision, options.number("--batch-size", batch_size, 1) or 0, options.workers(num_workers),
-        seed, skip_corrupt, folder, progress=not quiet, pixels=pixels,
-    )  # fmt: skip
-    data, settings = DatasetOptions(data_root, full_hash, download, folder, exif), tuple(set_ or ())
+    images = options.number("--batch-size", batch_size, 1, 0)
+    context = running.context(batch_size=images, seed=seed, skip_corrupt=skip_corrupt)
+    data = running.options(full_hash=full_hash, download=download, exif=exif)
     request = Sweep(
-        model, task, dataset, suite, split, settings, checkpoint, key, limit, data, card,
-        None if part is None else read_part(part),
-        options.number("--models-at-once", models_at_once, 1) or 0, drop_leaks,
+        model, task, dataset, suite, split, tuple(set_ or ()), checkpoint, key, running.limit, data,
+        card.stated(), None if part is None else read_part(part),
+        options.number("--models-at-once", models_at_once, 1, 0), drop_leaks,
     )  # fmt: skip
-    from ssleval.run.estimate import Estimate, estimate
-
-    leads, note = current_shard().leads, notes(quiet=quiet)
+    leads, note = current_shard().leads, notes(quiet=running.quiet)
     if dry_run and not leads:
         return
-    produce: Callable[[], Iterable[Estimate | Result | SslevalError]] = partial(
+    produce: Callable[[], Iterable[Outcome]] = partial(
         estimate if dry_run else sweep, request, context, results, force=force, note=note
     )
     if launcher is not None or launch:
         in_jobs = _in_jobs(request, context, results, launcher, launch or (), note, force=force)
         produce = produce if dry_run else in_jobs
-    failed = False
-    try:
-        with (
-            alone() if dry_run else nullcontext(),
-            tracked(() if dry_run or not leads else log or (), results) as track,
-        ):
-            for outcome in produce():
-                failed |= isinstance(outcome, SslevalError)
-                # All processes have the same to say.
-                if not leads:
-                    continue
-                if isinstance(outcome, SslevalError):
-                    complain(outcome)
-                elif isinstance(outcome, Estimate):
-                    print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
-                else:
-                    print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
-                    track(outcome)
-    except KeyboardInterrupt as stop:
-        # Caught here because typer makes an unexplained exit of it further up.
-        for lost in getattr(stop, "__notes__", ()) if leads else ():
-            say(f"ssleval: {lost}")
-        if leads:
-            say("ssleval: interrupted; finished work is kept, the same command goes on from there")
-        raise SystemExit(130) from None
+    tools = log or () if leads and not dry_run else ()
+    with alone() if dry_run else nullcontext(), tracked(tools, results) as track:
+        failed = _printed(produce, track, leads=leads, as_json=as_json)
     if failed:
         raise SystemExit(2)
+
+
+def _printed(
+    produce: Callable[[], "Iterable[Outcome]"],
+    track: "Callable[[Result], None]",
+    *,
+    leads: bool,
+    as_json: bool,
+) -> bool:
+    """Print outcomes as they come, in the first process alone; return whether one is an error."""
+    from ssleval.run.estimate import Estimate
+
+    failed = False
+    try:
+        for outcome in produce():
+            failed |= isinstance(outcome, SslevalError)
+            if not leads:
+                continue
+            if isinstance(outcome, SslevalError):
+                complain(outcome)
+            elif isinstance(outcome, Estimate):
+                print_rows([outcome.to_dict()]) if as_json else tell(str(outcome))
+            else:
+                print_rows([_json_fields(outcome)]) if as_json else _tell(outcome)
+                track(outcome)
+    except KeyboardInterrupt as stop:
+        # Caught here because typer makes an unexplained exit of it further up.
+        if leads:
+            for lost in getattr(stop, "__notes__", ()):
+                say(f"ssleval: {lost}")
+            say("ssleval: interrupted; finished work is kept, the same command goes on from there")
+        raise SystemExit(130) from None
+    return failed
 
 
 def _in_jobs(
@@ -175,17 +166,15 @@ def _in_jobs(
 
 
 def _tell(result: "Result") -> None:
-    from ssleval.results.numbers import with_interval
     from ssleval.results.remarks import mark, own_remarks, seeded
 
     kept = "  (stored before; --force measures again)" if result.cached else ""
-    n = result.metrics[result.headline].n
-    tell(f"{result.model}  {result.task}/{result.dataset}  n={n}{kept}")
+    tell(f"{result.model}  {result.task}/{result.dataset}  n={result.leading.n}{kept}")
     for name, score in result.metrics.items():
         unit = "" if score.unit == "fraction" else f" {score.unit}"
         said = own_remarks(result, name)
         note = f"  ({said})" if said else ""
-        tell(f"  {name} {with_interval(score.value, score.ci95, score.unit)}{mark(result)}{unit}{note}")
+        tell(f"  {name} {score.shown}{mark(result)}{unit}{note}")
     if mark(result):
         tell(f"  {seeded(result)}")
 

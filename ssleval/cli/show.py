@@ -8,8 +8,7 @@ from typer import Argument, Option
 
 from ssleval.cli import options
 from ssleval.cli.commands import Command, Group
-from ssleval.cli.options import CacheDir, Checkpoint, DataRoot, Device, Key, say, tell
-from ssleval.core.cachefolder import default_cache
+from ssleval.cli.options import Checkpoint, Device, Key, say, tell
 
 
 class ModelGroup(Group):
@@ -31,11 +30,13 @@ show_app = typer.Typer(
     help="Draw pictures: `ssleval show MODEL IMAGES --what pca`, `ssleval show scenes`.",
 )
 
-Out = Annotated[Path, Option("--out", help="PNG file to write.")]
+Out = Annotated[Path, Option(help="PNG file to write.")]
 
 
 @show_app.command(name="model", cls=Command)
+@options.grouped
 def show_model(
+    *,
     model: Annotated[str, Argument(help="A name of `ssleval ls models`, or source:identifier.")],
     images: Annotated[list[Path] | None, Argument(help="Image files; none: rows of --dataset.")] = None,
     what: Annotated[
@@ -50,18 +51,11 @@ def show_model(
     block: Annotated[int, Option(help="Block whose patch tokens are shown, negative from the end.")] = -1,
     size: Annotated[int, Option(min=0, help="Pixels of the long side; 0: the kind's own.")] = 0,
     limit: Annotated[int, Option(min=1, help="Images that a head is fitted on.")] = 500,
-    data_root: DataRoot = Path("data"),
+    data: options.Data,
     checkpoint: Checkpoint = None,
     key: Key = "teacher",
-    image_mean: options.ImageMean = None,
-    image_std: options.ImageStd = None,
-    image_size: options.ImageSize = None,
-    patch_size: options.PatchSize = None,
-    resize: options.Resize = None,
-    resize_mode: options.ResizeMode = None,
-    interpolation: options.Interpolation = None,
+    card: options.Card,
     device: Device = "auto",
-    cache: CacheDir = None,
 ) -> None:
     """Draw what a model makes of images: tokens in colours, attention, norms, matches, neighbours, heads.
 
@@ -70,18 +64,15 @@ def show_model(
       ssleval show dinov2_vits14 a.jpg b.jpg --what matches --out matches.png
     """
     from ssleval.backbones.zoo import load
-    from ssleval.core import Context, DatasetOptions
+    from ssleval.core import Context
     from ssleval.core.files import write_atomically
     from ssleval.display.pictures import Look, draw, gather
 
-    card = options.stated(
-        mean=image_mean, std=image_std, image_size=image_size, patch_size=patch_size, resize=resize,
-        resize_mode=resize_mode, interpolation=interpolation,
-    )  # fmt: skip
-    folder = cache or default_cache()
-    context = Context(device=device, cache=folder)
-    backbone = load(model, checkpoint=checkpoint, key=key, card=card, device=context.device, note=say)
-    opened, pictures = gather(what, images or (), dataset, rows, DatasetOptions(data_root, cache=folder))
+    context = Context(device=device, cache=data.folder)
+    backbone = load(
+        model, checkpoint=checkpoint, key=key, card=card.stated(), device=context.device, note=say
+    )
+    opened, pictures = gather(what, images or (), dataset, rows, data.options())
     look = Look(block, size, opened, limit, context)
     path = out or Path(f"{what}.png")
     picture = draw(backbone, pictures, what, look)
@@ -90,16 +81,17 @@ def show_model(
 
 
 @show_app.command(name="classes", cls=Command)
+@options.grouped
 def show_classes(
+    *,
     name: Annotated[str, Argument(help="A result file, a folder of one model, or a model's name.")],
     task: Annotated[str | None, Option(help="Of several results, those of this task.")] = None,
     dataset: Annotated[str | None, Option(help="Of several results, those on this dataset.")] = None,
     metric: Annotated[str, Option(help="The score; default: the one that ranks.")] = "",
-    names: Annotated[bool, Option("--names", help="Open the dataset for the names of classes.")] = False,
+    names: Annotated[bool, Option(help="Open the dataset for the names of classes.")] = False,
     confusion: Annotated[Path | None, Option(help="CSV file to write the confusion matrix into.")] = None,
     results: options.Results = Path("results"),
-    data_root: DataRoot = Path("data"),
-    cache: CacheDir = None,
+    data: options.Data,
     as_json: options.Json = False,
 ) -> None:
     """Print a stored score class by class, balanced accuracy, and what classes are taken for.
@@ -108,12 +100,11 @@ def show_classes(
       ssleval show classes dino_scenes --task knn --dataset digits
       ssleval show classes results/pixels --task knn --dataset digits --names --confusion confusion.csv
     """
-    from ssleval.core import DatasetOptions
     from ssleval.core.files import write_text_atomically
     from ssleval.display import classes
     from ssleval.results.lookup import one_result
 
-    opened = DatasetOptions(data_root, cache=cache or default_cache()) if names else None
+    opened = data.options() if names else None
     found = classes.by_class(one_result(name, results, task=task, dataset=dataset), metric, opened)
     if confusion is not None:
         write_text_atomically(confusion, classes.confusion_csv(found))

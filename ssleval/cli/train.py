@@ -5,11 +5,13 @@ from typing import Annotated
 
 from typer import Option
 
-from ssleval.cli.options import CacheDir, DataRoot, Device, Limit, notes, say, tell
-from ssleval.core.cachefolder import default_cache
+from ssleval.cli import options
+from ssleval.cli.options import Device, Limit, notes, say, tell
 
 
+@options.grouped
 def train_command(
+    *,
     out: Annotated[Path, Option(help="Folder for the model, the log and the checkpoints.")],
     dataset: Annotated[str, Option(help="Name or source:location; its labels are not used.")] = "scenes",
     split: Annotated[str, Option(help="Splits to train on, comma list.")] = "train",
@@ -27,15 +29,14 @@ def train_command(
     set_: Annotated[
         list[str] | None, Option("--set", help="SECTION.FIELD=VALUE of the recipe; may be repeated.")
     ] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, Option(help="Go on from the last checkpoint in --out.")] = False,
     device: Device = "auto",
-    data_root: DataRoot = Path("data"),
+    data: options.Data,
     limit: Limit = None,
     skip_corrupt: Annotated[
-        bool, Option("--skip-corrupt", help="Train on the next image in place of a broken one; count these.")
+        bool, Option(help="Train on the next image in place of a broken one; count these.")
     ] = False,
-    cache: CacheDir = None,
-    quiet: Annotated[bool, Option("--quiet", help="No progress, no notes.")] = False,
+    quiet: Annotated[bool, Option(help="No progress, no notes.")] = False,
 ) -> None:
     """Train a backbone on a dataset's images; OUT/teacher.safetensors is then a model like any other.
 
@@ -43,7 +44,6 @@ def train_command(
       ssleval train --out run --epochs 10
       ssleval train --out run --dataset folder:photos --recipe ibot --arch vit_small --device cuda
     """
-    from ssleval.core import DatasetOptions
     from ssleval.features import current_shard
     from ssleval.train import read_config, train
 
@@ -61,7 +61,7 @@ def train_command(
         device=device,
         limit=limit,
         skip_corrupt=skip_corrupt,
-        options=DatasetOptions(data_root, cache=cache or default_cache()),
+        options=data.options(),
         show=not quiet,
         note=notes(quiet=quiet),
     )

@@ -39,9 +39,11 @@ def verify_(
     figures = read_figures()
     measured = [] if spelt_as_path(model) and not results.exists() else read_all(results)
     names = _published_names(model, measured, figures)
-    _refuse_unknown("task", task, {*summaries("ssleval.tasks")})
+    tasks = {*summaries("ssleval.tasks")}
     datasets = {row.measured.test.name for row in figures.mapped} | {row.dataset for row in measured}
-    _refuse_unknown("dataset", dataset, datasets)
+    for kind, name, known in (("task", task, tasks), ("dataset", dataset, datasets)):
+        if name and name not in known:
+            raise UnknownNameError(f"no {kind} {name!r}; {suggestion(name, known)}")
     lines = [
         line
         for line in verify(measured, figures, read_zoo(), names)
@@ -101,11 +103,6 @@ def _shown(line: "Line") -> list[str]:
         told.append(f"tolerance {figure.tolerance:.4g}: {allowed} ({measured.protocol.because})")
     told += [f"check {name}" for name in line.checks]
     return [f"{head}published {row.value}, {source}", *told, *line.differs]
-
-
-def _refuse_unknown(kind: str, name: str, known: set[str]) -> None:
-    if name and name not in known:
-        raise UnknownNameError(f"no {kind} {name!r}; {suggestion(name, known)}")
 
 
 def _summary(subject: str, counts: Counter[str], unmapped: int, unknown: list[str]) -> str:

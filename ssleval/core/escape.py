@@ -8,7 +8,7 @@ first. HTML is escaped by the report's templates and scripts, and JSON by its ow
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LONGEST_NAME = 300
 """Characters of a word in messages and tables for people; of a longer one, the middle is left out."""
@@ -69,10 +69,11 @@ def markdown_cell(text: str) -> str:
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table of cells that are escaped already; all columns but the first are numbers."""
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Collection[int] = (0,)) -> str:
+    """Return a Markdown table of cells that are escaped already; all columns but ``texts`` are numbers."""
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], f"|:---|{'---:|' * (len(heads) - 1)}", *lines[1:]])
+    aligned = (":---|" if column in texts else "---:|" for column in range(len(heads)))
+    return "\n".join([lines[0], f"|{''.join(aligned)}", *lines[1:]])
 
 
 def csv_cell(text: str) -> str:

@@ -431,12 +431,14 @@ class Dataset:
         self._refuse_unknown(split)
         return replace(self, card=replace(self.card, test_split=split))
 
-    def limited(self, limit: int) -> "Dataset":
-        """Return the first ``limit`` items, in a fixed shuffled order, of every split.
+    def limited(self, limit: int | None) -> "Dataset":
+        """Return the first ``limit`` items, in a fixed shuffled order, of every split; None keeps all.
 
         Folders come sorted by class, so the first files alone would hold one class. Of groups and open sets
         only the queries are limited: their answers are in the gallery, and a whitening needs many images.
         """
+        if limit is None:
+            return self
         if limit < 1:
             raise ConfigError(f"limit is {limit}; it must be at least 1")
         card = self.card

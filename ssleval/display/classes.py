@@ -1,7 +1,7 @@
 """One score class by class, and what classes are taken for, from the samples of a stored result."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from scipy.sparse import csr_array, diags_array
 from ssleval.core import DatasetOptions, Metric
 from ssleval.core.escape import markdown_cell, markdown_table
 from ssleval.core.registry import suggestion
-from ssleval.datasets.catalog import open_dataset
 from ssleval.display.report.items import Classes, ItemView, item_view
-from ssleval.errors import DataError, NotApplicableError, UnknownNameError
+from ssleval.display.scored import scored_set
+from ssleval.errors import NotApplicableError, UnknownNameError
 from ssleval.metrics.classification import confusion
 from ssleval.metrics.intervals import Estimate, estimates
 from ssleval.metrics.stats import divide, mean_per_class_of
@@ -75,7 +75,7 @@ def by_class(result: Result, metric: str = "", options: DatasetOptions | None = 
     view = item_view(samples, score)
     if view is None or view.classes is None:
         raise NotApplicableError(f"{result.task} on {result.dataset}: {metric} has no value for one class")
-    named = () if options is None else class_names(result, options)
+    named = () if options is None else scored_set(result, options, "leave out --names")[0].card.class_names
     balanced = None
     if view.labels is not None:
         correct = next(iter(score.statistic["columns"].values()))
@@ -86,24 +86,6 @@ def by_class(result: Result, metric: str = "", options: DatasetOptions | None = 
         labels, matrix = confusion(view.labels, view.predicted)  # pyright: ignore[reportArgumentType]
         rows = list(_with_predictions([_name(int(label), named) for label in labels], labels, matrix))
     return ByClass(metric, score.unit, tuple(rows), balanced, matrix)
-
-
-def class_names(result: Result, options: DatasetOptions) -> tuple[str, ...]:
-    """Return the names of classes of the dataset of a result, in label order.
-
-    Raises:
-        DataError: the dataset that opens is not the one that was scored.
-    """
-    limit, split = result.settings.get("limit"), str(result.data["test_split"])
-    dataset = open_dataset(result.dataset, replace(options, exif=bool(result.data.get("exif"))))
-    dataset = dataset if limit is None else dataset.limited(int(limit))
-    scored = result.data["fingerprints"].get(f"{dataset.card.name}/{split}")
-    if split not in dataset.card.lengths or scored != dataset.split(split).fingerprint:
-        raise DataError(
-            f"{result.dataset}: the {split} split opened here is not the one that was scored; give its "
-            "--data-root, or leave out --names"
-        )
-    return dataset.card.class_names
 
 
 def markdown(found: ByClass) -> str:

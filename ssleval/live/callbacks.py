@@ -1,5 +1,7 @@
 """Callbacks of other people's trainers, made of an `Evaluator`. They log where these trainers log, too."""
 
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from ssleval.errors import ConfigError
@@ -50,11 +52,7 @@ def for_transformers(evaluator: Evaluator) -> Any:
 
 
 def _lightning() -> Any:
-    try:
-        from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ConfigError("for_lightning: Lightning is not installed; pip install lightning") from error
-    return Callback
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        with suppress(ImportError):
+            return import_module(name).Callback
+    raise ConfigError("for_lightning: Lightning is not installed; pip install lightning")

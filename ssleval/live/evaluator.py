@@ -19,7 +19,7 @@ from ssleval.features import FeatureSource, KeptImages, MemorySource, alone
 from ssleval.live.jsonlines import JsonLines
 from ssleval.live.trackers import Log, trackers
 from ssleval.live.untouched import untouched
-from ssleval.results import Result
+from ssleval.results import Result, Score
 from ssleval.run.measure import jobs_on, measure
 
 Wrap: TypeAlias = Callable[[Any], nn.Module] | Mapping[str, Any]
@@ -136,10 +136,8 @@ class Evaluator:
 
     def _backbone(self, module: nn.Module) -> Backbone:
         wrap: Any = self._wrap
-        if isinstance(wrap, Mapping):
-            made: Any = wrapped(module, **wrap)
-        else:
-            made = module if wrap is None else wrap(module)
+        wrap = partial(wrapped, **wrap) if isinstance(wrap, Mapping) else wrap
+        made: Any = module if wrap is None else wrap(module)
         if not isinstance(made, Backbone):
             what = "module" if wrap is None else "wrap(module)"
             raise ConfigError(
@@ -156,22 +154,21 @@ class Evaluator:
 
 def scores(results: Sequence[Result]) -> dict[str, float]:
     """Return the scores of results by ``TASK/DATASET/METRIC``."""
-    return {
-        f"{result.task}/{result.dataset}/{name}": score.value
+    return {name: score.value for name, score in _named(results)}
+
+
+def _named(results: Sequence[Result]) -> list[tuple[str, Score]]:
+    return [
+        (f"{result.task}/{result.dataset}/{name}", score)
         for result in results
         for name, score in result.metrics.items()
-    }
+    ]
 
 
 def _line(step: int, results: Sequence[Result], seconds: float) -> dict[str, Any]:
     known = {
-        f"{result.task}/{result.dataset}/{name}": {
-            "value": score.value,
-            "ci95": list(score.ci95),
-            "n": score.n,
-        }
-        for result in results
-        for name, score in result.metrics.items()
+        name: {"value": score.value, "ci95": list(score.ci95), "n": score.n}
+        for name, score in _named(results)
     }
     first = results[0]
     return {
@@ -184,7 +181,6 @@ def _line(step: int, results: Sequence[Result], seconds: float) -> dict[str, Any
 
 
 def _leads() -> bool:
-    """Return whether this process is the first, or the only one."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"

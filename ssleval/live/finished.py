@@ -1,12 +1,11 @@
 """Finished results in the tools that people track experiments with: a run for every model."""
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from ssleval.live.evaluator import scores
-from ssleval.live.trackers import check_trackers, tracker
+from ssleval.live.trackers import Tool, check_trackers, tracker
 from ssleval.results import Result
 
 
@@ -17,21 +16,17 @@ def tracked(names: Sequence[str], folder: Path) -> Generator[Callable[[Result], 
     Event files are written below ``folder``. What is wrong with a name is raised at once.
     """
     check_trackers(names)
-    begun: dict[str, list[Any]] = {}
+    begun: dict[str, list[Tool]] = {}
+    with ExitStack() as runs:
 
-    def end() -> None:
-        for log in (log for logs in begun.values() for log in logs):
-            log.close()
-        begun.clear()
+        def track(result: Result) -> None:
+            if result.model not in begun:
+                runs.close()
+                begun.clear()
+                begun[result.model] = [tracker(name, folder, result.model) for name in names]
+                for log in begun[result.model]:
+                    runs.callback(log.close)
+            for log in begun[result.model]:
+                log.log(scores([result]), step=0)
 
-    def track(result: Result) -> None:
-        if result.model not in begun:
-            end()
-            begun[result.model] = [tracker(name, folder, result.model) for name in names]
-        for log in begun[result.model]:
-            log.log(scores([result]), step=0)
-
-    try:
         yield track
-    finally:
-        end()

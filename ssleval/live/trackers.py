@@ -1,4 +1,4 @@
-"""Scores in the tools that people track experiments with: one small class each, imported when it is used.
+"""Scores in the tools that people track experiments with: one function each, which imports the tool.
 
 Where their programs store is theirs to say: `WANDB_MODE=offline`, `MLFLOW_TRACKING_URI`, and so on.
 """
@@ -6,6 +6,7 @@ Where their programs store is theirs to say: `WANDB_MODE=offline`, `MLFLOW_TRACK
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,87 +27,80 @@ class Log(Protocol):
         ...
 
 
-class TensorBoard:
-    """Event files in a folder of their own."""
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One run of a tool."""
 
-    def __init__(self, folder: Path, run: str) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    log: Callable[..., Any]
+    """Takes the scores of one ``step``, by name."""
+    close: Callable[[], object]
+    """Ends the run, unless the program has begun it."""
 
-        # Names of models may be paths.
-        self._writer = SummaryWriter(str(folder / "tensorboard" / re.sub(r"[^\w.@+-]+", "_", run)))
 
-    def log(self, values: Values, step: int) -> None:
-        """Write scalars."""
+def _tensorboard(folder: Path, run: str) -> Tool:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    # Names of models may be paths.
+    writer = SummaryWriter(str(folder / "tensorboard" / re.sub(r"[^\w.@+-]+", "_", run)))
+
+    def log(values: Values, step: int) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+            writer.add_scalar(name, value, step)
+        writer.flush()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
+    return Tool(log, writer.close)
 
 
-class Wandb:
-    """The run of Weights & Biases that the program has begun, or one of its own."""
+def _wandb(_: Path, name: str) -> Tool:
+    own = (run := _BEGUN["wandb"]()) is None
+    run = import_module("wandb").init(project="ssleval", name=name or None) if own else run
+    # Its own counter only grows, and drops what comes late. Scores have an axis of theirs.
+    run.define_metric("ssleval/step", hidden=True)
+    run.define_metric("ssleval/*", step_metric="ssleval/step")
 
-    def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        self._own = wandb.run is None
-        self._run: Any = wandb.init(project="ssleval", name=run or None) if self._own else wandb.run
-        # Its own counter only grows, and drops what comes late. Scores have an axis of theirs.
-        self._run.define_metric("ssleval/step", hidden=True)
-        self._run.define_metric("ssleval/*", step_metric="ssleval/step")
-
-    def log(self, values: Values, step: int) -> None:
-        """Add the scores to the row that is being filled, or to one that is complete."""
+    def log(values: Values, step: int) -> None:
         named = {f"ssleval/{name}": value for name, value in values.items()}
-        self._run.log({**named, "ssleval/step": step}, commit=self._own)
+        # The row of a run of the program is still being filled.
+        run.log({**named, "ssleval/step": step}, commit=own)
 
-    def close(self) -> None:
-        """End the run, if it is its own."""
-        if self._own:
-            self._run.finish()
+    return Tool(log, run.finish if own else _leave)
 
 
-class Mlflow:
-    """The run of MLflow that the program has begun, or one of its own."""
+def _mlflow(_: Path, name: str) -> Tool:
+    own, mlflow = (run := _BEGUN["mlflow"]()) is None, import_module("mlflow")
+    identity: str = (mlflow.start_run(run_name=name or None) if own else run).info.run_id
 
-    def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        self._mlflow = mlflow = _library("mlflow")
-        self._own = mlflow.active_run() is None
-        active: Any = mlflow.start_run(run_name=run or None) if self._own else mlflow.active_run()
-        self._id: str = active.info.run_id
-
-    def log(self, values: Values, step: int) -> None:
-        """Log metrics; characters that their names may not have become ``-``."""
+    def log(values: Values, step: int) -> None:
+        # Names may not have other characters.
         named = {re.sub(r"[^\w\-. :/]", "-", name): value for name, value in values.items()}
-        self._mlflow.log_metrics(named, step=step, run_id=self._id)
+        mlflow.log_metrics(named, step=step, run_id=identity)
 
-    def close(self) -> None:
-        """End the run, if it is its own."""
-        if self._own:
-            self._mlflow.end_run()
+    return Tool(log, mlflow.end_run if own else _leave)
 
 
-class Trackio:
-    """The run of trackio that the program has begun, or one of its own."""
+def _trackio(_: Path, name: str) -> Tool:
+    own, trackio = (run := _BEGUN["trackio"]()) is None, import_module("trackio")
+    run = trackio.init(project="ssleval", name=name or None, embed=False) if own else run
 
-    def __init__(self, folder: Path, run: str) -> None:  # noqa: ARG002
-        trackio, active = _library("trackio"), _trackio_run()
-        self._own = active is None
-        self._run: Any = (
-            trackio.init(project="ssleval", name=run or None, embed=False) if self._own else active
-        )
+    def log(values: Values, step: int) -> None:
+        run.log(dict(values), step=step)
 
-    def log(self, values: Values, step: int) -> None:
-        """Log metrics."""
-        self._run.log(dict(values), step=step)
+    return Tool(log, run.finish if own else _leave)
 
-    def close(self) -> None:
-        """End the run, if it is its own."""
-        if self._own:
-            self._run.finish()
+
+def _leave() -> None:
+    pass
+
+
+_TOOLS: Mapping[str, Callable[[Path, str], Tool]] = {
+    "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio,
+}  # fmt: skip
+_BEGUN: Mapping[str, Callable[[], Any]] = {
+    "wandb": lambda: import_module("wandb").run,
+    "mlflow": lambda: import_module("mlflow").active_run(),
+    "trackio": lambda: import_module("trackio.context_vars").current_run.get(),  # noqa: PLW0108
+}
+"""Return the run that the program has begun."""
 
 
 class Active:
@@ -114,42 +108,24 @@ class Active:
 
     def log(self, values: Values, step: int) -> None:
         """Log to each of them."""
-        for name, active in _ACTIVE.items():
-            if name in sys.modules and active() is not None:
-                _KINDS[name](Path(), "").log(values, step)
-
-
-def _library(name: str) -> Any:
-    return import_module(name)
-
-
-def _trackio_run() -> Any:
-    return _library("trackio.context_vars").current_run.get()
-
-
-_KINDS: Mapping[str, Callable[[Path, str], Any]] = {
-    "tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio,
-}  # fmt: skip
-_ACTIVE: Mapping[str, Callable[[], Any]] = {
-    "wandb": lambda: sys.modules["wandb"].run,
-    "mlflow": lambda: sys.modules["mlflow"].active_run(),  # noqa: PLW0108
-    "trackio": _trackio_run,
-}
+        for name, begun in _BEGUN.items():
+            if name in sys.modules and begun() is not None:
+                _TOOLS[name](Path(), "").log(values, step)
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse, by a ConfigError, the name of a tool that is unknown or not installed."""
     for name in names:
-        if name not in _KINDS:
-            raise ConfigError(f"log {name!r}: {suggestion(name, _KINDS)}")
+        if name not in _TOOLS:
+            raise ConfigError(f"log {name!r}: {suggestion(name, _TOOLS)}")
         if find_spec(name) is None:
             raise ConfigError(f"log {name!r}: it is not installed; pip install {name}")
 
 
-def tracker(name: str, folder: Path, run: str) -> Any:
+def tracker(name: str, folder: Path, run: str) -> Tool:
     """Return what logs to one tool by name; ``run`` names what is begun there, in ``folder`` if in files."""
     check_trackers([name])
-    return _KINDS[name](folder, run)
+    return _TOOLS[name](folder, run)
 
 
 def trackers(log: Any, folder: Path) -> tuple[Log, ...]:

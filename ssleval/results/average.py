@@ -12,10 +12,10 @@ Source: Zou & Donner 2008, Statistics in Medicine 27, 1693-1702 (intervals of su
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import starmap
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,9 @@ from ssleval.metrics.ranks import mean_rank, other_boards
 from ssleval.results.leaderboard import titles
 from ssleval.results.ranking import Board, Entry, SamplesReader, headline_samples
 from ssleval.results.record import Result, Score
+
+Row: TypeAlias = Sequence[tuple[Board, Entry]]
+"""One model's entries, in the order of the lines of a suite."""
 
 
 def averages(
@@ -49,7 +52,8 @@ def averages(
     """
     title_of = titles([board for boards in lines.values() for board in boards])
     cells: dict[str, dict[str, tuple[Board, Entry]]] = defaultdict(dict)
-    for line, board, entry in _entries(lines):
+    entries = [(line, board, entry) for line in lines for board in lines[line] for entry in board.entries]
+    for line, board, entry in entries:
         _refuse_unlike_a_fraction(suite, board)
         title = title_of[entry.label, entry.result.weights_sha256]
         if line in cells[title]:
@@ -59,7 +63,7 @@ def averages(
                 "they differ in data or in how images are decoded; move one of them away"
             )
         cells[title][line] = board, entry
-    same: dict[tuple[str, ...], list[list[tuple[Board, Entry]]]] = defaultdict(list)
+    same: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for has in cells.values():
         if len(has) == len(lines):
             row = [has[line] for line in lines]
@@ -71,13 +75,6 @@ def averages(
     return boards, {title: missing for title, missing in lacking.items() if len(cells[title]) < len(lines)}
 
 
-def _entries(lines: Mapping[str, Sequence[Board]]) -> Iterator[tuple[str, Board, Entry]]:
-    for line, boards in lines.items():
-        for board in boards:
-            for entry in board.entries:
-                yield line, board, entry
-
-
 def _refuse_unlike_a_fraction(suite: str, board: Board) -> None:
     score = board.entries[0].result.metrics[board.headline]
     if score.unit != "fraction" or not score.higher_is_better:
@@ -86,57 +83,58 @@ def _refuse_unlike_a_fraction(suite: str, board: Board) -> None:
         )
 
 
-def _board(suite: str, rows: Sequence[Sequence[tuple[Board, Entry]]], read: SamplesReader) -> Board:
+def _board(suite: str, rows: Sequence[Row], read: SamplesReader) -> Board:
     """Return the board of models with results on the same boards, best mean first."""
     rows = sorted(rows, key=lambda row: (-float(np.mean(list(starmap(_value, row)))), row[0][1].label))
     columns = [[row[place][1].result for row in rows] for place in range(len(rows[0]))]
     samples = [read(column) for column in columns]
     images = [tuple(column[0].ids) for column in samples]
-    ranks = [1]
-    for place in range(1, len(rows)):
-        leader = ranks[-1] - 1
-        pairs = [
-            (column[0], held[leader], held[place]) for column, held in zip(columns, samples, strict=True)
-        ]
-        ranks.append(place + 1 if _apart(pairs, images) else ranks[-1])
-    entries = tuple(
-        Entry(_result(suite, row, images), row[0][1].label, rank, ranks.count(rank) > 1)
-        for row, rank in zip(rows, ranks, strict=True)
-    )
-    protocol = digest([board.protocol for board, _ in rows[0]])[:8]
-    return Board("average", suite, f"mean of {len(columns)} boards", protocol, entries)
+
+    def apart(leader: int, place: int) -> bool:
+        held = zip(columns, samples, strict=True)
+        return _apart([(column[0], each[leader], each[place]) for column, each in held], images)
+
+    metrics = [{"mean": _mean(row, images)} for row in rows]
+    return _ranked(suite, f"mean of {len(columns)} boards", rows, metrics, apart)
 
 
-def _board_of_groups(
-    suite: str, rows: Sequence[Sequence[tuple[Board, Entry]]], groups: Sequence[str]
-) -> Board:
+def _board_of_groups(suite: str, rows: Sequence[Row], groups: Sequence[str]) -> Board:
     """Return the board of models by the mean of the means of groups, best first."""
-    members = {
+    places = {
         name: [place for place, one in enumerate(groups) if one == name] for name in dict.fromkeys(groups)
     }
+    members = list(places.values())
     scores = {id(row): np.array([_value(*cell) for cell in row]) for row in rows}
-    value = {key: _of_groups(found, members.values()) for key, found in scores.items()}
-    rows = sorted(rows, key=lambda row: (-value[id(row)][0], row[0][1].label))
+    rows = sorted(rows, key=lambda row: (-_of_groups(scores[id(row)], members)[0], row[0][1].label))
+
+    def apart(leader: int, place: int) -> bool:
+        _, low, high = _of_groups(scores[id(rows[leader])] - scores[id(rows[place])], members)
+        return not low <= 0 <= high
+
+    parts = {"mean": members} | {name: [own] for name, own in places.items()}
+    metrics = [
+        {name: _score(*_of_groups(scores[id(row)], of), sum(map(len, of))) for name, of in parts.items()}
+        for row in rows
+    ]
+    return _ranked(suite, f"mean of {len(members)} groups of boards", rows, metrics, apart)
+
+
+def _ranked(
+    suite: str,
+    title: str,
+    rows: Sequence[Row],
+    metrics: Sequence[Mapping[str, Score]],
+    apart: Callable[[int, int], bool],
+) -> Board:
+    """Return the board of rows, best first; those not ``apart`` from the first of a rank share it."""
     ranks = [1]
     for place in range(1, len(rows)):
-        gap = scores[id(rows[ranks[-1] - 1])] - scores[id(rows[place])]
-        _, low, high = _of_groups(gap, members.values())
-        ranks.append(ranks[-1] if low <= 0 <= high else place + 1)
-    entries: list[Entry] = []
-    for row, rank in zip(rows, ranks, strict=True):
-        found = {"mean": (value[id(row)], len(groups))} | {
-            name: (_of_groups(scores[id(row)], [of]), len(of)) for name, of in members.items()
-        }
-        metrics = {
-            name: Score(mean, (max(0.0, low), min(1.0, high)), count)
-            for name, ((mean, low, high), count) in found.items()
-        }
-        result = replace(_result(suite, row, [()] * len(groups)), metrics=metrics)
-        entries.append(Entry(result, row[0][1].label, rank, ranks.count(rank) > 1))
-    title = f"mean of {len(members)} groups of boards"
-    return Board(
-        "average", suite, title, digest([board.protocol for board, _ in rows[0]])[:8], tuple(entries)
+        ranks.append(place + 1 if apart(ranks[-1] - 1, place) else ranks[-1])
+    entries = tuple(
+        Entry(_result(suite, row[0][1].result, own), row[0][1].label, rank, ranks.count(rank) > 1)
+        for row, own, rank in zip(rows, metrics, ranks, strict=True)
     )
+    return Board("average", suite, title, digest([board.protocol for board, _ in rows[0]])[:8], entries)
 
 
 def _of_groups(
@@ -156,7 +154,7 @@ def _value(board: Board, entry: Entry) -> float:
 
 def _apart(pairs: Sequence[tuple[Result, Samples, Samples]], images: Sequence[tuple[str, ...]]) -> bool:
     """Return whether the mean difference of two models over boards is separated from zero."""
-    gaps = [paired_test(one.metrics[one.headline].metric(one.headline), *two) for one, *two in pairs]
+    gaps = [paired_test(one.leading.metric(one.headline), *two) for one, *two in pairs]
     halves = [gap.interval()[1] - gap.value for gap in gaps]
     return abs(float(np.mean([gap.value for gap in gaps]))) > _half(halves, images)
 
@@ -169,21 +167,21 @@ def _half(halves: Sequence[float], images: Sequence[tuple[str, ...]]) -> float:
     return float(np.sqrt(sum(half**2 for half in sums.values()))) / len(halves)
 
 
-def _result(suite: str, row: Sequence[tuple[Board, Entry]], images: Sequence[tuple[str, ...]]) -> Result:
+def _mean(row: Row, images: Sequence[tuple[str, ...]]) -> Score:
     scores = [entry.result.metrics[board.headline] for board, entry in row]
     mean = float(np.mean([score.value for score in scores]))
     low = mean - _half([score.value - score.ci95[0] for score in scores], images)
     high = mean + _half([score.ci95[1] - score.value for score in scores], images)
-    first = row[0][1].result
+    return _score(mean, low, high, len(row))
+
+
+def _score(mean: float, low: float, high: float, count: int) -> Score:
+    return Score(mean, (max(0.0, low), min(1.0, high)), count)
+
+
+def _result(suite: str, first: Result, metrics: Mapping[str, Score]) -> Result:
+    """Return the scores as a result of the model that ``first`` is of."""
     return Result(
-        model=first.model,
-        task="average",
-        dataset=suite,
-        key="",
-        metrics={"mean": Score(mean, (max(0.0, low), min(1.0, high)), len(row))},
-        protocol={},
-        backbone=first.backbone,
-        data={},
-        weights_sha256=first.weights_sha256,
-        settings=first.settings,
-    )
+        first.model, "average", suite, key="", metrics=metrics, protocol={}, backbone=first.backbone, data={},
+        weights_sha256=first.weights_sha256, settings=first.settings,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ssleval.core import Samples
-from ssleval.core.escape import markdown_cell
+from ssleval.core.escape import markdown_cell, markdown_table
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.paired import Difference, holm, mcnemar_exact, mcnemar_outcomes, paired_over_seeds
 from ssleval.results.numbers import decimals, shown, with_interval
@@ -36,6 +36,12 @@ class Pairing:
     def headline(self) -> str:
         """Name of the metric that ranks."""
         return self.first[0].headline
+
+    def means(self, name: str) -> tuple[float, float]:
+        """Return the score of both sides in one metric, averaged over seeds."""
+        sides = [[result.metrics[name].value for result in side] for side in (self.first, self.second)]
+        here, there = (sum(values) / len(values) for values in sides)
+        return here, there
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +161,8 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
     Fractions and their differences are in percent and percentage points, other scores in their unit.
     """
     first, second = markdown_cell(first), markdown_cell(second)
-    lines = [
-        f"| task | metric | {first} | {second} | difference [95 %] | p (Holm) | smallest detectable | n | |",
-        "|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
-    ]
+    heads = ["task", "metric", first, second, "difference [95 %]", "p (Holm)", "smallest detectable", "n", ""]
+    cells: list[list[str]] = []
     for row in rows:
         places = decimals(row.unit, compared=True)
         here, there = (shown(value, row.unit, places) for value in (row.first, row.second))
@@ -167,11 +171,9 @@ def markdown(rows: Sequence[Comparison], first: str, second: str) -> str:
         least = shown(row.detectable, row.unit, places) if math.isfinite(row.detectable) else "unknown"
         verdict = {"first better": f"{first} better", "second better": f"{second} better"}
         name = markdown_cell(f"{row.task}/{row.dataset}")
-        lines.append(
-            f"| {name} | {markdown_cell(row.metric)} | {here} | {there} | {gap} | {row.adjusted:.2g} | "
-            f"{least} | {row.n} | {verdict.get(row.verdict, row.verdict)} |"
-        )
-    return "\n".join(lines) + "\n"
+        said, p = verdict.get(row.verdict, row.verdict), f"{row.adjusted:.2g}"
+        cells.append([name, markdown_cell(row.metric), here, there, gap, p, least, str(row.n), said])
+    return markdown_table(heads, cells, texts={0, 1, 8}) + "\n"
 
 
 def _shared_metrics(pairing: Pairing) -> list[str]:
@@ -188,8 +190,7 @@ def _row(pairing: Pairing, name: str) -> Comparison:
     if len(first) == 1 and (outcomes := mcnemar_outcomes(metric, first[0], second[0])) is not None:
         pvalue, test = mcnemar_exact(*outcomes), "exact McNemar"
         detectable = max(detectable, _FEWEST_DISCORDANT / difference.n)
-    sides = [[side.metrics[name].value for side in results] for results in (pairing.first, pairing.second)]
-    here, there = (sum(values) / len(values) for values in sides)
+    here, there = pairing.means(name)
     return Comparison(
         task=result.task,
         dataset=result.dataset,

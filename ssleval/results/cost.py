@@ -24,7 +24,7 @@ class Cost:
     """Why an entry may have no value."""
 
 
-_GFLOPS = "GFLOPs an image"
+_PARAMETERS, _GFLOPS = "Parameters (millions)", "GFLOPs an image"
 _NO_SPEED = "features came from the store, or from another machine"
 _NO_FLOPS = (
     "the result is older than this record, its images have no one size, the task runs the model itself, "
@@ -38,13 +38,15 @@ def costs(board: Board) -> list[Cost]:
     Speed is recorded only by the run that extracted the features, and includes decoding. Speeds on different
     hardware or at different precision are separate costs. A cost without any value is included too.
     """
-    results = [entry.result for entry in board.entries]
-    parameters = [_positive(result.backbone.get("parameters")) for result in results]
-    gflops = [_positive(result.cost.get("flops_per_image"), 1e9) for result in results]
+    rows = [[entry.result] for entry in board.entries]
+    scores = [entry.result.metrics[board.headline] for entry in board.entries]
+    gained = [score.value if score.higher_is_better else -score.value for score in scores]
+    gflops = [_positive(row[0].cost.get("flops_per_image"), 1e9) for row in rows]
+    speeds = _speeds(rows) or {"Images per second": [None] * len(rows)}
     return [
-        *_speeds(board, results),
-        _cost(board, "Parameters (millions)", "the model's card does not say", parameters),
-        _cost(board, _GFLOPS, _NO_FLOPS, gflops),
+        *(_cost(name, values, gained, _NO_SPEED, less_is_better=False) for name, values in speeds.items()),
+        _cost(_PARAMETERS, _parameters(rows), gained, "the model's card does not say"),
+        _cost(_GFLOPS, gflops, gained, _NO_FLOPS),
     ]
 
 
@@ -65,28 +67,28 @@ def overall_costs(found: Overall) -> list[Cost]:
         for name in found.models
     ]
     gained = [-place.value for place in found.standings[0].places["mean_rank"]]
-    speeds = [
-        _medians([(_machine(one), one.timings.get("images_per_second")) for one in row]) for row in rows
-    ]
-    axes: list[tuple[str, Sequence[float | None], bool]] = [
-        (f"Images per second ({machine})", [known.get(machine) for known in speeds], False)
-        for machine in sorted({name for known in speeds for name in known})
-    ]
-    cards = [_medians([("", one.backbone.get("parameters")) for one in row]).get("") for row in rows]
-    axes.append(("Parameters (millions)", cards, True))
+    known = [_cost(name, own, gained, less_is_better=False) for name, own in _speeds(rows).items()]
+    known.append(_cost(_PARAMETERS, _parameters(rows), gained))
     flops = [
         _medians([(str(one.cost.get("image_side", "")), one.cost.get("flops_per_image")) for one in row])
         for row in rows
     ]
-    if sides := Counter(side for known in flops for side in known):
+    if sides := Counter(side for of in flops for side in of):
         side = max(sides, key=lambda side: (sides[side], -float(side or "inf")))
-        gflops = [_positive(known.get(side), 1e9) for known in flops]
-        axes.append((f"GFLOPs an image of {float(side):g} pixels" if side else _GFLOPS, gflops, True))
-    return [
-        _fronted(name, "", values, gained, less_is_better=less)
-        for name, values, less in axes
-        if any(value is not None for value in values)
-    ]
+        gflops = [_positive(of.get(side), 1e9) for of in flops]
+        known.append(_cost(f"GFLOPs an image of {float(side):g} pixels" if side else _GFLOPS, gflops, gained))
+    return [cost for cost in known if any(value is not None for value in cost.values)]
+
+
+def _speeds(rows: Sequence[Sequence[Result]]) -> dict[str, list[float | None]]:
+    """Return the median speed of every row on each kind of machine."""
+    known = [_medians([(_machine(one), one.timings.get("images_per_second")) for one in row]) for row in rows]
+    machines = sorted({machine for speeds in known for machine in speeds})
+    return {f"Images per second ({name})": [speeds.get(name) for speeds in known] for name in machines}
+
+
+def _parameters(rows: Sequence[Sequence[Result]]) -> list[float | None]:
+    return [_medians([("", one.backbone.get("parameters")) for one in row]).get("") for row in rows]
 
 
 def _medians(pairs: Sequence[tuple[str, Any]]) -> Mapping[str, float]:
@@ -108,18 +110,6 @@ def pareto_front(spent: Sequence[float], gained: Sequence[float]) -> list[int]:
     return front
 
 
-def _speeds(board: Board, results: Sequence[Result]) -> list[Cost]:
-    name = "Images per second"
-    speeds = [_positive(result.timings.get("images_per_second")) for result in results]
-    timed = list(zip(speeds, map(_machine, results), strict=True))
-    axes = {
-        f"{name} ({axis})": [speed if machine == axis else None for speed, machine in timed]
-        for axis in sorted({machine for speed, machine in timed if speed})
-    }
-    columns = (axes or {name: speeds}).items()
-    return [_cost(board, axis, _NO_SPEED, values, less_is_better=False) for axis, values in columns]
-
-
 def _positive(value: Any, unit: float = 1.0) -> float | None:
     return value / unit if isinstance(value, int | float) and value > 0 else None
 
@@ -131,15 +121,12 @@ def _machine(result: Result) -> str:
 
 
 def _cost(
-    board: Board, name: str, missing: str, values: Sequence[float | None], *, less_is_better: bool = True
-) -> Cost:
-    scores = [entry.result.metrics[board.headline] for entry in board.entries]
-    gained = [score.value if score.higher_is_better else -score.value for score in scores]
-    return _fronted(name, missing, values, gained, less_is_better=less_is_better)
-
-
-def _fronted(
-    name: str, missing: str, values: Sequence[float | None], gained: Sequence[float], *, less_is_better: bool
+    name: str,
+    values: Sequence[float | None],
+    gained: Sequence[float],
+    missing: str = "",
+    *,
+    less_is_better: bool = True,
 ) -> Cost:
     known = [(place, value) for place, value in enumerate(values) if value is not None]
     spent = [value if less_is_better else -value for _, value in known]

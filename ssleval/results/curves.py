@@ -100,6 +100,6 @@ def _curve(result: Result, label: str, points: Sequence[tuple[float, int, str]],
 def _chosen(result: Result) -> int:
     """Return the place that a result of the task curves was chosen at."""
     if result.task == "curves":
-        columns = result.metrics[result.headline].statistic.get("columns", {})
+        columns = result.leading.statistic.get("columns", {})
         return int(read_samples(result, (*columns.values(), "place"))["place"][0])
     return -1

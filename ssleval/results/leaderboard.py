@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssleval.core.escape import csv_cell, markdown_cell
+from ssleval.core.escape import csv_cell, markdown_cell, markdown_table
 from ssleval.core.files import write_text_atomically
 from ssleval.core.text import some
-from ssleval.results.numbers import scale, with_interval
+from ssleval.results.numbers import scale
 from ssleval.results.papers import Figure
 from ssleval.results.ranking import Board, Entry
 from ssleval.results.record import Result
@@ -42,23 +42,23 @@ def markdown(boards: Sequence[Board]) -> str:
 
 def write_tables(boards: Sequence[Board], folder: Path) -> list[Path]:
     """Write ``leaderboard.csv``, ``leaderboard_long.csv`` and ``leaderboard.md`` into ``folder``."""
-    texts = {
-        "leaderboard.csv": csv_text(wide_rows(boards)),
-        "leaderboard_long.csv": csv_text(long_rows(boards)),
-        "leaderboard.md": markdown(boards),
-    }
+    texts = {**csv_tables(boards), "leaderboard.md": markdown(boards)}
     for name, text in texts.items():
         write_text_atomically(folder / name, text)
     return [folder / name for name in texts]
+
+
+def csv_tables(boards: Sequence[Board]) -> dict[str, str]:
+    """Return the files ``leaderboard.csv`` and ``leaderboard_long.csv``."""
+    rows = {"leaderboard": wide_rows(boards), "leaderboard_long": long_rows(boards)}
+    return {f"{name}.csv": csv_text(own) for name, own in rows.items()}
 
 
 def wide_rows(boards: Sequence[Board]) -> list[dict[str, object]]:
     """Return one row per model, with a column per board and metric; published sources have their own rows."""
     rows: dict[str, dict[str, object]] = {}
     title_of = titles(boards)
-    repeats = Counter(board.name for board in boards)
-    for board in boards:
-        prefix = board.name if repeats[board.name] == 1 else f"{board.name}#{board.protocol}"
+    for prefix, board in zip(columns(boards), boards, strict=True):
         for entry in board.entries:
             title = title_of[entry.label, entry.result.weights_sha256]
             row = rows.setdefault(title, {**_model_columns(entry), "model": title})
@@ -131,12 +131,17 @@ def _is_nan(value: object) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return every column that some row has, in the order in which they appear."""
     return list(dict.fromkeys(name for names in dict.fromkeys(map(tuple, rows)) for name in names))
 
 
 def _measured_first(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: "published" in row)
+
+
+def columns(boards: Sequence[Board]) -> list[str]:
+    """Return the name of every board; of several with one name, with the digest of their protocol."""
+    repeats = Counter(board.name for board in boards)
+    return [board.name if repeats[board.name] == 1 else f"{board.name}#{board.protocol}" for board in boards]
 
 
 def titles(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
@@ -173,19 +178,20 @@ def _model_columns(entry: Entry) -> dict[str, object]:
 def _markdown(board: Board) -> str:
     metrics = board.entries[0].result.metrics
     name, split, n = markdown_cell(board.name), markdown_cell(board.split), metrics[board.headline].n
-    lines = [
-        f"### {name} ({split}, n = {n}, protocol {board.protocol})",
-        "",
-        f"| rank | model | {' | '.join(map(markdown_cell, metrics))} |",
-        "|---:|:---|" + "---:|" * len(metrics),
+    rows = [
+        [
+            f"{'=' if entry.tied else ''}{entry.rank}",
+            markdown_cell(entry.label),
+            *(marked_score(entry.result, name) for name in metrics),
+        ]
+        for entry in board.entries
     ]
-    for entry in board.entries:
-        cells = " | ".join(_cell(entry.result, name) for name in metrics)
-        lines.append(f"| {'=' if entry.tied else ''}{entry.rank} | {markdown_cell(entry.label)} | {cells} |")
     for title, printed in _printed(board).items():
-        cells = " | ".join(markdown_cell(printed.get(name, "")) for name in metrics)
-        lines.append(f"| published | *{markdown_cell(title)}* | {cells} |")
-    return "\n".join([*lines, *_notes(board)]) + "\n"
+        cells = (markdown_cell(printed.get(name, "")) for name in metrics)
+        rows.append(["published", f"*{markdown_cell(title)}*", *cells])
+    head = f"### {name} ({split}, n = {n}, protocol {board.protocol})"
+    table = markdown_table(["rank", "model", *map(markdown_cell, metrics)], rows, texts={1})
+    return "\n".join([head, "", table, *_notes(board)]) + "\n"
 
 
 def _notes(board: Board) -> list[str]:
@@ -205,9 +211,10 @@ def _notes(board: Board) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _cell(result: Result, name: str) -> str:
+def marked_score(result: Result, name: str) -> str:
+    """Return one score with interval and mark; '' where the result has none of that name."""
     score = result.metrics.get(name)
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(result)
+    return "" if score is None else score.shown + mark(result)
 
 
 def _printed(board: Board) -> Mapping[str, Mapping[str, str]]:

@@ -4,25 +4,18 @@ The best score of a board is bold, and scores that its samples do not separate f
 the sign stands half the width of the 95 % interval.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssleval.core.escape import latex_cell, markdown_cell, markdown_table
 from ssleval.core.text import some
 from ssleval.results.cost import overall_costs
-from ssleval.results.leaderboard import csv_text
+from ssleval.results.leaderboard import columns, csv_text
 from ssleval.results.numbers import shown
 from ssleval.results.overall import FEWEST_BOARDS, Overall, Place
-from ssleval.results.ranking import Board, Entry
+from ssleval.results.ranking import Entry
 from ssleval.results.remarks import mark
-
-
-def columns(boards: Sequence[Board]) -> list[str]:
-    """Return the name of every board; of several with one name, with the digest of their protocol."""
-    repeats = Counter(board.name for board in boards)
-    return [board.name if repeats[board.name] == 1 else f"{board.name}#{board.protocol}" for board in boards]
 
 
 def markdown(found: Overall) -> str:
@@ -89,7 +82,7 @@ def records(found: Overall) -> list[dict[str, Any]]:
 
 
 def _scored(entry: Entry) -> dict[str, Any]:
-    score = entry.result.metrics[entry.result.headline]
+    score = entry.result.leading
     return {
         "metric": entry.result.headline,
         "value": score.value,
@@ -129,12 +122,26 @@ def _cells(found: Overall, write: Callable[[str, str, bool, bool], str]) -> Iter
             if entry is None:
                 cells.append("")
                 continue
-            score = entry.result.metrics[entry.result.headline]
-            half = (score.ci95[1] - score.ci95[0]) / 2
-            tied = entry.rank == 1 and entry is not first
-            value = shown(score.value, score.unit) + mark(entry.result)
-            cells.append(write(value, shown(half, score.unit), entry is first, tied))
+            cells.append(write(*cell(entry, first)))
         yield model, cells
+
+
+class Cell(NamedTuple):
+    """One score of the matrix, for people."""
+
+    value: str
+    half: str
+    """Half the width of the interval."""
+    best: bool
+    tied: bool
+    """Whether the samples do not separate it from the best."""
+
+
+def cell(entry: Entry, first: Entry) -> Cell:
+    """Return the cell of an entry of the board that ``first`` leads."""
+    score, best = entry.result.leading, entry is first
+    half = shown((score.ci95[1] - score.ci95[0]) / 2, score.unit)
+    return Cell(shown(score.value, score.unit) + mark(entry.result), half, best, entry.rank == 1 and not best)
 
 
 def _markdown_score(value: str, half: str, best: bool, tied: bool) -> str:
@@ -154,7 +161,7 @@ def _standings(found: Overall) -> Iterator[str]:
     for row, model in enumerate(found.models):
         ranks, count, strength = (first.places[name][row] for name in ("mean_rank", "borda", "bradley_terry"))
         values = [f"{ranks.value:.2f}", f"{count.value:g}", f"{strength.value:+.2f}"]
-        rows.append([markdown_cell(model), *values, _set(ranks.images), _set(ranks.boards)])
+        rows.append([markdown_cell(model), *values, span(ranks.images), span(ranks.boards)])
     yield markdown_table(heads, rows)
     if len(found.standings) > 1:
         yield markdown_table(
@@ -169,10 +176,11 @@ def _standings(found: Overall) -> Iterator[str]:
 
 
 def _placed(place: Place) -> str:
-    return f"{place.value:.2f} ({_set(place.images)})" if place.images else f"{place.value:.2f}"
+    return f"{place.value:.2f} ({span(place.images)})" if place.images else f"{place.value:.2f}"
 
 
-def _set(ranks: tuple[int, int] | None) -> str:
+def span(ranks: tuple[int, int] | None) -> str:
+    """Return a set of ranks as ``2`` or ``2 to 4``; '' for None."""
     if ranks is None:
         return ""
     return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"

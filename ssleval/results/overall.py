@@ -161,6 +161,12 @@ def family_of(task: str) -> str:
     return FAMILIES.get(task, task)
 
 
+def family_order(family: str) -> tuple[int, str]:
+    """Return what families are sorted by: the order in which they are listed, unknown ones last."""
+    known = ["overall", *dict.fromkeys(FAMILIES.values())]
+    return known.index(family) if family in known else len(known), family
+
+
 def cells_of(boards: Sequence[Board]) -> dict[tuple[str, int], Entry]:
     """Return the entries of all boards, by title of the model and place of the board."""
     title_of = titles(boards)
@@ -184,7 +190,7 @@ def _too_few(boards: Sequence[Board], lacking: Mapping[str, tuple[str, ...]], *,
 def _score(entry: Entry | None) -> float:
     if entry is None:
         return float("nan")
-    score = entry.result.metrics[entry.result.headline]
+    score = entry.result.leading
     return score.value if score.higher_is_better else -score.value
 
 
@@ -222,9 +228,7 @@ def _standings(
 
 
 def _places(
-    scores: Float[np.ndarray, "b m"],
-    drawn: Float[np.ndarray, "r b m"] | None,
-    aggregates: Collection[str],
+    scores: Float[np.ndarray, "b m"], drawn: Float[np.ndarray, "r b m"] | None, aggregates: Collection[str]
 ) -> dict[str, tuple[Place, ...]]:
     ranks, count = board_ranks(scores), len(scores)
     places: dict[str, tuple[Place, ...]] = {}

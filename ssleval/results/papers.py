@@ -6,7 +6,7 @@ datasets. A row that it does not name has no mapping.
 """
 
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -144,46 +144,43 @@ def read_figures(figures: Path | None = None, mapping: Path | None = None) -> Fi
     models = read_yaml(folder / "models.yaml")
     also = {name: tuple(entry.get("also", ())) for name, entry in models.items()}
     name_of = {tuple(entry["published"]): name for name, entry in models.items()}
-    tables = _Tables(read_yaml(folder / "protocols.yaml"), models)
+    content = read_yaml(folder / "protocols.yaml")
+    tests = {name: Test(**entry) for name, entry in content["datasets"].items()}
+    protocols = {name: Protocol(name, **entry) for name, entry in content["protocols"].items()}
+    _refuse_undefined(content["tables"], {"protocol": protocols, "datasets": tests, "models": models})
     mapped: list[Figure] = []
     unmapped: list[tuple[Row, str, str]] = []
     for row in rows:
         model = name_of.get((row.model, row.arch, row.pretrain_data), "")
-        match = tables.find(row, model)
-        if isinstance(match, str):
-            unmapped.append((row, model, match))
+        found = _table(row, model, tests, content["tables"])
+        if isinstance(found, str):
+            unmapped.append((row, model, found))
         else:
-            mapped.append(Figure(row, Measured(model, also[model], tables.tests[row.dataset], *match)))
+            metric, protocol = found["metrics"][row.metric], protocols[found["protocol"]]
+            mapped.append(Figure(row, Measured(model, also[model], tests[row.dataset], metric, protocol)))
     return Figures(tuple(mapped), tuple(unmapped), also)
 
 
-class _Tables:
-    """The content of ``protocols.yaml``."""
+def _refuse_undefined(tables: Iterable[Mapping[str, Any]], defined: Mapping[str, Collection[str]]) -> None:
+    for table, (part, known) in product(tables, defined.items()):
+        for name in [table[part]] if part == "protocol" else table[part]:
+            if name not in known:
+                raise ConfigError(f"protocols.yaml: {table['source']} names {name!r}, which is not defined")
 
-    def __init__(self, content: Mapping[str, Any], models: Collection[str]) -> None:
-        self.tests = {name: Test(**entry) for name, entry in content["datasets"].items()}
-        self._protocols = {name: Protocol(name, **entry) for name, entry in content["protocols"].items()}
-        self._tables: list[dict[str, Any]] = content["tables"]
-        defined = {"protocol": self._protocols, "datasets": self.tests, "models": models}
-        for table, (part, known) in product(self._tables, defined.items()):
-            for name in [table[part]] if part == "protocol" else table[part]:
-                if name not in known:
-                    raise ConfigError(
-                        f"protocols.yaml: {table['source']} names {name!r}, which is not defined"
-                    )
 
-    def find(self, row: Row, model: str) -> tuple[str, Protocol] | str:
-        """Return our metric and the protocol of a row, or what has no counterpart."""
-        if not model:
-            return f"model: none of the zoo is known to be {row.model} {row.arch} on {row.pretrain_data}"
-        if row.dataset not in self.tests:
-            return f"dataset: none of ours is {row.dataset}"
-        claims = [table for table in self._tables if _claims(table, row, model)]
-        if len(claims) > 1:
-            raise ConfigError(f"protocols.yaml: two tables claim {row}")
-        for table in claims:
-            return table["metrics"][row.metric], self._protocols[table["protocol"]]
-        return f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
+def _table(
+    row: Row, model: str, tests: Collection[str], tables: Iterable[Mapping[str, Any]]
+) -> Mapping[str, Any] | str:
+    """Return the table that maps a row, or what has no counterpart."""
+    if not model:
+        return f"model: none of the zoo is known to be {row.model} {row.arch} on {row.pretrain_data}"
+    if row.dataset not in tests:
+        return f"dataset: none of ours is {row.dataset}"
+    claims = [table for table in tables if _claims(table, row, model)]
+    if len(claims) > 1:
+        raise ConfigError(f"protocols.yaml: two tables claim {row}")
+    why = f"protocol: none of ours is known to be that of {row.task} in this table, for these weights"
+    return claims[0] if claims else why
 
 
 def _claims(table: Mapping[str, Any], row: Row, model: str) -> bool:

@@ -67,7 +67,7 @@ SamplesReader = Callable[[Sequence[Result]], list[Samples]]
 
 def headline_samples(results: Sequence[Result]) -> list[Samples]:
     """Return the samples of results of one board: only the columns that their headline metric needs."""
-    columns: Mapping[str, str] = results[0].metrics[results[0].headline].statistic.get("columns", {})
+    columns: Mapping[str, str] = results[0].leading.statistic.get("columns", {})
     return read_samples_of(results, tuple(columns.values()))
 
 

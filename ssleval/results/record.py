@@ -24,6 +24,7 @@ from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import samplefiles
+from ssleval.results.numbers import with_interval
 from ssleval.results.stored import MOST_BYTES, SCHEMA, fault_of, fields_in, read_bytes
 
 K = TypeVar("K")
@@ -54,6 +55,11 @@ class Score:
     def metric(self, name: str) -> Metric:
         """Return the metric called ``name`` that this is a score of; DataError: an unknown statistic."""
         return Metric(name, statistic_from(self.statistic), self.higher_is_better, self.unit)
+
+    @property
+    def shown(self) -> str:
+        """The score with the ends of its interval, for people."""
+        return with_interval(self.value, self.ci95, self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,11 @@ class Result:
     def headline(self) -> str:
         """Name of the metric that ranks."""
         return next(iter(self.metrics))
+
+    @property
+    def leading(self) -> Score:
+        """The score that ranks."""
+        return self.metrics[self.headline]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the file, plus ``path`` and ``cached``."""
@@ -209,18 +220,19 @@ def write(folder: Path, result: Result, samples: Samples) -> Result:
 
 def with_scores(result: Result, scores: Mapping[str, Score]) -> Result:
     """Return a result with scores of the same samples behind its own; store it, where that can be written."""
-    completed = replace(result, metrics={**result.metrics, **scores})
-    if scores and result.path is not None and os.access(result.path.parent, os.W_OK):
-        write_text_atomically(result.path, _text(completed))
-    return completed
+    return _rewritten(result, metrics={**result.metrics, **scores}) if scores else result
 
 
 def with_leaks(result: Result, leaks: Mapping[str, Any]) -> Result:
     """Return a result with scores without leaked images; store it, where that can be written."""
-    both = replace(result, leaks=leaks)
+    return _rewritten(result, leaks=leaks)
+
+
+def _rewritten(result: Result, **fields: Any) -> Result:
+    changed = replace(result, **fields)
     if result.path is not None and os.access(result.path.parent, os.W_OK):
-        write_text_atomically(result.path, _text(both))
-    return both
+        write_text_atomically(result.path, _text(changed))
+    return changed
 
 
 def _text(result: Result) -> str:

@@ -35,6 +35,11 @@ class Threshold:
     n: int
     """Known non-copies it was chosen on."""
 
+    @property
+    def alarms(self) -> str:
+        """The rate in percent, with its interval."""
+        return f"{100 * self.rate:.2g} % [{100 * self.low:.2g}, {100 * self.high:.2g}]"
+
 
 def threshold_at(best: Float[np.ndarray, " n"], rate: float) -> Threshold:
     """Return the threshold of a false-alarm ``rate`` from the best matches of n images without a copy.

@@ -1,8 +1,7 @@
 """What a run would cost, before it starts: images, forward passes, seconds, disk and memory."""
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from ssleval.core import Context
 from ssleval.core.devices import usable_device
 from ssleval.errors import SslevalError
 from ssleval.features import FeatureSource
-from ssleval.run.jobs import by_precision
-from ssleval.run.measure import Note, Plan, find_stored, plan_all, silent
+from ssleval.run.jobs import Job
+from ssleval.run.measure import Ahead, Note, Plan, plan_ahead, silent
 from ssleval.run.rehearse import rehearse
 from ssleval.run.sweep import Sweep, jobs_by_model, load_asked
 
@@ -70,7 +69,6 @@ def estimate(
     """
     named = asked.suite is None
     usable_device(context.device)
-    context = replace(context, since=time.time() if force else 0.0)
     for name, jobs in jobs_by_model(asked, note):
         try:
             backbone = load_asked(name, asked, context)
@@ -78,18 +76,21 @@ def estimate(
             yield error
             continue
         yield from jobs.errors
-        for own, group in (one for jobs_there in jobs.groups for one in by_precision(jobs_there, context)):
-            source = FeatureSource(backbone, own)
-            plans, errors = plan_all(source, group, note, named=named)
-            yield from errors
-            left = [
-                plan for plan in plans if force or folder is None or find_stored(folder, source, plan) is None
-            ]
-            datasets = ", ".join(dict.fromkeys(job.dataset_name for job in group))
-            try:
-                yield _estimate(source, datasets, left)
-            except SslevalError as error:
-                yield error
+        for group in jobs.groups:
+            for ahead in plan_ahead(backbone, group, context, folder, force=force, note=note, named=named):
+                yield from _priced(ahead, group)
+
+
+def _priced(ahead: Ahead | SslevalError, group: Sequence[Job]) -> Iterator[Estimate | SslevalError]:
+    if isinstance(ahead, SslevalError):
+        yield ahead
+        return
+    yield from ahead.errors
+    datasets = ", ".join(dict.fromkeys(job.dataset_name for job in group))
+    try:
+        yield _estimate(ahead.source, datasets, [plan for plan in ahead.plans if plan.key not in ahead.done])
+    except SslevalError as error:
+        yield error
 
 
 def _estimate(source: FeatureSource, dataset: str, plans: list[Plan]) -> Estimate:

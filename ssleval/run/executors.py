@@ -182,7 +182,6 @@ def fault_of(job: Any) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last error in a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_BYTES))
         text = file.read().decode(errors="replace")

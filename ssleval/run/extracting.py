@@ -119,8 +119,7 @@ def extract_features(
     wanted = tuple(parse_readout(one) if isinstance(one, str) else one for one in readouts)
     if not wanted:
         raise ConfigError("no readouts; pooled is the model's own descriptor")
-    opened = open_dataset(dataset, options or DatasetOptions())
-    opened = opened if limit is None else opened.limited(limit)
+    opened = open_dataset(dataset, options or DatasetOptions()).limited(limit)
     if isinstance(model, str):
         model = load(
             model, checkpoint=checkpoint, key=key, card=card, seed=context.seed, device=context.device

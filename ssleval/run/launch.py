@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ssleval.core import Context
+from ssleval.core.backbone import Backbone
 from ssleval.core.files import write_text_atomically
-from ssleval.core.text import NOT_MEASURED, counted, some
+from ssleval.core.text import counted, some
 from ssleval.errors import NotApplicableError, SslevalError
-from ssleval.features import FeatureSource, cache
+from ssleval.features import cache
 from ssleval.results import Result, record
 from ssleval.run.executors import Launcher, fault_of, is_queued
-from ssleval.run.measure import Note, find_stored, plan_all
+from ssleval.run.measure import Note, plan_ahead, silent
 from ssleval.run.parts import Part, Unit, shares, units_of
 from ssleval.run.sweep import Sweep, jobs_of, load_asked, models
 
@@ -32,12 +33,7 @@ _LEDGER = "jobs.json"
 
 
 def launch(
-    asked: Sweep,
-    context: Context,
-    folder: Path,
-    launcher: Launcher,
-    words: Sequence[str],
-    note: Note,
+    asked: Sweep, context: Context, folder: Path, launcher: Launcher, words: Sequence[str], note: Note
 ) -> Iterator[Result | SslevalError]:
     """Yield the results of a sweep that jobs measure, and last an error for each job that failed.
 
@@ -47,12 +43,7 @@ def launch(
     Raises:
         SslevalError: the request is faulty; nothing is submitted.
     """
-    names, jobs = models(asked), jobs_of(asked)
-    for error in jobs.errors:
-        if asked.suite is None or not isinstance(error, NotApplicableError):
-            raise error
-        note(f"{NOT_MEASURED}{error}")
-    units = units_of(names, jobs.groups)
+    units = units_of(models(asked), jobs_of(asked).applicable(note, named=asked.suite is None))
     stored = _stored(asked, context, folder, units)
     divided = shares(units, min(launcher.jobs or len(units), len(units)))
     left: dict[Part, list[Unit]] = {}
@@ -69,18 +60,17 @@ def launch(
 
 def _stored(asked: Sweep, context: Context, folder: Path, units: Sequence[Unit]) -> dict[str, list[Result]]:
     """Return the results of the units that have all of theirs; only models with results are loaded."""
-    found: dict[str, list[Result]] = {}
-    source: FeatureSource | None = None
+    # Keys are those of every device, and this machine may have none but its CPU.
+    here, found = replace(context, device="cpu"), dict[str, list[Result]]()
+    backbone: Backbone | None = None
     loaded = ""
     for unit in units:
         if not record.has_results(folder, unit.model):
             continue
         try:
-            if source is None or loaded != unit.model:
-                # Keys are those of every device, and this machine may have none but its CPU.
-                here = replace(context, device="cpu")
-                source, loaded = FeatureSource(load_asked(unit.model, asked, here), here), unit.model
-            results = _results(unit, source, folder, named=asked.suite is None)
+            if backbone is None or loaded != unit.model:
+                backbone, loaded = load_asked(unit.model, asked, here), unit.model
+            results = _results(unit, backbone, here, folder, named=asked.suite is None)
         except SslevalError:
             # Its job says why.
             continue
@@ -89,25 +79,25 @@ def _stored(asked: Sweep, context: Context, folder: Path, units: Sequence[Unit])
     return found
 
 
-def _results(unit: Unit, source: FeatureSource, folder: Path, *, named: bool) -> list[Result] | None:
+def _results(
+    unit: Unit, backbone: Backbone, context: Context, folder: Path, *, named: bool
+) -> list[Result] | None:
     """Return the stored results of a unit; None if one is missing."""
     results: list[Result] = []
     for group in unit.groups:
-        plans, errors = plan_all(source, group, named=named)
-        if any(named or not isinstance(error, NotApplicableError) for error in errors):
-            return None
-        for plan in plans:
-            result = find_stored(folder, source, plan)
-            if result is None:
+        for ahead in plan_ahead(backbone, group, context, folder, force=False, note=silent, named=named):
+            if isinstance(ahead, SslevalError):
+                raise ahead
+            if any(named or not isinstance(error, NotApplicableError) for error in ahead.errors):
                 return None
-            results.append(result)
+            if any(plan.key not in ahead.done for plan in ahead.plans):
+                return None
+            results += [ahead.done[plan.key] for plan in ahead.plans]
     return results
 
 
 @dataclass
 class _Launch:
-    """The jobs of one call."""
-
     launcher: Launcher
     results_folder: Path
     cache: Path
@@ -163,15 +153,12 @@ class _Launch:
     def _attach(self, commands: Mapping[Part, list[str]]) -> list[Part]:
         """Watch the jobs of earlier calls that are still in the cluster's queue; return the other parts."""
         if not self.launcher.parallel:
-            earlier = [
-                (command, self.launcher.job(ledger.parent, name))
-                for ledger in sorted(self._folder.glob(f"*/{_LEDGER}"))
-                for name, command in json.loads(ledger.read_text(encoding="utf-8")).items()
-            ]
             parts = {tuple(command): part for part, command in commands.items()}
-            for command, job in earlier:
-                if tuple(command) in parts and is_queued(job):
-                    self.running[parts[tuple(command)]] = job
+            for ledger in sorted(self._folder.glob(f"*/{_LEDGER}")):
+                for name, command in json.loads(ledger.read_text(encoding="utf-8")).items():
+                    part, job = parts.get(tuple(command)), self.launcher.job(ledger.parent, name)
+                    if part is not None and is_queued(job):
+                        self.running[part] = job
             if self.running:
                 self.note(f"{counted(len(self.running), 'job')} of an earlier call still in the queue")
         return [part for part in commands if part not in self.running]

@@ -54,7 +54,6 @@ class Side:
     split_name: str
 
     def __str__(self) -> str:
-        """Return the name for people."""
         return f"{self.name}/{self.split_name}"
 
     @property
@@ -171,9 +170,6 @@ def leak_request(source: FeatureSource, side: Side, size: int = CopyDetection.si
 
 def _vectors(table: FeatureTable) -> Float[np.ndarray, "n d"]:
     return np.concatenate([part.astype(np.float64) for part in table.arrays.values()], axis=1)
-
-
-# Scores without them --------------------------------------------------------------------------------
 
 
 class FalseAlarms(msgspec.Struct, frozen=True):

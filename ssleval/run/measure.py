@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -62,11 +63,6 @@ class Plan:
     key: str
     """Digest of all that decides a score: equal keys promise equal scores."""
 
-    @property
-    def runs_model(self) -> bool:
-        """Whether the task runs the model itself, on images that it requests without a readout."""
-        return not all(request.readouts for request in self.requests)
-
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -78,11 +74,6 @@ class Ahead:
     """Why other jobs cannot be measured."""
     done: Mapping[str, Result]
     """By key."""
-
-    @property
-    def left(self) -> list[Plan]:
-        """Return the plans without a stored result."""
-        return [plan for plan in self.plans if plan.key not in self.done]
 
     def requests(self) -> list[FeatureRequest]:
         """Return what those read, and what near-duplicates are looked for in."""
@@ -157,8 +148,7 @@ def jobs_on(
     """Return the jobs of some tasks on one dataset, all arguments as in `evaluate`."""
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     lines = with_tasks([Measurement(name, dataset, {}) for name in names], settings)
-    opened = open_dataset(dataset, options)
-    opened = opened if limit is None else opened.limited(limit)
+    opened = open_dataset(dataset, options).limited(limit)
     jobs, errors = make_jobs(lines, lambda _: opened, limit)
     for error in errors:
         if not jobs or not isinstance(error, NotApplicableError):
@@ -176,41 +166,21 @@ def measure(
     note: Note = silent,
     source_of: SourceOf = FeatureSource,
 ) -> Iterator[Result]:
-    """Yield the result of every job, in order, as `outcomes` does; an error is raised and ends it."""
-    for outcome in outcomes(
-        backbone, jobs, context, folder, force=force, note=note, spare=False, source_of=source_of
-    ):
-        if isinstance(outcome, SslevalError):
-            raise outcome
-        yield outcome
-
-
-def outcomes(
-    backbone: Backbone,
-    jobs: Sequence[Job],
-    context: Context,
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    spare: bool = True,
-    named: bool = False,
-    source_of: SourceOf = FeatureSource,
-) -> Iterator[Result | SslevalError]:
-    """Yield the result of every job, in order, or its error; what is stored already is read back.
+    """Yield the result of every job, in order; what is stored already is read back. An error ends it.
 
     Under ``torchrun`` all processes extract, each its share, and the first evaluates and records; in a task
     that runs the model itself all take part. All yield the same. A job that has no meaning for the model is
-    skipped and said to ``note``; if the jobs were ``named`` one by one, it is an error. ``spare`` goes on
-    with the other jobs where images of one cannot be read. ``source_of`` makes what features come from.
+    skipped and said to ``note``. ``source_of`` makes what features come from.
     """
     for ahead in plan_ahead(
-        backbone, jobs, context, folder, force=force, note=note, named=named, source_of=source_of
+        backbone, jobs, context, folder, force=force, note=note, named=False, source_of=source_of
     ):
         if isinstance(ahead, SslevalError):
-            yield ahead
-        else:
-            yield from outcomes_of(ahead, folder, note=note, spare=spare)
+            raise ahead
+        for outcome in outcomes_of(ahead, folder, note=note, spare=False):
+            if isinstance(outcome, SslevalError):
+                raise outcome
+            yield outcome
 
 
 def plan_ahead(
@@ -224,43 +194,34 @@ def plan_ahead(
     named: bool,
     source_of: SourceOf = FeatureSource,
 ) -> Iterator[Ahead | SslevalError]:
-    """Yield what lies ahead of `outcomes`, for each precision, or the error that stood in its way."""
+    """Yield what lies ahead of `outcomes_of`, for each precision, or the error that stood in its way.
+
+    A job that has no meaning for the model is an error where the jobs were ``named`` one by one.
+    """
+    shard, model = current_shard(), backbone.card.name
     if force and not context.since:
         # One time for all: clocks of machines differ.
-        since = current_shard().from_leader(f"beginning {backbone.card.name}", time.time)
-        context = replace(context, since=since)
+        context = replace(context, since=shard.from_leader(f"beginning {model}", time.time))
     for own, group in by_precision(jobs, context):
         try:
-            with current_shard().agreed(f"identity of {backbone.card.name}"):
+            with shard.agreed(f"identity of {model}"):
                 source = source_of(backbone, own)
-            ahead = _ahead(source, group, folder, force=force, note=note, named=named)
+            plans, errors = plan_all(source, group, note, named=named)
+            stored = partial(_done, None if force else folder, source, plans)
+            ahead = Ahead(source, plans, errors, shard.from_leader(f"results of {model}", stored))
         except SslevalError as error:
             ahead = error
         yield ahead
 
 
-def _ahead(
-    source: FeatureSource,
-    jobs: Sequence[Job],
-    folder: Path | None,
-    *,
-    force: bool,
-    note: Note,
-    named: bool,
-) -> Ahead:
-    shard, model = current_shard(), source.backbone.card.name
-    plans, errors = plan_all(source, jobs, note, named=named)
-    done = shard.from_leader(
-        f"results of {model}", lambda: {} if folder is None or force else _done(folder, source, plans)
-    )
-    return Ahead(source, plans, errors, done)
-
-
 def outcomes_of(
     ahead: Ahead, folder: Path | None, *, note: Note, spare: bool = True
 ) -> Iterator[Result | SslevalError]:
-    """Yield what `outcomes` does of what was planned."""
-    source, left, done, shard = ahead.source, ahead.left, ahead.done, current_shard()
+    """Yield the result of every job that was planned, in order, or its error.
+
+    ``spare`` goes on with the other jobs where images of one cannot be read.
+    """
+    source, done, shard = ahead.source, ahead.done, current_shard()
     yield from ahead.errors
     prepared = True
     try:
@@ -271,10 +232,10 @@ def outcomes_of(
         # The job whose images they are meets the error again by itself.
         prepared = False
     if source.counts:
-        total = sum(source.counts.values(), Extracted())
+        total, left = sum(source.counts.values(), Extracted()), [plan.key not in done for plan in ahead.plans]
         note(
             f"{source.backbone.card.name}: {total.images:,} images in {total.forwards:,} forward passes, "
-            f"for {counted(len(left), 'task')}"
+            f"for {counted(sum(left), 'task')}"
         )
         if limits := total.decoding_limits(source.context):
             note(limits)
@@ -288,8 +249,8 @@ def outcomes_of(
         yield outcome
 
 
-def _done(folder: Path, source: FeatureSource, plans: Iterable[Plan]) -> dict[str, Result]:
-    stored = (find_stored(folder, source, plan) for plan in plans)
+def _done(folder: Path | None, source: FeatureSource, plans: Iterable[Plan]) -> dict[str, Result]:
+    stored = (None if folder is None else find_stored(folder, source, plan) for plan in plans)
     return {result.key: result for result in stored if result is not None}
 
 
@@ -308,7 +269,8 @@ def _outcome(
                 result = _completed(stored, plan.job)
             elif stored is None and shard.leads:
                 result = _measured(source, plan, folder)
-            elif stored is None and plan.runs_model:
+            elif stored is None and not all(request.readouts for request in plan.requests):
+                # The task runs the model itself, in all processes.
                 _evaluated(source, plan)
             if shard.leads and result is not None and plan.job.drop_leaks:
                 result = _without_leaks(source, plan.job, result)
@@ -434,7 +396,6 @@ def _plan(source: FeatureSource, job: Job) -> Plan:
 
 
 def _changed(before: Task, after: Task) -> str:
-    """Return ``FIELD=VALUE`` of the fields that differ."""
     fields: dict[str, Any] = asdict(after)  # pyright: ignore[reportArgumentType]
     return ", ".join(f"{name}={value}" for name, value in fields.items() if value != getattr(before, name))
 
@@ -520,9 +481,11 @@ def _protocol(job: Job) -> dict[str, Any]:
 
 
 def _data(plan: Plan) -> dict[str, Any]:
-    card = asdict(replace(plan.job.dataset.card, class_names=(), outputs=()))
-    del card["class_names"], card["outputs"]
-    for later in ("exif", "domains"):
-        if not card[later]:
-            del card[later]
-    return {**card, "num_classes": plan.job.dataset.card.num_classes, "fingerprints": dict(plan.fingerprints)}
+    card = plan.job.dataset.card
+    fields = asdict(replace(card, class_names=(), outputs=()))
+    kept = {name: value for name, value in fields.items() if value or name not in _LEFT_OUT}
+    return {**kept, "num_classes": card.num_classes, "fingerprints": dict(plan.fingerprints)}
+
+
+_LEFT_OUT = ("class_names", "outputs", "exif", "domains")
+"""Fields of a card that results do not record: of each class, and what came later where it is empty."""

@@ -31,7 +31,6 @@ class Part:
     count: int
 
     def __str__(self) -> str:
-        """Return what `read_part` reads."""
         return f"{self.number}/{self.count}"
 
 

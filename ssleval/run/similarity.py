@@ -1,7 +1,7 @@
 """How alike models see one set of images: every pair of them, from stored features."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import combinations
 
 import numpy as np
@@ -11,14 +11,12 @@ from ssleval.core import FeatureRequest
 from ssleval.errors import ConfigError, DataError
 from ssleval.features import FeatureSource
 from ssleval.heads.knn import nearest_neighbours
-from ssleval.metrics.similarity import Gram, Likeness, cka, mutual_knn
+from ssleval.metrics.similarity import Gram, cka, mutual_knn
 from ssleval.results.similarity import Pair, Similarities
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One model's view of the images."""
-
     name: str
     weights_sha256: str
     gram: Gram
@@ -52,7 +50,12 @@ def similarities(
         vectors, card = table[readout], source.backbone.card
         seen.append(_Seen(card.name, source.backbone.weights_sha256, Gram(vectors), _nearest(vectors, k + 1)))
     pairs = [
-        Pair(one, two, _ends(cka(first.gram, second.gram)), _ends(mutual_knn(first.nearest, second.nearest)))
+        Pair(
+            one,
+            two,
+            astuple(cka(first.gram, second.gram)),
+            astuple(mutual_knn(first.nearest, second.nearest)),
+        )
         for (one, first), (two, second) in combinations(enumerate(seen), 2)
     ]
     return Similarities(
@@ -68,7 +71,3 @@ def _nearest(vectors: Float[np.ndarray, "n d"], width: int) -> Int[np.ndarray, "
     # Of images that are alike, others may come before the image itself, which then may be missing.
     own[:, -1] |= ~own.any(axis=1)
     return found[~own].reshape(len(found), width)
-
-
-def _ends(one: Likeness) -> tuple[float, float, float]:
-    return (one.value, one.low, one.high)

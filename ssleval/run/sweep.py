@@ -73,10 +73,13 @@ class Jobs:
     errors: tuple[SslevalError, ...]
     """Why other measurements are no jobs."""
 
-    def applicable(self, note: Note = silent) -> tuple[tuple[Job, ...], ...]:
-        """Return the groups; measurements without a meaning are said to ``note``, other errors raised."""
+    def applicable(self, note: Note, *, named: bool = False) -> tuple[tuple[Job, ...], ...]:
+        """Return the groups; errors are raised, but measurements without a meaning are said to ``note``.
+
+        Those that were ``named`` one by one are errors, too.
+        """
         for error in self.errors:
-            if not isinstance(error, NotApplicableError):
+            if named or not isinstance(error, NotApplicableError):
                 raise error
             note(f"{NOT_MEASURED}{error}")
         return self.groups
@@ -252,7 +255,7 @@ def jobs_of(asked: Sweep) -> Jobs:
     def opened(name: str) -> Dataset:
         dataset = open_dataset(name, asked.options)
         dataset = dataset if asked.split is None else dataset.evaluated_on(asked.split)
-        return dataset if asked.limit is None else dataset.limited(asked.limit)
+        return dataset.limited(asked.limit)
 
     jobs, errors = make_jobs(measurements(asked), opened, asked.limit)
     leaks = asked.drop_leaks if asked.drop_leaks in {"", OWN} else read_known(Path(asked.drop_leaks))

@@ -106,7 +106,7 @@ def train(
         device = local_device(device)
         opened = open_dataset(dataset, options)
         config.check_batch(shard.world)
-        kept = opened if limit is None else opened.limited(limit)
+        kept = opened.limited(limit)
         images = Images(kept, splits, config.run.memory_gb, skip_corrupt=skip_corrupt)
         shard.same("training", {**config.settings(), **images.fingerprints})
     on, count = config.run.evaluate_on or dataset, config.run.evaluate_limit

@@ -321,15 +321,17 @@ def test_what_was_not_measured_is_said_even_quietly(cli: Cli) -> None:
     assert "forward passes" in cli("run", "--model", "pixels", *FAST, "--force", "--limit", "50")[2]
 
 
-@pytest.mark.parametrize("arguments", [["run", "--modle", "x"], ["ruin"], ["ls", "modles"], ["run"]])
+@pytest.mark.parametrize(
+    "arguments", [["run", "--modle", "x"], ["ruin"], ["ls", "modles"], ["run"], ["verify", "--no-all"]]
+)
 def test_usage_errors_exit_with_2(cli: Cli, arguments: list[str]) -> None:
     assert cli(*arguments)[0] == 2
 
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["cache", "clear", "--help"]])
-def test_flags_have_no_type_in_the_help(cli: Cli, command: list[str]) -> None:
+def test_flags_have_neither_type_nor_opposite_in_the_help(cli: Cli, command: list[str]) -> None:
     code, out, _ = cli(*command)
-    assert (code, "--help" in out, "bool" in out.lower()) == (0, True, False)
+    assert (code, "--help" in out, "bool" in out.lower(), "--no-" in out) == (0, True, False, False)
 
 
 def test_commands_are_grouped_and_completed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

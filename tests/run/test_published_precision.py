@@ -1,5 +1,6 @@
 """`--precision published`: every task at the precision of its protocol's own code, recorded as that."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from ssleval.core.task import tasks
 from ssleval.errors import ConfigError
 from ssleval.features import FeatureSource
 from ssleval.run.estimate import Estimate, estimate
+from ssleval.run.launch import _stored
 from ssleval.run.measure import evaluate
+from ssleval.run.parts import units_of
 from ssleval.run.settings import build_task
-from ssleval.run.sweep import Sweep
+from ssleval.run.sweep import Sweep, jobs_of
 from tests.features.feature_fakes import Tiny
 
 EXPECTED = {
@@ -71,3 +74,16 @@ def test_a_dry_run_prices_other_precisions(tmp_path: Path) -> None:
     assert set(by_task["knn",].other_precisions) == {"bf16"}
     assert set(by_task["logreg",].other_precisions) == {"fp32", "bf16"}
     assert "extraction in bf16" in str(by_task["knn",])
+
+
+def test_stored_results_are_not_submitted_to_a_cluster_again(tmp_path: Path) -> None:
+    scored(tmp_path, ["knn", "logreg"], "published")
+    asked = Sweep("pixels", "knn,logreg", "digits", settings=("logreg.count=2",), limit=40)
+    context = Context("cpu", "published", cache=tmp_path / "cache", progress=False)
+    stored = [
+        _stored(one, context, tmp_path, units_of(["pixels"], jobs_of(one).groups))
+        for one in (asked, replace(asked, limit=30))
+    ]
+    (results,) = stored[0].values()
+    assert [result.task for result in results] == ["knn", "logreg"]
+    assert stored[1] == {}

@@ -26,6 +26,3 @@ class Finding:
         """Return the finding as text: a line, and one with the advice if there is any."""
         advice = [f"      -> {self.advice}"] if self.advice else []
         return [f"{self.status:<5} {self.check:<14} {self.evidence}", *advice]
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())

@@ -14,7 +14,6 @@ from ssleval.core.backbone import Backbone
 from ssleval.datasets.catalog import open_dataset
 from ssleval.errors import DataError
 from ssleval.results import Score
-from ssleval.results.numbers import with_interval
 from ssleval.run.jobs import make_job
 from ssleval.run.measure import measure
 
@@ -68,7 +67,7 @@ def shuffled(dataset: Dataset) -> Dataset:
 
 
 def _against_floor(top1: Score, floor: Score, *, untrained: bool) -> Finding:
-    shown = f"10-NN on {top1.n} digits: {_percent(top1)}, mean colours {_percent(floor)}"
+    shown = f"10-NN on {top1.n} digits: {top1.shown}, mean colours {floor.shown}"
     if untrained:
         return Finding("skip", f"{shown}; an untrained network is a floor itself")
     if top1.ci95[1] < floor.value / 2:
@@ -82,7 +81,7 @@ def _against_floor(top1: Score, floor: Score, *, untrained: bool) -> Finding:
 
 
 def _against_chance(top1: Score, classes: int) -> Finding:
-    shown = f"10-NN with shuffled labels: {_percent(top1)}, chance {100 / classes:.1f}"
+    shown = f"10-NN with shuffled labels: {top1.shown}, chance {100 / classes:.1f}"
     if top1.ci95[0] > 2 / classes:
         advice = "labels leak into the features; check whether the model keeps state between images"
         return Finding("fail", shown, advice)
@@ -99,7 +98,3 @@ def _of_spectrum(scores: dict[str, Score], backbone: Backbone) -> Finding:
     if dead > 0 or rank < 0.02 * width:
         return Finding("warn", shown, advice)
     return Finding("pass", shown)
-
-
-def _percent(score: Score) -> str:
-    return with_interval(score.value, score.ci95, score.unit)

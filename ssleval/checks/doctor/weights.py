@@ -76,7 +76,6 @@ def preprocessing(backbone: Backbone) -> Finding:
 
 
 def _hashes(backbone: Backbone) -> Mapping[str, str]:
-    """Return the hash of every floating-point matrix."""
     return {
         name: hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
         for name, tensor in backbone.state_dict().items()

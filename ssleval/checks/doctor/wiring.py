@@ -170,9 +170,9 @@ def batches(backbone: Backbone) -> Finding:
 
 
 CHECKS: Mapping[str, Callable[[Backbone], Finding]] = {
-    "tokens": tokens, "pooling": pooling, "patch order": patch_order, "mode": mode,
-    "determinism": determinism, "batches": batches,
-}  # fmt: skip
+    check.__name__.replace("_", " "): check
+    for check in (tokens, pooling, patch_order, mode, determinism, batches)
+}
 """Checks that need nothing but the model, in the order they are run."""
 
 

@@ -9,31 +9,30 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ssleval.checks.gate.verdicts import Verdict, overall
-from ssleval.core.escape import markdown_cell, xml_text
+from ssleval.core.escape import markdown_cell, markdown_table, xml_text
 from ssleval.core.files import write_text_atomically
 from ssleval.core.text import public_names, without_folders
 from ssleval.results.numbers import decimals, shown, with_interval
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
+_HEADS = (
+    *("verdict", "task", "metric", "baseline", "candidate", "better by [90 %]", "margin", "n", "seeds"),
+    "why",
+)
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the table for a pull-request comment; what needs attention comes first."""
     order, public = ("fail", "inconclusive", "pass"), public_names(one.name for one in verdicts)
     first = ", with nothing to compare with" if any(one.is_first for one in verdicts) else ""
-    lines = [
-        f"### Gate: {_SIGNS[overall(verdicts)]}{first}",
-        "",
-        "| verdict | task | metric | baseline | candidate | better by [90 %] | margin | n | seeds | why |",
-        "|:---|:---|:---|---:|---:|---:|---:|---:|---:|:---|",
-    ]
+    head = f"### Gate: {_SIGNS[overall(verdicts)]}{first}"
+    rows: list[list[str]] = []
     for one in sorted(verdicts, key=lambda one: order.index(one.outcome)):
         first, second, margin, gain = _numbers(one)
         names = map(markdown_cell, (public[one.name], one.metric))
         numbers, why = (first, second, gain, margin), markdown_cell(without_folders(one.reason))
-        cells = (_SIGNS[one.outcome], *names, *numbers, one.n, one.seeds, why)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+        rows.append([_SIGNS[one.outcome], *names, *numbers, str(one.n), str(one.seeds), why])
+    return f"{head}\n\n{markdown_table(_HEADS, rows, texts={0, 1, 2, 9})}\n"
 
 
 def _numbers(one: Verdict) -> tuple[str, ...]:
@@ -113,7 +112,6 @@ _NAMES = ("gate.md", "gate.json", "gate.xml")
 def _suite(
     name: str, *, tests: int, failures: int = 0, errors: int = 0, skipped: int = 0, time: float
 ) -> tuple[ElementTree.Element, ElementTree.Element]:
-    """Return the root of a JUnit report and its one suite."""
     numbers = {"tests": tests, "failures": failures, "errors": errors, "skipped": skipped}
     counts = {**{count: str(number) for count, number in numbers.items()}, "time": f"{time:.3f}"}
     root = ElementTree.Element("testsuites", {"name": "ssleval gate", **counts})

@@ -86,7 +86,7 @@ def overall(verdicts: Sequence[Verdict]) -> Outcome:
 
 
 def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
-    task, unit = pair.first[0].task, pair.first[0].metrics[pair.headline].unit
+    task, unit = pair.first[0].task, pair.first[0].leading.unit
     if margin := margins.get(pair.name) or margins.get(task):
         if unit == "fraction" and margin >= 1:
             raise ConfigError(
@@ -103,7 +103,7 @@ def _margin(pair: Pairing, margins: Mapping[str, float]) -> float:
 
 def _gain(pair: Pairing) -> Difference:
     difference = paired_difference(pair, pair.headline)
-    higher = pair.first[0].metrics[pair.headline].higher_is_better
+    higher = pair.first[0].leading.higher_is_better
     return difference if higher else replace(difference, value=-difference.value)
 
 
@@ -111,16 +111,12 @@ def _verdict(pair: Pairing, gain: Difference, margin: float, worse: float) -> Ve
     outcome, reason = _decide(pair, gain, margin, worse)
     if unlike := unlike_precision(pair):
         reason += f"; {unlike} is part of the difference"
-    score = pair.first[0].metrics[pair.headline]
-    baseline, candidate = (
-        sum(one.metrics[pair.headline].value for one in side) / len(side)
-        for side in (pair.first, pair.second)
-    )
+    baseline, candidate = pair.means(pair.headline)
     return Verdict(
         task=pair.first[0].task,
         dataset=pair.first[0].dataset,
         metric=pair.headline,
-        unit=score.unit,
+        unit=pair.first[0].leading.unit,
         baseline=baseline,
         candidate=candidate,
         gain=gain.value,

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from ssleval.core import Geometry
 from ssleval.core.backbone import Backbone
-from ssleval.display.pictures.canvas import Tile, heat, page
+from ssleval.display.pictures.canvas import Tile, heat, page, spotlit
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.errors import ConfigError
 from ssleval.features import Live, pixels_of
@@ -37,7 +37,9 @@ def draw_attention(backbone: Backbone, pictures: Sequence[Picture], look: Look) 
         maps = {"mean of heads": heads.mean(0)}
         maps |= {f"head {number}": head for number, head in enumerate(heads[:SHOWN], 1)}
         coloured = [Tile(heat(_stretched(head), image.size), name) for name, head in maps.items()]
-        masks = [Tile(_lit(image, mass_mask(head, MASS)), f"{MASS:.0%} of it") for head in maps.values()]
+        masks = [
+            Tile(spotlit(image, mass_mask(head, MASS).numpy()), f"{MASS:.0%} of it") for head in maps.values()
+        ]
         rows.append([Tile(image, picture.name), *coloured])
         rows.append([None, *masks])
     more = f"; {SHOWN} of {count} heads" if count > SHOWN else ""
@@ -49,10 +51,3 @@ def _stretched(attention: Float[Tensor, "h w"]) -> Float[np.ndarray, "h w"]:
     # A few patches with most of the attention would leave the others black.
     high = torch.quantile(attention, 0.995)
     return (attention / high.clamp(min=1e-12)).clamp(max=1).numpy()
-
-
-def _lit(image: Image.Image, kept: Bool[Tensor, "h w"]) -> Image.Image:
-    """Return the image as it is where patches are kept, grey and dark elsewhere."""
-    mask = Image.fromarray(kept.numpy().astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
-    dark = Image.blend(Image.new("RGB", image.size), image.convert("L").convert("RGB"), 0.35)
-    return Image.composite(image, dark, mask)

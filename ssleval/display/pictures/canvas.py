@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import zip_longest
 from textwrap import wrap
+from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,11 +63,16 @@ def page(
     figure.suptitle("\n".join(head), x=0.05 / width, ha="left", fontsize=11, parse_math=False)
     if foot or legend:
         _add_legend(figure, "\n".join(foot), legend or {}, across)
-    drawn = BytesIO()
     with catch_warnings():
         # A letter that the font lacks is drawn as a box.
         filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(drawn, format="png", bbox_inches="tight")
+        return rendered(figure, bbox_inches="tight")
+
+
+def rendered(figure: Figure, **options: Any) -> Image.Image:
+    """Return a figure as an image; ``options`` are those of ``savefig``."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", **options)
     return Image.open(drawn, formats=("PNG",)).convert("RGB")
 
 
@@ -80,6 +86,15 @@ def blended(image: Image.Image, over: Image.Image, part: float) -> Image.Image:
     """Return ``part`` of one image over a grey copy of another, which sets its size."""
     grey = image.convert("L").convert("RGB")
     return Image.blend(grey, over.convert("RGB").resize(image.size, Image.Resampling.NEAREST), part)
+
+
+def spotlit(
+    image: Image.Image, kept: Bool[np.ndarray, "h w"], inside: Image.Image | None = None
+) -> Image.Image:
+    """Return the image, or ``inside``, where patches are kept; elsewhere the image, grey and dark."""
+    mask = Image.fromarray(kept.astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
+    dark = Image.blend(Image.new("RGB", image.size), image.convert("L").convert("RGB"), 0.35)
+    return Image.composite(inside or image, dark, mask)
 
 
 def label_colours(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:

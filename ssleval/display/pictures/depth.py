@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, heat, page
-from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_images
+from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitted, fitting_set
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
 from ssleval.heads.dense.grid import Fit
@@ -23,20 +23,18 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     dataset = fitting_set(look, "depth", "depth")
     side = look.side(backbone, SIDE)
     task = Depth(size=side, iterations=ITERATIONS, flip=False).resolved(dataset)
-    request, train = training_images(backbone, task, dataset, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    head = fit_depth(*train.examples, Fit.of(task), bins, look.context)
-    predict = predictor(backbone, head, request, look)
+    predict, said = fitted(
+        backbone, task, dataset, look,
+        lambda train: fit_depth(*train.examples, Fit.of(task), bins, look.context),
+    )  # fmt: skip
     rows: list[list[Tile | None]] = []
     for picture in pictures:
         width, height = picture.image.size
         metres = depth_map(predict(picture.image), bins, (height, width)).cpu().numpy()
         rows.append([Tile(picture.image, picture.name), *_maps(metres, picture.target)])
     title = f"{backbone.card.name}: linear depth, {side} px"
-    notes = [
-        f"Fitted on {len(train.ids)} images of {dataset.card.name}, {task.iterations} iterations.",
-        "Light is near, dark is far, black unknown; one scale a picture.",
-    ]
+    notes = [said, "Light is near, dark is far, black unknown; one scale a picture."]
     return page(title, beside(rows), notes)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Geometry
+from ssleval.core import Dataset, Geometry
 from ssleval.core.backbone import Backbone
 from ssleval.core.task import Inputs, Task
 from ssleval.display.pictures.look import Look
@@ -38,28 +38,25 @@ def fitting_set(look: Look, what: str, target: str) -> Dataset:
     return look.dataset.limited(look.limit)
 
 
-def training_images(
-    backbone: Backbone, task: Task, dataset: Dataset, look: Look
-) -> tuple[FeatureRequest, Labelled]:
-    """Return what a task requests of its training split, and the grids and targets of those images."""
+def fitted(
+    backbone: Backbone, task: Task, dataset: Dataset, look: Look, fit: Callable[[Labelled], LinearHead]
+) -> tuple[Predictor, str]:
+    """Return what maps an image to the outputs of a head, fitted on what a task requests, and a note on that.
+
+    Images are seen at the geometry that the head was fitted at.
+    """
     request, *_ = task.requests(dataset)
     source = FeatureSource(backbone, look.context)
     source.prepare([request])
     (train,) = labelled(Inputs(source, dataset, (request,), look.context))
-    return request, train
-
-
-def predictor(backbone: Backbone, head: LinearHead, fitted: FeatureRequest, look: Look) -> Predictor:
-    """Return a function from an image to the outputs of ``head``, at the geometry that it was fitted at."""
-    geometry = fitted.geometry
+    head, geometry, live = fit(train), request.geometry, Live(backbone, look.context)
     assert isinstance(geometry, Geometry)  # stored grids are of whole images
-    live = Live(backbone, look.context)
 
     def predict(image: Image.Image) -> Float[Tensor, "c h w"]:
-        parts = [part.float() for part in live.read(pixels_of(image, geometry), fitted.readouts).values()]
+        parts = [part.float() for part in live.read(pixels_of(image, geometry), request.readouts).values()]
         grid = next(part.shape[1:3] for part in parts if part.ndim == 4)
         spread = [part if part.ndim == 4 else part[:, None, None].expand(-1, *grid, -1) for part in parts]
         with torch.no_grad():
             return head(torch.cat(spread, dim=3))[0]
 
-    return predict
+    return predict, f"Fitted on {len(train.ids)} images of {dataset.card.name}, {ITERATIONS} iterations."

@@ -26,8 +26,7 @@ def draw_leaks(leaks: Leaks, most: int) -> Image.Image:
     limit = leaks.threshold
     note = (
         f"{counted(len(pairs), 'pair')}, nearest first: left {leaks.test}, right {leaks.train}. Above "
-        f"{limit.value:.3f} lie {100 * limit.rate:.2g} % [{100 * limit.low:.2g}, {100 * limit.high:.2g}] of "
-        f"images without a copy ({leaks.non_copies})."
+        f"{limit.value:.3f} lie {limit.alarms} of images without a copy ({leaks.non_copies})."
     )
     return page(f"{leaks.model}: near-duplicates", rows, [note], 120)
 

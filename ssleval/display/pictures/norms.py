@@ -4,7 +4,6 @@ The task `artefacts` measures what is drawn here.
 """
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ssleval.core import Geometry, Readout
 from ssleval.core.backbone import Backbone
-from ssleval.display.pictures.canvas import TILE, Tile, heat, page
+from ssleval.display.pictures.canvas import TILE, Tile, heat, page, rendered, spotlit
 from ssleval.display.pictures.look import Look, Picture, as_image
 from ssleval.features import Live
 from ssleval.heads.dense.artefacts import above_medians, norms_of
@@ -40,7 +39,10 @@ def draw_norms(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
             Tile(heat(one / one.max(), size), f"{_STAGES[norm]}: {np.median(one):.3g}, max {one.max():.3g}")
             for norm, one in shown.items()
         ]
-        lit = Tile(_marked(picture.image, outliers), f"{outliers.sum()} of {outliers.size} outliers")
+        lit = Tile(
+            spotlit(picture.image, outliers, Image.new("RGB", size, "red")),
+            f"{outliers.sum()} of {outliers.size} outliers",
+        )
         rows.append([Tile(picture.image, picture.name), *maps, lit])
     rows.append([_places(found, block), _curves(found, "median"), _curves(found, "largest"), None])
     title = f"{backbone.card.name}: norms of patch tokens, block {look.block}, {look.side(backbone)} px"
@@ -52,13 +54,6 @@ def _norms(live: Live, picture: Picture, geometry: Geometry, *, norm: bool) -> F
     readouts = [Readout("patches", block, norm) for block in range(live.backbone.num_blocks)]
     tokens = (live.read_image(picture.image, geometry, readout) for readout in readouts)
     return np.concatenate([norms_of(one[None]) for one in tokens])
-
-
-def _marked(image: Image.Image, outliers: np.ndarray) -> Image.Image:
-    """Return the image, dark but for red outliers."""
-    mask = Image.fromarray(outliers.astype(np.uint8) * 255).resize(image.size, Image.Resampling.NEAREST)
-    dark = Image.blend(Image.new("RGB", image.size), image.convert("L").convert("RGB"), 0.35)
-    return Image.composite(Image.new("RGB", image.size, "red"), dark, mask)
 
 
 def _places(found: Sequence[np.ndarray], block: int) -> Tile | None:
@@ -82,6 +77,4 @@ def _curves(found: Sequence[np.ndarray], what: str) -> Tile:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(which="both", labelsize=6)
     axis.legend(fontsize=6, frameon=False)
-    drawn = BytesIO()
-    figure.savefig(drawn, format="png")
-    return Tile(Image.open(drawn, formats=("PNG",)).convert("RGB"), f"{what} norm by block")
+    return Tile(rendered(figure), f"{what} norm by block")

@@ -9,7 +9,7 @@ from PIL import Image
 from ssleval.core.backbone import Backbone
 from ssleval.datasets.scenes.sheet import PALETTE
 from ssleval.display.pictures.canvas import Tile, beside, blended, label_colours, page
-from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_images
+from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitted, fitting_set
 from ssleval.display.pictures.look import Look, Picture
 from ssleval.heads.dense.grid import Fit
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
@@ -24,9 +24,11 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
     dataset = fitting_set(look, "segmentation", "mask")
     side = look.side(backbone, SIDE)
     task = Segmentation(size=side, iterations=ITERATIONS).resolved(dataset)
-    request, train = training_images(backbone, task, dataset, look)
-    head = fit_classes(*train.examples, Fit.of(task), dataset.card.num_classes, look.context)
-    predict = predictor(backbone, head, request, look)
+    count = dataset.card.num_classes
+    predict, said = fitted(
+        backbone, task, dataset, look,
+        lambda train: fit_classes(*train.examples, Fit.of(task), count, look.context),
+    )  # fmt: skip
     rows: list[list[Tile | None]] = []
     seen: set[int] = set()
     for picture in pictures:
@@ -38,6 +40,5 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
         rows.append([Tile(picture.image, picture.name), *over])
         seen |= {int(label) for mask, _ in masks for label in np.unique(mask) if label != 255}
     title = f"{backbone.card.name}: linear segmentation, {side} px"
-    notes = [f"Fitted on {len(train.ids)} images of {dataset.card.name}, {task.iterations} iterations."]
     colours = {dataset.card.class_names[label]: to_hex(PALETTE[label + 1] / 255) for label in sorted(seen)}
-    return page(title, beside(rows), notes, legend=colours)
+    return page(title, beside(rows), [said], legend=colours)

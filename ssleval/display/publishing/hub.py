@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ssleval.core.escape import markdown_cell, visible
+from ssleval.core.escape import markdown_cell, markdown_table, visible
 from ssleval.core.registry import suggestion
 from ssleval.core.text import some
 from ssleval.display.publishing.public import file_names
 from ssleval.errors import ConfigError, DataError, UnknownNameError
-from ssleval.results.matrix import columns
-from ssleval.results.numbers import with_interval
+from ssleval.results.leaderboard import columns
 from ssleval.results.overall import family_of
 from ssleval.results.ranking import Board, Entry
-from ssleval.results.record import Score
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -54,14 +52,6 @@ class Benchmark:
     """Whether it counts fractions in percent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where readers find more."""
-
-    url: str
-    name: str = "ssleval"
-
-
 def parse_benchmark(text: str, *, percent: bool = False) -> tuple[str, Benchmark]:
     """Return the board and the benchmark that ``TASK/DATASET=OWNER/NAME:TASK_ID`` names."""
     found = _BENCHMARK.fullmatch(text)
@@ -76,13 +66,14 @@ def parse_benchmark(text: str, *, percent: bool = False) -> tuple[str, Benchmark
 def hub_files(
     ranked: Sequence[Board],
     benchmarks: Mapping[str, Benchmark],
-    source: Source | None = None,
+    source: str = "",
     *,
     note: Callable[[str], None],
 ) -> dict[str, dict[str, str]]:
     """Return the files of a repository for every model: by the model's title, then by path.
 
-    Results of a limited number of images are said to ``note`` and left out.
+    ``source`` is the address where readers find more. Results of a limited number of images are said to
+    ``note`` and left out.
 
     Raises:
         UnknownNameError: a benchmark's board is not there.
@@ -114,10 +105,7 @@ def hub_files(
 
 
 def _files(
-    title: str,
-    rows: Sequence[tuple[str, Board, Entry]],
-    benchmarks: Mapping[str, Benchmark],
-    source: Source | None,
+    title: str, rows: Sequence[tuple[str, Board, Entry]], benchmarks: Mapping[str, Benchmark], source: str
 ) -> dict[str, str]:
     files = {"README.md": _card(title, rows, source)}
     stems = file_names(benchmarks)
@@ -137,9 +125,8 @@ def _files(
     return files
 
 
-def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source | None) -> dict[str, Any]:
-    """Return one entry of a file of `.eval_results`."""
-    result, score = entry.result, _headline(entry)
+def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: str) -> dict[str, Any]:
+    result, score = entry.result, entry.result.leading
     percent = benchmark.percent and score.unit == "fraction"
     dataset = {"id": benchmark.dataset, "task_id": benchmark.task}
     place = _on_hub(result.data)
@@ -155,7 +142,7 @@ def _evaluation(board: Board, entry: Entry, benchmark: Benchmark, source: Source
         "dataset": dataset,
         "value": _value(score.value, percent=percent),
         **({"date": result.created[:10]} if result.created else {}),
-        **({"source": {"url": source.url, "name": source.name}} if source else {}),
+        **({"source": {"url": source, "name": "ssleval"}} if source else {}),
         "notes": visible(notes),
     }
 
@@ -164,33 +151,27 @@ def _value(value: float, *, percent: bool) -> float:
     return round(100 * value if percent else value, 6)
 
 
-def _headline(entry: Entry) -> Score:
-    return entry.result.metrics[entry.result.headline]
-
-
-def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: Source | None) -> str:
+def _card(title: str, rows: Sequence[tuple[str, Board, Entry]], source: str) -> str:
     """Return a model card: the metadata, and a table for people."""
     from huggingface_hub import ModelCardData
 
     found = [_eval_result(board, entry, source) for _, board, entry in rows]
     data = ModelCardData(model_name=visible(title), eval_results=found)
-    lines = [
-        "| board | split | metric | score [95 %] | n | protocol |",
-        "|:---|:---|:---|---:|---:|:---|",
-    ]
+    lines: list[list[str]] = []
     for name, board, entry in rows:
-        score = _headline(entry)
-        shown = with_interval(score.value, score.ci95, score.unit)
-        texts = [name, board.split, f"{entry.result.headline}{_told_apart(entry)}", shown, str(score.n)]
-        lines.append(f"| {' | '.join(map(markdown_cell, [*texts, board.protocol]))} |")
+        score = entry.result.leading
+        texts = [name, board.split, f"{entry.result.headline}{_told_apart(entry)}", score.shown, str(score.n)]
+        lines.append([*map(markdown_cell, [*texts, board.protocol])])
+    heads = ("board", "split", "metric", "score [95 %]", "n", "protocol")
+    table = markdown_table(heads, lines, texts={0, 1, 2, 5})
     head = f"# {markdown_cell(title)}\n\nMeasured on frozen features by ssleval; fractions in percent.\n"
-    return f"---\n{data.to_yaml()}\n---\n\n{head}\n" + "\n".join(lines) + "\n"
+    return f"---\n{data.to_yaml()}\n---\n\n{head}\n{table}\n"
 
 
-def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResult":
+def _eval_result(board: Board, entry: Entry, source: str) -> "EvalResult":
     from huggingface_hub import EvalResult
 
-    result, score = entry.result, _headline(entry)
+    result, score = entry.result, entry.result.leading
     classified = family_of(board.task) in {"classification", "robustness"}
     kind = _KINDS.get(board.task, "image-classification" if classified else "image-feature-extraction")
     dataset, metric = visible(board.dataset), visible(result.headline)
@@ -204,8 +185,8 @@ def _eval_result(board: Board, entry: Entry, source: Source | None) -> "EvalResu
         metric_name=visible(f"{board.task} {metric}, protocol {board.protocol}{_told_apart(entry)}"),
         metric_value=round(score.value, 6),
         metric_args={"ci95": [round(end, 6) for end in score.ci95], "n": score.n, "unit": score.unit},
-        source_url=source.url if source else None,
-        source_name=source.name if source else None,
+        source_url=source or None,
+        source_name="ssleval" if source else None,
         **place,
     )
 

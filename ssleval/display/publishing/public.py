@@ -11,7 +11,6 @@ from ssleval.core.files import write_text_atomically
 from ssleval.core.text import public_names
 from ssleval.errors import DataError
 from ssleval.results import Result, leaderboard, matrix
-from ssleval.results.leaderboard import csv_text
 from ssleval.results.overall import Overall
 from ssleval.results.ranking import Board, boards
 
@@ -46,10 +45,7 @@ def _digits(name: str) -> str:
 
 def tables(ranked: Sequence[Board], found: Overall | None) -> dict[str, str]:
     """Return the files of tables: boards as CSV, wide and long, and the matrix, if there is one."""
-    files = {
-        "leaderboard.csv": csv_text(leaderboard.wide_rows(ranked)),
-        "leaderboard_long.csv": csv_text(leaderboard.long_rows(ranked)),
-    }
+    files = leaderboard.csv_tables(ranked)
     if found is not None:
         files |= {"overall.csv": matrix.csv(found), "overall.tex": matrix.latex(found)}
     return files

@@ -17,12 +17,11 @@ from ssleval.core.escape import shortened, visible
 from ssleval.core.text import without_folders
 from ssleval.display.publishing.public import file_names, tables, write_files
 from ssleval.errors import DataError
-from ssleval.results.leaderboard import titles
-from ssleval.results.matrix import columns
-from ssleval.results.numbers import shown, with_interval
-from ssleval.results.overall import FAMILIES, Overall, Standing, cells_of, family_of, overall
+from ssleval.results.leaderboard import columns, marked_score, titles
+from ssleval.results.matrix import Cell, cell, span
+from ssleval.results.overall import Overall, cells_of, family_of, family_order, overall
 from ssleval.results.ranking import Board, Entry
-from ssleval.results.remarks import mark, remarks
+from ssleval.results.remarks import remarks
 
 FOLDER = Path(__file__).parent / "pages"
 _MARK = '<meta name="generator" content="ssleval">'
@@ -54,8 +53,6 @@ def _text(name: str) -> str:
 
 
 class _Site:
-    """The content of all pages."""
-
     def __init__(self, ranked: Sequence[Board], title: str, *, incomplete: bool) -> None:
         self.ranked, self.title = ranked, visible(title)
         self.cells, self.title_of = cells_of(ranked), titles(ranked)
@@ -75,13 +72,14 @@ class _Site:
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self.environment.filters |= {"name": _name, "wrapped": _wrapped}
+        self.environment.filters |= {"name": _name, "wrapped": _wrapped, "span": span}
+        self.environment.filters["page"] = self._model_page
 
     def pages(self) -> dict[str, str]:
         """Return every page by its path."""
         pages = {"index.html": self._page("index", "", **self._index())}
-        for model, stem in self.model_files.items():
-            pages[f"models/{stem}.html"] = self._page("model", "../", **self._model(model))
+        for model in self.models:
+            pages[self._model_page(model)] = self._page("model", "../", **self._model(model))
         for place, name in enumerate(self.names):
             pages[f"boards/{self.board_files[name]}.html"] = self._page("board", "../", **self._board(place))
         return pages
@@ -89,126 +87,72 @@ class _Site:
     def _page(self, template: str, root: str, **content: Any) -> str:
         latest = max(entry.result.created for board in self.ranked for entry in board.entries)[:10]
         return self.environment.get_template(f"{template}.html.jinja").render(
-            root=root, site=self.title, latest=latest, version=__version__, **content
+            root=root, site=self.title, found=self.found, latest=latest, version=__version__, **content
         )
 
     def _index(self) -> dict[str, Any]:
-        order = sorted(range(len(self.ranked)), key=lambda place: _order(family_of(self.ranked[place].task)))
+        order = sorted(
+            range(len(self.ranked)), key=lambda place: family_order(family_of(self.ranked[place].task))
+        )
+        standings = (
+            sorted(self.found.standings, key=lambda one: family_order(one.family)) if self.found else ()
+        )
         return {
-            "boards": [self._board_link(place) for place in order],
-            "rows": [
-                {**self._model_link(model), "cells": [self._score(model, place) for place in order]}
-                for model in self.models
-            ],
-            "places": self._places(),
-            "families": [one.family for one in self._standings()],
-            "groups": self.found.groups if self.found else (),
-            "group_pvalue": self.found.group_pvalue if self.found else None,
-            "left_out": [
-                {**self._model_link(name), "missing": missing}
-                for name, missing in (self.found.left_out if self.found else {}).items()
-            ],
+            "boards": [self._of_board(place) for place in order],
+            "cells": {model: [self._cell(model, place) for place in order] for model in self.models},
+            "standings": standings,
             "unranked": self.unranked,
             "files": list(self.tables),
         }
 
-    def _places(self) -> list[dict[str, Any]]:
-        """Return the ranked models with their places, over all boards and by family."""
-        if self.found is None:
-            return []
-        first = self.found.standings[0].places["mean_rank"]
-        return [
-            {
-                **self._model_link(model),
-                "rank": f"{first[row].rank:g}",
-                "value": f"{first[row].value:.2f}",
-                "images": _set(first[row].images),
-                "boards": _set(first[row].boards),
-                "families": [
-                    {"value": f"{own.value:.2f}", "images": _set(own.images), "best": own.rank == 1}
-                    for own in (one.places["mean_rank"][row] for one in self._standings())
-                ],
-            }
-            for row, model in enumerate(self.found.models)
-        ]
-
-    def _standings(self) -> list[Standing]:
-        """Return the standing over all boards first, then those of families in the usual order."""
-        return sorted(self.found.standings, key=lambda one: _order(one.family)) if self.found else []
-
-    def _model_link(self, model: str) -> dict[str, str]:
-        return {"model": model, "page": f"models/{self.model_files[model]}.html"}
-
-    def _board_link(self, place: int) -> dict[str, Any]:
+    def _of_board(self, place: int) -> dict[str, Any]:
         board, name = self.ranked[place], self.names[place]
-        return {
-            "name": name,
-            "page": f"boards/{self.board_files[name]}.html",
-            "family": family_of(board.task),
-            "order": _order(family_of(board.task)),
-            "task": board.task,
-            "data": name.removeprefix(f"{board.task}/"),
-            "metric": board.headline,
-            "n": board.entries[0].result.metrics[board.headline].n,
-            "models": len(board.entries),
-            "lower": not board.entries[0].result.metrics[board.headline].higher_is_better,
-        }
+        family, page = family_of(board.task), f"boards/{self.board_files[name]}.html"
+        first = board.entries[0].result.leading
+        fields = {"board": board, "name": name, "page": page, "family": family, "first": first}
+        return {**fields, "order": family_order(family)}
 
-    def _score(self, model: str, place: int) -> dict[str, Any] | None:
-        """Return the cell of a model and a board; None where there is no result."""
+    def _model_page(self, model: str) -> str:
+        return f"models/{self.model_files[model]}.html"
+
+    def _cell(self, model: str, place: int) -> Cell | None:
         entry = self.cells.get((model, place))
-        if entry is None:
-            return None
-        score = entry.result.metrics[entry.result.headline]
-        half = (score.ci95[1] - score.ci95[0]) / 2
-        best = entry is self.ranked[place].entries[0]
-        return {
-            "value": shown(score.value, score.unit) + mark(entry.result),
-            "half": shown(half, score.unit),
-            "best": best,
-            "tied": entry.rank == 1 and not best,
-        }
+        return None if entry is None else cell(entry, self.ranked[place].entries[0])
 
     def _model(self, model: str) -> dict[str, Any]:
-        places = [place for place in range(len(self.ranked)) if (model, place) in self.cells]
-        own = [(place, self.cells[model, place]) for place in places]
-        result = own[0][1].result
-        place = next((one for one in self._places() if one["model"] == model), None)
+        own = {place: entry for (name, place), entry in self.cells.items() if name == model}
+        result, ranked = next(iter(own.values())).result, self.found.models if self.found else ()
+        places = self.found.standings[0].places["mean_rank"] if self.found else ()
         return {
             "model": model,
-            "place": place,
-            "of": len(self.found.models) if self.found else 0,
-            "stated": {
-                **_told(result.backbone, _FACTS),
-                "weights (sha256)": result.weights_sha256,
-            },
+            "place": places[ranked.index(model)] if model in ranked else None,
+            "stated": {**_told(result.backbone, _FACTS), "weights (sha256)": result.weights_sha256},
             "rows": [
-                {**self._board_link(place), **self._line(self.ranked[place], entry)} for place, entry in own
+                {**self._of_board(place), **self._line(self.ranked[place], entry)}
+                for place, entry in own.items()
             ],
         }
 
     def _line(self, board: Board, entry: Entry) -> dict[str, Any]:
-        score = entry.result.metrics[entry.result.headline]
         settings = {name: entry.result.settings.get(name) for name in ("precision", "seed", "limit")}
         return {
             "rank": f"{'=' if entry.tied else ''}{entry.rank}",
-            "score": with_interval(score.value, score.ci95, score.unit),
+            "score": entry.result.leading.shown,
             "bar": _bar(board, entry),
             "settings": {name: value for name, value in settings.items() if value is not None},
             "created": entry.result.created[:10],
-            "versions": entry.result.versions,
         }
 
     def _board(self, place: int) -> dict[str, Any]:
         board = self.ranked[place]
         result, metrics = board.entries[0].result, board.entries[0].result.metrics
         return {
-            "board": self._board_link(place),
+            **self._of_board(place),
             "rows": [
                 {
-                    **self._model_link(self.title_of[entry.label, entry.result.weights_sha256]),
+                    "model": self.title_of[entry.label, entry.result.weights_sha256],
                     **self._line(board, entry),
-                    "others": [_shown(entry, name) for name in list(metrics)[1:]],
+                    "others": [marked_score(entry.result, name) for name in list(metrics)[1:]],
                 }
                 for entry in board.entries
             ],
@@ -219,13 +163,7 @@ class _Site:
             },
             "settings": {name: without_folders(str(value)) for name, value in result.protocol.items()},
             "notes": list(dict.fromkeys(filter(None, _remarks(board)))),
-        }  # fmt: skip
-
-
-def _order(family: str) -> tuple[int, str]:
-    """Return what families are sorted by: the order in which they are listed, unknown ones last."""
-    known = ["overall", *dict.fromkeys(FAMILIES.values())]
-    return known.index(family) if family in known else len(known), family
+        }
 
 
 _OF_DATA = {"license": "licence of the data", "source": "source of the data"}
@@ -240,11 +178,6 @@ def _remarks(board: Board) -> Iterator[str]:
         yield from (remarks(entry.result, name) for name in entry.result.metrics)
 
 
-def _shown(entry: Entry, name: str) -> str:
-    score = entry.result.metrics.get(name)
-    return "" if score is None else with_interval(score.value, score.ci95, score.unit) + mark(entry.result)
-
-
 def _name(text: object) -> str:
     return shortened(visible(str(text)))
 
@@ -252,12 +185,6 @@ def _name(text: object) -> str:
 def _wrapped(text: object) -> Markup:
     """Return a name as markup that may be broken after its separators."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_:])(?=\w)", _name(text)))
-
-
-def _set(ranks: tuple[int, int] | None) -> str:
-    if ranks is None:
-        return ""
-    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
 
 
 def _bar(board: Board, entry: Entry) -> Mapping[str, str]:

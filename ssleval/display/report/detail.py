@@ -31,7 +31,7 @@ class Details:
 
     def read(self, results: Sequence[Result]) -> list[Samples]:
         """Return the columns needed for ranking and display of results of one board, and pack the latter."""
-        all_samples = read_samples_of(results, columns_of_view(results[0].metrics[results[0].headline]))
+        all_samples = read_samples_of(results, columns_of_view(results[0].leading))
         for result, samples in zip(results, all_samples, strict=True):
             if result.key not in self._packed:
                 self._packed[result.key] = self._pack(result, samples)
@@ -44,7 +44,7 @@ class Details:
         return self._packed[result.key]
 
     def _pack(self, result: Result, samples: Samples) -> dict[str, Any]:
-        score = result.metrics[result.headline]
+        score = result.leading
         try:
             view = item_view(samples, score)
         except (DataError, ValueError, TypeError) as error:

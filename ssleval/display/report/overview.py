@@ -5,7 +5,8 @@ from typing import Any
 
 from ssleval.errors import DataError
 from ssleval.results import matrix
-from ssleval.results.overall import FAMILIES, Overall, Standing, cells_of, family_of, overall
+from ssleval.results.leaderboard import columns
+from ssleval.results.overall import Overall, Standing, cells_of, family_of, family_order, overall
 from ssleval.results.ranking import Board, SamplesReader, headline_samples
 
 MOST_CELLS = 2000
@@ -32,7 +33,7 @@ def overview(boards: Sequence[Board], read: SamplesReader = headline_samples) ->
         "models": [
             {"name": name, "ranked": name in ranked, "rows": measured[name]} for name in (*ranked, *others)
         ],
-        "columns": matrix.columns(boards),
+        "columns": columns(boards),
         "families": _families(boards),
         "why": why,
         **_tables(found),
@@ -42,10 +43,9 @@ def overview(boards: Sequence[Board], read: SamplesReader = headline_samples) ->
 def _families(boards: Sequence[Board]) -> list[dict[str, Any]]:
     """Return the families in their usual order, with the places of their boards."""
     families = [family_of(board.task) for board in boards]
-    usual = [*dict.fromkeys(FAMILIES.values()), *families]
     return [
         {"name": family, "boards": [place for place, of in enumerate(families) if of == family]}
-        for family in sorted(set(families), key=usual.index)
+        for family in sorted(set(families), key=family_order)
     ]
 
 

@@ -1,16 +1,14 @@
 """Thumbnails of the items that models disagree on most, and the names of classes."""
 
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from ssleval.core import DatasetOptions, Split
-from ssleval.datasets.catalog import open_dataset
 from ssleval.display.report.drawn import data_url
 from ssleval.display.report.items import item_view
-from ssleval.errors import DataError
+from ssleval.display.scored import scored_set
 from ssleval.results import read_samples
 from ssleval.results.ranking import Board
 
@@ -28,16 +26,8 @@ def thumbnails(board: Board, count: int, options: DatasetOptions) -> tuple[dict[
         DataError: the opened dataset is not the one that was scored, so its ids may name other images.
     """
     result = board.entries[0].result
-    dataset = open_dataset(board.dataset, replace(options, exif=bool(result.data.get("exif"))))
-    limit = result.settings.get("limit")
-    dataset = dataset if limit is None else dataset.limited(int(limit))
-    split = dataset.split(board.split)
-    scored = result.data.get("fingerprints", {}).get(f"{dataset.card.name}/{board.split}")
-    if scored != split.fingerprint:
-        raise DataError(
-            f"{board.name}: the {board.split} split opened here is not the one that was scored; give its "
-            "--data-root, or leave the dataset out of --images"
-        )
+    dataset, name = scored_set(result, options, "leave the dataset out of --images")
+    split = dataset.split(name)
     row_of = {name: row for row, name in enumerate(split.ids)}
     ids = [name for name in _disputed(board)[:count] if name in row_of]
     return {name: _thumbnail(split, row_of[name]) for name in ids}, dataset.card.class_names

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants, parse_eval_result_entries
 
-from ssleval.display.publishing.hub import Benchmark, Source, hub_files, parse_benchmark
+from ssleval.display.publishing.hub import Benchmark, hub_files, parse_benchmark
 from ssleval.display.publishing.public import public_boards
 from ssleval.display.publishing.upload import merged, propose
 from ssleval.errors import ConfigError, DataError, UnknownNameError
@@ -32,7 +32,7 @@ def files(folder: Path, *benchmarks: str, percent: bool = False, **changes: Any)
         record.write(folder, made, samples)
     named = dict(parse_benchmark(text, percent=percent) for text in benchmarks)
     ranked = public_boards(record.read_all(folder))
-    return hub_files(ranked, named, Source("https://board.example/x"), note=lambda _: None)
+    return hub_files(ranked, named, "https://board.example/x", note=lambda _: None)
 
 
 def read_card(text: str) -> Any:
