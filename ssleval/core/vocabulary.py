@@ -548,6 +548,12 @@ class Samples:
     def __getitem__(self, name: str) -> Shaped[np.ndarray, "n ..."]:
         return self.columns[name]
 
+    def at(self, rows: Shaped[np.ndarray, " k"]) -> "Samples":
+        """Return the samples of some rows, by their places in the order wanted, or by a mask."""
+        places = np.arange(len(self))[rows]
+        ids = [self.ids[place] for place in places.tolist()]
+        return replace(self, ids=ids, columns={name: column[rows] for name, column in self.columns.items()})
+
 
 Statistic: TypeAlias = Callable[[Samples, Float[np.ndarray, "r n"]], Float[np.ndarray, " r"]]
 """A score for each row of item weights. All-ones weights give the score itself; an interval comes from the

@@ -16,7 +16,7 @@ from ssleval.display.scored import scored_set
 from ssleval.errors import NotApplicableError, UnknownNameError
 from ssleval.metrics.classification import confusion
 from ssleval.metrics.intervals import Estimate, estimates
-from ssleval.metrics.stats import divide, mean_per_class_of
+from ssleval.metrics.stats import divide, known_values, mean_per_class_of
 from ssleval.results import Result, read_samples
 from ssleval.results.leaderboard import csv_text
 from ssleval.results.numbers import shown, with_interval
@@ -80,7 +80,8 @@ def by_class(result: Result, metric: str = "", options: DatasetOptions | None = 
     if view.labels is not None:
         correct = next(iter(score.statistic["columns"].values()))
         recalls = Metric("mean_per_class", mean_per_class_of(correct, "label"))
-        balanced = estimates([recalls], samples, class_names=named)["mean_per_class"]
+        known = samples.at(known_values(samples[correct])[1])
+        balanced = estimates([recalls], known, class_names=named)["mean_per_class"]
     matrix, rows = None, _rows(view.classes, named)
     if _is_by_prediction(view):
         labels, matrix = confusion(view.labels, view.predicted)  # pyright: ignore[reportArgumentType]

@@ -19,6 +19,7 @@ from ssleval.core.text import counted
 from ssleval.errors import ContractError, DataError
 from ssleval.metrics.influence import Influence, Units, freedom, influence_of, spread, units_of
 from ssleval.metrics.recorded import describe
+from ssleval.metrics.stats import known_values
 
 Runs: TypeAlias = Sequence[Samples]
 """Samples of one model, one run per probe seed."""
@@ -105,12 +106,12 @@ def paired_over_seeds(metric: Metric, firsts: Runs, seconds: Runs) -> Difference
             f"paired comparison of {len(firsts)} with {counted(len(seconds), 'run')}: "
             "needs equally many runs, at least one"
         )
-    ids, runs = aligned([*firsts, *seconds])
+    runs = _counted(metric, [*firsts, *seconds])
     firsts, seconds = runs[: len(firsts)], runs[len(firsts) :]
     pairs = zip(firsts, seconds, strict=True)
     by_seed = np.array([metric.score(first) - metric.score(second) for first, second in pairs])
     by_items = _scatter(metric, firsts, seconds)
-    return Difference(float(by_seed.mean()), *_combined(*by_items, by_seed), len(ids))
+    return Difference(float(by_seed.mean()), *_combined(*by_items, by_seed), len(firsts[0]))
 
 
 def leaders(metric: Metric, runs: Sequence[Samples]) -> list[int]:
@@ -284,11 +285,24 @@ def aligned(runs: Sequence[Samples]) -> tuple[list[str], list[Samples]]:
     return shared, [_rows(run, shared) for run in runs]
 
 
+def _counted(metric: Metric, runs: Runs) -> list[Samples]:
+    """Return the runs `aligned`, with only the items that a mean takes of every one of them: no NaN."""
+    _, runs = aligned(runs)
+    described = describe(metric.statistic)
+    if described["name"] != "mean_of":
+        return runs
+    columns = [run[described["columns"]["column"]] for run in runs]
+    known = np.logical_and.reduce([known_values(column)[1] for column in columns])
+    if known.all():
+        return runs
+    if not known.any():
+        raise DataError("paired comparison: no item has a value in both runs; compare runs on one split")
+    return [run.at(known) for run in runs]
+
+
 def _rows(samples: Samples, ids: Sequence[str]) -> Samples:
     row_of = {name: row for row, name in enumerate(samples.ids)}
-    rows = np.array([row_of[name] for name in ids], dtype=np.int64)
-    columns = {name: column[rows] for name, column in samples.columns.items()}
-    return replace(samples, ids=ids, columns=columns)
+    return samples.at(np.array([row_of[name] for name in ids], dtype=np.int64))
 
 
 # Tests --------------------------------------------------------------------------------------------
@@ -300,7 +314,7 @@ def mcnemar_outcomes(metric: Metric, first: Samples, second: Samples) -> tuple[i
     None if the metric is not a plain mean of right and wrong, for which McNemar's test is made, or if items
     were drawn in clusters.
     """
-    _, runs = aligned([first, second])
+    runs = _counted(metric, [first, second])
     column = _outcomes(metric, runs)
     clustered = any(run.cluster for run in runs)
     if column is None or clustered or describe(metric.statistic)["name"] != "mean_of":

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -293,5 +293,4 @@ def without(samples: Samples, leaked: Sequence[str], images: Sequence[str], labe
     keep = np.array([name not in lost for name in samples.ids])
     if not keep.any():
         raise DataError(f"--drop-leaks: all {counted(len(keep), 'image')} of {label} are leaked")
-    ids = [name for name, kept in zip(samples.ids, keep.tolist(), strict=True) if kept]
-    return replace(samples, ids=ids, columns={name: column[keep] for name, column in samples.columns.items()})
+    return samples.at(keep)

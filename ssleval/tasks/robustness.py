@@ -93,6 +93,8 @@ class Robustness(Task):
             parts = (Metric(f"top1@{name}", mean_of(f"top1@{name}")) for name in (lead, *others))
             lost = mean_over_parts_of("parted", "of_parts")
             return *parts, Metric("bg_gap", lost, higher_is_better=False)
+        if self.metric == "all":
+            return both_accuracies("top1", "top1")
         return *both_accuracies("top1", "top1"), *calibration(correct="top1")
 
     published_precision: ClassVar[Precision] = "fp16"
@@ -113,6 +115,8 @@ class Robustness(Task):
             raise NotApplicableError(f"{card.name} is scored by {own}, not by {self.metric}")
         if metric == "all" and self.head == "zeroshot":
             raise NotApplicableError("texts are of the set's own classes; metric=all is for head=linear")
+        if metric == "all" and card.num_classes == dataset.fitted_on().card.num_classes:
+            raise NotApplicableError(f"{card.name} has all classes of the head; leave out metric=all")
         splits = _TOGETHER.get(metric, (card.test_split,))
         if card.test_split != splits[0]:
             raise ConfigError(
@@ -159,7 +163,8 @@ class Robustness(Task):
         if self.metric == "households":
             return judged_in_groups(table, own, truth, card.name)
         samples = judged_images(table, own.argmax(axis=1), truth)
-        errors = stated_columns(own, truth) if truth.ndim == 1 else {}
+        # The largest of several outputs is no probability of the class that they stand for.
+        errors = stated_columns(own, truth) if truth.ndim == 1 and self.metric != "all" else {}
         return replace(samples, columns={**samples.columns, **errors})
 
     def _classifier(self, inputs: Inputs, tables: Iterator[FeatureTable]) -> Scores:

@@ -72,6 +72,15 @@ def test_balanced_accuracy_is_scikit_learns_and_has_an_interval(result: Result) 
     assert f"{100 * expected:.1f} [" in markdown(by_class(result)).splitlines()[0]
 
 
+def test_balanced_accuracy_is_of_the_items_that_a_score_is_of(tmp_path: Path) -> None:
+    part = RANDOM.random(300) < 0.5
+    columns = {"label": LABEL, "top1@part": np.where(part, LABEL == PREDICTED, np.nan)}
+    found = by_class(stored(tmp_path, Metric("top1@part", mean_of("top1@part")), **columns)).balanced
+    assert found is not None
+    recalls = [np.mean(PREDICTED[part & (label == LABEL)] == label) for label in np.unique(LABEL[part])]
+    assert found.value == pytest.approx(np.mean(recalls))
+
+
 def test_outcomes_that_no_single_prediction_decides_have_no_confusion(tmp_path: Path) -> None:
     top5 = (LABEL == PREDICTED) | (RANDOM.random(300) < 0.5)
     columns = {"label": LABEL, "predicted@5": PREDICTED, "top5@5": top5}

@@ -291,6 +291,23 @@ def test_items_without_a_value_are_left_out_of_a_difference() -> None:
     runs = [Samples(list("abcd"), {"x": values + shift}) for shift in (0.0, 0.5)]
     found = paired_test(Metric("x", mean_of("x")), runs[0], runs[1])
     assert (found.value, found.error) == pytest.approx((-0.5, 0.0))
+    assert found.n == 3
+
+
+def test_outcomes_of_a_part_are_compared_as_if_there_were_no_others() -> None:
+    metric, random = Metric("x", mean_of("x")), np.random.default_rng(1)
+    outcomes = [random.integers(0, 2, 40).astype(float) for _ in range(2)]
+    part = [Samples([f"{i}" for i in range(40)], {"x": right}) for right in outcomes]
+    among = [
+        Samples([f"{i}" for i in range(90)], {"x": np.concatenate([right, np.full(50, np.nan)])})
+        for right in outcomes
+    ]
+    assert paired_test(metric, *among) == paired_test(metric, *part)
+    assert mcnemar_outcomes(metric, *among) == mcnemar_outcomes(metric, *part)
+    # Where the same items are right, pseudo-items keep the error above 0.
+    assert paired_test(metric, among[0], among[0]).error > 0
+    with pytest.raises(DataError, match="no item has a value in both"):
+        paired_test(metric, among[0], Samples(among[0].ids, {"x": np.full(90, np.nan)}))
 
 
 def test_a_difference_of_mean_ious_varies_as_items_drawn_again() -> None:

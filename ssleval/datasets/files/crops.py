@@ -115,7 +115,8 @@ class Crops(TargetFiles):
         except DAMAGED as error:
             raise DataError(f"{path}: its EXIF cannot be read ({error}); remove it") from error
         _refuse_size(path, np.asarray(image), self.shots[index])
-        return _square(image, Image.Resampling.BICUBIC)[crop.place]
+        # resize_image of probe3d says bicubic, and passes the number of PIL's bilinear filter.
+        return _square(image, Image.Resampling.BILINEAR)[crop.place]
 
 
 def _refuse_size(path: Path, pixels: Shaped[np.ndarray, "H W *c"], shot: Shot) -> None:
@@ -132,7 +133,8 @@ def _square(image: Image.Image, resampling: Image.Resampling) -> Shaped[np.ndarr
     Source:
         resize_navi.py of probe3d; torchvision's ``Resize`` of tensors to nearest pixels, and ``CenterCrop``.
     """
-    width, height = (side * _STORED // min(image.size) for side in image.size)
+    factor = float(_STORED) / min(image.size)
+    width, height = (int(side * factor) for side in image.size)
     stored = np.asarray(image.resize((width, height), resampling))
     rows, columns = map(_central, (height, width))
     return stored[rows][:, columns]

@@ -84,6 +84,8 @@ def _objectnet(root: Path, options: DatasetOptions) -> Copy:
     if strange := sorted(set(named) - set(label_of.values())):
         raise DataError(f"{place}: no folder is labelled {some(strange)}")
     folders = sorted(folder for folder, label in label_of.items() if label in named)
+    if strange := [folder for folder in folders if "/" in folder or not _is_plain(folder)]:
+        raise DataError(f"{place}: {some(strange)} is no name of a folder; fetch its files again")
     outputs = _apart(place, _wnids(place, [named[label_of[folder]].split("; ") for folder in folders]))
 
     def open_split(split: str) -> Split:  # noqa: ARG001
@@ -186,6 +188,8 @@ def _dollar_street(root: Path, options: DatasetOptions) -> Copy:
             targets[len(ids), _numbers(where, numbers, len(wnids))] = True
             ids.append(f"{_household(where, region, income)}/{path}")
         paths = [path for _, (path, *_) in rows]
+        if strange := [path for path in paths if not _is_plain(path)]:
+            raise DataError(f"{base / listed}: {some(strange)} is no plain path below it; fetch it again")
         if twice := _repeated(paths):
             raise DataError(f"{base / listed}: {some(twice)} is listed twice")
         whole = file_split(base, paths, targets, full_hash=options.full_hash)
@@ -224,6 +228,11 @@ def _table(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{folder}/{name}.json: expected a table of names; fetch it again")
     return content
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path leads to one place below a folder, and is its only spelling."""
+    return "\\" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
 
 
 def _bounded(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """navi:PATH, objects photographed with depth and cameras; also navi_normals:PATH and navi_pairs:PATH.
 
 PATH is NAVI as it is unpacked, version 1.0 or 1.5: OBJECT/SCENE/images/, depth/ and annotations.json, where a
-scene is `wild_set` or begins with `multiview`; nothing else is read. Splits are those of probe3d: `trainval`
+scene is `wild_set` or begins with `multiview`; nothing else is read. Splits are cut as by probe3d: `trainval`
 has the multiview scenes, `train` the first nine tenths of those of every object and `val` the others, `test`
 the wild sets. Objects without both are left out, and every fourth image of a split counts, in order of names.
 
@@ -175,7 +175,7 @@ def _shots(root: Path, scene: str) -> list[Shot]:
         entries = msgspec.json.decode(content, type=list[_Annotation])
     except OSError as error:
         raise DataError(f"{table}: {error.strerror}; every scene of NAVI has one") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{table}: no annotations of NAVI ({error}); fetch it again") from error
     shots = sorted((_shot(table, scene, entry) for entry in entries), key=lambda shot: shot.image)
     if not shots:

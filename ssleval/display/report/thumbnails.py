@@ -1,5 +1,6 @@
 """Thumbnails of the items that models disagree on most, and the names of classes."""
 
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -41,8 +42,9 @@ def _disputed(board: Board) -> list[str]:
         view = item_view(samples, entry.result.metrics[board.headline])
         if view is not None and view.values is not None:
             for name, value in zip(samples.ids, view.values.tolist(), strict=True):
-                values[name].append(value)
-    deviations = {name: float(np.nanstd(of_item)) for name, of_item in values.items() if len(of_item) > 1}
+                if not math.isnan(value):
+                    values[name].append(value)
+    deviations = {name: float(np.std(of_item)) for name, of_item in values.items() if len(of_item) > 1}
     return sorted((name for name in deviations if deviations[name] > 0), key=lambda name: -deviations[name])
 
 

@@ -145,6 +145,8 @@ OTHERWISE: list[tuple[str, str, Callable[[str], str], str]] = [
      "not as published"),
     ("objectnet", CLASSES, lambda _: "[]", "expected a table"),
     ("objectnet", FOLDERS, lambda _: "{", "not a whole JSON file"),
+    ("objectnet", FOLDERS, remapped(**{"../alarm_clock": "Alarm clock"}), "is no name of a folder"),
+    ("objectnet", FOLDERS, remapped(**{".": "Alarm clock"}), "is no name of a folder"),
     ("objectnet", NUMBERS, shifted, "do not number 1,000 classes from 0"),
     ("objectnet", NUMBERS, turned, "its numbers are not those of"),
     ("objectnet", NUMBERS, remapped(**{"1000": 3}), "do not number"),
@@ -167,6 +169,9 @@ OTHERWISE: list[tuple[str, str, Callable[[str], str], str]] = [
     ("dollar_street", TABLE, swapped(",685.0,", ",0,"), "income '0'; expected dollars"),
     ("dollar_street", TABLE, swapped("5d4be2.j", "5d4be9.j"), "5d4be9.jpg: No such"),
     ("dollar_street", TABLE, swapped("5d4be2/5d4be2", "5d4be1/5d4be1"), "listed twice"),
+    ("dollar_street", TABLE, swapped("assets/5d4be2/", "assets/5d4be1//"), "no plain path below it"),
+    ("dollar_street", TABLE, swapped("assets/5d4be2/", "../assets/"), "no plain path below it"),
+    ("dollar_street", TABLE, swapped("assets/5d4be2/", "/assets/"), "no plain path below it"),
     ("dollar_street", TABLE, swapped("region.id", "region"), "no column region.id"),
 ]  # fmt: skip
 
