@@ -6,7 +6,6 @@ computed from the matches, so that images can be left out and counted twice.
 
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from functools import partial
 from importlib import import_module
 from io import StringIO
 from itertools import repeat
@@ -15,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
 
-from ssleval.core import Samples, Statistic, statistics
+from ssleval.core import Samples
 from ssleval.core.targets import Objects
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.metrics.stats import Scores, Weights, divide, mean_of_known, statistic
 
 THRESHOLDS = 10
 """Intersections over union from which on a detection is right: 0.5, 0.55, ..., 0.95."""
@@ -102,10 +101,10 @@ def padded(rows: Sequence[Shaped[np.ndarray, " _"]], fill: int) -> Shaped[np.nda
     return np.stack([np.pad(row, (0, width - len(row)), constant_values=fill) for row in rows])
 
 
-@statistics.register("coco_average_precision_of")
+@statistic
 def coco_average_precision_of(
-    scores: str, labels: str, matched: str, ignored: str, objects: str
-) -> Statistic:
+    samples: Samples, weights: Weights, scores: str, labels: str, matched: str, ignored: str, objects: str
+) -> Scores:
     """Return the statistic that is COCO's AP: the mean over classes, and over IoUs of 0.5, 0.55 to 0.95.
 
     ``scores`` and ``labels [n k]`` are of the detections in image i, -1 being the label of none; ``matched``
@@ -115,43 +114,30 @@ def coco_average_precision_of(
     Source:
         pycocotools, COCOeval.accumulate.
     """
-    return partial(
-        _over_thresholds, scores=scores, labels=labels, matched=matched, ignored=ignored, objects=objects
-    )
+    columns = scores, labels, matched, ignored, objects
+    return mean_of_known(class_precisions(samples, weights, THRESHOLDS, *columns))
 
 
-@statistics.register("coco_precision_at_half_of")
+@statistic
 def coco_precision_at_half_of(
-    scores: str, labels: str, matched: str, ignored: str, objects: str
-) -> Statistic:
+    samples: Samples, weights: Weights, scores: str, labels: str, matched: str, ignored: str, objects: str
+) -> Scores:
     """Return COCO's AP50: that of an IoU of 0.5 alone; otherwise `coco_average_precision_of`."""
-    return partial(_at_half, scores=scores, labels=labels, matched=matched, ignored=ignored, objects=objects)
-
-
-def _over_thresholds(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, THRESHOLDS, smooth=False, **columns))
-
-
-def _at_half(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, 1, smooth=False, **columns))
-
-
-def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
-    known = ~np.isnan(by_class)
-    return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
+    columns = scores, labels, matched, ignored, objects
+    return mean_of_known(class_precisions(samples, weights, 1, *columns))
 
 
 def class_precisions(
     samples: Samples,
     weights: Weights,
     thresholds: int,
-    *,
-    smooth: bool,
     scores: str,
     labels: str,
     matched: str,
     ignored: str,
     objects: str,
+    *,
+    smooth: bool = False,
 ) -> Float[np.ndarray, "r c"]:
     """Return the average precision of every class, averaged over the first ``thresholds``.
 

@@ -5,14 +5,13 @@ single images is another number.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
-from ssleval.core import IGNORED, Samples, Statistic, statistics
+from ssleval.core import IGNORED, Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.metrics.stats import Scores, Weights, divide, statistic
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
@@ -58,8 +57,8 @@ def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.
     }
 
 
-@statistics.register("matched_mean_iou_of")
-def matched_mean_iou_of(confusion: str) -> Statistic:
+@statistic
+def matched_mean_iou_of(samples: Samples, weights: Weights, confusion: str) -> Scores:
     """Return the statistic that assigns predicted classes to true ones before it averages IoUs.
 
     The column ``[n c c]`` holds the `confusion` of every image. It is summed over items, and the one-to-one
@@ -69,10 +68,6 @@ def matched_mean_iou_of(confusion: str) -> Statistic:
     Source:
         Kuhn 1955; as ``PredsmIoU`` of open-hummingbird-eval, which counts absent classes as 0.
     """
-    return partial(_matched_mean_iou, confusion=confusion)
-
-
-def _matched_mean_iou(samples: Samples, weights: Weights, *, confusion: str) -> Scores:
     counts = samples[confusion]
     classes = counts.shape[1]
     flat = counts.reshape(len(counts), -1).astype(np.float64)
