@@ -53,6 +53,10 @@ class _OneVector:
 class VectorPerImage(_OneVector, ImageGeometry):
     """Fields of a task on one vector per image: which vector, at which geometry."""
 
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the training and the scored split, one vector per image."""
+        return train_and_test(dataset, self.geometry, (self.vector,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VectorOfScales(_OneVector):

@@ -4,14 +4,48 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ssleval.core.image_level import ImageGeometry, random_views, train_and_test
-from ssleval.core.settings import Natural
-from ssleval.core.vocabulary import BackboneCard, Dataset, FeatureRequest, Geometry, RandomView, Readout
+from ssleval.core.settings import Count, Natural
+from ssleval.core.vocabulary import (
+    BackboneCard,
+    Dataset,
+    FeatureRequest,
+    Geometry,
+    Interpolation,
+    RandomView,
+    Readout,
+)
 from ssleval.errors import ConfigError
 
 T = TypeVar("T", bound="TokensPerImage")
 
 LARGEST_STORE = 64_000_000_000
 """Bytes of tokens that ``features=auto`` stores at most: more than small sets take, less than ImageNet."""
+
+
+PATCHES = Readout("patches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareImages:
+    """Fields of a task that sees images squashed to squares, and reads patches of both splits."""
+
+    size: Count = 448
+    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def geometry(self) -> Geometry:
+        """The geometry to request features at."""
+        return Geometry(self.size, "square", None, self.interpolation)
+
+    @property
+    def readouts(self) -> tuple[Readout, ...]:
+        """Patch tokens of the last block, after the model's final norm."""
+        return (PATCHES,)
+
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the patch grids of the training and of the scored split."""
+        return train_and_test(dataset, self.geometry, self.readouts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from ssleval.core import Samples
+from ssleval.core import Metric, Samples
 from ssleval.metrics.stats import Scores, Weights, divide, mean_of_known, statistic
 
 _VALUES_AT_ONCE = 4_000_000
@@ -34,6 +34,13 @@ def eleven_point_precision_of(samples: Samples, weights: Weights, scores: str, t
     """
     values = samples[scores].astype(np.float64)
     return mean_of_known(average_precisions(values, samples[targets], weights, _eleven_points))
+
+
+MEAN_PRECISIONS = {
+    "map": Metric("map", mean_average_precision_of("scores", "targets")),
+    "map_11": Metric("map_11", eleven_point_precision_of("scores", "targets")),
+}
+"""Scores of the columns ``scores`` and ``targets``; ``map_11`` is by VOC 2007's 11 points."""
 
 
 _Area: TypeAlias = Callable[[Shaped[np.ndarray, "r e"], Shaped[np.ndarray, "r e"]], Float[np.ndarray, " r"]]

@@ -22,12 +22,12 @@ from ssleval.core import Dataset, FeatureRequest, Geometry, Metric, Readout, Sam
 from ssleval.core.image_level import ImageGeometry
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.token_level import PATCHES
 from ssleval.errors import DataError
 from ssleval.features import Live, pixels_of
 from ssleval.heads.dense.artefacts import above_medians, largest_of, norms_of, patch_pixels, read_back
 from ssleval.metrics.stats import mean_of, ratio_of
 
-PATCHES = Readout("patches")
 IMAGES_AT_ONCE = 16
 """Tokens of all blocks are held together."""
 _UNITS = {"position": "fraction", "distance": "patches", "pixels": "grey levels"}

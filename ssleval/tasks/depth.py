@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.image_level import fitting_amounts, fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
@@ -42,9 +42,6 @@ class Depth(QuarterFields, Task):
 
     version = 2
     needs: ClassVar[Needs] = Needs(("depth",))
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     flip: bool = True
     """Average with the prediction for the mirror image."""
     min_depth: Positive = 0.001
@@ -90,11 +87,10 @@ class Depth(QuarterFields, Task):
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return patch grids of the training and of the scored split, and of the latter's mirror images."""
-        geometry = Geometry(self.size, "square", None, self.interpolation)
         fitted = fitting_set(dataset)
-        train = FeatureRequest(fitted, fitted.card.train_split, geometry, self.readouts)
-        test = FeatureRequest(dataset, dataset.card.test_split, geometry, self.readouts)
-        mirrored = replace(test, geometry=replace(geometry, flip=True))
+        train = FeatureRequest(fitted, fitted.card.train_split, self.geometry, self.readouts)
+        test = FeatureRequest(dataset, dataset.card.test_split, self.geometry, self.readouts)
+        mirrored = replace(test, geometry=replace(self.geometry, flip=True))
         return (train, test, mirrored) if self.flip else (train, test)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -22,11 +22,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import fitting_amounts, train_and_test
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import fitting_amounts
 from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction, Positive, ProperFraction
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.token_level import PATCHES, SquareImages
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.dense.detection import (
     Decoding,
@@ -47,17 +48,12 @@ from ssleval.metrics.detection import (
     padded,
 )
 
-PATCHES = Readout("patches")
-
 
 @tasks.register("detection")
 @dataclass(frozen=True)
-class Detection(Task):
+class Detection(SquareImages, Task):
     """Boxes and masks of objects, from frozen patch tokens."""
 
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     score: Literal["target", "boxes", "masks"] = "target"
     """Masks are fitted and scored beside boxes where the set has them, or boxes alone."""
     iterations: Count = 1000
@@ -111,7 +107,7 @@ class Detection(Task):
         """Return the patch grids of the training and of the scored split."""
         if not dataset.card.num_classes:
             raise NotApplicableError(f"detection needs classes of objects; {dataset.card.name} states none")
-        return train_and_test(dataset, Geometry(self.size, "square", None, self.interpolation), (PATCHES,))
+        return super().requests(dataset)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""

@@ -17,8 +17,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Precision, Samples
-from ssleval.core.image_level import VectorPerImage, accuracy_kind, train_and_test
+from ssleval.core import Dataset, FeatureTable, Metric, Precision, Samples
+from ssleval.core.image_level import VectorPerImage, accuracy_kind
 from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positive, Positives, Several
 from ssleval.core.stated import stated_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -79,10 +79,6 @@ class Fewshot(VectorPerImage, Task):
     def resolved(self, dataset: Dataset) -> "Fewshot":
         """Return the task with the metric of the dataset filled in."""
         return replace(self, metric=accuracy_kind(self.metric, dataset.card))
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image."""
-        return train_and_test(dataset, self.geometry, (self.vector,))
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the tries and the scored images."""

@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
-from ssleval.core.image_level import fitting_amounts, train_and_test
+from ssleval.core import Dataset, Metric, Samples
+from ssleval.core.image_level import fitting_amounts
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.heads.dense.grid import Fit, channels_of, outputs_of
@@ -35,9 +35,6 @@ class Normals(QuarterFields, Task):
     """Surface normals on frozen patch tokens."""
 
     needs: ClassVar[Needs] = Needs(("normals",), training_split=True)
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     iterations: Count = 1000
     batch_size: Count = 16
     learning_rate: Positive = 1e-3
@@ -59,11 +56,6 @@ class Normals(QuarterFields, Task):
             Metric(name, mean_of(name), name != "rmse", "degrees" if name == "rmse" else "fraction")
             for name in ERRORS
         )
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return patch grids of the training and of the scored split."""
-        geometry = Geometry(self.size, "square", None, self.interpolation)
-        return train_and_test(dataset, geometry, self.readouts)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssleval.core import Context, FeatureTable, Readout
-from ssleval.core.batches import batches
+from ssleval.core.batches import batches, table_rows
 from ssleval.core.stated import stated
 from ssleval.errors import ContractError
 from ssleval.heads.attentive.blocks import JepaProbes
@@ -86,11 +86,11 @@ class AttentiveFit:
         """Train on some rows of each of the tables, and classify what is judged, as `candidates` does."""
         used = [(table, np.flatnonzero(chosen), table.targets) for table, chosen in judged]
         readers = [
-            (self._reader([table], places), truth[places])
+            (self.reader([table], places), truth[places])
             for table, places, truth in used
             if truth is not None
         ]
-        read = self._reader(tables, np.flatnonzero(rows))
+        read = self.reader(tables, np.flatnonzero(rows))
         width = tables[0][self.readouts[0]].shape[-1]
         return self.candidates(width, read, np.tile(labels[rows], len(tables)), readers)
 
@@ -114,6 +114,10 @@ class AttentiveFit:
         if all(bool((part["class"] < 0).all()) for part in found[-1]):
             raise ContractError("attentive: no head is finite after training; are the features?")
         return [np.concatenate(parts, axis=1) for parts in zip(*reversed(found), strict=True)]
+
+    def reader(self, tables: Sequence[FeatureTable], rows: Int[np.ndarray, " n"]) -> Reader:
+        """Return a reader of the tokens that heads attend to."""
+        return table_rows(tables, self.readouts, rows, self.context.device, tokens=True)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -158,20 +162,6 @@ class AttentiveFit:
             return Lars(groups)
         fused = torch.device(self.context.device).type in {"cpu", "cuda"}
         return torch.optim.AdamW(groups, betas=self.recipe.betas, fused=fused)
-
-    def _reader(self, tables: Sequence[FeatureTable], rows: Int[np.ndarray, " n"]) -> Reader:
-        arrays = [[table[readout] for readout in self.readouts] for table in tables]
-        device = self.context.device
-
-        def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b n d"]:
-            which, place = np.divmod(index, len(rows))
-            parts: list[np.ndarray] = []
-            for number, row in zip(which.tolist(), rows[place].tolist(), strict=True):
-                tokens = [array[row].reshape(-1, array.shape[-1]) for array in arrays[number]]
-                parts.append(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
-            return torch.from_numpy(np.stack(parts).astype(np.float32, copy=False)).to(device)
-
-        return read
 
 
 def total_loss(logits: Float[Tensor, "g b c"], labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -1,7 +1,6 @@
 """Depth estimation on patch grids: every pixel is a weighted mean of fixed depth bins."""
 
 from dataclasses import dataclass
-from functools import partial
 from math import cos, pi
 
 import numpy as np
@@ -101,8 +100,7 @@ def fit_depth(
     grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
 ) -> LinearHead:
     """Train a 1x1 convolution on metres, by `fit_bins`."""
-    channels = channels_of(grids)
-    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
+    head = LinearHead(channels_of(grids), bins.count, normalise=False, seed=context.seed)
     return fit_bins(head, grids, depths, count, settings, bins, context)
 
 
@@ -118,8 +116,7 @@ def fit_bins(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    rate = partial(annealed, iterations=settings.iterations, warmup=settings.warmup)
-    fitted = fit(head, grids, depths, count, settings, context, rate=rate, loss=loss)
+    fitted = fit(head, grids, depths, count, settings, context, rate=annealed, loss=loss)
     with torch.no_grad():
         # Logits that a large step has pushed below zero everywhere get no gradient ever again. The head
         # then predicts the mean of all bins for every pixel, which looks plausible.

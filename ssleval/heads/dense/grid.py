@@ -28,6 +28,9 @@ Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W *c"]]
 """Loads the target of one image, at its own resolution: a value or a vector for every pixel."""
 
+Rate: TypeAlias = Callable[[int, int, int], float]
+"""The fraction of the learning rate at an iteration from zero, of so many, with a warm-up of so many."""
+
 TARGETS_HELD = 1 << 30
 """Bytes of decoded targets kept in memory, so that many passes decode each file only once where it fits."""
 
@@ -151,13 +154,13 @@ def fit(
     settings: Fit,
     context: Context,
     *,
-    rate: Callable[[int], float],
+    rate: Rate,
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
 ) -> H:
     """Train ``head`` on ``count`` images and return it in evaluation mode.
 
-    ``rate`` returns the fraction of the learning rate at an iteration from zero. ``loss`` returns a scalar
-    for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or ``[b k c]``) and the iteration.
+    ``loss`` returns a scalar for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or
+    ``[b k c]``) and the iteration.
     """
     if not settings.pixels:
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
@@ -172,7 +175,7 @@ def fit(
     return descend(head, losses(), settings, rate, context.device)
 
 
-def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str) -> H:
+def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Rate, device: str) -> H:
     """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
 
     Raises:
@@ -183,7 +186,7 @@ def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Callable[[in
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     for iteration, loss in enumerate(losses):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(iteration)
+            group["lr"] = settings.learning_rate * rate(iteration, settings.iterations, settings.warmup)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if settings.clip:

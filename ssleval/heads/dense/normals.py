@@ -1,6 +1,5 @@
 """Surface normals on patch grids: a direction and a concentration for every pixel."""
 
-from functools import partial
 from math import cos, pi
 
 import torch
@@ -40,8 +39,7 @@ def fit_normals(head: H, grids: Grids, normals: Targets, count: int, settings: F
             return outputs.sum() * 0
         return angular_loss(at_points(outputs, points).transpose(1, 2)[known], targets[known])
 
-    rate = partial(quarter_cosine, iterations=settings.iterations, warmup=settings.warmup)
-    return fit(head, grids, normals, count, settings, context, rate=rate, loss=loss)
+    return fit(head, grids, normals, count, settings, context, rate=quarter_cosine, loss=loss)
 
 
 def quarter_cosine(iteration: int, iterations: int, warmup: int) -> float:

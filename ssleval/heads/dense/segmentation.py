@@ -1,7 +1,5 @@
 """Linear segmentation: batch normalisation and a 1x1 convolution on patch grids, trained on masks."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
@@ -32,10 +30,8 @@ def fit_classes(
     def loss(logits: Tensor, points: Tensor, labels: Tensor, _iteration: int) -> Tensor:
         return pixel_loss(at_points(logits, points), labels)
 
-    channels = channels_of(grids)
-    head = LinearHead(channels, num_classes, normalise=True, seed=context.seed)
-    rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
-    return fit(head, grids, masks, count, settings, context, rate=rate, loss=loss)
+    head = LinearHead(channels_of(grids), num_classes, normalise=True, seed=context.seed)
+    return fit(head, grids, masks, count, settings, context, rate=poly, loss=loss)
 
 
 def pixel_loss(logits: Float[Tensor, "b c *s"], labels: Integer[Tensor, "b *s"]) -> Float[Tensor, ""]:

@@ -100,7 +100,7 @@ def test_clipping_holds_the_gradient() -> None:
             6,
             how,
             Context(),
-            rate=lambda _iteration: 1.0,
+            rate=lambda _iteration, _iterations, _warmup: 1.0,
             loss=steep,
         )
         (gradient,) = [p.grad for p in head.linear.parameters() if p.grad is not None and p.grad.ndim == 2]
@@ -146,7 +146,8 @@ def test_a_fit_is_a_loop_of_adamw(clip: float) -> None:
     def loss(outputs: Tensor, points: Tensor, held: Tensor, iteration: int) -> Tensor:
         return ((at_points(outputs, points)[:, 0] - held / 255) ** 2).mean() * (1 + iteration)
 
-    def rate(iteration: int) -> float:
+    def rate(iteration: int, iterations: int, warmup: int) -> float:
+        assert (iterations, warmup) == (5, 0)
         return 1 / (1 + iteration)
 
     how = Fit(5, 4, 0.1, 0.3, 7, clip)
@@ -160,7 +161,7 @@ def test_a_fit_is_a_loop_of_adamw(clip: float) -> None:
     optimizer = torch.optim.AdamW(layer.parameters(), 0.1, weight_decay=0.3)
     for iteration, rows in enumerate(batches(6, 4, 5, 3)):
         points, held = drawn([MASKS[row] for row in rows.tolist()], 7, random)
-        optimizer.param_groups[0]["lr"] = 0.1 * rate(iteration)
+        optimizer.param_groups[0]["lr"] = 0.1 * rate(iteration, 5, 0)
         optimizer.zero_grad()
         loss(layer(GRIDS[rows]).permute(0, 3, 1, 2), points, held, iteration).backward()
         if clip:
