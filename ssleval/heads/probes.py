@@ -27,7 +27,7 @@ from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
-Judged: TypeAlias = tuple[Shaped[np.ndarray, "n candidates"], Int[np.ndarray, " n"]]
+Judged: TypeAlias = tuple[Shaped[np.ndarray, "_ candidates"], Int[np.ndarray, "_"]]
 """What candidates have `stated` of images, and the labels of these."""
 F = TypeVar("F", bound="GridFields")
 

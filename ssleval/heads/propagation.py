@@ -36,7 +36,6 @@ class Propagation:
     """Of the weights exp(cosine / temperature)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take."""
         check(self, "propagation")
 
 

@@ -61,7 +61,6 @@ class Attentive(TokensPerImage, Task):
     metric: Literal["card", "top1", "mean_per_class"] = "card"
 
     def __post_init__(self) -> None:
-        """Refuse settings that the protocol does not read."""
         super().__post_init__()
         name, default = ("weight_decays", ()) if self.protocol == "ep" else ("queries", 32)
         if getattr(self, name) != default:

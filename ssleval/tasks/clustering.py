@@ -63,7 +63,6 @@ class Clustering(VectorPerImage, Task):
     """Silhouettes are between so many images, drawn by the seed."""
 
     def __post_init__(self) -> None:
-        """Refuse a single cluster, which every image is in."""
         super().__post_init__()
         if self.clusters == 1:
             raise ConfigError("clustering: clusters=1; expected 2 or more, or 0 for the number of classes")

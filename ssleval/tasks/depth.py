@@ -23,6 +23,7 @@ from ssleval.core import Dataset, FeatureRequest, Metric, Samples
 from ssleval.core.image_level import fitting_amounts, fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
+from ssleval.core.token_level import SquareImages
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_bins
 from ssleval.heads.dense.dpt import FINER
@@ -37,7 +38,7 @@ _UNITS = {"rmse": "m", "sq_rel": "m", "log10": "log10", "rmse_log": "log", "silo
 
 @tasks.register("depth")
 @dataclass(frozen=True)
-class Depth(QuarterFields, Task):
+class Depth(QuarterFields, SquareImages, Task):
     """Depth on frozen patch tokens."""
 
     version = 2
@@ -63,7 +64,6 @@ class Depth(QuarterFields, Task):
     """Pixels drawn from every image of a batch."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the head does not read."""
         super().__post_init__()
         self.refuse_idle("depth", upsample=Depth.upsample)
 

@@ -80,7 +80,6 @@ class Detection(SquareImages, Task):
     """Detections in an image."""
 
     def __post_init__(self) -> None:
-        """Refuse points where no mask is fitted."""
         super().__post_init__()
         if self.score == "boxes" and self.points != Detection.points:
             raise ConfigError(f"detection: points={self.points} has no effect with score=boxes; leave it out")

@@ -59,7 +59,6 @@ class Fewshot(VectorPerImage, Task):
     """Card: the convention of the dataset."""
 
     def __post_init__(self) -> None:
-        """Refuse parts of images."""
         super().__post_init__()
         if any(shots >= 1 and shots != int(shots) for shots in self.shots):
             raise ConfigError(f"fewshot: shots={self.shots}; expected whole numbers from 1, fractions below")

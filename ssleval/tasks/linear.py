@@ -45,7 +45,6 @@ class Linear(GridFields, Task):
     views_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a number of blocks where the recipe reads one."""
         super().__post_init__()
         if self.recipe == "mae" and self.inputs in _FEWER:
             raise ConfigError(

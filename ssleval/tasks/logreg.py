@@ -48,7 +48,6 @@ class Logreg(VectorPerImage, Task):
     """Card: the convention of the dataset. ``map_11``: mAP by VOC 2007's 11 points."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
         super().__post_init__()
         if self.smallest >= self.largest:
             raise ConfigError(f"logreg: C from {self.smallest:g} to {self.largest:g}; smallest < largest")

@@ -21,6 +21,7 @@ from ssleval.core import Dataset, Metric, Samples
 from ssleval.core.image_level import fitting_amounts
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.token_level import SquareImages
 from ssleval.heads.dense.grid import Fit, channels_of, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.normals import OUTPUTS, fit_normals, normal_map
@@ -31,7 +32,7 @@ from ssleval.metrics.stats import mean_of
 
 @tasks.register("normals")
 @dataclass(frozen=True)
-class Normals(QuarterFields, Task):
+class Normals(QuarterFields, SquareImages, Task):
     """Surface normals on frozen patch tokens."""
 
     needs: ClassVar[Needs] = Needs(("normals",), training_split=True)
@@ -45,7 +46,6 @@ class Normals(QuarterFields, Task):
     """Pixels drawn from every image of a batch."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the head does not read."""
         super().__post_init__()
         self.refuse_idle("normals")
 

@@ -55,7 +55,6 @@ class Segmentation(PaperFields, Task):
     """Pixels drawn from every image of a batch (fast; 2,048). The paper's loss takes all of them."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the protocol does not read, or that do not go together."""
         super().__post_init__()
         full = published(self, self.protocol, self.inputs)
         full.refuse_conflicts(self.protocol, full.pixels, full.size)

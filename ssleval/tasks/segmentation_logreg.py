@@ -51,7 +51,6 @@ class SegmentationLogreg(SquareImages, Task):
     """A fit ends when a step promises less than this fraction of the objective."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
         super().__post_init__()
         if self.smallest >= self.largest:
             raise ConfigError(

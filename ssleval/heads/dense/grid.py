@@ -51,7 +51,6 @@ class Fit:
     """Iterations of linear warm-up, counted in ``iterations``."""
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take."""
         check(self, "dense head")
 
     @classmethod

@@ -7,15 +7,14 @@ from msgspec import Meta
 from torch import nn
 
 from ssleval.core import Readout
-from ssleval.core.token_level import SquareImages
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.dpt import DPT
 from ssleval.heads.dense.grid import LinearHead
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuarterFields(SquareImages):
-    """Which blocks are read of squares, before the model's final norm, and by which head."""
+class QuarterFields:
+    """Which blocks are read, before the model's final norm, and by which head."""
 
     head: Literal["linear", "dpt"] = "linear"
     """One linear layer, or probe3d's convolutional head (`heads.dense.dpt`), which reads four blocks."""
