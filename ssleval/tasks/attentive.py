@@ -18,19 +18,20 @@ Source: arXiv:2506.10178 (ep), arXiv:2502.08769 (capi), arXiv:2506.09985 (vjepa)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples
+from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples, Split
 from ssleval.core.image_level import accuracy_kind, same_rows
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.core.token_level import TokensPerImage
 from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, fitted_on
-from ssleval.heads.attentive.fit import AttentiveFit, Predict, Reader
+from ssleval.heads.attentive.fit import AttentiveFit, Fits, Reader
 from ssleval.heads.attentive.recipes import RECIPES
 from ssleval.heads.attentive.widths import refuse_width
 from ssleval.heads.selection import hold_out
@@ -112,33 +113,29 @@ class Attentive(TokensPerImage, Task):
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads, choose by both rules and classify; one row per scored image."""
         tables = [] if self.on_the_fly else list(inputs.tables())
-        train, test = tables[:2] or [inputs.dataset.split(request.split) for request in inputs.requests]
+        splits = tables or [inputs.dataset.split(request.split) for request in inputs.requests]
+        train, test = splits[:2]
         labels, truth = inputs.labels(train), inputs.labels(test)
         held, recipe = hold_out(labels, self.held_out, inputs.context.seed), RECIPES[self.protocol]
         heads = recipe.grid(self.learning_rates, self.weight_decays)
         shape = self.queries, self.iterations, self.batch_size, self.stages, self.tokens
         fit = AttentiveFit(self.protocol, recipe, heads, *shape, inputs.card.num_classes, inputs.context)
-        if tables:
-            same_rows([tables[0], *tables[2:]])
-            predictions = fit.on_tables(tables[0], tables[2:], labels, held, tables[1])
-        else:
-            predictions = self._running(fit, inputs, labels, held)
-        tried, final = fit.tried_and_final(predictions, held)
+        same_rows([*tables[:1], *tables[2:]])
+        views = tables[2:] or tables[:1]
+        fits = partial(fit.predictions, views, labels) if tables else self._running(fit, inputs, labels)
+        tried, final = fit.tried_and_final(fits, (train, held), (test, np.ones(len(truth), bool)))
         columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "candidate")
         return Samples(test.ids, columns)
 
-    def _running(
-        self, fit: AttentiveFit, inputs: Inputs, labels: Int[np.ndarray, " n"], held: Bool[np.ndarray, " n"]
-    ) -> Predict:
-        train, test = (inputs.dataset.split(request.split) for request in inputs.requests)
+    def _running(self, fit: AttentiveFit, inputs: Inputs, labels: Int[np.ndarray, " n"]) -> Fits:
+        train = inputs.dataset.split(inputs.requests[0].split)
         live, card = Live(inputs.backbone, inputs.context), inputs.backbone.card
         geometry = self.geometry or card.native_geometry()
         views = self.drawn(geometry, fit.recipe.crops)
-        judged = {"held": (train, np.flatnonzero(held)), "test": (test, np.arange(len(test)))}
         rest = geometry, self.batch_size, fit.ends, inputs.context.seed, live.batch_size(geometry)
 
-        def predictions(rows: Bool[np.ndarray, " n"], names: Sequence[Literal["held", "test"]]) -> Any:
-            shown = [judged[name] for name in names]
+        def fits(rows: Bool[np.ndarray, " n"], judged: Sequence[tuple[Split, Any]]) -> Any:
+            shown = [(split, np.flatnonzero(chosen)) for split, chosen in judged]
             images = FitImages(train, np.flatnonzero(rows), views, shown, *rest, new=self.views == "new")
             truth = np.tile(labels[rows], 1 if images.new else max(1, len(views)))
 
@@ -148,4 +145,4 @@ class Attentive(TokensPerImage, Task):
 
             return fitted_on(live, f"crops of {inputs.card.name}", images, self.tokens, fitted)
 
-        return predictions
+        return fits

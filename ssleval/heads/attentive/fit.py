@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ Reader: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b n d"]]
 Judged: TypeAlias = tuple[FeatureTable, Bool[np.ndarray, "_"]]
 """A labelled table, and which of its rows are classified."""
 
-Predict: TypeAlias = Callable[
-    [Bool[np.ndarray, " n"], Sequence[Literal["held", "test"]]], list[Shaped[np.ndarray, "_ candidates"]]
+Fits: TypeAlias = Callable[
+    [Bool[np.ndarray, " n"], Sequence[tuple[Any, Bool[np.ndarray, "_"]]]],
+    list[Shaped[np.ndarray, "_ candidates"]],
 ]
-"""Fits on some rows of the training split; returns what candidates have `stated`, split by split."""
+"""Fits on some rows of the training split; returns what candidates have `stated` of some of each set."""
 
 _CHUNK = 128
 
@@ -48,32 +49,21 @@ class AttentiveFit:
     num_classes: int
     context: Context
 
-    def on_tables(
-        self,
-        train: FeatureTable,
-        views: Sequence[FeatureTable],
-        labels: Int[np.ndarray, " n"],
-        held: Bool[np.ndarray, " n"],
-        test: FeatureTable,
-    ) -> Predict:
-        """Return `predictions` on the ``views`` (none: ``train``), for the rows ``held`` and for ``test``."""
-        judged = {"held": (train, held), "test": (test, np.ones(len(test.ids), bool))}
-        return lambda rows, names: self.predictions(
-            views or [train], labels, rows, [judged[name] for name in names]
-        )
-
     def tried_and_final(
-        self, predictions: Predict, held: Bool[np.ndarray, " n"]
+        self,
+        fits: Fits,
+        held: tuple[Any, Bool[np.ndarray, " n"]],
+        scored: tuple[Any, Bool[np.ndarray, " m"]],
     ) -> tuple[Shaped[np.ndarray, "k candidates"], Shaped[np.ndarray, "m candidates"]]:
-        """Fit without the rows ``held``, and on all where the recipe does.
+        """Fit without the rows that are ``held`` out, and on all where the recipe does.
 
         Returns:
             What candidates of the first fit have `stated` of these rows, and of the last fit of scored ones.
         """
         if not self.recipe.refit:
-            tried, final = predictions(~held, ("held", "test"))
+            tried, final = fits(~held[1], (held, scored))
             return tried, final
-        (tried,), (final,) = predictions(~held, ("held",)), predictions(held | True, ("test",))
+        (tried,), (final,) = fits(~held[1], (held,)), fits(held[1] | True, (scored,))
         return tried, final
 
     def predictions(
