@@ -19,10 +19,9 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Metric, Readout, Samples, Split
-from ssleval.core.image_level import ImageGeometry
+from ssleval.core.image_level import PATCHES, ImageGeometry
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import PATCHES
 from ssleval.errors import DataError
 from ssleval.features import Live, pixels_of
 from ssleval.heads.dense.artefacts import above_medians, largest_of, norms_of, patch_pixels, read_back

@@ -20,10 +20,9 @@ import numpy as np
 from msgspec import Meta
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import fitting_amounts, fitting_set
+from ssleval.core.image_level import SquareImages, fitting_amounts, fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
-from ssleval.core.token_level import SquareImages
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.depth import UNCENTRED, Bins, fit_bins
 from ssleval.heads.dense.dpt import FINER

@@ -23,11 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ssleval.core import Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import fitting_amounts
+from ssleval.core.image_level import PATCHES, SquareImages, fitting_amounts
 from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction, Positive, ProperFraction
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import PATCHES, SquareImages
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.dense.detection import (
     Decoding,

@@ -18,10 +18,9 @@ from typing import ClassVar
 import numpy as np
 
 from ssleval.core import Dataset, Metric, Samples
-from ssleval.core.image_level import fitting_amounts
+from ssleval.core.image_level import SquareImages, fitting_amounts
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import SquareImages
 from ssleval.heads.dense.grid import Fit, channels_of, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.normals import OUTPUTS, fit_normals, normal_map

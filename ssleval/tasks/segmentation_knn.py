@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssleval.core import Dataset, Metric, Precision, Samples
+from ssleval.core.image_level import PATCHES, SquareImages
 from ssleval.core.settings import Count, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import PATCHES, SquareImages
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.retrieval import Bank, fill_bank, soft_votes
 from ssleval.heads.dense.segmentation import classes_at

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from ssleval.core import Dataset, Metric, Samples
+from ssleval.core.image_level import PATCHES, SquareImages
 from ssleval.core.settings import Count, OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import PATCHES, SquareImages
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.patchwise import PatchMasks, Scaling, labelled_patches
