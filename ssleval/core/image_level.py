@@ -1,4 +1,4 @@
-"""What tasks on whole images share: fields of geometries and of what is read, and the features they request."""
+"""What tasks on whole images share: fields of geometries, fields of what is read, and the requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -173,9 +173,9 @@ class Attentive(ImageGeometry, Task):
         geometry = self.geometry or card.native_geometry()
         assert geometry.fixed_size is not None
         view, count = RandomView(0, geometry.fixed_size, seed=self.views_seed), self.views
-        views = [replace(view, drawn=fit.recipe.crops)]
+        views = (replace(view, drawn=fit.recipe.crops),)
         if isinstance(count, int):
-            views = [replace(view, index=index) for index in range(count)]
+            views = tuple(replace(view, index=index) for index in range(count))
         rest = geometry, self.batch_size, fit.ends, inputs.context.seed, live.batch_size(geometry)
 
         def fits(rows: Bool[np.ndarray, " n"], judged: Sequence[tuple[Split, Any]]) -> Any:
