@@ -4,14 +4,14 @@ Intersections and unions are summed over images before they are divided, as is u
 single images is another number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
-from ssleval.core import IGNORED, Samples
+from ssleval.core import IGNORED, Metric, Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.stats import Scores, Weights, divide, statistic
+from ssleval.metrics.stats import Scores, Weights, divide, mean_ratio_of, ratio_of, statistic
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
@@ -34,6 +34,34 @@ def confusion(
             )
     flat = np.bincount(true * num_classes + ours, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
+
+
+def confusions(
+    classes: Iterable[Callable[[tuple[int, int]], Integer[np.ndarray, "H W"]]],
+    masks: Callable[[int], Integer[np.ndarray, "H W"]],
+    num_classes: int,
+) -> list[Int64[np.ndarray, "c c"]]:
+    """Return the `confusion` of every image, at the resolution of its mask.
+
+    Args:
+        classes: for every image a function that gives the predicted classes at a size (H, W).
+        masks: gives the mask of an image by its number.
+        num_classes: how many classes there are.
+    """
+    counts: list[Int64[np.ndarray, "c c"]] = []
+    for row, classes_at in enumerate(classes):
+        mask = masks(row)
+        height, width = mask.shape
+        counts.append(confusion(classes_at((height, width)), mask, num_classes))
+    return counts
+
+
+OVERLAP_METRICS = (
+    Metric("mean_iou", mean_ratio_of("intersection", "union")),
+    Metric("mean_accuracy", mean_ratio_of("intersection", "area")),
+    Metric("pixel_accuracy", ratio_of("correct", "labelled")),
+)
+"""Mean IoU, mean accuracy of classes and accuracy of pixels, of the columns that `overlap` makes."""
 
 
 def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.ndarray, "n ..."]]:

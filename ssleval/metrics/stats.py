@@ -10,7 +10,7 @@ from inspect import Signature, signature
 from typing import Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Real, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from ssleval.core import Samples, Statistic, statistics
 
@@ -122,3 +122,23 @@ def mean_of_known(by_class: Float[np.ndarray, "r c"]) -> Scores:
     """Return the mean over the classes that have a value; NaN where none has."""
     known = ~np.isnan(by_class)
     return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
+
+
+def deviation_contributions(
+    correct: Bool[np.ndarray, "n tries"] | Float[np.ndarray, "n tries"], groups: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Return contributions whose mean is the standard deviation of the score over tries (``ddof=1``).
+
+    The score of a try is the mean of ``correct``, or of contributions to a score, within each group, averaged
+    over groups: one group for accuracy, classes for mean per-class accuracy. A contribution is the deviation
+    plus the image's first-order influence on it, so their mean has the interval of the delta method.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares = len(correct) / (len(sizes) * sizes[group])
+    weighed = shares[:, None] * correct
+    scores = weighed.mean(axis=0)
+    deviation = float(scores.std(ddof=1))
+    if deviation == 0:
+        return np.zeros(len(correct))
+    slopes = (scores - scores.mean()) / ((correct.shape[1] - 1) * deviation)
+    return deviation + (weighed - scores) @ slopes

@@ -41,8 +41,7 @@ from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, fitted_on
 from ssleval.heads.attentive.fit import AttentiveFit, Fits, Reader
-from ssleval.heads.attentive.recipes import RECIPES
-from ssleval.heads.attentive.widths import refuse_width
+from ssleval.heads.attentive.recipes import RECIPES, refuse_width
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 

@@ -31,8 +31,7 @@ from ssleval.metrics.clustering import (
     rand_index,
     silhouettes,
 )
-from ssleval.metrics.stats import mean_of, mean_over_fits_of
-from ssleval.metrics.tries import deviation_contributions
+from ssleval.metrics.stats import deviation_contributions, mean_of, mean_over_fits_of
 
 _AGREEMENTS: Mapping[str, Agreement] = {
     "nmi": mutual_information,

@@ -28,8 +28,7 @@ from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import few_per_class
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
-from ssleval.metrics.stats import mean_of
-from ssleval.metrics.tries import deviation_contributions
+from ssleval.metrics.stats import deviation_contributions, mean_of
 
 
 @tasks.register("fewshot")

@@ -29,8 +29,7 @@ from ssleval.heads.dense.grid import Fit, LinearHead, batches, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.recipe import Choice, PaperFields, published
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
-from ssleval.metrics.pixelwise import OVERLAP_METRICS, confusions
-from ssleval.metrics.segmentation import overlap
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusions, overlap
 
 
 @tasks.register("segmentation")

@@ -28,8 +28,7 @@ from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.retrieval import Bank, fill_bank, soft_votes
 from ssleval.heads.dense.segmentation import classes_at
 from ssleval.heads.knn import nearest_neighbours
-from ssleval.metrics.pixelwise import OVERLAP_METRICS, confusions
-from ssleval.metrics.segmentation import matched_mean_iou_of, overlap
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusions, matched_mean_iou_of, overlap
 
 IMAGES_AT_ONCE = 16
 

@@ -25,8 +25,7 @@ from ssleval.errors import ConfigError
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.patchwise import PatchMasks, Scaling, labelled_patches
 from ssleval.heads.logistic import Logistic, fit_path
-from ssleval.metrics.pixelwise import OVERLAP_METRICS
-from ssleval.metrics.segmentation import confusion, overlap
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusion, overlap
 
 
 @tasks.register("segmentation_logreg")
