@@ -29,7 +29,6 @@ from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 from ssleval.heads.dense.detection import (
-    Decoding,
     Losses,
     best_patches,
     decoded,
@@ -151,7 +150,7 @@ class Detection(SquareImages, Task):
         return columns
 
     def _found(self, outputs: Float[Tensor, "o h w"], objects: Objects, classes: int) -> Detections:
-        found = decoded(outputs, classes, Decoding(self.threshold, self.nms, self.most))
+        found = decoded(outputs, classes, self.threshold, self.nms, self.most)
         boxes, scores, labels = (part.cpu().numpy() for part in found)
         pixels = boxes.astype(np.float64) * [*objects.size[::-1], *objects.size[::-1]]
         maps = outputs[classes + 4 :]

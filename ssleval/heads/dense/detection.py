@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms, generalized_box_iou_loss, roi_align, si
 
 from ssleval.core import Context
 from ssleval.core.batches import batches
-from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction
+from ssleval.core.settings import NonNegative, OpenFraction
 from ssleval.core.targets import Objects
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, channels_of, descend, resized, warmed
 
@@ -47,15 +47,6 @@ class Losses:
     box_weight: NonNegative
     points: int
     """Along each side of a box, where the mask is looked at; 0: no masks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Which boxes of a grid are detections."""
-
-    threshold: Fraction
-    nms: Fraction
-    most: Count
 
 
 class Found(NamedTuple):
@@ -203,19 +194,24 @@ def _rate(iteration: int, iterations: int, warmup: int) -> float:
     return warmed(iteration + 1, warmup, 0.0) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def decoded(outputs: Float[Tensor, "o h w"], num_classes: int, settings: Decoding) -> Found:
-    """Return the detections of one grid: above the threshold, of those that overlap in a class the surest."""
+def decoded(
+    outputs: Float[Tensor, "o h w"], num_classes: int, threshold: float, nms: float, most: int
+) -> Found:
+    """Return the ``most`` surest detections of one grid: above the threshold, of overlapping ones the surest.
+
+    Boxes of one class overlap if their intersection over union exceeds ``nms``.
+    """
     height, width = outputs.shape[1:]
     flat = outputs.flatten(1).T
     scores = flat[:, :num_classes].sigmoid()
-    cells, labels = torch.where(scores > settings.threshold)
+    cells, labels = torch.where(scores > threshold)
     surest, order = scores[cells, labels].sort(descending=True, stable=True)
-    surest, order = (part[: _CANDIDATES * settings.most] for part in (surest, order))
+    surest, order = (part[: _CANDIDATES * most] for part in (surest, order))
     cells, labels = cells[order], labels[order]
     sides = _sides(height, width, outputs)
     boxes = placed_boxes(flat[:, num_classes : num_classes + 4], height, width)[cells]
     boxes = boxes.clamp(min=0).minimum(sides) / sides
-    kept = batched_nms(boxes, surest, labels, settings.nms)[: settings.most]
+    kept = batched_nms(boxes, surest, labels, nms)[:most]
     return Found(boxes[kept], surest[kept], labels[kept])
 
 
