@@ -6,18 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, FeatureTable
 from ssleval.core.settings import Count, Positives
 from ssleval.core.task import Inputs
-from ssleval.core.vocabulary import (
-    Dataset,
-    DatasetCard,
-    FeatureRequest,
-    FeatureTable,
-    Geometry,
-    Interpolation,
-    RandomView,
-    Readout,
-)
+from ssleval.core.vocabulary import Geometry, Interpolation, RandomView, Readout
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
 PATCHES = Readout("patches")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
 
-from ssleval.core import Samples
+from ssleval.core import Metric, Samples
 from ssleval.core.targets import Objects
 from ssleval.metrics.stats import Scores, Weights, divide, mean_of_known, statistic
 
@@ -125,6 +125,13 @@ def coco_precision_at_half_of(
     """Return COCO's AP50: that of an IoU of 0.5 alone; otherwise `coco_average_precision_of`."""
     columns = scores, labels, matched, ignored, objects
     return mean_of_known(class_precisions(samples, weights, 1, *columns))
+
+
+def coco_metrics(side: str, kind: str) -> tuple[Metric, Metric]:
+    """Return AP50 and AP of the columns that begin with ``side``, those of `matches` with ``kind`` too."""
+    columns = f"{side}scores", f"{side}labels", f"{side}{kind}matched", f"{side}{kind}ignored", "objects"
+    half, every = coco_precision_at_half_of(*columns), coco_average_precision_of(*columns)
+    return Metric(f"{side}{kind}ap50", half), Metric(f"{side}{kind}ap", every)
 
 
 def class_precisions(

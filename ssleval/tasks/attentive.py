@@ -24,20 +24,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ssleval.core import (
-    BackboneCard,
-    Dataset,
-    FeatureRequest,
-    Metric,
-    Precision,
-    RandomView,
-    Readout,
-    Samples,
-    Split,
-)
+from ssleval.core import BackboneCard, Dataset, FeatureRequest, Metric, Precision, Readout, Samples
 from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
+from ssleval.core.vocabulary import RandomView, Split
 from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, fitted_on
 from ssleval.heads.attentive.fit import AttentiveFit, Fits, Reader

@@ -14,8 +14,9 @@ mask best.
 Source: turhancan97/VisBench, tasks/high_level/detection.py; Tian et al. 2019, arXiv:1904.01355 (FCOS).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from typing import Literal
 
 import numpy as np
@@ -28,23 +29,9 @@ from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction, Po
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
-from ssleval.heads.dense.detection import (
-    Losses,
-    best_patches,
-    decoded,
-    example_of,
-    fit_detector,
-    masks_in,
-    owners,
-)
+from ssleval.heads.dense.detection import Losses, best_patches, decoded, fit_detector, masks_in, owning
 from ssleval.heads.dense.grid import Fit, grids_of, outputs_of
-from ssleval.metrics.detection import (
-    Detections,
-    coco_average_precision_of,
-    coco_precision_at_half_of,
-    matches,
-    padded,
-)
+from ssleval.metrics.detection import Detections, coco_metrics, matches, padded
 
 
 @tasks.register("detection")
@@ -91,9 +78,7 @@ class Detection(SquareImages, Task):
     def metrics(self) -> tuple[Metric, ...]:
         """AP50 and AP of boxes, then of masks, then of perfect patches."""
         kinds = ("", "mask_") if self.score == "masks" else ("",)
-        return tuple(
-            metric for side in ("", "bound_") for kind in kinds for metric in _precisions(side, kind)
-        )
+        return tuple(chain.from_iterable(coco_metrics(*pair) for pair in product(("", "bound_"), kinds)))
 
     def resolved(self, dataset: Dataset) -> "Detection":
         """Return the task with the kind of score filled in."""
@@ -159,21 +144,13 @@ class Detection(SquareImages, Task):
 
     def _best(self, objects: Objects, height: int, width: int) -> Detections:
         """Return the detections of perfect patches."""
-        owner = owners(example_of(objects, 0).boxes, height, width).unique().numpy()
-        rows = np.flatnonzero(objects.counted)[owner[owner >= 0]]
+        rows = owning(objects, height, width)
         boxes, labels = objects.boxes[rows], objects.labels[rows]
         if self.score == "boxes" or objects.masks is None:
             return Detections(boxes, np.ones(len(rows)), labels)
         scores, masks = best_patches(objects.masks[rows], boxes, height, width)
         order = np.argsort(-scores, kind="stable")
         return Detections(boxes[order], scores[order], labels[order], masks[order])
-
-
-def _precisions(side: str, kind: str) -> Iterator[Metric]:
-    columns = {name: f"{side}{name}" for name in ("scores", "labels")}
-    columns |= {name: f"{side}{kind}{name}" for name in ("matched", "ignored")}
-    yield Metric(f"{side}{kind}ap50", coco_precision_at_half_of(**columns, objects="objects"))
-    yield Metric(f"{side}{kind}ap", coco_average_precision_of(**columns, objects="objects"))
 
 
 def _objects(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Callable[[int], Objects]:

@@ -12,17 +12,9 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
+from ssleval.train import sections
 from ssleval.train.masking import visible_patches
 from ssleval.train.objective_sections import LejepaConfig, MaeConfig, SimclrConfig, VicregConfig
-from ssleval.train.sections import (
-    GramConfig,
-    HeadConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    ViewsConfig,
-)
 
 _TIMM = "timm:"
 """Prefix of the names of networks of timm."""
@@ -57,13 +49,13 @@ _Rule: TypeAlias = tuple[object, str]
 class TrainConfig:
     """All settings of a training run."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    gram: GramConfig = field(default_factory=GramConfig)
+    model: sections.ModelConfig = field(default_factory=sections.ModelConfig)
+    views: sections.ViewsConfig = field(default_factory=sections.ViewsConfig)
+    head: sections.HeadConfig = field(default_factory=sections.HeadConfig)
+    loss: sections.LossConfig = field(default_factory=sections.LossConfig)
+    optim: sections.OptimConfig = field(default_factory=sections.OptimConfig)
+    run: sections.RunConfig = field(default_factory=sections.RunConfig)
+    gram: sections.GramConfig = field(default_factory=sections.GramConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
     vicreg: VicregConfig = field(default_factory=VicregConfig)
     lejepa: LejepaConfig = field(default_factory=LejepaConfig)
@@ -140,7 +132,7 @@ class TrainConfig:
         gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
         if not gram.weight:
             why = "gram.weight is 0; leave the other settings of gram out, or state a weight"
-            yield gram != GramConfig(), why
+            yield gram != sections.GramConfig(), why
             return
         starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
         why = f"gram.weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
@@ -217,7 +209,7 @@ class TrainConfig:
             near = f"--set views.{name}={max(1, round(size / stride)) * stride}"
             _refuse([(size % stride, f"views.{name} is {size}, no multiple of {stride}, {of}; {near}")])
 
-    def views_at(self, epoch: int) -> ViewsConfig:
+    def views_at(self, epoch: int) -> sections.ViewsConfig:
         """Return the crops of an epoch; they are larger in the high-resolution epochs at the end."""
         views, run = self.views, self.run
         if epoch < run.epochs - run.high_resolution_epochs:
@@ -269,8 +261,8 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the same by ``SECTION.FIELD``."""
-        sections = self.to_dict().items()
-        return {f"{name}.{field}": value for name, fields in sections for field, value in fields.items()}
+        stated = self.to_dict().items()
+        return {f"{name}.{field}": value for name, fields in stated for field, value in fields.items()}
 
 
 def recipes() -> tuple[str, ...]:

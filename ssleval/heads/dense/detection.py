@@ -103,6 +103,12 @@ def owners(boxes: Float[Tensor, "m 4"], height: int, width: int) -> Int[Tensor, 
     return torch.where(smallest.isfinite(), owner, -1)
 
 
+def owning(objects: Objects, height: int, width: int) -> Int[np.ndarray, " k"]:
+    """Return the objects that own a cell, by number."""
+    owner = owners(example_of(objects, 0).boxes, height, width).unique().numpy()
+    return np.flatnonzero(objects.counted)[owner[owner >= 0]]
+
+
 def _sides(height: int, width: int, like: Tensor) -> Int[Tensor, " 4"]:
     """Return what turns the edges of a box from fractions of an image into its pixels or cells."""
     return torch.tensor([width, height, width, height], device=like.device)
