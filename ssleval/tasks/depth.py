@@ -104,7 +104,7 @@ class Depth(QuarterFields, SquareImages, Task):
         bins = Bins(self.min_depth, self.max_depth, self.bins, finer)
         channels, seed = channels_of(train.grids), inputs.context.seed
         unfitted = self.unfitted(channels, self.bins, normalise=False, seed=seed)
-        head = fit_bins(unfitted, *train.examples, Fit.of(self), bins, inputs.context)
+        head = fit_bins(unfitted, train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)
         depths = {"nearest": self.min_depth, "farthest": self.max_depth}
         # A set that is only tested may cut depth nearer than heads were fitted up to, predictions as well.

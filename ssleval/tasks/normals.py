@@ -65,7 +65,7 @@ class Normals(QuarterFields, SquareImages, Task):
         train, test = labelled(inputs)
         channels, seed = channels_of(train.grids), inputs.context.seed
         head = self.unfitted(channels, OUTPUTS, normalise=True, seed=seed)
-        fitted = fit_normals(head, *train.examples, Fit.of(self), inputs.context)
+        fitted = fit_normals(head, train.examples, Fit.of(self), inputs.context)
         errors: list[tuple[float, ...]] = []
         for row, outputs in enumerate(outputs_of(fitted, test.grids, len(test.ids))):
             normals = test.targets(row)

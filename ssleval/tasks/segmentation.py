@@ -88,7 +88,7 @@ class Segmentation(PaperFields, Task):
         if self.protocol == "paper":
             return self._on_crops(inputs)
         train, test = labelled(inputs)
-        head = fit_classes(*train.examples, Fit.of(self), inputs.card.num_classes, inputs.context)
+        head = fit_classes(train.examples, Fit.of(self), inputs.card.num_classes, inputs.context)
         classes = (partial(classes_at, logits) for logits in outputs_of(head, test.grids, len(test.ids)))
         return Samples(test.ids, overlap(confusions(classes, test.targets, inputs.card.num_classes)))
 

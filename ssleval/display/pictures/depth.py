@@ -10,8 +10,8 @@ from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, heat, page
 from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitting_set, predictor, training_images
 from ssleval.display.pictures.look import Look, Picture
-from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
-from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.depth import Bins, depth_map, fit_bins
+from ssleval.heads.dense.grid import Fit, LinearHead, channels_of
 from ssleval.tasks.depth import Depth
 
 
@@ -25,7 +25,8 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     task = Depth(size=side, iterations=ITERATIONS, flip=False).resolved(dataset)
     request, train = training_images(backbone, task, dataset, look)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    head = fit_depth(*train.examples, Fit.of(task), bins, look.context)
+    unfitted = LinearHead(channels_of(train.grids), task.bins, normalise=False, seed=look.context.seed)
+    head = fit_bins(unfitted, train.examples, Fit.of(task), bins, look.context)
     predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []
     for picture in pictures:

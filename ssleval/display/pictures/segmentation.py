@@ -25,7 +25,7 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
     side = look.side(backbone, SIDE)
     task = Segmentation(size=side, iterations=ITERATIONS).resolved(dataset)
     request, train = training_images(backbone, task, dataset, look)
-    head = fit_classes(*train.examples, Fit.of(task), dataset.card.num_classes, look.context)
+    head = fit_classes(train.examples, Fit.of(task), dataset.card.num_classes, look.context)
     predict = predictor(backbone, head, request, look)
     rows: list[list[Tile | None]] = []
     seen: set[int] = set()

@@ -28,6 +28,9 @@ Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W *c"]]
 """Loads the target of one image, at its own resolution: a value or a vector for every pixel."""
 
+Examples: TypeAlias = tuple[Grids, Targets, int]
+"""What heads are fitted on: grids, targets and how many images there are."""
+
 Rate: TypeAlias = Callable[[int, int, int], float]
 """The fraction of the learning rate at an iteration from zero, of so many, with a warm-up of so many."""
 
@@ -147,16 +150,14 @@ def warmed(iteration: int, warmup: int, ratio: float) -> float:
 
 def fit(
     head: H,
-    grids: Grids,
-    targets: Targets,
-    count: int,
+    examples: Examples,
     settings: Fit,
     context: Context,
     *,
     rate: Rate,
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
 ) -> H:
-    """Train ``head`` on ``count`` images and return it in evaluation mode.
+    """Train ``head`` and return it in evaluation mode.
 
     ``loss`` returns a scalar for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or
     ``[b k c]``) and the iteration.
@@ -166,6 +167,7 @@ def fit(
 
     def losses() -> Iterator[Tensor]:
         generator, device = np.random.default_rng([context.seed, 1]), context.device
+        grids, targets, count = examples
         stream = batches(count, settings.batch_size, settings.iterations, context.seed)
         for iteration, rows in enumerate(stream):
             points, values = drawn([targets(int(row)) for row in rows], settings.pixels, generator)
