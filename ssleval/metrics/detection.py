@@ -4,7 +4,7 @@ pycocotools decides which detection finds which object. Its average precision is
 computed from the matches, so that images can be left out and counted twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -22,6 +22,7 @@ THRESHOLDS = 10
 """Intersections over union from which on a detection is right: 0.5, 0.55, ..., 0.95."""
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _VALUES_AT_ONCE = 4_000_000
+_OF_DETECTIONS = ("scores", "labels", "matched", "ignored")
 
 
 class Detections(NamedTuple):
@@ -114,8 +115,8 @@ def coco_average_precision_of(
     Source:
         pycocotools, COCOeval.accumulate.
     """
-    columns = scores, labels, matched, ignored, objects
-    return mean_of_known(class_precisions(samples, weights, THRESHOLDS, *columns))
+    columns = {"scores": scores, "labels": labels, "matched": matched, "ignored": ignored, "objects": objects}
+    return mean_of_known(class_precisions(samples, weights, THRESHOLDS, columns))
 
 
 @statistic
@@ -123,8 +124,8 @@ def coco_precision_at_half_of(
     samples: Samples, weights: Weights, scores: str, labels: str, matched: str, ignored: str, objects: str
 ) -> Scores:
     """Return COCO's AP50: that of an IoU of 0.5 alone; otherwise `coco_average_precision_of`."""
-    columns = scores, labels, matched, ignored, objects
-    return mean_of_known(class_precisions(samples, weights, 1, *columns))
+    columns = {"scores": scores, "labels": labels, "matched": matched, "ignored": ignored, "objects": objects}
+    return mean_of_known(class_precisions(samples, weights, 1, columns))
 
 
 def coco_metrics(side: str, kind: str) -> tuple[Metric, Metric]:
@@ -135,29 +136,22 @@ def coco_metrics(side: str, kind: str) -> tuple[Metric, Metric]:
 
 
 def class_precisions(
-    samples: Samples,
-    weights: Weights,
-    thresholds: int,
-    scores: str,
-    labels: str,
-    matched: str,
-    ignored: str,
-    objects: str,
-    *,
-    smooth: bool = False,
+    samples: Samples, weights: Weights, thresholds: int, columns: Mapping[str, str], *, smooth: bool = False
 ) -> Float[np.ndarray, "r c"]:
     """Return the average precision of every class, averaged over the first ``thresholds``.
 
-    NaN for a class without objects of any weight. The mean over 101 recalls jumps where one of them is no
-    longer reached; ``smooth``, it is over all: the area that VOC's kit takes since 2010.
+    NaN for a class without objects of any weight. ``columns`` are those of `coco_average_precision_of`. The
+    mean over 101 recalls jumps where one of them is no longer reached; ``smooth``, it is over all: the area
+    that VOC's kit takes since 2010.
     """
-    totals = weights @ samples[objects].astype(np.float64)
+    scores, labels, matched, ignored = (samples[columns[name]] for name in _OF_DETECTIONS)
+    totals = weights @ samples[columns["objects"]].astype(np.float64)
     precisions = np.zeros(totals.shape)
     for label in range(totals.shape[1]):
-        rows, places = np.nonzero(samples[labels] == label)
-        order = np.argsort(-samples[scores][rows, places], kind="stable")
+        rows, places = np.nonzero(labels == label)
+        order = np.argsort(-scores[rows, places], kind="stable")
         rows, places = rows[order], places[order]
-        found, left_out = (samples[name][rows, places] for name in (matched, ignored))
+        found, left_out = matched[rows, places], ignored[rows, places]
         step = max(1, _VALUES_AT_ONCE // max(1, len(rows)))
         for start in range(0, len(weights), step):
             part = slice(start, start + step)
