@@ -15,8 +15,8 @@ import torch
 from ssleval import evaluate
 from ssleval.core import Context, RandomView, Readout
 from ssleval.features import FeatureSource
-from ssleval.heads.dense.depth import Bins, fit_depth
-from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.depth import Bins, fit_bins
+from ssleval.heads.dense.grid import Fit, LinearHead
 from ssleval.heads.dense.segmentation import fit_classes
 from ssleval.heads.knn import knn_predict, nearest_neighbours
 from ssleval.heads.logistic import fit_path
@@ -128,8 +128,14 @@ def test_dense_heads() -> None:
 
         context = Context(device)
         heads = (
-            fit_classes(rows_of, masks.__getitem__, 6, settings, 2, context),
-            fit_depth(rows_of, depths.__getitem__, 6, settings, Bins(0.1, 8.0, 16, 2), context),
+            fit_classes((rows_of, masks.__getitem__, 6), settings, 2, context),
+            fit_bins(
+                LinearHead(5, 16, normalise=False, seed=0),
+                (rows_of, depths.__getitem__, 6),
+                settings,
+                Bins(0.1, 8.0, 16, 2),
+                context,
+            ),
         )
         return tuple(head.linear.weight.detach().float().cpu().numpy() for head in heads)
 

@@ -127,7 +127,7 @@ def test_the_convolutional_head() -> None:
             return grids[torch.from_numpy(rows)].to(device)
 
         how, context = Fit(3, 2, 0.01, 0.0, 16), Context(device, progress=False)
-        head = fit_normals(DPT(8, 4, 6, seed=0), read, lambda _row: normals, 4, how, context)
+        head = fit_normals(DPT(8, 4, 6, seed=0), (read, lambda _row: normals, 4), how, context)
         return head(grids.to(device)).detach().cpu().numpy()
 
     one, two = on_both(outputs)

@@ -1,10 +1,13 @@
-"""Batches of training rows, the same stream for every kind of head."""
+"""Batches of training rows: a stream of them for every kind of head, and a reader of tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from ssleval.core.vocabulary import FeatureTable, Readout
 from ssleval.errors import ConfigError
 
 
@@ -45,3 +48,34 @@ def batches(count: int, size: int, iterations: int, seed: int) -> Iterator[Int[n
     stream = Stream(count, seed)
     for iteration in range(iterations):
         yield stream.rows(iteration * size, (iteration + 1) * size)
+
+
+def table_rows(
+    tables: Sequence[FeatureTable],
+    readouts: Sequence[Readout],
+    rows: Int[np.ndarray, " n"],
+    device: str,
+    *,
+    tokens: bool = False,
+) -> Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b *n d"]]:
+    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
+
+    ``rows`` of the first table come first, then the same of the next. Readouts are one vector of all their
+    channels, or ``tokens`` of one width after one another, ``[b n d]``.
+    """
+    arrays = [[table[readout] for readout in readouts] for table in tables]
+
+    def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b *n d"]:
+        which, place = np.divmod(index, len(rows))
+        blocks: dict[int, np.ndarray] = {}
+        for number in np.unique(which).tolist():
+            parts = [array[rows[place[which == number]]] for array in arrays[number]]
+            if tokens:
+                parts = [part.reshape(len(part), -1, part.shape[-1]) for part in parts]
+            blocks[number] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        inputs = np.empty((len(index), *next(iter(blocks.values())).shape[1:]), np.float32)
+        for number, block in blocks.items():
+            inputs[which == number] = block
+        return torch.from_numpy(inputs).to(device)
+
+    return read

@@ -14,7 +14,6 @@ LONGEST_NAME = 300
 """Characters of a word in messages and tables for people; of a longer one, the middle is left out."""
 _LONGEST_LINE = 8_000
 
-_SHOWN_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Controls, formats such as the override of writing direction, halves of surrogate pairs, line separators."""
 _JOINERS = "\u200c\u200d"
@@ -38,7 +37,10 @@ def visible(text: str) -> str:
     """Return the text with everything that acts or hides written as an escape sequence; it has one line."""
     if text.isprintable():
         return text
-    return "".join(character if _is_plain(character) else _sequence(character) for character in text)
+    return "".join(
+        character if _is_plain(character) else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def shortened(text: str, longest: int = LONGEST_NAME) -> str:
@@ -109,16 +111,3 @@ def _is_plain(character: str) -> bool:
         return True
     # The last two of each plane are no characters, and not allowed in XML.
     return unicodedata.category(character) not in _ACTING and ord(character) & 0xFFFE != 0xFFFE
-
-
-def _sequence(character: str) -> str:
-    number = ord(character)
-    if character in _SHOWN_NAMES:
-        return _SHOWN_NAMES[character]
-    return (
-        f"\\x{number:02x}"
-        if number < 0x100
-        else f"\\u{number:04x}"
-        if number < 0x10000
-        else f"\\U{number:08x}"
-    )

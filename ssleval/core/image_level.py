@@ -1,4 +1,4 @@
-"""What tasks on one vector per image share: their fields, and the features they request."""
+"""What tasks on whole images share: fields of geometries, fields of what is read, and the requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,19 +6,13 @@ from typing import Literal
 
 import numpy as np
 
+from ssleval.core import Dataset, DatasetCard, FeatureRequest, FeatureTable
 from ssleval.core.settings import Count, Positives
 from ssleval.core.task import Inputs
-from ssleval.core.vocabulary import (
-    Dataset,
-    DatasetCard,
-    FeatureRequest,
-    FeatureTable,
-    Geometry,
-    Interpolation,
-    RandomView,
-    Readout,
-)
+from ssleval.core.vocabulary import Geometry, Interpolation, RandomView, Readout
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
+
+PATCHES = Readout("patches")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +47,10 @@ class _OneVector:
 class VectorPerImage(_OneVector, ImageGeometry):
     """Fields of a task on one vector per image: which vector, at which geometry."""
 
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the training and the scored split, one vector per image."""
+        return train_and_test(dataset, self.geometry, (self.vector,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VectorOfScales(_OneVector):
@@ -71,6 +69,29 @@ class VectorOfScales(_OneVector):
             Geometry(round(self.size * scale), "long", None, self.interpolation, multiple="patch")
             for scale in self.scales
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareImages:
+    """Fields of a task that sees images squashed to squares, and reads patches of both splits."""
+
+    size: Count = 448
+    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def geometry(self) -> Geometry:
+        """The geometry to request features at."""
+        return Geometry(self.size, "square", None, self.interpolation)
+
+    @property
+    def readouts(self) -> tuple[Readout, ...]:
+        """Patch tokens of the last block, after the model's final norm."""
+        return (PATCHES,)
+
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the patch grids of the training and of the scored split."""
+        return train_and_test(dataset, self.geometry, self.readouts)
 
 
 def fitting_set(dataset: Dataset) -> Dataset:

@@ -105,7 +105,8 @@ def convert(where: str, value: Any, hint: Any) -> Any:
         raise ConfigError(f"{where}={_shown(value)}: {_reason(str(error), read, hint)}") from error
     if not _finite(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected finite numbers")
-    if _marked_distinct(hint) and len(set(converted)) < len(converted):
+    distinct = any(mark in (Different, Distinct) for mark in getattr(hint, "__metadata__", ()))
+    if distinct and len(set(converted)) < len(converted):
         raise ConfigError(f"{where}={_shown(value)}: expected different entries")
     return converted
 
@@ -146,10 +147,6 @@ def _finite(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(_finite(part) for part in value)
     return not isinstance(value, float) or isfinite(value)
-
-
-def _marked_distinct(hint: Any) -> bool:
-    return any(mark in (Different, Distinct) for mark in getattr(hint, "__metadata__", ()))
 
 
 def _reason(message: str, value: Any, hint: Any) -> str:

@@ -8,22 +8,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Shaped
 
+from ssleval.core import BackboneCard, Context, Dataset, DatasetCard
 from ssleval.core.backbone import Backbone
 from ssleval.core.registry import Registry
 from ssleval.core.settings import check
-from ssleval.core.vocabulary import (
-    BackboneCard,
-    Context,
-    Dataset,
-    DatasetCard,
-    FeatureRequest,
-    FeatureTable,
-    Metric,
-    Precision,
-    Readout,
-    Samples,
-    Split,
-)
+from ssleval.core.vocabulary import FeatureRequest, FeatureTable, Metric, Precision, Readout, Samples, Split
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
 
 

@@ -326,21 +326,10 @@ class _AtRows:
     def __call__(self, index: int, *rest: int) -> Any:
         return self.load(int(self.rows[index]), *rest)
 
-    @property
-    def encoded(self) -> "_AtRows | None":
-        return self._of("encoded")
-
-    @property
-    def file(self) -> "_AtRows | None":
-        return self._of("file")
-
-    @property
-    def frame(self) -> "_AtRows | None":
-        return self._of("frame")
-
-    def _of(self, name: str) -> "_AtRows | None":
-        load = getattr(self.load, name, None)
-        return None if load is None else _AtRows(load, self.rows)
+    def __getattr__(self, name: str) -> "_AtRows":
+        if name not in {"encoded", "file", "frame"}:
+            raise AttributeError(name)
+        return _AtRows(getattr(self.load, name), self.rows)
 
 
 @dataclass(frozen=True, slots=True)

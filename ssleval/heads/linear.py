@@ -57,7 +57,6 @@ class Training:
     """Whether inputs first pass a batch normalisation without affine parameters (eps 1e-6)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take, and a warm-up without an end."""
         check(self, "linear heads")
         if self.warmup >= self.iterations:
             raise ConfigError(f"linear heads: warm-up of {self.warmup} in {self.iterations} iterations")

@@ -87,12 +87,17 @@ def fit_path(
         yield problem.classifier(theta, strength, objective)
 
 
+def accuracy(scores: Float[np.ndarray, "m c"], labels: Shaped[np.ndarray, " m"]) -> float:
+    """Return how often the class of largest score is the label."""
+    return float((scores.argmax(axis=1) == labels).mean())
+
+
 def fit_best(
     features: Float[np.ndarray, "n d"],
     targets: Shaped[np.ndarray, "n ..."],
     held_out: Bool[np.ndarray, " n"],
     strengths: Sequence[float],
-    score: Callable[[Float[np.ndarray, "m c"], Shaped[np.ndarray, "m ..."]], float],
+    score: Callable[[Float[np.ndarray, "m c"], Shaped[np.ndarray, "m ..."]], float] = accuracy,
     *,
     num_classes: int,
     tolerance: float = 1e-7,

@@ -5,19 +5,22 @@ tasks that judge one head on several test sets. `GridFit` keeps the predictions 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
 
 from ssleval.core import Context, DatasetCard, FeatureTable, Readout
 from ssleval.core.backbone import Backbone
+from ssleval.core.batches import table_rows
+from ssleval.core.image_level import ImageGeometry, accuracy_kind, same_rows
+from ssleval.core.settings import Natural, OpenFraction, Positive
+from ssleval.core.task import Inputs
 from ssleval.errors import ContractError, DataError
-from ssleval.heads.linear import HeadGrid, LinearHeads, Rows, Training, fit_heads
+from ssleval.heads.linear import HeadGrid, LinearHeads, Training, fit_heads
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES, Recipe
 from ssleval.heads.logistic import Logistic, fit_best, fit_path
 from ssleval.heads.selection import hold_out
@@ -25,6 +28,9 @@ from ssleval.heads.zeroshot import class_embeddings, image_text_logits
 
 Scores: TypeAlias = Callable[[FeatureTable], Float[np.ndarray, "n c"]]
 """A fitted classifier: logits of every row of a table that has the readouts it was fitted on."""
+Judged: TypeAlias = tuple[Shaped[np.ndarray, "_ candidates"], Int[np.ndarray, "_"]]
+"""What candidates have `stated` of images, and the labels of these."""
+F = TypeVar("F", bound="GridFields")
 
 
 def fit_linear(
@@ -65,9 +71,7 @@ def fit_few(
     if np.bincount(labels).max() == 1:
         return next(fit_path(features, labels, (one_shot,), num_classes=num_classes, device=context.device))
     held = hold_out(labels, held_out, context.seed)
-    return fit_best(
-        features, labels, held, strengths, _accuracy, num_classes=num_classes, device=context.device
-    )
+    return fit_best(features, labels, held, strengths, num_classes=num_classes, device=context.device)
 
 
 def text_classifier(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> Scores:
@@ -117,24 +121,43 @@ def class_places(card: DatasetCard, fitted: DatasetCard) -> Int[np.ndarray, " o"
     return np.array([known[name] for name in names], dtype=np.int64)
 
 
-def table_rows(
-    tables: Sequence[FeatureTable], readouts: Sequence[Readout], rows: Int[np.ndarray, " n"], device: str
-) -> Rows:
-    """Return a function that reads float32 rows from memory-mapped arrays, and never more than asked.
+@dataclass(frozen=True, kw_only=True)
+class GridFields(ImageGeometry):
+    """Fields of a task that fits a grid of linear heads, once without held-out rows and once on all."""
 
-    ``rows`` of the first table come first, then the same of the next.
-    """
-    arrays = [[table[readout] for readout in readouts] for table in tables]
+    learning_rates: tuple[Positive, ...] = ()
+    """Base rates for a batch of 256; none: the recipe's."""
+    iterations: Natural = 0
+    """0: the recipe's epochs, within its bounds; the number it comes to is recorded."""
+    batch_size: Natural = 0
+    """0: the recipe's, or the largest power of two within an eighth (mae: all) of a small training set."""
+    held_out: OpenFraction = 0.1
+    """Fraction of every training class that heads are chosen on."""
+    metric: Literal["card", "top1", "mean_per_class"] = "card"
+    """Card: the convention of the dataset."""
 
-    def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
-        which, place = np.divmod(index, len(rows))
-        inputs = np.empty((len(index), sum(array.shape[1] for array in arrays[0])), np.float32)
-        for number in np.unique(which).tolist():
-            at = which == number
-            inputs[at] = np.concatenate([array[rows[place[at]]] for array in arrays[number]], axis=1)
-        return torch.from_numpy(inputs).to(device)
+    def filled(self: F, recipe: Recipe, card: DatasetCard) -> F:
+        """Return the task with what it left to recipe and dataset filled in."""
+        steps, batch = recipe.length(card.lengths[card.train_split], self.iterations, self.batch_size)
+        rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, card)
+        return replace(self, learning_rates=rates, batch_size=batch, iterations=steps, metric=metric)
 
-    return read
+    def tried_and_final(
+        self, recipe: Recipe, readouts: tuple[Readout, ...], tables: Sequence[FeatureTable], inputs: Inputs
+    ) -> tuple[Judged, Judged]:
+        """Return what heads fitted without held-out rows have `stated` of these, and all of scored images.
+
+        ``tables`` are of the training split, of the scored split, and of views of the former.
+        """
+        train, test, *views = tables
+        same_rows([train, *views])
+        labels, truth = inputs.labels(train), inputs.labels(test)
+        held = hold_out(labels, self.held_out, inputs.context.seed)
+        schedule = self.learning_rates, self.iterations, self.batch_size
+        fit = GridFit(recipe, readouts, *schedule, inputs.card.num_classes, inputs.context)
+        tried = fit.predictions(views or [train], labels, ~held, train, held)
+        final = fit.predictions(views or [train], labels, held | True, test, np.ones(len(truth), bool))
+        return (tried, labels[held]), (final, truth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +219,6 @@ class GridFit:
         inputs = table_rows([judged], self.readouts, places, self.context.device)
         stages = self.heads(tables, labels, rows)
         return np.concatenate([heads.predict(inputs, truth, self.training) for heads in stages], axis=1)
-
-
-def _accuracy(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    return float((scores.argmax(axis=1) == labels).mean())
 
 
 def _applied(heads: LinearHeads, place: int, device: str) -> Scores:

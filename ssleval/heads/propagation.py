@@ -36,7 +36,6 @@ class Propagation:
     """Of the weights exp(cosine / temperature)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take."""
         check(self, "propagation")
 
 
@@ -73,13 +72,12 @@ def propagate(
         Jabri et al. 2020, arXiv:2006.14613, sec. 3.2, with the settings of Caron et al. 2021; agrees with
         facebookresearch/dino, eval_video_segmentation.py.
     """
-    chosen = {"radius": settings.radius, "topk": settings.topk}
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.context)
     units = (normalize(frame.float(), dim=-1) for frame in frames)
     anchor = next(units), first
     for tokens in units:
         seen, known = (torch.stack(parts) for parts in zip(anchor, *recent, strict=True))
-        labels = carry(tokens, seen, known, temperature=settings.temperature, **chosen)
+        labels = carry(tokens, seen, known, settings)
         recent.append((tokens, labels))
         yield labels
 
@@ -88,13 +86,10 @@ def carry(
     tokens: Float[Tensor, "h w d"],
     seen: Float[Tensor, "f h w d"],
     known: Float[Tensor, "f h w c"],
-    *,
-    radius: int,
-    topk: int,
-    temperature: float,
+    settings: Propagation,
 ) -> Float[Tensor, "h w c"]:
     """Return one frame's labels from unit tokens ``seen`` in context frames and their labels ``known``."""
-    height, width, _ = tokens.shape
+    (height, width, _), radius = tokens.shape, settings.radius
     labels = known.new_empty(height, width, known.shape[-1])
     for columns in _tiles(width):
         across = _around(columns, radius, width)
@@ -104,7 +99,7 @@ def carry(
             down = _around(rows, radius, height)
             outside = _outside((rows, columns), (down, across), radius).to(tokens.device)
             queries = tokens[rows, columns].flatten(0, 1)
-            votes = _weighted(queries, keys[:, down], values[:, down], outside, topk, temperature)
+            votes = _weighted(queries, keys[:, down], values[:, down], outside, settings)
             labels[rows, columns] = votes.unflatten(0, (rows.stop - rows.start, -1))
     return labels
 
@@ -133,10 +128,10 @@ def _weighted(
     keys: Float[Tensor, "f y x d"],
     values: Float[Tensor, "f y x c"],
     outside: Bool[Tensor, "q n"],
-    topk: int,
-    temperature: float,
+    settings: Propagation,
 ) -> Float[Tensor, "q c"]:
     """Return the mean of the values of the top-k keys, weighted by exp(cosine / temperature)."""
+    topk, temperature = settings.topk, settings.temperature
     cosine = queries.new_empty(len(queries), len(keys), outside.shape[1])
     for place, frame in enumerate(keys):
         torch.mm(queries, frame.flatten(0, 1).T, out=cosine[:, place])

@@ -6,13 +6,12 @@ by their items. It is never below 0: of few items, a calibrated classifier has s
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ssleval.core import Metric, Samples, Statistic, statistics
-from ssleval.metrics.stats import Scores, Weights, divide, mean_of
+from ssleval.core import Metric, Samples
+from ssleval.metrics.stats import Scores, Weights, divide, mean_of, statistic
 
 BINS = 15
 
@@ -30,8 +29,8 @@ def calibration(suffix: str = "", correct: str = "correct") -> tuple[Metric, ...
     )
 
 
-@statistics.register("calibration_error_of")
-def calibration_error_of(confidence: str, correct: str) -> Statistic:
+@statistic
+def calibration_error_of(samples: Samples, weights: Weights, confidence: str, correct: str) -> Scores:
     """Return the statistic of 15 bins of equal width, each without its lower and with its upper end.
 
     Columns are ``[n]``, or ``[n s]`` of s classifiers, whose errors are averaged. An item whose confidence is
@@ -40,11 +39,13 @@ def calibration_error_of(confidence: str, correct: str) -> Statistic:
     Source:
         Guo et al. 2017, arXiv:1706.04599, eq. 3; their code has the same ends of bins.
     """
-    return partial(_error, confidence=confidence, correct=correct)
+    return _averaged(_equal_widths, samples[confidence], samples[correct], weights)
 
 
-@statistics.register("adaptive_calibration_error_of")
-def adaptive_calibration_error_of(confidence: str, correct: str) -> Statistic:
+@statistic
+def adaptive_calibration_error_of(
+    samples: Samples, weights: Weights, confidence: str, correct: str
+) -> Scores:
     """Return the statistic of 15 bins with equally many items, in the order of their confidence.
 
     Items of one confidence are in one bin, that of the middle of them. Columns are those of
@@ -53,7 +54,7 @@ def adaptive_calibration_error_of(confidence: str, correct: str) -> Statistic:
     Source:
         Nguyen and O'Connor 2015, arXiv:1508.05154; as in Mukhoti et al. 2020, arXiv:2002.09437.
     """
-    return partial(_adaptive_error, confidence=confidence, correct=correct)
+    return _averaged(_equal_masses, samples[confidence], samples[correct], weights)
 
 
 def moves_of_errors(
@@ -71,19 +72,14 @@ def moves_of_errors(
     return np.mean(moves, axis=0) if moves else np.zeros(len(confidence))
 
 
-def _error(samples: Samples, weights: Weights, *, confidence: str, correct: str) -> Scores:
-    return _averaged(_equal_widths, samples, weights, confidence, correct)
-
-
-def _adaptive_error(samples: Samples, weights: Weights, *, confidence: str, correct: str) -> Scores:
-    return _averaged(_equal_masses, samples, weights, confidence, correct)
-
-
 def _averaged(
-    bins_of: Callable[..., np.ndarray], samples: Samples, weights: Weights, confidence: str, correct: str
+    bins_of: Callable[..., np.ndarray],
+    confidence: Shaped[np.ndarray, "n ..."],
+    correct: Shaped[np.ndarray, "n ..."],
+    weights: Weights,
 ) -> Scores:
     total, classifiers = np.zeros(len(weights)), np.zeros(len(weights))
-    for known, stated, gap in _classifiers(samples[confidence], samples[correct]):
+    for known, stated, gap in _classifiers(confidence, correct):
         own = weights[:, known]
         places = bins_of(stated, own) + BINS * np.arange(len(own))[:, None]
         gaps = np.bincount(places.ravel(), (own * gap).ravel(), minlength=BINS * len(own))

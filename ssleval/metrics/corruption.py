@@ -1,14 +1,13 @@
 """Mean corruption error (mCE): errors on corrupted images, relative to those of AlexNet."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ssleval.core import Samples, Statistic, statistics
+from ssleval.core import Samples
 from ssleval.core.corruptions import CORRUPTIONS
-from ssleval.metrics.stats import Scores, Weights
+from ssleval.metrics.stats import Scores, Weights, statistic
 
 _ERRORS = (
     0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
@@ -23,8 +22,8 @@ WORST = sum(1 / error for error in _ERRORS) / len(_ERRORS)
 """The mCE of a model that is always wrong."""
 
 
-@statistics.register("mean_corruption_error_of")
-def mean_corruption_error_of(wrong: str) -> Statistic:
+@statistic
+def mean_corruption_error_of(samples: Samples, weights: Weights, wrong: str) -> Scores:
     """Return the statistic mCE as a fraction: 1.0 is AlexNet's; papers print 100 times that.
 
     ``wrong [n 15 5]`` is whether the model errs on each image, by corruption in the order of `ALEXNET_ERRORS`
@@ -34,10 +33,6 @@ def mean_corruption_error_of(wrong: str) -> Statistic:
         Hendrycks and Dietterich 2019, arXiv:1903.12261, sec. 4.1: CE is the sum of the model's errors over
         severities divided by that of AlexNet, and mCE the mean of CE over corruptions.
     """
-    return partial(_mean_corruption_error, wrong=wrong)
-
-
-def _mean_corruption_error(samples: Samples, weights: Weights, *, wrong: str) -> Scores:
     by_corruption = samples[wrong].mean(axis=2, dtype=np.float64)
     errors = weights @ by_corruption / weights.sum(axis=1, keepdims=True)
     return (errors / np.array([*ALEXNET_ERRORS.values()])).mean(axis=1)

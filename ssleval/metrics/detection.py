@@ -4,9 +4,8 @@ pycocotools decides which detection finds which object. Its average precision is
 computed from the matches, so that images can be left out and counted twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from functools import partial
 from importlib import import_module
 from io import StringIO
 from itertools import repeat
@@ -15,14 +14,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
 
-from ssleval.core import Samples, Statistic, statistics
+from ssleval.core import Metric, Samples
 from ssleval.core.targets import Objects
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.metrics.stats import Scores, Weights, divide, mean_of_known, statistic
 
 THRESHOLDS = 10
 """Intersections over union from which on a detection is right: 0.5, 0.55, ..., 0.95."""
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _VALUES_AT_ONCE = 4_000_000
+_OF_DETECTIONS = ("scores", "labels", "matched", "ignored")
 
 
 class Detections(NamedTuple):
@@ -102,10 +102,10 @@ def padded(rows: Sequence[Shaped[np.ndarray, " _"]], fill: int) -> Shaped[np.nda
     return np.stack([np.pad(row, (0, width - len(row)), constant_values=fill) for row in rows])
 
 
-@statistics.register("coco_average_precision_of")
+@statistic
 def coco_average_precision_of(
-    scores: str, labels: str, matched: str, ignored: str, objects: str
-) -> Statistic:
+    samples: Samples, weights: Weights, scores: str, labels: str, matched: str, ignored: str, objects: str
+) -> Scores:
     """Return the statistic that is COCO's AP: the mean over classes, and over IoUs of 0.5, 0.55 to 0.95.
 
     ``scores`` and ``labels [n k]`` are of the detections in image i, -1 being the label of none; ``matched``
@@ -115,56 +115,43 @@ def coco_average_precision_of(
     Source:
         pycocotools, COCOeval.accumulate.
     """
-    return partial(
-        _over_thresholds, scores=scores, labels=labels, matched=matched, ignored=ignored, objects=objects
-    )
+    columns = {"scores": scores, "labels": labels, "matched": matched, "ignored": ignored, "objects": objects}
+    return mean_of_known(class_precisions(samples, weights, THRESHOLDS, columns))
 
 
-@statistics.register("coco_precision_at_half_of")
+@statistic
 def coco_precision_at_half_of(
-    scores: str, labels: str, matched: str, ignored: str, objects: str
-) -> Statistic:
+    samples: Samples, weights: Weights, scores: str, labels: str, matched: str, ignored: str, objects: str
+) -> Scores:
     """Return COCO's AP50: that of an IoU of 0.5 alone; otherwise `coco_average_precision_of`."""
-    return partial(_at_half, scores=scores, labels=labels, matched=matched, ignored=ignored, objects=objects)
+    columns = {"scores": scores, "labels": labels, "matched": matched, "ignored": ignored, "objects": objects}
+    return mean_of_known(class_precisions(samples, weights, 1, columns))
 
 
-def _over_thresholds(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, THRESHOLDS, smooth=False, **columns))
-
-
-def _at_half(samples: Samples, weights: Weights, **columns: str) -> Scores:
-    return _mean_over_classes(class_precisions(samples, weights, 1, smooth=False, **columns))
-
-
-def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
-    known = ~np.isnan(by_class)
-    return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
+def coco_metrics(side: str, kind: str) -> tuple[Metric, Metric]:
+    """Return AP50 and AP of the columns that begin with ``side``, those of `matches` with ``kind`` too."""
+    columns = f"{side}scores", f"{side}labels", f"{side}{kind}matched", f"{side}{kind}ignored", "objects"
+    half, every = coco_precision_at_half_of(*columns), coco_average_precision_of(*columns)
+    return Metric(f"{side}{kind}ap50", half), Metric(f"{side}{kind}ap", every)
 
 
 def class_precisions(
-    samples: Samples,
-    weights: Weights,
-    thresholds: int,
-    *,
-    smooth: bool,
-    scores: str,
-    labels: str,
-    matched: str,
-    ignored: str,
-    objects: str,
+    samples: Samples, weights: Weights, thresholds: int, columns: Mapping[str, str], *, smooth: bool = False
 ) -> Float[np.ndarray, "r c"]:
     """Return the average precision of every class, averaged over the first ``thresholds``.
 
-    NaN for a class without objects of any weight. The mean over 101 recalls jumps where one of them is no
-    longer reached; ``smooth``, it is over all: the area that VOC's kit takes since 2010.
+    NaN for a class without objects of any weight. ``columns`` are those of `coco_average_precision_of`. The
+    mean over 101 recalls jumps where one of them is no longer reached; ``smooth``, it is over all: the area
+    that VOC's kit takes since 2010.
     """
-    totals = weights @ samples[objects].astype(np.float64)
+    scores, labels, matched, ignored = (samples[columns[name]] for name in _OF_DETECTIONS)
+    totals = weights @ samples[columns["objects"]].astype(np.float64)
     precisions = np.zeros(totals.shape)
     for label in range(totals.shape[1]):
-        rows, places = np.nonzero(samples[labels] == label)
-        order = np.argsort(-samples[scores][rows, places], kind="stable")
+        rows, places = np.nonzero(labels == label)
+        order = np.argsort(-scores[rows, places], kind="stable")
         rows, places = rows[order], places[order]
-        found, left_out = (samples[name][rows, places] for name in (matched, ignored))
+        found, left_out = matched[rows, places], ignored[rows, places]
         step = max(1, _VALUES_AT_ONCE // max(1, len(rows)))
         for start in range(0, len(weights), step):
             part = slice(start, start + step)

@@ -278,7 +278,7 @@ def _fpr95(samples: Samples, units: Units, score: str, out: str) -> Influence | 
 
 def _detection(samples: Samples, units: Units, *, thresholds: int, **columns: str) -> Influence:
     def by_class(weights: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r c"]:
-        return class_precisions(samples, weights, thresholds, smooth=True, **columns)
+        return class_precisions(samples, weights, thresholds, columns, smooth=True)
 
     full = by_class(np.ones((1, len(samples))))[0]
     groups, weights = _without_each(samples, units)

@@ -4,21 +4,22 @@ It is high only if scores are comparable from query to query.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ssleval.core import Samples, Statistic, statistics
+from ssleval.core import Samples
 from ssleval.core.targets import Groups
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.metrics.stats import Scores, Weights, divide, statistic
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
 
 
-@statistics.register("micro_average_precision_of")
-def micro_average_precision_of(scores: str, right: str, answers: str) -> Statistic:
+@statistic
+def micro_average_precision_of(
+    samples: Samples, weights: Weights, scores: str, right: str, answers: str
+) -> Scores:
     """Return the statistic that ranks the pairs of all queries together and takes the average precision.
 
     Row i of ``scores [n k]`` holds the scores of the pairs that query i proposes, ``right [n k]`` whether
@@ -30,7 +31,9 @@ def micro_average_precision_of(scores: str, right: str, answers: str) -> Statist
     Source:
         Douze et al. 2021, arXiv:2106.09672, sec. 5 (micro-AP); Perronnin et al. 2009 (GAP).
     """
-    return partial(_micro_average_precision, scores=scores, right=right, answers=answers)
+    proposed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
+    areas = _areas_of_one_proposal if proposed.shape[1] == 1 else _areas
+    return divide(areas(proposed, correct, weights), weights @ samples[answers].astype(np.float64))
 
 
 def claims_of(
@@ -46,14 +49,6 @@ def claims_of(
         scores[place, np.isin(rows[place], groups.junk)] = np.nan
     counts = np.array([len(groups.right) for groups in answers])
     return {"similarity": scores, "right": right, "answers": counts}
-
-
-def _micro_average_precision(
-    samples: Samples, weights: Weights, *, scores: str, right: str, answers: str
-) -> Scores:
-    proposed, correct = samples[scores].astype(np.float64), samples[right].astype(bool)
-    areas = _areas_of_one_proposal if proposed.shape[1] == 1 else _areas
-    return divide(areas(proposed, correct, weights), weights @ samples[answers].astype(np.float64))
 
 
 def _areas_of_one_proposal(

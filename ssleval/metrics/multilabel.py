@@ -1,31 +1,30 @@
 """Mean average precision of items with several labels, class by class."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from ssleval.core import Samples, Statistic, statistics
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.core import Metric, Samples
+from ssleval.metrics.stats import Scores, Weights, divide, mean_of_known, statistic
 
 _VALUES_AT_ONCE = 4_000_000
 
 
-@statistics.register("mean_average_precision_of")
-def mean_average_precision_of(scores: str, targets: str) -> Statistic:
+@statistic
+def mean_average_precision_of(samples: Samples, weights: Weights, scores: str, targets: str) -> Scores:
     """Return the statistic that averages, over classes, the average precision of ``scores [n c]``.
 
     ``targets [n c]`` is whether an item has the label; below 0, the item counts neither way for the class. A
     class without positives in the draw is left out; scikit-learn's ``average_precision_score`` and recent
     torchmetrics count it 0.
     """
-    return partial(_mean_average_precision, scores=scores, targets=targets)
+    return mean_of_known(average_precisions(samples[scores].astype(np.float64), samples[targets], weights))
 
 
-@statistics.register("eleven_point_precision_of")
-def eleven_point_precision_of(scores: str, targets: str) -> Statistic:
+@statistic
+def eleven_point_precision_of(samples: Samples, weights: Weights, scores: str, targets: str) -> Scores:
     """Return the mean over classes of VOC 2007's average precision; otherwise `mean_average_precision_of`.
 
     It is the mean, over recalls of 0, 0.1, ..., 1, of the largest precision at that recall or a higher one.
@@ -33,7 +32,15 @@ def eleven_point_precision_of(scores: str, targets: str) -> Statistic:
     Source:
         Everingham et al. 2010, sec. 4.2; VOCevalcls.m of the development kit of 2007.
     """
-    return partial(_mean_eleven_points, scores=scores, targets=targets)
+    values = samples[scores].astype(np.float64)
+    return mean_of_known(average_precisions(values, samples[targets], weights, _eleven_points))
+
+
+MEAN_PRECISIONS = {
+    "map": Metric("map", mean_average_precision_of("scores", "targets")),
+    "map_11": Metric("map_11", eleven_point_precision_of("scores", "targets")),
+}
+"""Scores of the columns ``scores`` and ``targets``; ``map_11`` is by VOC 2007's 11 points."""
 
 
 _Area: TypeAlias = Callable[[Shaped[np.ndarray, "r e"], Shaped[np.ndarray, "r e"]], Float[np.ndarray, " r"]]
@@ -79,23 +86,6 @@ def average_precisions(
             seen = np.cumsum(drawn, axis=1)[:, ends]
             precisions[start : start + step, label] = divide(area(hits, seen), hits[:, -1])
     return precisions
-
-
-def _mean_average_precision(samples: Samples, weights: Weights, *, scores: str, targets: str) -> Scores:
-    return _mean_over_classes(
-        average_precisions(samples[scores].astype(np.float64), samples[targets], weights)
-    )
-
-
-def _mean_eleven_points(samples: Samples, weights: Weights, *, scores: str, targets: str) -> Scores:
-    return _mean_over_classes(
-        average_precisions(samples[scores].astype(np.float64), samples[targets], weights, _eleven_points)
-    )
-
-
-def _mean_over_classes(by_class: Float[np.ndarray, "r c"]) -> Scores:
-    known = ~np.isnan(by_class)
-    return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
 
 
 def precisions_without_each(

@@ -6,14 +6,14 @@ models less those shown to be worse, with differences to all others tested at on
 studentised deviation, step by step.
 
 Source:
-    Mogstad, Romano, Shaikh & Wilhelm 2024, Inference for ranks, sec. 3 (marginal and simultaneous sets).
+    Mogstad, Romano, Shaikh & Wilhelm 2024, Inference for ranks, sec. 3 (marginal sets).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
 from ssleval.core import Metric, Samples
@@ -89,11 +89,7 @@ def draws_of_scores(
 
 
 def rank_sets(
-    values: Float[np.ndarray, " m"],
-    draws: Float[np.ndarray, "r m"],
-    level: float = 0.95,
-    *,
-    simultaneous: bool = False,
+    values: Float[np.ndarray, " m"], draws: Float[np.ndarray, "r m"], level: float = 0.95
 ) -> Int[np.ndarray, "m 2"]:
     """Return the lowest and the highest rank of every model; rank 1 has the largest of ``values``.
 
@@ -101,31 +97,20 @@ def rank_sets(
         values: what ranks.
         draws: draws of them, whose spread is the error of ``values``.
         level: how often the set of one model holds its rank.
-        simultaneous: let the sets of all models hold their ranks together so often.
     """
-    errors = draws - draws.mean(axis=0)
-    count = len(values)
-    pairs = [(first, second) for first in range(count) for second in range(count) if first != second]
-    families = [pairs] if simultaneous else [[p for p in pairs if p[0] == first] for first in range(count)]
+    errors, count = draws - draws.mean(axis=0), len(values)
     sets = np.tile([1, count], (count, 1))
-    for family in families:
-        for first, second in _apart(values, errors, family, level):
-            sets[first, 0] += values[second] > values[first]
-            sets[first, 1] -= values[second] < values[first]
+    for model in range(count):
+        gaps = values[model] - values
+        shown = _apart(gaps, np.abs(errors[:, [model]] - errors), level)
+        sets[model] += (shown & (gaps < 0)).sum(), -(shown & (gaps > 0)).sum()
     return sets
 
 
 def _apart(
-    values: Float[np.ndarray, " m"],
-    errors: Float[np.ndarray, "r m"],
-    pairs: Sequence[tuple[int, int]],
-    level: float,
-) -> list[tuple[int, int]]:
-    """Return the pairs whose difference is shown, each with an error that all pairs share."""
-    if not pairs:
-        return []
-    first, second = np.array(pairs).T
-    gaps, deviations = values[first] - values[second], np.abs(errors[:, first] - errors[:, second])
+    gaps: Float[np.ndarray, " m"], deviations: Float[np.ndarray, "r m"], level: float
+) -> Bool[np.ndarray, " m"]:
+    """Return which of the differences are shown, each with an error that all share."""
     scale = np.sqrt((deviations**2).mean(axis=0))
     # A difference without an error is shown wherever it is not zero.
     known = scale == 0
@@ -138,7 +123,7 @@ def _apart(
         if not found.any():
             break
         shown, left = shown | found, left & ~found
-    return [pair for pair, is_shown in zip(pairs, shown, strict=True) if is_shown]
+    return shown
 
 
 # Aggregates over boards -----------------------------------------------------------------------------

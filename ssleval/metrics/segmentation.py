@@ -4,15 +4,14 @@ Intersections and unions are summed over images before they are divided, as is u
 single images is another number.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer
 
-from ssleval.core import IGNORED, Samples, Statistic, statistics
+from ssleval.core import IGNORED, Metric, Samples
 from ssleval.errors import ContractError
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.metrics.stats import Scores, Weights, divide, mean_ratio_of, ratio_of, statistic
 
 _NUMBERS = 8_000_000
 """Counts held at a time: 64 MB."""
@@ -37,6 +36,34 @@ def confusion(
     return flat.reshape(num_classes, num_classes)
 
 
+def confusions(
+    classes: Iterable[Callable[[tuple[int, int]], Integer[np.ndarray, "H W"]]],
+    masks: Callable[[int], Integer[np.ndarray, "H W"]],
+    num_classes: int,
+) -> list[Int64[np.ndarray, "c c"]]:
+    """Return the `confusion` of every image, at the resolution of its mask.
+
+    Args:
+        classes: for every image a function that gives the predicted classes at a size (H, W).
+        masks: gives the mask of an image by its number.
+        num_classes: how many classes there are.
+    """
+    counts: list[Int64[np.ndarray, "c c"]] = []
+    for row, classes_at in enumerate(classes):
+        mask = masks(row)
+        height, width = mask.shape
+        counts.append(confusion(classes_at((height, width)), mask, num_classes))
+    return counts
+
+
+OVERLAP_METRICS = (
+    Metric("mean_iou", mean_ratio_of("intersection", "union")),
+    Metric("mean_accuracy", mean_ratio_of("intersection", "area")),
+    Metric("pixel_accuracy", ratio_of("correct", "labelled")),
+)
+"""Mean IoU, mean accuracy of classes and accuracy of pixels, of the columns that `overlap` makes."""
+
+
 def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.ndarray, "n ..."]]:
     """Return columns of samples from the `confusion` of every image.
 
@@ -58,8 +85,8 @@ def overlap(counts: Sequence[Integer[np.ndarray, "c c"]]) -> dict[str, Int64[np.
     }
 
 
-@statistics.register("matched_mean_iou_of")
-def matched_mean_iou_of(confusion: str) -> Statistic:
+@statistic
+def matched_mean_iou_of(samples: Samples, weights: Weights, confusion: str) -> Scores:
     """Return the statistic that assigns predicted classes to true ones before it averages IoUs.
 
     The column ``[n c c]`` holds the `confusion` of every image. It is summed over items, and the one-to-one
@@ -69,10 +96,6 @@ def matched_mean_iou_of(confusion: str) -> Statistic:
     Source:
         Kuhn 1955; as ``PredsmIoU`` of open-hummingbird-eval, which counts absent classes as 0.
     """
-    return partial(_matched_mean_iou, confusion=confusion)
-
-
-def _matched_mean_iou(samples: Samples, weights: Weights, *, confusion: str) -> Scores:
     counts = samples[confusion]
     classes = counts.shape[1]
     flat = counts.reshape(len(counts), -1).astype(np.float64)

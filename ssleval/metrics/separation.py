@@ -3,20 +3,18 @@
 Images from outside are the positive ones, as in OpenOOD, and should have the larger scores.
 """
 
-from functools import partial
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ssleval.core import Samples, Statistic, statistics
-from ssleval.metrics.stats import Scores, Weights, divide
+from ssleval.core import Samples
+from ssleval.metrics.stats import Scores, Weights, divide, statistic
 
 FOUND = 0.95
 """Share of the images from outside that false alarms are counted at."""
 
 
-@statistics.register("auroc_of")
-def auroc_of(score: str, out: str) -> Statistic:
+@statistic
+def auroc_of(samples: Samples, weights: Weights, score: str, out: str) -> Scores:
     """Return the statistic of pairs, one from outside and one not, in which the former has the larger score.
 
     Pairs of equal scores count half. ``out`` is a column of booleans.
@@ -24,11 +22,14 @@ def auroc_of(score: str, out: str) -> Statistic:
     Source:
         Hanley and McNeil 1982; scikit-learn's ``roc_auc_score``.
     """
-    return partial(_auroc, score=score, out=out)
+    outside = samples[out].astype(bool)
+    drawn = weights * outside
+    ordered = (drawn * placements(samples[score].astype(np.float64), outside, weights)).sum(axis=1)
+    return divide(ordered, drawn.sum(axis=1) * (weights * ~outside).sum(axis=1))
 
 
-@statistics.register("fpr95_of")
-def fpr95_of(score: str, out: str) -> Statistic:
+@statistic
+def fpr95_of(samples: Samples, weights: Weights, score: str, out: str) -> Scores:
     """Return the statistic of false alarms: images not from outside with a score of the threshold or above.
 
     The threshold is the largest score that 95 % or more of the images from outside reach.
@@ -37,7 +38,14 @@ def fpr95_of(score: str, out: str) -> Statistic:
         Yang et al. 2022, arXiv:2210.07242; OpenOOD v1.5, ``auc_and_fpr_recall``, which reads the first such
         point of scikit-learn's ``roc_curve``.
     """
-    return partial(_fpr95, score=score, out=out)
+    values, place = np.unique(-samples[score].astype(np.float64), return_inverse=True)
+    outside = samples[out].astype(bool)
+    found, alarms = (
+        np.cumsum(_by_value(weights * side, place, len(values)), axis=1) for side in (outside, ~outside)
+    )
+    at = np.argmax(divide(found, found[:, -1:] + 0 * found, 0.0) >= FOUND, axis=1)[:, None]
+    rate = divide(np.take_along_axis(alarms, at, axis=1)[:, 0], alarms[:, -1])
+    return np.where(found[:, -1] > 0, rate, np.nan)
 
 
 def placements(
@@ -55,24 +63,6 @@ def threshold(score: Float[np.ndarray, " n"], out: Bool[np.ndarray, " n"], found
     """Return the largest score that the share ``found`` of the images from outside reach."""
     ordered = np.sort(score[out])[::-1]
     return float(ordered[np.argmax(np.arange(1, len(ordered) + 1) / len(ordered) >= found)])
-
-
-def _auroc(samples: Samples, weights: Weights, *, score: str, out: str) -> Scores:
-    outside = samples[out].astype(bool)
-    drawn = weights * outside
-    ordered = (drawn * placements(samples[score].astype(np.float64), outside, weights)).sum(axis=1)
-    return divide(ordered, drawn.sum(axis=1) * (weights * ~outside).sum(axis=1))
-
-
-def _fpr95(samples: Samples, weights: Weights, *, score: str, out: str) -> Scores:
-    values, place = np.unique(-samples[score].astype(np.float64), return_inverse=True)
-    outside = samples[out].astype(bool)
-    found, alarms = (
-        np.cumsum(_by_value(weights * side, place, len(values)), axis=1) for side in (outside, ~outside)
-    )
-    at = np.argmax(divide(found, found[:, -1:] + 0 * found, 0.0) >= FOUND, axis=1)[:, None]
-    rate = divide(np.take_along_axis(alarms, at, axis=1)[:, 0], alarms[:, -1])
-    return np.where(found[:, -1] > 0, rate, np.nan)
 
 
 def _by_value(weights: Weights, place: Int[np.ndarray, " n"], count: int) -> Float[np.ndarray, "r v"]:

@@ -4,70 +4,43 @@ A `Statistic` returns a score for each row of item weights. To leave items out i
 so that a thousand such scores are a few matrix products.
 """
 
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from inspect import Signature, signature
+from typing import Concatenate, ParamSpec, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Real, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from ssleval.core import Samples, Statistic, statistics
 
 Weights: TypeAlias = Float[np.ndarray, "r n"]
 """A row of item weights for each of r scores."""
 Scores: TypeAlias = Float[np.ndarray, " r"]
+P = ParamSpec("P")
 
 
-# Statistics ---------------------------------------------------------------------------------------
+def statistic(compute: Callable[Concatenate[Samples, Weights, P], Scores]) -> Callable[P, Statistic]:
+    """Turn a function of samples, weights and names of columns into one of names that returns the statistic.
+
+    The result is registered under the name of the function.
+    """
+    columns = [*signature(compute).parameters.values()][2:]
+
+    def of_columns(*names: P.args, **named: P.kwargs) -> Statistic:
+        given = dict(zip((column.name for column in columns), names, strict=False))
+        return partial(compute, **given, **named)
+
+    update_wrapper(of_columns, compute)
+    # A pickle finds what computes here.
+    vars(of_columns).update(compute=compute, __signature__=Signature(columns))
+    compute.__qualname__ += ".compute"
+    return statistics.register(of_columns.__name__)(of_columns)
 
 
-@statistics.register("mean_of")
-def mean_of(column: str) -> Statistic:
+@statistic
+def mean_of(samples: Samples, weights: Weights, column: str) -> Scores:
     """Return the statistic that averages a column ``[n]``; NaN rows are left out."""
-    return partial(_mean, column=column)
-
-
-@statistics.register("mean_over_fits_of")
-def mean_over_fits_of(scores: str) -> Statistic:
-    """Return the statistic that averages ``scores [n s]`` over items and over s fits, which were drawn too.
-
-    Its interval is over both. An item with a NaN is left out.
-    """
-    return partial(_mean_over_fits, scores=scores)
-
-
-@statistics.register("ratio_of")
-def ratio_of(numerator: str, denominator: str) -> Statistic:
-    """Return the statistic that divides the sum of one column ``[n]`` by that of another."""
-    return partial(_ratio, numerator=numerator, denominator=denominator)
-
-
-@statistics.register("mean_ratio_of")
-def mean_ratio_of(numerator: str, denominator: str) -> Statistic:
-    """Return the statistic that divides sums over items class by class, then averages the classes.
-
-    Columns are ``[n c]``; with intersections and unions it is the mean IoU of a split. A class whose
-    denominator is 0 over the items drawn is left out.
-    """
-    return partial(_mean_ratio, numerator=numerator, denominator=denominator)
-
-
-@statistics.register("mean_over_parts_of")
-def mean_over_parts_of(numerator: str, denominator: str) -> Statistic:
-    """Return the statistic of `mean_ratio_of` for parts that are no classes, such as domains."""
-    return partial(_mean_over_parts, numerator=numerator, denominator=denominator)
-
-
-@statistics.register("mean_per_class_of")
-def mean_per_class_of(correct: str, label: str) -> Statistic:
-    """Return the statistic that averages ``correct [n]`` within each ``label [n]``, then over labels.
-
-    A class without items in the draw is left out. DINOv2's metric (torchmetrics 0.10.3, ``average="macro"``)
-    counts it 0; recent torchmetrics do so where the class is predicted.
-    """
-    return partial(_mean_per_class, correct=correct, label=label)
-
-
-def _mean(samples: Samples, weights: Weights, *, column: str) -> Scores:
     values = samples[column].astype(np.float64)
     if samples[column].dtype.kind in "biu":
         return divide(weights @ values, weights.sum(axis=1))
@@ -75,26 +48,47 @@ def _mean(samples: Samples, weights: Weights, *, column: str) -> Scores:
     return divide(weights @ np.where(known, values, 0.0), weights @ known.astype(np.float64))
 
 
-def _mean_over_fits(samples: Samples, weights: Weights, *, scores: str) -> Scores:
+@statistic
+def mean_over_fits_of(samples: Samples, weights: Weights, scores: str) -> Scores:
+    """Return the statistic that averages ``scores [n s]`` over items and over s fits, which were drawn too.
+
+    Its interval is over both. An item with a NaN is left out.
+    """
     values, known = known_values(samples[scores].mean(axis=1))
     return divide(weights @ values, weights @ known.astype(np.float64))
 
 
-def _ratio(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:
+@statistic
+def ratio_of(samples: Samples, weights: Weights, numerator: str, denominator: str) -> Scores:
+    """Return the statistic that divides the sum of one column ``[n]`` by that of another."""
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
     return divide(weights @ above, weights @ below)
 
 
-def _mean_ratio(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:
+@statistic
+def mean_ratio_of(samples: Samples, weights: Weights, numerator: str, denominator: str) -> Scores:
+    """Return the statistic that divides sums over items class by class, then averages the classes.
+
+    Columns are ``[n c]``; with intersections and unions it is the mean IoU of a split. A class whose
+    denominator is 0 over the items drawn is left out.
+    """
     above, below = (samples[name].astype(np.float64) for name in (numerator, denominator))
     return _mean_over_classes(weights @ above, weights @ below)
 
 
-def _mean_over_parts(samples: Samples, weights: Weights, *, numerator: str, denominator: str) -> Scores:
-    return _mean_ratio(samples, weights, numerator=numerator, denominator=denominator)
+@statistic
+def mean_over_parts_of(samples: Samples, weights: Weights, numerator: str, denominator: str) -> Scores:
+    """Return the statistic of `mean_ratio_of` for parts that are no classes, such as domains."""
+    return mean_ratio_of(numerator, denominator)(samples, weights)
 
 
-def _mean_per_class(samples: Samples, weights: Weights, *, correct: str, label: str) -> Scores:
+@statistic
+def mean_per_class_of(samples: Samples, weights: Weights, correct: str, label: str) -> Scores:
+    """Return the statistic that averages ``correct [n]`` within each ``label [n]``, then over labels.
+
+    A class without items in the draw is left out. DINOv2's metric (torchmetrics 0.10.3, ``average="macro"``)
+    counts it 0; recent torchmetrics do so where the class is predicted.
+    """
     # Summing runs of sorted labels needs no [n c] one-hot matrix, which for ImageNet would take 400 MB.
     order = np.argsort(samples[label], kind="stable")
     _, starts = np.unique(samples[label][order], return_index=True)
@@ -122,3 +116,29 @@ def known_values(
     values = column.astype(np.float64)
     known = ~np.isnan(values)
     return np.where(known, values, 0.0), known
+
+
+def mean_of_known(by_class: Float[np.ndarray, "r c"]) -> Scores:
+    """Return the mean over the classes that have a value; NaN where none has."""
+    known = ~np.isnan(by_class)
+    return divide(np.where(known, by_class, 0.0).sum(axis=1), known.sum(axis=1))
+
+
+def deviation_contributions(
+    correct: Bool[np.ndarray, "n tries"] | Float[np.ndarray, "n tries"], groups: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Return contributions whose mean is the standard deviation of the score over tries (``ddof=1``).
+
+    The score of a try is the mean of ``correct``, or of contributions to a score, within each group, averaged
+    over groups: one group for accuracy, classes for mean per-class accuracy. A contribution is the deviation
+    plus the image's first-order influence on it, so their mean has the interval of the delta method.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares = len(correct) / (len(sizes) * sizes[group])
+    weighed = shares[:, None] * correct
+    scores = weighed.mean(axis=0)
+    deviation = float(scores.std(ddof=1))
+    if deviation == 0:
+        return np.zeros(len(correct))
+    slopes = (scores - scores.mean()) / ((correct.shape[1] - 1) * deviation)
+    return deviation + (weighed - scores) @ slopes

@@ -12,14 +12,14 @@ Source: Darcet et al. 2024, arXiv:2309.16588, sec. 2, which cuts at 150 for DINO
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Metric, Readout, Samples, Split
-from ssleval.core.image_level import ImageGeometry
+from ssleval.core.image_level import PATCHES, ImageGeometry
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import DataError
@@ -27,19 +27,9 @@ from ssleval.features import Live, pixels_of
 from ssleval.heads.dense.artefacts import above_medians, largest_of, norms_of, patch_pixels, read_back
 from ssleval.metrics.stats import mean_of, ratio_of
 
-PATCHES = Readout("patches")
 IMAGES_AT_ONCE = 16
 """Tokens of all blocks are held together."""
 _UNITS = {"position": "fraction", "distance": "patches", "pixels": "grey levels"}
-
-
-class _Seen(NamedTuple):
-    """What is kept of some images."""
-
-    norms: Float[np.ndarray, "b h w"]
-    by_block: Float[np.ndarray, "b blocks 2 3"]
-    tokens: Float[np.ndarray, "k h w d"]
-    pixels: UInt8[np.ndarray, "k h w t"]
 
 
 @tasks.register("artefacts")
@@ -100,8 +90,12 @@ class Artefacts(ImageGeometry, Task):
 
     def _seen(
         self, live: Live, split: Split, geometry: Geometry, chosen: Int[np.ndarray, " k"], rows: range
-    ) -> _Seen:
-        """Return norms of one batch: of the last block all, of every block median, largest and outliers."""
+    ) -> tuple[np.ndarray, ...]:
+        """Return what is kept of one batch, of tokens and pixels that of ``chosen`` rows.
+
+        Norms ``[b h w]`` of the last block; of every block, before and after the final norm, their median,
+        the largest and the share of outliers ``[b blocks 2 3]``; tokens ``[k h w d]``; pixels ``[k h w t]``.
+        """
         images = torch.cat([pixels_of(split.image(row), geometry) for row in rows])
         blocks = range(live.backbone.num_blocks)
         stages = [[Readout("patches", block, norm) for norm in (False, True)] for block in blocks]
@@ -111,7 +105,7 @@ class Artefacts(ImageGeometry, Task):
         kept = np.isin(rows, chosen)
         pixels = patch_pixels(images, last.shape[1:3])
         by_block = [np.stack([self._summary(one) for one in both], axis=1) for both in norms]
-        return _Seen(norms[-1][0], np.stack(by_block, axis=1), last[kept], pixels[kept])
+        return norms[-1][0], np.stack(by_block, axis=1), last[kept], pixels[kept]
 
     def _summary(self, norms: Float[np.ndarray, "b h w"]) -> Float[np.ndarray, "b 3"]:
         numbers = np.median(norms, axis=(1, 2)), norms.max(axis=(1, 2))

@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples, Split
+from ssleval.core.rows import samples_of
 from ssleval.core.settings import Count, OpenFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import DataError, NotApplicableError
@@ -61,26 +62,28 @@ class Attention(Task):
         """Compare every image's heads with its objects; one row per image that has one."""
         split, live = inputs.test_split, Live(inputs.backbone, inputs.context)
         geometry = live.square("attention", self.size, self.interpolation)
-        jaccards: dict[str, np.ndarray] = {}
+        scored: dict[str, dict[str, float]] = {}
         compared = partial(self._compared, live, split, geometry)
-        for found in live.shared(inputs.card.name, live.batches(split, geometry), compared, len):
-            jaccards |= found
-        scored = {name: values for name, values in jaccards.items() if len(values)}
+        for scores in live.shared(inputs.card.name, live.batches(split, geometry), compared, len):
+            scored |= scores
         if not scored:
             raise DataError(f"{inputs.card.name}/{inputs.card.test_split}: no image has an object")
-        total = np.array([float(values.sum()) for values in scored.values()])
-        count = np.array([len(values) for values in scored.values()])
-        return Samples(list(scored), {"jaccard": total / count, "jaccard_sum": total, "objects": count})
+        return samples_of(scored)
 
-    def _compared(self, live: Live, split: Split, geometry: Geometry, rows: range) -> dict[str, np.ndarray]:
-        """Return the Jaccard index of every object's best head, by the images of one batch."""
+    def _compared(
+        self, live: Live, split: Split, geometry: Geometry, rows: range
+    ) -> dict[str, dict[str, float]]:
+        """Return the rows of the images of one batch that have an object."""
         assert split.target is not None
         images = torch.cat([pixels_of(split.image(row), geometry) for row in rows])
-        jaccards: dict[str, np.ndarray] = {}
+        scores: dict[str, dict[str, float]] = {}
         for row, heads in zip(rows, mass_mask(live.attention(images).cpu(), self.mass), strict=True):
             objects = split.target(row)
-            jaccards[split.ids[row]] = best_jaccard(enlarged(heads, objects.shape), objects)
-        return jaccards
+            best = best_jaccard(enlarged(heads, objects.shape), objects)
+            if count := len(best):
+                total = float(best.sum())
+                scores[split.ids[row]] = {"jaccard": total / count, "jaccard_sum": total, "objects": count}
+        return scores
 
 
 def enlarged(heads: Bool[Tensor, "heads h w"], size: tuple[int, ...]) -> Bool[np.ndarray, "heads H W"]:

@@ -18,28 +18,31 @@ Source: arXiv:2506.10178 (ep), arXiv:2502.08769 (capi), arXiv:2506.09985 (vjepa)
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ssleval.core import BackboneCard, Dataset, Metric, Precision, Samples
-from ssleval.core.image_level import accuracy_kind, same_rows
+from ssleval.core import BackboneCard, Dataset, FeatureRequest, Metric, Precision, Readout, Samples
+from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
 from ssleval.core.settings import Count, Different, Natural, NonNegative, OpenFraction, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
-from ssleval.core.token_level import TokensPerImage
+from ssleval.core.vocabulary import RandomView, Split
 from ssleval.errors import ConfigError
 from ssleval.features import FitImages, Live, fitted_on
-from ssleval.heads.attentive.fit import AttentiveFit, Predict, Reader
-from ssleval.heads.attentive.recipes import RECIPES
-from ssleval.heads.attentive.widths import refuse_width
+from ssleval.heads.attentive.fit import AttentiveFit, Fits, Reader
+from ssleval.heads.attentive.recipes import RECIPES, refuse_width
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.classification import both_by_rules, chosen_by_rules
+
+LARGEST_STORE = 64_000_000_000
+"""Bytes of tokens that ``features=auto`` stores at most: more than small sets take, less than ImageNet."""
 
 
 @tasks.register("attentive")
 @dataclass(frozen=True)
-class Attentive(TokensPerImage, Task):
+class Attentive(ImageGeometry, Task):
     """Attentive probes on frozen patch tokens."""
 
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
@@ -59,14 +62,25 @@ class Attentive(TokensPerImage, Task):
     held_out: OpenFraction = 0.1
     """Fraction of every training class that candidates are chosen on."""
     metric: Literal["card", "top1", "mean_per_class"] = "card"
+    class_token: bool = False
+    """Whether heads also attend to the class token."""
+    norm: bool = True
+    """Whether tokens have passed the model's final norm."""
+    features: Literal["auto", "stored", "onthefly"] = "auto"
+    """Where tokens come from: the store, or the model, which runs on every batch. Auto: the store, up to
+    64 GB. Results that record none are of stored tokens."""
+    views: Natural | Literal["auto", "new"] = "auto"
+    """Augmented views of every image that heads are fitted on; 0: the images; new: another one in every pass.
+    Auto: 0 of stored tokens, new on the fly."""
+    views_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that the protocol does not read."""
         super().__post_init__()
         name, default = ("weight_decays", ()) if self.protocol == "ep" else ("queries", 32)
         if getattr(self, name) != default:
             raise ConfigError(f"attentive: {name} has no effect with protocol={self.protocol}")
-        self.refuse_stored_draws("attentive")
+        if self.features == "stored" and self.views == "new":
+            raise ConfigError("attentive: views=new are not stored; --set attentive.features=onthefly")
         if self.iterations and self.stages > self.iterations:
             raise ConfigError(f"attentive: {self.stages} stages of {self.iterations} iterations")
 
@@ -92,19 +106,35 @@ class Attentive(TokensPerImage, Task):
         return replace(full, learning_rates=rates, weight_decays=decays)
 
     def for_model(self, dataset: Dataset, card: BackboneCard) -> "Attentive":
-        """Return the task with the origin of the tokens; refuse channels that heads cannot divide."""
+        """Return the task with the origin of tokens chosen by the bytes they would take, two a channel.
+
+        Channels that heads cannot divide are refused.
+        """
         refuse_width(self.protocol, card.embed_dim, self.queries)
-        return super().for_model(dataset, card)
+        lengths, geometry = dataset.card.lengths, self.geometry or card.native_geometry()
+        copies = 1 + self.views if isinstance(self.views, int) else 1
+        images = copies * lengths[dataset.card.train_split] + lengths[dataset.card.test_split]
+        patches = ((geometry.fixed_size or 0) // card.patch_size) ** 2
+        small = images * patches * card.embed_dim * 2 <= LARGEST_STORE and self.views != "new"
+        chosen = ("stored" if small else "onthefly") if self.features == "auto" else self.features
+        usual = "new" if chosen == "onthefly" else 0
+        return replace(self, features=chosen, views=usual if self.views == "auto" else self.views)
+
+    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
+        """Return the tokens of the training and of the scored split, then of the views of the former."""
+        train, test = train_and_test(dataset, self.geometry, () if self._on_the_fly else self.tokens)
+        views = self.views if isinstance(self.views, int) and not self._on_the_fly else 0
+        return train, test, *random_views(train, views, self.crop, self.views_seed)
 
     def recorded(self) -> dict[str, Any]:
         """Return the protocol, in which stored tokens go without saying."""
         fields = super().recorded()
-        return fields if self.on_the_fly else {name: fields[name] for name in fields if name != "features"}
+        return fields if self._on_the_fly else {name: fields[name] for name in fields if name != "features"}
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations and the classified images, on the fly anew at the end of every stage."""
         usual, train = super().amounts(dataset), dataset.card.lengths[dataset.card.train_split]
-        if not self.on_the_fly:
+        if not self._on_the_fly:
             return {**usual, "iterations": (self.stages, self.iterations)}
         held, (least, test) = (min(self.batch_size, train), train * self.stages), usual["test"]
         steps = {"iterations": (1, self.iterations), "stages": (1, 1)}
@@ -112,34 +142,34 @@ class Attentive(TokensPerImage, Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads, choose by both rules and classify; one row per scored image."""
-        tables = [] if self.on_the_fly else list(inputs.tables())
-        train, test = tables[:2] or [inputs.dataset.split(request.split) for request in inputs.requests]
+        tables = [] if self._on_the_fly else list(inputs.tables())
+        splits = tables or [inputs.dataset.split(request.split) for request in inputs.requests]
+        train, test = splits[:2]
         labels, truth = inputs.labels(train), inputs.labels(test)
         held, recipe = hold_out(labels, self.held_out, inputs.context.seed), RECIPES[self.protocol]
         heads = recipe.grid(self.learning_rates, self.weight_decays)
         shape = self.queries, self.iterations, self.batch_size, self.stages, self.tokens
         fit = AttentiveFit(self.protocol, recipe, heads, *shape, inputs.card.num_classes, inputs.context)
-        if tables:
-            same_rows([tables[0], *tables[2:]])
-            predictions = fit.on_tables(tables[0], tables[2:], labels, held, tables[1])
-        else:
-            predictions = self._running(fit, inputs, labels, held)
-        tried, final = fit.tried_and_final(predictions, held)
+        same_rows([*tables[:1], *tables[2:]])
+        views = tables[2:] or tables[:1]
+        fits = partial(fit.predictions, views, labels) if tables else self._running(fit, inputs, labels)
+        tried, final = fit.tried_and_final(fits, (train, held), (test, np.ones(len(truth), bool)))
         columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "candidate")
         return Samples(test.ids, columns)
 
-    def _running(
-        self, fit: AttentiveFit, inputs: Inputs, labels: Int[np.ndarray, " n"], held: Bool[np.ndarray, " n"]
-    ) -> Predict:
-        train, test = (inputs.dataset.split(request.split) for request in inputs.requests)
+    def _running(self, fit: AttentiveFit, inputs: Inputs, labels: Int[np.ndarray, " n"]) -> Fits:
+        train = inputs.dataset.split(inputs.requests[0].split)
         live, card = Live(inputs.backbone, inputs.context), inputs.backbone.card
         geometry = self.geometry or card.native_geometry()
-        views = self.drawn(geometry, fit.recipe.crops)
-        judged = {"held": (train, np.flatnonzero(held)), "test": (test, np.arange(len(test)))}
+        assert geometry.fixed_size is not None
+        view, count = RandomView(0, geometry.fixed_size, seed=self.views_seed), self.views
+        views = (replace(view, drawn=fit.recipe.crops),)
+        if isinstance(count, int):
+            views = tuple(replace(view, index=index) for index in range(count))
         rest = geometry, self.batch_size, fit.ends, inputs.context.seed, live.batch_size(geometry)
 
-        def predictions(rows: Bool[np.ndarray, " n"], names: Sequence[Literal["held", "test"]]) -> Any:
-            shown = [judged[name] for name in names]
+        def fits(rows: Bool[np.ndarray, " n"], judged: Sequence[tuple[Split, Any]]) -> Any:
+            shown = [(split, np.flatnonzero(chosen)) for split, chosen in judged]
             images = FitImages(train, np.flatnonzero(rows), views, shown, *rest, new=self.views == "new")
             truth = np.tile(labels[rows], 1 if images.new else max(1, len(views)))
 
@@ -149,4 +179,14 @@ class Attentive(TokensPerImage, Task):
 
             return fitted_on(live, f"crops of {inputs.card.name}", images, self.tokens, fitted)
 
-        return predictions
+        return fits
+
+    @property
+    def _on_the_fly(self) -> bool:
+        return self.features == "onthefly"
+
+    @property
+    def tokens(self) -> tuple[Readout, ...]:
+        """The readouts that heads attend to."""
+        kinds = ("cls", "patches") if self.class_token else ("patches",)
+        return tuple(Readout(kind, norm=self.norm) for kind in kinds)

@@ -11,7 +11,6 @@ Scores are means over the fits, their intervals over images and fits. MIEB's fig
 Source: Xiao et al. 2025, arXiv:2504.10471 (MIEB); mteb 1.14.15, ``ImageClusteringEvaluator``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -24,21 +23,10 @@ from ssleval.core.settings import Count, Natural, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.clusters import Scaling, fit_predict, scaled
-from ssleval.metrics.clustering import (
-    Agreement,
-    matched_accuracy,
-    mutual_information,
-    rand_index,
-    silhouettes,
-)
-from ssleval.metrics.stats import mean_of, mean_over_fits_of
-from ssleval.metrics.tries import deviation_contributions
+from ssleval.metrics.clustering import matched_accuracy, mutual_information, rand_index, silhouettes
+from ssleval.metrics.stats import deviation_contributions, mean_of, mean_over_fits_of
 
-_AGREEMENTS: Mapping[str, Agreement] = {
-    "nmi": mutual_information,
-    "ari": rand_index,
-    "accuracy": matched_accuracy,
-}
+_AGREEMENTS = {"nmi": mutual_information, "ari": rand_index, "accuracy": matched_accuracy}
 _UNITS = {"nmi": "fraction", "ari": "index", "accuracy": "fraction", "silhouette": "index"}
 """By score; an index may be negative."""
 
@@ -63,7 +51,6 @@ class Clustering(VectorPerImage, Task):
     """Silhouettes are between so many images, drawn by the seed."""
 
     def __post_init__(self) -> None:
-        """Refuse a single cluster, which every image is in."""
         super().__post_init__()
         if self.clusters == 1:
             raise ConfigError("clustering: clusters=1; expected 2 or more, or 0 for the number of classes")

@@ -55,7 +55,6 @@ class CopyDetection(Task):
     """Kinds of edit, filled in from the set: those that it tells apart and has a copy of."""
 
     def __post_init__(self) -> None:
-        """Refuse a floor of no whitening."""
         super().__post_init__()
         if self.whitening == "none" and self.floor != CopyDetection.floor:
             raise ConfigError(f"copy_detection: floor={self.floor} has no effect with whitening=none")

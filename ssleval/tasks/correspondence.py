@@ -88,7 +88,6 @@ class Correspondence(Task):
     """Of views by `probe3d`: rotations between which recall is also given, increasing."""
 
     def __post_init__(self) -> None:
-        """Refuse ranges of rotation that are none."""
         super().__post_init__()
         if list(self.degrees) != sorted(self.degrees) or len(self.degrees) == 1:
             raise ConfigError(f"correspondence: degrees={self.degrees}; expected two or more, increasing")

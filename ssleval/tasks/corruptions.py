@@ -61,7 +61,6 @@ class Corruptions(Task):
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        """Refuse corruptions that do not exist."""
         super().__post_init__()
         for name in self.types:
             if name not in CORRUPTIONS:

@@ -59,7 +59,6 @@ class Curves(ImageGeometry, Task):
     """Of the model, at most 12, as `suited` finds: no setting, and not recorded."""
 
     def __post_init__(self) -> None:
-        """Refuse vectors that an axis does not have."""
         super().__post_init__()
         if self.axis == "block" and "pooled" in self.readouts:
             raise ConfigError("curves: no block has readouts=pooled; --set curves.readouts=cls,mean")

@@ -19,8 +19,8 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
-from ssleval.core.image_level import fitting_amounts, fitting_set
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import SquareImages, fitting_amounts, fitting_set
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, refuse_dataset, tasks
 from ssleval.errors import ConfigError
@@ -37,14 +37,11 @@ _UNITS = {"rmse": "m", "sq_rel": "m", "log10": "log10", "rmse_log": "log", "silo
 
 @tasks.register("depth")
 @dataclass(frozen=True)
-class Depth(QuarterFields, Task):
+class Depth(QuarterFields, SquareImages, Task):
     """Depth on frozen patch tokens."""
 
     version = 2
     needs: ClassVar[Needs] = Needs(("depth",))
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     flip: bool = True
     """Average with the prediction for the mirror image."""
     min_depth: Positive = 0.001
@@ -66,7 +63,6 @@ class Depth(QuarterFields, Task):
     """Pixels drawn from every image of a batch."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the head does not read."""
         super().__post_init__()
         self.refuse_idle("depth", upsample=Depth.upsample)
 
@@ -90,11 +86,10 @@ class Depth(QuarterFields, Task):
 
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return patch grids of the training and of the scored split, and of the latter's mirror images."""
-        geometry = Geometry(self.size, "square", None, self.interpolation)
         fitted = fitting_set(dataset)
-        train = FeatureRequest(fitted, fitted.card.train_split, geometry, self.readouts)
-        test = FeatureRequest(dataset, dataset.card.test_split, geometry, self.readouts)
-        mirrored = replace(test, geometry=replace(geometry, flip=True))
+        train = FeatureRequest(fitted, fitted.card.train_split, self.geometry, self.readouts)
+        test = FeatureRequest(dataset, dataset.card.test_split, self.geometry, self.readouts)
+        mirrored = replace(test, geometry=replace(self.geometry, flip=True))
         return (train, test, mirrored) if self.flip else (train, test)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
@@ -109,7 +104,7 @@ class Depth(QuarterFields, Task):
         bins = Bins(self.min_depth, self.max_depth, self.bins, finer)
         channels, seed = channels_of(train.grids), inputs.context.seed
         unfitted = self.unfitted(channels, self.bins, normalise=False, seed=seed)
-        head = fit_bins(unfitted, *train.examples, Fit.of(self), bins, inputs.context)
+        head = fit_bins(unfitted, train.examples, Fit.of(self), bins, inputs.context)
         maps = depth_maps(head, (test, *mirrored), bins)
         depths = {"nearest": self.min_depth, "farthest": self.max_depth}
         # A set that is only tested may cut depth nearer than heads were fitted up to, predictions as well.

@@ -14,50 +14,31 @@ mask best.
 Source: turhancan97/VisBench, tasks/high_level/detection.py; Tian et al. 2019, arXiv:1904.01355 (FCOS).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import fitting_amounts, train_and_test
+from ssleval.core import Dataset, FeatureRequest, Metric, Samples
+from ssleval.core.image_level import PATCHES, SquareImages, fitting_amounts
 from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction, Positive, ProperFraction
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
-from ssleval.heads.dense.detection import (
-    Decoding,
-    Losses,
-    best_patches,
-    decoded,
-    example_of,
-    fit_detector,
-    masks_in,
-    owners,
-)
+from ssleval.heads.dense.detection import Losses, best_patches, decoded, fit_detector, masks_in, owning
 from ssleval.heads.dense.grid import Fit, grids_of, outputs_of
-from ssleval.metrics.detection import (
-    Detections,
-    coco_average_precision_of,
-    coco_precision_at_half_of,
-    matches,
-    padded,
-)
-
-PATCHES = Readout("patches")
+from ssleval.metrics.detection import Detections, coco_metrics, matches, padded
 
 
 @tasks.register("detection")
 @dataclass(frozen=True)
-class Detection(Task):
+class Detection(SquareImages, Task):
     """Boxes and masks of objects, from frozen patch tokens."""
 
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     score: Literal["target", "boxes", "masks"] = "target"
     """Masks are fitted and scored beside boxes where the set has them, or boxes alone."""
     iterations: Count = 1000
@@ -84,7 +65,6 @@ class Detection(Task):
     """Detections in an image."""
 
     def __post_init__(self) -> None:
-        """Refuse points where no mask is fitted."""
         super().__post_init__()
         if self.score == "boxes" and self.points != Detection.points:
             raise ConfigError(f"detection: points={self.points} has no effect with score=boxes; leave it out")
@@ -98,9 +78,7 @@ class Detection(Task):
     def metrics(self) -> tuple[Metric, ...]:
         """AP50 and AP of boxes, then of masks, then of perfect patches."""
         kinds = ("", "mask_") if self.score == "masks" else ("",)
-        return tuple(
-            metric for side in ("", "bound_") for kind in kinds for metric in _precisions(side, kind)
-        )
+        return tuple(chain.from_iterable(coco_metrics(*pair) for pair in product(("", "bound_"), kinds)))
 
     def resolved(self, dataset: Dataset) -> "Detection":
         """Return the task with the kind of score filled in."""
@@ -111,7 +89,7 @@ class Detection(Task):
         """Return the patch grids of the training and of the scored split."""
         if not dataset.card.num_classes:
             raise NotApplicableError(f"detection needs classes of objects; {dataset.card.name} states none")
-        return train_and_test(dataset, Geometry(self.size, "square", None, self.interpolation), (PATCHES,))
+        return super().requests(dataset)
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
@@ -157,7 +135,7 @@ class Detection(Task):
         return columns
 
     def _found(self, outputs: Float[Tensor, "o h w"], objects: Objects, classes: int) -> Detections:
-        found = decoded(outputs, classes, Decoding(self.threshold, self.nms, self.most))
+        found = decoded(outputs, classes, self.threshold, self.nms, self.most)
         boxes, scores, labels = (part.cpu().numpy() for part in found)
         pixels = boxes.astype(np.float64) * [*objects.size[::-1], *objects.size[::-1]]
         maps = outputs[classes + 4 :]
@@ -166,21 +144,13 @@ class Detection(Task):
 
     def _best(self, objects: Objects, height: int, width: int) -> Detections:
         """Return the detections of perfect patches."""
-        owner = owners(example_of(objects, 0).boxes, height, width).unique().numpy()
-        rows = np.flatnonzero(objects.counted)[owner[owner >= 0]]
+        rows = owning(objects, height, width)
         boxes, labels = objects.boxes[rows], objects.labels[rows]
         if self.score == "boxes" or objects.masks is None:
             return Detections(boxes, np.ones(len(rows)), labels)
         scores, masks = best_patches(objects.masks[rows], boxes, height, width)
         order = np.argsort(-scores, kind="stable")
         return Detections(boxes[order], scores[order], labels[order], masks[order])
-
-
-def _precisions(side: str, kind: str) -> Iterator[Metric]:
-    columns = {name: f"{side}{name}" for name in ("scores", "labels")}
-    columns |= {name: f"{side}{kind}{name}" for name in ("matched", "ignored")}
-    yield Metric(f"{side}{kind}ap50", coco_precision_at_half_of(**columns, objects="objects"))
-    yield Metric(f"{side}{kind}ap", coco_average_precision_of(**columns, objects="objects"))
 
 
 def _objects(dataset: Dataset, split: str, rows: Int[np.ndarray, " n"]) -> Callable[[int], Objects]:

@@ -19,6 +19,7 @@ from msgspec import Meta
 from PIL import Image
 
 from ssleval.core import IGNORED, Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
+from ssleval.core.rows import samples_of
 from ssleval.core.settings import Count, Fraction, Natural, Positive
 from ssleval.core.targets import Objects
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -92,9 +93,7 @@ class Discovery(Task):
         scored = {split.ids[row]: found for row, found in enumerate(rows) if found}
         if not scored:
             raise DataError(f"{inputs.card.name}/{inputs.card.test_split}: no image has an object")
-        names = next(iter(scored.values()))
-        columns = {name: np.array([row[name] for row in scored.values()]) for name in names}
-        return Samples(list(scored), columns)
+        return samples_of(scored)
 
     def _judged(self, live: Live, split: Split, row: int, *, boxed: bool) -> dict[str, float]:
         """Return the scores of one image; none where it has no object."""
@@ -120,7 +119,6 @@ class Discovery(Task):
         height, width = pixels.shape[1:3]
         tokens = (live.keys(pixels) if self.features == "keys" else live.patches(pixels))[0]
         grid = tokens.float().cpu().numpy()
-        if self.method == "lost":
-            return in_pixels(lost(grid, self.candidates), patch, (width, height), image.size)
-        found = tokencut(grid, self.threshold, self.weight)
+        by_lost = self.method == "lost"
+        found = lost(grid, self.candidates) if by_lost else tokencut(grid, self.threshold, self.weight)
         return in_pixels(found, patch, (width, height), image.size)

@@ -17,8 +17,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Precision, Samples
-from ssleval.core.image_level import VectorPerImage, accuracy_kind, train_and_test
+from ssleval.core import Dataset, FeatureTable, Metric, Precision, Samples
+from ssleval.core.image_level import VectorPerImage, accuracy_kind
 from ssleval.core.settings import Count, Counts, Distinct, OpenFraction, Positive, Positives, Several
 from ssleval.core.stated import stated_of
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -28,8 +28,7 @@ from ssleval.heads.probes import fit_few
 from ssleval.heads.selection import few_per_class
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies
-from ssleval.metrics.stats import mean_of
-from ssleval.metrics.tries import deviation_contributions
+from ssleval.metrics.stats import deviation_contributions, mean_of
 
 
 @tasks.register("fewshot")
@@ -59,7 +58,6 @@ class Fewshot(VectorPerImage, Task):
     """Card: the convention of the dataset."""
 
     def __post_init__(self) -> None:
-        """Refuse parts of images."""
         super().__post_init__()
         if any(shots >= 1 and shots != int(shots) for shots in self.shots):
             raise ConfigError(f"fewshot: shots={self.shots}; expected whole numbers from 1, fractions below")
@@ -79,10 +77,6 @@ class Fewshot(VectorPerImage, Task):
     def resolved(self, dataset: Dataset) -> "Fewshot":
         """Return the task with the metric of the dataset filled in."""
         return replace(self, metric=accuracy_kind(self.metric, dataset.card))
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image."""
-        return train_and_test(dataset, self.geometry, (self.vector,))
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the tries and the scored images."""

@@ -52,7 +52,6 @@ class InstanceRecognition(VectorOfScales, Task):
     """Factors of the similarity to choose from: t in the authors' code."""
 
     def __post_init__(self) -> None:
-        """Refuse settings of a whitening that there is not."""
         super().__post_init__()
         usual = InstanceRecognition.dim, InstanceRecognition.shrinkage
         if self.whitening == "none" and (self.dim, self.shrinkage) != usual:

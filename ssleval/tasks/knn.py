@@ -18,8 +18,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Shaped
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Samples
-from ssleval.core.image_level import VectorPerImage, train_and_test
+from ssleval.core import Dataset, Metric, Samples
+from ssleval.core.image_level import VectorPerImage
 from ssleval.core.settings import Counts, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
@@ -53,10 +53,6 @@ class Knn(VectorPerImage, Task):
         A vote of 200 among 60 images would be one of 60 under another name.
         """
         return self._among(dataset.card.lengths[dataset.card.train_split])
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image."""
-        return train_and_test(dataset, self.geometry, (self.vector,))
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Let the training split vote on every scored image; one row per image."""

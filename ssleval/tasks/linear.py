@@ -18,16 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Readout, Samples
-from ssleval.core.image_level import ImageGeometry, accuracy_kind, random_views, same_rows, train_and_test
-from ssleval.core.settings import Natural, OpenFraction, Positive
+from ssleval.core.image_level import random_views, train_and_test
+from ssleval.core.settings import Natural
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES
-from ssleval.heads.probes import GridFit
-from ssleval.heads.selection import hold_out
+from ssleval.heads.probes import GridFields
 from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
 _FEWER: dict[str, int] = {"blocks3": 3, "blocks2": 2, "blocks1": 1}
@@ -35,7 +32,7 @@ _FEWER: dict[str, int] = {"blocks3": 3, "blocks2": 2, "blocks1": 1}
 
 @tasks.register("linear")
 @dataclass(frozen=True)
-class Linear(ImageGeometry, Task):
+class Linear(GridFields, Task):
     """Linear heads trained by gradient descent."""
 
     needs: ClassVar[Needs] = Needs(("label",), training_split=True)
@@ -43,22 +40,11 @@ class Linear(ImageGeometry, Task):
     inputs: Literal["blocks", "blocks3", "blocks2", "blocks1", "pooled"] = "blocks"
     """Class tokens and mean patch as the recipe says; the same of so many last blocks, where the model has no
     four; or the model's own descriptor alone, where it has no class token."""
-    learning_rates: tuple[Positive, ...] = ()
-    """Base rates for a batch of 256; none: the recipe's."""
-    iterations: Natural = 0
-    """0: the recipe's epochs, within its bounds; the number it comes to is recorded."""
-    batch_size: Natural = 0
-    """0: the recipe's, or the largest power of two within an eighth (mae: all) of a small training set."""
-    held_out: OpenFraction = 0.1
-    """Fraction of every training class that heads are chosen on."""
     views: Natural = 0
     """Augmented views of every image that heads are fitted on, drawn by ``views_seed``; 0: the images."""
     views_seed: int = 0
-    metric: Literal["card", "top1", "mean_per_class"] = "card"
-    """Card: the convention of the dataset."""
 
     def __post_init__(self) -> None:
-        """Refuse a number of blocks where the recipe reads one."""
         super().__post_init__()
         if self.recipe == "mae" and self.inputs in _FEWER:
             raise ConfigError(
@@ -77,10 +63,7 @@ class Linear(ImageGeometry, Task):
 
     def resolved(self, dataset: Dataset) -> "Linear":
         """Return the task with what it left to recipe and dataset filled in."""
-        recipe, count = RECIPES[self.recipe], dataset.card.lengths[dataset.card.train_split]
-        steps, batch = recipe.length(count, self.iterations, self.batch_size)
-        rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
-        return replace(self, learning_rates=rates, batch_size=batch, iterations=steps, metric=metric)
+        return self.filled(RECIPES[self.recipe], dataset.card)
 
     def suited(self, gives: Callable[[Readout], bool]) -> "Linear":
         """Return the task on the blocks that the model has, or on its descriptor if it has no class token."""
@@ -102,17 +85,9 @@ class Linear(ImageGeometry, Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads twice, without and with the held-out images, and choose by both rules."""
-        train, test, *views = inputs.tables()
-        same_rows([train, *views])
-        labels, truth = inputs.labels(train), inputs.labels(test)
-        held = hold_out(labels, self.held_out, inputs.context.seed)
-        recipe, readouts = RECIPES[self.recipe], inputs.requests[0].readouts
-        schedule = self.learning_rates, self.iterations, self.batch_size
-        fit = GridFit(recipe, readouts, *schedule, inputs.card.num_classes, inputs.context)
-        tried = fit.predictions(views or [train], labels, ~held, train, held)
-        final = fit.predictions(views or [train], labels, held | True, test, np.ones(len(truth), bool))
-        columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "head")
-        return Samples(test.ids, columns)
+        tables, readouts = list(inputs.tables()), inputs.requests[0].readouts
+        judged = self.tried_and_final(RECIPES[self.recipe], readouts, tables, inputs)
+        return Samples(tables[1].ids, chosen_by_rules(self.metric, *judged, "head"))
 
     @property
     def _readouts(self) -> tuple[Readout, ...]:

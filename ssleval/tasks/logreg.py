@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssleval.core import Dataset, FeatureRequest, Metric, Precision, Samples
-from ssleval.core.image_level import VectorPerImage, train_and_test
+from ssleval.core import Dataset, Metric, Precision, Samples
+from ssleval.core.image_level import VectorPerImage
 from ssleval.core.settings import OpenFraction, Positive, Several
 from ssleval.core.stated import stated_columns
 from ssleval.core.task import Inputs, Needs, Task, tasks
@@ -25,7 +25,7 @@ from ssleval.heads.logistic import fit_best
 from ssleval.heads.selection import hold_out
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import both_accuracies, classified
-from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
+from ssleval.metrics.multilabel import MEAN_PRECISIONS
 
 
 @tasks.register("logreg")
@@ -48,7 +48,6 @@ class Logreg(VectorPerImage, Task):
     """Card: the convention of the dataset. ``map_11``: mAP by VOC 2007's 11 points."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
         super().__post_init__()
         if self.smallest >= self.largest:
             raise ConfigError(f"logreg: C from {self.smallest:g} to {self.largest:g}; smallest < largest")
@@ -56,23 +55,17 @@ class Logreg(VectorPerImage, Task):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The score of the dataset's convention; beside an accuracy the other one, and `calibration`."""
-        if self.metric == "map":
-            return (Metric("map", mean_average_precision_of("scores", "targets")),)
-        if self.metric == "map_11":
-            return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
+        if self.metric in MEAN_PRECISIONS:
+            return (MEAN_PRECISIONS[self.metric],)
         return *both_accuracies(self.metric, "correct"), *calibration()
 
     def resolved(self, dataset: Dataset) -> "Logreg":
         """Return the task with the metric of the dataset filled in."""
         card = dataset.card
         metric = card.metric if self.metric == "card" else self.metric
-        if (metric in {"map", "map_11"}) != (card.target == "multilabel"):
+        if (metric in MEAN_PRECISIONS) != (card.target == "multilabel"):
             raise ConfigError(f"logreg: {card.name} has target {card.target!r}, which {metric} cannot score")
         return replace(self, metric=metric)
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the training and the scored split, one vector per image."""
-        return train_and_test(dataset, self.geometry, (self.vector,))
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the images of both splits."""

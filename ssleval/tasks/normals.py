@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Samples
-from ssleval.core.image_level import fitting_amounts, train_and_test
+from ssleval.core import Dataset, Metric, Samples
+from ssleval.core.image_level import SquareImages, fitting_amounts
 from ssleval.core.settings import Count, NonNegative, Positive, ProperFraction
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.heads.dense.grid import Fit, channels_of, outputs_of
@@ -31,13 +31,10 @@ from ssleval.metrics.stats import mean_of
 
 @tasks.register("normals")
 @dataclass(frozen=True)
-class Normals(QuarterFields, Task):
+class Normals(QuarterFields, SquareImages, Task):
     """Surface normals on frozen patch tokens."""
 
     needs: ClassVar[Needs] = Needs(("normals",), training_split=True)
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     iterations: Count = 1000
     batch_size: Count = 16
     learning_rate: Positive = 1e-3
@@ -48,7 +45,6 @@ class Normals(QuarterFields, Task):
     """Pixels drawn from every image of a batch."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the head does not read."""
         super().__post_init__()
         self.refuse_idle("normals")
 
@@ -60,11 +56,6 @@ class Normals(QuarterFields, Task):
             for name in ERRORS
         )
 
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return patch grids of the training and of the scored split."""
-        geometry = Geometry(self.size, "square", None, self.interpolation)
-        return train_and_test(dataset, geometry, self.readouts)
-
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the iterations, and the images of both splits."""
         return {**super().amounts(dataset), **fitting_amounts(dataset, self.iterations, self.batch_size)}
@@ -74,7 +65,7 @@ class Normals(QuarterFields, Task):
         train, test = labelled(inputs)
         channels, seed = channels_of(train.grids), inputs.context.seed
         head = self.unfitted(channels, OUTPUTS, normalise=True, seed=seed)
-        fitted = fit_normals(head, *train.examples, Fit.of(self), inputs.context)
+        fitted = fit_normals(head, train.examples, Fit.of(self), inputs.context)
         errors: list[tuple[float, ...]] = []
         for row, outputs in enumerate(outputs_of(fitted, test.grids, len(test.ids))):
             normals = test.targets(row)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Samples
-from ssleval.core.image_level import VectorPerImage, train_and_test
+from ssleval.core.image_level import VectorPerImage
 from ssleval.core.settings import Count, Distinct, OpenFraction, Positives
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.core.text import some
@@ -89,10 +89,8 @@ class Ood(VectorPerImage, Task):
     def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
         """Return the training and the test split, and the set from outside."""
         outside = self._outside(dataset)
-        split, readouts = outside.card.test_split, (self.vector,)
-        return *train_and_test(dataset, self.geometry, readouts), FeatureRequest(
-            outside, split, self.geometry, readouts
-        )
+        asked = FeatureRequest(outside, outside.card.test_split, self.geometry, (self.vector,))
+        return *super().requests(dataset), asked
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Score the test images and those from outside; one row per image."""
@@ -146,7 +144,6 @@ class Ood(VectorPerImage, Task):
             labels,
             hold_out(labels, self.held_out, context.seed),
             self.strengths,
-            lambda scores, truth: float((scores.argmax(axis=1) == truth).mean()),
             num_classes=inputs.card.num_classes,
             device=context.device,
         )

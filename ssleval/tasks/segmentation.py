@@ -29,8 +29,7 @@ from ssleval.heads.dense.grid import Fit, LinearHead, batches, outputs_of
 from ssleval.heads.dense.labelled import labelled
 from ssleval.heads.dense.recipe import Choice, PaperFields, published
 from ssleval.heads.dense.segmentation import classes_at, fit_classes
-from ssleval.metrics.pixelwise import OVERLAP_METRICS, confusions
-from ssleval.metrics.segmentation import overlap
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusions, overlap
 
 
 @tasks.register("segmentation")
@@ -55,7 +54,6 @@ class Segmentation(PaperFields, Task):
     """Pixels drawn from every image of a batch (fast; 2,048). The paper's loss takes all of them."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that the protocol does not read, or that do not go together."""
         super().__post_init__()
         full = published(self, self.protocol, self.inputs)
         full.refuse_conflicts(self.protocol, full.pixels, full.size)
@@ -90,7 +88,7 @@ class Segmentation(PaperFields, Task):
         if self.protocol == "paper":
             return self._on_crops(inputs)
         train, test = labelled(inputs)
-        head = fit_classes(*train.examples, Fit.of(self), inputs.card.num_classes, inputs.context)
+        head = fit_classes(train.examples, Fit.of(self), inputs.card.num_classes, inputs.context)
         classes = (partial(classes_at, logits) for logits in outputs_of(head, test.grids, len(test.ids)))
         return Samples(test.ids, overlap(confusions(classes, test.targets, inputs.card.num_classes)))
 

@@ -20,32 +20,27 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Precision, Readout, Samples
-from ssleval.core.image_level import train_and_test
+from ssleval.core import Dataset, Metric, Precision, Samples
+from ssleval.core.image_level import PATCHES, SquareImages
 from ssleval.core.settings import Count, Positive
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.retrieval import Bank, fill_bank, soft_votes
 from ssleval.heads.dense.segmentation import classes_at
 from ssleval.heads.knn import nearest_neighbours
-from ssleval.metrics.pixelwise import OVERLAP_METRICS, confusions
-from ssleval.metrics.segmentation import matched_mean_iou_of, overlap
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusions, matched_mean_iou_of, overlap
 
-PATCHES = Readout("patches")
 IMAGES_AT_ONCE = 16
 
 
 @tasks.register("segmentation_knn")
 @dataclass(frozen=True)
-class SegmentationKnn(Task):
+class SegmentationKnn(SquareImages, Task):
     """Labels of patches, read off a bank of labelled ones."""
 
     needs: ClassVar[Needs] = Needs(("mask",), training_split=True)
     published_precision: ClassVar[Precision] = "fp16"
     """open-hummingbird-eval runs the model under autocast to fp16."""
-    size: Count = 448
-    """Both sides in pixels; a multiple of every usual patch size (14, 16, 28, 32)."""
-    interpolation: Interpolation = "bicubic"
     memory_size: Count = 102_400
     """Patches in the bank, at most: 1,024 x 10^2 (10^3 and 10^4 are published too)."""
     k: Count = 30
@@ -60,10 +55,6 @@ class SegmentationKnn(Task):
         if self.match == "hungarian":
             return (Metric("mean_iou", matched_mean_iou_of("confusion")),)
         return OVERLAP_METRICS
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the patch grids of the training and of the scored split."""
-        return train_and_test(dataset, Geometry(self.size, "square", None, self.interpolation), (PATCHES,))
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the images of both splits."""

@@ -17,29 +17,25 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int64
 
-from ssleval.core import Dataset, FeatureRequest, Geometry, Interpolation, Metric, Readout, Samples
-from ssleval.core.image_level import train_and_test
+from ssleval.core import Dataset, Metric, Samples
+from ssleval.core.image_level import PATCHES, SquareImages
 from ssleval.core.settings import Count, OpenFraction, Positive, Several
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.dense.grid import targets_of
 from ssleval.heads.dense.patchwise import PatchMasks, Scaling, labelled_patches
 from ssleval.heads.logistic import Logistic, fit_path
-from ssleval.metrics.pixelwise import OVERLAP_METRICS
-from ssleval.metrics.segmentation import confusion, overlap
-
-PATCHES = Readout("patches")
+from ssleval.metrics.segmentation import OVERLAP_METRICS, confusion, overlap
 
 
 @tasks.register("segmentation_logreg")
 @dataclass(frozen=True)
-class SegmentationLogreg(Task):
+class SegmentationLogreg(SquareImages, Task):
     """A class for every patch token, by logistic regression."""
 
     needs: ClassVar[Needs] = Needs(("mask",), training_split=True)
     size: Count = 224
     """Both sides in pixels; a multiple of the patch size."""
-    interpolation: Interpolation = "bicubic"
     standardise: bool = True
     """Whether every channel gets mean 0 and deviation 1; CAPI prints both."""
     smallest: Positive = 1e-6
@@ -54,7 +50,6 @@ class SegmentationLogreg(Task):
     """A fit ends when a step promises less than this fraction of the objective."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range."""
         super().__post_init__()
         if self.smallest >= self.largest:
             raise ConfigError(
@@ -65,10 +60,6 @@ class SegmentationLogreg(Task):
     def metrics(self) -> tuple[Metric, ...]:
         """Mean IoU, mean accuracy of classes, and accuracy of pixels."""
         return OVERLAP_METRICS
-
-    def requests(self, dataset: Dataset) -> tuple[FeatureRequest, ...]:
-        """Return the patch grids of the training and of the scored split."""
-        return train_and_test(dataset, Geometry(self.size, "square", None, self.interpolation), (PATCHES,))
 
     def amounts(self, dataset: Dataset) -> dict[str, tuple[int, int]]:
         """Return the images of both splits."""

@@ -121,15 +121,8 @@ class Shift(VectorPerImage, Task):
         classes, context = inputs.card.num_classes, inputs.context
         # Held out of every class of every domain.
         held = hold_out((domain * classes + label)[rows], self.held_out, context.seed)
-        head = fit_best(
-            vectors[rows],
-            label[rows],
-            held,
-            self.strengths,
-            lambda scores, truth: float((scores.argmax(axis=1) == truth).mean()),
-            num_classes=classes,
-            device=context.device,
-        )
+        fitted = vectors[rows], label[rows], held, self.strengths
+        head = fit_best(*fitted, num_classes=classes, device=context.device)
         return stated_of(head.scores(vectors), label)
 
     def _columns(

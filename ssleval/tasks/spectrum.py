@@ -46,7 +46,6 @@ class Spectrum(VectorPerImage, Task):
     """Of LiDAR: added to the variance between views, along every axis."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty range of ranks, and a single view, which LiDAR cannot use."""
         super().__post_init__()
         if self.first >= self.last:
             raise ConfigError(f"spectrum: ranks {self.first}..{self.last}; expected first < last")

@@ -18,19 +18,18 @@ from jaxtyping import Float
 
 from ssleval.core import Dataset, FeatureRequest, FeatureTable, Metric, Readout, Samples, Split
 from ssleval.core.clips import frames_of
-from ssleval.core.image_level import ImageGeometry, accuracy_kind, train_and_test
-from ssleval.core.settings import Count, Natural, OpenFraction, Positive
+from ssleval.core.image_level import train_and_test
+from ssleval.core.settings import Count
 from ssleval.core.task import Inputs, Needs, Task, tasks
 from ssleval.errors import ConfigError
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES
-from ssleval.heads.probes import GridFit
-from ssleval.heads.selection import hold_out
+from ssleval.heads.probes import GridFields
 from ssleval.metrics.classification import both_by_rules, chosen_by_rules
 
 
 @tasks.register("video_classification")
 @dataclass(frozen=True)
-class VideoClassification(ImageGeometry, Task):
+class VideoClassification(GridFields, Task):
     """Linear heads on the frames of clips."""
 
     needs: ClassVar[Needs] = Needs(("clips",), training_split=True)
@@ -41,16 +40,6 @@ class VideoClassification(ImageGeometry, Task):
     inputs: Literal["blocks", "pooled"] = "blocks"
     """Class tokens of the last four blocks and the mean patch, as in `linear`; or the model's own descriptor,
     where it has no class token."""
-    learning_rates: tuple[Positive, ...] = ()
-    """Base rates for a batch of 256; none: those of `linear`."""
-    iterations: Natural = 0
-    """0: 10 epochs, at least 500 and at most 12,500; the number it comes to is recorded."""
-    batch_size: Natural = 0
-    """0: 1,024, or the largest power of two within an eighth of a small training set."""
-    held_out: OpenFraction = 0.1
-    """Fraction of every training class that heads are chosen on."""
-    metric: Literal["card", "top1", "mean_per_class"] = "card"
-    """Card: the convention of the dataset."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -59,10 +48,7 @@ class VideoClassification(ImageGeometry, Task):
 
     def resolved(self, dataset: Dataset) -> "VideoClassification":
         """Return the task with what it left to the dataset filled in."""
-        recipe, count = RECIPES["dinov2"], dataset.card.lengths[dataset.card.train_split]
-        steps, batch = recipe.length(count, self.iterations, self.batch_size)
-        rates, metric = self.learning_rates or recipe.rates, accuracy_kind(self.metric, dataset.card)
-        return replace(self, learning_rates=rates, batch_size=batch, iterations=steps, metric=metric)
+        return self.filled(RECIPES["dinov2"], dataset.card)
 
     def suited(self, gives: Callable[[Readout], bool]) -> "VideoClassification":
         """Return the task on the model's descriptor where it lacks a class token or four blocks."""
@@ -78,20 +64,10 @@ class VideoClassification(ImageGeometry, Task):
 
     def evaluate(self, inputs: Inputs) -> Samples:
         """Fit all heads twice, without and with the held-out clips, and choose by both rules."""
-        card, dataset = inputs.card, inputs.dataset
-        train_clips, test_clips = dataset.split(card.train_split), inputs.test_split
-        train, test = (
-            self._fused(table, clips)
-            for table, clips in zip(inputs.tables(), (train_clips, test_clips), strict=True)
-        )
-        labels, truth = inputs.labels(train_clips), inputs.labels(test_clips)
-        held = hold_out(labels, self.held_out, inputs.context.seed)
-        schedule = self.learning_rates, self.iterations, self.batch_size
-        fit = GridFit(RECIPES["dinov2"], self._readouts, *schedule, card.num_classes, inputs.context)
-        tried = fit.predictions([train], labels, ~held, train, held)
-        final = fit.predictions([train], labels, held | True, test, np.ones(len(truth), bool))
-        columns = chosen_by_rules(self.metric, (tried, labels[held]), (final, truth), "head")
-        return Samples(test.ids, columns)
+        clips = inputs.dataset.split(inputs.card.train_split), inputs.test_split
+        tables = [self._fused(table, own) for table, own in zip(inputs.tables(), clips, strict=True)]
+        judged = self.tried_and_final(RECIPES["dinov2"], self._readouts, tables, inputs)
+        return Samples(tables[1].ids, chosen_by_rules(self.metric, *judged, "head"))
 
     def _fused(self, table: FeatureTable, clips: Split) -> FeatureTable:
         """Return one row per clip; a clip of which a frame is missing is refused."""

@@ -22,7 +22,7 @@ from ssleval.errors import NotApplicableError
 from ssleval.heads.zeroshot import class_embeddings, image_text_logits, ranked_with_loss
 from ssleval.metrics.calibration import calibration
 from ssleval.metrics.classification import top_k_correct
-from ssleval.metrics.multilabel import eleven_point_precision_of, mean_average_precision_of
+from ssleval.metrics.multilabel import MEAN_PRECISIONS
 from ssleval.metrics.stats import mean_of, mean_per_class_of
 
 _POOLED = Readout("pooled")
@@ -49,10 +49,8 @@ class Zeroshot(Task):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Accuracy and calibration, or mAP where images have several labels."""
-        if self.metric == "map":
-            return (Metric("map", mean_average_precision_of("scores", "targets")),)
-        if self.metric == "map_11":
-            return (Metric("map_11", eleven_point_precision_of("scores", "targets")),)
+        if self.metric in MEAN_PRECISIONS:
+            return (MEAN_PRECISIONS[self.metric],)
         accuracies = (
             Metric("top1", mean_of("top1")),
             Metric("top5", mean_of("top5")),
@@ -65,7 +63,7 @@ class Zeroshot(Task):
         """Return the task with templates, metric and the hash of the prompts filled in."""
         card = dataset.card
         metric = card.metric if self.metric == "card" else self.metric
-        if (metric in {"map", "map_11"}) != (card.target == "multilabel"):
+        if (metric in MEAN_PRECISIONS) != (card.target == "multilabel"):
             raise NotApplicableError(f"{card.name} has target {card.target!r}, which {metric} cannot score")
         prompts = pinned("zeroshot", card, self.templates, self.class_names, self.prompts_sha256)
         return replace(self, templates=prompts[0], prompts_sha256=prompts[1], metric=metric)
@@ -80,7 +78,7 @@ class Zeroshot(Task):
         labels, backbone = inputs.labels(test), inputs.backbone
         classes = class_embeddings(backbone, class_prompts(inputs.card, self.templates, self.class_names))
         logits = image_text_logits(test[_POOLED], classes, backbone.similarity())
-        if self.metric in {"map", "map_11"}:
+        if self.metric in MEAN_PRECISIONS:
             scores = torch.cat([block.cpu() for block in logits]).numpy()
             return Samples(test.ids, {"scores": scores, "targets": labels})
         ranked, loss, confidence = ranked_with_loss(logits, labels)

@@ -1,10 +1,10 @@
 """The settings of a training run, and recipes: YAML files of those that differ from the defaults."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ssleval.backbones.vit import VitConfig, sized
 from ssleval.core.registry import suggestion
@@ -12,16 +12,9 @@ from ssleval.core.settings import check, updated
 from ssleval.core.yamlfile import read_yaml
 from ssleval.errors import ConfigError, UnknownNameError
 from ssleval.run.settings import parse_settings
+from ssleval.train import sections
+from ssleval.train.masking import visible_patches
 from ssleval.train.objective_sections import LejepaConfig, MaeConfig, SimclrConfig, VicregConfig
-from ssleval.train.sections import (
-    GramConfig,
-    HeadConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    ViewsConfig,
-)
 
 _TIMM = "timm:"
 """Prefix of the names of networks of timm."""
@@ -47,19 +40,22 @@ _VICREG = ("invariance", "variance", "covariance")
 """Weights of the terms of VICReg."""
 _OF_BATCHES = ("simclr", "vicreg", "lejepa")
 """Objectives that compare the images of a batch."""
+_OURS = "a transformer of ours, such as vit_small"
+_Rule: TypeAlias = tuple[object, str]
+"""What is true of settings that do not go together, and the message that says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """All settings of a training run."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    gram: GramConfig = field(default_factory=GramConfig)
+    model: sections.ModelConfig = field(default_factory=sections.ModelConfig)
+    views: sections.ViewsConfig = field(default_factory=sections.ViewsConfig)
+    head: sections.HeadConfig = field(default_factory=sections.HeadConfig)
+    loss: sections.LossConfig = field(default_factory=sections.LossConfig)
+    optim: sections.OptimConfig = field(default_factory=sections.OptimConfig)
+    run: sections.RunConfig = field(default_factory=sections.RunConfig)
+    gram: sections.GramConfig = field(default_factory=sections.GramConfig)
     simclr: SimclrConfig = field(default_factory=SimclrConfig)
     vicreg: VicregConfig = field(default_factory=VicregConfig)
     lejepa: LejepaConfig = field(default_factory=LejepaConfig)
@@ -69,19 +65,12 @@ class TrainConfig:
         """Refuse invalid settings before any image is read."""
         for section in fields(self):
             check(getattr(self, section.name), section.name)
-        self._check_objective()
-        self._check_values()
-        self._check_last_phase()
-        if self.gram.weight > 0:
-            self._check_gram()
-        elif self.gram != GramConfig():
-            raise ConfigError(
-                "train: gram.weight is 0; leave the other settings of gram out, or state a weight"
-            )
-        if self.loss.objective == "mae":
-            self._check_mae()
-        if not self.is_transformer:
-            self._check_timm()
+        _refuse(self._rules_of_objectives())
+        _refuse(self._rules_of_values())
+        _refuse(self._rules_of_the_last_phase())
+        _refuse(self._rules_of_gram())
+        _refuse(self._rules_of_mae())
+        _refuse(self._rules_of_timm())
 
     @property
     def is_transformer(self) -> bool:
@@ -98,116 +87,91 @@ class TrainConfig:
         """How many global crops of an image are seen."""
         return 1 if self.loss.objective == "mae" else 2
 
-    def _check_objective(self) -> None:
-        """Refuse settings of objectives other than the chosen one."""
+    def _rules_of_objectives(self) -> Iterator[_Rule]:
         chosen = self.loss.objective
         owners = {name: name for name in _OBJECTIVES} | {"loss": _DISTILLATION, "head": _DISTILLATION}
         for section, owner in owners.items():
             ours = getattr(self, section)
             changed = asdict(ours).items() - asdict(type(ours)()).items()
-            names = sorted(f"{section}.{name}={value}" for name, value in changed)
-            if owner != chosen and (wrong := [name for name in names if not name.startswith(_SHARED)]):
-                raise ConfigError(
-                    f"train: {wrong[0]} is a setting of {owner}, and loss.objective is {chosen}; leave it "
-                    f"out, or --set loss.objective={owner}"
-                )
+            for name in sorted(f"{section}.{name}={value}" for name, value in changed):
+                why = f"{name} is a setting of {owner}, and loss.objective is {chosen}; leave it out, or"
+                yield owner != chosen and not name.startswith(_SHARED), f"{why} --set loss.objective={owner}"
+        idle = chosen == "vicreg" and not any(asdict(self.vicreg)[name] for name in _VICREG)
+        yield idle, f"vicreg.{', '.join(_VICREG)} are 0; nothing would be learnt"
 
-        if chosen == "vicreg" and not any(asdict(self.vicreg)[name] for name in _VICREG):
-            raise ConfigError(f"train: vicreg.{', '.join(_VICREG)} are 0; nothing would be learnt")
-
-    def _check_values(self) -> None:
-        loss, optim, drop_path = self.loss, self.optim, self.model.drop_path
+    def _rules_of_values(self) -> Iterator[_Rule]:
+        loss, optim, model, run = self.loss, self.optim, self.model, self.run
         for name in _RANGES:
             low, high = attrgetter(name)(self)
-            if low > high:
-                raise ConfigError(f"train: {name} is {low},{high}; the first must not exceed the second")
-        if self.run.pack and self.run.compile:
-            raise ConfigError("train: run.compile compiles passes of one size of crops; leave run.pack out")
-        if loss.dino == 0 and loss.ibot == 0:
-            raise ConfigError("train: loss.dino and loss.ibot are both 0; nothing would be learnt")
-        if optim.momentum > optim.momentum_end:
-            raise ConfigError(
-                f"train: optim.momentum is {optim.momentum}, above optim.momentum_end, {optim.momentum_end}"
-            )
-        if not loss.ibot and (loss.teacher_patch_temp or loss.warmup_teacher_patch_temp):
-            raise ConfigError("train: loss.teacher_patch_temp is of masked patches; it needs loss.ibot")
-        if self.head.patch_bottleneck and (loss.shared_head or not loss.ibot):
-            raise ConfigError(
-                "train: head.patch_bottleneck is of a separate head; it needs loss.ibot and "
-                "--set loss.shared_head=false"
-            )
-        if self.model.init_heads and not self.model.init.endswith(".pt"):
-            raise ConfigError(
-                "train: model.init_heads needs a model.init that is a checkpoint, FILE.pt, of a training"
-            )
-        if loss.distill and drop_path > 0:
-            raise ConfigError(
-                f"train: model.drop_path is {drop_path}; distilling from a frozen teacher has no "
-                "stochastic depth; --set model.drop_path=0"
-            )
+            yield low > high, f"{name} is {low},{high}; the first must not exceed the second"
+        yield run.pack and run.compile, "run.compile compiles passes of one size of crops; leave run.pack out"
+        yield not (loss.dino or loss.ibot), "loss.dino and loss.ibot are both 0; nothing would be learnt"
+        why = f"optim.momentum is {optim.momentum}, above optim.momentum_end, {optim.momentum_end}"
+        yield optim.momentum > optim.momentum_end, why
+        own = loss.teacher_patch_temp or loss.warmup_teacher_patch_temp
+        yield own and not loss.ibot, "loss.teacher_patch_temp is of masked patches; it needs loss.ibot"
+        why = "head.patch_bottleneck is of a separate head; it needs loss.ibot and"
+        separate = loss.ibot and not loss.shared_head
+        yield self.head.patch_bottleneck and not separate, f"{why} --set loss.shared_head=false"
+        why = "model.init_heads needs a model.init that is a checkpoint, FILE.pt, of a training"
+        yield model.init_heads and not model.init.endswith(".pt"), why
+        why = f"model.drop_path is {model.drop_path}; distilling from a frozen teacher has no stochastic"
+        yield loss.distill and model.drop_path, f"{why} depth; --set model.drop_path=0"
 
-    def _check_last_phase(self) -> None:
-        size, epochs = self.views.high_resolution_size, self.run.high_resolution_epochs
-        if bool(size) != bool(epochs):
-            raise ConfigError(
-                f"train: views.high_resolution_size is {size} and run.high_resolution_epochs {epochs}; give "
-                "both or neither"
-            )
-        if epochs >= (most := self.run.epochs):
-            raise ConfigError(f"train: run.high_resolution_epochs is {epochs} of {most}; it must be fewer")
-        if size and size <= self.views.global_size:
-            raise ConfigError(
-                f"train: views.high_resolution_size is {size}; it must exceed views.global_size, "
-                f"{self.views.global_size}"
-            )
+    def _rules_of_the_last_phase(self) -> Iterator[_Rule]:
+        epochs, usual = self.run.high_resolution_epochs, self.views.global_size
+        size = self.views.high_resolution_size
+        why = f"views.high_resolution_size is {size} and run.high_resolution_epochs {epochs}; give both or"
+        yield bool(size) != bool(epochs), f"{why} neither"
+        most = self.run.epochs
+        yield epochs >= most, f"run.high_resolution_epochs is {epochs} of {most}; it must be fewer"
+        why = f"views.high_resolution_size is {size}; it must exceed views.global_size, {usual}"
+        yield 0 < size <= usual, why
 
-    def _check_gram(self) -> None:
+    def _rules_of_gram(self) -> Iterator[_Rule]:
         gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
+        if not gram.weight:
+            why = "gram.weight is 0; leave the other settings of gram out, or state a weight"
+            yield gram != sections.GramConfig(), why
+            return
         starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
-        wrong = ""
-        if not self.distils:
-            wrong = f"weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
-        elif starts >= epochs or starts + gram.warmup_epochs > epochs:
-            warmup = f"gram.warmup_epochs {gram.warmup_epochs:g}"
-            wrong = f"start_epochs is {starts:g} and {warmup}; they must end within the run's {epochs}"
-        elif copied > starts:
-            wrong = f"copy_epochs is {copied:g}, after gram.start_epochs, {starts:g}"
-        elif gram.teacher and gram.copy_epochs:
-            wrong = "copy_epochs is of a teacher of this run; leave it or gram.teacher out"
-        elif not (copied or gram.teacher or self.model.init):
-            wrong = "start_epochs is 0, and its teacher untrained; begin later, or state gram.teacher"
-        elif bool(gram.renewals) != bool(gram.renew_epochs):
-            wrong = f"renewals is {gram.renewals}, gram.renew_epochs {gram.renew_epochs:g}; both or neither"
-        elif gram.tokens != "all" and (not self.loss.ibot or self.loss.distill):
-            wrong = f"tokens={gram.tokens} is of masks, which need loss.ibot and no loss.distill"
-        elif gram.crop_size % patch:
-            near = max(1, round(gram.crop_size / patch)) * patch
-            wrong = f"crop_size is {gram.crop_size}, no multiple of {patch}; --set gram.crop_size={near}"
-        if wrong:
-            raise ConfigError(f"train: gram.{wrong}")
+        why = f"gram.weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
+        yield not self.distils, why
+        why = f"gram.start_epochs is {starts:g} and gram.warmup_epochs {gram.warmup_epochs:g}; they must end"
+        yield starts >= epochs or starts + gram.warmup_epochs > epochs, f"{why} within the run's {epochs}"
+        yield copied > starts, f"gram.copy_epochs is {copied:g}, after gram.start_epochs, {starts:g}"
+        why = "gram.copy_epochs is of a teacher of this run; leave it or gram.teacher out"
+        yield gram.teacher and gram.copy_epochs, why
+        why = "gram.start_epochs is 0, and its teacher untrained; begin later, or state gram.teacher"
+        yield not (copied or gram.teacher or self.model.init), why
+        why = f"gram.renewals is {gram.renewals}, gram.renew_epochs {gram.renew_epochs:g}; both or neither"
+        yield bool(gram.renewals) != bool(gram.renew_epochs), why
+        why = f"gram.tokens={gram.tokens} is of masks, which need loss.ibot and no loss.distill"
+        yield gram.tokens != "all" and (not self.loss.ibot or self.loss.distill), why
+        size, near = gram.crop_size, max(1, round(gram.crop_size / patch)) * patch
+        yield size % patch, f"gram.crop_size is {size}, no multiple of {patch}; --set gram.crop_size={near}"
 
-    def _check_mae(self) -> None:
-        mae, crops = self.mae, self.views.local_crops
+    def _rules_of_mae(self) -> Iterator[_Rule]:
+        if self.loss.objective != "mae":
+            return
+        mae, crops, heads = self.mae, self.views.local_crops, self.mae.decoder_heads
         patches = (self.views.global_size // self.model.patch_size) ** 2
-        wrong = ""
-        if not self.is_transformer:
-            wrong = f"mae needs a transformer of ours, such as vit_small, not {self.model.arch}"
-        elif crops:
-            wrong = f"views.local_crops is {crops}, and mae sees one crop; --set views.local_crops=0"
-        elif not 0 < (seen := int(patches * (1 - mae.mask_ratio))) < patches:
-            wrong = f"mae.mask_ratio={mae.mask_ratio} leaves {seen} of {patches} patches visible"
-        elif mae.decoder_dim % (heads := mae.decoder_heads) or mae.decoder_dim % 4:
-            wrong = f"mae.decoder_dim is {mae.decoder_dim}; expected a multiple of 4 and of {heads} heads"
-        if wrong:
-            raise ConfigError(f"train: {wrong}")
+        seen = visible_patches(patches, mae.mask_ratio)
+        yield not self.is_transformer, f"mae needs {_OURS}, not {self.model.arch}"
+        yield crops, f"views.local_crops is {crops}, and mae sees one crop; --set views.local_crops=0"
+        why = f"mae.mask_ratio={mae.mask_ratio} leaves {seen} of {patches} patches visible"
+        yield not 0 < seen < patches, why
+        why = f"mae.decoder_dim is {mae.decoder_dim}; expected a multiple of 4 and of {heads} heads"
+        yield mae.decoder_dim % heads or mae.decoder_dim % 4, why
 
-    def _check_timm(self) -> None:
+    def _rules_of_timm(self) -> Iterator[_Rule]:
+        if self.is_transformer:
+            return
         arch = self.model.arch
-        if self.loss.ibot > 0:
-            raise ConfigError(f"train: loss.ibot needs a transformer of ours, such as vit_small, not {arch}")
+        yield self.loss.ibot, f"loss.ibot needs {_OURS}, not {arch}"
         for name, off in _VIT_ONLY.items():
-            if (value := attrgetter(name)(self)) != off:
-                raise ConfigError(f"train: {name} is {value}, which {arch} does not have; --set {name}={off}")
+            value = attrgetter(name)(self)
+            yield value != off, f"{name} is {value}, which {arch} does not have; --set {name}={off}"
 
     def fitted(self) -> tuple["TrainConfig", list[str]]:
         """Return settings whose warm-ups end within the run, and a line about each that did not.
@@ -225,36 +189,27 @@ class TrainConfig:
 
     def check_batch(self, world: int) -> None:
         """Refuse a batch that does not divide evenly into ``world`` processes and their micro-batches."""
-        batch, accumulate = self.run.batch_size, self.run.accumulate
-        if batch % world:
-            raise ConfigError(f"train: a batch of {batch} does not divide evenly among {world} processes")
-        share, objective = batch // world, self.loss.objective
-        if objective in _OF_BATCHES and (accumulate > 1 or batch < 2):
-            raise ConfigError(
-                f"train: {objective} compares all images of a batch; it needs run.accumulate=1 and a "
-                "run.batch_size of at least 2"
-            )
-        if share % accumulate:
-            raise ConfigError(
-                f"train: {share} images per process do not make {accumulate} equal micro-batches; choose a "
-                "run.accumulate that divides them"
-            )
-        if self.loss.koleo > 0 and share == accumulate:
-            raise ConfigError(
-                "train: KoLeo compares images, and each micro-batch has one; lower run.accumulate, raise "
-                "run.batch_size, or --set loss.koleo=0"
-            )
+        _refuse(self._rules_of_batches(world))
+
+    def _rules_of_batches(self, world: int) -> Iterator[_Rule]:
+        batch, accumulate, objective = self.run.batch_size, self.run.accumulate, self.loss.objective
+        share = batch // world
+        yield batch % world, f"a batch of {batch} does not divide evenly among {world} processes"
+        why = f"{objective} compares all images of a batch; it needs run.accumulate=1 and a run.batch_size of"
+        yield objective in _OF_BATCHES and (accumulate > 1 or batch < 2), f"{why} at least 2"
+        why = f"{share} images per process do not make {accumulate} equal micro-batches; choose a"
+        yield share % accumulate, f"{why} run.accumulate that divides them"
+        why = "KoLeo compares images, and each micro-batch has one; lower run.accumulate, raise"
+        yield self.loss.koleo and share == accumulate, f"{why} run.batch_size, or --set loss.koleo=0"
 
     def check_sizes(self, stride: int, names: tuple[str, ...]) -> None:
         """Refuse crop sizes, given by field name, that are not multiples of the patch size or stride."""
         for name in names:
-            if (size := getattr(self.views, name)) % stride:
-                raise ConfigError(
-                    f"train: views.{name} is {size}, no multiple of {stride}, the patch size or stride of "
-                    f"{self.model.arch}; --set views.{name}={max(1, round(size / stride)) * stride}"
-                )
+            size, of = getattr(self.views, name), f"the patch size or stride of {self.model.arch}"
+            near = f"--set views.{name}={max(1, round(size / stride)) * stride}"
+            _refuse([(size % stride, f"views.{name} is {size}, no multiple of {stride}, {of}; {near}")])
 
-    def views_at(self, epoch: int) -> ViewsConfig:
+    def views_at(self, epoch: int) -> sections.ViewsConfig:
         """Return the crops of an epoch; they are larger in the high-resolution epochs at the end."""
         views, run = self.views, self.run
         if epoch < run.epochs - run.high_resolution_epochs:
@@ -277,13 +232,12 @@ class TrainConfig:
         width, depth, heads = sized(model.arch)
         sizes = ("global_size", "high_resolution_size", *(["local_size"] if views.local_crops else []))
         self.check_sizes(model.patch_size, sizes)
-        if (model.dim or width) % (model.heads or heads):
-            stated = f"model.dim={model.dim or width}"
-            raise ConfigError(f"train: {stated}: expected a multiple of model.heads, {model.heads or heads}")
+        width, depth, heads = model.dim or width, model.depth or depth, model.heads or heads
+        _refuse([(width % heads, f"model.dim={width}: expected a multiple of model.heads, {heads}")])
         return VitConfig(
-            model.dim or width,
-            model.depth or depth,
-            model.heads or heads,
+            width,
+            depth,
+            heads,
             patch_size=model.patch_size,
             image_size=views.global_size,
             stem=model.stem,
@@ -307,8 +261,8 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the same by ``SECTION.FIELD``."""
-        sections = self.to_dict().items()
-        return {f"{name}.{field}": value for name, fields in sections for field, value in fields.items()}
+        stated = self.to_dict().items()
+        return {f"{name}.{field}": value for name, fields in stated for field, value in fields.items()}
 
 
 def recipes() -> tuple[str, ...]:
@@ -333,8 +287,8 @@ def read_config(recipe: str = "dino", settings: Iterable[str] = ()) -> TrainConf
         raise ConfigError(f"{path}: a recipe is a mapping of sections ({_known_sections()}) to fields")
     config = from_dict(parse_settings(settings), from_dict(content))
     # Not in the class: checkpoints that say so can be read.
-    if config.run.pack and not config.views.local_crops:
-        raise ConfigError("train: run.pack joins crops of two sizes, here are no local ones; leave it out")
+    alone = config.run.pack and not config.views.local_crops
+    _refuse([(alone, "run.pack joins crops of two sizes, here are no local ones; leave it out")])
     return config
 
 
@@ -348,6 +302,12 @@ def from_dict(content: Mapping[str, Mapping[str, Any]], base: TrainConfig | None
             raise UnknownNameError(f"train has no section {section!r}; {_known_sections()}")
         changed[section] = updated(getattr(base, section), stated, section)
     return replace(base, **changed)
+
+
+def _refuse(rules: Iterable[_Rule]) -> None:
+    for broken, why in rules:
+        if broken:
+            raise ConfigError(f"train: {why}")
 
 
 def _known_sections() -> str:

@@ -35,15 +35,7 @@ from ssleval.train.masking import draw_masks, random_masks
 from ssleval.train.networks import Network
 from ssleval.train.processes import sum_over_processes
 from ssleval.train.schedules import gram_weight, rates
-from ssleval.train.state import (
-    Checkpoints,
-    changes,
-    only_training,
-    read_ids,
-    read_state,
-    remove_drafts,
-    writing,
-)
+from ssleval.train.state import Checkpoints, changes, only_training, read_ids, read_state, writing
 from ssleval.train.views import Views, make_views
 from ssleval.train.watch import CollapseWatch, evaluate_teacher, evaluator_of_teachers
 
@@ -244,8 +236,7 @@ class _Run:
                 f"{self.out} holds a run already; --resume continues it, or choose another --out"
             )
         if self.shard.leads:
-            remove_drafts(self.out)
-            remove_drafts(self.checkpoints.folder)
+            self.checkpoints.remove_drafts()
         if last.exists():
             state = read_state(last)
             changed = changes(state["config"], self.config, last)

@@ -55,6 +55,12 @@ class Checkpoints:
         with writing(self.folder / name):
             write_atomically(self.folder / name, link)
 
+    def remove_drafts(self) -> None:
+        """Remove the temporary files of processes that were killed before they renamed them, models too."""
+        for path in [*self.folder.glob(".*"), *self.folder.parent.glob(".*")]:
+            if re.fullmatch(r"\..+\.(pt|safetensors)\.\w+", path.name):
+                path.unlink()
+
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
@@ -139,10 +145,3 @@ def changes(stored: Mapping[str, Any], config: TrainConfig, path: Path) -> dict[
             )
         changed[name] = [before, value]
     return changed
-
-
-def remove_drafts(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed before they renamed them."""
-    for path in sorted(folder.glob(".*")):
-        if re.fullmatch(r"\..+\.(pt|safetensors)\.\w+", path.name):
-            path.unlink()

@@ -56,16 +56,13 @@ class CollapseWatch:
         """
         if self._said:
             return ""
+        text = ""
         if "projection_spread" in indicators and epoch:
             text = collapsed_projections(indicators)
-            self._said = bool(text)
-            return text
-        if "information" not in indicators:
-            return ""
-        begun = self._begun = indicators["information"] if self._begun is None else self._begun
-        if not epoch and begun < collapse_limit(self.prototypes):
-            return ""
-        text = collapsed(indicators, self.prototypes, begun)
+        elif "information" in indicators:
+            begun = self._begun = indicators["information"] if self._begun is None else self._begun
+            if epoch or begun >= collapse_limit(self.prototypes):
+                text = collapsed(indicators, self.prototypes, begun)
         self._said = bool(text)
         return text
 

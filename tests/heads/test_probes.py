@@ -8,11 +8,12 @@ from torch import Tensor
 
 from ssleval.core import BackboneCard, Context, DatasetCard, FeatureTable, Readout
 from ssleval.core.backbone import Backbone, Features, Similarity
+from ssleval.core.batches import table_rows
 from ssleval.errors import ContractError, DataError
 from ssleval.heads import zeroshot
 from ssleval.heads.linear_recipes import BLOCKS, RECIPES
 from ssleval.heads.logistic import fit_path
-from ssleval.heads.probes import GridFit, class_places, fit_few, fit_linear, table_rows, text_classifier
+from ssleval.heads.probes import GridFit, class_places, fit_few, fit_linear, text_classifier
 from ssleval.heads.selection import hold_out
 from ssleval.tasks.linear import Linear
 from tests.tasks.feature_tables import blobs, dataset, evaluated

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from ssleval.metrics.tries import deviation_contributions
+from ssleval.metrics.stats import deviation_contributions
 
 
 @pytest.fixture

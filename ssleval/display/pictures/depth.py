@@ -10,8 +10,9 @@ from ssleval.core.backbone import Backbone
 from ssleval.display.pictures.canvas import Tile, beside, heat, page
 from ssleval.display.pictures.fitted import ITERATIONS, SIDE, fitted, fitting_set
 from ssleval.display.pictures.look import Look, Picture
-from ssleval.heads.dense.depth import Bins, depth_map, fit_depth
-from ssleval.heads.dense.grid import Fit
+from ssleval.heads.dense.depth import Bins, depth_map, fit_bins
+from ssleval.heads.dense.grid import Fit, LinearHead, channels_of
+from ssleval.heads.dense.labelled import Labelled
 from ssleval.tasks.depth import Depth
 
 
@@ -24,10 +25,12 @@ def draw_depth(backbone: Backbone, pictures: Sequence[Picture], look: Look) -> I
     side = look.side(backbone, SIDE)
     task = Depth(size=side, iterations=ITERATIONS, flip=False).resolved(dataset)
     bins = Bins(task.min_depth, task.max_depth, task.bins, task.upsample)
-    predict, said = fitted(
-        backbone, task, dataset, look,
-        lambda train: fit_depth(*train.examples, Fit.of(task), bins, look.context),
-    )  # fmt: skip
+
+    def fit(train: Labelled) -> LinearHead:
+        unfitted = LinearHead(channels_of(train.grids), task.bins, normalise=False, seed=look.context.seed)
+        return fit_bins(unfitted, train.examples, Fit.of(task), bins, look.context)
+
+    predict, said = fitted(backbone, task, dataset, look, fit)
     rows: list[list[Tile | None]] = []
     for picture in pictures:
         width, height = picture.image.size

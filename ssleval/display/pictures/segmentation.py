@@ -27,7 +27,7 @@ def draw_segmentation(backbone: Backbone, pictures: Sequence[Picture], look: Loo
     count = dataset.card.num_classes
     predict, said = fitted(
         backbone, task, dataset, look,
-        lambda train: fit_classes(*train.examples, Fit.of(task), count, look.context),
+        lambda train: fit_classes(train.examples, Fit.of(task), count, look.context),
     )  # fmt: skip
     rows: list[list[Tile | None]] = []
     seen: set[int] = set()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from ssleval.heads.attentive.widths import ATTENTION_HEADS, refuse_width
+from ssleval.heads.attentive.recipes import ATTENTION_HEADS, refuse_width
 
 SELF_BLOCKS = 3
 DEVIATION = 0.02

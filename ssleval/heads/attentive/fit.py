@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssleval.core import Context, FeatureTable, Readout
-from ssleval.core.batches import batches
+from ssleval.core.batches import batches, table_rows
 from ssleval.core.stated import stated
 from ssleval.errors import ContractError
 from ssleval.heads.attentive.blocks import JepaProbes
@@ -25,10 +25,11 @@ Reader: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b n d"]]
 Judged: TypeAlias = tuple[FeatureTable, Bool[np.ndarray, "_"]]
 """A labelled table, and which of its rows are classified."""
 
-Predict: TypeAlias = Callable[
-    [Bool[np.ndarray, " n"], Sequence[Literal["held", "test"]]], list[Shaped[np.ndarray, "_ candidates"]]
+Fits: TypeAlias = Callable[
+    [Bool[np.ndarray, " n"], Sequence[tuple[Any, Bool[np.ndarray, "_"]]]],
+    list[Shaped[np.ndarray, "_ candidates"]],
 ]
-"""Fits on some rows of the training split; returns what candidates have `stated`, split by split."""
+"""Fits on some rows of the training split; returns what candidates have `stated` of some of each set."""
 
 _CHUNK = 128
 
@@ -48,32 +49,21 @@ class AttentiveFit:
     num_classes: int
     context: Context
 
-    def on_tables(
-        self,
-        train: FeatureTable,
-        views: Sequence[FeatureTable],
-        labels: Int[np.ndarray, " n"],
-        held: Bool[np.ndarray, " n"],
-        test: FeatureTable,
-    ) -> Predict:
-        """Return `predictions` on the ``views`` (none: ``train``), for the rows ``held`` and for ``test``."""
-        judged = {"held": (train, held), "test": (test, np.ones(len(test.ids), bool))}
-        return lambda rows, names: self.predictions(
-            views or [train], labels, rows, [judged[name] for name in names]
-        )
-
     def tried_and_final(
-        self, predictions: Predict, held: Bool[np.ndarray, " n"]
+        self,
+        fits: Fits,
+        held: tuple[Any, Bool[np.ndarray, " n"]],
+        scored: tuple[Any, Bool[np.ndarray, " m"]],
     ) -> tuple[Shaped[np.ndarray, "k candidates"], Shaped[np.ndarray, "m candidates"]]:
-        """Fit without the rows ``held``, and on all where the recipe does.
+        """Fit without the rows that are ``held`` out, and on all where the recipe does.
 
         Returns:
             What candidates of the first fit have `stated` of these rows, and of the last fit of scored ones.
         """
         if not self.recipe.refit:
-            tried, final = predictions(~held, ("held", "test"))
+            tried, final = fits(~held[1], (held, scored))
             return tried, final
-        (tried,), (final,) = predictions(~held, ("held",)), predictions(held | True, ("test",))
+        (tried,), (final,) = fits(~held[1], (held,)), fits(held[1] | True, (scored,))
         return tried, final
 
     def predictions(
@@ -86,11 +76,11 @@ class AttentiveFit:
         """Train on some rows of each of the tables, and classify what is judged, as `candidates` does."""
         used = [(table, np.flatnonzero(chosen), table.targets) for table, chosen in judged]
         readers = [
-            (self._reader([table], places), truth[places])
+            (self.reader([table], places), truth[places])
             for table, places, truth in used
             if truth is not None
         ]
-        read = self._reader(tables, np.flatnonzero(rows))
+        read = self.reader(tables, np.flatnonzero(rows))
         width = tables[0][self.readouts[0]].shape[-1]
         return self.candidates(width, read, np.tile(labels[rows], len(tables)), readers)
 
@@ -114,6 +104,10 @@ class AttentiveFit:
         if all(bool((part["class"] < 0).all()) for part in found[-1]):
             raise ContractError("attentive: no head is finite after training; are the features?")
         return [np.concatenate(parts, axis=1) for parts in zip(*reversed(found), strict=True)]
+
+    def reader(self, tables: Sequence[FeatureTable], rows: Int[np.ndarray, " n"]) -> Reader:
+        """Return a reader of the tokens that heads attend to."""
+        return table_rows(tables, self.readouts, rows, self.context.device, tokens=True)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -158,20 +152,6 @@ class AttentiveFit:
             return Lars(groups)
         fused = torch.device(self.context.device).type in {"cpu", "cuda"}
         return torch.optim.AdamW(groups, betas=self.recipe.betas, fused=fused)
-
-    def _reader(self, tables: Sequence[FeatureTable], rows: Int[np.ndarray, " n"]) -> Reader:
-        arrays = [[table[readout] for readout in self.readouts] for table in tables]
-        device = self.context.device
-
-        def read(index: Int[np.ndarray, " b"]) -> Float[Tensor, "b n d"]:
-            which, place = np.divmod(index, len(rows))
-            parts: list[np.ndarray] = []
-            for number, row in zip(which.tolist(), rows[place].tolist(), strict=True):
-                tokens = [array[row].reshape(-1, array.shape[-1]) for array in arrays[number]]
-                parts.append(tokens[0] if len(tokens) == 1 else np.concatenate(tokens))
-            return torch.from_numpy(np.stack(parts).astype(np.float32, copy=False)).to(device)
-
-        return read
 
 
 def total_loss(logits: Float[Tensor, "g b c"], labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.heads.attentive.widths import CHANNELS_PER_HEAD, refuse_width
+from ssleval.heads.attentive.recipes import CHANNELS_PER_HEAD, refuse_width
 
 DEVIATION = 0.02
 """Of the weights that published code draws from a normal distribution."""

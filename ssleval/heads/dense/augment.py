@@ -45,7 +45,6 @@ class Augmentation:
     interpolation: Interpolation
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take, and ratios in the wrong order."""
         check(self, "augmentation")
         if self.ratios[0] > self.ratios[1]:
             raise ConfigError(f"augmentation: ratios={self.ratios}; expected the smaller first")

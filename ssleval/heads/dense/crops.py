@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -64,5 +63,4 @@ def fit_on_crops(crops: Iterable[GridBatch], settings: Fit, head: LinearHead, de
             logits = resized(head(grids.to(device)), (masks.shape[1], masks.shape[2]))
             yield pixel_loss(logits, masks.to(device))
 
-    rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
-    return descend(head, losses(), settings, rate, device)
+    return descend(head, losses(), settings, poly, device)

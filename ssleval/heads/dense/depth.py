@@ -1,7 +1,6 @@
 """Depth estimation on patch grids: every pixel is a weighted mean of fixed depth bins."""
 
 from dataclasses import dataclass
-from functools import partial
 from math import cos, pi
 
 import numpy as np
@@ -11,19 +10,7 @@ from torch import Tensor
 
 from ssleval.core import Context
 from ssleval.errors import ContractError
-from ssleval.heads.dense.grid import (
-    Fit,
-    Grids,
-    H,
-    LinearHead,
-    Targets,
-    at_points,
-    channels_of,
-    fit,
-    resized,
-    surrounding,
-    warmed,
-)
+from ssleval.heads.dense.grid import Examples, Fit, H, at_points, fit, resized, surrounding, warmed
 
 FLOOR = 0.1
 """Added to every bin's rectified logit, so that no bin ever has weight zero."""
@@ -97,18 +84,7 @@ def sig_loss(
     return (error.var() + MEAN_WEIGHT * error.mean().square()).sqrt()
 
 
-def fit_depth(
-    grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
-) -> LinearHead:
-    """Train a 1x1 convolution on metres, by `fit_bins`."""
-    channels = channels_of(grids)
-    head = LinearHead(channels, bins.count, normalise=False, seed=context.seed)
-    return fit_bins(head, grids, depths, count, settings, bins, context)
-
-
-def fit_bins(
-    head: H, grids: Grids, depths: Targets, count: int, settings: Fit, bins: Bins, context: Context
-) -> H:
+def fit_bins(head: H, examples: Examples, settings: Fit, bins: Bins, context: Context) -> H:
     """Train a head of the logits of ``bins`` on metres; pixels of 0, or beyond the last bin, are ignored."""
 
     def loss(logits: Tensor, points: Tensor, metres: Tensor, iteration: int) -> Tensor:
@@ -118,8 +94,8 @@ def fit_bins(
         predicted = depth_at(logits, points, bins)
         return sig_loss(predicted[known], metres[known], centred=iteration >= UNCENTRED)
 
-    rate = partial(annealed, iterations=settings.iterations, warmup=settings.warmup)
-    fitted = fit(head, grids, depths, count, settings, context, rate=rate, loss=loss)
+    fitted = fit(head, examples, settings, context, rate=annealed, loss=loss)
+    grids, _, count = examples
     with torch.no_grad():
         # Logits that a large step has pushed below zero everywhere get no gradient ever again. The head
         # then predicts the mean of all bins for every pixel, which looks plausible.

@@ -7,7 +7,7 @@ box, and, for each class, whether it belongs to an object of it.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms, generalized_box_iou_loss, roi_align, si
 
 from ssleval.core import Context
 from ssleval.core.batches import batches
-from ssleval.core.settings import Count, Fraction, NonNegative, OpenFraction
+from ssleval.core.settings import NonNegative, OpenFraction
 from ssleval.core.targets import Objects
 from ssleval.heads.dense.grid import Fit, Grids, LinearHead, channels_of, descend, resized, warmed
 
@@ -49,15 +49,6 @@ class Losses:
     """Along each side of a box, where the mask is looked at; 0: no masks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Which boxes of a grid are detections."""
-
-    threshold: Fraction
-    nms: Fraction
-    most: Count
-
-
 class Found(NamedTuple):
     """Detections in an image, the surest first."""
 
@@ -72,10 +63,10 @@ def example_of(objects: Objects, points: int) -> Example:
 
     A point belongs to the object where most of its cell of the box does.
     """
-    height, width = objects.size
     counted = objects.counted
-    sides = torch.tensor([width, height, width, height])
-    boxes = torch.from_numpy(objects.boxes[counted]).float().clamp(min=0).minimum(sides)
+    boxes = torch.from_numpy(objects.boxes[counted]).float()
+    sides = _sides(*objects.size, boxes)
+    boxes = boxes.clamp(min=0).minimum(sides)
     masks = torch.zeros(len(boxes), points, points)
     if points and objects.masks is not None and len(boxes):
         pixels = torch.from_numpy(objects.masks[counted])
@@ -102,9 +93,7 @@ def owners(boxes: Float[Tensor, "m 4"], height: int, width: int) -> Int[Tensor, 
     Source:
         Tian et al. 2019, arXiv:1904.01355, sec. 3.1.
     """
-    near = _centres(height, width, boxes)
-    sides = torch.tensor([width, height, width, height], device=boxes.device)
-    placed = boxes * sides
+    near, placed = _centres(height, width, boxes), boxes * _sides(height, width, boxes)
     distances = torch.cat([near[:, None] - placed[None, :, :2], placed[None, :, 2:] - near[:, None]], dim=2)
     areas = (placed[:, 2:] - placed[:, :2]).prod(1).expand(len(near), -1)
     inside = torch.where(distances.amin(2) > 0, areas, math.inf)
@@ -112,6 +101,17 @@ def owners(boxes: Float[Tensor, "m 4"], height: int, width: int) -> Int[Tensor, 
         return torch.full((len(near),), -1, device=boxes.device)
     smallest, owner = inside.min(1)
     return torch.where(smallest.isfinite(), owner, -1)
+
+
+def owning(objects: Objects, height: int, width: int) -> Int[np.ndarray, " k"]:
+    """Return the objects that own a cell, by number."""
+    owner = owners(example_of(objects, 0).boxes, height, width).unique().numpy()
+    return np.flatnonzero(objects.counted)[owner[owner >= 0]]
+
+
+def _sides(height: int, width: int, like: Tensor) -> Int[Tensor, " 4"]:
+    """Return what turns the edges of a box from fractions of an image into its pixels or cells."""
+    return torch.tensor([width, height, width, height], device=like.device)
 
 
 def _centres(height: int, width: int, like: Tensor) -> Float[Tensor, "hw 2"]:
@@ -138,27 +138,21 @@ def detection_loss(
     """
     height, width = outputs.shape[2:]
     flat = outputs.flatten(2).transpose(1, 2)
-    owner = [owners(example.boxes, height, width) for example in examples]
-    sides = torch.tensor([width, height, width, height], device=outputs.device)
-    positive = torch.stack(owner) >= 0
-    labels = torch.cat(
-        [example.labels[which[which >= 0]] for example, which in zip(examples, owner, strict=True)]
-    )
-    boxes = torch.cat(
-        [example.boxes[which[which >= 0]] for example, which in zip(examples, owner, strict=True)]
-    )
+    owner = torch.stack([owners(example.boxes, height, width) for example in examples])
+    positive = owner >= 0
+    own = [which[which >= 0] for which in owner]
+    labels = torch.cat([example.labels[which] for example, which in zip(examples, own, strict=True)])
+    boxes = torch.cat([example.boxes[which] for example, which in zip(examples, own, strict=True)])
     truth = torch.zeros_like(flat[..., :num_classes])
     truth[positive] = nn.functional.one_hot(labels, num_classes).to(truth.dtype)
     classes = sigmoid_focal_loss(flat[..., :num_classes], truth, settings.alpha, settings.gamma, "sum")
     distances = flat[..., num_classes : num_classes + 4]
     guessed = torch.stack([placed_boxes(one, height, width) for one in distances])[positive]
-    overlap = generalized_box_iou_loss(guessed, boxes * sides, "sum")
+    overlap = generalized_box_iou_loss(guessed, boxes * _sides(height, width, outputs), "sum")
     loss = (classes + settings.box_weight * overlap) / max(1, len(labels))
-    return (
-        loss + mask_loss(outputs[:, num_classes + 4 :], examples, settings.points)
-        if settings.points
-        else loss
-    )
+    if not settings.points:
+        return loss
+    return loss + mask_loss(outputs[:, num_classes + 4 :], examples, settings.points)
 
 
 def mask_loss(maps: Float[Tensor, "b c h w"], examples: Sequence[Example], points: int) -> Float[Tensor, ""]:
@@ -169,8 +163,7 @@ def mask_loss(maps: Float[Tensor, "b c h w"], examples: Sequence[Example], point
     truth = torch.cat([example.masks for example in examples])
     if not len(image):
         return maps.sum() * 0
-    sides = torch.tensor([width, height, width, height], device=maps.device)
-    boxes = torch.cat([example.boxes for example in examples]) * sides
+    boxes = torch.cat([example.boxes for example in examples]) * _sides(height, width, maps)
     places = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
     values = roi_align(maps.reshape(-1, 1, height, width), places, points, sampling_ratio=2, aligned=True)
     return nn.functional.binary_cross_entropy_with_logits(values[:, 0], truth)
@@ -192,35 +185,39 @@ def fit_detector(
     def example(row: int) -> Example:
         return Example(*(part.to(context.device) for part in example_of(objects(row), losses.points)))
 
-    channels = channels_of(grids)
-    head = detector(channels, num_classes, prior, masks=losses.points > 0, seed=context.seed)
+    head = detector(channels_of(grids), num_classes, prior, masks=losses.points > 0, seed=context.seed)
 
     def computed() -> Iterator[Tensor]:
         for rows in batches(count, settings.batch_size, settings.iterations, context.seed):
             examples = [example(int(row)) for row in rows]
             yield detection_loss(head(grids(rows)), examples, num_classes, losses)
 
-    return descend(head, computed(), settings, partial(_rate, settings=settings), context.device)
+    return descend(head, computed(), settings, _rate, context.device)
 
 
-def _rate(iteration: int, settings: Fit) -> float:
-    progress = max(0, iteration - settings.warmup) / max(1, settings.iterations - settings.warmup)
-    return warmed(iteration + 1, settings.warmup, 0.0) * 0.5 * (1 + math.cos(math.pi * progress))
+def _rate(iteration: int, iterations: int, warmup: int) -> float:
+    progress = max(0, iteration - warmup) / max(1, iterations - warmup)
+    return warmed(iteration + 1, warmup, 0.0) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def decoded(outputs: Float[Tensor, "o h w"], num_classes: int, settings: Decoding) -> Found:
-    """Return the detections of one grid: above the threshold, of those that overlap in a class the surest."""
+def decoded(
+    outputs: Float[Tensor, "o h w"], num_classes: int, threshold: float, nms: float, most: int
+) -> Found:
+    """Return the ``most`` surest detections of one grid: above the threshold, of overlapping ones the surest.
+
+    Boxes of one class overlap if their intersection over union exceeds ``nms``.
+    """
     height, width = outputs.shape[1:]
     flat = outputs.flatten(1).T
     scores = flat[:, :num_classes].sigmoid()
-    cells, labels = torch.where(scores > settings.threshold)
+    cells, labels = torch.where(scores > threshold)
     surest, order = scores[cells, labels].sort(descending=True, stable=True)
-    surest, order = (part[: _CANDIDATES * settings.most] for part in (surest, order))
+    surest, order = (part[: _CANDIDATES * most] for part in (surest, order))
     cells, labels = cells[order], labels[order]
-    sides = torch.tensor([width, height, width, height], device=outputs.device)
+    sides = _sides(height, width, outputs)
     boxes = placed_boxes(flat[:, num_classes : num_classes + 4], height, width)[cells]
     boxes = boxes.clamp(min=0).minimum(sides) / sides
-    kept = batched_nms(boxes, surest, labels, settings.nms)[: settings.most]
+    kept = batched_nms(boxes, surest, labels, nms)[:most]
     return Found(boxes[kept], surest[kept], labels[kept])
 
 

@@ -28,6 +28,12 @@ Grids: TypeAlias = Callable[[Int[np.ndarray, " b"]], Float[Tensor, "b h w d"]]
 Targets: TypeAlias = Callable[[int], Shaped[np.ndarray, "H W *c"]]
 """Loads the target of one image, at its own resolution: a value or a vector for every pixel."""
 
+Examples: TypeAlias = tuple[Grids, Targets, int]
+"""What heads are fitted on: grids, targets and how many images there are."""
+
+Rate: TypeAlias = Callable[[int, int, int], float]
+"""The fraction of the learning rate at an iteration from zero, of so many, with a warm-up of so many."""
+
 TARGETS_HELD = 1 << 30
 """Bytes of decoded targets kept in memory, so that many passes decode each file only once where it fits."""
 
@@ -48,7 +54,6 @@ class Fit:
     """Iterations of linear warm-up, counted in ``iterations``."""
 
     def __post_init__(self) -> None:
-        """Refuse values that their fields cannot take."""
         check(self, "dense head")
 
     @classmethod
@@ -145,25 +150,24 @@ def warmed(iteration: int, warmup: int, ratio: float) -> float:
 
 def fit(
     head: H,
-    grids: Grids,
-    targets: Targets,
-    count: int,
+    examples: Examples,
     settings: Fit,
     context: Context,
     *,
-    rate: Callable[[int], float],
+    rate: Rate,
     loss: Callable[[Tensor, Tensor, Tensor, int], Tensor],
 ) -> H:
-    """Train ``head`` on ``count`` images and return it in evaluation mode.
+    """Train ``head`` and return it in evaluation mode.
 
-    ``rate`` returns the fraction of the learning rate at an iteration from zero. ``loss`` returns a scalar
-    for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or ``[b k c]``) and the iteration.
+    ``loss`` returns a scalar for outputs ``[b c h w]``, points ``[b k 2]``, target values ``[b k]`` (or
+    ``[b k c]``) and the iteration.
     """
     if not settings.pixels:
         raise ConfigError("dense head: no pixels to be drawn from an image; it needs at least one")
 
     def losses() -> Iterator[Tensor]:
         generator, device = np.random.default_rng([context.seed, 1]), context.device
+        grids, targets, count = examples
         stream = batches(count, settings.batch_size, settings.iterations, context.seed)
         for iteration, rows in enumerate(stream):
             points, values = drawn([targets(int(row)) for row in rows], settings.pixels, generator)
@@ -172,7 +176,7 @@ def fit(
     return descend(head, losses(), settings, rate, context.device)
 
 
-def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Callable[[int], float], device: str) -> H:
+def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Rate, device: str) -> H:
     """Take one AdamW step for each of ``losses``, an iterator that computes them one by one.
 
     Raises:
@@ -183,7 +187,7 @@ def descend(head: H, losses: Iterable[Tensor], settings: Fit, rate: Callable[[in
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     for iteration, loss in enumerate(losses):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(iteration)
+            group["lr"] = settings.learning_rate * rate(iteration, settings.iterations, settings.warmup)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if settings.clip:

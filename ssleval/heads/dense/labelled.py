@@ -9,7 +9,7 @@ from torch import nn
 
 from ssleval.core.task import Inputs
 from ssleval.heads.dense.depth import Bins, depth_map
-from ssleval.heads.dense.grid import Grids, Targets, grids_of, outputs_of, targets_of
+from ssleval.heads.dense.grid import Examples, Grids, Targets, grids_of, outputs_of, targets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Labelled:
     targets: Targets
 
     @property
-    def examples(self) -> tuple[Grids, Targets, int]:
+    def examples(self) -> Examples:
         """What heads are fitted on: grids, targets and how many images there are."""
         return self.grids, self.targets, len(self.ids)
 

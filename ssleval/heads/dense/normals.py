@@ -1,6 +1,5 @@
 """Surface normals on patch grids: a direction and a concentration for every pixel."""
 
-from functools import partial
 from math import cos, pi
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssleval.core import Context
-from ssleval.heads.dense.grid import Fit, Grids, H, Targets, at_points, fit, resized
+from ssleval.heads.dense.grid import Examples, Fit, H, at_points, fit, resized
 
 OUTPUTS = 4
 """Three of the vector, one of the concentration."""
@@ -31,7 +30,7 @@ def angular_loss(outputs: Float[Tensor, "n 4"], normals: Float[Tensor, "n 3"]) -
     return (kappa * angle + torch.log1p((-pi * kappa).exp()) - torch.log1p(kappa.square())).mean()
 
 
-def fit_normals(head: H, grids: Grids, normals: Targets, count: int, settings: Fit, context: Context) -> H:
+def fit_normals(head: H, examples: Examples, settings: Fit, context: Context) -> H:
     """Train a head of 4 outputs on unit normals; pixels of 0 are ignored."""
 
     def loss(outputs: Tensor, points: Tensor, targets: Tensor, _iteration: int) -> Tensor:
@@ -40,8 +39,7 @@ def fit_normals(head: H, grids: Grids, normals: Targets, count: int, settings: F
             return outputs.sum() * 0
         return angular_loss(at_points(outputs, points).transpose(1, 2)[known], targets[known])
 
-    rate = partial(quarter_cosine, iterations=settings.iterations, warmup=settings.warmup)
-    return fit(head, grids, normals, count, settings, context, rate=rate, loss=loss)
+    return fit(head, examples, settings, context, rate=quarter_cosine, loss=loss)
 
 
 def quarter_cosine(iteration: int, iterations: int, warmup: int) -> float:

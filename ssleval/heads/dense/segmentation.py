@@ -1,41 +1,25 @@
 """Linear segmentation: batch normalisation and a 1x1 convolution on patch grids, trained on masks."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from ssleval.core import IGNORED, Context
-from ssleval.heads.dense.grid import (
-    Fit,
-    Grids,
-    LinearHead,
-    Targets,
-    at_points,
-    channels_of,
-    fit,
-    resized,
-    warmed,
-)
+from ssleval.heads.dense.grid import Examples, Fit, LinearHead, at_points, channels_of, fit, resized, warmed
 
 WARMUP_RATIO = 1e-6
 """Of the full learning rate, at the first iteration."""
 
 
-def fit_classes(
-    grids: Grids, masks: Targets, count: int, settings: Fit, num_classes: int, context: Context
-) -> LinearHead:
+def fit_classes(examples: Examples, settings: Fit, num_classes: int, context: Context) -> LinearHead:
     """Train a head on masks of ``0..num_classes - 1`` and `IGNORED`, by `pixel_loss` of the drawn pixels."""
 
     def loss(logits: Tensor, points: Tensor, labels: Tensor, _iteration: int) -> Tensor:
         return pixel_loss(at_points(logits, points), labels)
 
-    channels = channels_of(grids)
-    head = LinearHead(channels, num_classes, normalise=True, seed=context.seed)
-    rate = partial(poly, iterations=settings.iterations, warmup=settings.warmup)
-    return fit(head, grids, masks, count, settings, context, rate=rate, loss=loss)
+    head = LinearHead(channels_of(examples[0]), num_classes, normalise=True, seed=context.seed)
+    return fit(head, examples, settings, context, rate=poly, loss=loss)
 
 
 def pixel_loss(logits: Float[Tensor, "b c *s"], labels: Integer[Tensor, "b *s"]) -> Float[Tensor, ""]:

@@ -27,7 +27,11 @@ class Learner:
         self.optimizer, self._scheduler = optimizer(network, recipe, rate)
         device = torch.device(context.device).type
         self.scaler = torch.amp.GradScaler(device, enabled=context.precision == "fp16")
-        self.average = _average(network, recipe.ema)
+        self.average: Any = None
+        if recipe.ema:
+            from timm.utils.model_ema import ModelEmaV3
+
+            self.average = ModelEmaV3(network, recipe.ema, use_warmup=True)
 
     def add_gradients(
         self, images: UInt8[Tensor, "b 3 H W"], labels: Int[Tensor, " b"], step: int, part: int
@@ -44,7 +48,9 @@ class Learner:
     @torch.no_grad()
     def gathered(self, loss: Float[Tensor, ""]) -> Float[Tensor, " n"]:
         """Return what processes have to add up: the loss and all gradients, in one vector."""
-        return torch.cat([loss.reshape(1), *(self._gradient(weight).flatten() for weight in self._weights)])
+        pairs = ((weight, weight.grad) for weight in self._weights)
+        known = (torch.zeros_like(weight) if own is None else own for weight, own in pairs)
+        return torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in known)])
 
     @torch.no_grad()
     def update(self, total: Float[Tensor, " n"], step: int) -> None:
@@ -106,10 +112,6 @@ class Learner:
     def _weights(self) -> list[nn.Parameter]:
         return [weight for weight in self.network.parameters() if weight.requires_grad]
 
-    @staticmethod
-    def _gradient(weight: nn.Parameter) -> Tensor:
-        return torch.zeros_like(weight) if weight.grad is None else weight.grad
-
     def _mixed(self, images: UInt8[Tensor, "b 3 H W"], labels: Int[Tensor, " b"]) -> tuple[Tensor, Tensor]:
         """Return normalised images and the distributions over classes that they are to be given."""
         from timm.data.mixup import Mixup, mixup_target
@@ -152,9 +154,3 @@ def refuse_odd(recipe: Recipe, parts: int) -> None:
         raise ConfigError(
             f"finetune: batches of {recipe.batch_size} in parts of {parts}; mixup and cutmix need even ones"
         )
-
-
-def _average(network: Network, decay: float) -> Any:
-    from timm.utils.model_ema import ModelEmaV3
-
-    return ModelEmaV3(network, decay, use_warmup=True) if decay else None

@@ -112,7 +112,8 @@ class Network(nn.Module):
         entered: list[tuple[Sequence[nn.Module], Tensor]] = []
 
         def note(blocks: Sequence[nn.Module], _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-            entered.append((blocks, _first_tensor([*inputs, *named.values()])))
+            given = [*inputs, *named.values()]
+            entered.append((blocks, next(value for value in given if isinstance(value, Tensor))))
 
         side = self.backbone.card.native_geometry().fixed_size
         assert side is not None
@@ -141,9 +142,10 @@ def _depths(
 ) -> dict[str, int]:
     """Return the layer of every weight: by timm's matcher, by the list of blocks, or twelve at a time."""
     own = [name for name in trained if name.startswith("backbone.")]
-    named = next(((p, m) for p, m in network.named_modules() if m is not network and _matches(m)), None)
-    if named is not None:
-        placed = _by_timm(*named)
+    inside = ((path, part) for path, part in network.named_modules() if part is not network)
+    named = [pair for pair in inside if callable(getattr(pair[1], "group_matcher", None))]
+    if named:
+        placed = _by_timm(*named[0])
     elif blocks:
         placed = _by_blocks(network, blocks, stem, own)
     else:
@@ -181,9 +183,9 @@ def _by_blocks(
 ) -> dict[str, int]:
     """Return layers as timm counts those of a transformer: stem, blocks with the final norm, head."""
     block_of = {id(weight): place for place, block in enumerate(blocks, 1) for weight in block.parameters()}
-    norms = {
-        id(weight) for part in network.backbone.modules() if _is_norm(part) for weight in part.parameters()
-    }
+    leaves = (part for part in network.backbone.modules() if not list(part.children()))
+    norm_layers = [part for part in leaves if "norm" in type(part).__name__.lower()]
+    norms = {id(weight) for part in norm_layers for weight in part.parameters()}
     weights, last = dict(network.named_parameters()), len(blocks)
     placed = {"": last + 1}
     for name in trained:
@@ -198,18 +200,6 @@ def _lists_of_blocks(backbone: Backbone) -> Iterator[Sequence[nn.Module]]:
     for part in backbone.modules():
         if isinstance(part, nn.ModuleList | nn.Sequential) and len(part) == backbone.num_blocks > 1:
             yield list(part)
-
-
-def _matches(module: Any) -> bool:
-    return callable(getattr(module, "group_matcher", None))
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower() and not list(module.children())
-
-
-def _first_tensor(values: Sequence[Any]) -> Tensor:
-    return next(value for value in values if isinstance(value, Tensor))
 
 
 def _drop_blocks(backbone: Backbone, rate: float) -> None:

@@ -8,38 +8,29 @@ from ssleval.core import Readout
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is fine-tuned; rates are for a batch of 256 and grow with the batch."""
+    """How a network is fine-tuned. The task `finetune` has these fields too, and says what they mean.
+
+    Rates are for a batch of 256 and grow with the batch; steps are those of the published epochs.
+    """
 
     learning_rates: tuple[float, ...]
     iterations: int
-    """Those of the published epochs, once the size of the training set is known."""
     batch_size: int
     layer_decay: float
-    """Factor of the rate from each layer to the one before it."""
     weight_decay: float
     drop_path: float
     mixup: float
     cutmix: float
     smoothing: float
-    """Of labels."""
     randaugment: int
-    """Magnitude, of timm's rand-mM-mstd0.5-inc1; 0: none."""
     erasing: float
-    """Probability that a rectangle of an image is noise."""
     smallest_crop: float
-    """Part of an image's area."""
     warmup: float
-    """Fraction of the iterations."""
     min_rate: float
-    """That the cosine ends at, before the factor of the layer."""
     ema: float
-    """Decay of the averaged weights that are evaluated, from 0 upwards in the first steps; 0: none."""
     clip: float
-    """Largest norm of all gradients; 0: none."""
     deviation: float
-    """Of the first weights of the linear layer."""
     readout: Literal["pooled", "cls", "mean"]
-    """``mean``: of the patches before the final norm, with a norm of its own, as in MAE."""
 
     @property
     def vector(self) -> Readout:

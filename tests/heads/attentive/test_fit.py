@@ -59,7 +59,7 @@ def test_a_grid_trains_each_head_as_if_it_were_alone(protocol: str) -> None:
     together = fit(protocol, heads)
     source = table()
     assert source.targets is not None
-    read = together._reader([source], np.arange(ROWS))  # pyright: ignore[reportPrivateUsage]
+    read = together.reader([source], np.arange(ROWS))
     module = together._module(WIDTH)  # pyright: ignore[reportPrivateUsage]
     start = {name: value.clone() for name, value in module.state_dict().items()}
     list(together.stages_of(module, read, source.targets))
@@ -86,7 +86,7 @@ def test_capi_heads_are_those_of_torchs_attention_and_adamw() -> None:
     made = fit("capi", heads, iterations=iterations)
     source = table()
     assert source.targets is not None
-    read = made._reader([source], np.arange(ROWS))  # pyright: ignore[reportPrivateUsage]
+    read = made.reader([source], np.arange(ROWS))
     module = made._module(WIDTH)  # pyright: ignore[reportPrivateUsage]
     copies = [capi_start(module, place) for place in range(2)]
     list(made.stages_of(module, read, source.targets))
@@ -125,7 +125,7 @@ def test_two_runs_agree_to_the_bit(protocol: str) -> None:
     found: list[bytes] = []
     for seed in (0, 0, 1):
         made = fit(protocol, heads, context=Context("cpu", progress=False, seed=seed))
-        read = made._reader([source], np.arange(ROWS))  # pyright: ignore[reportPrivateUsage]
+        read = made.reader([source], np.arange(ROWS))
         module = made._module(WIDTH)  # pyright: ignore[reportPrivateUsage]
         assert source.targets is not None
         list(made.stages_of(module, read, source.targets))
@@ -167,7 +167,7 @@ def test_only_rows_that_are_named_are_fitted_and_judged() -> None:
 def test_views_are_read_after_one_another_and_the_class_token_comes_first() -> None:
     one, other = table(), table(seed=5)
     made = fit("ep", readouts=(Readout("cls"), PATCHES))
-    read = made._reader([one, other], np.array([4, 7]))  # pyright: ignore[reportPrivateUsage]
+    read = made.reader([one, other], np.array([4, 7]))
     tokens = read(np.array([0, 3]))
     assert tokens.shape == (2, 1 + SIDE * SIDE, WIDTH)
     assert tokens.dtype == torch.float32

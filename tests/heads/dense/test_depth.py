@@ -9,8 +9,8 @@ from ssleval.core import Context
 from ssleval.core.batches import batches
 from ssleval.errors import ContractError
 from ssleval.heads.dense import depth
-from ssleval.heads.dense.depth import Bins, annealed, depth_at, depth_map, fit_depth, sig_loss
-from ssleval.heads.dense.grid import Fit, drawn, resized
+from ssleval.heads.dense.depth import Bins, annealed, depth_at, depth_map, fit_bins, sig_loss
+from ssleval.heads.dense.grid import Examples, Fit, LinearHead, drawn, resized
 
 BINS = Bins(0.5, 8.0, 16, 4)
 LOGITS = 3 * torch.randn(2, 16, 3, 5, generator=torch.Generator().manual_seed(0))
@@ -68,10 +68,9 @@ def test_unknown_and_far_pixels_teach_nothing() -> None:
     def fitted(fill: float) -> Tensor:
         depths = np.full((6, 6), fill, np.float32)
         depths[:, :3] = np.linspace(1, 4, 18).reshape(6, 3)
-        head = fit_depth(
-            lambda rows: grids[torch.from_numpy(rows)],
-            lambda _row: depths,
-            4,
+        head = fit_bins(
+            LinearHead(5, BINS.count, normalise=False, seed=0),
+            (lambda rows: grids[torch.from_numpy(rows)], lambda _row: depths, 4),
             Fit(5, 2, 0.1, 0.0, 16),
             BINS,
             Context(),
@@ -86,10 +85,9 @@ GRIDS = torch.randn(4, 3, 3, 5, generator=torch.Generator().manual_seed(1))
 
 
 def fitted(depths: np.ndarray, how: Fit, grids: Tensor = GRIDS) -> torch.nn.Linear:
-    head = fit_depth(
-        lambda rows: grids[torch.from_numpy(rows)], lambda _row: depths, 4, how, BINS, Context(seed=2)
-    )
-    return head.linear
+    unfitted = LinearHead(5, BINS.count, normalise=False, seed=2)
+    read: Examples = (lambda rows: grids[torch.from_numpy(rows)], lambda _row: depths, 4)
+    return fit_bins(unfitted, read, how, BINS, Context(seed=2)).linear
 
 
 def test_the_fit_is_a_loop_over_the_published_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from torchvision.ops import generalized_box_iou, nms
 from ssleval.core import Context
 from ssleval.core.targets import Objects
 from ssleval.heads.dense.detection import (
-    Decoding,
     Example,
     Losses,
     best_patches,
@@ -128,7 +127,7 @@ def test_examples_are_objects_that_count_with_the_points_of_their_masks() -> Non
 def test_detections_are_the_surest_of_every_class_that_do_not_overlap() -> None:
     generator = torch.Generator().manual_seed(3)
     outputs = torch.randn(2 + 4, 5, 6, generator=generator)
-    found = decoded(outputs, 2, Decoding(threshold=0.3, nms=0.4, most=1000))
+    found = decoded(outputs, 2, threshold=0.3, nms=0.4, most=1000)
     ys, xs = (
         part.flatten() + 0.5 for part in torch.meshgrid(torch.arange(5), torch.arange(6), indexing="ij")
     )
@@ -145,9 +144,9 @@ def test_detections_are_the_surest_of_every_class_that_do_not_overlap() -> None:
     assert [label for _, label, _ in expected] == found.labels.tolist()
     np.testing.assert_allclose([score for score, _, _ in expected], found.scores, rtol=1e-6)
     np.testing.assert_allclose([box for _, _, box in expected], found.boxes, atol=1e-6)
-    few = decoded(outputs, 2, Decoding(threshold=0.3, nms=0.4, most=3))
+    few = decoded(outputs, 2, threshold=0.3, nms=0.4, most=3)
     assert few.scores.tolist() == found.scores[:3].tolist()
-    nothing = decoded(outputs, 2, Decoding(threshold=1.0, nms=0.4, most=3))
+    nothing = decoded(outputs, 2, threshold=1.0, nms=0.4, most=3)
     assert nothing.boxes.shape == (0, 4)
 
 
@@ -235,7 +234,7 @@ def test_a_head_is_fitted_on_what_its_images_hold() -> None:
     right = 0
     for image in range(32, 40):
         with torch.no_grad():
-            found = decoded(head(torch.from_numpy(tokens[image][None]))[0], 2, Decoding(0.05, 0.5, 100))
+            found = decoded(head(torch.from_numpy(tokens[image][None]))[0], 2, 0.05, 0.5, 100)
         box = torch.from_numpy(objects(image).boxes).float() / 32
         overlap = float(generalized_box_iou(found.boxes[:1], box)) if len(found.boxes) else 0.0
         right += overlap > 0.7 and int(found.labels[0]) == labels[image]

@@ -74,9 +74,7 @@ def test_the_warm_up_and_decay_of_mmcv() -> None:
 def test_a_head_normalises_by_running_statistics_when_it_is_scored() -> None:
     masks = [np.zeros((6, 6), np.uint8), np.ones((6, 6), np.uint8)] * 3
     head = fit_classes(
-        lambda rows: GRIDS[torch.from_numpy(rows)],
-        lambda row: masks[row],
-        6,
+        (lambda rows: GRIDS[torch.from_numpy(rows)], lambda row: masks[row], 6),
         HOW,
         2,
         Context(),
@@ -95,12 +93,10 @@ def test_clipping_holds_the_gradient() -> None:
         how = Fit(1, 4, 0.1, 0.0, 4, clip)
         fit(
             head,
-            lambda rows: GRIDS[torch.from_numpy(rows)],
-            lambda _row: np.zeros((4, 4)),
-            6,
+            (lambda rows: GRIDS[torch.from_numpy(rows)], lambda _row: np.zeros((4, 4)), 6),
             how,
             Context(),
-            rate=lambda _iteration: 1.0,
+            rate=lambda _iteration, _iterations, _warmup: 1.0,
             loss=steep,
         )
         (gradient,) = [p.grad for p in head.linear.parameters() if p.grad is not None and p.grad.ndim == 2]
@@ -115,9 +111,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     masks = np.zeros((6, 6), np.uint8)
     with pytest.raises(ContractError, match="not finite"):
         fit_classes(
-            lambda rows: nan[torch.from_numpy(rows)],
-            lambda _row: masks,
-            6,
+            (lambda rows: nan[torch.from_numpy(rows)], lambda _row: masks, 6),
             HOW,
             2,
             Context(),
@@ -125,7 +119,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(ConfigError, match="weight_decay=-1"):
         Fit(1, 1, 0.1, -1.0, 1)
     with pytest.raises(ConfigError, match="no pixels to be drawn"):
-        fit_classes(lambda _rows: GRIDS, lambda _row: masks, 6, Fit(1, 4, 0.1, 0.0, 0), 2, Context())
+        fit_classes((lambda _rows: GRIDS, lambda _row: masks, 6), Fit(1, 4, 0.1, 0.0, 0), 2, Context())
 
 
 def test_the_largest_logit_after_upsampling_wins() -> None:
@@ -146,13 +140,14 @@ def test_a_fit_is_a_loop_of_adamw(clip: float) -> None:
     def loss(outputs: Tensor, points: Tensor, held: Tensor, iteration: int) -> Tensor:
         return ((at_points(outputs, points)[:, 0] - held / 255) ** 2).mean() * (1 + iteration)
 
-    def rate(iteration: int) -> float:
+    def rate(iteration: int, iterations: int, warmup: int) -> float:
+        assert (iterations, warmup) == (5, 0)
         return 1 / (1 + iteration)
 
     how = Fit(5, 4, 0.1, 0.3, 7, clip)
     found = fit(
-        LinearHead(5, 2, normalise=False, seed=8), lambda rows: GRIDS[torch.from_numpy(rows)],
-        lambda row: MASKS[row], 6, how, Context(seed=3), rate=rate, loss=loss,
+        LinearHead(5, 2, normalise=False, seed=8), (lambda rows: GRIDS[torch.from_numpy(rows)],
+        lambda row: MASKS[row], 6), how, Context(seed=3), rate=rate, loss=loss,
     )  # fmt: skip
     layer, random = nn.Linear(5, 2), np.random.default_rng([3, 1])
     layer.weight.data = 0.01 * torch.randn(2, 5, generator=torch.Generator().manual_seed(8))
@@ -160,7 +155,7 @@ def test_a_fit_is_a_loop_of_adamw(clip: float) -> None:
     optimizer = torch.optim.AdamW(layer.parameters(), 0.1, weight_decay=0.3)
     for iteration, rows in enumerate(batches(6, 4, 5, 3)):
         points, held = drawn([MASKS[row] for row in rows.tolist()], 7, random)
-        optimizer.param_groups[0]["lr"] = 0.1 * rate(iteration)
+        optimizer.param_groups[0]["lr"] = 0.1 * rate(iteration, 5, 0)
         optimizer.zero_grad()
         loss(layer(GRIDS[rows]).permute(0, 3, 1, 2), points, held, iteration).backward()
         if clip:
@@ -174,7 +169,7 @@ def test_a_fit_is_a_loop_of_adamw(clip: float) -> None:
 def test_classes_are_fitted_behind_a_normalisation_at_a_rate_that_falls_to_zero() -> None:
     how = Fit(4, 3, 0.1, 0.01, 8)
     found = fit_classes(
-        lambda rows: GRIDS[torch.from_numpy(rows)], lambda row: MASKS[row], 6, how, 2, Context(seed=2)
+        (lambda rows: GRIDS[torch.from_numpy(rows)], lambda row: MASKS[row], 6), how, 2, Context(seed=2)
     )
     norm, layer, random = nn.BatchNorm1d(5), nn.Linear(5, 2), np.random.default_rng([2, 1])
     layer.weight.data = 0.01 * torch.randn(2, 5, generator=torch.Generator().manual_seed(2))

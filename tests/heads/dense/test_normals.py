@@ -63,8 +63,8 @@ def test_the_fit_is_a_loop_over_the_loss_at_known_pixels() -> None:
     normals[:2] = 0
     how = Fit(4, 2, 0.1, 0.01, 16, warmup=2)
     found = fit_normals(
-        LinearHead(5, 4, normalise=False, seed=2), lambda rows: GRIDS[torch.from_numpy(rows)],
-        lambda _row: normals, 4, how, Context(seed=2),
+        LinearHead(5, 4, normalise=False, seed=2), (lambda rows: GRIDS[torch.from_numpy(rows)],
+        lambda _row: normals, 4), how, Context(seed=2),
     )  # fmt: skip
     layer, random = torch.nn.Linear(5, 4), np.random.default_rng([2, 1])
     layer.weight.data = 0.01 * torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
@@ -84,8 +84,8 @@ def test_the_fit_is_a_loop_over_the_loss_at_known_pixels() -> None:
 def test_images_without_a_known_normal_teach_nothing() -> None:
     start = LinearHead(5, 4, normalise=False, seed=2)
     found = fit_normals(
-        LinearHead(5, 4, normalise=False, seed=2), lambda rows: GRIDS[torch.from_numpy(rows)],
-        lambda _row: np.zeros((6, 7, 3), np.float32), 4, Fit(3, 2, 0.1, 0.0, 8), Context(),
+        LinearHead(5, 4, normalise=False, seed=2), (lambda rows: GRIDS[torch.from_numpy(rows)],
+        lambda _row: np.zeros((6, 7, 3), np.float32), 4), Fit(3, 2, 0.1, 0.0, 8), Context(),
     )  # fmt: skip
     torch.testing.assert_close(found.linear.weight, start.linear.weight)
 
