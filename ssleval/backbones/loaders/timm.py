@@ -147,8 +147,6 @@ def _card(identifier: str) -> BackboneCard:
         return read_card(Path(identifier))
     model = _shape(identifier)
     arch = identifier.partition(".")[0]
-    if arch not in timm.list_models():
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     try:
         config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
     except RuntimeError:  # which newer timm raises for an unknown tag
@@ -157,7 +155,6 @@ def _card(identifier: str) -> BackboneCard:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
     _refuse_gelu(identifier, config)
-    model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     positions = "rope" if getattr(model, "rope", None) is not None else ""
     if getattr(model, "pos_embed", None) is not None:
@@ -287,9 +284,9 @@ def _shape(identifier: str) -> Any:
     import timm
 
     arch = identifier.removesuffix(_PRETRAINED).partition(".")[0]
-    # timm also takes addresses of repositories, which the card of a file may hold.
-    if not timm.is_model(arch):
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
+    # timm also takes former names, and addresses of repositories, which the card of a file may hold.
+    if arch not in (known := timm.list_models()):
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, known)}")
     with torch.device("meta"):
         model = timm.create_model(arch, num_classes=0, **_pooled(identifier))
     kind = type(model).__name__

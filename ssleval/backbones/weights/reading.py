@@ -8,10 +8,10 @@ and paths. All other classes are refused by name.
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import safetensors.torch
 import torch
@@ -126,7 +126,7 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == SUFFIX:
             return safetensors.torch.load_file(path, device="cpu")
-        _refuse_inflated(path)
+        _refuse_compressed(path)
         # torch warns of newer protocols of pickle, and then reads them or raises.
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLACEHOLDERS):
             warnings.simplefilter("ignore")
@@ -135,15 +135,19 @@ def _read_file(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _refuse_inflated(path: Path) -> None:
-    """Refuse an archive whose entries together are larger than the file; `torch.save` does not compress."""
+def is_compressed(entries: Sequence[ZipInfo], size: int) -> bool:
+    """Return whether an archive of ``size`` bytes unpacks to more; torch does not compress."""
+    inflated = sum(entry.file_size for entry in entries) > size
+    return inflated or any(entry.compress_type != ZIP_STORED for entry in entries)
+
+
+def _refuse_compressed(path: Path) -> None:
     try:
         with ZipFile(path) as archive:
             entries = archive.infolist()
     except (BadZipFile, OSError):
         return  # a pickle of the older format, or a damaged file
-    inflated = sum(entry.file_size for entry in entries) > path.stat().st_size
-    if inflated or any(entry.compress_type != ZIP_STORED for entry in entries):
+    if is_compressed(entries, path.stat().st_size):
         raise WeightsError(f"{path}: its content is compressed; torch.save writes it as it is")
 
 
