@@ -79,12 +79,6 @@ class Stream:
                 f"{self.name}: the stream broke ({reason}); run again, or without :SPLIT to download the set"
             ) from error
 
-    def content(self, row: int, cell: Any) -> bytes:
-        """Return the bytes of an undecoded image."""
-        if cell is None or (cell["bytes"] is None and not Path(cell["path"] or "").is_file()):
-            raise DataError(f"{self.name}[{row}]: no bytes, and no file of this machine")
-        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
-
     def _read(self, row: int, starts: Int[np.ndarray, " _"]) -> bytes:
         number = int(np.searchsorted(starts, row, side="right")) - 1
         open_file, position, left = getattr(self._place, "at", (-1, 0, iter(())))
@@ -96,8 +90,16 @@ class Stream:
                 raise DataError(f"{self.name}[{at}]: no such row any more; run again, which lists all anew")
             self._place.at = number, at + 1, left
             if at == row:
-                return self.content(row, found[self.image])
+                return content_of(found[self.image], f"{self.name}[{row}]")
         raise AssertionError(row)
+
+
+def content_of(cell: Any, place: str) -> bytes:
+    """Return the bytes of an undecoded image, which messages call ``place``."""
+    if cell is None or (cell["bytes"] is None and not Path(cell["path"] or "").is_file()):
+        path = f" {cell['path']!r}" if cell and cell["path"] else ""
+        raise DataError(f"{place}: no bytes, and no file{path} of this machine")
+    return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
 
 
 def stream_split(stream: Stream, label: str, subject: Sequence[Any] | None, options: DatasetOptions) -> Split:
@@ -132,7 +134,7 @@ def _listed(stream: Stream, label: str, *, full_hash: bool = False) -> _Rows:
                 row, stated = len(sizes), found[label]
                 if stated is None or stated < 0:
                     raise DataError(f"{stream.name}[{row}]: has no label; leave such rows out")
-                content = stream.content(row, found[stream.image])
+                content = content_of(found[stream.image], f"{stream.name}[{row}]")
                 sizes.append(len(content))
                 labels.append(stated)
                 shown = [hashlib.sha256(content).hexdigest()] if full_hash else []
