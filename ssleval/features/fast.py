@@ -130,8 +130,4 @@ def _central(pixels: UInt8[np.ndarray, "H W 3"], side: int, start: str) -> UInt8
     top, left = margin(height - side, start), margin(width - side, start)
     if top >= 0 and left >= 0:
         return pixels[top : top + side, left : left + side]
-    square = np.zeros((side, side, 3), np.uint8)
-    part = pixels[max(0, top) : top + side, max(0, left) : left + side]
-    below, beside = max(0, -top), max(0, -left)
-    square[below : below + part.shape[0], beside : beside + part.shape[1]] = part
-    return square
+    return np.array(Image.fromarray(pixels).crop((left, top, left + side, top + side)))

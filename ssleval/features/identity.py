@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ssleval.core import COMPUTING_FIELDS, Geometry, RandomView, Split, digest
+from ssleval.core import COMPUTING_FIELDS, digest
 from ssleval.core.backbone import Backbone
 
 EXTRACTOR_VERSION = 1
@@ -23,22 +23,6 @@ def model_identity(backbone: Backbone, precision: str) -> dict[str, Any]:
     }
     # Absent for most models, whose keys are those of earlier versions.
     return identity | {f"{name}_sha256": value for name, value in definition.items()}
-
-
-def pass_identity(
-    model: Mapping[str, Any],
-    dataset: str,
-    split_name: str,
-    split: Split,
-    geometry: Geometry | RandomView,
-) -> dict[str, Any]:
-    """Return everything that decides the features of one split; ``model`` is a `model_identity`.
-
-    The names of dataset and split are among it: folders of equally named bitmaps of one size have the same
-    fingerprint. Sets that share their images share their features.
-    """
-    name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
-    return {**model, "geometry": geometry.recorded(), "dataset": [name, split_name, images, len(split)]}
 
 
 def fingerprints_of(identity: Mapping[str, Any]) -> dict[str, str]:

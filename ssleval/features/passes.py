@@ -6,7 +6,6 @@ from typing import Any
 
 from ssleval.core import Geometry, RandomView, Readout, Split, digest
 from ssleval.core.backbone import Backbone
-from ssleval.features.identity import pass_identity
 from ssleval.features.readouts import row_shape
 from ssleval.features.store import KEY_DIGITS, Column
 
@@ -49,10 +48,15 @@ def pass_of(
     split: Split,
     geometry: Geometry | RandomView,
 ) -> Pass:
-    """Return the pass over one split at one geometry, without a readout; ``model`` is a `model_identity`."""
+    """Return the pass over one split at one geometry, without a readout; ``model`` is a `model_identity`.
+
+    The names of dataset and split are part of its key: folders of equally named bitmaps of one size have the
+    same fingerprint. Sets that share their images share their features.
+    """
     if isinstance(geometry, Geometry):
         geometry = geometry.on_grid(backbone.card.patch_size)
-    identity = pass_identity(model, dataset, split_name, split, geometry)
+    name, images = ("", split.pictures) if split.pictures else (dataset, split.fingerprint)
+    identity = {**model, "geometry": geometry.recorded(), "dataset": [name, split_name, images, len(split)]}
     return Pass(dataset, split_name, split, geometry, (), identity, digest(identity)[:KEY_DIGITS])
 
 

@@ -60,7 +60,7 @@ def probe(
     for batch in _batches(len(images), pass_):
         values = forward(backbone, torch.cat([images[index] for index in batch]), pass_.readouts, context)
         for readout, column in columns.items():
-            kept = stored.data(column).read()[[rows[index] for index in batch]]
+            kept = stored.array(column)[[rows[index] for index in batch]]
             errors = difference(values[readout].to(getattr(torch, column.dtype)).cpu().numpy(), kept)
             # Written so that NaN counts as a difference.
             wrong = np.flatnonzero(~(errors <= TOLERANCES[context.precision]))
@@ -79,7 +79,7 @@ def _refuse_constant(
     backbone: Backbone, pass_: Pass, stored: AnyPass, column: Column, images: Sequence[Tensor]
 ) -> None:
     """Refuse features that are the same for all images, unless ``images`` are the same too."""
-    data, rows = stored.data(column).read(), np.flatnonzero(stored.valid())
+    data, rows = stored.array(column), np.flatnonzero(stored.valid())
     if all(torch.equal(images[0], image) for image in images[1:]):
         return
     parts = (rows[start : start + 8] for start in range(0, len(rows), 8))

@@ -78,7 +78,23 @@ class Column:
     dtype: str
 
 
-class StoredPass:
+class InBatches:
+    """So many ``images`` in batches of ``batch_size``."""
+
+    images: int
+    batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """Number of batches of the pass."""
+        return -(-self.images // self.batch_size)
+
+    def rows(self, batch: int) -> range:
+        """Return the rows of one batch."""
+        return range(batch * self.batch_size, min(self.images, (batch + 1) * self.batch_size))
+
+
+class StoredPass(InBatches):
     """A pass on disk. Reading needs no lock; `allocate` and `writer` need the lock of the pass."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
@@ -120,15 +136,6 @@ class StoredPass:
         stored.mark(0, np.ones(stored.images, dtype=bool))
         return stored
 
-    @property
-    def batches(self) -> int:
-        """Number of batches of the pass."""
-        return -(-self.images // self.batch_size)
-
-    def rows(self, batch: int) -> range:
-        """Return the rows of one batch."""
-        return range(batch * self.batch_size, min(self.images, (batch + 1) * self.batch_size))
-
     def columns(self) -> tuple[Column, ...]:
         """Return the columns, complete or not."""
         described = self.description["columns"].items()
@@ -137,6 +144,10 @@ class StoredPass:
     def data(self, column: Column) -> RowFile:
         """Return the file of the features."""
         return RowFile(self.folder / f"{column.name}.npy", (self.images, *column.row), column.dtype)
+
+    def array(self, column: Column) -> Shaped[np.ndarray, "n ..."]:
+        """Return the features, mapped read-only."""
+        return self.data(column).read()
 
     def journal(self, column: Column) -> RowFile:
         """Return the file of the journal, ``uint64 [batches]``."""
