@@ -75,18 +75,15 @@ def template_sets() -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in content.items()}
 
 
-@cache
 def imagenet_names() -> dict[str, str]:
     """Return the class names of ImageNet-1k by WordNet id, in label order."""
-    rows = (line.partition("\t") for line in _beside("imagenet.tsv").splitlines())
-    return {wnid: name for wnid, _, name in rows}
+    return _table("imagenet.tsv")
 
 
 @cache
-def _caltech101_names() -> dict[str, str]:
-    """Return CLIP's names of the classes of Caltech-101 that are not their folders' own."""
-    rows = (line.partition("\t") for line in _beside("caltech101.tsv").splitlines())
-    return {folder: name for folder, _, name in rows}
+def _table(name: str) -> dict[str, str]:
+    rows = (line.partition("\t") for line in _beside(name).splitlines())
+    return {folder: words for folder, _, words in rows}
 
 
 def _beside(name: str) -> str:
@@ -115,7 +112,7 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
             raise ConfigError(f"{card.name}: {strange[0]} is none of the 1,000 classes of ImageNet-1k")
         return tuple(known[wnid] for wnid in ids)
     if card.name == "caltech101":
-        return tuple(_caltech101_names().get(name, name.replace("_", " ")) for name in names)
+        return tuple(_table("caltech101.tsv").get(name, name.replace("_", " ")) for name in names)
     if card.name in _NUMBERED:
         return names
     wrong = [name for name in names if not _is_word(name) and templates != "digits"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.dense import by_stem
-from ssleval.datasets.files.normals import NormalFiles, normals_split
+from ssleval.datasets.files.normals import NormalFiles
 from ssleval.datasets.published import Copy, first_folder, published
 from ssleval.errors import DataError
 
@@ -39,6 +39,6 @@ def read(root: Path, options: DatasetOptions) -> Copy:
                 f"{base / split}: {alone[0]}_img has no {alone[0]}_normal ({len(alone)} such images)"
             )
         images, normals = ([path_of[f"{name}_{kind}"] for name in names] for kind in ("img", "normal"))
-        return normals_split(NormalFiles(base, images, normals), images, full_hash=options.full_hash)
+        return NormalFiles(base, images, normals).split(["normals"], full_hash=options.full_hash)
 
     return Copy((), open_split)

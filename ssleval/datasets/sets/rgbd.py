@@ -17,7 +17,7 @@ from typing import Literal
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.cameras import sequence_intrinsics
 from ssleval.datasets.files.dense import DepthFiles, color_sequence, depth_split, paired, read_format
-from ssleval.datasets.files.normals import DifferencedDepth, normals_split
+from ssleval.datasets.files.normals import DifferencedDepth
 from ssleval.errors import ConfigError, DataError
 
 
@@ -51,8 +51,7 @@ def _opened(
         depths = DepthFiles(root, *files[split], form.scale, form.invalid)
         if intrinsics is None:
             return depth_split(depths, full_hash=options.full_hash)
-        normals = DifferencedDepth(depths, intrinsics, form)
-        return normals_split(normals, depths.images, full_hash=options.full_hash)
+        return DifferencedDepth(depths, intrinsics, form).split(full_hash=options.full_hash)
 
     name, lengths = f"{source}:{location}", {split: len(images) for split, (images, _) in files.items()}
     farthest = form.max_depth if target == "depth" else 0.0

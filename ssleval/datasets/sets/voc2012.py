@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import IGNORED, DatasetCard, DatasetOptions, Split, digest
 from ssleval.core.targets import Objects
 from ssleval.datasets.files.dense import MaskFiles, mask_split, named_classes
 from ssleval.datasets.files.objects import object_split, read_voc
-from ssleval.datasets.published import Copy, Published, first_folder, listed_in, read_lines
+from ssleval.datasets.published import Copy, first_folder, listed_in, published, read_lines
 from ssleval.errors import DataError
 
 CLASSES = (
@@ -74,10 +74,25 @@ INSTANCES = replace(
     source=CARD.source.replace("in voc2012/", "in voc2012_instances/"),
 )
 
+_PLACES = ("VOCdevkit/VOC2012", "VOC2012", ".")
+_TREE = (
+    "VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg",
+    "VOCdevkit/VOC2012/SegmentationClass/2007_000032.png",
+    "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt",
+    "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",
+)
 
+
+@published(CARD, *_TREE)
+@published(
+    AUGMENTED,
+    *_TREE,
+    "VOCdevkit/VOC2012/SegmentationClassAug/2008_000002.png",
+    "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt (or aug.txt)",
+)
 def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ImageSets/Segmentation."""
-    base = first_folder(root, ("VOCdevkit/VOC2012", "VOC2012", "."), "ImageSets", "JPEGImages")
+    base = first_folder(root, _PLACES, "ImageSets", "JPEGImages")
 
     def open_split(split: str) -> Split:
         images, masks = _augmented(base) if split == "trainaug" else _challenge(base, split)
@@ -111,9 +126,16 @@ def _augmented(base: Path) -> Files:
     return [f"JPEGImages/{name}.jpg" for name in names], masks
 
 
+@published(
+    BOXES,
+    "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg",
+    "VOCdevkit/VOC2012/Annotations/2008_000002.xml",
+    "VOCdevkit/VOC2012/ImageSets/Main/train.txt",
+    "VOCdevkit/VOC2012/ImageSets/Main/val.txt",
+)
 def read_boxes(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ImageSets/Main and the annotations."""
-    base = first_folder(root, ("VOCdevkit/VOC2012", "VOC2012", "."), "ImageSets", "Annotations")
+    base = first_folder(root, _PLACES, "ImageSets", "Annotations")
 
     def open_split(split: str) -> Split:
         names = read_lines(base / "ImageSets" / "Main" / f"{split}.txt")
@@ -124,9 +146,10 @@ def read_boxes(root: Path, options: DatasetOptions) -> Copy:
     return Copy(CLASSES[1:], open_split)
 
 
+@published(INSTANCES, *_TREE, "VOCdevkit/VOC2012/SegmentationObject/2007_000032.png")
 def read_instances(root: Path, options: DatasetOptions) -> Copy:
     """Read the lists of ImageSets/Segmentation and both kinds of masks."""
-    base = first_folder(root, ("VOCdevkit/VOC2012", "VOC2012", "."), "ImageSets", "SegmentationObject")
+    base = first_folder(root, _PLACES, "ImageSets", "SegmentationObject")
 
     def open_split(split: str) -> Split:
         images, masks = _challenge(base, split)
@@ -156,26 +179,3 @@ class _Instances:
             raise DataError(f"{self.numbers.targets[index]}: an object that is background in {OWN}/")
         labels = np.array([count.argmax() for count in counts], np.int64)
         return Objects.of_masks(masks, labels, np.zeros(len(shown), bool))
-
-
-_TREE = (
-    "VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg",
-    "VOCdevkit/VOC2012/SegmentationClass/2007_000032.png",
-    "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt",
-    "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",
-)
-_MORE = (
-    "VOCdevkit/VOC2012/SegmentationClassAug/2008_000002.png",
-    "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt (or aug.txt)",
-)
-datasets.register("voc2012")(Published(CARD, read, tree=_TREE))
-datasets.register("voc2012_aug")(Published(AUGMENTED, read, tree=(*_TREE, *_MORE)))
-_BOXES = (
-    "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg",
-    "VOCdevkit/VOC2012/Annotations/2008_000002.xml",
-    "VOCdevkit/VOC2012/ImageSets/Main/train.txt",
-    "VOCdevkit/VOC2012/ImageSets/Main/val.txt",
-)
-_INSTANCES = (*_TREE, "VOCdevkit/VOC2012/SegmentationObject/2007_000032.png")
-datasets.register("voc2012_detection")(Published(BOXES, read_boxes, tree=_BOXES))
-datasets.register("voc2012_instances")(Published(INSTANCES, read_instances, tree=_INSTANCES))
