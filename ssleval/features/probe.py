@@ -102,7 +102,6 @@ def difference(
 
 
 def _shown(stored: AnyPass) -> list[int]:
-    """Return the rows whose images are shown again."""
     rows = np.flatnonzero(stored.valid())
     places = np.unique(np.linspace(0, max(0, len(rows) - 1), min(IMAGES, len(rows))).round().astype(int))
     return rows[places].tolist()

@@ -29,6 +29,7 @@ from msgspec import Meta
 
 from ssleval.core import digest
 from ssleval.core.files import write_text_atomically
+from ssleval.core.text import first_line
 from ssleval.errors import DataError
 from ssleval.features.arrays import RowFile, disk, fits
 
@@ -117,8 +118,7 @@ class StoredPass(InBatches):
             description = json.loads(path.read_text(encoding="utf-8"))
             fields = msgspec.convert(description, _Fields)
         except (OSError, ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise DataError(f"{path}: damaged ({reason}); {REPAIR}") from error
+            raise DataError(f"{path}: damaged ({first_line(error)}); {REPAIR}") from error
         if fields.identity and digest(fields.identity)[:KEY_DIGITS] != folder.name:
             raise DataError(f"{path}: damaged (it describes another pass than its folder); {REPAIR}")
         stored = cls(folder, description)

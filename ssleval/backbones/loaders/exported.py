@@ -24,7 +24,7 @@ from ssleval.backbones.weights.reading import is_compressed
 from ssleval.core.backbone import backbones
 from ssleval.core.faults import faults_of
 from ssleval.core.files import DAMAGED_PICKLE
-from ssleval.core.text import some
+from ssleval.core.text import first_line, some
 from ssleval.errors import ConfigError, WeightsError
 
 _LARGEST_PROGRAM = 1 << 28
@@ -121,15 +121,11 @@ def load_program(path: Path, name: str) -> Any:
             rewritten = _rewritten(archive, path.stat().st_size)
     except (BadZipFile, OSError, RecursionError, *DAMAGED_PICKLE) as error:
         raise WeightsError(
-            f"{name}: no program that can be read without running it ({_first_line(error)}); export it again "
+            f"{name}: no program that can be read without running it ({first_line(error)}); export it again "
             "with this version of torch (torch.export.save), or give the module by path/to/file.py:factory"
         ) from error
     with faults_of(name, foreign=True):
         return torch.export.load(rewritten)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _rewritten(archive: ZipFile, size: int) -> io.BytesIO:

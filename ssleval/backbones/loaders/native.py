@@ -155,7 +155,6 @@ def _refuse_other_heads(card: BackboneCard) -> None:
 
 
 def _stated(card: BackboneCard) -> VitConfig:
-    """Return the architecture in the header of a file."""
     path = _described(card.arch)
     try:
         return build(VitConfig, read_config(path), "vit")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import final_and_blocks
+from ssleval.backbones.intermediates import features_of
 from ssleval.backbones.keys import on_grid, seen_by, timm_keys
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
@@ -104,14 +104,14 @@ class OpenClipBackbone(Backbone):
             return open_clip.get_tokenizer(_name(self.card.arch))
 
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
-        trunk, head = self.model.visual.trunk, self.model.visual.head
+        trunk, project = self.model.visual.trunk, self.model.visual.head
         if not self.has_maps:
             self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
-        if not blocks:
-            return Features(head(trunk(images)))
-        indices = [len(trunk.feature_info) - 1] * len(blocks) if self.has_maps else blocks
-        final, tokens = final_and_blocks(trunk, images, indices, norm=norm)
-        return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in indices))
+
+        def head(final: Tensor) -> Tensor:
+            return project(trunk.forward_head(final))
+
+        return features_of(trunk, images, blocks, head, maps=self.has_maps, norm=norm)
 
 
 def _card(identifier: str) -> BackboneCard:
@@ -201,7 +201,6 @@ def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 
 
 def _published(card: BackboneCard) -> str:
-    """Return the path of the weights file, which is downloaded where it is not cached."""
     from open_clip.factory import _find_checkpoint_in_dir
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
@@ -235,7 +234,6 @@ def _create(identifier: str, device: str = "cpu") -> Any:
 
 
 def _name(identifier: str) -> str:
-    """Return the name that open_clip has for an architecture."""
     return f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import final_and_blocks
+from ssleval.backbones.intermediates import features_of
 from ssleval.backbones.keys import PLAIN, seen_by, timm_keys
 from ssleval.backbones.weights.checkpoints import (
     fill,
@@ -83,13 +83,10 @@ class TimmBackbone(Backbone):
         """Run once; ``pooled`` is made from the normalised last block."""
         model: Any = self.model
         self._refuse_fixed_size(images)
-        if not blocks:
-            return Features(model.forward_head(model.forward_features(images), pre_logits=True))
-        indices = blocks if self.is_transformer else [len(model.feature_info) - 1] * len(blocks)
+        head = partial(model.forward_head, pre_logits=True)
         # Hiera normalises after pooling only, and refuses to norm a map.
         norm = norm and type(model).__name__ != "Hiera"
-        final, tokens = final_and_blocks(model, images, indices, norm=norm)
-        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in indices))
+        return features_of(model, images, blocks, head, maps=not self.is_transformer, norm=norm)
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
@@ -186,7 +183,6 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _supervision(arch: str, config: Any) -> Any:
-    """Return what weights were trained on, by their tag."""
     if _SELF.fullmatch(config.tag):
         return "self"
     if _CAPTIONED_CLASSES.match(arch) or (_CAPTIONS.search(config.tag) and not _LABELS.search(config.tag)):

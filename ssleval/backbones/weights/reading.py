@@ -100,7 +100,6 @@ def read_content(path: Path) -> Any:
 
 
 def _shards(path: Path) -> dict[str, str]:
-    """Return the name of the file of each tensor."""
     _refuse_absent(path)
     if path.stat().st_size > _LARGEST_INDEX:
         raise WeightsError(f"{path}: it is too large for an index of shards")
@@ -165,8 +164,8 @@ def _unreadable(path: Path, error: BaseException) -> WeightsError:
         advice = "it is pickled in a way that torch does not read safely; save its state_dict with torch.save"
     else:
         advice = "it is damaged, incomplete or no file of weights; get it again"
-    reason = text.splitlines()[0] if text else type(error).__name__
-    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
+    reason = (text or type(error).__name__).splitlines()[0][:200]
+    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason})")
 
 
 def _is_safetensors(path: Path) -> bool:

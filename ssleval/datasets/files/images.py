@@ -163,16 +163,20 @@ class ImageFiles:
 
     def __call__(self, index: int) -> Image.Image:
         """Decode file ``index`` to RGB."""
-        path = self.root / self.paths[index]
+        path = self.path(index)
         return decode(path, str(path))
 
     def encoded(self, index: int) -> bytes:
         """Return the content of file ``index``; errors as `opened`."""
-        path = self.root / self.paths[index]
+        path = self.path(index)
         try:
             return _read(path)
         except OSError as error:
             raise _undecodable(str(path), error) from error
+
+    def path(self, index: int) -> Path:
+        """Return the path of file ``index``, which is to be read."""
+        return self.root / self.paths[index]
 
     def file(self, index: int) -> str:
         """Return the path of file ``index``."""

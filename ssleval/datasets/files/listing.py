@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
 
 from ssleval.core import DatasetOptions, Split
 from ssleval.datasets.files import index
@@ -107,43 +106,31 @@ def _stored(
     return ClassListing(paths, labels, lambda: split)
 
 
-@dataclass(slots=True)
-class ListedFiles:
-    """Files of a stored listing, which may have been rewritten in place; can be pickled."""
+@dataclass(frozen=True, slots=True)
+class ListedFiles(ImageFiles):
+    """Files of a stored listing; reading one that was rewritten in place is a DataError."""
 
-    root: Path
-    paths: Names
     sizes: Int64[np.ndarray, " n"]
     forget: Callable[[], None]
     """Removes the listing."""
-    _unchanged: bool = False
+    unchanged: bool = False
+    """Whether all were looked at."""
 
-    def __call__(self, index: int) -> Image.Image:
-        """Decode file ``index`` to RGB; DataError where it has another size, or cannot be decoded."""
-        return self._unchanged_file(index)(index)
-
-    def encoded(self, index: int) -> bytes:
-        """Return the content of file ``index``; errors as of its image."""
-        return self._unchanged_file(index).encoded(index)
-
-    def file(self, index: int) -> str:
-        """Return the path of file ``index``."""
-        return f"{self.root}/{self.paths[index]}"
-
-    def _unchanged_file(self, index: int) -> ImageFiles:
+    def path(self, index: int) -> Path:
+        """Return the path of file ``index``, whose size is compared."""
         if self.changed(range(index, index + 1)):
             self._refuse(index)
-        return ImageFiles(self.root, self.paths)
+        return self.root / self.paths[index]
 
     def refuse_changed(self) -> None:
         """Raise DataError where some file is gone or has another size; look at all of them once."""
-        starts = range(0, 0 if self._unchanged else len(self.paths), _AT_ONCE)
+        starts = range(0, 0 if self.unchanged else len(self.paths), _AT_ONCE)
         # Each call waits for the server of a network file system.
         with ThreadPoolExecutor(_CALLS) as pool:
             parts = pool.map(self.changed, (range(at, min(at + _AT_ONCE, len(self.paths))) for at in starts))
             for row in chain.from_iterable(parts):
                 self._refuse(row)
-        self._unchanged = True
+        object.__setattr__(self, "unchanged", True)
 
     def changed(self, rows: range) -> list[int]:
         """Return the first of ``rows`` whose file is gone, no regular file or of another size."""

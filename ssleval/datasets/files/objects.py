@@ -163,7 +163,6 @@ def checked(boxes: Float[np.ndarray, "_ 4"], where: str) -> Float[np.ndarray, "_
 
 
 def _masks(outlines: Sequence[Any], size: tuple[int, int], where: str) -> Bool[np.ndarray, "m H W"]:
-    """Return the masks of COCO's outlines."""
     if len(outlines) * math.prod(size) > _LARGEST:
         raise DataError(f"{where}: masks of {len(outlines):,} objects in {size[1]}x{size[0]} exceed 4 GiB")
     masks = np.zeros((len(outlines), *size), bool)

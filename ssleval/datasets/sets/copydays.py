@@ -81,7 +81,6 @@ def _images(root: Path, folder: str) -> list[str]:
 
 
 def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:
-    """Return for every copy the position of its original."""
     prefixes = [Path(path).name[:_PREFIX] for path in _images(root, "original")]
     for path in paths:
         if prefixes.count(Path(path).name[:_PREFIX]) != 1:

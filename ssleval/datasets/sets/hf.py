@@ -90,7 +90,6 @@ def _unlabelled(name: str, location: str, splits: Mapping[str, Any], options: Da
 
 
 def _streamed(location: str, split: str, name: str, options: DatasetOptions) -> Dataset:
-    """Open one split without a copy of it on this machine."""
     rows = _load(location, name, split=split, streaming=True)
     if rows.features is None:
         raise DataError(f"{name}: its files state no columns; leave out :{split}, which downloads the set")

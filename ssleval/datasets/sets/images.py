@@ -72,7 +72,6 @@ def _nested(folder: Path, folders: Sequence[str]) -> bool:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the files and of the folders in a folder, strays left out."""
     names: tuple[list[str], list[str]] = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

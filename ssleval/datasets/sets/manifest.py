@@ -49,7 +49,6 @@ def manifest(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _read(table: Path, *, many: bool) -> dict[str, dict[str, Stated]]:
-    """Return for every split the labels of every path, in the order of the rows."""
     labels: dict[str, dict[str, Stated]] = {}
     labels_of: dict[str, Stated] = {}
     splits_of: dict[str, tuple[str, ...]] = {}

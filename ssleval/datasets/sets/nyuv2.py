@@ -44,7 +44,6 @@ CARD = DatasetCard(
 
 
 def _read(root: Path, options: DatasetOptions) -> Copy:
-    """Read nyu_SPLIT.txt, or BTS's list of another name."""
 
     def open_split(split: str) -> Split:
         rows = [line.split() for line in read_lines(listed_in(root, *LISTS, split=split))]

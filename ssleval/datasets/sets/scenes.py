@@ -51,8 +51,6 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of target."""
-
     card: Mapping[str, Any]
     """Fields of the card that differ from those of `CARD`."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
