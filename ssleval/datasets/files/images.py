@@ -28,6 +28,7 @@ from PIL.TiffImagePlugin import EXTRASAMPLES, PHOTOMETRIC_INTERPRETATION, SAMPLE
 
 from ssleval.core import Split
 from ssleval.core.files import file_sha256
+from ssleval.core.text import some
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.whole import load_whole
 from ssleval.errors import ConfigError, DataError
@@ -282,6 +283,16 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if linked and len({(root / name).resolve() for name in folders}) < len(folders):
         raise DataError(f"{root}: two class folders are one, through a link; an image has one class")
     return tuple(sorted(folders))
+
+
+def refuse_other_classes(owner: str, root: Path, folders: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse ``folders`` of ``root`` that have other class folders than ``names``, which the first has."""
+    for folder in folders[1:]:
+        if unlike := sorted(set(names) ^ set(class_folders(root / folder))):
+            raise DataError(
+                f"{owner}:{root}: {some(unlike)} not in both {folders[0]}/ and {folder}/; all need the same "
+                "classes"
+            )
 
 
 def class_files(

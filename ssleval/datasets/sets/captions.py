@@ -10,7 +10,7 @@ from pathlib import Path
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.images import file_split
 from ssleval.datasets.files.places import places
-from ssleval.datasets.files.tables import read_rows
+from ssleval.datasets.files.tables import read_texts
 from ssleval.errors import DataError
 
 
@@ -21,7 +21,7 @@ def captions(location: str, options: DatasetOptions) -> Dataset:
     captions_of: dict[str, list[str]] = {}
     first_spelling: dict[str, str] = {}
     place_of = places(table.parent)
-    for _, (path, caption) in read_rows(table, ("path", "caption"), "captions"):
+    for _, (path, caption) in read_texts(table, "captions", ("path", "caption")):
         captions_of.setdefault(first_spelling.setdefault(place_of(path), path), []).append(caption)
     if not captions_of:
         raise DataError(f"captions:{table}: no row; it needs one for every caption")

@@ -14,9 +14,9 @@ from pathlib import Path
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.text import counted
 from ssleval.datasets.files.images import SPLITS, file_split
-from ssleval.datasets.files.multilabels import Stated, class_names, is_multilabel, read_labels, targets_of
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.places import places, say_shared
+from ssleval.datasets.files.tables import Stated, class_names, is_multilabel, read_labels, targets_of
 from ssleval.errors import DataError
 
 
