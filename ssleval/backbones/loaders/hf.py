@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbones.keys import on_grid, seen_by
+from ssleval.backbones.blocks import on_grid, seen_by
 from ssleval.backbones.weights.checkpoints import (
     from_checkpoint,
     in_layout_of,

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import features_of
-from ssleval.backbones.keys import on_grid, seen_by, timm_keys
+from ssleval.backbones.blocks import features_of, on_grid, seen_by, timm_keys
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
 from ssleval.backbones.weights.hub import explained, quiet

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import features_of
-from ssleval.backbones.keys import PLAIN, seen_by, timm_keys
+from ssleval.backbones.blocks import PLAIN, features_of, seen_by, timm_keys
 from ssleval.backbones.weights.checkpoints import (
     fill,
     in_layout_of,
