@@ -170,7 +170,9 @@ class Consumer:
         wanted = [readout for readout in self.columns if decoded.batch in self.pending[readout]]
         begun = time.perf_counter()
         with self._noting():
-            _refuse_corrupt(decoded, self.context)
+            if decoded.corrupt and not self.context.skip_corrupt:
+                message = next(iter(decoded.corrupt.values()))
+                raise DataError(f"{message}; --skip-corrupt leaves such images out and counts them")
             features = self._features(pixels, wanted)
             named = {self.columns[name]: features.get(name) for name in wanted}
             images = len(self.stored.rows(decoded.batch))
@@ -287,12 +289,6 @@ def _divide(seconds: float, consumers: Sequence[Consumer]) -> None:
     total = sum(one.busy for one in consumers)
     for one in consumers:
         one.finish(seconds * (one.busy / total if total else 1 / len(consumers)))
-
-
-def _refuse_corrupt(decoded: Decoded, context: Context) -> None:
-    if decoded.corrupt and not context.skip_corrupt:
-        message = next(iter(decoded.corrupt.values()))
-        raise DataError(f"{message}; --skip-corrupt leaves such images out and counts them")
 
 
 def _shown(decoded: Decoded, context: Context) -> Tensor | None:

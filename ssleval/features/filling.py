@@ -106,7 +106,10 @@ class Filling:
                 raise self.consumer.error
         with shard.agreed(f"merging {self.pass_.label}"):
             if self._begun is not None and shard.world > 1:
-                self._merge(self._begun)
+                parts.merge(self._begun)
+                if self._lacks(self._begun):
+                    lack = "what another process wrote there does not appear here"
+                    raise parts.not_shared(self._begun.folder, lack)
 
     @property
     def _folder(self) -> Path:
@@ -127,11 +130,6 @@ class Filling:
         )
         with shard.agreed(f"joining {label}"):
             return stored or parts.join(self._folder, token, shard.rank)
-
-    def _merge(self, stored: StoredPass) -> None:
-        parts.merge(stored)
-        if self._lacks(stored):
-            raise parts.not_shared(stored.folder, "what another process wrote there does not appear here")
 
     def _begin(self) -> StoredPass:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""

@@ -150,7 +150,9 @@ class Live:
         else:
             deque(values, maxlen=0)
         if shard.world > 1:
-            head.load_state_dict(shard.from_leader("weights of the head", lambda: _on_cpu(head)))
+            own = head.state_dict()
+            sent = shard.from_leader("weights of the head", lambda: {name: own[name].cpu() for name in own})
+            head.load_state_dict(sent)
             head.to(self.context.device).eval()
 
     def square(self, name: str, size: int, interpolation: Interpolation) -> Geometry:
@@ -164,10 +166,6 @@ class Live:
         """Return a progress bar over ``total`` items of a dataset."""
         show = self.context.progress and current_shard().leads
         return progress(f"{self.backbone.card.name} on {dataset}", total, 0, show=show)
-
-
-def _on_cpu(head: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in head.state_dict().items()}
 
 
 def pixels_of(image: Image.Image, geometry: Geometry) -> UInt8[Tensor, "1 H W 3"]:

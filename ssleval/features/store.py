@@ -230,7 +230,10 @@ class StoredPass(InBatches):
         self._valid_file().allocate()
         described = {column.name: {"row": list(column.row), "dtype": column.dtype} for column in columns}
         self.description["columns"] |= described
-        self._describe()
+        path = self.folder / "pass.json"
+        with disk(path):
+            # A reader without the lock sees the old version or the new one.
+            write_text_atomically(path, json.dumps(self.description, indent=2) + "\n")
         for column in columns:
             if self.pending(column):
                 self._resume(column)
@@ -277,12 +280,6 @@ class StoredPass(InBatches):
         # Before a truncated file is extended again: its zeros must never count as features.
         self._rewrite(self.journal(column), 0, records)
         data.allocate()
-
-    def _describe(self) -> None:
-        path = self.folder / "pass.json"
-        with disk(path):
-            # A reader without the lock sees the old version or the new one.
-            write_text_atomically(path, json.dumps(self.description, indent=2) + "\n")
 
     def _valid_file(self) -> RowFile:
         return RowFile(self.folder / "valid.npy", (self.images,), "bool")

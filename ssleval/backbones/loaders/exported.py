@@ -63,7 +63,7 @@ class Program(Graph):
         for part in self.module.modules():
             if isinstance(part, torch.fx.GraphModule):
                 # Every such module has a class of its own. Its code says all; the rest is of torch.
-                type(part).__getstate__ = _code  # pyright: ignore[reportAttributeAccessIssue]
+                type(part).__getstate__ = lambda module: {"code": module.code}  # pyright: ignore[reportAttributeAccessIssue]
 
     def train(self, mode: bool = True) -> "Program":  # noqa: ARG002
         """Stay as it was exported: such modules refuse to change."""
@@ -88,10 +88,6 @@ class Program(Graph):
         if alone and isinstance(output, dict):
             return {name: part[:1] for name, part in output.items()}
         return output[:1] if alone and isinstance(output, Tensor) else output
-
-
-def _code(module: Any) -> dict[str, Any]:
-    return {"code": module.code}
 
 
 def _sides(program: Any, name: str) -> tuple[Any, Any]:

@@ -5,7 +5,6 @@ one input, normalised images [b 3 H W] in float32 or float16. `Wrapped` takes it
 """
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,9 @@ class OnnxGraph(Graph):
 
     def __init__(self, file: GraphFile, name: str) -> None:
         super().__init__(file, name)
-        self._content = _read(file.path, name)
+        if file.path.stat().st_size > _LARGEST:
+            raise WeightsError(f"{name}: {file.path.stat().st_size:,} bytes, at most {_LARGEST:,} are read")
+        self._content = file.path.read_bytes()
         self._sessions: dict[torch.device, Any] = {}
         digest = hashlib.sha256(self._content).digest()
         self.register_buffer("sha256", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
@@ -60,12 +61,6 @@ class OnnxGraph(Graph):
         if device not in self._sessions:
             self._sessions[device] = _opened(self._content, device, self.name)
         return self._sessions[device]
-
-
-def _read(path: Path, name: str) -> bytes:
-    if path.stat().st_size > _LARGEST:
-        raise WeightsError(f"{name}: {path.stat().st_size:,} bytes, at most {_LARGEST:,} are read")
-    return path.read_bytes()
 
 
 def _opened(content: bytes, device: torch.device, name: str) -> Any:
