@@ -5,11 +5,10 @@ their first row, the captions of an image in the order of theirs. There is one s
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.files.places import places
+from ssleval.datasets.files.places import located, places
 from ssleval.datasets.files.tables import read_texts
 from ssleval.errors import DataError
 
@@ -17,7 +16,7 @@ from ssleval.errors import DataError
 @datasets.register("captions")
 def captions(location: str, options: DatasetOptions) -> Dataset:
     """Open a CSV file of captioned images."""
-    table = Path(location).expanduser()
+    table = located("captions", location, "FILE.csv")
     captions_of: dict[str, list[str]] = {}
     first_spelling: dict[str, str] = {}
     place_of = places(table.parent)

@@ -29,6 +29,7 @@ from ssleval.datasets.files.images import (
     refuse_other_classes,
     split_folders,
 )
+from ssleval.datasets.files.places import located
 from ssleval.errors import ConfigError, DataError
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg")
@@ -40,9 +41,7 @@ _MOST_FRAMES = 200_000
 @datasets.register("clips")
 def clips(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of class folders of clips."""
-    if not location:
-        raise ConfigError("clips: needs a path; write clips:PATH")
-    root = Path(location).expanduser()
+    root = located("clips", location)
     splits = split_folders(root, "clips:")
     names = class_folders(root / "train")
     refuse_other_classes("clips", root, splits, names)

@@ -5,20 +5,18 @@ their names; none of them is for training, since a task says which of its images
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
 from ssleval.datasets.files.images import class_folders, refuse_other_classes
 from ssleval.datasets.files.listing import list_classes
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files.places import located
+from ssleval.errors import DataError
 
 
 @datasets.register("domains")
 def domains(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of domains, each a folder of class folders."""
-    if not location:
-        raise ConfigError("domains: needs a path; write domains:PATH")
-    root = Path(location).expanduser()
+    root = located("domains", location)
     found = class_folders(root)
     if len(found) < 2:
         raise DataError(

@@ -22,9 +22,9 @@ from ssleval.datasets.files.images import (
     split_folders,
 )
 from ssleval.datasets.files.listing import list_classes
-from ssleval.datasets.files.places import say_shared
+from ssleval.datasets.files.places import located, say_shared
 from ssleval.datasets.files.tables import Stated, class_names, is_multilabel, read_labels, targets_of
-from ssleval.errors import ConfigError, DataError
+from ssleval.errors import DataError
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
@@ -32,9 +32,7 @@ _TABLES = ("metadata.csv", "metadata.jsonl")
 @datasets.register("folder")
 def folder(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of class folders."""
-    if not location:
-        raise ConfigError("folder: needs a path; write folder:PATH")
-    root = Path(location).expanduser()
+    root = located("folder", location)
     splits = split_folders(root, "folder:")
     tables = {split: _table(root / split) for split in splits}
     if any(table is not None for table in tables.values()):
