@@ -161,10 +161,6 @@ class Consumer:
         with self._noting():
             self._files.close()
 
-    def wants(self, batch: int) -> bool:
-        """Return whether it lacks this batch, and can take it."""
-        return self.error is None and batch in self.missing
-
     def take(self, decoded: Decoded, pixels: Pixels, pace: Pace, later: Later, share: Extracted) -> None:
         """Run the model on one batch and have the features written; ``share`` is its part of the decoding."""
         wanted = [readout for readout in self.columns if decoded.batch in self.pending[readout]]
@@ -178,15 +174,6 @@ class Consumer:
             images = len(self.stored.rows(decoded.batch))
             part = replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
             later(partial(self._write, pace, begun, decoded, named, part))
-
-    def finish(self, seconds: float) -> None:
-        """Note, once all is written, the ``seconds`` of the whole extraction that were for this model."""
-        self.done = replace(self.done, seconds=seconds)
-
-    @property
-    def busy(self) -> float:
-        """Seconds of this model, and its part of those until images were decoded."""
-        return self.done.computed + self.done.waited
 
     def _write(
         self,
@@ -262,7 +249,7 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
         one_behind() as later,
     ):
         for decoded in pace.timed(first.decode(decoder, batches, context), context):
-            takers = [one for one in consumers if one.wants(decoded.batch)]
+            takers = [one for one in consumers if one.error is None and decoded.batch in one.missing]
             count, parts = len(stored.rows(decoded.batch)), max(1, len(takers))
             part = Extracted(waited=(pace.waited - before) / parts, decoded=count / parts)
             before = pace.waited
@@ -286,9 +273,10 @@ def _opened(consumers: Sequence[Consumer]) -> Generator[None]:
 
 def _divide(seconds: float, consumers: Sequence[Consumer]) -> None:
     """Give each model its part of the time: in proportion to what was for it alone or divided before."""
-    total = sum(one.busy for one in consumers)
-    for one in consumers:
-        one.finish(seconds * (one.busy / total if total else 1 / len(consumers)))
+    busy = [one.done.computed + one.done.waited for one in consumers]
+    for one, own in zip(consumers, busy, strict=True):
+        part = own / sum(busy) if any(busy) else 1 / len(busy)
+        one.done = replace(one.done, seconds=seconds * part)
 
 
 def _shown(decoded: Decoded, context: Context) -> Tensor | None:

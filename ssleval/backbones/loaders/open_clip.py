@@ -162,7 +162,7 @@ def _preparation(identifier: str, size: int | Sequence[int], settings: dict[str,
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import open_clip
 
-    _stated(card.arch)
+    settings, _, _ = _stated(card.arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _create(card.arch)
@@ -178,7 +178,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         fill(model, state, name=card.name)
     backbone = OpenClipBackbone(card, model)
     if Path(card.arch).is_dir():
-        backbone.configuration = _folder_config(Path(card.arch))["model_cfg"]
+        backbone.configuration = settings
     return backbone
 
 
