@@ -34,11 +34,6 @@ _MAPS = {"FastVit"}
 """Classes of timm with maps for tokens, which take any size that their layers can take."""
 _RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
 """Modes that `BackboneCard` has; it refuses other ones by name."""
-_NORMALISATION = {
-    "mean": (0.48145466, 0.4578275, 0.40821073),
-    "std": (0.26862954, 0.26130258, 0.27577711),
-}
-"""What open_clip applies where nothing is stated."""
 
 
 class OpenClipBackbone(Backbone):
@@ -144,18 +139,22 @@ def _card(identifier: str) -> BackboneCard:
 
 def _preparation(identifier: str, size: int | Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
     """Return how open_clip prepares images as fields of a card, with its defaults for what is not stated."""
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise ConfigError(f"open_clip:{identifier}: it takes {height}x{width} pixels; only squares are known")
-    mode = settings.get("resize_mode") or "shortest"
-    interpolation = settings.get("interpolation") or "bicubic"
-    mean, std = (settings.get(name) or default for name, default in _NORMALISATION.items())
+    given = {name: value for name, value in settings.items() if value}
+    stated: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), given)
+    mode, interpolation = stated["resize_mode"], stated["interpolation"]
+    pair = stated["mean"], stated["std"]
+    mean, std = (tuple(value) if isinstance(value, (list, tuple)) else (value,) * 3 for value in pair)
     return {
         "image_size": width,
         "resize_mode": _RESIZE_MODES.get(mode, mode),
         "interpolation": "bicubic" if interpolation == "random" else interpolation,
-        "mean": tuple(mean) if isinstance(mean, (list, tuple)) else (mean,) * 3,
-        "std": tuple(std) if isinstance(std, (list, tuple)) else (std,) * 3,
+        "mean": mean,
+        "std": std,
     }
 
 
