@@ -42,8 +42,6 @@ class ClassListing:
     """The images of one split."""
 
     paths: Names
-    labels: Int64[np.ndarray, " n"]
-    """Position of the class of every image in the names that were given."""
     split: Callable[[], Split]
 
 
@@ -52,28 +50,18 @@ def list_classes(root: Path, names: Sequence[str], options: DatasetOptions) -> C
 
     With ``options.full_hash`` nothing that was stored is used, and it is removed.
     """
-    subject = ("class folders", EXTENSIONS, os.path.abspath(root), names)  # noqa: PTH100
+    kept = index.Kept(options, "class folders", EXTENSIONS, os.path.abspath(root), names)  # noqa: PTH100
     if options.full_hash:
-        index.drop(options.cache, subject)
         paths, labels = class_files(root, names)
-        return ClassListing(paths, labels, partial(file_split, root, paths, labels, full_hash=True))
-    forget = partial(index.drop, options.cache, subject)
-    stored = index.read(options.cache, subject, partial(_stored, root, len(names), forget))
-    if stored is not None:
+        return ClassListing(paths, partial(file_split, root, paths, labels, full_hash=True))
+    if (stored := kept.read(partial(_stored, root, len(names), kept.drop))) is not None:
         return stored
-    begun, marks = index.now(), list[index.Mark]()
+    marks = list[index.Mark]()
     paths, labels = class_files(root, names, lambda folder: marks.append(index.mark(folder)))
-    store = partial(index.write, options.cache, subject, begun=begun)
-    return ClassListing(paths, labels, partial(_measured, root, paths, labels, marks, store))
+    return ClassListing(paths, partial(_measured, root, paths, labels, partial(kept.write, marks)))
 
 
-def _measured(
-    root: Path,
-    paths: Names,
-    labels: Int64[np.ndarray, " n"],
-    marks: list[index.Mark],
-    store: Callable[[index.Listing], None],
-) -> Split:
+def _measured(root: Path, paths: Names, labels: Int64[np.ndarray, " n"], store: Callable[..., None]) -> Split:
     sizes = array("q")
 
     def rows() -> Iterator[list[Any]]:
@@ -82,18 +70,14 @@ def _measured(
             yield [path, size, label]
 
     split = Split(paths, ImageFiles(root, paths), labels, fingerprint(rows()))
-    if len(paths) >= index.LEAST:
-        counts = np.bincount(labels).astype(np.int64)
-        store(index.Listing(marks, [paths.stored()], [sizes.tobytes(), counts.tobytes()], split.fingerprint))
+    store([paths], [np.array(sizes, np.int64), np.bincount(labels).astype(np.int64)], split.fingerprint)
     return split
 
 
 def _stored(
     root: Path, classes: int, forget: Callable[[], None], listing: index.Listing
 ) -> ClassListing | None:
-    (texts,) = listing.texts
-    sizes, counts = (np.frombuffer(column, np.int64) for column in listing.numbers)
-    paths = Names.restored(*texts)
+    (paths,), (sizes, counts) = listing.read()
     unfit = (counts < 1) | (counts > len(paths))
     if len(counts) != classes or unfit.any() or not counts.sum() == len(sizes) == len(paths):
         raise ValueError("its columns do not fit together")
@@ -103,7 +87,7 @@ def _stored(
         return None
     labels, check = np.repeat(np.arange(classes), counts), files.refuse_changed
     split = Split(paths, files, labels, listing.fingerprint, refuse_changed=check)
-    return ClassListing(paths, labels, lambda: split)
+    return ClassListing(paths, lambda: split)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,26 +112,21 @@ def list_shards(paths: Sequence[Path], options: DatasetOptions, *, labelled: boo
     With ``options.full_hash`` nothing that was stored is used, and it is removed.
     """
     kind, most = ("shards", MOST_CLASSES) if labelled else ("unlabelled shards", 1)
-    subject = (kind, EXTENSIONS, most, [os.path.abspath(path) for path in paths])  # noqa: PTH100
+    places = [os.path.abspath(path) for path in paths]  # noqa: PTH100
+    kept = index.Kept(options, kind, EXTENSIONS, most, places)
     if options.full_hash:
-        index.drop(options.cache, subject)
         return _listed(paths, labelled=labelled)
-    stored = index.read(options.cache, subject, partial(_stored, paths))
-    if stored is not None:
+    if (stored := kept.read(partial(_stored, paths))) is not None:
         return stored
-    begun, images = index.now(), _listed(paths, labelled=labelled)
+    images = _listed(paths, labelled=labelled)
     images = replace(images, mark=fingerprint(images.rows(full_hash=False)))
-    if len(images.labels) >= index.LEAST:
-        texts, numbers = [images.ids.stored(), images.names.stored()], [images.places, images.labels]
-        columns = [column.tobytes() for column in numbers]
-        listing = index.Listing(list(images.content.marks), texts, columns, images.mark)
-        index.write(options.cache, subject, listing, begun)
+    names, columns = [images.ids, images.names], [images.places, images.labels]
+    kept.write(images.content.marks, names, columns, images.mark)
     return images
 
 
 def _stored(paths: Sequence[Path], listing: index.Listing) -> Shards:
-    ids, names = (Names.restored(*texts) for texts in listing.texts)
-    places, labels = (np.frombuffer(column, np.int64) for column in listing.numbers)
+    (ids, names), (places, labels) = listing.read()
     places, ends = places.reshape(-1, 3), np.array([mark[4] for mark in listing.marks])
     if len(paths) != len(ends) or not len(ids) == len(names) == len(places) == len(labels) > 0:
         raise ValueError("its columns do not fit together")

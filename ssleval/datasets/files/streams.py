@@ -111,11 +111,10 @@ def stream_split(stream: Stream, label: str, subject: Sequence[Any] | None, opti
     if subject is None or options.full_hash:
         stream.listed = _listed(stream, label, full_hash=options.full_hash)
     else:
-        stream.listed = index.read(options.cache, subject, partial(_stored, stream)) or _listed(stream, label)
-        starts, sizes, labels, mark = stream.listed
-        columns = [column.tobytes() for column in (starts, sizes, labels)]
-        if len(labels) >= index.LEAST:
-            index.write(options.cache, subject, index.Listing([], [], columns, mark), index.now())
+        kept = index.Kept(options, *subject)
+        stream.listed = kept.read(partial(_stored, stream)) or _listed(stream, label)
+        *columns, mark = stream.listed
+        kept.write([], [], columns, mark)
     _, _, labels, mark = stream.listed
     return Split(Names(f"{row:06d}" for row in range(len(labels))), stream, labels, mark)
 
@@ -149,7 +148,7 @@ def _listed(stream: Stream, label: str, *, full_hash: bool = False) -> _Rows:
 
 
 def _stored(stream: Stream, listing: index.Listing) -> _Rows:
-    starts, sizes, labels = (np.frombuffer(column, np.int64) for column in listing.numbers)
+    _, (starts, sizes, labels) = listing.read()
     ends = [0, len(labels)] if len(starts) else []
     if len(starts) != stream.rows.num_shards + 1 or starts[[0, -1]].tolist() != ends:
         raise ValueError("its files are others")
