@@ -1,4 +1,4 @@
-"""captions:FILE.csv, a table of images and their captions, with columns path and caption.
+"""captions:FILE.csv or captions:FILE.jsonl, a table of images and their captions: columns path and caption.
 
 Paths are relative to the table. An image with several captions has several rows. Images come in the order of
 their first row, the captions of an image in the order of theirs. There is one split, ``test``.
@@ -15,7 +15,7 @@ from ssleval.errors import DataError
 
 @datasets.register("captions")
 def captions(location: str, options: DatasetOptions) -> Dataset:
-    """Open a CSV file of captioned images."""
+    """Open a table of captioned images."""
     table = located("captions", location, "FILE.csv")
     captions_of: dict[str, list[str]] = {}
     first_spelling: dict[str, str] = {}
