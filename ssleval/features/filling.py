@@ -16,10 +16,9 @@ from ssleval.core.escape import terminal_line
 from ssleval.errors import DataError, SslevalError
 from ssleval.features import cache, parts
 from ssleval.features.extract import Consumer, Extracted, choose_batch_size, extract
-from ssleval.features.identity import fingerprints_of
 from ssleval.features.memorypass import AnyPass
 from ssleval.features.parts import Part
-from ssleval.features.passes import Pass
+from ssleval.features.passes import Pass, fingerprints_of
 from ssleval.features.shard import Shard
 from ssleval.features.store import StoredPass
 

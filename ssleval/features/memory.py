@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 from ssleval.core import Context
 from ssleval.core.backbone import Backbone
+from ssleval.features.decode import KeptImages
 from ssleval.features.extract import Consumer, choose_batch_size
 from ssleval.features.filling import Filling
-from ssleval.features.kept import KeptImages
 from ssleval.features.memorypass import AnyPass, MemoryPass
 from ssleval.features.passes import Pass
 from ssleval.features.shard import Shard

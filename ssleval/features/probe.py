@@ -18,9 +18,8 @@ from torch import Tensor
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError, DataError
-from ssleval.features.decode import Decoder
+from ssleval.features.decode import Decoder, KeptImages
 from ssleval.features.extract import forward
-from ssleval.features.kept import KeptImages
 from ssleval.features.memorypass import AnyPass
 from ssleval.features.passes import Pass
 from ssleval.features.store import Column

@@ -25,13 +25,11 @@ from ssleval.core.faults import forget_frames
 from ssleval.core.task import Needs
 from ssleval.core.trainable import refuse_untrainable
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.features.decode import KeptImages
 from ssleval.features.extract import Extracted
 from ssleval.features.filling import Filling, fill
-from ssleval.features.flops import forward_flops
-from ssleval.features.identity import model_identity
-from ssleval.features.kept import KeptImages
-from ssleval.features.passes import Pass, column_of, merge, pass_of
-from ssleval.features.price import PassPrice, price_of, seconds_per_image
+from ssleval.features.passes import Pass, column_of, merge, model_identity, pass_of
+from ssleval.features.price import PassPrice, forward_flops, price_of, seconds_per_image
 from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical, square
 from ssleval.features.rehearsal import Rehearsal

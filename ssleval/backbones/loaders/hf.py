@@ -26,7 +26,7 @@ from ssleval.backbones.weights.checkpoints import (
     on_own_grid,
     to_native,
 )
-from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.downloads import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard

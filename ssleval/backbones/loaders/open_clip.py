@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssleval.backbones.blocks import features_of, on_grid, seen_by, timm_keys
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
-from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.downloads import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard

@@ -26,7 +26,7 @@ from ssleval.backbones.weights.checkpoints import (
     refuse_resampled,
     to_native,
 )
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.downloads import explained
 from ssleval.backbones.weights.layouts import one_bias_for_all_blocks
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard

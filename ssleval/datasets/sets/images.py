@@ -16,8 +16,7 @@ from ssleval.datasets.files.images import EXTENSIONS, file_split, is_stray
 from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.places import places
-from ssleval.datasets.files.shardnames import shard_paths
-from ssleval.datasets.files.shards import list_shards
+from ssleval.datasets.files.shards import list_shards, shard_paths
 from ssleval.datasets.files.tables import read_texts
 from ssleval.errors import ConfigError, DataError
 
