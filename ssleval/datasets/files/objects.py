@@ -50,7 +50,7 @@ class ObjectFiles:
 
     def __call__(self, index: int) -> Objects:
         """Return the objects of image ``index``; DataError where one is not in it."""
-        path, found = self.images.root / self.images.paths[index], self.annotations[index]
+        path, found = self.images.path(index), self.annotations[index]
         with header(path, str(path)) as (image, _):
             width, height = image.size
         ends = np.array([width, height, width, height]) + _OUTSIDE

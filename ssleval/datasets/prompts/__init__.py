@@ -15,8 +15,9 @@ import yaml
 
 from ssleval.core import DatasetCard, digest
 from ssleval.core.registry import suggestion
+from ssleval.datasets.published import read_lines
 from ssleval.datasets.scenes.captions import class_prompts as scene_prompts
-from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.errors import ConfigError, DataError, UnknownNameError
 
 __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
 
@@ -140,11 +141,9 @@ def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UnknownNameError(otherwise)
     try:
-        # utf-8-sig: editors write a byte-order mark, which would be part of the first text.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        lines = tuple(read_lines(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not lines:
         raise ConfigError(f"{path}: empty; it needs one text a line")
     return lines
