@@ -66,6 +66,10 @@ def _shaped(data: Any, kind: Any, shape: Any, order: Any) -> Any:
     return np.frombuffer(content, kind.numpy).reshape(shape, order="F" if order == "F" else "C")
 
 
+def _scalar(kind: Any, data: Any) -> Any:
+    return _shaped(data, kind, (), "C").item()
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
         raise TypeError("bytes in an encoding other than latin1")
@@ -76,7 +80,7 @@ _ALLOWED: Mapping[str, Callable[..., Any]] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": _Type,
     "numpy.core.multiarray._reconstruct": _Array,
-    "numpy.core.multiarray.scalar": lambda kind, data: _shaped(data, kind, (), "C").item(),
+    "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": _Array,
     "_codecs.encode": _encode,
     # What old pickles call for an empty array.
