@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -200,8 +200,10 @@ class FeatureSource:
 
     def _seconds(self, prices: Iterable[PassPrice], context: Context, batches: int = 2) -> float:
         left = (price for price in prices if price.images_left)
-        one = partial(seconds_per_image, backbone=self.backbone, context=context, batches=batches)
-        return sum((price.images_left * one(price) for price in left), 0.0)
+        seconds = (
+            price.images_left * seconds_per_image(price, self.backbone, context, batches) for price in left
+        )
+        return sum(seconds, 0.0)
 
     def rehearsal(self, requests: Iterable[FeatureRequest]) -> Rehearsal:
         """Return a stand-in for this source that extracts nothing, to price what a task does with features.
