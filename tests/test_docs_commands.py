@@ -183,7 +183,10 @@ def groups(where: str) -> None:
 def captions(where: str) -> None:
     image("x.png")
     image("y.png", 90)
-    Path(where).write_text("path,caption\nx.png,a dark square\ny.png,a grey square\n")
+    rows = [{"path": "x.png", "caption": "a dark square"}, {"path": "y.png", "caption": "a grey square"}]
+    lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    lines = [json.dumps(row) for row in rows] if where.endswith(".jsonl") else lines
+    Path(where).write_text("\n".join(lines) + "\n")
 
 
 def manifest(where: str) -> None:

@@ -219,9 +219,9 @@ class Vit(nn.Module):
         return checkpoint(block, tokens, *rest, use_reentrant=False, preserve_rng_state=False)
 
     def intermediate(
-        self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool = True
+        self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int]
     ) -> list[Float[Tensor, "b t d"]]:
-        """Return the tokens after each of ``blocks`` (from zero), in their order; ``norm`` norms them."""
+        """Return the tokens after each of ``blocks`` (from zero), in their order, before the final norm."""
         if unknown := [index for index in blocks if not 0 <= index < self.config.depth]:
             raise ConfigError(f"vit: no block {unknown[0]}; it has {self.config.depth}")
         outputs: dict[int, Tensor] = {}
@@ -230,7 +230,7 @@ class Vit(nn.Module):
         for index, block in enumerate(self.blocks[: max(blocks, default=-1) + 1]):
             tokens = self._block(block, tokens, None, drops[index])
             if index in blocks:
-                outputs[index] = self.norm(tokens) if norm else tokens
+                outputs[index] = tokens
         return [outputs[index] for index in blocks]
 
     def class_attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:

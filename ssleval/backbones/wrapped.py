@@ -117,7 +117,6 @@ def wrap(
 
 
 def _configuration(module: nn.Module, layout: Layout) -> dict[str, Any]:
-    """Return what decides features beside weights and card."""
     return {
         "code": code_sha256(module),
         "attributes": attributes_sha256(module),

@@ -49,6 +49,11 @@ def some(names: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(_shown, names[:most])) + more
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, shortened; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def _shown(name: object) -> str:
     text = str(name)
     return text if len(text) <= 80 and text.isprintable() else repr(text[:80])

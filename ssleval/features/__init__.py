@@ -4,14 +4,13 @@
 images as they come. Tasks, checks, pictures and the trainer use nothing of this room but what is named here.
 """
 
+from ssleval.features.decode import KeptImages
 from ssleval.features.extract import Extracted
 from ssleval.features.fitting import FitImages, classified_by, fitted_on, trained_on
 from ssleval.features.group import PeerError
-from ssleval.features.identity import fingerprints_of
-from ssleval.features.kept import KeptImages
 from ssleval.features.live import Live, pixels_of
 from ssleval.features.memory import MemorySource
-from ssleval.features.passes import Pass
+from ssleval.features.passes import Pass, fingerprints_of
 from ssleval.features.shard import Shard, alone, current_shard, local_device, watching_peers
 from ssleval.features.source import FeatureSource, prepare_together
 

@@ -125,7 +125,6 @@ def prune(cache: Path, max_bytes: int) -> Freed:
 
 
 def _remove(cache: Path, folders: list[Path], excess: int = sys.maxsize) -> Freed:
-    """Remove passes, in this order, until ``excess`` bytes are freed."""
     passes = size = busy = 0
     for folder in folders:
         if size >= excess:

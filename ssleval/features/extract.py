@@ -14,19 +14,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.backends import cudnn
 
-from ssleval.core import Context, Geometry, RandomView, Readout, Split
+from ssleval.core import Context, Geometry, RandomView, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.core.heap import freed_memory_kept
 from ssleval.errors import ConfigError, ContractError, DataError, SslevalError
 from ssleval.features.decode import Decoded, Decoder, decoded_batches, in_lanes
-from ssleval.features.memorypass import AnyPass, MemoryPass
+from ssleval.features.memorypass import AnyPass
 from ssleval.features.pace import Later, Pace, decoding_limits, one_behind
-from ssleval.features.parts import Part, PartWriter
+from ssleval.features.parts import Part
 from ssleval.features.passes import Pass
 from ssleval.features.progress import progress
 from ssleval.features.readouts import blocks_of, by_norm, read
 from ssleval.features.shard import Shard
-from ssleval.features.store import Column, Writer
+from ssleval.features.store import Column
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -161,30 +161,19 @@ class Consumer:
         with self._noting():
             self._files.close()
 
-    def wants(self, batch: int) -> bool:
-        """Return whether it lacks this batch, and can take it."""
-        return self.error is None and batch in self.missing
-
     def take(self, decoded: Decoded, pixels: Pixels, pace: Pace, later: Later, share: Extracted) -> None:
         """Run the model on one batch and have the features written; ``share`` is its part of the decoding."""
         wanted = [readout for readout in self.columns if decoded.batch in self.pending[readout]]
         begun = time.perf_counter()
         with self._noting():
-            _refuse_corrupt(decoded, self.context)
-            features = _features(self.backbone, pixels, wanted, self.context, self.stored.batch_size)
+            if decoded.corrupt and not self.context.skip_corrupt:
+                message = next(iter(decoded.corrupt.values()))
+                raise DataError(f"{message}; --skip-corrupt leaves such images out and counts them")
+            features = self._features(pixels, wanted)
             named = {self.columns[name]: features.get(name) for name in wanted}
             images = len(self.stored.rows(decoded.batch))
             part = replace(share, images=images, forwards=len(by_norm(wanted)) if features else 0)
             later(partial(self._write, pace, begun, decoded, named, part))
-
-    def finish(self, seconds: float) -> None:
-        """Note, once all is written, the ``seconds`` of the whole extraction that were for this model."""
-        self.done = replace(self.done, seconds=seconds)
-
-    @property
-    def busy(self) -> float:
-        """Seconds of this model, and its part of those until images were decoded."""
-        return self.done.computed + self.done.waited
 
     def _write(
         self,
@@ -199,9 +188,32 @@ class Consumer:
             return
         self._refused = True
         with self._noting():
-            write = partial(_write, self._writer, self.stored, decoded, named, self.pass_.split)
-            self.done += replace(part, computed=pace.count(begun, write))
+            computed = pace.count(begun, partial(self._store, decoded, named))
+            self.done += replace(part, computed=computed)
             self._refused = False
+
+    def _features(self, pixels: Pixels, wanted: Sequence[Readout]) -> dict[Readout, Tensor]:
+        try:
+            images = pixels()
+            return {} if images is None else forward_pixels(self.backbone, images, wanted, self.context)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{self.backbone.card.name}: no memory on {self.context.device} for batches of "
+                f"{self.stored.batch_size} images; choose fewer --models-at-once or a smaller --batch-size, "
+                "after `ssleval cache clear` where this pass had begun with the larger"
+            ) from error
+
+    def _store(self, decoded: Decoded, features: Mapping[Column, Tensor | None]) -> None:
+        stored, rows = self.stored, self.stored.rows(decoded.batch)
+        kept = np.array([row not in decoded.corrupt for row in rows], dtype=bool)
+        ids = [self.pass_.split.ids[row] for row in rows if row not in decoded.corrupt]
+        for row in decoded.corrupt:
+            stored.mark(row, np.zeros(1, dtype=bool))
+        for column, values in features.items():
+            full = np.full((len(rows), *column.row), np.nan, dtype=column.dtype)
+            if values is not None:
+                full[kept] = _storable(values, column, ids)
+            self._writer.write(column, decoded.batch, full)
 
     @contextmanager
     def _noting(self) -> Generator[None]:
@@ -237,7 +249,7 @@ def extract(consumers: Sequence[Consumer], shard: Shard) -> None:
         one_behind() as later,
     ):
         for decoded in pace.timed(first.decode(decoder, batches, context), context):
-            takers = [one for one in consumers if one.wants(decoded.batch)]
+            takers = [one for one in consumers if one.error is None and decoded.batch in one.missing]
             count, parts = len(stored.rows(decoded.batch)), max(1, len(takers))
             part = Extracted(waited=(pace.waited - before) / parts, decoded=count / parts)
             before = pace.waited
@@ -261,52 +273,14 @@ def _opened(consumers: Sequence[Consumer]) -> Generator[None]:
 
 def _divide(seconds: float, consumers: Sequence[Consumer]) -> None:
     """Give each model its part of the time: in proportion to what was for it alone or divided before."""
-    total = sum(one.busy for one in consumers)
-    for one in consumers:
-        one.finish(seconds * (one.busy / total if total else 1 / len(consumers)))
-
-
-def _refuse_corrupt(decoded: Decoded, context: Context) -> None:
-    if decoded.corrupt and not context.skip_corrupt:
-        message = next(iter(decoded.corrupt.values()))
-        raise DataError(f"{message}; --skip-corrupt leaves such images out and counts them")
+    busy = [one.done.computed + one.done.waited for one in consumers]
+    for one, own in zip(consumers, busy, strict=True):
+        part = own / sum(busy) if any(busy) else 1 / len(busy)
+        one.done = replace(one.done, seconds=seconds * part)
 
 
 def _shown(decoded: Decoded, context: Context) -> Tensor | None:
     return None if decoded.images is None else on_device(decoded.images, context)
-
-
-def _features(
-    backbone: Backbone, pixels: Pixels, wanted: Sequence[Readout], context: Context, batch_size: int
-) -> dict[Readout, Tensor]:
-    try:
-        images = pixels()
-        return {} if images is None else forward_pixels(backbone, images, wanted, context)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"{backbone.card.name}: no memory on {context.device} for batches of {batch_size} images; choose "
-            "fewer --models-at-once or a smaller --batch-size, after `ssleval cache clear` where this pass "
-            "had begun with the larger"
-        ) from error
-
-
-def _write(
-    writer: Writer | PartWriter | MemoryPass,
-    stored: AnyPass | Part,
-    decoded: Decoded,
-    features: Mapping[Column, Tensor | None],
-    split: Split,
-) -> None:
-    rows = stored.rows(decoded.batch)
-    kept = np.array([row not in decoded.corrupt for row in rows], dtype=bool)
-    ids = [split.ids[row] for row in rows if row not in decoded.corrupt]
-    for row in decoded.corrupt:
-        stored.mark(row, np.zeros(1, dtype=bool))
-    for column, values in features.items():
-        full = np.full((len(rows), *column.row), np.nan, dtype=column.dtype)
-        if values is not None:
-            full[kept] = _storable(values, column, ids)
-        writer.write(column, decoded.batch, full)
 
 
 def _storable(

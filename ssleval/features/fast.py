@@ -6,6 +6,7 @@ PIL decodes all else. What decides is the content of the file alone. Both librar
 
 import struct
 import warnings
+from contextlib import suppress
 from struct import unpack_from
 from typing import cast
 
@@ -79,30 +80,25 @@ def decode_jpeg(content: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
 
 def _is_plain(content: bytes) -> bool:
     """Return whether this begins like a JPEG of one baseline scan, without restarts, of a size to decode."""
-    try:
-        return content[:2] == b"\xff\xd8" and _scan_is_plain(content)
-    except struct.error:
-        return False
-
-
-def _scan_is_plain(content: bytes) -> bool:
     position, components = 2, 0
-    while True:
-        mark, marker, length = unpack_from(">BBH", content, position)
-        if mark != 0xFF:
-            return False
-        if marker in _BASELINE and not components:
-            bits, height, width, components = unpack_from(">BHHB", content, position + 4)
-            if bits != 8 or components not in {1, 3} or not 0 < height * width <= MOST_PIXELS:
+    with suppress(struct.error):
+        while content[:2] == b"\xff\xd8":
+            mark, marker, length = unpack_from(">BBH", content, position)
+            if mark != 0xFF:
                 return False
-        elif marker == _SCAN:
-            return unpack_from(">B", content, position + 4)[0] == components
-        elif marker == _INTERVAL:
-            if unpack_from(">H", content, position + 4)[0]:
+            if marker in _BASELINE and not components:
+                bits, height, width, components = unpack_from(">BHHB", content, position + 4)
+                if bits != 8 or components not in {1, 3} or not 0 < height * width <= MOST_PIXELS:
+                    return False
+            elif marker == _SCAN:
+                return unpack_from(">B", content, position + 4)[0] == components
+            elif marker == _INTERVAL:
+                if unpack_from(">H", content, position + 4)[0]:
+                    return False
+            elif marker not in _TABLES:
                 return False
-        elif marker not in _TABLES:
-            return False
-        position += 2 + length
+            position += 2 + length
+    return False
 
 
 def _resize(
@@ -130,8 +126,4 @@ def _central(pixels: UInt8[np.ndarray, "H W 3"], side: int, start: str) -> UInt8
     top, left = margin(height - side, start), margin(width - side, start)
     if top >= 0 and left >= 0:
         return pixels[top : top + side, left : left + side]
-    square = np.zeros((side, side, 3), np.uint8)
-    part = pixels[max(0, top) : top + side, max(0, left) : left + side]
-    below, beside = max(0, -top), max(0, -left)
-    square[below : below + part.shape[0], beside : beside + part.shape[1]] = part
-    return square
+    return np.array(Image.fromarray(pixels).crop((left, top, left + side, top + side)))

@@ -16,10 +16,9 @@ from ssleval.core.escape import terminal_line
 from ssleval.errors import DataError, SslevalError
 from ssleval.features import cache, parts
 from ssleval.features.extract import Consumer, Extracted, choose_batch_size, extract
-from ssleval.features.identity import fingerprints_of
 from ssleval.features.memorypass import AnyPass
 from ssleval.features.parts import Part
-from ssleval.features.passes import Pass
+from ssleval.features.passes import Pass, fingerprints_of
 from ssleval.features.shard import Shard
 from ssleval.features.store import StoredPass
 
@@ -106,7 +105,10 @@ class Filling:
                 raise self.consumer.error
         with shard.agreed(f"merging {self.pass_.label}"):
             if self._begun is not None and shard.world > 1:
-                self._merge(self._begun)
+                parts.merge(self._begun)
+                if self._lacks(self._begun):
+                    lack = "what another process wrote there does not appear here"
+                    raise parts.not_shared(self._begun.folder, lack)
 
     @property
     def _folder(self) -> Path:
@@ -127,11 +129,6 @@ class Filling:
         )
         with shard.agreed(f"joining {label}"):
             return stored or parts.join(self._folder, token, shard.rank)
-
-    def _merge(self, stored: StoredPass) -> None:
-        parts.merge(stored)
-        if self._lacks(stored):
-            raise parts.not_shared(stored.folder, "what another process wrote there does not appear here")
 
     def _begin(self) -> StoredPass:
         """Bring the pass on disk to where extraction can go on; the caller holds its lock."""

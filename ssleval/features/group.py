@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
@@ -201,7 +200,12 @@ def compare(store: Store, rank: int, world: int) -> None:
         if not _waited(store, f"ssleval/software/{other}", until - time.monotonic()):
             raise ConfigError(f"rank {other} of {world} did not come within {JOIN_SECONDS} s; start them all")
         theirs = json.loads(store.get(f"ssleval/software/{other}"))
-        _refuse_others(other, theirs, ours)
+        for name, own in ours.items():
+            if theirs.get(name) != own:
+                raise ConfigError(
+                    f"rank {other} has {name} {theirs.get(name)}, this process {own}; give all processes the "
+                    "same"
+                )
 
 
 def _waited(store: Store, name: str, seconds: float) -> bool:
@@ -210,15 +214,6 @@ def _waited(store: Store, name: str, seconds: float) -> bool:
     except distributed.DistStoreError:
         return False
     return True
-
-
-def _refuse_others(rank: int, theirs: dict[str, str], ours: dict[str, str]) -> None:
-    names: Iterable[str] = (name for name in ours if theirs.get(name) != ours[name])
-    if differing := next(iter(names), None):
-        raise ConfigError(
-            f"rank {rank} has {differing} {theirs.get(differing)}, this process {ours[differing]}; give all "
-            "processes the same"
-        )
 
 
 def _leave() -> None:

@@ -84,15 +84,8 @@ class Live:
 
     def filled(self, images: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b 3 K L"]:
         """Return images in [0, 1], filled up below and right to whole patches with the mean colour."""
-        card, pixels = self.backbone.card, on_device(images, self.context).float().div_(255)
-        height, width = pixels.shape[2:]
-        canvas = (
-            torch.tensor(card.mean, device=pixels.device)
-            .view(1, 3, 1, 1)
-            .repeat(len(pixels), 1, height + -height % card.patch_size, width + -width % card.patch_size)
-        )
-        canvas[:, :, :height, :width] = pixels
-        return canvas
+        pixels, card = on_device(images, self.context).float().div_(255), self.backbone.card
+        return padded(pixels, card.patch_size, card.mean, centred=False)
 
     def grids(self, readouts: Sequence[Readout]) -> PatchesOf:
         """Return a function from RGB in [0, 1] to float32 patch grids, channels of ``readouts`` concatenated.
@@ -103,8 +96,8 @@ class Live:
         card = self.backbone.card
 
         def patches_of(pixels: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b h w d"]:
-            padded = centre_padded(pixels, card.patch_size, card.mean)
-            values = forward_pixels(self.backbone, padded, wanted, self.context)
+            whole = padded(pixels, card.patch_size, card.mean, centred=True)
+            values = forward_pixels(self.backbone, whole, wanted, self.context)
             return torch.cat([values[readout].float() for readout in wanted], dim=3)
 
         return patches_of
@@ -157,7 +150,9 @@ class Live:
         else:
             deque(values, maxlen=0)
         if shard.world > 1:
-            head.load_state_dict(shard.from_leader("weights of the head", lambda: _on_cpu(head)))
+            own = head.state_dict()
+            sent = shard.from_leader("weights of the head", lambda: {name: own[name].cpu() for name in own})
+            head.load_state_dict(sent)
             head.to(self.context.device).eval()
 
     def square(self, name: str, size: int, interpolation: Interpolation) -> Geometry:
@@ -173,19 +168,15 @@ class Live:
         return progress(f"{self.backbone.card.name} on {dataset}", total, 0, show=show)
 
 
-def _on_cpu(head: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in head.state_dict().items()}
-
-
 def pixels_of(image: Image.Image, geometry: Geometry) -> UInt8[Tensor, "1 H W 3"]:
     """Return an image as the model is shown it, a batch of one."""
     return torch.from_numpy(np.ascontiguousarray(apply(geometry, image)))[None]
 
 
-def centre_padded(
-    pixels: Float[Tensor, "b 3 H W"], multiple: int, colour: Sequence[float]
+def padded(
+    pixels: Float[Tensor, "b 3 H W"], multiple: int, colour: Sequence[float], *, centred: bool
 ) -> Float[Tensor, "b 3 K L"]:
-    """Return images filled up with ``colour`` on all sides to a multiple of so many pixels.
+    """Return images filled up with ``colour`` to a multiple of so many pixels: on all sides, or at the end.
 
     Source:
         CenterPadding of dinov2/eval, which pads normalised images with zeros: the mean colour.
@@ -194,7 +185,8 @@ def centre_padded(
     down, across = -height % multiple, -width % multiple
     if not (down or across):
         return pixels
+    top, left = (down // 2, across // 2) if centred else (0, 0)
     canvas = torch.tensor(colour, device=pixels.device).view(1, 3, 1, 1)
     canvas = canvas.repeat(len(pixels), 1, height + down, width + across)
-    canvas[:, :, down // 2 : down // 2 + height, across // 2 : across // 2 + width] = pixels
+    canvas[:, :, top : top + height, left : left + width] = pixels
     return canvas

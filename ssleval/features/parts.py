@@ -31,7 +31,7 @@ from msgspec import Meta
 from ssleval.core.files import write_atomically
 from ssleval.errors import ContractError, DataError
 from ssleval.features.arrays import disk, fits, write_at
-from ssleval.features.store import SYNC_SECONDS, Column, StoredPass, decodable
+from ssleval.features.store import SYNC_SECONDS, Column, InBatches, StoredPass, decodable
 
 FOLDER = "parts"
 
@@ -56,18 +56,14 @@ class Plan(msgspec.Struct, frozen=True):
     """With which the file of a column begins."""
 
 
-class Part:
+class Part(InBatches):
     """What one process extracts of a pass that another process leads; `extract` takes either."""
 
     def __init__(self, folder: Path, rank: int, plan: Plan) -> None:
         self.folder = folder
         self.rank = rank
         self.plan = plan
-        self.batch_size = plan.batch_size
-
-    def rows(self, batch: int) -> range:
-        """Return the rows of one batch."""
-        return range(batch * self.batch_size, min(self.plan.images, (batch + 1) * self.batch_size))
+        self.images, self.batch_size = plan.images, plan.batch_size
 
     def pending(self, column: Column) -> list[int]:
         """Return the batches that the pass lacks, whoever extracts them."""
@@ -80,7 +76,7 @@ class Part:
 
     def valid(self) -> Bool[np.ndarray, " n"]:
         """Return which images are not known to be impossible to decode."""
-        valid = np.ones(self.plan.images, dtype=bool)
+        valid = np.ones(self.images, dtype=bool)
         valid[self.plan.corrupt] = False
         return valid
 

@@ -18,9 +18,8 @@ from torch import Tensor
 from ssleval.core import Context, Readout
 from ssleval.core.backbone import Backbone
 from ssleval.errors import ContractError, DataError
-from ssleval.features.decode import Decoder
+from ssleval.features.decode import Decoder, KeptImages
 from ssleval.features.extract import forward
-from ssleval.features.kept import KeptImages
 from ssleval.features.memorypass import AnyPass
 from ssleval.features.passes import Pass
 from ssleval.features.store import Column
@@ -60,7 +59,7 @@ def probe(
     for batch in _batches(len(images), pass_):
         values = forward(backbone, torch.cat([images[index] for index in batch]), pass_.readouts, context)
         for readout, column in columns.items():
-            kept = stored.data(column).read()[[rows[index] for index in batch]]
+            kept = stored.array(column)[[rows[index] for index in batch]]
             errors = difference(values[readout].to(getattr(torch, column.dtype)).cpu().numpy(), kept)
             # Written so that NaN counts as a difference.
             wrong = np.flatnonzero(~(errors <= TOLERANCES[context.precision]))
@@ -79,7 +78,7 @@ def _refuse_constant(
     backbone: Backbone, pass_: Pass, stored: AnyPass, column: Column, images: Sequence[Tensor]
 ) -> None:
     """Refuse features that are the same for all images, unless ``images`` are the same too."""
-    data, rows = stored.data(column).read(), np.flatnonzero(stored.valid())
+    data, rows = stored.array(column), np.flatnonzero(stored.valid())
     if all(torch.equal(images[0], image) for image in images[1:]):
         return
     parts = (rows[start : start + 8] for start in range(0, len(rows), 8))
@@ -102,7 +101,6 @@ def difference(
 
 
 def _shown(stored: AnyPass) -> list[int]:
-    """Return the rows whose images are shown again."""
     rows = np.flatnonzero(stored.valid())
     places = np.unique(np.linspace(0, max(0, len(rows) - 1), min(IMAGES, len(rows))).round().astype(int))
     return rows[places].tolist()

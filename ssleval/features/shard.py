@@ -57,10 +57,6 @@ class Shard:
         first, end = (len(items) * rank // self.world for rank in (self.rank, self.rank + 1))
         return items[first:end]
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.exchange("barrier", None)
-
     def exchange(self, point: str, value: T) -> list[T]:
         """Return the values of all processes, by rank, once all are at this ``point``.
 

@@ -25,13 +25,11 @@ from ssleval.core.faults import forget_frames
 from ssleval.core.task import Needs
 from ssleval.core.trainable import refuse_untrainable
 from ssleval.errors import ConfigError, ContractError, NotApplicableError
+from ssleval.features.decode import KeptImages
 from ssleval.features.extract import Extracted
 from ssleval.features.filling import Filling, fill
-from ssleval.features.flops import forward_flops
-from ssleval.features.identity import model_identity
-from ssleval.features.kept import KeptImages
-from ssleval.features.passes import Pass, column_of, merge, pass_of
-from ssleval.features.price import PassPrice, price_of, seconds_per_image
+from ssleval.features.passes import Pass, column_of, merge, model_identity, pass_of
+from ssleval.features.price import PassPrice, forward_flops, price_of, seconds_per_image
 from ssleval.features.probe import probe
 from ssleval.features.readouts import canonical, square
 from ssleval.features.rehearsal import Rehearsal
@@ -167,8 +165,7 @@ class FeatureSource:
         valid = stored.valid()
         rows = np.flatnonzero(valid)
         arrays = {
-            readout: stored.data(columns[canonical(readout, self.backbone)]).read()
-            for readout in request.readouts
+            readout: stored.array(columns[canonical(readout, self.backbone)]) for readout in request.readouts
         }
         if valid.all():
             return FeatureTable(split.ids, split.targets, arrays, rows)
@@ -190,11 +187,7 @@ class FeatureSource:
 
     def calibrate(self, prices: Iterable[PassPrice]) -> float:
         """Return the seconds that unfinished passes would take, from a few batches of each."""
-        total = 0.0
-        for price in prices:
-            if price.images_left:
-                total += price.images_left * seconds_per_image(price, self.backbone, self.context)
-        return total
+        return self._seconds(prices, self.context)
 
     def in_other_precisions(self, prices: Iterable[PassPrice]) -> dict[str, float]:
         """Return what `calibrate` does, for the precisions that suit the device and are not chosen."""
@@ -202,13 +195,15 @@ class FeatureSource:
         # Processors have no products in fp16: a few batches may take minutes.
         known = kinds[:2] if self.context.device == "cpu" else kinds
         left = [price for price in prices if price.images_left]
-        seconds: dict[str, float] = {}
-        for kind in (kind for kind in known if left and kind != self.context.precision):
-            other = replace(self.context, precision=kind)
-            seconds[kind] = sum(
-                price.images_left * seconds_per_image(price, self.backbone, other, 1) for price in left
-            )
-        return seconds
+        others = [kind for kind in known if left and kind != self.context.precision]
+        return {kind: self._seconds(left, replace(self.context, precision=kind), 1) for kind in others}
+
+    def _seconds(self, prices: Iterable[PassPrice], context: Context, batches: int = 2) -> float:
+        left = (price for price in prices if price.images_left)
+        seconds = (
+            price.images_left * seconds_per_image(price, self.backbone, context, batches) for price in left
+        )
+        return sum(seconds, 0.0)
 
     def rehearsal(self, requests: Iterable[FeatureRequest]) -> Rehearsal:
         """Return a stand-in for this source that extracts nothing, to price what a task does with features.

@@ -29,6 +29,7 @@ from msgspec import Meta
 
 from ssleval.core import digest
 from ssleval.core.files import write_text_atomically
+from ssleval.core.text import first_line
 from ssleval.errors import DataError
 from ssleval.features.arrays import RowFile, disk, fits
 
@@ -78,7 +79,23 @@ class Column:
     dtype: str
 
 
-class StoredPass:
+class InBatches:
+    """So many ``images`` in batches of ``batch_size``."""
+
+    images: int
+    batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """Number of batches of the pass."""
+        return -(-self.images // self.batch_size)
+
+    def rows(self, batch: int) -> range:
+        """Return the rows of one batch."""
+        return range(batch * self.batch_size, min(self.images, (batch + 1) * self.batch_size))
+
+
+class StoredPass(InBatches):
     """A pass on disk. Reading needs no lock; `allocate` and `writer` need the lock of the pass."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
@@ -101,8 +118,7 @@ class StoredPass:
             description = json.loads(path.read_text(encoding="utf-8"))
             fields = msgspec.convert(description, _Fields)
         except (OSError, ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise DataError(f"{path}: damaged ({reason}); {REPAIR}") from error
+            raise DataError(f"{path}: damaged ({first_line(error)}); {REPAIR}") from error
         if fields.identity and digest(fields.identity)[:KEY_DIGITS] != folder.name:
             raise DataError(f"{path}: damaged (it describes another pass than its folder); {REPAIR}")
         stored = cls(folder, description)
@@ -120,15 +136,6 @@ class StoredPass:
         stored.mark(0, np.ones(stored.images, dtype=bool))
         return stored
 
-    @property
-    def batches(self) -> int:
-        """Number of batches of the pass."""
-        return -(-self.images // self.batch_size)
-
-    def rows(self, batch: int) -> range:
-        """Return the rows of one batch."""
-        return range(batch * self.batch_size, min(self.images, (batch + 1) * self.batch_size))
-
     def columns(self) -> tuple[Column, ...]:
         """Return the columns, complete or not."""
         described = self.description["columns"].items()
@@ -137,6 +144,10 @@ class StoredPass:
     def data(self, column: Column) -> RowFile:
         """Return the file of the features."""
         return RowFile(self.folder / f"{column.name}.npy", (self.images, *column.row), column.dtype)
+
+    def array(self, column: Column) -> Shaped[np.ndarray, "n ..."]:
+        """Return the features, mapped read-only."""
+        return self.data(column).read()
 
     def journal(self, column: Column) -> RowFile:
         """Return the file of the journal, ``uint64 [batches]``."""
@@ -219,7 +230,10 @@ class StoredPass:
         self._valid_file().allocate()
         described = {column.name: {"row": list(column.row), "dtype": column.dtype} for column in columns}
         self.description["columns"] |= described
-        self._describe()
+        path = self.folder / "pass.json"
+        with disk(path):
+            # A reader without the lock sees the old version or the new one.
+            write_text_atomically(path, json.dumps(self.description, indent=2) + "\n")
         for column in columns:
             if self.pending(column):
                 self._resume(column)
@@ -266,12 +280,6 @@ class StoredPass:
         # Before a truncated file is extended again: its zeros must never count as features.
         self._rewrite(self.journal(column), 0, records)
         data.allocate()
-
-    def _describe(self) -> None:
-        path = self.folder / "pass.json"
-        with disk(path):
-            # A reader without the lock sees the old version or the new one.
-            write_text_atomically(path, json.dumps(self.description, indent=2) + "\n")
 
     def _valid_file(self) -> RowFile:
         return RowFile(self.folder / "valid.npy", (self.images,), "bool")

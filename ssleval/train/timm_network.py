@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.keys import PLAIN
+from ssleval.backbones.blocks import PLAIN
 from ssleval.backbones.loaders.timm import TimmBackbone, shared_batch_norms
 from ssleval.backbones.zoo import load
 from ssleval.core import BackboneCard

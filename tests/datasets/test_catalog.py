@@ -28,6 +28,18 @@ def test_unknown_names_get_a_hint(name: str, message: str) -> None:
         open_dataset(name, DatasetOptions())
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "captions", "clips", "davis", "domains", "folder", "groups", "manifest", "rgbd", "rgbd_normals",
+        "rgbd_pairs",
+    ],
+)  # fmt: skip
+def test_a_source_without_a_path_says_how_to_write_it(source: str) -> None:
+    with pytest.raises(ConfigError, match=f"{source}: needs a path; write {source}:[A-Z]"):
+        open_dataset(f"{source}:", DatasetOptions())
+
+
 def test_listing_gives_cards_and_lines() -> None:
     listed = list_datasets()
     assert list(listed) == sorted(listed)

@@ -19,7 +19,7 @@ from ssleval.core import (
 )
 from ssleval.core.backbone import Backbone, Features
 from ssleval.features import FeatureSource
-from ssleval.features.flops import forward_flops
+from ssleval.features.price import forward_flops
 from tests.features.feature_fakes import Tiny
 
 

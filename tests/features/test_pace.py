@@ -7,6 +7,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,15 +77,16 @@ def test_what_was_begun_is_finished_when_the_caller_is_interrupted() -> None:
 def test_a_disk_that_refuses_ends_the_run_with_its_line_and_keeps_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request, write, batches = request_of(dataset_of(split_of(20)), POOLED, PATCHES), module._write, []
+    request, batches = request_of(dataset_of(split_of(20)), POOLED, PATCHES), []
+    write = module.Consumer._store
 
-    def refusing(writer: object, stored: object, decoded: object, *rest: object) -> None:
+    def refusing(consumer: Any, decoded: Any, named: Any) -> None:
         batches.append(decoded)
         if len(batches) == 4:
             raise DataError("pooled.npy: no space left")
-        write(writer, stored, decoded, *rest)  # pyright: ignore[reportArgumentType]
+        write(consumer, decoded, named)
 
-    monkeypatch.setattr(module, "_write", refusing)
+    monkeypatch.setattr(module.Consumer, "_store", refusing)
     with pytest.raises(DataError, match=r"pooled\.npy: no space left"):
         FeatureSource(Tiny(), context_of(tmp_path)).prepare([request])
     monkeypatch.undo()
@@ -141,6 +143,7 @@ def test_ctrl_c_within_a_pass_keeps_what_was_written(tmp_path: Path) -> None:
     code = f"""
 import signal
 from pathlib import Path
+from typing import Any
 from ssleval.features import FeatureSource
 from tests.features.feature_fakes import *
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script's `&` started the tests

@@ -15,7 +15,7 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, FeatureRequest, G
 from ssleval.datasets.catalog import open_dataset
 from ssleval.datasets.files import index, listing
 from ssleval.errors import DataError
-from ssleval.features import FeatureSource, identity
+from ssleval.features import FeatureSource, passes
 from tests.features.feature_fakes import (
     CARD,
     CLS,
@@ -83,7 +83,7 @@ def test_whatever_decides_features_is_part_of_their_key(tmp_path: Path, change: 
 
 def test_the_extractor_version_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert calls(tmp_path) == 3
-    monkeypatch.setattr(identity, "EXTRACTOR_VERSION", identity.EXTRACTOR_VERSION + 1)
+    monkeypatch.setattr(passes, "EXTRACTOR_VERSION", passes.EXTRACTOR_VERSION + 1)
     assert calls(tmp_path) == 3
 
 
@@ -92,11 +92,11 @@ def test_the_code_of_a_foreign_model_is_part_of_the_key(tmp_path: Path, monkeypa
     plug.write_text("from tests.features.feature_fakes import Tiny\n\nclass Mine(Tiny):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     backbone = importlib.import_module("plug_one").Mine()
-    before = identity.model_identity(backbone, "fp32")
-    assert before == identity.model_identity(backbone, "fp32")
+    before = passes.model_identity(backbone, "fp32")
+    assert before == passes.model_identity(backbone, "fp32")
     plug.write_text(plug.read_text().replace("pass", "scale = 2.0"))
     backbone.forget_hashes()
-    assert before != identity.model_identity(backbone, "fp32")
+    assert before != passes.model_identity(backbone, "fp32")
 
 
 @pytest.mark.parametrize(

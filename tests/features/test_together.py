@@ -186,13 +186,13 @@ def test_a_model_that_is_half_done_goes_on_where_it_was(tmp_path: Path, readouts
 def test_batches_before_an_error_are_written_however_long_that_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = extracting._write
+    write = extracting.Consumer._store
 
     def slow(*arguments: Any) -> None:
         time.sleep(0.05)
         write(*arguments)
 
-    monkeypatch.setattr(extracting, "_write", slow)
+    monkeypatch.setattr(extracting.Consumer, "_store", slow)
     with pytest.raises(ContractError, match="killed"):
         FeatureSource(Ending(ContractError("killed")), context_of(tmp_path)).prepare([request(Watched())])
     source = FeatureSource(Ending(), context_of(tmp_path))

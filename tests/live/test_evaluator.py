@@ -207,7 +207,7 @@ def test_images_are_decoded_once_where_memory_holds_them(
         decoded.extend(wanted if decoder.batch_size > 1 else ())
         return batches(decoder, wanted, context)
 
-    monkeypatch.setattr("ssleval.features.kept.decoded_batches", counted)
+    monkeypatch.setattr("ssleval.features.decode.decoded_batches", counted)
     context = Context(device="cpu", num_workers=workers)
     size = 60 * 3 * 32 * 32
     # All of it, one split but for its last image's batch, nothing: batches of 32 and 28 of two splits.

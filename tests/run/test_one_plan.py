@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssleval.core import Context, Dataset
 from ssleval.errors import SslevalError
-from ssleval.features import passes
+from ssleval.features import source
 from ssleval.run import jobs, sweep
 from ssleval.run.sweep import Sweep
 
@@ -46,7 +46,7 @@ def test_a_sweep_opens_lists_resolves_and_identifies_once(
 ) -> None:
     calls: Counter[Any] = Counter()
     counted(monkeypatch, jobs, "build_task", calls)
-    counted(monkeypatch, passes, "pass_identity", calls)
+    counted(monkeypatch, source, "pass_of", calls)
     open_dataset = sweep.open_dataset
 
     def opening(*arguments: Any) -> Dataset:
@@ -75,5 +75,5 @@ def test_a_sweep_opens_lists_resolves_and_identifies_once(
     assert (calls.pop("open train"), calls.pop("open test")) == (1, 1)
     # A split seen at one geometry is one pass of each model.
     assert calls.pop("build_task") == 3
-    assert calls.pop("pass_identity") == 2 * 2
+    assert calls.pop("pass_of") == 2 * 2
     assert not calls

@@ -10,7 +10,6 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.graphfiles import GraphFile, backbone_of, graph_file, refuse_other_weights, stub
-from ssleval.backbones.weights.checkpoints import millions_of_parameters
-from ssleval.core import BackboneCard
-from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.backbones.graphfiles import Graph, GraphFile, graph_loader
+from ssleval.backbones.weights.reading import is_compressed
+from ssleval.core.backbone import backbones
 from ssleval.core.faults import faults_of
 from ssleval.core.files import DAMAGED_PICKLE
-from ssleval.core.text import some
+from ssleval.core.text import first_line, some
 from ssleval.errors import ConfigError, WeightsError
 
 _LARGEST_PROGRAM = 1 << 28
@@ -52,12 +50,12 @@ _SIZE = re.compile(
 _TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
 
-class Program(nn.Module):
+class Program(Graph):
     """A program as a module, which runs on the device it was exported for, or moved to."""
 
-    def __init__(self, program: Any, name: str, output: str) -> None:
-        super().__init__()
-        self.name, self.output = name, output
+    def __init__(self, file: GraphFile, name: str) -> None:
+        super().__init__(file, name)
+        program = load_program(file.path, name)
         self.module: nn.Module = program.module(check_guards=False)
         self.sides = _sides(program, name)
         fixed = [side for side in self.sides if isinstance(side, int)]
@@ -65,11 +63,7 @@ class Program(nn.Module):
         for part in self.module.modules():
             if isinstance(part, torch.fx.GraphModule):
                 # Every such module has a class of its own. Its code says all; the rest is of torch.
-                type(part).__getstate__ = _code  # pyright: ignore[reportAttributeAccessIssue]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what decides the features beside weights and code."""
-        return {"output": self.output}
+                type(part).__getstate__ = lambda module: {"code": module.code}  # pyright: ignore[reportAttributeAccessIssue]
 
     def train(self, mode: bool = True) -> "Program":  # noqa: ARG002
         """Stay as it was exported: such modules refuse to change."""
@@ -94,10 +88,6 @@ class Program(nn.Module):
         if alone and isinstance(output, dict):
             return {name: part[:1] for name, part in output.items()}
         return output[:1] if alone and isinstance(output, Tensor) else output
-
-
-def _code(module: Any) -> dict[str, Any]:
-    return {"code": module.code}
 
 
 def _sides(program: Any, name: str) -> tuple[Any, Any]:
@@ -127,23 +117,17 @@ def load_program(path: Path, name: str) -> Any:
             rewritten = _rewritten(archive, path.stat().st_size)
     except (BadZipFile, OSError, RecursionError, *DAMAGED_PICKLE) as error:
         raise WeightsError(
-            f"{name}: no program that can be read without running it ({_first_line(error)}); export it again "
+            f"{name}: no program that can be read without running it ({first_line(error)}); export it again "
             "with this version of torch (torch.export.save), or give the module by path/to/file.py:factory"
         ) from error
     with faults_of(name, foreign=True):
         return torch.export.load(rewritten)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
-
-
 def _rewritten(archive: ZipFile, size: int) -> io.BytesIO:
     """Return an archive with the entries that are data; ValueError where there is another."""
     entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > size or any(
-        entry.compress_type != ZIP_STORED for entry in entries
-    ):
+    if is_compressed(entries, size):
         raise ValueError("its content is compressed")
     sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in entries}
     if len(sizes) < len(entries):
@@ -248,13 +232,4 @@ def _check_payloads(content: Any, place: str, sizes: dict[str, int]) -> None:
             raise ValueError(f"{name[:80]!r} has no content")
 
 
-def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    refuse_other_weights(card, weights)
-    file: GraphFile = graph_file(card.name, card.arch)
-    module = Program(load_program(file.path, card.name), card.name, file.output)
-    backbone = backbone_of(card, module, file, module.size)
-    backbone.card = replace(backbone.card, parameters=millions_of_parameters(module))
-    return backbone
-
-
-backbones.register("exported")(Loader(lambda location: stub("exported", location), _build))
+backbones.register("exported")(graph_loader("exported", Program))

@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
-from ssleval.backbones.keys import on_grid, seen_by
+from ssleval.backbones.blocks import on_grid, seen_by
 from ssleval.backbones.weights.checkpoints import (
     from_checkpoint,
     in_layout_of,
@@ -26,13 +26,14 @@ from ssleval.backbones.weights.checkpoints import (
     on_own_grid,
     to_native,
 )
-from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.downloads import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Similarity, Tokens, WeightsFrom, backbones
 from ssleval.core.geometry import apply
 from ssleval.core.settings import updated
+from ssleval.core.text import first_line
 from ssleval.errors import ConfigError, WeightsError
 
 
@@ -158,15 +159,11 @@ class HfBackbone(Backbone):
         """
         if state.ndim == 4:
             return Tokens(final_norm(state.permute(0, 2, 3, 1)))
-        sequence, several = final_norm(state), self.class_tokens > 1
-        if not several:
-            has_cls, grid = self.class_tokens == 1, self.patch_grid(images)
-            return Tokens.from_sequence(sequence, grid, has_cls=has_cls, registers=self.registers)
-        prefix, registers, patches = sequence.tensor_split(
-            [self.class_tokens, self.class_tokens + self.registers], dim=1
-        )
+        sequence, grid, count = final_norm(state), self.patch_grid(images), self.class_tokens
+        if count <= 1:
+            return Tokens.from_sequence(sequence, grid, has_cls=count == 1, registers=self.registers)
+        prefix, registers, patches = sequence.tensor_split([count, count + self.registers], dim=1)
         cls = None if self.layout.pooled == "summary" else prefix.mean(1)
-        grid = self.patch_grid(images)
         return Tokens(patches.unflatten(1, grid), cls, registers if self.registers else None)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n p"]:
@@ -231,7 +228,6 @@ class HfBackbone(Backbone):
 
 
 def _tower(model: Any) -> Any:
-    """Return the part that sees images."""
     return model.encoder if model.config.model_type == "vjepa2" else getattr(model, "vision_model", model)
 
 
@@ -311,8 +307,7 @@ def _config(card: BackboneCard) -> Any:
             refuse_giant_settings(stated, card.name)
             config = AutoConfig.from_pretrained(**_where(card), trust_remote_code=False)
     except ValueError as error:  # no config.json, or a model type newer than the installed library
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{card.name}: transformers finds no model there: {reason}") from error
+        raise ConfigError(f"{card.name}: transformers finds no model there: {first_line(error)}") from error
     if config.model_type not in _LAYOUTS:
         raise ConfigError(
             f"{card.name}: the token layout of model type {config.model_type!r} is not known to ssleval; "
@@ -343,9 +338,8 @@ def _preparation(card: BackboneCard, model_type: str, image_size: Any) -> dict[s
         }
         _refuse_other_pixels(updated(card, fields, f"{card.name}: card"), processor)
     except _UNUSABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{card.name}: the settings of its image processor cannot be used ({reason[:200]}); correct "
+            f"{card.name}: the settings of its image processor cannot be used ({first_line(error)}); correct "
             f"{_VIDEO_SETTINGS if model_type == 'vjepa2' else 'preprocessor_config.json'}"
         ) from error
     return fields | own
@@ -382,7 +376,6 @@ def _square(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(card: BackboneCard, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a card that say how the processor resizes and crops."""
     size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels is not None}
     crop: dict[str, int] = dict(settings.get("crop_size") or {}) if settings.get("do_center_crop") else {}
     side, short = crop.get("height"), size.get("shortest_edge", 0)

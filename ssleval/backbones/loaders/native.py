@@ -65,7 +65,7 @@ class NativeBackbone(Backbone):
 
     def extract(self, images: Float[Tensor, "b 3 H W"], blocks: Sequence[int], *, norm: bool) -> Features:
         """Run all blocks once; ``pooled`` is the class token, or the mean of the patches, after the norm."""
-        *states, last = self.vit.intermediate(images, [*blocks, self.num_blocks - 1], norm=False)
+        *states, last = self.vit.intermediate(images, [*blocks, self.num_blocks - 1])
         final = self._split(images, self.vit.norm(last))
         pooled = final.patches.mean(dim=(1, 2)) if self.card.pooling == "mean" else final.cls
         assert pooled is not None
@@ -155,7 +155,6 @@ def _refuse_other_heads(card: BackboneCard) -> None:
 
 
 def _stated(card: BackboneCard) -> VitConfig:
-    """Return the architecture in the header of a file."""
     path = _described(card.arch)
     try:
         return build(VitConfig, read_config(path), "vit")

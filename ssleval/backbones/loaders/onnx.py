@@ -5,17 +5,15 @@ one input, normalised images [b 3 H W] in float32 or float16. `Wrapped` takes it
 """
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssleval.backbones.graphfiles import GraphFile, backbone_of, graph_file, refuse_other_weights, stub
-from ssleval.core import BackboneCard
-from ssleval.core.backbone import Backbone, Loader, WeightsFrom, backbones
+from ssleval.backbones.graphfiles import Graph, GraphFile, graph_loader
+from ssleval.core.backbone import backbones
 from ssleval.core.text import some
 from ssleval.errors import ConfigError, WeightsError
 
@@ -25,25 +23,22 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-class OnnxGraph(nn.Module):
+class OnnxGraph(Graph):
     """A graph as a module; its hash stands for the weights, which onnxruntime holds."""
 
     sha256: Tensor
 
     def __init__(self, file: GraphFile, name: str) -> None:
-        super().__init__()
-        self.name, self.output = name, file.output
-        self._content = _read(file.path, name)
+        super().__init__(file, name)
+        if file.path.stat().st_size > _LARGEST:
+            raise WeightsError(f"{name}: {file.path.stat().st_size:,} bytes, at most {_LARGEST:,} are read")
+        self._content = file.path.read_bytes()
         self._sessions: dict[torch.device, Any] = {}
         digest = hashlib.sha256(self._content).digest()
         self.register_buffer("sha256", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
         session = self._session(torch.device("cpu"))
         self.input, self.dtype, self.size = _input(session, name)
         self.output = _output(session, file.output, name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what decides the features, beside the file."""
-        return {"output": self.output}
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Tensor:
         """Run the graph on the device of the images."""
@@ -66,12 +61,6 @@ class OnnxGraph(nn.Module):
         if device not in self._sessions:
             self._sessions[device] = _opened(self._content, device, self.name)
         return self._sessions[device]
-
-
-def _read(path: Path, name: str) -> bytes:
-    if path.stat().st_size > _LARGEST:
-        raise WeightsError(f"{name}: {path.stat().st_size:,} bytes, at most {_LARGEST:,} are read")
-    return path.read_bytes()
 
 
 def _opened(content: bytes, device: torch.device, name: str) -> Any:
@@ -126,11 +115,4 @@ def _output(session: Any, wanted: str, name: str) -> str:
     raise ConfigError(f"{name}: its outputs are {some(names)}; name one as onnx:FILE?output={names[0]}")
 
 
-def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
-    refuse_other_weights(card, weights)
-    file = graph_file(card.name, card.arch)
-    module = OnnxGraph(file, card.name)
-    return backbone_of(card, module, file, module.size)
-
-
-backbones.register("onnx")(Loader(lambda location: stub("onnx", location), _build))
+backbones.register("onnx")(graph_loader("onnx", OnnxGraph))

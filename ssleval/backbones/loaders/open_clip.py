@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import final_and_blocks
-from ssleval.backbones.keys import on_grid, seen_by, timm_keys
+from ssleval.backbones.blocks import features_of, on_grid, seen_by, timm_keys
 from ssleval.backbones.vit import resize_positions
 from ssleval.backbones.weights.checkpoints import fill, from_checkpoint, millions_of_parameters
-from ssleval.backbones.weights.hub import explained, quiet
+from ssleval.backbones.weights.downloads import explained, quiet
 from ssleval.backbones.weights.limits import refuse_giant, refuse_giant_settings
 from ssleval.backbones.weights.weightfile import refuse_unscaled
 from ssleval.core import BackboneCard
@@ -35,11 +34,6 @@ _MAPS = {"FastVit"}
 """Classes of timm with maps for tokens, which take any size that their layers can take."""
 _RESIZE_MODES: dict[str, Any] = {"shortest": "short", "squash": "square"}
 """Modes that `BackboneCard` has; it refuses other ones by name."""
-_NORMALISATION = {
-    "mean": (0.48145466, 0.4578275, 0.40821073),
-    "std": (0.26862954, 0.26130258, 0.27577711),
-}
-"""What open_clip applies where nothing is stated."""
 
 
 class OpenClipBackbone(Backbone):
@@ -104,14 +98,14 @@ class OpenClipBackbone(Backbone):
             return open_clip.get_tokenizer(_name(self.card.arch))
 
     def _through_trunk(self, images: Tensor, blocks: Sequence[int], *, norm: bool) -> Features:
-        trunk, head = self.model.visual.trunk, self.model.visual.head
+        trunk, project = self.model.visual.trunk, self.model.visual.head
         if not self.has_maps:
             self.refuse_other_size(images, trunk.patch_embed.img_size, "open_clip")
-        if not blocks:
-            return Features(head(trunk(images)))
-        indices = [len(trunk.feature_info) - 1] * len(blocks) if self.has_maps else blocks
-        final, tokens = final_and_blocks(trunk, images, indices, norm=norm)
-        return Features(head(trunk.forward_head(final)), tuple(tokens[index] for index in indices))
+
+        def head(final: Tensor) -> Tensor:
+            return project(trunk.forward_head(final))
+
+        return features_of(trunk, images, blocks, head, maps=self.has_maps, norm=norm)
 
 
 def _card(identifier: str) -> BackboneCard:
@@ -145,25 +139,29 @@ def _card(identifier: str) -> BackboneCard:
 
 def _preparation(identifier: str, size: int | Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
     """Return how open_clip prepares images as fields of a card, with its defaults for what is not stated."""
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise ConfigError(f"open_clip:{identifier}: it takes {height}x{width} pixels; only squares are known")
-    mode = settings.get("resize_mode") or "shortest"
-    interpolation = settings.get("interpolation") or "bicubic"
-    mean, std = (settings.get(name) or default for name, default in _NORMALISATION.items())
+    given = {name: value for name, value in settings.items() if value}
+    stated: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(), given)
+    mode, interpolation = stated["resize_mode"], stated["interpolation"]
+    pair = stated["mean"], stated["std"]
+    mean, std = (tuple(value) if isinstance(value, (list, tuple)) else (value,) * 3 for value in pair)
     return {
         "image_size": width,
         "resize_mode": _RESIZE_MODES.get(mode, mode),
         "interpolation": "bicubic" if interpolation == "random" else interpolation,
-        "mean": tuple(mean) if isinstance(mean, (list, tuple)) else (mean,) * 3,
-        "std": tuple(std) if isinstance(std, (list, tuple)) else (std,) * 3,
+        "mean": mean,
+        "std": std,
     }
 
 
 def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
     import open_clip
 
-    _stated(card.arch)
+    settings, _, _ = _stated(card.arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed)
         model = _create(card.arch)
@@ -179,7 +177,7 @@ def _build(card: BackboneCard, weights: WeightsFrom) -> Backbone:
         fill(model, state, name=card.name)
     backbone = OpenClipBackbone(card, model)
     if Path(card.arch).is_dir():
-        backbone.configuration = _folder_config(Path(card.arch))["model_cfg"]
+        backbone.configuration = settings
     return backbone
 
 
@@ -201,7 +199,6 @@ def _stated(identifier: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 
 
 def _published(card: BackboneCard) -> str:
-    """Return the path of the weights file, which is downloaded where it is not cached."""
     from open_clip.factory import _find_checkpoint_in_dir
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
@@ -235,7 +232,6 @@ def _create(identifier: str, device: str = "cpu") -> Any:
 
 
 def _name(identifier: str) -> str:
-    """Return the name that open_clip has for an architecture."""
     return f"local-dir:{identifier}" if Path(identifier).is_dir() else identifier.partition("/")[0]
 
 

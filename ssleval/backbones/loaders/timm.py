@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssleval.backbones.intermediates import final_and_blocks
-from ssleval.backbones.keys import PLAIN, seen_by, timm_keys
+from ssleval.backbones.blocks import PLAIN, features_of, seen_by, timm_keys
 from ssleval.backbones.weights.checkpoints import (
     fill,
     in_layout_of,
@@ -27,7 +26,7 @@ from ssleval.backbones.weights.checkpoints import (
     refuse_resampled,
     to_native,
 )
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.downloads import explained
 from ssleval.backbones.weights.layouts import one_bias_for_all_blocks
 from ssleval.backbones.weights.weightfile import SUFFIX, read_card
 from ssleval.core import BackboneCard
@@ -83,13 +82,10 @@ class TimmBackbone(Backbone):
         """Run once; ``pooled`` is made from the normalised last block."""
         model: Any = self.model
         self._refuse_fixed_size(images)
-        if not blocks:
-            return Features(model.forward_head(model.forward_features(images), pre_logits=True))
-        indices = blocks if self.is_transformer else [len(model.feature_info) - 1] * len(blocks)
+        head = partial(model.forward_head, pre_logits=True)
         # Hiera normalises after pooling only, and refuses to norm a map.
         norm = norm and type(model).__name__ != "Hiera"
-        final, tokens = final_and_blocks(model, images, indices, norm=norm)
-        return Features(model.forward_head(final, pre_logits=True), tuple(tokens[index] for index in indices))
+        return features_of(model, images, blocks, head, maps=not self.is_transformer, norm=norm)
 
     @torch.no_grad()
     def attention(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b heads h w"]:
@@ -147,8 +143,6 @@ def _card(identifier: str) -> BackboneCard:
         return read_card(Path(identifier))
     model = _shape(identifier)
     arch = identifier.partition(".")[0]
-    if arch not in timm.list_models():
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     try:
         config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
     except RuntimeError:  # which newer timm raises for an unknown tag
@@ -157,7 +151,6 @@ def _card(identifier: str) -> BackboneCard:
         tags = timm.list_pretrained(f"{arch}.*")
         raise UnknownNameError(f"timm has no weights {identifier!r}; {suggestion(identifier, tags)}")
     _refuse_gelu(identifier, config)
-    model = _shape(identifier)
     transformer = type(model).__name__ in _TRANSFORMERS
     positions = "rope" if getattr(model, "rope", None) is not None else ""
     if getattr(model, "pos_embed", None) is not None:
@@ -189,7 +182,6 @@ def _card(identifier: str) -> BackboneCard:
 
 
 def _supervision(arch: str, config: Any) -> Any:
-    """Return what weights were trained on, by their tag."""
     if _SELF.fullmatch(config.tag):
         return "self"
     if _CAPTIONED_CLASSES.match(arch) or (_CAPTIONS.search(config.tag) and not _LABELS.search(config.tag)):
@@ -287,9 +279,9 @@ def _shape(identifier: str) -> Any:
     import timm
 
     arch = identifier.removesuffix(_PRETRAINED).partition(".")[0]
-    # timm also takes addresses of repositories, which the card of a file may hold.
-    if not timm.is_model(arch):
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
+    # timm also takes former names, and addresses of repositories, which the card of a file may hold.
+    if arch not in (known := timm.list_models()):
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, known)}")
     with torch.device("meta"):
         model = timm.create_model(arch, num_classes=0, **_pooled(identifier))
     kind = type(model).__name__

@@ -22,7 +22,7 @@ from ssleval.backbones.weights.checkpoints import (
     in_layout_of,
     millions_of_parameters,
 )
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.downloads import explained
 from ssleval.core import BackboneCard
 from ssleval.core.backbone import Backbone, Features, Loader, Tokens, WeightsFrom, backbones
 from ssleval.core.faults import faults_of

@@ -162,7 +162,6 @@ def _architecture(identifier: str, arch: str, *, image_size: int) -> Any:
 
 
 def _published(identifier: str) -> tuple[str, Any]:
-    """Return the architecture and the weights; torchvision must know both."""
     from torchvision import models
 
     arch, _, tag = identifier.partition("/")

@@ -52,10 +52,7 @@ _HF_NAMES = (
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
-    (r"^(blocks\.\d+)\.attention\.attention\.(query|key|value)\.", r"\1.attn.\2."),
-    (r"^(blocks\.\d+)\.attention\.q_proj\.", r"\1.attn.query."),
-    (r"^(blocks\.\d+)\.attention\.k_proj\.", r"\1.attn.key."),
-    (r"^(blocks\.\d+)\.attention\.v_proj\.", r"\1.attn.value."),
+    (r"^(blocks\.\d+)\.attention\.(?:attention\.)?([qkv])(?:uery|ey|alue|_proj)\.", r"\1.attn.\2."),
     (r"^(blocks\.\d+)\.attention\.(?:output\.dense|o_proj)\.", r"\1.attn.proj."),
     (r"^(blocks\.\d+)\.layernorm_before\.", r"\1.norm1."),
     (r"^(blocks\.\d+)\.layernorm_after\.", r"\1.norm2."),
@@ -69,7 +66,7 @@ _HF_NAMES = (
 """Patterns and replacements, in the order of use: names of published files and of transformers 5."""
 
 _HF_FUSED = {
-    "attn.qkv": ("attn.query", "attn.key", "attn.value"),
+    "attn.qkv": ("attn.q", "attn.k", "attn.v"),
     "mlp.w12": ("mlp.gate_proj", "mlp.up_proj"),
 }
 """Matrices that Hugging Face stores separately, in the order in which their rows are stacked."""

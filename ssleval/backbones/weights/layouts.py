@@ -4,7 +4,7 @@ Each function states the code that wrote the files. Values are those of the file
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,19 +30,12 @@ def from_tensorflow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Source: google-research/simclr, resnet.py, bottleneck_block and resnet_v1_generator.
     """
-    root = "base_model/"
-    base = {key.removeprefix(root): value for key, value in state.items() if key.startswith(root)}
-    base = {key: value for key, value in base.items() if key.count("/") == 1}
-    if not base:
-        return dict(state)
-    renamed: dict[str, Tensor] = {}
-    for number, (conv, norm) in enumerate(_layers()):
-        suffix = f"_{number}" if number else ""
-        renamed[f"{conv}.weight"] = _kernel(base, f"conv2d{suffix}/kernel")
-        for theirs, ours in _BATCH_NORM.items():
-            renamed[f"{norm}.{ours}"] = _taken(base, f"batch_normalization{suffix}/{theirs}")
-        renamed[f"{norm}.num_batches_tracked"] = torch.tensor(0)
-    return _whole(renamed, base)
+    suffixes = ["", *(f"_{number}" for number in range(1, 1 + 3 * sum(_DEPTHS) + len(_DEPTHS)))]
+    places = [(f"conv2d{suffix}/kernel", f"batch_normalization{suffix}") for suffix in suffixes]
+    base = _below("base_model/", state)
+    return _renamed({key: base[key] for key in base if key.count("/") == 1}, places, _BATCH_NORM) or dict(
+        state
+    )
 
 
 def from_haiku(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,19 +46,11 @@ def from_haiku(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Source: google-deepmind/deepmind-research, byol/utils/networks.py; dm-haiku, haiku/_src/nets/resnet.py and
     haiku/_src/batch_norm.py.
     """
-    root = "res_net50/~/"
-    base = {key.removeprefix(root): value for key, value in state.items() if key.startswith(root)}
-    base = {key: value for key, value in base.items() if not re.search(r"_ema/(hidden|counter)$", key)}
-    if not base:
-        return dict(state)
-    renamed: dict[str, Tensor] = {}
-    for conv, norm in _layers():
-        module = _haiku_module(conv)
-        renamed[f"{conv}.weight"] = _kernel(base, f"{module.format('conv')}/w")
-        for theirs, ours in _HAIKU_NORM.items():
-            renamed[f"{norm}.{ours}"] = _taken(base, f"{module.format('batchnorm')}/{theirs}").flatten()
-        renamed[f"{norm}.num_batches_tracked"] = torch.tensor(0)
-    return _whole(renamed, base)
+    modules = [_haiku_module(conv) for conv, _ in _layers()]
+    places = [(f"{module.format('conv')}/w", module.format("batchnorm")) for module in modules]
+    base = _below("res_net50/~/", state)
+    kept = {key: base[key] for key in base if not re.search(r"_ema/(hidden|counter)$", key)}
+    return _renamed(kept, places, _HAIKU_NORM) or dict(state)
 
 
 def one_bias_for_all_blocks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,6 +68,30 @@ def one_bias_for_all_blocks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     kept = {key: value for key, value in state.items() if not key.startswith(dropped)}
     return kept | {f"blocks.{n}.attn.relative_position_bias_table": state[shared] for n in blocks}
+
+
+def _below(root: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(root): value for key, value in state.items() if key.startswith(root)}
+
+
+def _renamed(
+    base: dict[str, Tensor], places: Sequence[tuple[str, str]], parts: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Return the tensors under torchvision's names; ``places`` are the kernel and the norm of every layer.
+
+    Nothing where there are no tensors; a WeightsError where one is missing or left over.
+    """
+    renamed: dict[str, Tensor] = {}
+    if not base:
+        return renamed
+    for (conv, norm), (kernel, theirs) in zip(_layers(), places, strict=True):
+        renamed[f"{conv}.weight"] = _kernel(base, kernel)
+        for name, ours in parts.items():
+            renamed[f"{norm}.{ours}"] = _taken(base, f"{theirs}/{name}").flatten()
+        renamed[f"{norm}.num_batches_tracked"] = torch.tensor(0)
+    if base:
+        raise WeightsError(f"{min(base)} is no part of a ResNet-50; give a network of that size")
+    return renamed
 
 
 def _layers() -> Iterator[tuple[str, str]]:
@@ -117,9 +126,3 @@ def _kernel(state: dict[str, Tensor], name: str) -> Tensor:
     if kernel.ndim != 4:
         raise WeightsError(f"{name} has {kernel.ndim} axes, expected height, width, inputs and outputs")
     return kernel.permute(3, 2, 0, 1)
-
-
-def _whole(renamed: dict[str, Tensor], rest: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if rest:
-        raise WeightsError(f"{min(rest)} is no part of a ResNet-50; give a network of that size")
-    return renamed

@@ -241,7 +241,7 @@ def _checked(content: Mapping[Any, Any], path: Path) -> Mapping[str, Tensor]:
     for name, tensor in content.items():
         if reason := _unusable(tensor):
             raise WeightsError(f"{path}: {some([name])} {reason}")
-    if sum(map(_bytes, content.values())) > _TIMES_STORED * _stored(path):
+    if sum(tensor.nbytes for tensor in content.values()) > _TIMES_STORED * _stored(path):
         raise WeightsError(f"{path}: its tensors are larger than the file; save them without expanded ones")
     return content
 
@@ -255,10 +255,6 @@ def _unusable(tensor: Tensor) -> str:
     if tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype.itemsize == 1):
         return f"is stored as {tensor.dtype}, whose scale is unknown here; save it as bfloat16 or float32"
     return ""
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.dtype.itemsize
 
 
 def _stored(path: Path) -> int:

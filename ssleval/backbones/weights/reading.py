@@ -8,10 +8,10 @@ and paths. All other classes are refused by name.
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import safetensors.torch
 import torch
@@ -100,7 +100,6 @@ def read_content(path: Path) -> Any:
 
 
 def _shards(path: Path) -> dict[str, str]:
-    """Return the name of the file of each tensor."""
     _refuse_absent(path)
     if path.stat().st_size > _LARGEST_INDEX:
         raise WeightsError(f"{path}: it is too large for an index of shards")
@@ -126,7 +125,7 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == SUFFIX:
             return safetensors.torch.load_file(path, device="cpu")
-        _refuse_inflated(path)
+        _refuse_compressed(path)
         # torch warns of newer protocols of pickle, and then reads them or raises.
         with warnings.catch_warnings(), torch.serialization.safe_globals(_PLACEHOLDERS):
             warnings.simplefilter("ignore")
@@ -135,15 +134,19 @@ def _read_file(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _refuse_inflated(path: Path) -> None:
-    """Refuse an archive whose entries together are larger than the file; `torch.save` does not compress."""
+def is_compressed(entries: Sequence[ZipInfo], size: int) -> bool:
+    """Return whether an archive of ``size`` bytes unpacks to more; torch does not compress."""
+    inflated = sum(entry.file_size for entry in entries) > size
+    return inflated or any(entry.compress_type != ZIP_STORED for entry in entries)
+
+
+def _refuse_compressed(path: Path) -> None:
     try:
         with ZipFile(path) as archive:
             entries = archive.infolist()
     except (BadZipFile, OSError):
         return  # a pickle of the older format, or a damaged file
-    inflated = sum(entry.file_size for entry in entries) > path.stat().st_size
-    if inflated or any(entry.compress_type != ZIP_STORED for entry in entries):
+    if is_compressed(entries, path.stat().st_size):
         raise WeightsError(f"{path}: its content is compressed; torch.save writes it as it is")
 
 
@@ -161,8 +164,8 @@ def _unreadable(path: Path, error: BaseException) -> WeightsError:
         advice = "it is pickled in a way that torch does not read safely; save its state_dict with torch.save"
     else:
         advice = "it is damaged, incomplete or no file of weights; get it again"
-    reason = text.splitlines()[0] if text else type(error).__name__
-    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason[:200]})")
+    reason = (text or type(error).__name__).splitlines()[0][:200]
+    return WeightsError(f"{path} ({path.stat().st_size:,} bytes): {advice} ({reason})")
 
 
 def _is_safetensors(path: Path) -> bool:

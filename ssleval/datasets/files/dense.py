@@ -4,6 +4,7 @@ The values of a mask are translated as the set publishes them, and an unknown va
 was saved as colours, as JPEG or with another numbering would otherwise look like a bad model.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -35,7 +36,7 @@ Window: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class TargetFiles:
+class TargetFiles(ABC):
     """Images and targets of the same size, row by row; can be pickled."""
 
     root: Path
@@ -63,10 +64,18 @@ class TargetFiles:
             )
         return pixels
 
-    def fingerprint(self, reading: Sequence[Any], *, full_hash: bool) -> str:
-        """Return the hash of all files and of ``reading``: how stored values are understood."""
+    def split(self, reading: Sequence[Any], *, full_hash: bool) -> Split:
+        """Return the split of these files; ids are the paths of the images.
+
+        Its fingerprint is of all files and of ``reading``: how stored values are understood.
+        """
         pairs = chain.from_iterable(zip(self.images, self.targets, strict=True))
-        return fingerprint(chain(file_rows(self.root, pairs, full_hash=full_hash), [reading]))
+        mark = fingerprint(chain(file_rows(self.root, pairs, full_hash=full_hash), [reading]))
+        return Split(self.images, ImageFiles(self.root, self.images), None, mark, self)
+
+    @abstractmethod
+    def __call__(self, index: int) -> Any:
+        """Return the target of image ``index``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +108,8 @@ def mask_split(
     full_hash: bool = False,
 ) -> Split:
     """Return the split of image and mask files relative to ``root``; ids are the paths of the images."""
-    files = MaskFiles(root, images, masks, classes)
     translation = [f"{value}:{label}" for value, label in sorted(classes.items())]
-    mark = files.fingerprint(translation, full_hash=full_hash)
-    return Split(images, ImageFiles(root, images), None, mark, files)
+    return MaskFiles(root, images, masks, classes).split(translation, full_hash=full_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +154,7 @@ class FittedImages:
 
 def depth_split(depths: DepthFiles, *, full_hash: bool = False) -> Split:
     """Return the split of images with depth; ids are the paths of the images."""
-    reading = [depths.scale, list(depths.invalid), list(depths.window)]
-    mark = depths.fingerprint(reading, full_hash=full_hash)
-    return Split(depths.images, ImageFiles(depths.root, depths.images), None, mark, depths)
+    return depths.split([depths.scale, list(depths.invalid), list(depths.window)], full_hash=full_hash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from PIL.TiffImagePlugin import EXTRASAMPLES, PHOTOMETRIC_INTERPRETATION, SAMPLE
 
 from ssleval.core import Split
 from ssleval.core.files import file_sha256
+from ssleval.core.text import some
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.whole import load_whole
 from ssleval.errors import ConfigError, DataError
@@ -163,16 +164,20 @@ class ImageFiles:
 
     def __call__(self, index: int) -> Image.Image:
         """Decode file ``index`` to RGB."""
-        path = self.root / self.paths[index]
+        path = self.path(index)
         return decode(path, str(path))
 
     def encoded(self, index: int) -> bytes:
         """Return the content of file ``index``; errors as `opened`."""
-        path = self.root / self.paths[index]
+        path = self.path(index)
         try:
             return _read(path)
         except OSError as error:
             raise _undecodable(str(path), error) from error
+
+    def path(self, index: int) -> Path:
+        """Return the path of file ``index``, which is to be read."""
+        return self.root / self.paths[index]
 
     def file(self, index: int) -> str:
         """Return the path of file ``index``."""
@@ -278,6 +283,16 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if linked and len({(root / name).resolve() for name in folders}) < len(folders):
         raise DataError(f"{root}: two class folders are one, through a link; an image has one class")
     return tuple(sorted(folders))
+
+
+def refuse_other_classes(owner: str, root: Path, folders: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse ``folders`` of ``root`` that have other class folders than ``names``, which the first has."""
+    for folder in folders[1:]:
+        if unlike := sorted(set(names) ^ set(class_folders(root / folder))):
+            raise DataError(
+                f"{owner}:{root}: {some(unlike)} not in both {folders[0]}/ and {folder}/; all need the same "
+                "classes"
+            )
 
 
 def class_files(

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+import numpy as np
+from jaxtyping import Int64
 
-from ssleval.core import digest
+from ssleval.core import DatasetOptions, digest
 from ssleval.core.files import write_atomically
+from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.places import say
 
 VERSION = 1
@@ -48,6 +51,11 @@ class Listing(msgspec.Struct, frozen=True):
     """Columns of int64."""
     fingerprint: str
 
+    def read(self) -> tuple[list[Names], list[Int64[np.ndarray, "_"]]]:
+        """Return the columns of names and of numbers; ValueError where they are none."""
+        columns = [np.frombuffer(column, np.int64) for column in self.numbers]
+        return [Names.restored(*texts) for texts in self.texts], columns
+
 
 def mark(path: str | os.PathLike[str]) -> Mark:
     """Return what tells whether a folder or shard changed; taken before it is read."""
@@ -56,60 +64,69 @@ def mark(path: str | os.PathLike[str]) -> Mark:
     return path, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
-def read(cache: Path, subject: Sequence[Any], build: Callable[[Listing], T | None]) -> T | None:
-    """Return what ``build`` makes of the stored listing of ``subject``; None where there is none to trust.
+class Kept:
+    """Where the listing of the set ``subject`` is kept, made before the set is read.
 
-    ``build`` raises ValueError where columns do not fit together. A damaged listing is said on stderr.
+    With ``options.full_hash`` what was stored is removed.
     """
-    path = _place(cache, subject)
-    try:
-        if not path.is_file():
+
+    def __init__(self, options: DatasetOptions, *subject: Any) -> None:
+        self.begun = now()
+        self.path = options.cache / "listings" / digest([VERSION, sys.byteorder, *subject])
+        if options.full_hash:
+            self.drop()
+
+    def read(self, build: Callable[[Listing], T | None]) -> T | None:
+        """Return what ``build`` makes of the stored listing; None where there is none to trust.
+
+        ``build`` raises ValueError where columns do not fit together. A damaged listing is said on stderr.
+        """
+        try:
+            if not self.path.is_file():
+                return None
+            content = self.path.read_bytes() if self.path.stat().st_size <= LARGEST else b""
+        except OSError:
             return None
-        content = path.read_bytes() if path.stat().st_size <= LARGEST else b""
-    except OSError:
-        return None
-    try:
-        listing = _decoded(content)
-        if not all(map(_is_same, listing.marks)):
+        try:
+            listing = _decoded(content)
+            if not all(map(_is_same, listing.marks)):
+                return None
+            built = build(listing)
+        except (ValueError, msgspec.DecodeError) as error:
+            say(f"{self.path}: damaged ({error}); the set is listed again")
             return None
-        built = build(listing)
-    except (ValueError, msgspec.DecodeError) as error:
-        say(f"{path}: damaged ({error}); the set is listed again")
-        return None
-    with suppress(OSError):
-        os.utime(path)
-    return built
+        with suppress(OSError):
+            os.utime(self.path)
+        return built
 
+    def write(
+        self, marks: Sequence[Mark], names: Sequence[Names], columns: Sequence[np.ndarray], fingerprint: str
+    ) -> None:
+        """Store a listing, unless it is too young, small or large.
 
-def write(cache: Path, subject: Sequence[Any], listing: Listing, begun: int) -> None:
-    """Store a listing that was begun at ``begun`` in nanoseconds, unless it is too young, small or large.
+        Where the cache cannot be written nothing is stored.
+        """
+        changed = max((max(mark[1:3]) for mark in marks), default=0)
+        if changed > self.begun - RECENT or max(map(len, columns)) < LEAST:
+            return
+        texts, numbers = [each.stored() for each in names], [column.tobytes() for column in columns]
+        # A name that is no UTF-8 cannot be stored.
+        with suppress(OSError, UnicodeError):
+            content = msgspec.msgpack.encode(Listing(list(marks), texts, numbers, fingerprint))
+            if len(content) < LARGEST:
+                check = zlib.crc32(content).to_bytes(4, "little")
+                write_atomically(self.path, lambda draft: draft.write_bytes(check + content))
+                _prune(self.path.parent)
 
-    Where the cache cannot be written nothing is stored.
-    """
-    if any(max(modified, changed) > begun - RECENT for _, modified, changed, _, _ in listing.marks):
-        return
-    # A name that is no UTF-8 cannot be stored.
-    with suppress(OSError, UnicodeError):
-        content = msgspec.msgpack.encode(listing)
-        if len(content) < LARGEST:
-            path, check = _place(cache, subject), zlib.crc32(content).to_bytes(4, "little")
-            write_atomically(path, lambda draft: draft.write_bytes(check + content))
-            _prune(path.parent)
-
-
-def drop(cache: Path, subject: Sequence[Any]) -> None:
-    """Remove the listing of ``subject``, where there is one."""
-    with suppress(OSError):
-        _place(cache, subject).unlink(missing_ok=True)
+    def drop(self) -> None:
+        """Remove the listing, where there is one."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 def now() -> int:
     """Return the time in nanoseconds, as file systems state it."""
     return time.time_ns()
-
-
-def _place(cache: Path, subject: Sequence[Any]) -> Path:
-    return cache / "listings" / digest([VERSION, sys.byteorder, *subject])
 
 
 def _decoded(content: bytes) -> Listing:

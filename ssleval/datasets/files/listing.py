@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
 
 from ssleval.core import DatasetOptions, Split
 from ssleval.datasets.files import index
@@ -43,8 +42,6 @@ class ClassListing:
     """The images of one split."""
 
     paths: Names
-    labels: Int64[np.ndarray, " n"]
-    """Position of the class of every image in the names that were given."""
     split: Callable[[], Split]
 
 
@@ -53,28 +50,18 @@ def list_classes(root: Path, names: Sequence[str], options: DatasetOptions) -> C
 
     With ``options.full_hash`` nothing that was stored is used, and it is removed.
     """
-    subject = ("class folders", EXTENSIONS, os.path.abspath(root), names)  # noqa: PTH100
+    kept = index.Kept(options, "class folders", EXTENSIONS, os.path.abspath(root), names)  # noqa: PTH100
     if options.full_hash:
-        index.drop(options.cache, subject)
         paths, labels = class_files(root, names)
-        return ClassListing(paths, labels, partial(file_split, root, paths, labels, full_hash=True))
-    forget = partial(index.drop, options.cache, subject)
-    stored = index.read(options.cache, subject, partial(_stored, root, len(names), forget))
-    if stored is not None:
+        return ClassListing(paths, partial(file_split, root, paths, labels, full_hash=True))
+    if (stored := kept.read(partial(_stored, root, len(names), kept.drop))) is not None:
         return stored
-    begun, marks = index.now(), list[index.Mark]()
+    marks = list[index.Mark]()
     paths, labels = class_files(root, names, lambda folder: marks.append(index.mark(folder)))
-    store = partial(index.write, options.cache, subject, begun=begun)
-    return ClassListing(paths, labels, partial(_measured, root, paths, labels, marks, store))
+    return ClassListing(paths, partial(_measured, root, paths, labels, partial(kept.write, marks)))
 
 
-def _measured(
-    root: Path,
-    paths: Names,
-    labels: Int64[np.ndarray, " n"],
-    marks: list[index.Mark],
-    store: Callable[[index.Listing], None],
-) -> Split:
+def _measured(root: Path, paths: Names, labels: Int64[np.ndarray, " n"], store: Callable[..., None]) -> Split:
     sizes = array("q")
 
     def rows() -> Iterator[list[Any]]:
@@ -83,18 +70,14 @@ def _measured(
             yield [path, size, label]
 
     split = Split(paths, ImageFiles(root, paths), labels, fingerprint(rows()))
-    if len(paths) >= index.LEAST:
-        counts = np.bincount(labels).astype(np.int64)
-        store(index.Listing(marks, [paths.stored()], [sizes.tobytes(), counts.tobytes()], split.fingerprint))
+    store([paths], [np.array(sizes, np.int64), np.bincount(labels).astype(np.int64)], split.fingerprint)
     return split
 
 
 def _stored(
     root: Path, classes: int, forget: Callable[[], None], listing: index.Listing
 ) -> ClassListing | None:
-    (texts,) = listing.texts
-    sizes, counts = (np.frombuffer(column, np.int64) for column in listing.numbers)
-    paths = Names.restored(*texts)
+    (paths,), (sizes, counts) = listing.read()
     unfit = (counts < 1) | (counts > len(paths))
     if len(counts) != classes or unfit.any() or not counts.sum() == len(sizes) == len(paths):
         raise ValueError("its columns do not fit together")
@@ -104,46 +87,34 @@ def _stored(
         return None
     labels, check = np.repeat(np.arange(classes), counts), files.refuse_changed
     split = Split(paths, files, labels, listing.fingerprint, refuse_changed=check)
-    return ClassListing(paths, labels, lambda: split)
+    return ClassListing(paths, lambda: split)
 
 
-@dataclass(slots=True)
-class ListedFiles:
-    """Files of a stored listing, which may have been rewritten in place; can be pickled."""
+@dataclass(frozen=True, slots=True)
+class ListedFiles(ImageFiles):
+    """Files of a stored listing; reading one that was rewritten in place is a DataError."""
 
-    root: Path
-    paths: Names
     sizes: Int64[np.ndarray, " n"]
     forget: Callable[[], None]
     """Removes the listing."""
-    _unchanged: bool = False
+    unchanged: bool = False
+    """Whether all were looked at."""
 
-    def __call__(self, index: int) -> Image.Image:
-        """Decode file ``index`` to RGB; DataError where it has another size, or cannot be decoded."""
-        return self._unchanged_file(index)(index)
-
-    def encoded(self, index: int) -> bytes:
-        """Return the content of file ``index``; errors as of its image."""
-        return self._unchanged_file(index).encoded(index)
-
-    def file(self, index: int) -> str:
-        """Return the path of file ``index``."""
-        return f"{self.root}/{self.paths[index]}"
-
-    def _unchanged_file(self, index: int) -> ImageFiles:
+    def path(self, index: int) -> Path:
+        """Return the path of file ``index``, whose size is compared."""
         if self.changed(range(index, index + 1)):
             self._refuse(index)
-        return ImageFiles(self.root, self.paths)
+        return self.root / self.paths[index]
 
     def refuse_changed(self) -> None:
         """Raise DataError where some file is gone or has another size; look at all of them once."""
-        starts = range(0, 0 if self._unchanged else len(self.paths), _AT_ONCE)
+        starts = range(0, 0 if self.unchanged else len(self.paths), _AT_ONCE)
         # Each call waits for the server of a network file system.
         with ThreadPoolExecutor(_CALLS) as pool:
             parts = pool.map(self.changed, (range(at, min(at + _AT_ONCE, len(self.paths))) for at in starts))
             for row in chain.from_iterable(parts):
                 self._refuse(row)
-        self._unchanged = True
+        object.__setattr__(self, "unchanged", True)
 
     def changed(self, rows: range) -> list[int]:
         """Return the first of ``rows`` whose file is gone, no regular file or of another size."""

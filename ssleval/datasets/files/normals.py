@@ -1,7 +1,6 @@
 """Surface normals as targets: stored as colours, or differenced from depth."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Real
@@ -9,7 +8,6 @@ from scipy import ndimage
 
 from ssleval.core import Split
 from ssleval.datasets.files.dense import DepthFiles, DepthFormat, TargetFiles
-from ssleval.datasets.files.images import ImageFiles
 from ssleval.errors import DataError
 
 UNIT = 0.05
@@ -53,20 +51,11 @@ class DifferencedDepth:
             )
         return normals_of(depth, self.intrinsics, self.form.radius, self.form.edge)
 
-    def fingerprint(self, *, full_hash: bool) -> str:
-        """Return the hash of all files and of how they are understood."""
+    def split(self, *, full_hash: bool) -> Split:
+        """Return the split of images with normals; ids are the paths of the images."""
         form, depths = self.form, self.depths
         reading = [depths.scale, list(depths.invalid), list(self.intrinsics.flat), form.radius, form.edge]
-        return depths.fingerprint(reading, full_hash=full_hash)
-
-
-def normals_split(files: NormalFiles | DifferencedDepth, images: Sequence[str], *, full_hash: bool) -> Split:
-    """Return the split of images with normals; ids are the paths of the images."""
-    if isinstance(files, NormalFiles):
-        root, mark = files.root, files.fingerprint(["normals"], full_hash=full_hash)
-    else:
-        root, mark = files.depths.root, files.fingerprint(full_hash=full_hash)
-    return Split(images, ImageFiles(root, images), None, mark, files)
+        return replace(depths.split(reading, full_hash=full_hash), target=self)
 
 
 def normals_of(

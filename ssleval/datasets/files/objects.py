@@ -50,7 +50,7 @@ class ObjectFiles:
 
     def __call__(self, index: int) -> Objects:
         """Return the objects of image ``index``; DataError where one is not in it."""
-        path, found = self.images.root / self.images.paths[index], self.annotations[index]
+        path, found = self.images.path(index), self.annotations[index]
         with header(path, str(path)) as (image, _):
             width, height = image.size
         ends = np.array([width, height, width, height]) + _OUTSIDE
@@ -163,7 +163,6 @@ def checked(boxes: Float[np.ndarray, "_ 4"], where: str) -> Float[np.ndarray, "_
 
 
 def _masks(outlines: Sequence[Any], size: tuple[int, int], where: str) -> Bool[np.ndarray, "m H W"]:
-    """Return the masks of COCO's outlines."""
     if len(outlines) * math.prod(size) > _LARGEST:
         raise DataError(f"{where}: masks of {len(outlines):,} objects in {size[1]}x{size[0]} exceed 4 GiB")
     masks = np.zeros((len(outlines), *size), bool)

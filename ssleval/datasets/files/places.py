@@ -7,6 +7,14 @@ from functools import cache
 from pathlib import Path
 
 from ssleval.core.escape import terminal_line
+from ssleval.errors import ConfigError
+
+
+def located(source: str, location: str, form: str = "PATH") -> Path:
+    """Return the path behind the colon of ``source:PATH``; a ConfigError where nothing stands there."""
+    if not location:
+        raise ConfigError(f"{source}: needs a path; write {source}:{form}")
+    return Path(location).expanduser()
 
 
 def places(root: Path) -> Callable[[str], str]:

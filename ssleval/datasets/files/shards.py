@@ -1,13 +1,19 @@
-"""Images in tar shards: headers, which are read once, and bytes, which are read in place."""
+"""Images in tar shards: headers, which are read once, and bytes, which are read in place.
+
+Shards are named by folders, globs, and names with braces such as ``{train,test}/{000..012}.tar``.
+"""
 
 import hashlib
+import math
 import os
+import re
 import tarfile
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,14 +25,54 @@ from ssleval.core import DatasetOptions
 from ssleval.datasets.files import index
 from ssleval.datasets.files.images import EXTENSIONS, decode, fingerprint, is_stray
 from ssleval.datasets.files.names import Names
-from ssleval.datasets.files.parts import Parts
 from ssleval.errors import DataError
 
 MOST_CLASSES = 1_000_000
 """As many as class numbers may count: they are stated before there is any data."""
 
+MOST_SHARDS = 100_000
+"""As many as a pattern may name: it is read before there is any data."""
+
 _Place: TypeAlias = tuple[str, int, int, int]
 """File name of an image in its shard, shard, offset and size in bytes."""
+
+
+class Parts:
+    """Reads parts of files that were listed; can be pickled.
+
+    Every thread keeps the file open that it read last, and no other: the system reads ahead within one
+    opening only, and network file systems ask their server at each.
+    """
+
+    def __init__(self, marks: Sequence[index.Mark]) -> None:
+        self.marks = marks
+        self._last = threading.local()
+
+    def __reduce__(self) -> tuple[type["Parts"], tuple[Sequence[index.Mark]]]:
+        return Parts, (self.marks,)
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes of file ``number``; DataError where it changed since it was listed."""
+        file: _Open | None = getattr(self._last, "file", None)
+        if file is None or file.number != number:
+            file = self._last.file = _Open(number, self.marks[number])
+        return os.pread(file.descriptor, size, offset)
+
+
+class _Open:
+    """An open file, closed with its last reference."""
+
+    def __init__(self, number: int, mark: index.Mark) -> None:
+        path, modified, _, _, size = mark
+        self.number = number
+        self.descriptor = os.open(Path(path), os.O_RDONLY)
+        status = os.fstat(self.descriptor)
+        if (status.st_mtime_ns, status.st_size) != (modified, size):
+            raise DataError(f"{path}: changed since it was listed; run again, which lists all anew")
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +120,21 @@ def list_shards(paths: Sequence[Path], options: DatasetOptions, *, labelled: boo
     With ``options.full_hash`` nothing that was stored is used, and it is removed.
     """
     kind, most = ("shards", MOST_CLASSES) if labelled else ("unlabelled shards", 1)
-    subject = (kind, EXTENSIONS, most, [os.path.abspath(path) for path in paths])  # noqa: PTH100
+    places = [os.path.abspath(path) for path in paths]  # noqa: PTH100
+    kept = index.Kept(options, kind, EXTENSIONS, most, places)
     if options.full_hash:
-        index.drop(options.cache, subject)
         return _listed(paths, labelled=labelled)
-    stored = index.read(options.cache, subject, partial(_stored, paths))
-    if stored is not None:
+    if (stored := kept.read(partial(_stored, paths))) is not None:
         return stored
-    begun, images = index.now(), _listed(paths, labelled=labelled)
+    images = _listed(paths, labelled=labelled)
     images = replace(images, mark=fingerprint(images.rows(full_hash=False)))
-    if len(images.labels) >= index.LEAST:
-        texts, numbers = [images.ids.stored(), images.names.stored()], [images.places, images.labels]
-        columns = [column.tobytes() for column in numbers]
-        listing = index.Listing(list(images.content.marks), texts, columns, images.mark)
-        index.write(options.cache, subject, listing, begun)
+    names, columns = [images.ids, images.names], [images.places, images.labels]
+    kept.write(images.content.marks, names, columns, images.mark)
     return images
 
 
 def _stored(paths: Sequence[Path], listing: index.Listing) -> Shards:
-    ids, names = (Names.restored(*texts) for texts in listing.texts)
-    places, labels = (np.frombuffer(column, np.int64) for column in listing.numbers)
+    (ids, names), (places, labels) = listing.read()
     places, ends = places.reshape(-1, 3), np.array([mark[4] for mark in listing.marks])
     if len(paths) != len(ends) or not len(ids) == len(names) == len(places) == len(labels) > 0:
         raise ValueError("its columns do not fit together")
@@ -187,3 +228,56 @@ def _label(shard: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> in
             f"{shard}: {member.name} holds {text[:20]!r}, expected a class number below {MOST_CLASSES:,}"
         )
     return int(text)
+
+
+def shard_paths(location: str, owner: str) -> list[Path]:
+    """Return the shards that a folder, a glob, or a name with braces stands for, in their order.
+
+    Messages begin with ``owner``, the source that reads them.
+
+    Raises:
+        DataError: a named shard is absent, a location is not local, or there are more than `MOST_SHARDS`.
+    """
+    if "://" in location or location.startswith("pipe:"):
+        raise DataError(f"{owner}:{location}: shards are read from local files; download them first")
+    pattern = str(Path(location).expanduser())
+    if Path(pattern).is_dir():
+        nested = any(not is_stray(path.name) for path in Path(pattern).glob("*/*.tar"))
+        pattern = f"{pattern}/*/*.tar" if nested else f"{pattern}/*.tar"
+    paths: list[Path] = []
+    for name in expand_braces(pattern, owner):
+        if "*" in name or "?" in name:
+            start = Path(Path(name).anchor)
+            matches = (path for path in start.glob(str(Path(name).relative_to(start))) if path.is_file())
+            paths += sorted((path for path in matches if not is_stray(path.name)), key=_natural)
+        elif Path(name).is_file():
+            paths.append(Path(name))
+        else:
+            raise DataError(f"{owner}:{name}: no such shard")
+    return paths
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    # 10.tar comes after 9.tar: the order in which shards are written.
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def expand_braces(pattern: str, owner: str) -> list[str]:
+    """Return the names that ``{a,b}`` and ``{000..012}`` stand for; the leftmost varies slowest."""
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [_choices(part) if index % 2 else [part] for index, part in enumerate(parts)]
+    if math.prod(map(len, choices)) > MOST_SHARDS:
+        raise DataError(
+            f"{owner}:{pattern}: stands for more than {MOST_SHARDS:,} shards; name those that there are"
+        )
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def _choices(body: str) -> list[str]:
+    numbers = re.fullmatch(r"(\d{1,99})\.\.(\d{1,99})", body)
+    if not numbers:
+        return body.split(",")
+    first, last = numbers.groups()
+    # One more than are allowed is enough to be refused.
+    most = min(int(last), int(first) + MOST_SHARDS)
+    return [f"{number:0{len(first)}d}" for number in range(int(first), most + 1)]

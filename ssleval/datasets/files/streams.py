@@ -79,12 +79,6 @@ class Stream:
                 f"{self.name}: the stream broke ({reason}); run again, or without :SPLIT to download the set"
             ) from error
 
-    def content(self, row: int, cell: Any) -> bytes:
-        """Return the bytes of an undecoded image."""
-        if cell is None or (cell["bytes"] is None and not Path(cell["path"] or "").is_file()):
-            raise DataError(f"{self.name}[{row}]: no bytes, and no file of this machine")
-        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
-
     def _read(self, row: int, starts: Int[np.ndarray, " _"]) -> bytes:
         number = int(np.searchsorted(starts, row, side="right")) - 1
         open_file, position, left = getattr(self._place, "at", (-1, 0, iter(())))
@@ -96,8 +90,16 @@ class Stream:
                 raise DataError(f"{self.name}[{at}]: no such row any more; run again, which lists all anew")
             self._place.at = number, at + 1, left
             if at == row:
-                return self.content(row, found[self.image])
+                return content_of(found[self.image], f"{self.name}[{row}]")
         raise AssertionError(row)
+
+
+def content_of(cell: Any, place: str) -> bytes:
+    """Return the bytes of an undecoded image, which messages call ``place``."""
+    if cell is None or (cell["bytes"] is None and not Path(cell["path"] or "").is_file()):
+        path = f" {cell['path']!r}" if cell and cell["path"] else ""
+        raise DataError(f"{place}: no bytes, and no file{path} of this machine")
+    return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
 
 
 def stream_split(stream: Stream, label: str, subject: Sequence[Any] | None, options: DatasetOptions) -> Split:
@@ -109,11 +111,10 @@ def stream_split(stream: Stream, label: str, subject: Sequence[Any] | None, opti
     if subject is None or options.full_hash:
         stream.listed = _listed(stream, label, full_hash=options.full_hash)
     else:
-        stream.listed = index.read(options.cache, subject, partial(_stored, stream)) or _listed(stream, label)
-        starts, sizes, labels, mark = stream.listed
-        columns = [column.tobytes() for column in (starts, sizes, labels)]
-        if len(labels) >= index.LEAST:
-            index.write(options.cache, subject, index.Listing([], [], columns, mark), index.now())
+        kept = index.Kept(options, *subject)
+        stream.listed = kept.read(partial(_stored, stream)) or _listed(stream, label)
+        *columns, mark = stream.listed
+        kept.write([], [], columns, mark)
     _, _, labels, mark = stream.listed
     return Split(Names(f"{row:06d}" for row in range(len(labels))), stream, labels, mark)
 
@@ -132,7 +133,7 @@ def _listed(stream: Stream, label: str, *, full_hash: bool = False) -> _Rows:
                 row, stated = len(sizes), found[label]
                 if stated is None or stated < 0:
                     raise DataError(f"{stream.name}[{row}]: has no label; leave such rows out")
-                content = stream.content(row, found[stream.image])
+                content = content_of(found[stream.image], f"{stream.name}[{row}]")
                 sizes.append(len(content))
                 labels.append(stated)
                 shown = [hashlib.sha256(content).hexdigest()] if full_hash else []
@@ -147,7 +148,7 @@ def _listed(stream: Stream, label: str, *, full_hash: bool = False) -> _Rows:
 
 
 def _stored(stream: Stream, listing: index.Listing) -> _Rows:
-    starts, sizes, labels = (np.frombuffer(column, np.int64) for column in listing.numbers)
+    _, (starts, sizes, labels) = listing.read()
     ends = [0, len(labels)] if len(starts) else []
     if len(starts) != stream.rows.num_shards + 1 or starts[[0, -1]].tolist() != ends:
         raise ValueError("its files are others")

@@ -120,7 +120,6 @@ def _stretches(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _restarts(frame: bytes, components: bytes, interval: int) -> int:
-    """Return how many restart markers a scan has."""
     height, width, _ = unpack_from(">HHB", frame, 4)
     factors = {
         component: divmod(sampling, 16) for component, sampling in zip(frame[9::3], frame[10::3], strict=True)

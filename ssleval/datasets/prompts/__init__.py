@@ -15,8 +15,9 @@ import yaml
 
 from ssleval.core import DatasetCard, digest
 from ssleval.core.registry import suggestion
+from ssleval.datasets.published import read_lines
 from ssleval.datasets.scenes.captions import class_prompts as scene_prompts
-from ssleval.errors import ConfigError, UnknownNameError
+from ssleval.errors import ConfigError, DataError, UnknownNameError
 
 __all__ = ["Prompts", "class_prompts", "imagenet_names", "pinned", "template_sets", "templates_for"]
 
@@ -75,18 +76,15 @@ def template_sets() -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in content.items()}
 
 
-@cache
 def imagenet_names() -> dict[str, str]:
     """Return the class names of ImageNet-1k by WordNet id, in label order."""
-    rows = (line.partition("\t") for line in _beside("imagenet.tsv").splitlines())
-    return {wnid: name for wnid, _, name in rows}
+    return _table("imagenet.tsv")
 
 
 @cache
-def _caltech101_names() -> dict[str, str]:
-    """Return CLIP's names of the classes of Caltech-101 that are not their folders' own."""
-    rows = (line.partition("\t") for line in _beside("caltech101.tsv").splitlines())
-    return {folder: name for folder, _, name in rows}
+def _table(name: str) -> dict[str, str]:
+    rows = (line.partition("\t") for line in _beside(name).splitlines())
+    return {folder: words for folder, _, words in rows}
 
 
 def _beside(name: str) -> str:
@@ -115,7 +113,7 @@ def _words(card: DatasetCard, templates: str) -> tuple[str, ...]:
             raise ConfigError(f"{card.name}: {strange[0]} is none of the 1,000 classes of ImageNet-1k")
         return tuple(known[wnid] for wnid in ids)
     if card.name == "caltech101":
-        return tuple(_caltech101_names().get(name, name.replace("_", " ")) for name in names)
+        return tuple(_table("caltech101.tsv").get(name, name.replace("_", " ")) for name in names)
     if card.name in _AS_THEY_ARE:
         return names
     wrong = [name for name in names if not _is_word(name) and templates != "digits"]
@@ -143,11 +141,9 @@ def _lines(path: Path, otherwise: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UnknownNameError(otherwise)
     try:
-        # utf-8-sig: editors write a byte-order mark, which would be part of the first text.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        lines = tuple(read_lines(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not lines:
         raise ConfigError(f"{path}: empty; it needs one text a line")
     return lines

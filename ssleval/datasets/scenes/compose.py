@@ -143,7 +143,6 @@ def _fits(spot: Point, radius: float, things: list[Thing], camera: Camera) -> bo
 
 
 def _light(draw: Draw) -> Light:
-    """Return a slightly tinted light from a random direction above."""
     c, s = draw.turn()
     high = draw.uniform(0.5, 1.6)
     tint = mixed((1.0, 1.0, 1.0), any_color(draw), draw.uniform(0, 0.25))

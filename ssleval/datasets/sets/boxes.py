@@ -30,8 +30,6 @@ _NAMED = re.compile(r"(train|val|test)(?:id)?[0-9]*")
 
 
 class _Listed(NamedTuple):
-    """The images of a split, with their objects."""
-
     root: Path
     paths: Sequence[str]
     annotations: Sequence[Annotation]

@@ -26,8 +26,10 @@ from ssleval.datasets.files.images import (
     file_rows,
     fingerprint,
     is_stray,
+    refuse_other_classes,
     split_folders,
 )
+from ssleval.datasets.files.places import located
 from ssleval.errors import ConfigError, DataError
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".mpg", ".mpeg")
@@ -39,11 +41,10 @@ _MOST_FRAMES = 200_000
 @datasets.register("clips")
 def clips(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of class folders of clips."""
-    if not location:
-        raise ConfigError("clips: needs a path; write clips:PATH")
-    root = Path(location).expanduser()
+    root = located("clips", location)
     splits = split_folders(root, "clips:")
     names = class_folders(root / "train")
+    refuse_other_classes("clips", root, splits, names)
     listed = {split: _listed(root / split, names) for split in splits}
 
     def open_split(split: str) -> Split:
@@ -96,8 +97,6 @@ def _listed(root: Path, names: Sequence[str]) -> tuple[list[tuple[str, list[str]
     found: list[tuple[str, list[str]]] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        if not (root / name).is_dir():
-            raise DataError(f"clips:{root}: no class {name}, which train/ has; every split needs all classes")
         with os.scandir(root / name) as entries:
             inside = sorted(
                 (entry for entry in entries if not is_stray(entry.name)), key=lambda one: one.name
@@ -106,10 +105,6 @@ def _listed(root: Path, names: Sequence[str]) -> tuple[list[tuple[str, list[str]
             raise DataError(f"{root / name}: no clips in this class; add some or remove the folder")
         found += [(f"{name}/{entry.name}", _files(entry, f"{name}/{entry.name}")) for entry in inside]
         labels += [label] * len(inside)
-    if unknown := sorted(set(class_folders(root)) - set(names)):
-        raise DataError(
-            f"clips:{root}: the class {unknown[0]} is not in train/; every split needs all classes"
-        )
     return found, labels
 
 

@@ -81,12 +81,11 @@ def _images(root: Path, folder: str) -> list[str]:
 
 
 def _rows(root: Path, paths: list[str]) -> Int[np.ndarray, " n"]:
-    """Return for every copy the position of its original."""
     prefixes = [Path(path).name[:_PREFIX] for path in _images(root, "original")]
-    for path in paths:
-        if prefixes.count(Path(path).name[:_PREFIX]) != 1:
-            raise DataError(
-                f"copydays: {root / path} must begin with the first {_PREFIX} characters of one original; "
-                "the copy is not the published one"
-            )
-    return np.array([prefixes.index(Path(path).name[:_PREFIX]) for path in paths], dtype=np.int64)
+    begun = [Path(path).name[:_PREFIX] for path in paths]
+    if odd := [path for path, prefix in zip(paths, begun, strict=True) if prefixes.count(prefix) != 1]:
+        raise DataError(
+            f"copydays: {root / odd[0]} must begin with the first {_PREFIX} characters of one original; the "
+            "copy is not the published one"
+        )
+    return np.array([prefixes.index(prefix) for prefix in begun], dtype=np.int64)

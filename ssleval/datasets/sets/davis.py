@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.datasets.files.images import EXTENSIONS, file_split, is_stray, opened
+from ssleval.datasets.files.places import located
 from ssleval.datasets.published import read_lines
 from ssleval.errors import DataError
 
@@ -31,7 +32,7 @@ VOID = 255
 @datasets.register("davis")
 def davis(location: str, options: DatasetOptions) -> Dataset:
     """Open the clips below a folder."""
-    root = Path(location).expanduser().absolute()
+    root = located("davis", location).absolute()
     pairs = [pair for clip in _clips(root) for pair in _frames(root, clip)]
 
     def open_split(name: str) -> Split:  # noqa: ARG001

@@ -5,33 +5,25 @@ their names; none of them is for training, since a task says which of its images
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, datasets
-from ssleval.core.text import some
-from ssleval.datasets.files.images import class_folders
+from ssleval.datasets.files.images import class_folders, refuse_other_classes
 from ssleval.datasets.files.listing import list_classes
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files.places import located
+from ssleval.errors import DataError
 
 
 @datasets.register("domains")
 def domains(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of domains, each a folder of class folders."""
-    if not location:
-        raise ConfigError("domains: needs a path; write domains:PATH")
-    root = Path(location).expanduser()
+    root = located("domains", location)
     found = class_folders(root)
     if len(found) < 2:
         raise DataError(
             f"domains:{root}: one folder, {', '.join(found)}; it needs two domains, PATH/DOMAIN/CLASS/IMAGE"
         )
     names = class_folders(root / found[0])
-    for domain in found[1:]:
-        if unlike := sorted(set(names) ^ set(class_folders(root / domain))):
-            raise DataError(
-                f"domains:{root}: {some(unlike)} not in both {found[0]}/ and {domain}/; all domains need "
-                "the same classes"
-            )
+    refuse_other_classes("domains", root, found, names)
     listed = {domain: list_classes(root / domain, names, options) for domain in found}
     lengths = {domain: len(images.paths) for domain, images in listed.items()}
     card = DatasetCard(

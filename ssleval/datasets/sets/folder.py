@@ -14,11 +14,17 @@ from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.text import counted, some
-from ssleval.datasets.files.images import class_folders, file_split, images_below, split_folders
+from ssleval.datasets.files.images import (
+    class_folders,
+    file_split,
+    images_below,
+    refuse_other_classes,
+    split_folders,
+)
 from ssleval.datasets.files.listing import list_classes
-from ssleval.datasets.files.multilabels import Stated, class_names, is_multilabel, read_labels, targets_of
-from ssleval.datasets.files.places import say_shared
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files.places import located, say_shared
+from ssleval.datasets.files.tables import Stated, class_names, is_multilabel, read_labels, targets_of
+from ssleval.errors import DataError
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
@@ -26,16 +32,13 @@ _TABLES = ("metadata.csv", "metadata.jsonl")
 @datasets.register("folder")
 def folder(location: str, options: DatasetOptions) -> Dataset:
     """Open a folder of class folders."""
-    if not location:
-        raise ConfigError("folder: needs a path; write folder:PATH")
-    root = Path(location).expanduser()
+    root = located("folder", location)
     splits = split_folders(root, "folder:")
     tables = {split: _table(root / split) for split in splits}
     if any(table is not None for table in tables.values()):
         return _multilabel(location, root, tables, options)
     names = class_folders(root / "train")
-    for split in splits[1:]:
-        _same_classes(root, split, names)
+    refuse_other_classes("folder", root, splits, names)
     for first, second in combinations(splits, 2):
         # Not by resolving links, which would take longer than all else where the listing is stored.
         linked = sum((root / first / name).samefile(root / second / name) for name in names)
@@ -49,16 +52,6 @@ def folder(location: str, options: DatasetOptions) -> Dataset:
     name, lengths = f"folder:{location}", {split: len(images.paths) for split, images in listed.items()}
     card = DatasetCard(name, "label", names, lengths=lengths, test_split=splits[-1], source=str(root))
     return Dataset(card, open_split)
-
-
-def _same_classes(root: Path, split: str, names: tuple[str, ...]) -> None:
-    differing = sorted(set(names) ^ set(class_folders(root / split)))
-    if differing:
-        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
-        raise DataError(
-            f"folder:{root}: {len(differing)} classes are not in both train/ and {split}/: {shown}; "
-            "every split needs the same classes"
-        )
 
 
 def _table(folder: Path) -> Path | None:

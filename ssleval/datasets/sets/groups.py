@@ -17,9 +17,9 @@ from jaxtyping import Int64
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.targets import SameGroup
 from ssleval.datasets.files.images import class_files, class_folders, file_split
-from ssleval.datasets.files.places import places
+from ssleval.datasets.files.places import located, places
 from ssleval.datasets.published import read_json
-from ssleval.errors import ConfigError, DataError
+from ssleval.errors import DataError
 
 DISTRACTORS = "distractors"
 
@@ -27,9 +27,7 @@ DISTRACTORS = "distractors"
 @datasets.register("groups")
 def groups(location: str, options: DatasetOptions) -> Dataset:
     """Open grouped images."""
-    if not location:
-        raise ConfigError("groups: needs a path; write groups:FOLDER or groups:FILE.json")
-    path = Path(location).expanduser()
+    path = located("groups", location, "FOLDER or groups:FILE.json")
     in_file = path.suffix == ".json"
     root = path.parent if in_file else path
     paths, group = _groups_of_file(path) if in_file else _groups_of_folder(path)

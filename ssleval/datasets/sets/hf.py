@@ -21,7 +21,7 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import decode, fingerprint
 from ssleval.datasets.files.places import say
-from ssleval.datasets.files.streams import Stream, commit_of, stream_split
+from ssleval.datasets.files.streams import Stream, commit_of, content_of, stream_split
 from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.errors import ConfigError, DataError
 
@@ -35,10 +35,7 @@ class _Rows:
     image_column: str
 
     def encoded(self, index: int) -> bytes:
-        cell = self.rows[index][self.image_column]
-        if cell["bytes"] is None and not Path(cell["path"] or "").is_file():
-            raise DataError(f"{self.name}[{index}]: no bytes, and no file {cell['path']!r}")
-        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+        return content_of(self.rows[index][self.image_column], f"{self.name}[{index}]")
 
     def __call__(self, index: int) -> Image.Image:
         return decode(self.encoded(index), f"{self.name}[{index}]")
@@ -68,45 +65,31 @@ def hf(location: str, options: DatasetOptions) -> Dataset:
     if differing:
         raise DataError(f"{name}: other columns in {', '.join(differing)} than in train")
     image, label = _columns(name, features)
-    card = DatasetCard(
-        name=name,
-        class_names=tuple(features[label].names),
-        lengths={split: len(rows) for split, rows in splits.items()},
-        test_split="test" if "test" in splits else "val",
-        license=splits["train"].info.license or "",
-        source=_source(location),
-    )
+    lengths = {split: len(rows) for split, rows in splits.items()}
+    scored = "test" if "test" in splits else "val"
 
     def open_split(split: str) -> Split:
         names = {"train", split}
         refuse_untrained(name, {one: _labels(f"{name}/{one}", splits[one], label) for one in names})
         return _split(f"{name}/{split}", splits[split], image, label, full_hash=options.full_hash)
 
-    return Dataset(card, open_split)
+    return Dataset(_card(name, location, splits["train"], lengths, scored, label), open_split)
 
 
 def _unlabelled(name: str, location: str, splits: Mapping[str, Any], options: DatasetOptions) -> Dataset:
     first = next(iter(splits))
     say(f"{name}: no ClassLabel column among {', '.join(splits[first].features)}; images without labels")
     columns = {split: _image_column(name, rows.features) for split, rows in splits.items()}
-    card = DatasetCard(
-        name,
-        "none",
-        lengths={split: len(rows) for split, rows in splits.items()},
-        test_split=first,
-        license=splits[first].info.license or "",
-        source=_source(location),
-    )
+    lengths = {split: len(rows) for split, rows in splits.items()}
 
     def open_split(split: str) -> Split:
         own = f"{name}/{split}"
         return _split(own, splits[split], columns[split], None, full_hash=options.full_hash)
 
-    return Dataset(card, open_split)
+    return Dataset(_card(name, location, splits[first], lengths, first), open_split)
 
 
 def _streamed(location: str, split: str, name: str, options: DatasetOptions) -> Dataset:
-    """Open one split without a copy of it on this machine."""
     rows = _load(location, name, split=split, streaming=True)
     if rows.features is None:
         raise DataError(f"{name}: its files state no columns; leave out :{split}, which downloads the set")
@@ -118,20 +101,22 @@ def _streamed(location: str, split: str, name: str, options: DatasetOptions) -> 
     subject = None if commit is None else ("hf", location, split)
     scored = {"validation": "val"}.get(split, split)
     opened = stream_split(Stream(name, undecoded, image), label, subject, options)
-    card = DatasetCard(
-        name=name,
-        class_names=tuple(rows.features[label].names),
-        lengths={scored: len(opened)},
+    return Dataset(_card(name, location, rows, {scored: len(opened)}, scored, label), lambda _: opened)
+
+
+def _card(
+    name: str, location: str, rows: Any, lengths: Mapping[str, int], scored: str, label: str = ""
+) -> DatasetCard:
+    """Return the card of a set, of which ``rows`` are a split; without ``label`` it has none."""
+    return DatasetCard(
+        name,
+        "label" if label else "none",
+        tuple(rows.features[label].names) if label else (),
+        lengths=lengths,
         test_split=scored,
         license=rows.info.license or "",
-        source=_source(location),
+        source=location if Path(location).expanduser().is_dir() else f"huggingface.co/datasets/{location}",
     )
-    return Dataset(card, lambda _: opened)
-
-
-def _source(location: str) -> str:
-    local = Path(location).expanduser().is_dir()
-    return location if local else f"huggingface.co/datasets/{location}"
 
 
 def _labelled(name: str, splits: dict[str, Any]) -> dict[str, Any]:

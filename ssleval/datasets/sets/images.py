@@ -14,11 +14,10 @@ from pathlib import Path
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import EXTENSIONS, file_split, is_stray
 from ssleval.datasets.files.listing import list_classes
-from ssleval.datasets.files.multilabels import read_texts
 from ssleval.datasets.files.names import Names
 from ssleval.datasets.files.places import places
-from ssleval.datasets.files.shardnames import shard_paths
-from ssleval.datasets.files.shards import list_shards
+from ssleval.datasets.files.shards import list_shards, shard_paths
+from ssleval.datasets.files.tables import read_texts
 from ssleval.errors import ConfigError, DataError
 
 
@@ -72,7 +71,6 @@ def _nested(folder: Path, folders: Sequence[str]) -> bool:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the files and of the folders in a folder, strays left out."""
     names: tuple[list[str], list[str]] = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

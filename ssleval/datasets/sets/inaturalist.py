@@ -5,43 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
-CARDS = {
-    "2018": DatasetCard(
-        name="inat2018",
-        classes=8_142,
-        lengths={"train": 437_513, "val": 24_426},
-        test_split="val",
-        license="per image, non-commercial research",
-        source="Van Horn et al. 2018, https://github.com/visipedia/inat_comp/tree/master/2018 (120 GB): "
-        "train_val2018/, train2018.json and val2018.json in inat2018/",
-    ),
-    "2021": DatasetCard(
-        name="inat2021",
-        classes=10_000,
-        lengths={"train": 2_686_843, "val": 100_000},
-        test_split="val",
-        license="per image, non-commercial research",
-        source="Van Horn et al. 2021, https://github.com/visipedia/inat_comp/tree/master/2021 (224 GB and "
-        "8.4 GB): train/, val/, train.json and val.json in inat2021/",
-    ),
-}
 
-
-_TREES = {
-    "2018": ("train_val2018/Actinopterygii/2229/NAME.jpg", "train2018.json", "val2018.json"),
-    "2021": ("train/CLASS/NAME.jpg", "val/CLASS/NAME.jpg", "train.json", "val.json"),
-}
-
-
-def read(year: str, root: Path, options: DatasetOptions) -> Copy:
+def read(suffix: str, root: Path, options: DatasetOptions) -> Copy:
     """Read the JSON lists; labels are the category numbers, which must start at 0 without gaps."""
-    suffix = "2018" if year == "2018" else ""
-    tables = {split: root / f"{split}{suffix}.json" for split in CARDS[year].lengths}
+    tables = {split: root / f"{split}{suffix}.json" for split in ("train", "val")}
     categories = {row["id"]: str(row["name"]) for row in read_json(tables["val"])["categories"]}
     if sorted(categories) != list(range(len(categories))):
         raise DataError(f"{tables['val']}: category numbers do not run from 0 to {len(categories) - 1}")
@@ -59,5 +31,25 @@ def read(year: str, root: Path, options: DatasetOptions) -> Copy:
     return Copy(tuple(categories[number] for number in range(len(categories))), open_split)
 
 
-for _year, _card in CARDS.items():
-    datasets.register(_card.name)(Published(_card, partial(read, _year), tree=_TREES[_year]))
+def _publish(year: str, classes: int, train: int, val: int, files: str, *tree: str) -> None:
+    card = DatasetCard(
+        name=f"inat{year}",
+        classes=classes,
+        lengths={"train": train, "val": val},
+        test_split="val",
+        license="per image, non-commercial research",
+        source=f"Van Horn et al. {year}, https://github.com/visipedia/inat_comp/tree/master/{year} {files}",
+    )
+    published(card, *tree)(partial(read, "2018" if year == "2018" else ""))
+
+
+_publish(
+    "2018", 8_142, 437_513, 24_426,
+    "(120 GB): train_val2018/, train2018.json and val2018.json in inat2018/",
+    "train_val2018/Actinopterygii/2229/NAME.jpg", "train2018.json", "val2018.json",
+)  # fmt: skip
+_publish(
+    "2021", 10_000, 2_686_843, 100_000,
+    "(224 GB and 8.4 GB): train/, val/, train.json and val.json in inat2021/",
+    "train/CLASS/NAME.jpg", "val/CLASS/NAME.jpg", "train.json", "val.json",
+)  # fmt: skip

@@ -40,7 +40,6 @@ def listed(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _rows(file: Path, split: Split) -> Int[np.ndarray, " m"]:
-    """Return the row of every listed image, in the order of the split."""
     whole = {name: row for row, name in enumerate(split.ids)}
     last: defaultdict[str, list[int]] = defaultdict(list)
     for name, row in whole.items():

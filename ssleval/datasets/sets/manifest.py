@@ -14,16 +14,16 @@ from pathlib import Path
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.text import counted
 from ssleval.datasets.files.images import SPLITS, file_split
-from ssleval.datasets.files.multilabels import Stated, class_names, is_multilabel, read_labels, targets_of
 from ssleval.datasets.files.names import Names
-from ssleval.datasets.files.places import places, say_shared
+from ssleval.datasets.files.places import located, places, say_shared
+from ssleval.datasets.files.tables import Stated, class_names, is_multilabel, read_labels, targets_of
 from ssleval.errors import DataError
 
 
 @datasets.register("manifest")
 def manifest(location: str, options: DatasetOptions) -> Dataset:
     """Open a table of labelled images."""
-    table = Path(location).expanduser()
+    table = located("manifest", location, "FILE.csv")
     many = is_multilabel(table, "manifest")
     labels = _read(table, many=many)
     names = class_names(f"manifest:{table}", {split: [*of.values()] for split, of in labels.items()})
@@ -49,7 +49,6 @@ def manifest(location: str, options: DatasetOptions) -> Dataset:
 
 
 def _read(table: Path, *, many: bool) -> dict[str, dict[str, Stated]]:
-    """Return for every split the labels of every path, in the order of the rows."""
     labels: dict[str, dict[str, Stated]] = {}
     labels_of: dict[str, Stated] = {}
     splits_of: dict[str, tuple[str, ...]] = {}

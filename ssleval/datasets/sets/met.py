@@ -13,30 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets
+from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
 DATABASES = {"met": "MET_database.json", "met_mini": "mini_MET_database.json"}
-
-
-def _card(name: str, images: int, archive: str) -> DatasetCard:
-    return DatasetCard(
-        name=name,
-        target="open_set",
-        lengths={"database": images, "val": 2_165, "test": 19_319},
-        train_split="database",
-        license="images: The Met's (CC0) and their photographers'; annotation: not stated",
-        source="Ypsilantis et al. 2021, arXiv:2202.01747, http://cmp.felk.cvut.cz/met/: the lists in "
-        f"{name}/ground_truth/, {archive}, test_met, test_other and test_noart in {name}/images/",
-    )
-
-
-CARDS = {
-    "met": _card("met", 397_121, "MET (28 GB)"),
-    "met_mini": _card("met_mini", 38_307, "small_MET (size not stated)"),
-}
 
 
 _TREE = (
@@ -95,5 +77,18 @@ def _exhibit(table: Path, row: int, entry: Any, key: str) -> int:
     return number
 
 
-for _name, _described in CARDS.items():
-    datasets.register(_name)(Published(_described, partial(read, _name), tree=_TREE))
+def _publish(name: str, images: int, archive: str) -> None:
+    card = DatasetCard(
+        name=name,
+        target="open_set",
+        lengths={"database": images, "val": 2_165, "test": 19_319},
+        train_split="database",
+        license="images: The Met's (CC0) and their photographers'; annotation: not stated",
+        source="Ypsilantis et al. 2021, arXiv:2202.01747, http://cmp.felk.cvut.cz/met/: the lists in "
+        f"{name}/ground_truth/, {archive}, test_met, test_other and test_noart in {name}/images/",
+    )
+    published(card, *_TREE)(partial(read, name))
+
+
+_publish("met", 397_121, "MET (28 GB)")
+_publish("met_mini", 38_307, "small_MET (size not stated)")

@@ -7,6 +7,11 @@ inside the white rim, rows 45 to 471 and columns 43 to 607. Heads are fitted up 
 sunrgbd is 5,050 test images of SUN RGB-D, for heads fitted on nyuv2: the folder SUNRGBD/ and the list of the
 Monocular-Depth-Estimation-Toolbox. As there, depth is cut at 8 m, and counts inside rows 45 to 470 and
 columns 41 to 600, whatever the size of the image.
+
+nyuv2_normals has GeoNet's surface normals, of 795 images to fit on and the 654 to score. The copy is the
+folder `nyuv2` of DSINE's archive dsine_eval.zip: NAME_img.png, and NAME_normal.png with the normals as
+colours. Axes are those of the archive, the same in both splits. GeoNet's own files (30,907 frames of video to
+fit on, and test normals in MATLAB 7.3) are not read.
 """
 
 from dataclasses import replace
@@ -17,8 +22,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
-from ssleval.datasets.files.dense import DepthFiles, depth_split
-from ssleval.datasets.published import Copy, Published, first_folder, listed_in, read_lines
+from ssleval.datasets.files.dense import DepthFiles, by_stem, depth_split
+from ssleval.datasets.files.normals import NormalFiles
+from ssleval.datasets.published import Copy, Published, first_folder, listed_in, published, read_lines
+from ssleval.errors import DataError
 
 # Half a pixel is added, so that rounding down gives the intended row or column.
 WINDOWS = {
@@ -44,7 +51,6 @@ CARD = DatasetCard(
 
 
 def _read(root: Path, options: DatasetOptions) -> Copy:
-    """Read nyu_SPLIT.txt, or BTS's list of another name."""
 
     def open_split(split: str) -> Split:
         rows = [line.split() for line in read_lines(listed_in(root, *LISTS, split=split))]
@@ -123,3 +129,40 @@ datasets.register("sunrgbd")(
         ),
     )
 )
+
+
+# Normals -------------------------------------------------------------------------------------------
+
+NORMALS_CARD = DatasetCard(
+    name="nyuv2_normals",
+    target="normals",
+    lengths={"train": 795, "test": 654},
+    license="not stated, research",
+    source="Silberman et al. 2012, Qi et al. 2018 (GeoNet), Bae and Davison 2024; dsine_eval.zip (size not "
+    "stated) of https://github.com/baegwangbin/DSINE: the content of its folder nyuv2/ in nyuv2_normals/",
+)
+
+
+@published(
+    NORMALS_CARD,
+    "train/000002_img.png",
+    "train/000002_normal.png",
+    "test/000000_img.png",
+    "test/000000_normal.png",
+)
+def read_normals(root: Path, options: DatasetOptions) -> Copy:
+    """Read SPLIT/NAME_img.png and SPLIT/NAME_normal.png."""
+    base = first_folder(root, (".", "nyuv2", "dsine_eval/nyuv2"), "train", "test")
+
+    def open_split(split: str) -> Split:
+        path_of = by_stem(base, split)
+        names = [name.removesuffix("_img") for name in path_of if name.endswith("_img")]
+        alone = [name for name in names if f"{name}_normal" not in path_of]
+        if alone:
+            raise DataError(
+                f"{base / split}: {alone[0]}_img has no {alone[0]}_normal ({len(alone)} such images)"
+            )
+        images, normals = ([path_of[f"{name}_{kind}"] for name in names] for kind in ("img", "normal"))
+        return NormalFiles(base, images, normals).split(["normals"], full_hash=options.full_hash)
+
+    return Copy((), open_split)

@@ -16,33 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.core.targets import Groups
 from ssleval.datasets.files.images import file_split, images_below, is_stray
 from ssleval.datasets.files.plainpickle import read_plain_pickle
-from ssleval.datasets.published import Copy, Published, read_json
+from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
-
-
-def _card(name: str, gallery: int, images: str) -> DatasetCard:
-    return DatasetCard(
-        name=name,
-        target="groups",
-        lengths={"queries": 70, "boxes": 70, "gallery": gallery},
-        train_split="gallery",
-        test_split="queries",
-        graded=True,
-        license="images: their Flickr owners'; annotation: not stated",
-        source=f"Radenovic et al. 2018, http://cmp.felk.cvut.cz/revisitop/: gnd_{name}.pkl, and {images} "
-        f"as jpg/, in {name}/",
-    )
-
-
-CARDS: Mapping[str, DatasetCard] = {
-    "roxford5k": _card("roxford5k", 4_993, "oxbuild_images.tgz (1.9 GB)"),
-    "rparis6k": _card("rparis6k", 6_322, "paris_1.tgz and paris_2.tgz (2.5 GB)"),
-}
-
 
 Boxes: TypeAlias = tuple[tuple[float, ...], ...]
 """Left, top, right, bottom in pixels."""
@@ -116,10 +95,25 @@ def _groups(entry: Mapping[str, Any], row: int) -> Groups:
     return Groups(easy, hard, junk, group=row)
 
 
-_TREES = {
-    "roxford5k": ("jpg/all_souls_000000.jpg", "gnd_roxford5k.pkl"),
-    "rparis6k": ("paris/defense/paris_defense_000000.jpg (or jpg/)", "gnd_rparis6k.pkl"),
-}
+def _publish(name: str, gallery: int, images: str, *tree: str) -> None:
+    card = DatasetCard(
+        name=name,
+        target="groups",
+        lengths={"queries": 70, "boxes": 70, "gallery": gallery},
+        train_split="gallery",
+        test_split="queries",
+        graded=True,
+        license="images: their Flickr owners'; annotation: not stated",
+        source=f"Radenovic et al. 2018, http://cmp.felk.cvut.cz/revisitop/: gnd_{name}.pkl, and {images} "
+        f"as jpg/, in {name}/",
+    )
+    published(card, *tree, f"gnd_{name}.pkl")(partial(read, name))
 
-for _name, _described in CARDS.items():
-    datasets.register(_name)(Published(_described, partial(read, _name), tree=_TREES[_name]))
+
+_publish("roxford5k", 4_993, "oxbuild_images.tgz (1.9 GB)", "jpg/all_souls_000000.jpg")
+_publish(
+    "rparis6k",
+    6_322,
+    "paris_1.tgz and paris_2.tgz (2.5 GB)",
+    "paris/defense/paris_defense_000000.jpg (or jpg/)",
+)

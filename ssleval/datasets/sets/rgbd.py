@@ -17,8 +17,9 @@ from typing import Literal
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.cameras import sequence_intrinsics
 from ssleval.datasets.files.dense import DepthFiles, color_sequence, depth_split, paired, read_format
-from ssleval.datasets.files.normals import DifferencedDepth, normals_split
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files.normals import DifferencedDepth
+from ssleval.datasets.files.places import located
+from ssleval.errors import DataError
 
 
 @datasets.register("rgbd")
@@ -36,9 +37,7 @@ def rgbd_normals(location: str, options: DatasetOptions) -> Dataset:
 def _opened(
     source: str, target: Literal["depth", "normals"], location: str, options: DatasetOptions
 ) -> Dataset:
-    if not location:
-        raise ConfigError(f"{source}: needs a path; write {source}:PATH")
-    root = Path(location).expanduser()
+    root = located(source, location)
     form = read_format(root / "depth.yaml")
     names: list[str] = []
     if (root / "train").is_dir():
@@ -51,8 +50,7 @@ def _opened(
         depths = DepthFiles(root, *files[split], form.scale, form.invalid)
         if intrinsics is None:
             return depth_split(depths, full_hash=options.full_hash)
-        normals = DifferencedDepth(depths, intrinsics, form)
-        return normals_split(normals, depths.images, full_hash=options.full_hash)
+        return DifferencedDepth(depths, intrinsics, form).split(full_hash=options.full_hash)
 
     name, lengths = f"{source}:{location}", {split: len(images) for split, (images, _) in files.items()}
     farthest = form.max_depth if target == "depth" else 0.0

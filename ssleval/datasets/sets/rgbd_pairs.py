@@ -22,8 +22,9 @@ from ssleval.core.targets import Views
 from ssleval.datasets.files.cameras import read_matrix, sequence_intrinsics
 from ssleval.datasets.files.dense import DepthFiles, FittedImages, by_stem, color_sequence, read_format
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint
+from ssleval.datasets.files.places import located
 from ssleval.datasets.published import read_lines, read_text
-from ssleval.errors import ConfigError, DataError
+from ssleval.errors import DataError
 
 DEGREES = 15.0
 """Least rotation between the cameras of a pair, if there is no list of pairs."""
@@ -58,9 +59,7 @@ class _Sequence:
 @datasets.register("rgbd_pairs")
 def rgbd_pairs(location: str, options: DatasetOptions) -> Dataset:
     """Open the frames of a folder in pairs."""
-    if not location:
-        raise ConfigError("rgbd_pairs: needs a path; write rgbd_pairs:PATH")
-    root = Path(location).expanduser()
+    root = located("rgbd_pairs", location)
     frames = _open(root)
 
     def open_split(split: str) -> Split:  # noqa: ARG001

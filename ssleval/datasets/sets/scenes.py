@@ -51,8 +51,6 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of target."""
-
     card: Mapping[str, Any]
     """Fields of the card that differ from those of `CARD`."""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
@@ -90,15 +88,8 @@ def _sketch(picture: Image.Image) -> Image.Image:
     return ImageOps.invert(picture.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
 
 
-@dataclass(frozen=True, slots=True)
-class _Looking:
-    """Draws picture i, then makes it look otherwise; can be pickled."""
-
-    load: Callable[[int], Image.Image]
-    look: Callable[[Image.Image], Image.Image]
-
-    def __call__(self, index: int) -> Image.Image:
-        return self.look(self.load(index))
+def _looking(load: Any, look: Callable[[Image.Image], Image.Image], index: int) -> Image.Image:
+    return look(load(index))
 
 
 _LOOKS = {"colour": Image.Image.copy, "grey": _grey, "sketch": _sketch}
@@ -200,4 +191,4 @@ def _open(root: Path, name: str, location: str) -> Split:
     if name not in kind.looks:
         return part
     hashes = {field: digest([getattr(part, field), name]) for field in ("fingerprint", "pictures")}
-    return replace(part, image=_Looking(part.image, kind.looks[name]), **hashes)
+    return replace(part, image=partial(_looking, part.image, kind.looks[name]), **hashes)

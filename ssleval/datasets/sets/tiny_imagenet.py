@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
-from ssleval.datasets.files.images import class_folders, file_split, images_below
+from ssleval.datasets.files.images import class_files, class_folders, file_split
 from ssleval.datasets.published import Copy, first_folder, published, read_lines
 from ssleval.errors import DataError
 
@@ -35,25 +35,17 @@ def read(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders of train/ and the list of val/."""
     base = first_folder(root, ("tiny-imagenet-200", "."), "train", "val")
     names = class_folders(base / "train")
-    number = {name: label for label, name in enumerate(names)}
+    listed = base / "val" / "val_annotations.txt"
 
-    def training() -> tuple[list[str], list[int]]:
-        paths = [
-            sorted(images_below(str(base / f"train/{name}/images"), f"train/{name}/images")) for name in names
-        ]
-        labels = [label for label, inside in enumerate(paths) for _ in inside]
-        return [path for inside in paths for path in inside], labels
-
-    def validation() -> tuple[list[str], list[int]]:
-        listed = base / "val" / "val_annotations.txt"
+    def open_split(split: str) -> Split:
+        if split == "train":
+            paths, labels = class_files(base, [f"train/{name}/images" for name in names])
+            return file_split(base, paths, labels, full_hash=options.full_hash)
         # IMAGE WNID and a box, with tabs between them.
         rows = [line.split() for line in read_lines(listed)]
         if unknown := sorted({row[1] for row in rows} - set(names)):
             raise DataError(f"{listed}: classes absent from train/: {', '.join(unknown[:5])}")
-        return [f"val/images/{row[0]}" for row in rows], [number[row[1]] for row in rows]
-
-    def open_split(split: str) -> Split:
-        paths, labels = training() if split == "train" else validation()
-        return file_split(base, paths, np.array(labels, np.int64), full_hash=options.full_hash)
+        labels = np.array([names.index(row[1]) for row in rows], np.int64)
+        return file_split(base, [f"val/images/{row[0]}" for row in rows], labels, full_hash=options.full_hash)
 
     return Copy(names, open_split)

@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +20,10 @@ from PIL import Image
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.core.registry import suggestion
 from ssleval.datasets.files.images import file_split, fingerprint, is_stray
-from ssleval.datasets.published import Copy, Published
+from ssleval.datasets.published import Copy, published
 from ssleval.errors import DataError, UnknownNameError
 
 Arguments: TypeAlias = Mapping[str, Any]
-Metric: TypeAlias = Literal["top1", "mean_per_class"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,81 +232,78 @@ def _place(path: str, moved: Mapping[str, str]) -> str:
     return path
 
 
-def _card(
-    name: str, classes: int, lengths: Mapping[str, int], source: str, metric: Metric = "top1"
-) -> DatasetCard:
-    train = "trainval" if "trainval" in lengths else "train"
-    return DatasetCard(
-        name, classes=classes, lengths=lengths, train_split=train, metric=metric, source=source
-    )
+def _publish(
+    kind: str,
+    name: str,
+    classes: int,
+    lengths: Mapping[str, int],
+    source: str,
+    *tree: str,
+    metric: Literal["top1", "mean_per_class"] = "top1",
+) -> None:
+    """Register a set with a plain name, whose folder has the layout that torchvision expects.
+
+    ``tree`` is as torchvision leaves it behind; `Form.places` says where else files are found.
+    """
+    form, train = FORMS[kind], "trainval" if "trainval" in lengths else "train"
+    card = DatasetCard(
+        name, classes=classes, lengths=lengths, train_split=train, metric=metric, license=form.license,
+        source=f"{source} ({form.download or '2 GB'})",
+    )  # fmt: skip
+    published(card, *tree, downloads=bool(form.download))(partial(_read, kind, name))
 
 
-_DTD = {"train": 1_880, "val": 1_880, "test": 1_880, "trainval": 3_760}
-_AIRCRAFT = {"train": 3_334, "val": 3_333, "trainval": 6_667, "test": 3_333}
-_FLOWERS = {"train": 1_020, "val": 1_020, "test": 6_149, "trainval": 2_040}
 _CIFAR = {"train": 50_000, "test": 10_000}
 _CIFAR_PAGE = "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/"
 
-PUBLISHED: Mapping[str, DatasetCard] = {
-    "CIFAR10": _card("cifar10", 10, _CIFAR, _CIFAR_PAGE),
-    "CIFAR100": _card("cifar100", 100, _CIFAR, _CIFAR_PAGE),
-    "DTD": _card("dtd", 47, _DTD, f"Cimpoi et al. 2014, partition 1, {_OXFORD}dtd/"),
-    "FGVCAircraft": _card(
-        "aircraft", 100, _AIRCRAFT, f"Maji et al. 2013, variants, {_OXFORD}fgvc-aircraft/", "mean_per_class"
-    ),
-    "Flowers102": _card(
-        "flowers102", 102, _FLOWERS, f"Nilsback and Zisserman 2008, {_OXFORD}flowers/102/", "mean_per_class"
-    ),
-    "Food101": _card(
-        "food101",
-        101,
-        {"train": 75_750, "test": 25_250},
-        "Bossard et al. 2014, https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-    ),
-    "StanfordCars": _card(
-        "cars",
-        196,
-        {"train": 8_144, "test": 8_041},
-        "Krause et al. 2013; the first host is gone: stanford_cars/ of a mirror, see "
-        "https://github.com/pytorch/vision/issues/7545",
-    ),
-}
-"""Cards of the sets with a plain name, whose folder has the layout that torchvision expects."""
-
-_TREES: Mapping[str, tuple[str, ...]] = {
-    "CIFAR10": ("cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/test_batch"),
-    "CIFAR100": ("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta"),
-    "DTD": ("dtd/images/banded/banded_0002.jpg", "dtd/labels/train1.txt (or below dtd/dtd/)"),
-    "FGVCAircraft": (
-        "fgvc-aircraft-2013b/data/images/0034309.jpg",
-        "fgvc-aircraft-2013b/data/variants.txt",
-        "fgvc-aircraft-2013b/data/images_variant_trainval.txt",
-    ),
-    "Flowers102": (
-        "flowers-102/jpg/image_00001.jpg",
-        "flowers-102/imagelabels.mat",
-        "flowers-102/setid.mat (or all three in the folder itself)",
-    ),
-    "Food101": (
-        "food-101/images/apple_pie/1005649.jpg",
-        "food-101/meta/train.json",
-        "food-101/meta/test.json",
-    ),
-    "StanfordCars": (
-        "stanford_cars/cars_train/00001.jpg",
-        "stanford_cars/cars_test/00001.jpg",
-        "stanford_cars/devkit/cars_train_annos.mat",
-        "stanford_cars/devkit/cars_meta.mat",
-        "stanford_cars/cars_test_annos_withlabels.mat",
-    ),
-}
-"""As torchvision leaves them behind; `Form.places` says where else they are found."""
-
-for _kind, _described in PUBLISHED.items():
-    _size = f" ({FORMS[_kind].download or '2 GB'})"
-    _licensed = replace(_described, license=FORMS[_kind].license, source=_described.source + _size)
-    _reader, _downloads = partial(_read, _kind, _described.name), bool(FORMS[_kind].download)
-    datasets.register(_described.name)(
-        Published(_licensed, _reader, downloads=_downloads, tree=_TREES[_kind])
-    )
+_publish(
+    "CIFAR10", "cifar10", 10, _CIFAR, _CIFAR_PAGE,
+    "cifar-10-batches-py/data_batch_1",
+    "cifar-10-batches-py/test_batch",
+)  # fmt: skip
+_publish(
+    "CIFAR100", "cifar100", 100, _CIFAR, _CIFAR_PAGE,
+    "cifar-100-python/train",
+    "cifar-100-python/test",
+    "cifar-100-python/meta",
+)  # fmt: skip
+_publish(
+    "DTD", "dtd", 47, {"train": 1_880, "val": 1_880, "test": 1_880, "trainval": 3_760},
+    f"Cimpoi et al. 2014, partition 1, {_OXFORD}dtd/",
+    "dtd/images/banded/banded_0002.jpg",
+    "dtd/labels/train1.txt (or below dtd/dtd/)",
+)  # fmt: skip
+_publish(
+    "FGVCAircraft", "aircraft", 100, {"train": 3_334, "val": 3_333, "trainval": 6_667, "test": 3_333},
+    f"Maji et al. 2013, variants, {_OXFORD}fgvc-aircraft/",
+    "fgvc-aircraft-2013b/data/images/0034309.jpg",
+    "fgvc-aircraft-2013b/data/variants.txt",
+    "fgvc-aircraft-2013b/data/images_variant_trainval.txt",
+    metric="mean_per_class",
+)  # fmt: skip
+_publish(
+    "Flowers102", "flowers102", 102, {"train": 1_020, "val": 1_020, "test": 6_149, "trainval": 2_040},
+    f"Nilsback and Zisserman 2008, {_OXFORD}flowers/102/",
+    "flowers-102/jpg/image_00001.jpg",
+    "flowers-102/imagelabels.mat",
+    "flowers-102/setid.mat (or all three in the folder itself)",
+    metric="mean_per_class",
+)  # fmt: skip
+_publish(
+    "Food101", "food101", 101, {"train": 75_750, "test": 25_250},
+    "Bossard et al. 2014, https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+    "food-101/images/apple_pie/1005649.jpg",
+    "food-101/meta/train.json",
+    "food-101/meta/test.json",
+)  # fmt: skip
+_publish(
+    "StanfordCars", "cars", 196, {"train": 8_144, "test": 8_041},
+    "Krause et al. 2013; the first host is gone: stanford_cars/ of a mirror, see "
+    "https://github.com/pytorch/vision/issues/7545",
+    "stanford_cars/cars_train/00001.jpg",
+    "stanford_cars/cars_test/00001.jpg",
+    "stanford_cars/devkit/cars_train_annos.mat",
+    "stanford_cars/devkit/cars_meta.mat",
+    "stanford_cars/cars_test_annos_withlabels.mat",
+)  # fmt: skip

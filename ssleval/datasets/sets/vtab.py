@@ -80,7 +80,6 @@ def _refuse_no_set(location: str, root: Path) -> None:
 
 
 def _rows(listed: Path) -> dict[str, int]:
-    """Return the label of every listed path, in the order of the lines."""
     rows: dict[str, int] = {}
     place_of, seen = places(listed.parent), set[str]()
     for number, line in enumerate(read_lines(listed), 1):

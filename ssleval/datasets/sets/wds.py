@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import SPLITS, is_stray
-from ssleval.datasets.files.shardnames import shard_paths
-from ssleval.datasets.files.shards import Shards, list_shards
+from ssleval.datasets.files.shards import Shards, list_shards, shard_paths
 from ssleval.datasets.files.tables import refuse_untrained
 from ssleval.datasets.published import read_lines, read_text
 from ssleval.errors import DataError

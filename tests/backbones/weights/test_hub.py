@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
-from ssleval.backbones.weights.hub import explained
+from ssleval.backbones.weights.downloads import explained
 from ssleval.backbones.zoo import find_card
 from ssleval.core import BackboneCard
 from ssleval.errors import WeightsError

@@ -28,6 +28,15 @@ def test_an_image_has_all_its_captions_in_order(tmp_path: Path, paint: Paint) ->
     assert split[1].image.getpixel((0, 0)) == (10, 10, 10)
 
 
+def test_a_table_may_be_json_lines(tmp_path: Path, paint: Paint) -> None:
+    paint(tmp_path / "a.png", 10)
+    (tmp_path / "table.jsonl").write_text('{"path": "a.png", "caption": "one, quoted"}\n', encoding="utf-8")
+    split = open_dataset(f"captions:{tmp_path}/table.jsonl", DatasetOptions()).split("test")
+    assert [sample.target for sample in split] == [("one, quoted",)]
+    same = open_dataset(written(tmp_path, 'path,caption\na.png,"one, quoted"\n'), DatasetOptions())
+    assert split.fingerprint == same.split("test").fingerprint
+
+
 def test_a_caption_is_part_of_the_fingerprint(tmp_path: Path, paint: Paint) -> None:
     paint(tmp_path / "a.png", 10)
     found: set[str] = set()

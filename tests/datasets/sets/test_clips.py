@@ -70,7 +70,7 @@ def test_clips_of_one_file_each_say_which(root: Path) -> None:
     ("name", "message"),
     [
         ("train/a/notes.txt", "neither a video"), ("train/a/z/notes.txt", "not an image"),
-        ("val/c/k/0.png", "class c is not in train/"), ("train/c/k/0.png", "no class c"),
+        ("val/c/k/0.png", "c not in both train/ and val/"), ("train/c/k/0.png", "c not in both train/"),
     ],
 )  # fmt: skip
 def test_what_is_no_clip_is_refused(root: Path, name: str, message: str) -> None:

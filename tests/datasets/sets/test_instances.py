@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssleval.core import Dataset, DatasetOptions
-from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.catalog import list_datasets, open_dataset
 from ssleval.datasets.sets.copydays import CARD
 from ssleval.errors import ConfigError, DataError
 
@@ -56,13 +56,8 @@ def test_revisited_oxford_is_read_as_published(tmp_path: Path, paint: Paint, ope
     (folder / "gnd_roxford5k.json").write_text(json.dumps({**GND, "gnd": plain}))
     again = open_reduced("roxford5k", 0, LENGTHS)
     assert again.split("queries").fingerprint == queries.fingerprint
-    assert open_dataset_card("rparis6k")["gallery"] == 6_322
-
-
-def open_dataset_card(name: str) -> dict[str, int]:
-    from ssleval.datasets.sets.revisited import CARDS
-
-    return dict(CARDS[name].lengths)
+    cards: dict[str, Any] = {**list_datasets()}
+    assert cards["rparis6k"].lengths["gallery"] == 6_322
 
 
 @pytest.mark.parametrize(

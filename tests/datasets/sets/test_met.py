@@ -11,8 +11,7 @@ import pytest
 
 from ssleval.backbones.zoo import load
 from ssleval.core import Context, Dataset, DatasetOptions, Metric
-from ssleval.datasets.catalog import open_dataset
-from ssleval.datasets.sets.met import CARDS
+from ssleval.datasets.catalog import list_datasets, open_dataset
 from ssleval.errors import ConfigError, DataError
 from ssleval.metrics.recorded import statistic_from
 from ssleval.results import read_samples
@@ -74,7 +73,8 @@ def test_the_small_database_is_another_set_with_the_same_queries(
     assert list(mini.split("database").ids) == ["MET/770/0.png", "MET/34/0.png"]
     assert mini.split("test").fingerprint == full.split("test").fingerprint
     assert mini.split("database").fingerprint != full.split("database").fingerprint
-    assert (CARDS["met"].lengths["database"], CARDS["met_mini"].lengths["database"]) == (397_121, 38_307)
+    cards: dict[str, Any] = {**list_datasets()}
+    assert (cards["met"].lengths["database"], cards["met_mini"].lengths["database"]) == (397_121, 38_307)
     with pytest.raises(DataError, match="met/database: 5 items, expected 397121"):
         open_dataset("met", DatasetOptions(data_root=tmp_path)).split("database")
     with pytest.raises(ConfigError, match="met takes nothing behind a colon, got 'mini'"):

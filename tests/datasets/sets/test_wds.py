@@ -20,7 +20,7 @@ from ssleval.core import Dataset, DatasetOptions
 from ssleval.core.task import Needs, refuse_dataset
 from ssleval.datasets.catalog import open_dataset
 from ssleval.datasets.files import index
-from ssleval.datasets.files.shardnames import expand_braces
+from ssleval.datasets.files.shards import expand_braces
 from ssleval.errors import DataError, NotApplicableError
 
 

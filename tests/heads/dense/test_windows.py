@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad, softmax
 
-from ssleval.features.live import centre_padded
+from ssleval.features.live import padded
 from ssleval.heads.dense.windows import classes_of_views, slid, starts
 
 COLOUR, STD = (0.485, 0.456, 0.406), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -22,10 +22,10 @@ def test_windows_lie_where_mmseg_lays_them(length: int, crop: int, stride: int, 
 
 def test_padding_is_zero_once_the_model_has_normalised() -> None:
     mean = torch.tensor(COLOUR).view(1, 3, 1, 1)
-    found = (centre_padded(IMAGE, 14, COLOUR) - mean) / STD
+    found = (padded(IMAGE, 14, COLOUR, centred=True) - mean) / STD
     # 20 to 28 rows: 4 and 4; 33 to 42 columns: 4 and 5.
     torch.testing.assert_close(found, pad((IMAGE - mean) / STD, (4, 5, 4, 4)))
-    assert centre_padded(IMAGE, 1, COLOUR) is IMAGE
+    assert padded(IMAGE, 1, COLOUR, centred=True) is IMAGE
 
 
 def test_what_every_window_agrees_on_is_what_comes_out() -> None:
