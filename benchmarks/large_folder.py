@@ -67,7 +67,7 @@ def store(folder: Path, results: Path) -> None:
     """Write a result under the key of every task, as if each had been measured."""
     asked = Sweep(models=MODEL, tasks=TASKS, datasets=f"folder:{folder}", settings=SETTINGS)
     source = FeatureSource(load(MODEL), Context(progress=False))
-    for group in jobs_of(asked).applicable():
+    for group in jobs_of(asked).applicable(print):
         for plan in plan_all(source, group)[0]:
             write(results, _result(source, plan), Samples(["0"], {"right": np.ones(1)}))
 

@@ -39,8 +39,8 @@ def batches(large: int = 16, small: int = 8) -> Iterator[tuple[Views, Tensor]]:
         shapes = ((2, BATCH, 3, large, large), (2, BATCH, 3, small, small))
         masks = torch.rand(2 * BATCH, 16, generator=random) < 0.3
         masks[::2] = False
-        crops = [torch.randn(shape, generator=random) for shape in shapes]
-        yield Views(*crops, torch.randn(2, BATCH, 3, 2 * large, 2 * large, generator=random)), masks
+        first, second = (torch.randn(shape, generator=random) for shape in shapes)
+        yield Views(first, second, torch.randn(2, BATCH, 3, 2 * large, 2 * large, generator=random)), masks
 
 
 class Published:

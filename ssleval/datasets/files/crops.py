@@ -75,7 +75,7 @@ class Crops(TargetFiles):
         """Return the colours of a crop."""
         return Image.fromarray(self._colours(index, self.crop(index)))
 
-    def depth(self, index: int) -> Float32[np.ndarray, "s s"]:
+    def __call__(self, index: int) -> Float32[np.ndarray, "s s"]:
         """Return metres, 0 where unknown."""
         return self.crop(index).depth
 

@@ -69,9 +69,13 @@ class TargetFiles(ABC):
 
         Its fingerprint is of all files and of ``reading``: how stored values are understood.
         """
-        pairs = chain.from_iterable(zip(self.images, self.targets, strict=True))
-        mark = fingerprint(chain(file_rows(self.root, pairs, full_hash=full_hash), [reading]))
+        mark = self.fingerprint(reading, full_hash=full_hash)
         return Split(self.images, ImageFiles(self.root, self.images), None, mark, self)
+
+    def fingerprint(self, reading: Sequence[Any], *, full_hash: bool) -> str:
+        """Return the hash of all files and of ``reading``."""
+        pairs = chain.from_iterable(zip(self.images, self.targets, strict=True))
+        return fingerprint(chain(file_rows(self.root, pairs, full_hash=full_hash), [reading]))
 
     @abstractmethod
     def __call__(self, index: int) -> Any:

@@ -26,7 +26,7 @@ from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
 from ssleval.core.text import some
 from ssleval.datasets.files.images import class_folders, file_split
 from ssleval.datasets.files.listing import list_classes
-from ssleval.datasets.files.tables import read_rows
+from ssleval.datasets.files.tables import read_texts
 from ssleval.datasets.prompts import imagenet_names
 from ssleval.datasets.published import Copy, Published, Reader, first_folder, read_json, read_lines
 from ssleval.errors import DataError
@@ -182,7 +182,7 @@ def _dollar_street(root: Path, options: DatasetOptions) -> Copy:
 
     def open_split(split: str) -> Split:  # noqa: ARG001
         columns = ("imageRelPath", "region.id", "income", "imagenet_sysnet_id")
-        rows = list(read_rows(_bounded(base / listed), columns, "dollar_street"))
+        rows = list(read_texts(_bounded(base / listed), "dollar_street", columns))
         targets, ids = np.zeros((len(rows), len(wnids)), dtype=bool), list[str]()
         for where, (path, region, income, numbers) in rows:
             targets[len(ids), _numbers(where, numbers, len(wnids))] = True

@@ -122,7 +122,7 @@ def _with_maps(
     def open_split(split: str) -> Split:
         files = crops[split]
         mark = files.fingerprint_of_shots(full_hash=options.full_hash)
-        read = files.depth if target == "depth" else files.normals
+        read = files if target == "depth" else files.normals
         return Split(files.images, files.image, None, digest([mark, target]), read, pictures=mark)
 
     card = DatasetCard(

@@ -24,7 +24,7 @@ def test_depth_in_files_of_google_is_read_in_metres(tmp_path: Path) -> None:
     stored = np.array([[0, 1, 655], [1311, 6554, 65535]], np.uint16).repeat(4, 0).repeat(3, 1)
     Image.fromarray(stored).save(tmp_path / "d.png")
     crops = Crops.of(tmp_path, [Shot("", "i.jpg", "d.png", (8, 9), 5.0, np.eye(4))])
-    depth = np.unique(crops.depth(0))
+    depth = np.unique(crops(0))
     decoded = [0, *sorted(1 / (np.float64(one) / (65535 * 10)) for one in (1, 655, 1311, 6554, 65535))]
     np.testing.assert_allclose(depth * 1000, decoded, rtol=1e-6)
 
