@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -43,10 +44,12 @@ def similarity_(
     from ssleval.core.files import write_text_atomically
     from ssleval.core.image_level import VectorPerImage
     from ssleval.datasets.catalog import open_dataset
+    from ssleval.features import local_device
     from ssleval.results.similarity import file_of, matrix, to_dict
     from ssleval.run.similarity import similarities
 
     context = running.context()
+    context = replace(context, device=local_device(context.device))
     opened = open_dataset(dataset, running.options()).limited(running.limit)
     shape = VectorPerImage(readout=readout)
     request = FeatureRequest(opened, split or opened.card.test_split, shape.geometry, (shape.vector,))

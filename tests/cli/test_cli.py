@@ -51,12 +51,12 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_run_then_leaderboard(cli: Cli) -> None:
-    code, out, _ = cli("run", "--model", "pixels,random:vit_tiny", *FAST)
+    code, out, _ = cli("run", "--model", "pixels,random:dino_scenes", *FAST)
     assert code == 0
     assert "pixels  knn/digits  n=60" in out
     code, table, _ = cli("leaderboard", "results", "--out", "board")
     assert code == 0
-    assert "| random:vit_tiny (limit 60) |" in table
+    assert "| random:dino_scenes (limit 60) |" in table
     assert {path.name for path in (cli.folder / "board").iterdir()} == {
         "leaderboard.csv",
         "leaderboard_long.csv",

@@ -132,8 +132,8 @@ def test_a_note_says_which_class_is_hardly_shown(tmp_path: Path) -> None:
 
 
 def test_a_constructed_backbone_is_taken_as_it_is(tmp_path: Path) -> None:
-    (named,) = evaluate("random:vit_tiny", "knn", tmp_path, limit=60)
-    (given,) = evaluate(ssleval.load("random:vit_tiny"), "knn", tmp_path, limit=60)
+    (named,) = evaluate("random:dino_scenes", "knn", tmp_path, limit=60)
+    (given,) = evaluate(ssleval.load("random:dino_scenes"), "knn", tmp_path, limit=60)
     assert named.key == given.key
     assert named.metrics == given.metrics
 

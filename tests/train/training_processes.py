@@ -18,7 +18,7 @@ from tests.train.tiny_training import tiny
 
 def start(target: object, *arguments: object) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ssleval.train.loop"])
+    context.set_forkserver_preload(["tests.train.preloaded"])
     process = context.Process(target=target, args=arguments)  # pyright: ignore[reportArgumentType]
     process.start()
     return process
