@@ -4,6 +4,7 @@ Its location may be followed by what the options of a card do not say: ``FILE?cl
 names ``cls``, ``registers``, ``pooling`` and ``output`` of `ssleval.wrap` and of the file.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ssleval.errors import ConfigError, UnknownNameError
 _UNSTATED = 1
 """Stands on a card for a patch or image size that nobody has stated; no network has such patches."""
 _SIZES = "--patch-size 14 --image-size 224, with the numbers of your model"
-_STATABLE = ("cls", "registers", "pooling", "output")
+_SPELT = {"cls": "true|false", "registers": "[0-9]{1,4}", "pooling": "cls|mean|given", "output": ".+"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,21 @@ def graph_loader(kind: str, graph: Callable[[GraphFile, str], Graph]) -> Loader:
     return Loader(lambda location: _stub(kind, location), build)
 
 
+def _parts(given: str) -> dict[str, str]:
+    parts = dict(parse_qsl(given, strict_parsing=bool(given)))
+    if strange := [part for part in _SPELT.keys() & parts if not re.fullmatch(_SPELT[part], parts[part])]:
+        raise ValueError(strange[0])
+    return parts
+
+
 def _graph_file(name: str, location: str) -> GraphFile:
     place, _, given = location.partition("?")
     path = Path(place).expanduser()
     if not path.is_file():
         raise UnknownNameError(f"{name}: no file {place}")
     try:
-        parts = dict(parse_qsl(given, strict_parsing=bool(given)))
-        known = {part: parts.pop(part) for part in _STATABLE if part in parts}
+        parts = _parts(given)
+        known = {part: parts.pop(part) for part in _SPELT if part in parts}
         file = updated(GraphFile(path), known, name)
     except (ValueError, ConfigError) as error:
         raise ConfigError(
@@ -83,7 +91,7 @@ def _graph_file(name: str, location: str) -> GraphFile:
             "pooling=cls|mean|given, output=NAME, joined by &"
         ) from error
     if parts:
-        raise ConfigError(f"{name}: nothing is called {min(parts)}; known: {', '.join(_STATABLE)}")
+        raise ConfigError(f"{name}: nothing is called {min(parts)}; known: {', '.join(_SPELT)}")
     return file
 
 

@@ -326,10 +326,11 @@ class _AtRows:
     def __call__(self, index: int, *rest: int) -> Any:
         return self.load(int(self.rows[index]), *rest)
 
-    def __getattr__(self, name: str) -> "_AtRows":
+    def __getattr__(self, name: str) -> "_AtRows | None":
         if name not in {"encoded", "file", "frame"}:
             raise AttributeError(name)
-        return _AtRows(getattr(self.load, name), self.rows)
+        load = getattr(self.load, name)
+        return None if load is None else _AtRows(load, self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,8 @@ def _card(identifier: str) -> BackboneCard:
         return read_card(Path(identifier))
     model = _shape(identifier)
     arch = identifier.partition(".")[0]
+    if arch not in timm.list_models():
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     try:
         config: Any = timm.get_pretrained_cfg(identifier, allow_unregistered=False)
     except RuntimeError:  # which newer timm raises for an unknown tag
@@ -279,9 +281,9 @@ def _shape(identifier: str) -> Any:
     import timm
 
     arch = identifier.removesuffix(_PRETRAINED).partition(".")[0]
-    # timm also takes former names, and addresses of repositories, which the card of a file may hold.
-    if arch not in (known := timm.list_models()):
-        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, known)}")
+    # timm also takes addresses of repositories, which the card of a file may hold.
+    if not timm.is_model(arch):
+        raise UnknownNameError(f"timm has no {arch!r}; {suggestion(arch, timm.list_models())}")
     with torch.device("meta"):
         model = timm.create_model(arch, num_classes=0, **_pooled(identifier))
     kind = type(model).__name__

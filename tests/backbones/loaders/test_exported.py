@@ -89,7 +89,17 @@ def test_what_is_computed_and_with_which_weights_is_part_of_the_identity(files: 
         ("tokens", "?cls=true", {"patch_size": 8}, "state --image-mean"),
         ("tokens", "?cls=true", {**CARD, "patch_size": 16}, "patch tokens, expected 2x2"),
         ("tokens", "?cls=true", {**CARD, "image_size": 64}, "64x64 pixels, which the program was not"),
-        ("tokens", "?cls=maybe", CARD, "write cls=true or false"),
+        *(
+            ("tokens", f"?{given}", CARD, "write cls=true or false")
+            for given in (
+                "cls=maybe",
+                "cls=1",
+                "cls=null",
+                "pooling=null",
+                "registers=4.0",
+                "registers=\u0664",
+            )
+        ),
         ("tokens", "?registers=-1", CARD, "registers=NUMBER"),
         ("tokens", "?size=3", CARD, "nothing is called size; known: cls"),
         ("tokens", "?cls=true&output=a", CARD, "no dictionary with 'a'"),

@@ -10,6 +10,7 @@ from ssleval.core import Dataset as Data
 from ssleval.core import DatasetCard, DatasetOptions, Geometry
 from ssleval.core.geometry import apply
 from ssleval.datasets.catalog import open_dataset
+from ssleval.datasets.files.identical import identical_files
 from ssleval.datasets.files.images import file_split
 from ssleval.datasets.files.upright import upright
 from ssleval.errors import ConfigError, DataError
@@ -77,3 +78,11 @@ def test_masks_would_not_fit_and_are_refused() -> None:
     card = DatasetCard("masks:x", "mask", ("a", "b"), lengths={"train": 1})
     with pytest.raises(ConfigError, match=r"its targets \(mask\) would not fit"):
         upright(Data(card, lambda _: file_split(Path(), [])))
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_images_that_are_no_files_have_none_upright_either(tmp_path: Path, limit: int | None) -> None:
+    split = open_dataset("digits", DatasetOptions(exif=True)).limited(limit).split("test")
+    assert split.encoded is None
+    assert split.file is None
+    assert identical_files(split, split, tmp_path) == []
