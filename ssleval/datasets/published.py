@@ -105,12 +105,16 @@ class Published:
 
 
 def published(
-    card: DatasetCard, *tree: str, downloads: bool = False, embedded: bool = False
+    card: DatasetCard,
+    *tree: str,
+    downloads: bool = False,
+    embedded: bool = False,
+    fitted_on: Published | str = "",
 ) -> Callable[[Reader], Reader]:
     """Return a decorator that registers the function which reads the set of ``card``, as in `Published`."""
 
     def register(read: Reader) -> Reader:
-        datasets.register(card.name)(Published(card, read, downloads, embedded, tree=tree))
+        datasets.register(card.name)(Published(card, read, downloads, embedded, fitted_on, tree))
         return read
 
     return register

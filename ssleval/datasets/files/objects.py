@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from ssleval.core import Split, digest
 from ssleval.core.targets import Objects
 from ssleval.datasets.files.images import ImageFiles, file_rows, fingerprint, header
+from ssleval.datasets.files.places import leads_out
 from ssleval.datasets.published import read_json
 from ssleval.errors import DataError
 
@@ -142,7 +143,7 @@ def _refuse_odd_files(table: Path, names: Sequence[str], listed: int) -> None:
     if len(names) < listed or len(set(map(PurePosixPath, names))) < listed:
         raise DataError(f"{table}: two images have one id or one file_name")
     for name in names:
-        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        if leads_out(name):
             raise DataError(f"{table}: file_name {name} leads out of the folder of the images")
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ssleval.core.escape import terminal_line
 from ssleval.errors import ConfigError
@@ -29,6 +29,11 @@ def places(root: Path) -> Callable[[str], str]:
         return f"{real(folder)}/{name}"
 
     return place
+
+
+def leads_out(path: str) -> bool:
+    """Return whether a path that a table states is absolute, or leads out of the folder it is below."""
+    return path.startswith("/") or ".." in PurePosixPath(path).parts
 
 
 def say_shared(owner: str, first: str, second: str, what: str) -> None:

@@ -19,7 +19,7 @@ from ssleval.core.text import some
 from ssleval.datasets.files.images import class_folders, file_split, is_stray
 from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.places import say
-from ssleval.datasets.published import Copy, Published, Reader, read_json, read_lines
+from ssleval.datasets.published import Copy, Published, Reader, published, read_json, read_lines
 from ssleval.errors import DataError
 
 TERMS = "ImageNet's: non-commercial research"
@@ -284,4 +284,4 @@ _TRAINED = Published(
 datasets.register("imagenet1k")(_TRAINED)
 
 for _name, (_reader, _tree) in _READERS.items():
-    datasets.register(_name)(Published(CARDS[_name], _reader, fitted_on=_TRAINED, tree=_tree))
+    published(CARDS[_name], *_tree, fitted_on=_TRAINED)(_reader)

@@ -13,7 +13,7 @@ import math
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -22,52 +22,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssleval.core import DatasetCard, DatasetOptions, Split, datasets, digest
+from ssleval.core import DatasetCard, DatasetOptions, Split, digest
 from ssleval.core.text import some
 from ssleval.datasets.files.images import class_folders, file_split
 from ssleval.datasets.files.listing import list_classes
 from ssleval.datasets.files.tables import read_texts
 from ssleval.datasets.prompts import imagenet_names
-from ssleval.datasets.published import Copy, Published, Reader, first_folder, read_json, read_lines
+from ssleval.datasets.published import Copy, first_folder, published, read_json, read_lines
 from ssleval.errors import DataError
-
-_VARIATIONS = (
-    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t"
-)  # fmt: skip
-
-CARDS: Mapping[str, DatasetCard] = {
-    card.name: card
-    for card in (
-        # Size: tasklist.yml of github.com/mlfoundations/datacomp.
-        DatasetCard(
-            name="objectnet",
-            classes=113,
-            lengths={"test": 18_574},
-            license="CC BY 4.0, with two clauses: nothing is tuned on it, the web shows it with its border",
-            source="Barbu et al. 2019, https://objectnet.dev (size not stated): objectnet-1.0/ in objectnet/",
-        ),
-        # Sizes: 450 images of each of nine classes in each variation, in the release of its authors.
-        DatasetCard(
-            name="imagenet9",
-            classes=9,
-            lengths=dict.fromkeys(_VARIATIONS, 4_050),
-            test_split="original",
-            license="none stated; images of ImageNet",
-            source="Xiao et al. 2021, https://github.com/MadryLab/backgrounds_challenge (280 MB): "
-            "bg_challenge/ of its release and in_to_in9.json of the repository in imagenet9/",
-        ),
-        # Size: rows of images_v2_imagenet_test.csv.
-        DatasetCard(
-            name="dollar_street",
-            target="multilabel",
-            classes=1000,
-            lengths={"test": 4_308},
-            license="Creative Commons, as its page says",
-            source="Gaviria Rojas et al. 2022, https://www.kaggle.com/datasets/mlcommons/"
-            "the-dollar-street-dataset (size not stated): dataset_dollarstreet/ in dollar_street/",
-        ),
-    )
-}
 
 _LARGEST = 2**26
 """Bytes of a table that is read."""
@@ -76,6 +38,23 @@ _LARGEST = 2**26
 # ObjectNet ----------------------------------------------------------------------------------------
 
 
+# Size: tasklist.yml of github.com/mlfoundations/datacomp.
+OBJECTNET = DatasetCard(
+    name="objectnet",
+    classes=113,
+    lengths={"test": 18_574},
+    license="CC BY 4.0, with two clauses: nothing is tuned on it, the web shows it with its border",
+    source="Barbu et al. 2019, https://objectnet.dev (size not stated): objectnet-1.0/ in objectnet/",
+)
+
+
+@published(
+    OBJECTNET,
+    "objectnet-1.0/images/alarm_clock/NAME.png",
+    "objectnet-1.0/mappings/ with folder_to_objectnet_label.json, objectnet_to_imagenet_1k.json, "
+    "pytorch_to_imagenet_2012_id.json and imagenet_to_label_2012_v2",
+    fitted_on="imagenet1k",
+)
 def _objectnet(root: Path, options: DatasetOptions) -> Copy:
     """Read the folders whose labels have counterparts in ImageNet, without the border of their images."""
     base = first_folder(root, (".", "objectnet-1.0"), "images", "mappings")
@@ -140,6 +119,22 @@ _MEMBERS = (116, 52, 42, 36, 35, 27, 26, 20, 16)
 """Classes of ImageNet in each of its own (Xiao et al. 2021, appendix)."""
 
 
+_VARIATIONS = (
+    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t"
+)  # fmt: skip
+# Sizes: 450 images of each of nine classes in each variation, in the release of its authors.
+IMAGENET9 = DatasetCard(
+    name="imagenet9",
+    classes=9,
+    lengths=dict.fromkeys(_VARIATIONS, 4_050),
+    test_split="original",
+    license="none stated; images of ImageNet",
+    source="Xiao et al. 2021, https://github.com/MadryLab/backgrounds_challenge (280 MB): "
+    "bg_challenge/ of its release and in_to_in9.json of the repository in imagenet9/",
+)
+
+
+@published(IMAGENET9, "in_to_in9.json", "bg_challenge/original/val/00_dog/NAME.JPEG", fitted_on="imagenet1k")
 def _imagenet9(root: Path, options: DatasetOptions) -> Copy:
     """Read the variations; a class is the number before the name of its folder."""
     base = first_folder(root, (".", "bg_challenge"), "original")
@@ -175,6 +170,24 @@ Source:
 """
 
 
+# Size: rows of images_v2_imagenet_test.csv.
+DOLLAR_STREET = DatasetCard(
+    name="dollar_street",
+    target="multilabel",
+    classes=1000,
+    lengths={"test": 4_308},
+    license="Creative Commons, as its page says",
+    source="Gaviria Rojas et al. 2022, https://www.kaggle.com/datasets/mlcommons/"
+    "the-dollar-street-dataset (size not stated): dataset_dollarstreet/ in dollar_street/",
+)
+
+
+@published(
+    DOLLAR_STREET,
+    "dataset_dollarstreet/images_v2_imagenet_test.csv",
+    "dataset_dollarstreet/assets/ID/ID.jpg",
+    fitted_on="imagenet1k",
+)
 def _dollar_street(root: Path, options: DatasetOptions) -> Copy:
     """Read the images that show classes of ImageNet; an id begins with region and income."""
     listed = "images_v2_imagenet_test.csv"
@@ -251,23 +264,3 @@ def _apart(place: Path, groups: list[list[str]]) -> tuple[tuple[str, ...], ...]:
 
 def _repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-_READERS: Mapping[str, tuple[Reader, tuple[str, ...]]] = {
-    "objectnet": (
-        _objectnet,
-        (
-            "objectnet-1.0/images/alarm_clock/NAME.png",
-            "objectnet-1.0/mappings/ with folder_to_objectnet_label.json, objectnet_to_imagenet_1k.json, "
-            "pytorch_to_imagenet_2012_id.json and imagenet_to_label_2012_v2",
-        ),
-    ),
-    "imagenet9": (_imagenet9, ("in_to_in9.json", "bg_challenge/original/val/00_dog/NAME.JPEG")),
-    "dollar_street": (
-        _dollar_street,
-        ("dataset_dollarstreet/images_v2_imagenet_test.csv", "dataset_dollarstreet/assets/ID/ID.jpg"),
-    ),
-}
-
-for _name, (_reader, _tree) in _READERS.items():
-    datasets.register(_name)(Published(CARDS[_name], _reader, fitted_on="imagenet1k", tree=_tree))

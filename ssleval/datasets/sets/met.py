@@ -8,13 +8,14 @@ exhibit has label -1.
 
 from collections import Counter
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssleval.core import DatasetCard, DatasetOptions, Split
 from ssleval.datasets.files.images import file_split
+from ssleval.datasets.files.places import leads_out
 from ssleval.datasets.published import Copy, published, read_json
 from ssleval.errors import DataError
 
@@ -58,7 +59,7 @@ def _path(table: Path, row: int, entry: Any) -> str:
     path = entry.get("path") if isinstance(entry, dict) else None
     if not isinstance(path, str) or not path:
         raise DataError(f"{table}: image {row} has no path; fetch the published file again")
-    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if "\\" in path or leads_out(path):
         raise DataError(
             f"{table}: image {row}: {path!r} leads out of images/; fetch the published file again"
         )

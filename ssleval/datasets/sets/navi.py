@@ -25,7 +25,8 @@ from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets, 
 from ssleval.core.targets import Views
 from ssleval.datasets.files.crops import Crops, Shot
 from ssleval.datasets.files.images import is_stray
-from ssleval.errors import ConfigError, DataError
+from ssleval.datasets.files.places import located
+from ssleval.errors import DataError
 
 _EVERY = 4
 _MOST_TURNED = 120
@@ -92,7 +93,7 @@ def navi_normals(location: str, options: DatasetOptions) -> Dataset:
 @datasets.register("navi_pairs")
 def navi_pairs(location: str, options: DatasetOptions) -> Dataset:
     """Open pairs of the images of NAVI."""
-    root = _root("navi_pairs", location)
+    root = located("navi_pairs", location)
     crops = Crops.of(root, [shot for wild, _ in _objects(root) for shot in wild])
     pairs = _drawn(crops.shots)
     if not pairs:
@@ -111,7 +112,7 @@ def navi_pairs(location: str, options: DatasetOptions) -> Dataset:
 def _with_maps(
     source: str, target: Literal["depth", "normals"], location: str, options: DatasetOptions
 ) -> Dataset:
-    root = _root(source, location)
+    root = located(source, location)
     listed: dict[str, list[Shot]] = {"train": [], "val": [], "trainval": [], "test": []}
     for wild, scenes in _objects(root):
         cut = len(scenes) * 9 // 10
@@ -134,12 +135,6 @@ def _with_maps(
         source=_SOURCE,
     )
     return Dataset(card, open_split, pictures=f"navi:{location}")
-
-
-def _root(source: str, location: str) -> Path:
-    if not location:
-        raise ConfigError(f"{source}: needs a path; write {source}:PATH")
-    return Path(location).expanduser()
 
 
 def _objects(root: Path) -> list[tuple[list[Shot], list[list[Shot]]]]:

@@ -104,6 +104,13 @@ def _sun_depth(files: DepthFiles, index: int) -> Float32[np.ndarray, "H W"]:
     return kept
 
 
+@published(
+    SUN_CARD,
+    SUN_LIST,
+    "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/image/0000103.jpg",
+    "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/depth/0000103.png",
+    fitted_on=NYU,
+)
 def _read_sun(root: Path, options: DatasetOptions) -> Copy:
     def open_split(split: str) -> Split:  # noqa: ARG001
         rows = sorted(line.split() for line in read_lines(root / SUN_LIST))
@@ -115,20 +122,6 @@ def _read_sun(root: Path, options: DatasetOptions) -> Copy:
         return replace(plain, target=partial(_sun_depth, files), fingerprint=mark)
 
     return Copy((), open_split)
-
-
-datasets.register("sunrgbd")(
-    Published(
-        SUN_CARD,
-        _read_sun,
-        fitted_on=NYU,
-        tree=(
-            SUN_LIST,
-            "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/image/0000103.jpg",
-            "SUNRGBD/kv2/kinect2data/000002_2014-05-26_14-23-37_260595134347_rgbf000103-resize/depth/0000103.png",
-        ),
-    )
-)
 
 
 # Normals -------------------------------------------------------------------------------------------

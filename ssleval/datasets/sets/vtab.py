@@ -11,7 +11,7 @@ import numpy as np
 
 from ssleval.core import Dataset, DatasetCard, DatasetOptions, Split, datasets
 from ssleval.datasets.files.images import file_split
-from ssleval.datasets.files.places import places
+from ssleval.datasets.files.places import leads_out, places
 from ssleval.datasets.published import read_lines
 from ssleval.errors import ConfigError, DataError
 
@@ -87,7 +87,7 @@ def _rows(listed: Path) -> dict[str, int]:
         where = f"{listed}: line {number}"
         if not (path and label.isascii() and label.isdecimal() and len(label) < 5):
             raise DataError(f"{where}: {line[:80]!r}; expected PATH LABEL, a label from 0 to 9999")
-        if path.startswith("/") or ".." in Path(path).parts:
+        if leads_out(path):
             raise DataError(f"{where}: {path} leads out of the folder of the set")
         if (place := place_of(path)) in seen:
             raise DataError(f"{where}: {path} is listed twice")
