@@ -308,6 +308,24 @@ def test_first_tokens_alone_are_those_of_all_and_move_the_weights_alike(flavour:
     assert vit(images, None, 2).shape[1] == 2
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("first", [None, 1])
+def test_attention_in_bfloat16_is_that_of_float32(training: bool, first: int | None) -> None:
+    vit = shaken(Vit(replace(DINO, depth=1))).train(training)
+
+    def found(enabled: bool) -> list[Tensor]:
+        vit.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            tokens = vit(pictures(), None, first)
+        (tokens.float() * torch.arange(48)).sum().backward()
+        weight = vit.blocks[0].get_submodule("attn.qkv").get_parameter("weight").grad
+        assert weight is not None
+        return [tokens.float(), weight.clone()]
+
+    for ours, exact in zip(found(True), found(False), strict=True):
+        assert torch.linalg.vector_norm(ours - exact) / torch.linalg.vector_norm(exact) < 0.02
+
+
 def test_it_trains() -> None:
     vit = Vit(REG4)
     vit(pictures(), torch.eye(2, 16, dtype=torch.bool)).square().sum().backward()

@@ -76,6 +76,13 @@ def test_views_take_four_copies_whatever_the_sizes_of_the_images(sizes: list[int
     assert calls.total <= launches
 
 
+@pytest.fixture(autouse=True)
+def attention_of_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fuse attention in bfloat16, which is written out on a CPU alone."""
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr("ssleval.backbones.vit._explicit_attention", fused)
+
+
 def counted(*settings: str) -> Calls:
     config = read_config("dino", [*SETTINGS, *settings])
     learner, views = Learner(config, torch.device("cpu")), made([80] * 8, "cpu")
