@@ -68,6 +68,7 @@ class TrainConfig:
         _refuse(self._rules_of_objectives())
         _refuse(self._rules_of_values())
         _refuse(self._rules_of_the_last_phase())
+        _refuse(self._rules_of_local_crops())
         _refuse(self._rules_of_gram())
         _refuse(self._rules_of_mae())
         _refuse(self._rules_of_timm())
@@ -81,6 +82,19 @@ class TrainConfig:
     def distils(self) -> bool:
         """Whether a teacher gives targets."""
         return self.loss.objective == _DISTILLATION
+
+    @property
+    def has_patch_head(self) -> bool:
+        """Whether patches have a head of their own."""
+        return self.loss.ibot > 0 and not self.loss.shared_head
+
+    @property
+    def heads(self) -> tuple[sections.HeadConfig, ...]:
+        """The head of class tokens, and that of patches if they enter the loss; they may share one."""
+        if not self.distils:
+            return ()
+        of_patches = self.head.of_patches if self.has_patch_head else self.head
+        return (self.head, of_patches) if self.loss.ibot else (self.head,)
 
     @property
     def global_crops(self) -> int:
@@ -110,9 +124,12 @@ class TrainConfig:
         yield optim.momentum > optim.momentum_end, why
         own = loss.teacher_patch_temp or loss.warmup_teacher_patch_temp
         yield own and not loss.ibot, "loss.teacher_patch_temp is of masked patches; it needs loss.ibot"
-        why = "head.patch_bottleneck is of a separate head; it needs loss.ibot and"
-        separate = loss.ibot and not loss.shared_head
-        yield self.head.patch_bottleneck and not separate, f"{why} --set loss.shared_head=false"
+        for name in ("patch_bottleneck", "patch_hidden", "patch_prototypes"):
+            why = f"head.{name} is of a separate head; it needs loss.ibot and --set loss.shared_head=false"
+            yield getattr(self.head, name) and not self.has_patch_head, why
+        why = "head.norm_last_layer keeps the length that head.weight_norm=false does not separate; --set"
+        idle = self.head.norm_last_layer and not self.head.weight_norm
+        yield idle, f"{why} head.norm_last_layer=false"
         why = "model.init_heads needs a model.init that is a checkpoint, FILE.pt, of a training"
         yield model.init_heads and not model.init.endswith(".pt"), why
         why = f"model.drop_path is {model.drop_path}; distilling from a frozen teacher has no stochastic"
@@ -128,8 +145,21 @@ class TrainConfig:
         why = f"views.high_resolution_size is {size}; it must exceed views.global_size, {usual}"
         yield 0 < size <= usual, why
 
+    def _rules_of_local_crops(self) -> Iterator[_Rule]:
+        loss, starts, lasts = self.loss, self.loss.local_start_epochs, self.loss.local_warmup_epochs
+        why = "loss.local is 1; leave loss.local_start_epochs and loss.local_warmup_epochs out, or state it"
+        yield loss.local == 1 and (starts or lasts), why
+        yield loss.local != 1 and not self.views.local_crops, "loss.local is of views.local_crops, which is 0"
+        yield self._too_late("loss.local_start_epochs", "loss.local_warmup_epochs")
+
+    def _too_late(self, start: str, warmup: str) -> _Rule:
+        """Refuse what two settings let begin, and reach its full weight, after the run."""
+        starts, lasts, epochs = attrgetter(start)(self), attrgetter(warmup)(self), self.run.epochs
+        why = f"{start} is {starts:g} and {warmup} {lasts:g}; they must end within the run's {epochs}"
+        return starts >= epochs or starts + lasts > epochs, why
+
     def _rules_of_gram(self) -> Iterator[_Rule]:
-        gram, epochs, patch = self.gram, self.run.epochs, self.model.patch_size
+        gram, patch = self.gram, self.model.patch_size
         if not gram.weight:
             why = "gram.weight is 0; leave the other settings of gram out, or state a weight"
             yield gram != sections.GramConfig(), why
@@ -137,8 +167,7 @@ class TrainConfig:
         starts, copied = gram.start_epochs, gram.copy_epochs or gram.start_epochs
         why = f"gram.weight is {gram.weight}, which needs the teacher of loss.objective={_DISTILLATION}"
         yield not self.distils, why
-        why = f"gram.start_epochs is {starts:g} and gram.warmup_epochs {gram.warmup_epochs:g}; they must end"
-        yield starts >= epochs or starts + gram.warmup_epochs > epochs, f"{why} within the run's {epochs}"
+        yield self._too_late("gram.start_epochs", "gram.warmup_epochs")
         yield copied > starts, f"gram.copy_epochs is {copied:g}, after gram.start_epochs, {starts:g}"
         why = "gram.copy_epochs is of a teacher of this run; leave it or gram.teacher out"
         yield gram.teacher and gram.copy_epochs, why

@@ -21,11 +21,13 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
         raise ConfigError(
             f"{path}: it was trained with loss.objective={theirs.loss.objective} and has no heads to distil"
         )
-    if theirs.head.prototypes != config.head.prototypes:
-        raise ConfigError(
-            f"{path}: its teacher has {theirs.head.prototypes} prototypes, the student "
-            f"{config.head.prototypes}; --set head.prototypes={theirs.head.prototypes}"
-        )
+    names = ("prototypes", "patch_prototypes" if config.has_patch_head else "prototypes")
+    for name, their_head, our_head in zip(names, theirs.heads, config.heads, strict=False):
+        if their_head.prototypes != our_head.prototypes:
+            raise ConfigError(
+                f"{path}: its teacher has {their_head.prototypes} prototypes, the student "
+                f"{our_head.prototypes}; --set head.{name}={their_head.prototypes}"
+            )
     if config.loss.ibot > 0 and theirs.loss.ibot == 0:
         raise ConfigError(f"{path}: its teacher was trained without loss.ibot and has no head for patches")
     if config.loss.ibot > 0 and theirs.model.patch_size != config.model.patch_size:

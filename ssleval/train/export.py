@@ -92,6 +92,10 @@ def export_checkpoint(source: Path, out: Path) -> None:
         raise WeightsError(
             f"{source}: official DINO has no network with this stem, or of timm; use teacher.safetensors"
         )
+    if "head.last_layer.weight" in student:
+        raise WeightsError(
+            f"{source}: official DINO has no head without weight norm; use teacher.safetensors"
+        )
     content = {
         "student": {f"module.{name}": value for name, value in student.items()},
         "teacher": state["teacher"],

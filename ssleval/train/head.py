@@ -1,4 +1,4 @@
-"""The projection head: an MLP to a bottleneck, L2 normalisation, and a weight-normalised last layer."""
+"""The projection head: an MLP to a bottleneck, L2 normalisation, and a last layer of prototypes."""
 
 from itertools import pairwise
 
@@ -22,11 +22,20 @@ class _Prototypes(nn.Module):
         return functional.linear(inputs, torch.ops.aten._weight_norm(self.weight_v, self.weight_g, 0))
 
 
+def _prototypes(config: HeadConfig) -> nn.Module:
+    if config.weight_norm:
+        return _Prototypes(config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer)
+    plain = nn.Linear(config.bottleneck, config.prototypes, bias=False)
+    nn.init.trunc_normal_(plain.weight, std=0.02)
+    return plain
+
+
 class DinoHead(nn.Module):
     """Maps features to logits. Parameter names are those of the official code.
 
     Source:
-        Caron et al. 2021, appendix C; facebookresearch/dino vision_transformer.py, ``DINOHead``.
+        Caron et al. 2021, appendix C; facebookresearch/dino vision_transformer.py, ``DINOHead``; without
+        weight norm, facebookresearch/dinov3 layers/dino_head.py.
     """
 
     def __init__(self, width: int, config: HeadConfig) -> None:
@@ -40,9 +49,7 @@ class DinoHead(nn.Module):
             layers += [linear, *([nn.BatchNorm1d(outputs)] if config.batch_norm else []), nn.GELU()]
         # The bottleneck has no norm and no activation.
         self.mlp = nn.Sequential(*layers[: -2 if config.batch_norm else -1])
-        self.last_layer = _Prototypes(
-            config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer
-        )
+        self.last_layer = _prototypes(config)
 
     def forward(self, features: Float[Tensor, "n d"], temperature: float = 1.0) -> Float[Tensor, "n k"]:
         """Return cosines with the prototypes (times their lengths), divided by ``temperature``."""

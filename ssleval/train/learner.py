@@ -1,7 +1,7 @@
 """One training step: the teacher's targets, the student's losses, and both updates."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -62,13 +62,13 @@ class Learner:
         depth = len(backbone.blocks) if isinstance(backbone, Vit) else 0
         self.optimizer = optimizer(parameter_groups(self.student, config.optim, depth), config.optim)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.run.precision == "fp16")
-        self.centers = torch.zeros(2, config.head.prototypes if config.distils else 0, device=device)
-        """Centres of the logits of class tokens and of patches."""
+        self.centers = [torch.zeros(head.prototypes, device=device) for head in config.heads]
+        """Centres of the logits of class tokens and, with their loss, of patches."""
         if config.loss.distill:
             path = Path(config.loss.distill)
             guide, centers = frozen_teacher(path, config)
             self.guide, self._guide_sha256 = self._placed(guide), file_sha256(path)
-            self.centers.copy_(centers)
+            self._take_centers(centers)
         if config.run.compile:
             for network in {self.student, self.teacher, self.guide, self.gram}:
                 if network is not None:
@@ -126,9 +126,11 @@ class Learner:
             targets, patch_targets, features = self._targets(views, masks, rates)
 
         def watch(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return collapse_indicators(targets, features, terms.get("dino"), self.config.loss.dino)
+            crops = len(views.locals)
+            weight = self.config.loss.dino * (1 + crops * rates.local_weight) / (1 + crops)
+            return collapse_indicators(targets, features, terms.get("dino"), weight)
 
-        return partial(self._losses, views, masks, targets, patch_targets, rates.gram_weight), watch
+        return partial(self._losses, views, masks, targets, patch_targets, rates), watch
 
     def _objective(self, objective: Objective, views: Views, masks: Tensor | None) -> tuple[_Charge, _Watch]:
         batch, weight = views.globals.shape[1], self.config.loss.koleo
@@ -176,7 +178,7 @@ class Learner:
     @torch.no_grad()
     def _targets(
         self, views: Views, masks: Tensor | None, rates: Rates
-    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m k"] | None, Float[Tensor, "n d"]]:
+    ) -> tuple[Float[Tensor, "2 b k"], Float[Tensor, "m p"] | None, Float[Tensor, "n d"]]:
         loss = self.config.loss
         of_all = masks is not None and loss.centering == "centering" and loss.patch_center == "all"
         seen = torch.ones_like(masks) if masks is not None and of_all else masks
@@ -206,7 +208,7 @@ class Learner:
         masks: Tensor | None,
         targets: Tensor,
         patch_targets: Tensor | None,
-        gram_weight: float,
+        rates: Rates,
         rows: slice,
     ) -> dict[str, Tensor]:
         """Return the weighted losses of a micro-batch; over all micro-batches they sum to the batch's."""
@@ -215,12 +217,12 @@ class Learner:
         with self._autocast():
             # A frozen teacher's student sees all patches.
             logits, patches, classes, dense = self._network(
-                views[rows], own, loss.student_temp, hide=not loss.distill, dense=gram_weight > 0
+                views[rows], own, loss.student_temp, hide=not loss.distill, dense=rates.gram_weight > 0
             )
         share = classes.shape[1] / batch
         losses: dict[str, Tensor] = {}
         if loss.dino > 0:
-            losses["dino"] = dino_loss(logits, targets[:, rows]) * (loss.dino * share)
+            losses["dino"] = dino_loss(logits, targets[:, rows], rates.local_weight) * (loss.dino * share)
         if masks is not None and own is not None and patches is not None and patch_targets is not None:
             owners = masks.nonzero()[:, 0] % batch
             mine = (owners >= rows.start) & (owners < rows.stop)
@@ -229,7 +231,7 @@ class Learner:
         if loss.koleo > 0:
             losses["koleo"] = _koleo(classes) * (loss.koleo * share)
         if dense is not None:
-            losses["gram"] = self._gram_loss(views[rows], dense, own) * (gram_weight * share)
+            losses["gram"] = self._gram_loss(views[rows], dense, own) * (rates.gram_weight * share)
         return losses
 
     def _gram_loss(self, views: Views, patches: Tensor, masks: Tensor | None) -> Tensor:
@@ -286,7 +288,12 @@ class Learner:
         # That of a run in another precision is empty.
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.centers.copy_(state["centers"])
+        self._take_centers(state["centers"])
+
+    def _take_centers(self, centers: Iterable[Tensor]) -> None:
+        # Older checkpoints have one tensor of both kinds, whatever the loss.
+        for ours, theirs in zip(self.centers, centers, strict=False):
+            ours.copy_(theirs)
 
 
 def _koleo(classes: Float[Tensor, "g b d"]) -> Float[Tensor, ""]:

@@ -69,20 +69,24 @@ def _chunks(logits: Float[Tensor, "v b k"], views: slice) -> Iterator[tuple[slic
             yield slice(view, view + 1), slice(start, start + rows)
 
 
-def dino_loss(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"]) -> Float[Tensor, ""]:
+def dino_loss(
+    student: Float[Tensor, "v b k"], teacher: Float[Tensor, "2 b k"], local: float = 1.0
+) -> Float[Tensor, ""]:
     """Return the cross-entropy, averaged over images and over pairs of a teacher crop and a different crop.
 
     ``student`` are logits divided by its temperature, the two global crops first; ``teacher`` probabilities.
+    ``local`` weighs the pairs with a local crop; the number of pairs that divides the sum stays.
 
     Source:
-        Caron et al. 2021, eq. 3; the mean over 2 v - 2 pairs as in `main_dino.py`.
+        Caron et al. 2021, eq. 3; the mean over 2 v - 2 pairs as in `main_dino.py`; ``local``: DINOv3's
+        `ssl_meta_arch.py`.
     """
     views, batch, _ = student.shape
     groups: list[_Group] = [(slice(0, 1), 1.0), (slice(1, 2), 1.0)]
     targets = [teacher[1], teacher[0]]
     if views > 2:
-        groups.append((slice(2, views), 2.0))
-        targets.append(teacher.sum(dim=0))
+        groups.append((slice(2, views), 2.0 * local))
+        targets.append(teacher.sum(dim=0) * local)
     return _CrossEntropy.apply(student.float(), None, groups, *targets) / (batch * (2 * views - 2))
 
 

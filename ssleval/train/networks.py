@@ -30,7 +30,7 @@ _OBJECTIVES: dict[str, Callable[[int, TrainConfig], Objective]] = {
 """What makes the objectives without a teacher, by the name of their setting."""
 _Distilled: TypeAlias = tuple[
     Float[Tensor, "v b k"],
-    Float[Tensor, "m k"] | None,
+    Float[Tensor, "m p"] | None,
     Float[Tensor, "2 b d"],
     Float[Tensor, "c n d"] | None,
 ]
@@ -53,10 +53,8 @@ class Network(nn.Module):
             self.objective.pack = self.pack
             return
         self.head = DinoHead(width, config.head)
-        separate = config.loss.ibot > 0 and not config.loss.shared_head
-        patch_head = replace(config.head, bottleneck=config.head.patch_bottleneck or config.head.bottleneck)
-        self.patch_head = DinoHead(width, patch_head) if separate else None
-        if separate and config.loss.dino <= 0:
+        self.patch_head = DinoHead(width, config.head.of_patches) if config.has_patch_head else None
+        if self.patch_head is not None and config.loss.dino <= 0:
             # This head gets no gradient, for which DistributedDataParallel would wait.
             self.head.requires_grad_(False)
 

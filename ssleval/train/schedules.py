@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ssleval.train.config import TrainConfig
-from ssleval.train.sections import GramConfig
+from ssleval.train.sections import GramConfig, LossConfig
 
 
 def cosine(
@@ -59,6 +59,8 @@ class Rates:
     """EMA momentum of the teacher."""
     teacher_temp: float
     freeze_last_layer: bool
+    local_weight: float = 1.0
+    """Of local crops in the class-token loss."""
     teacher_patch_temp: float = 0.0
     """Of the targets of patches; 0: as ``teacher_temp``."""
     gram_weight: float = 0.0
@@ -86,6 +88,7 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
         momentum=cosine(step, steps=steps, base=optim.momentum, final=optim.momentum_end),
         teacher_temp=temperature(warmup_value=warm, value=loss.teacher_temp),
         freeze_last_layer=step < optim.freeze_last_layer_epochs * per_epoch,
+        local_weight=local_weight(loss, step, per_epoch),
         teacher_patch_temp=temperature(
             warmup_value=patch_warm or warm, value=loss.teacher_patch_temp or loss.teacher_temp
         ),
@@ -96,10 +99,21 @@ def rates(config: TrainConfig, step: int, per_epoch: int) -> Rates:
 
 def gram_weight(config: GramConfig, step: int, per_epoch: int) -> float:
     """Return the weight at ``step`` of Gram anchoring: 0, then half a cosine to the full weight."""
-    since, warmup = step - round(config.start_epochs * per_epoch), round(config.warmup_epochs * per_epoch)
+    return config.weight * _half_cosine(step, config.start_epochs, config.warmup_epochs, per_epoch)
+
+
+def local_weight(config: LossConfig, step: int, per_epoch: int) -> float:
+    """Return the weight at ``step`` of local crops in the class-token loss: 1, then half a cosine from it."""
+    part = _half_cosine(step, config.local_start_epochs, config.local_warmup_epochs, per_epoch)
+    return 1 + (config.local - 1) * part
+
+
+def _half_cosine(step: int, start: float, length: float, per_epoch: int) -> float:
+    """Return the part at ``step`` of a change that takes ``length`` epochs from ``start`` on."""
+    since, warmup = step - round(start * per_epoch), round(length * per_epoch)
     if since < 0 or since >= warmup:
-        return config.weight if since >= 0 else 0.0
-    return 0.5 * config.weight * (1 - math.cos(math.pi * since / max(1, warmup - 1)))
+        return float(since >= 0)
+    return 0.5 * (1 - math.cos(math.pi * since / max(1, warmup - 1)))
 
 
 def renews_gram(config: GramConfig, step: int, per_epoch: int) -> bool:

@@ -5,7 +5,7 @@ al. 2023, arXiv:2304.07193 (DINOv2); and the arguments of their published code, 
 Numbers that decide how much memory is taken have an upper bound too, far above all that is published.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
@@ -114,6 +114,10 @@ class HeadConfig:
     bottleneck: Width = 256
     patch_bottleneck: OtherWidth = 0
     """Bottleneck of the patches' own head; 0: as ``bottleneck`` (DINOv2 ViT-L: 256 beside 384)."""
+    patch_hidden: OtherWidth = 0
+    """Hidden width of that head; 0: as ``hidden`` (DINOv3: 4,096 beside 8,192)."""
+    patch_prototypes: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    """Prototypes of that head; 0: as ``prototypes`` (DINOv3: 98,304 beside 262,144)."""
     layers: Layers = 3
     batch_norm: bool = False
     """Batch-normalise hidden layers, as ``use_bn_in_head`` of the official code. Statistics are over all
@@ -121,6 +125,18 @@ class HeadConfig:
     of small networks leave that plateau only with it."""
     norm_last_layer: bool = True
     """Keep the length of prototypes at 1; False trains it (better for ViT-S, per DINO's README)."""
+    weight_norm: bool = True
+    """Whether direction and length of a prototype are weights of their own; DINOv3: one plain vector."""
+
+    @property
+    def of_patches(self) -> "HeadConfig":
+        """The settings of the patches' own head."""
+        return replace(
+            self,
+            bottleneck=self.patch_bottleneck or self.bottleneck,
+            hidden=self.patch_hidden or self.hidden,
+            prototypes=self.patch_prototypes or self.prototypes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,13 @@ class LossConfig:
     sinkhorn_iterations: Annotated[int, Meta(ge=1, le=1_000)] = 3
     dino: NonNegative = 1.0
     """Weight of the class-token loss."""
+    local: NonNegative = 1.0
+    """Weight, in that loss, of local crops from ``local_start_epochs`` + ``local_warmup_epochs`` on; 1 before
+    (DINOv3: 0.5)."""
+    local_start_epochs: NonNegative = 0.0
+    """Epochs before it leaves 1 (DINOv3: 1,000 of 1,200)."""
+    local_warmup_epochs: NonNegative = 0.0
+    """Epochs in which it then moves along half a cosine (DINOv3: 1)."""
     ibot: NonNegative = 0.0
     """Weight of the masked-patch loss (iBOT, DINOv2: 1)."""
     shared_head: bool = True

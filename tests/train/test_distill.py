@@ -109,13 +109,14 @@ def test_another_frozen_teacher_does_not_go_on_with_the_run(larger: Path, data: 
     ("setting", "words"),
     [
         ("head.prototypes=64", "32 prototypes, the student 64"),
+        ("loss.shared_head=false head.patch_prototypes=8", "8; --set head.patch_prototypes=32"),
         ("model.patch_size=8", "patches of 4 pixels, the student of 8"),
         ("model.drop_path=0.1", "no stochastic depth"),
     ],
 )
 def test_a_student_that_cannot_follow_is_refused(setting: str, words: str, larger: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        Learner(tiny(*settings(larger), setting), torch.device("cpu"))
+        Learner(tiny(*settings(larger), *setting.split()), torch.device("cpu"))
 
 
 def test_a_teacher_without_a_head_for_patches_has_none_to_distil(data: str, tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def test_the_schedule_of_the_recipe_is_that_of_the_paper() -> None:
     # `linear_warmup_cosine_decay`: np.cos(np.linspace(0, np.pi, 1000)), whose ends are both among the values.
     wave = 1 - np.cos(np.linspace(0, np.pi, 1000))
     assert [rate.gram_weight for rate in found] == pytest.approx([0, 0, wave[500], 2, 2])
+    # local_loss_weight_schedule: from 1 to 0.5 in the same epoch.
+    assert [rate.local_weight for rate in found] == pytest.approx([1, 1, 1 - wave[500] / 4, 0.5, 0.5])
     # Warm-ups of these schedules leave out their end: np.linspace(start, peak, 100_000, endpoint=False).
     assert rates(config, 50_000, 1000).lr == pytest.approx(found[-1].lr / 2)
     assert rates(config, 50_000, 1000).teacher_temp == pytest.approx(0.055)

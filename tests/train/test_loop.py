@@ -141,6 +141,12 @@ def test_a_network_with_a_residual_stem_is_an_ordinary_model_but_has_no_official
         export_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / "dino.pth")
 
 
+def test_heads_without_weight_norm_have_no_official_layout(data: str, tmp_path: Path) -> None:
+    train(tiny("head.weight_norm=false", "run.epochs=1"), data, tmp_path)
+    with pytest.raises(WeightsError, match="no head without weight norm"):
+        export_checkpoint(tmp_path / "checkpoints" / "last.pt", tmp_path / "dino.pth")
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, data: str) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         train(tiny(), data, run)

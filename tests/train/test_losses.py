@@ -16,9 +16,9 @@ def drawn(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) * scale
 
 
-def pairwise_reference(student: Tensor, teacher: Tensor) -> Tensor:
+def pairwise_reference(student: Tensor, teacher: Tensor, local: float = 1.0) -> Tensor:
     terms = [
-        -(probabilities * torch.log_softmax(crop, dim=-1)).sum(dim=-1).mean()
+        -(probabilities * torch.log_softmax(crop, dim=-1)).sum(dim=-1).mean() * (1.0 if index < 2 else local)
         for seen, probabilities in enumerate(teacher)
         for index, crop in enumerate(student)
         if index != seen
@@ -26,10 +26,11 @@ def pairwise_reference(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.stack(terms).mean()
 
 
+@pytest.mark.parametrize("local", [1.0, 0.5, 0.0])
 @pytest.mark.parametrize("views", [2, 3, 8])
-def test_dino_loss_is_the_mean_over_pairs_of_different_crops(views: int) -> None:
+def test_dino_loss_is_the_mean_over_pairs_of_different_crops(views: int, local: float) -> None:
     student, teacher = drawn(views, 5, 11).requires_grad_(), drawn(2, 5, 11, seed=1).softmax(dim=-1)
-    ours, reference = dino_loss(student, teacher), pairwise_reference(student, teacher)
+    ours, reference = dino_loss(student, teacher, local), pairwise_reference(student, teacher, local)
     torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
     (expected,) = torch.autograd.grad(reference, student)
     # Scaled on the way back, as a weight or a gradient scaler does.

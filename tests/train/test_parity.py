@@ -120,8 +120,9 @@ class Published:
         tokens = student.backbone(views.globals.flatten(0, 1), masks if masked else None)
         small = student.backbone(views.locals.flatten(0, 1))[:, 0]
         crops = (student.head(torch.cat((tokens[:, 0], small))) / 0.1).chunk(4)
+        weights = [1.0, 1.0, *[self.of_local_crops(step)] * (len(crops) - 2)]
         terms = [
-            torch.sum(-wanted[q] * functional.log_softmax(crops[v], dim=-1), dim=-1).mean()
+            weights[v] * torch.sum(-wanted[q] * functional.log_softmax(crops[v], dim=-1), dim=-1).mean()
             for q in range(2)
             for v in range(len(crops))
             if v != q
@@ -143,6 +144,10 @@ class Published:
                 - loss.koleo * (functional.pairwise_distance(unit, unit[near], 2, 1e-8) + 1e-8).log().mean()
             )
         return total
+
+    def of_local_crops(self, step: int) -> float:
+        """Return the weight of local crops."""
+        return 1.0
 
     def anchored(self, tokens: Tensor, views: Views, step: int) -> Tensor:
         """Return a further loss of the global crops: none here."""
@@ -199,8 +204,17 @@ class PublishedV3(Published):
         wave = 1 - (np.cos(np.linspace(0, np.pi, int(config.gram.warmup_epochs * PER_EPOCH))) + 1) / 2
         after = np.ones(steps - before - len(wave))
         self.weights = config.gram.weight * np.concatenate((np.zeros(before), wave, after))
+        # local_loss_weight_schedule: start and peak are 1, and the warm-up is the epochs before.
+        before = int(loss.local_start_epochs * PER_EPOCH)
+        wave = np.cos(np.linspace(0, np.pi, int(loss.local_warmup_epochs * PER_EPOCH)))
+        falling = loss.local + 0.5 * (1 - loss.local) * (1 + wave)
+        rest = np.full(steps - before - len(wave), loss.local)
+        self.local = np.concatenate((np.ones(before), falling, rest))
         self.gram: Any = None
         self.updates = 0
+
+    def of_local_crops(self, step: int) -> float:
+        return float(self.local[step])
 
     def anchored(self, tokens: Tensor, views: Views, step: int) -> Tensor:
         if self.weights[step] == 0:
@@ -232,7 +246,8 @@ class PublishedV3(Published):
 GRAM = (
     "model.layerscale=0.1", "head.patch_bottleneck=8", "gram.crop_size=32", "gram.copy_epochs=0.4",
     "gram.start_epochs=1", "gram.warmup_epochs=1", "gram.renew_epochs=1", "gram.renewals=2",
-    "optim.freeze_last_layer_epochs=1",
+    "optim.freeze_last_layer_epochs=1", "loss.local_start_epochs=1.2", "loss.local_warmup_epochs=1",
+    "head.patch_hidden=20", "head.patch_prototypes=28",
 )  # fmt: skip
 
 

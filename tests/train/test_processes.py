@@ -102,10 +102,10 @@ def test_two_processes_do_what_one_does(
     ("settings", "more"),
     [
         # No class token is charged, and patches have a head of their own.
-        (("loss.dino=0", "loss.shared_head=false"), ()),
+        (("loss.dino=0", "loss.shared_head=false", "head.patch_prototypes=20"), ()),
         (("loss.distill={teacher}",), ("run.shard=true",)),
         (GRAM, ()),
-        (GRAM, ("run.shard=true", "run.accumulate=2")),
+        ((*GRAM, "loss.local=0.5", "head.weight_norm=false"), ("run.shard=true", "run.accumulate=2")),
     ],
     ids=["ibot alone", "distilled", "gram", "gram, shared out"],
 )

@@ -1,5 +1,6 @@
 """Settings that restore what the published codes do, and recipes that state it."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from ssleval.backbones.vit import Vit
 from ssleval.errors import ConfigError
 from ssleval.train.config import read_config, recipes
+from ssleval.train.head import DinoHead
 from ssleval.train.learner import Learner
 from ssleval.train.schedules import Rates, rates
 from ssleval.train.views import Views
@@ -97,6 +99,17 @@ def test_the_sum_over_blocks_is_as_exact_under_autocast_as_the_published_one() -
     [
         (["loss.teacher_patch_temp=0.07"], "needs loss.ibot"),
         (["loss.ibot=1", "head.patch_bottleneck=8"], "loss.shared_head=false"),
+        (["loss.ibot=1", "head.patch_hidden=8"], "loss.shared_head=false"),
+        (["head.patch_prototypes=8", "loss.shared_head=false"], "loss.shared_head=false"),
+        (["head.weight_norm=false", "head.norm_last_layer=true"], "head.norm_last_layer=false"),
+        (["loss.local_start_epochs=1"], "loss.local is 1"),
+        (["loss.local_warmup_epochs=1"], "loss.local is 1"),
+        (["loss.local=0.5", "views.local_crops=0"], "views.local_crops"),
+        (["loss.local=0.5", "loss.local_start_epochs=2"], "end within the run's 2"),
+        (
+            ["loss.local=0.5", "loss.local_start_epochs=1", "loss.local_warmup_epochs=1.5"],
+            "within the run's 2",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(settings: list[str], words: str) -> None:
@@ -104,12 +117,27 @@ def test_a_setting_without_effect_is_refused(settings: list[str], words: str) ->
         tiny(*settings)
 
 
-def test_a_head_of_patches_has_a_bottleneck_of_its_own() -> None:
-    config = tiny("loss.ibot=1", "loss.shared_head=false", "head.patch_bottleneck=6")
-    student = Learner(config, torch.device("cpu")).student
+def test_a_head_of_patches_has_sizes_of_its_own() -> None:
+    sizes = ("head.patch_bottleneck=6", "head.patch_hidden=10", "head.patch_prototypes=28")
+    learner = Learner(tiny("loss.ibot=1", "loss.shared_head=false", *sizes), torch.device("cpu"))
+    student = learner.student
     assert student.patch_head is not None
+    assert student.head.mlp[0].get_parameter("weight").shape == (24, 16)
     assert student.head.last_layer.weight_v.shape == (32, 8)
-    assert student.patch_head.last_layer.weight_v.shape == (32, 6)
+    assert student.patch_head.mlp[0].get_parameter("weight").shape == (10, 16)
+    assert student.patch_head.last_layer.weight_v.shape == (28, 6)
+    assert [len(center) for center in learner.centers] == [32, 28]
+
+
+def test_without_weight_norm_logits_are_products_with_plain_vectors() -> None:
+    head = DinoHead(16, replace(tiny("head.weight_norm=false").head, layers=1))
+    features = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    state = head.state_dict()
+    assert set(state) == {"mlp.0.weight", "mlp.0.bias", "last_layer.weight"}
+    assert float(state["last_layer.weight"].std()) == pytest.approx(0.02, rel=0.2)
+    bottleneck = features @ state["mlp.0.weight"].T
+    unit = bottleneck / bottleneck.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(head(features, 0.5), unit @ state["last_layer.weight"].T / 0.5)
 
 
 PUBLISHED = {
@@ -134,7 +162,9 @@ PUBLISHED = {
         "gram.renew_epochs": 10.0, "gram.renewals": 3, "gram.tokens": "all", "gram.negatives": "kept",
         "gram.normalised": True, "loss.centering": "sinkhorn", "model.registers": 4, "optim.clip": 30.0,
         "views.global_size": 256, "views.local_size": 112, "views.flip": 0.0, "optim.beta2": 0.99,
-        "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200,
+        "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200, "loss.local": 0.5,
+        "loss.local_start_epochs": 1000.0, "loss.local_warmup_epochs": 1.0, "head.weight_norm": False,
+        "head.patch_prototypes": 98304, "head.patch_hidden": 4096, "head.patch_bottleneck": 384,
     },
     "mae": {
         "loss.objective": "mae", "mae.mask_ratio": 0.75, "mae.decoder_dim": 512, "mae.decoder_depth": 8,

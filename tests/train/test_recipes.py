@@ -25,7 +25,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 EARLY = (
     "gram.start_epochs=0.34", "gram.warmup_epochs=0", "gram.copy_epochs=0", "gram.renew_epochs=0.34",
-    "gram.crop_size=32",
+    "gram.crop_size=32", "loss.local_start_epochs=0.34", "loss.local_warmup_epochs=0",
+    "head.patch_prototypes=28", "head.patch_hidden=20",
 )  # fmt: skip
 
 
@@ -64,7 +65,8 @@ def test_every_recipe_trains(
         "model.class_token_std=0.5", "optim.layer_decay=0.1", "optim.lr_schedule=constant",
         "head.batch_norm=true", "model.stem=residual", "model.drop_path=0.9",
         "model.drop_path_rule=uniform", "model.layerscale=0.1", "model.registers=1",
-        "views.local_crops=1", "views.global_scale=0.1,0.2", "views.local_scale=0.9,1",
+        "loss.local=0.5", "head.weight_norm=false", "views.local_crops=1", "views.global_scale=0.1,0.2",
+        "views.local_scale=0.9,1",
     ],
 )  # fmt: skip
 def test_every_setting_changes_the_losses(
@@ -73,6 +75,25 @@ def test_every_setting_changes_the_losses(
     # Gradients of so small a network lie below the published limit; a lower one makes clipping visible.
     train(tiny("optim.clip=0.05", "optim.lr=0.01", setting), data, tmp_path)
     assert losses(read_log(tmp_path)) != plain
+
+
+def test_local_crops_weigh_less_from_their_epoch_on(
+    plain: list[tuple[int, float]], data: str, tmp_path: Path
+) -> None:
+    def found(*settings: str) -> list[dict[str, Any]]:
+        out = tmp_path / str(len(settings))
+        train(tiny("optim.clip=0.05", "optim.lr=0.01", "loss.local=0", *settings), data, out)
+        return read_log(out)
+
+    late, slowly = (
+        found("loss.local_start_epochs=1"),
+        found("loss.local_start_epochs=1", "loss.local_warmup_epochs=1"),
+    )
+    assert losses(late)[:3] == losses(slowly)[:3] == plain[:3]
+    assert losses(late)[3] < losses(slowly)[3] == plain[3]
+    assert losses(slowly)[4:] != losses(late)[4:]
+    # Of six pairs, the two of global crops are left; the logged divergence is theirs.
+    assert late[5]["kl"] + late[5]["teacher_entropy"] == pytest.approx(3 * late[5]["dino"], rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,19 @@ def test_a_run_of_an_older_version_goes_on_as_it_began() -> None:
         changes(stored, tiny(), Path("last.pt"))
 
 
+def test_centres_of_an_older_version_are_those_of_its_heads(
+    data: str, tmp_path: Path, whole: list[tuple[int, float]]
+) -> None:
+    cut(data, tmp_path, 3)
+    path = tmp_path / "checkpoints" / "last.pt"
+    state = read_state(path)
+    (center,) = state["centers"]
+    # One tensor of class tokens and of patches, though nothing of patches was learnt.
+    torch.save({**state, "centers": torch.stack((center, torch.full_like(center, 7.0)))}, path)
+    assert train(tiny(), data, tmp_path, resume=True).finished
+    assert losses(read_log(tmp_path)) == whole
+
+
 def test_another_number_of_processes_is_recorded(data: str, tmp_path: Path) -> None:
     cut(data, tmp_path, 3)
     path = tmp_path / "checkpoints" / "last.pt"
