@@ -34,6 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_data_file(installed: Path) -> None:
     (data,) = (installed / "env").glob("lib/python*/site-packages/ssleval/data")
     expected = {

@@ -334,6 +334,7 @@ def test_pairs_have_no_split_to_search(tmp_path: Path) -> None:
         leak_requests(source, replace(job, drop_leaks="own"))
 
 
+@pytest.mark.slow
 def test_several_processes_drop_the_same_leaks_as_one(planted: Path, tmp_path: Path) -> None:
     ((alone,),) = swept(planted, tmp_path)
     for _ in ("measured", "read back"):

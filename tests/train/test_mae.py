@@ -230,7 +230,9 @@ def test_what_cannot_be_is_refused(settings: list[str], words: str) -> None:
         small(*settings)
 
 
-@pytest.mark.parametrize("more", [(), ("run.shard=true", "run.accumulate=2")])
+@pytest.mark.parametrize(
+    "more", [pytest.param((), marks=pytest.mark.slow), ("run.shard=true", "run.accumulate=2")]
+)
 def test_two_processes_do_what_one_does(
     more: tuple[str, ...], plain: list[tuple[int, float]], data: str, tmp_path: Path
 ) -> None:

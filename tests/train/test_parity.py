@@ -265,7 +265,9 @@ GRAM = (
         ("dinov3_gram", GRAM),
     ],
 )
-@pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "double", [pytest.param(False, marks=pytest.mark.slow, id="float32"), pytest.param(True, id="float64")]
+)
 def test_twenty_steps_are_those_of_the_published_loop(
     recipe: str, settings: tuple[str, ...], double: bool
 ) -> None:

@@ -85,7 +85,14 @@ def one(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("settings", [(), ("run.shard=true",), ("run.shard=true", "run.accumulate=2")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        pytest.param(("run.shard=true",), marks=pytest.mark.slow),
+        ("run.shard=true", "run.accumulate=2"),
+    ],
+)
 def test_two_processes_do_what_one_does(
     data: str, tmp_path: Path, one: Path, settings: tuple[str, ...]
 ) -> None:
@@ -104,7 +111,7 @@ def test_two_processes_do_what_one_does(
         # No class token is charged, and patches have a head of their own.
         (("loss.dino=0", "loss.shared_head=false", "head.patch_prototypes=20"), ()),
         (("loss.distill={teacher}",), ("run.shard=true",)),
-        (GRAM, ()),
+        pytest.param(GRAM, (), marks=pytest.mark.slow),
         ((*GRAM, "loss.local=0.5", "head.weight_norm=false"), ("run.shard=true", "run.accumulate=2")),
     ],
     ids=["ibot alone", "distilled", "gram", "gram, shared out"],

@@ -224,6 +224,7 @@ def test_quickgelu_weights_in_an_architecture_with_gelu_are_refused(name: str):
             find_card(f"{prefix}{name}")
 
 
+@pytest.mark.slow
 def test_timm_notes_every_weight_that_has_a_quickgelu_twin():
     twins = {
         name.replace("_clip_quickgelu_", "_clip_") for name in timm.list_pretrained("*_clip_quickgelu_*")

@@ -135,6 +135,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
     return _run(folder / "cache", *names, HF_HUB_OFFLINE="1", SMALL_ARCHITECTURES=small), state
 
 
+@pytest.mark.slow
 def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(offline: Offline):
     loaded, _ = offline
     _is_loaded(loaded)
@@ -147,6 +148,7 @@ def test_without_network_the_cache_serves_and_what_it_lacks_is_one_line(offline:
         assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_open_clip_weights_come_from_the_cache_at_the_pinned_revision(offline: Offline):
     loaded, state = offline
     assert loaded[PINNED] == pytest.approx({key: float(value.double().sum()) for key, value in state.items()})
@@ -196,6 +198,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_files_are_downloaded_from_the_endpoint(tmp_path: Path, hub: tuple[str, list[str]]):
     endpoint, requests = hub
     loaded = _run(tmp_path / "cache", HF_ENDPOINT=endpoint)
