@@ -121,7 +121,8 @@ def ours(here: Scale, precision: str) -> Iterator[None]:
             views = make_views(
                 images, config.views, seed=0, step=step, first=0, total=here.batch, device=learner.device
             )
-            learner.step(views, None, rates(config, step + 10, 100), watched=False)
+            # After the first epoch, in which the last layer is frozen.
+            learner.step(views, None, rates(config, step + 100, 100), watched=False)
             yield
 
 
@@ -252,6 +253,9 @@ class _Published(nn.Module):
         )
         last = nn.Linear(head.bottleneck, head.prototypes, bias=False)
         self.last_layer = nn.utils.parametrizations.weight_norm(last)
+        lengths = self.last_layer.parametrizations.weight.original0
+        lengths.data.fill_(1)
+        lengths.requires_grad_(False)
 
     def forward(self, crops: list[Tensor]) -> Tensor:
         """Pass crops of one size together, then all features through the head."""
@@ -265,12 +269,14 @@ class _Published(nn.Module):
 def published_loss(student: Tensor, teacher: Tensor, center: Tensor, crops: int) -> Tensor:
     """Return the mean over pairs of crops, one log-softmax for each."""
     guesses = (student / 0.1).chunk(crops)
-    goals = functional.softmax((teacher - center) / 0.04, dim=-1).detach().chunk(2)
+    goals = functional.softmax((teacher.float() - center) / 0.04, dim=-1).detach().chunk(2)
     total, terms = torch.zeros((), device=student.device), 0
     for index, goal in enumerate(goals):
         for other, guess in enumerate(guesses):
             if other != index:
-                total = total + torch.sum(-goal * functional.log_softmax(guess, dim=-1), dim=-1).mean()
+                total = (
+                    total + torch.sum(-goal * functional.log_softmax(guess.float(), dim=-1), dim=-1).mean()
+                )
                 terms += 1
     return total / terms
 
@@ -278,6 +284,9 @@ def published_loss(student: Tensor, teacher: Tensor, center: Tensor, crops: int)
 def published(here: Scale, precision: str) -> Iterator[None]:
     """Yield after every step of the transcription."""
     config, device = settings(here), torch.device(here.device)
+    if here.device == "cuda":
+        # As torch had it when DINO was published, and as ours has it.
+        torch.set_float32_matmul_precision("high")
     student, teacher = _Published(config, config.model.drop_path).to(device), _Published(config).to(device)
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
@@ -297,7 +306,7 @@ def published(here: Scale, precision: str) -> Iterator[None]:
         with _autocast(device, precision):
             with torch.no_grad():
                 seen = teacher(crops[:2])
-            loss = published_loss(student(crops).float(), seen.float(), center, len(crops))
+            loss = published_loss(student(crops), seen, center, len(crops))
         optimizer.zero_grad()
         loss.backward()
         for parameter in student.parameters():

@@ -45,6 +45,10 @@ SIZES: dict[str, tuple[int, int, int]] = {
 CLASS_TOKEN_STD = 0.02
 """Standard deviation of DINO's class token before training."""
 
+_FEW_TOKENS = 256
+"""Up to so many, the backward pass of torch's fused attention in bfloat16 takes two to four times as long on
+a CPU as the written-out products, whose weights are few."""
+
 TRAINING_ONLY = ("drop_path_draw", "class_token_std", "residual")
 """Fields on which no feature of a trained network depends, outside autocast; they are in no key."""
 
@@ -339,7 +343,7 @@ def _explicit_attention(
     key: Float[Tensor, "b heads t d"],
     value: Float[Tensor, "b heads t d"],
 ) -> Float[Tensor, "b heads f d"]:
-    """Return what `scaled_dot_product_attention` does, with all weights in memory, as the official code."""
+    """Return what `scaled_dot_product_attention` does, with all weights in memory."""
     return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1) @ value
 
 
@@ -371,9 +375,8 @@ class _Attention(nn.Module):
 
     def _mixed(self, qkv: Tensor, first: int | None = None) -> Float[Tensor, "b f d"]:
         query, key, value = self._heads(qkv)
-        # On a CPU, the backward pass of torch's fused attention takes four times as long in bfloat16.
-        slow = self.training and query.dtype == torch.bfloat16 and query.device.type == "cpu"
-        attend = _explicit_attention if slow else functional.scaled_dot_product_attention
+        slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= _FEW_TOKENS
+        attend = _explicit_attention if slow and self.training else functional.scaled_dot_product_attention
         return attend(query[:, :, :first], key, value).transpose(1, 2).flatten(2)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:

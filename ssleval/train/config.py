@@ -127,6 +127,8 @@ class TrainConfig:
         for name in ("patch_bottleneck", "patch_hidden", "patch_prototypes"):
             why = f"head.{name} is of a separate head; it needs loss.ibot and --set loss.shared_head=false"
             yield getattr(self.head, name) and not self.has_patch_head, why
+        idle = self.head.patch_hidden and self.head.layers == 1
+        yield idle, "head.patch_hidden is of hidden layers, which head.layers=1 does not have"
         why = "head.norm_last_layer keeps the length that head.weight_norm=false does not separate; --set"
         idle = self.head.norm_last_layer and not self.head.weight_norm
         yield idle, f"{why} head.norm_last_layer=false"
@@ -149,7 +151,9 @@ class TrainConfig:
         loss, starts, lasts = self.loss, self.loss.local_start_epochs, self.loss.local_warmup_epochs
         why = "loss.local is 1; leave loss.local_start_epochs and loss.local_warmup_epochs out, or state it"
         yield loss.local == 1 and (starts or lasts), why
-        yield loss.local != 1 and not self.views.local_crops, "loss.local is of views.local_crops, which is 0"
+        weighs = loss.local != 1
+        yield weighs and not self.views.local_crops, "loss.local is of views.local_crops, which is 0"
+        yield weighs and not loss.dino, "loss.local is a weight within loss.dino, which is 0"
         yield self._too_late("loss.local_start_epochs", "loss.local_warmup_epochs")
 
     def _too_late(self, start: str, warmup: str) -> _Rule:

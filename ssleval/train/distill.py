@@ -1,5 +1,6 @@
 """Distillation: a larger, frozen teacher in place of the student's moving average (DINOv2 sec. 5)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from ssleval.train.networks import Network, untrained
 from ssleval.train.state import read_state
 
 
-def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
+def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Sequence[Tensor]]:
     """Return the teacher of a training checkpoint, backbone and heads, and the centres of its logits.
 
     Refuses one whose prototypes or patches do not match the student's.
@@ -21,12 +22,12 @@ def frozen_teacher(path: Path, config: TrainConfig) -> tuple[Network, Tensor]:
         raise ConfigError(
             f"{path}: it was trained with loss.objective={theirs.loss.objective} and has no heads to distil"
         )
-    names = ("prototypes", "patch_prototypes" if config.has_patch_head else "prototypes")
-    for name, their_head, our_head in zip(names, theirs.heads, config.heads, strict=False):
+    advice = ("head.prototypes", "loss.shared_head=false --set head.patch_prototypes")
+    for setting, their_head, our_head in zip(advice, theirs.heads, config.heads, strict=False):
         if their_head.prototypes != our_head.prototypes:
             raise ConfigError(
                 f"{path}: its teacher has {their_head.prototypes} prototypes, the student "
-                f"{our_head.prototypes}; --set head.{name}={their_head.prototypes}"
+                f"{our_head.prototypes}; --set {setting}={their_head.prototypes}"
             )
     if config.loss.ibot > 0 and theirs.loss.ibot == 0:
         raise ConfigError(f"{path}: its teacher was trained without loss.ibot and has no head for patches")

@@ -109,7 +109,10 @@ def test_another_frozen_teacher_does_not_go_on_with_the_run(larger: Path, data: 
     ("setting", "words"),
     [
         ("head.prototypes=64", "32 prototypes, the student 64"),
-        ("loss.shared_head=false head.patch_prototypes=8", "8; --set head.patch_prototypes=32"),
+        (
+            "loss.shared_head=false head.patch_prototypes=8",
+            "32 prototypes, the student 8; --set loss.shared_head=false --set head.patch_prototypes=32",
+        ),
         ("model.patch_size=8", "patches of 4 pixels, the student of 8"),
         ("model.drop_path=0.1", "no stochastic depth"),
     ],

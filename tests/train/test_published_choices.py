@@ -105,6 +105,8 @@ def test_the_sum_over_blocks_is_as_exact_under_autocast_as_the_published_one() -
         (["loss.local_start_epochs=1"], "loss.local is 1"),
         (["loss.local_warmup_epochs=1"], "loss.local is 1"),
         (["loss.local=0.5", "views.local_crops=0"], "views.local_crops"),
+        (["loss.local=0.5", "loss.dino=0", "loss.ibot=1"], "loss.dino, which is 0"),
+        (["loss.ibot=1", "loss.shared_head=false", "head.layers=1", "head.patch_hidden=8"], "head.layers=1"),
         (["loss.local=0.5", "loss.local_start_epochs=2"], "end within the run's 2"),
         (
             ["loss.local=0.5", "loss.local_start_epochs=1", "loss.local_warmup_epochs=1.5"],
@@ -164,7 +166,8 @@ PUBLISHED = {
         "views.global_size": 256, "views.local_size": 112, "views.flip": 0.0, "optim.beta2": 0.99,
         "optim.lr_schedule": "constant", "optim.layer_decay": 0.98, "run.epochs": 1200, "loss.local": 0.5,
         "loss.local_start_epochs": 1000.0, "loss.local_warmup_epochs": 1.0, "head.weight_norm": False,
-        "head.patch_prototypes": 98304, "head.patch_hidden": 4096, "head.patch_bottleneck": 384,
+        "views.blur": (0.0, 0.9, 0.5), "head.patch_prototypes": 98304, "head.patch_hidden": 4096,
+        "head.patch_bottleneck": 384,
     },
     "mae": {
         "loss.objective": "mae", "mae.mask_ratio": 0.75, "mae.decoder_dim": 512, "mae.decoder_depth": 8,
