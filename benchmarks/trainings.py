@@ -2,8 +2,8 @@
 
     python -m benchmarks.trainings NAME [--out runs] [--jobs 2] [--write]
 
-NAME is a plan in ``benchmarks/plans/``: ``objectives`` or ``collapse``. As many trainings run at
-a time as ``--jobs`` says, which share the cores. What lies finished in ``--out`` is not done again, and a
+NAME is a plan in ``benchmarks/plans/``: ``objectives``, ``collapse`` or ``ablation``. As many trainings run
+at a time as ``--jobs`` says, which share the cores. What lies finished in ``--out`` is not done again, and a
 training that was stopped goes on. Prints the table; ``--write`` also puts it into ``docs/training.md``, the
 figures into ``results/NAME.json`` and, where a plan scores checkpoints, the curves into ``docs/images``.
 """

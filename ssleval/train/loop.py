@@ -175,7 +175,7 @@ class _Run:
                 label,
                 steps * batch,
                 start * batch,
-                show=show,
+                show=show and self.shard.leads,
                 detail=partial(log.detail, short=sys.stderr.isatty()),
                 interval=60.0,
             ) as advance,

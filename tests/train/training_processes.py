@@ -6,10 +6,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
+from ssleval.train import loop
 from ssleval.train.config import TrainConfig
 from ssleval.train.learner import Learner
 from ssleval.train.loop import train
@@ -40,7 +42,17 @@ def together(rank: int, meeting: Path, settings: tuple[str, ...], data: str, out
     _meet(rank, meeting)
     if until and rank == 0:
         _signal_in_step(until, signal.SIGTERM)
-    train(tiny(*settings), data, out, resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        progress, shown = loop.progress, list[bool]()
+
+        def noted(*arguments: Any, show: bool, **others: Any) -> Any:
+            shown.append(show)
+            return progress(*arguments, show=False, **others)
+
+        patch.setattr(loop, "progress", noted)
+        train(tiny(*settings), data, out, resume=True)
+    # One process tells how far both are.
+    assert shown == [rank == 0]
     distributed.destroy_process_group()
 
 
