@@ -251,11 +251,10 @@ class _Published(nn.Module):
             nn.GELU(),
             nn.Linear(head.hidden, head.bottleneck),
         )
-        last = nn.Linear(head.bottleneck, head.prototypes, bias=False)
-        self.last_layer = nn.utils.parametrizations.weight_norm(last)
-        lengths = self.last_layer.parametrizations.weight.original0
-        lengths.data.fill_(1)
-        lengths.requires_grad_(False)
+        last: Any = nn.Linear(head.bottleneck, head.prototypes, bias=False)
+        last = nn.utils.parametrizations.weight_norm(last)
+        last.parametrizations.weight.original0.requires_grad_(False).fill_(1)
+        self.last_layer = last
 
     def forward(self, crops: list[Tensor]) -> Tensor:
         """Pass crops of one size together, then all features through the head."""

@@ -316,7 +316,7 @@ def test_a_model_whose_tokens_all_look_at_a_bright_patch_is_asked_otherwise() ->
     assert wiring._brightened(Everywhere().eval()).status == "fail"
     finding = wiring.patch_order(Everywhere().eval())
     assert (finding.status, finding.evidence) == (
-        "pass", "16 patches change their own tokens most, in a 4x4 grid"
+        "pass", "16 patches go best with their own tokens, in a 4x4 grid"
     )  # fmt: skip
     assert wiring.patch_order(EverywhereTransposed().eval()).status == "fail"
 

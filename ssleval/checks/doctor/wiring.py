@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
@@ -110,9 +111,10 @@ def _brightened(backbone: Backbone) -> Finding:
 
 
 def _exchanged(backbone: Backbone) -> Finding | None:
-    """Return that every patch, exchanged for another image's, moves its own token most; None if one does not.
+    """Return that patches, exchanged for those of another image, go best with their own tokens; None if not.
 
-    Moves are over several images, and relative to what a token moves at all: some tokens always do.
+    That is, of all ways to give each patch a token of its own. Moves are over several images, and relative to
+    what a token moves at all: some tokens always do.
     """
     size, images, block = backbone.card.patch_size, probes(backbone, 8) * 0.5, min(0, backbone.num_blocks - 2)
     plain = backbone(images, (block,)).blocks[0].patches
@@ -126,9 +128,11 @@ def _exchanged(backbone: Backbone) -> Finding | None:
         change = (backbone(other, (block,)).blocks[0].patches - plain).square().sum(dim=3)
         moves.append(change.mean(dim=0).sqrt().flatten())
     moved = torch.stack(moves)
-    if (moved / moved.mean(dim=0).clamp_min(1e-12)).argmax(dim=1).tolist() != places:
+    relative = (moved / moved.mean(dim=0).clamp_min(1e-12)).clamp_min(1e-12).log()
+    best = linear_sum_assignment(relative.cpu().numpy(), maximize=True)[1].tolist()
+    if best != places or not (relative[range(len(places)), places] > 0).all():
         return None
-    return Finding("pass", f"{len(places)} patches change their own tokens most, in a {h}x{w} grid")
+    return Finding("pass", f"{len(places)} patches go best with their own tokens, in a {h}x{w} grid")
 
 
 def mode(backbone: Backbone) -> Finding:
