@@ -25,19 +25,19 @@ class _CrossEntropy(torch.autograd.Function):
     its gradient n softmax(s) - q. No log-softmax is stored. Two targets of one row are added up first, and
     need one softmax.
 
-    ``logits`` ``[v b k]`` are float32 and already divided by the temperature; ``weights`` ``[b]`` are factors
-    of the rows; ``targets`` are ``[b k]``, one for each group of crops.
+    ``logits`` ``[v b k]`` are already divided by the temperature, and computed with in float32, a chunk at a
+    time; ``weights`` ``[b]`` are factors of the rows; ``targets`` are ``[b k]``, one for each group of crops.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, weights: Tensor | None, groups: Sequence[_Group], *targets: Tensor
     ) -> Tensor:
-        gradient = torch.empty_like(logits)
+        gradient = torch.empty_like(logits, dtype=logits[:0].float().dtype)
         total = logits.new_zeros((), dtype=torch.float64)
         for (views, mass), target in zip(groups, targets, strict=True):
             for place in _chunks(logits, views):
-                scores, goal, out = logits[place], target[place[1]], gradient[place]
+                scores, goal, out = logits[place].float(), target[place[1]], gradient[place]
                 torch.softmax(scores, dim=-1, out=out)
                 # The softmax of the largest score is never 0, so that its log is finite.
                 lse = scores.amax(-1) - out.amax(-1).log()
@@ -48,13 +48,14 @@ class _CrossEntropy(torch.autograd.Function):
                     out.mul_(weights[place[1]].unsqueeze(-1))
                 total += losses.sum(dtype=torch.float64)
         ctx.save_for_backward(gradient)
-        return total.to(logits.dtype)
+        ctx.dtype = logits.dtype
+        return total.to(gradient.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        # The buffer is used once, so that it can be scaled in place.
-        return gradient.mul_(grad_outputs[0]), *[None] * (len(ctx.needs_input_grad) - 1)
+        # The buffer is used once, so that it can be scaled in place, before small values are lost in fp16.
+        return gradient.mul_(grad_outputs[0]).to(ctx.dtype), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def _chunks(logits: Float[Tensor, "v b k"], views: slice) -> Iterator[tuple[slice, slice]]:
@@ -87,7 +88,7 @@ def dino_loss(
     if views > 2:
         groups.append((slice(2, views), 2.0 * local))
         targets.append(teacher.sum(dim=0) * local)
-    return _CrossEntropy.apply(student.float(), None, groups, *targets) / (batch * (2 * views - 2))
+    return _CrossEntropy.apply(student, None, groups, *targets) / (batch * (2 * views - 2))
 
 
 def ibot_loss(
@@ -100,7 +101,7 @@ def ibot_loss(
     Source:
         Zhou et al. 2021, eq. 2; weights as in DINOv2's `ibot_patch_loss.py`, over all global crops.
     """
-    return _CrossEntropy.apply(student.float().unsqueeze(0), weights, [(slice(0, 1), 1.0)], teacher)
+    return _CrossEntropy.apply(student.unsqueeze(0), weights, [(slice(0, 1), 1.0)], teacher)
 
 
 def koleo(features: Float[Tensor, "b d"], eps: float = 1e-8) -> Float[Tensor, ""]:

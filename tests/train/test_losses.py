@@ -169,3 +169,19 @@ def test_sinkhorn_and_the_center_are_of_the_batches_of_all_processes(monkeypatch
 
 def test_sinkhorn_does_not_overflow() -> None:
     assert sinkhorn(drawn(4, 6, scale=2.0), 0.04, 3).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_16_bits_give_the_loss_of_their_values_and_its_gradient_rounded_once(
+    dtype: torch.dtype,
+) -> None:
+    logits, teacher = drawn(4, 5, 300).to(dtype), drawn(2, 5, 300, seed=1).softmax(dim=-1)
+    ours, exact = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    # As a gradient scaler does: gradients are too small for fp16 before.
+    (dino_loss(ours, teacher) * 2**16).backward()
+    (dino_loss(exact, teacher) * 2**16).backward()
+    assert dino_loss(ours, teacher).dtype == torch.float32
+    assert torch.equal(dino_loss(ours, teacher), dino_loss(exact, teacher))
+    assert ours.grad is not None
+    assert exact.grad is not None
+    assert torch.equal(ours.grad, exact.grad.to(dtype))
