@@ -57,7 +57,7 @@ def measured(command: str, cache: Path) -> tuple[float, str, str]:
     name, score = done.stdout.splitlines()[1].split(maxsplit=1)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     parts = f"extraction {timings['extract_seconds']:.0f}, task {timings['evaluate_seconds']:.0f}"
-    # A mark says that the network was trained on such pictures, which the pages say once.
+    # The mark says that the network was trained on such pictures, as docs/training.md does for all pages.
     return seconds, f"`{name}` {score.removesuffix('†')}", parts
 
 

@@ -45,6 +45,7 @@ from torchvision import transforms
 
 from ssleval.core.heap import freed_memory_kept
 from ssleval.train.config import TrainConfig, read_config
+from ssleval.train.kernels import rounded_products
 from ssleval.train.learner import Learner
 from ssleval.train.schedules import rates
 from ssleval.train.views import MEAN, STD, make_views
@@ -283,9 +284,6 @@ def published_loss(student: Tensor, teacher: Tensor, center: Tensor, crops: int)
 def published(here: Scale, precision: str) -> Iterator[None]:
     """Yield after every step of the transcription."""
     config, device = settings(here), torch.device(here.device)
-    if here.device == "cuda":
-        # As torch had it when DINO was published, and as ours has it.
-        torch.set_float32_matmul_precision("high")
     student, teacher = _Published(config, config.model.drop_path).to(device), _Published(config).to(device)
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
@@ -300,23 +298,25 @@ def published(here: Scale, precision: str) -> Iterator[None]:
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )
-    for batch in loader:
-        crops = [one.to(device, non_blocking=True) for one in batch]
-        with _autocast(device, precision):
+    # As torch had it when DINO was published, and as ours has it.
+    with rounded_products(device, tf32=True):
+        for batch in loader:
+            crops = [one.to(device, non_blocking=True) for one in batch]
+            with _autocast(device, precision):
+                with torch.no_grad():
+                    seen = teacher(crops[:2])
+                loss = published_loss(student(crops), seen, center, len(crops))
+            optimizer.zero_grad()
+            loss.backward()
+            for parameter in student.parameters():
+                if parameter.grad is not None and (factor := 3.0 / (parameter.grad.norm().item() + 1e-6)) < 1:
+                    parameter.grad.mul_(factor)
+            optimizer.step()
             with torch.no_grad():
-                seen = teacher(crops[:2])
-            loss = published_loss(student(crops), seen, center, len(crops))
-        optimizer.zero_grad()
-        loss.backward()
-        for parameter in student.parameters():
-            if parameter.grad is not None and (factor := 3.0 / (parameter.grad.norm().item() + 1e-6)) < 1:
-                parameter.grad.mul_(factor)
-        optimizer.step()
-        with torch.no_grad():
-            center = center * 0.9 + seen.float().mean(dim=0, keepdim=True) * 0.1
-            for mine, theirs in zip(student.parameters(), teacher.parameters(), strict=True):
-                theirs.data.mul_(0.996).add_(0.004 * mine.detach().data)
-        yield
+                center = center * 0.9 + seen.float().mean(dim=0, keepdim=True) * 0.1
+                for mine, theirs in zip(student.parameters(), teacher.parameters(), strict=True):
+                    theirs.data.mul_(0.996).add_(0.004 * mine.detach().data)
+            yield
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -22,7 +22,7 @@ class _Prototypes(nn.Module):
         return functional.linear(inputs, torch.ops.aten._weight_norm(self.weight_v, self.weight_g, 0))
 
 
-def _prototypes(config: HeadConfig) -> nn.Module:
+def _last_layer(config: HeadConfig) -> nn.Module:
     if config.weight_norm:
         return _Prototypes(config.bottleneck, config.prototypes, fixed_length=config.norm_last_layer)
     plain = nn.Linear(config.bottleneck, config.prototypes, bias=False)
@@ -49,7 +49,7 @@ class DinoHead(nn.Module):
             layers += [linear, *([nn.BatchNorm1d(outputs)] if config.batch_norm else []), nn.GELU()]
         # The bottleneck has no norm and no activation.
         self.mlp = nn.Sequential(*layers[: -2 if config.batch_norm else -1])
-        self.last_layer = _prototypes(config)
+        self.last_layer = _last_layer(config)
 
     def forward(self, features: Float[Tensor, "n d"], temperature: float = 1.0) -> Float[Tensor, "n k"]:
         """Return cosines with the prototypes (times their lengths), divided by ``temperature``."""

@@ -33,11 +33,11 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, weights: Tensor | None, groups: Sequence[_Group], *targets: Tensor
     ) -> Tensor:
-        gradient = torch.empty_like(logits, dtype=logits[:0].float().dtype)
+        gradient = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
         total = logits.new_zeros((), dtype=torch.float64)
         for (views, mass), target in zip(groups, targets, strict=True):
             for place in _chunks(logits, views):
-                scores, goal, out = logits[place].float(), target[place[1]], gradient[place]
+                scores, goal, out = logits[place].to(gradient.dtype), target[place[1]], gradient[place]
                 torch.softmax(scores, dim=-1, out=out)
                 # The softmax of the largest score is never 0, so that its log is finite.
                 lse = scores.amax(-1) - out.amax(-1).log()
